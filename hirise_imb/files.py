@@ -1,0 +1,45 @@
+"""Where the suite keeps its files, and how it writes them: whole or not at all."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pooch
+
+from hirise_imb.errors import UserError
+
+CACHE_VARIABLE = "HIRISE_IMB_CACHE"
+
+
+def cache_root() -> Path:
+    """The folder of everything that can be fetched or computed again: `$HIRISE_IMB_CACHE`, or the user's cache folder."""
+    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("hirise_imb"))
+
+
+def make_folder(folder: Path) -> Path:
+    """Create `folder` with its parents and see that it can be written to.
+
+    Raises:
+        UserError: the folder can't be created or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{folder} can't be written to ({error.strerror}): choose another folder or free this one.") from error
+    return folder
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then give it its name, so that no half file is ever seen.
+
+    The temporary file keeps the suffix of `path`, because some writers choose the format by it.
+    """
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
