@@ -1,18 +1,23 @@
 """Where the suite keeps its files, and how it writes them: whole or not at all."""
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pooch
+from filelock import FileLock, Timeout
 
 from hirise_imb.errors import UserError
+
+log = logging.getLogger("hirise_imb")
 
 CACHE_VARIABLE = "HIRISE_IMB_CACHE"
 
 
 def cache_root() -> Path:
-    """The folder of everything that can be fetched or computed again: `$HIRISE_IMB_CACHE`, or the user's cache folder."""
+    """The folder of all that can be had again: `$HIRISE_IMB_CACHE`, else one in the user's cache folder."""
     return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("hirise_imb"))
 
 
@@ -28,7 +33,9 @@ def make_folder(folder: Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"{folder} can't be written to ({error.strerror}): choose another folder or free this one.") from error
+        raise UserError(
+            f"{folder} can't be written to ({error.strerror}): choose another folder or free this one."
+        ) from error
     return folder
 
 
@@ -43,3 +50,23 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with the same line ends on every system."""
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock of `path` among processes, waiting for another that has it."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("%s: another process is at work on it, waiting.", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

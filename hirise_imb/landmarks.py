@@ -1,4 +1,4 @@
-"""The eight classes and the file-name grammar of the HiRISE labelled landmarks, version 3.2.
+"""The eight classes, the file-name grammar and the layout of the HiRISE labelled landmarks, version 3.2.
 
 Source: Doran, Dunkel, Lu, Wagstaff (2020), Zenodo record 4002935.
 """
@@ -29,7 +29,15 @@ SPLITS = ("train", "val", "test")
 VARIANTS = ("r90", "r180", "r270", "fh", "fv", "brt")
 """Clockwise rotations, mirror, flip, random brightness."""
 
-_NAME = re.compile(rf"(?P<source>[A-Z]{{3}}_\d{{6}}_\d{{4}})_RED-(?P<number>\d{{4}})(?:-(?P<variant>{'|'.join(VARIANTS)}))?\.jpg")
+LABEL_FILE = "labels-map-proj_v3_2.txt"
+SPLIT_FILE = "labels-map-proj_v3_2_train_val_test.txt"
+CLASS_FILE = "landmarks_map-proj-v3_2_classmap.csv"
+OFFICIAL_FILES = (LABEL_FILE, SPLIT_FILE, CLASS_FILE)
+IMAGE_FOLDER = "map-proj-v3_2"
+
+_NAME = re.compile(
+    rf"(?P<source>[A-Z]{{3}}_\d{{6}}_\d{{4}})_RED-(?P<number>\d{{4}})(?:-(?P<variant>{'|'.join(VARIANTS)}))?\.jpg"
+)
 
 
 @dataclass(frozen=True)

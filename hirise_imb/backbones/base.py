@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hirise_imb.landmarks import IMAGE_SIZE
@@ -15,6 +18,21 @@ if TYPE_CHECKING:
 
 TOP = "top"
 """The cut above the whole backbone: nothing of it is trained, and the cached features are the pooled ones."""
+
+
+def read_weights(network: keras.Model, path: Path) -> None:
+    """Give `network` all its weights from a Keras weights file.
+
+    Raises:
+        ValueError: the file can't be read, or holds the weights of another network.
+    """
+    with warnings.catch_warnings():
+        # Keras only warns where it leaves layers with the random weights they had.
+        warnings.filterwarnings("error", message="Skipping nested container")
+        try:
+            network.load_weights(path)
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, UserWarning) as error:
+            raise ValueError(f"{path} holds no weights of {network.name}.") from error
 
 
 @dataclass(frozen=True)
@@ -80,9 +98,9 @@ class Backbone:
     def tail(self, cut: str) -> keras.Model:
         """The part above `cut`, up to pooled features `(n, feature_width)`; at `top`, the identity.
 
-        The tail shares its variables with the network: whoever trains it puts the pretrained values back afterwards.
-        Its batch normalisation is frozen, since Keras 3 ignores `training=False` baked into a functional model
-        (keras issue 20285): with `trainable` set it would update its statistics during training.
+        The tail has variables of its own, a copy, so that training it leaves the backbone as it was. Its batch
+        normalisation is frozen: Keras 3 overrides a `training=False` baked into a functional model (keras issue
+        20285), so a trainable one would update its statistics.
         """
         import keras
 
@@ -90,7 +108,9 @@ class Backbone:
             features = keras.Input((self.card.feature_width,))
             return keras.Model(features, keras.layers.Identity()(features))
         start = self.network.get_layer(self.card.cuts[cut]).output
-        tail = keras.Model(start, keras.layers.GlobalAveragePooling2D()(self.network.output))
+        part = keras.Model(start, keras.layers.GlobalAveragePooling2D()(self.network.output))
+        tail = keras.models.clone_model(part)
+        tail.set_weights(part.get_weights())
         for layer in tail.layers:
             layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
         return tail

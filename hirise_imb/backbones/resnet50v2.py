@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hirise_imb.backbones.base import BackboneCard
+from hirise_imb.backbones.base import BackboneCard, read_weights
 from hirise_imb.errors import UserError
 from hirise_imb.landmarks import IMAGE_SIZE
 
@@ -41,7 +42,7 @@ def _weights_file(weights: str) -> Path:
         return Path(keras.utils.get_file(WEIGHTS_FILE, WEIGHTS_ADDRESS, cache_subdir="models", file_hash=WEIGHTS_MD5))
     except Exception as error:
         # Keras wraps every cause in a bare Exception or ValueError; a name error or the like is no download fault.
-        if not isinstance(error, OSError | ValueError) and type(error) is not Exception:
+        if not isinstance(error, OSError | ValueError | HTTPException) and type(error) is not Exception:
             raise
         raise UserError(
             f"The ImageNet weights of resnet50v2 can't be downloaded: fetch {WEIGHTS_ADDRESS} (md5 {WEIGHTS_MD5}) on a "
@@ -52,10 +53,12 @@ def _weights_file(weights: str) -> Path:
 
 def _load(network: keras.Model, path: Path) -> None:
     if not path.is_file():
-        raise UserError(f"There is no weights file {path}: name a ResNet50V2 weights file without top, `imagenet` or `random`.")
+        raise UserError(
+            f"There is no weights file {path}: name a ResNet50V2 weights file without top, `imagenet` or `random`."
+        )
     try:
-        network.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
+        read_weights(network, path)
+    except ValueError as error:
         digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
         raise UserError(
             f"{path} (md5 {digest}) holds no ResNet50V2 weights without top: use {WEIGHTS_FILE} (md5 {WEIGHTS_MD5})."

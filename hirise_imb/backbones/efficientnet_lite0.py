@@ -1,0 +1,137 @@
+"""EfficientNet-Lite0, the embedded backbone: small, fast on a CPU, no download.
+
+EfficientNet-B0 (Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks") as its
+authors reduced it for mobile devices (2020): no squeeze-and-excitation, ReLU6 in place of swish, stem and head not
+scaled. Its blocks are the mobile inverted bottlenecks of Sandler et al. 2018 ("MobileNetV2").
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from hirise_imb.backbones.base import BackboneCard, read_weights
+from hirise_imb.errors import UserError
+from hirise_imb.landmarks import IMAGE_SIZE
+
+if TYPE_CHECKING:
+    import keras
+
+EMBEDDED_WEIGHTS = Path(__file__).with_name("weights") / "efficientnet-lite0.weights.h5"
+"""ImageNet weights without the classifier, kernels rounded; `weights/NOTICE.md` has their origin and licence."""
+
+FEATURE_WIDTH = 1280
+
+
+class Stage(NamedTuple):
+    """Bottleneck blocks of one width; the stride is that of the first block, the others have stride 1."""
+
+    blocks: int
+    kernel: int
+    stride: int
+    expansion: int
+    width: int
+
+
+STAGES = (
+    Stage(blocks=1, kernel=3, stride=1, expansion=1, width=16),
+    Stage(blocks=2, kernel=3, stride=2, expansion=6, width=24),
+    Stage(blocks=2, kernel=5, stride=2, expansion=6, width=40),
+    Stage(blocks=3, kernel=3, stride=2, expansion=6, width=80),
+    Stage(blocks=3, kernel=5, stride=1, expansion=6, width=112),
+    Stage(blocks=4, kernel=5, stride=2, expansion=6, width=192),
+    Stage(blocks=1, kernel=3, stride=1, expansion=6, width=320),
+)
+
+
+def feature_map(colour: keras.KerasTensor) -> keras.KerasTensor:
+    """Build the network on three-channel pixels.
+
+    Args:
+        colour: symbolic `(n, rows, columns, 3)`, float32 in 0..255.
+
+    Returns:
+        Symbolic `(n, ceil(rows / 32), ceil(columns / 32), 1280)`, after the head's ReLU6.
+    """
+    import keras
+
+    x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(colour)
+    x = _convolution(x, "stem", filters=32, kernel=3, stride=2)
+    for number, stage in enumerate(STAGES, start=1):
+        for index in range(stage.blocks):
+            stride = stage.stride if index == 0 else 1
+            x = _bottleneck(x, f"block{number}{'abcd'[index]}", stage._replace(stride=stride))
+    return _convolution(x, "head", filters=FEATURE_WIDTH, kernel=1, stride=1)
+
+
+def _bottleneck(x: keras.KerasTensor, name: str, block: Stage) -> keras.KerasTensor:
+    """Widen, convolve each channel by itself, narrow without an activation; add the input where the shapes agree."""
+    import keras
+
+    wide = x
+    if block.expansion != 1:
+        wide = _convolution(x, f"{name}_expand", filters=x.shape[-1] * block.expansion, kernel=1, stride=1)
+    wide = keras.layers.DepthwiseConv2D(
+        block.kernel, strides=block.stride, padding="same", use_bias=False, name=f"{name}_depthwise_conv"
+    )(wide)
+    wide = _norm_relu6(wide, f"{name}_depthwise")
+    narrow = keras.layers.Conv2D(block.width, 1, padding="same", use_bias=False, name=f"{name}_project_conv")(wide)
+    narrow = keras.layers.BatchNormalization(epsilon=1e-3, name=f"{name}_project_bn")(narrow)
+    return keras.layers.Add(name=f"{name}_add")([narrow, x]) if narrow.shape == x.shape else narrow
+
+
+def _convolution(x: keras.KerasTensor, name: str, *, filters: int, kernel: int, stride: int) -> keras.KerasTensor:
+    import keras
+
+    conv = keras.layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=False, name=f"{name}_conv")
+    return _norm_relu6(conv(x), name)
+
+
+def _norm_relu6(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    import keras
+
+    x = keras.layers.BatchNormalization(epsilon=1e-3, name=f"{name}_bn")(x)
+    return keras.layers.ReLU(max_value=6, name=f"{name}_relu6")(x)
+
+
+def _build(weights: str) -> keras.Model:
+    import keras
+
+    pixels = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1), name="grey")
+    # ImageNet weights want three channels.
+    colour = keras.layers.Concatenate(name="colour")([pixels, pixels, pixels])
+    network = keras.Model(pixels, feature_map(colour), name="efficientnet-lite0")
+    if weights != "random":
+        _load(network, EMBEDDED_WEIGHTS if weights == "imagenet" else Path(weights))
+    return network
+
+
+def _load(network: keras.Model, path: Path) -> None:
+    if not path.is_file():
+        cure = (
+            "install the package again"
+            if path == EMBEDDED_WEIGHTS
+            else "name a Keras weights file of this network, `imagenet` or `random`"
+        )
+        raise UserError(f"There is no EfficientNet-Lite0 weights file {path}: {cure}.")
+    try:
+        read_weights(network, path)
+    except ValueError as error:
+        raise UserError(
+            f"{path} holds no weights of EfficientNet-Lite0 without classifier: name a Keras weights file of this "
+            f"network, `imagenet` (embedded) or `random`."
+        ) from error
+
+
+EFFICIENTNET_LITE0 = BackboneCard(
+    name="efficientnet-lite0",
+    summary="embedded: 3.4 million parameters, ImageNet weights inside the package, a tenth of the arithmetic",
+    feature_width=FEATURE_WIDTH,
+    cuts={
+        "head_conv": "block7a_project_bn",
+        "block7": "block6d_add",
+        "block6": "block5c_add",
+    },
+    preprocessing="grey to three equal channels, (x - 127) / 128",
+    build=_build,
+)

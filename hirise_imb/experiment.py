@@ -1,0 +1,195 @@
+"""A whole study: data, features, baseline, searches, refits, report. Whatever was finished before is not done again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hirise_imb import catalogue, datasets, environment, search
+from hirise_imb.backbones import BACKBONES, TOP, Backbone
+from hirise_imb.catalogue import Catalogue
+from hirise_imb.definition import Definition, known
+from hirise_imb.evaluation import Predictions
+from hirise_imb.features import Features, extract, image_digests
+from hirise_imb.files import cache_root, make_folder, write_whole
+from hirise_imb.progress import say, track
+from hirise_imb.recipe import Recipe
+from hirise_imb.reporting import Arm, Results, write_report
+from hirise_imb.reporting.results import BASELINE
+from hirise_imb.strategies import STRATEGIES, Strategy
+from hirise_imb.training import Examples, OnEpoch, Run, Task, Trainer
+
+
+def run_study(definition: Definition, out: Path) -> tuple[Results, Path]:
+    """Run or continue a study; return what it found and the path of its page.
+
+    Args:
+        definition: what to do.
+        out: folder that holds `studies/` (databases and finished runs) and `reports/`.
+
+    Raises:
+        UserError: the definition can't be run here; nothing was written then that a later run would not use.
+    """
+    card = BACKBONES[known("backbone", definition.backbone, BACKBONES)]
+    strategies = [STRATEGIES[known("strategy", name, STRATEGIES)] for name in definition.strategies]
+    make_folder(out / "reports" / definition.name)
+    database = make_folder(out / "studies") / f"{definition.name}.db"
+    runs = make_folder(database.with_suffix(".runs"))
+    clock = _Clock()
+    with search.storage(database) as store:
+        with clock.time("data"):
+            images = catalogue.read(datasets.locate(definition.data))
+        with clock.time("features"):
+            backbone = card.load(definition.weights)
+            bench = _Bench.prepare(definition, images, backbone, strategies)
+        with clock.time("baseline"):
+            arms = [_baseline(bench, runs)]
+        for strategy in strategies:
+            with clock.time(strategy.name):
+                arms.append(_searched(bench, store, runs, strategy))
+    results = Results(
+        name=definition.name,
+        study_toml=definition.to_toml(),
+        catalogue=images,
+        arms=tuple(arms),
+        environment=environment.describe() | {"digests": bench.facts, "seconds": clock.seconds},
+    )
+    return results, write_report(results, out / "reports" / definition.name)
+
+
+@dataclass
+class _Clock:
+    """Wall time of each stage, in seconds; what was cached takes none."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        begin = time.monotonic()
+        yield
+        self.seconds[stage] = round(time.monotonic() - begin, 1)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Everything that runs of one study share."""
+
+    definition: Definition
+    images: Catalogue
+    trainer: Trainer
+    cuts: tuple[str, ...]
+    facts: dict[str, str | int]
+    """What every number depends on beside the recipe."""
+
+    @classmethod
+    def prepare(
+        cls, definition: Definition, images: Catalogue, backbone: Backbone, strategies: list[Strategy]
+    ) -> _Bench:
+        cuts = tuple(backbone.card.cuts)
+        needed = [TOP, *(cuts if any(strategy.trains_backbone for strategy in strategies) else ())]
+        paths = [images.path(image) for image in images.table["image"]]
+        cached = extract(backbone, needed, paths, cache_root())
+        content = hashlib.sha256("".join([images.digest, *image_digests(paths)]).encode())
+        facts: dict[str, str | int] = {
+            "data": content.hexdigest()[:16],
+            "backbone": backbone.card.name,
+            "weights": backbone.digest[:16],
+            "seed": definition.seed,
+        }
+        tasks = {cut: _task(images, features) for cut, features in cached.items()}
+        return cls(definition, images, Trainer(backbone, tasks), cuts, facts)
+
+    def refit(self, recipe: Recipe, folder: Path) -> list[Run]:
+        """Fit with every seed of the study and predict the test split; finished runs are read from `folder`."""
+        return [self._stored(recipe, seed, folder) for seed in self.seeds]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(range(self.definition.seed, self.definition.seed + self.definition.refits))
+
+    def _stored(self, recipe: Recipe, seed: int, folder: Path) -> Run:
+        key = json.dumps([self.facts, recipe.to_dict(), seed], sort_keys=True)
+        path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+        if path.exists():
+            return _load(path)
+        run = self.trainer.fit(recipe, seed, score_test=True)
+        write_whole(path, lambda part: _save(run, part))
+        return run
+
+    def arm(self, name: str, summary: str, recipe: Recipe, chosen: search.Chosen | None, folder: Path) -> Arm:
+        """Fit and predict a recipe for the report; `chosen` is None for the baseline."""
+        runs = self.refit(recipe, folder)
+        names = tuple(self.images.one_per_landmark("test")["image"])
+        return Arm(
+            name=name,
+            summary=summary,
+            recipe=recipe,
+            settings=chosen.settings if chosen else {},
+            val_macro_f1=chosen.val_macro_f1 if chosen else runs[0].val_macro_f1,
+            trials=chosen.history if chosen else [],
+            seeds=self.seeds,
+            predictions=tuple(Predictions(names, run.test) for run in runs if run.test is not None),
+            histories=tuple(run.history for run in runs),
+            best_epochs=tuple(run.best_epoch for run in runs),
+        )
+
+
+def _task(images: Catalogue, features: Features) -> Task:
+    def examples(table: pd.DataFrame) -> Examples:
+        return Examples(
+            images=tuple(table["image"]),
+            features=features.select(table.index.to_numpy()),
+            labels=table["label"].to_numpy(),
+            copies=table["copies"].to_numpy(),
+        )
+
+    return Task(
+        train=examples(images.split("train")),
+        val=examples(images.one_per_landmark("val")),
+        test=examples(images.one_per_landmark("test")),
+        landmark_counts=images.landmark_counts("train"),
+    )
+
+
+def _baseline(bench: _Bench, runs: Path) -> Arm:
+    say(f"{BASELINE}: {bench.definition.refits} seeds")
+    summary = "the reference run: cross-entropy on unique images, frozen backbone"
+    return bench.arm(BASELINE, summary, Recipe(), None, runs)
+
+
+def _searched(bench: _Bench, store: search.Storage, runs: Path, strategy: Strategy) -> Arm:
+    definition = bench.definition
+
+    def fit(recipe: Recipe, on_epoch: OnEpoch) -> Run:
+        # One seed for all trials: what differs between them is the recipe.
+        return bench.trainer.fit(recipe, definition.seed, on_epoch=on_epoch)
+
+    name = f"{definition.name}/{strategy.name}"
+    with track(strategy.name, definition.trials, "trials") as show:
+        study = search.open_study(store, name, bench.facts)
+        search.run_trials(study, strategy, bench.cuts, definition.trials, definition.seed, fit, show)
+    chosen = search.choose(study, strategy, bench.cuts)
+    return bench.arm(strategy.name, strategy.summary, chosen.recipe, chosen, runs)
+
+
+def _save(run: Run, path: Path) -> None:
+    assert run.test is not None
+    columns = {f"history_{name}": run.history[name].to_numpy() for name in run.history}
+    np.savez(
+        path, allow_pickle=False, seed=run.seed, best=run.best_epoch, val=run.val_confusion, test=run.test, **columns
+    )
+
+
+def _load(path: Path) -> Run:
+    with np.load(path) as stored:
+        columns = [name for name in stored if name.startswith("history_")]
+        history = pd.DataFrame({name.removeprefix("history_"): stored[name] for name in columns})
+        return Run(int(stored["seed"]), history, int(stored["best"]), stored["val"], stored["test"])

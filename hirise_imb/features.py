@@ -1,0 +1,242 @@
+"""Backbone outputs, computed once an image, cached on disk and memory-mapped.
+
+A cache folder holds the outputs of one backbone (with its weights), one preprocessing, one input size and one cut.
+Inside, images are known by the SHA-256 of their file, so data sets share what they have in common. Two files grow
+together: `rows.bin`, one row of numbers an image, and `index.bin`, one record an image, written after its row: the
+image's digest and the CRC-32 of its row. An interrupted extraction goes on after the last whole record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hirise_imb.backbones import TOP, Backbone
+from hirise_imb.errors import UserError
+from hirise_imb.files import alone, make_folder, write_text, write_whole
+from hirise_imb.landmarks import IMAGE_SIZE
+from hirise_imb.progress import say, track
+
+if TYPE_CHECKING:
+    import keras
+
+BATCH = 32
+"""Images a forward pass; every pass has this many, so that an image's numbers don't depend on its neighbours."""
+
+_FORMAT = 1
+_RECORD = np.dtype([("digest", "S64"), ("crc", "<u4")])
+_MARGIN = 256 << 20
+"""Bytes left free on the disk."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features at one cut, one row an image, in the order in which the images were asked for."""
+
+    stored: NDArray[np.floating]
+    """Memory-mapped, shape (n_stored, ...): float32 at the cut `top`, float16 at the others."""
+    rows: NDArray[np.int64]
+    """Where each image is in `stored`, shape (n_images,)."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image's features."""
+        return self.stored.shape[1:]
+
+    def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Features of the images at `positions`, shape (n, ...)."""
+        return self.stored[self.rows[positions]].astype(np.float32, copy=False)
+
+    def select(self, positions: NDArray[np.int64]) -> Features:
+        """The same for some of the images; nothing is read."""
+        return Features(self.stored, self.rows[positions])
+
+
+def image_digests(paths: Sequence[Path]) -> list[str]:
+    """SHA-256 of each file, hexadecimal."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), paths))
+
+
+def decode(path: Path) -> NDArray[np.uint8]:
+    """The grey values of one landmark image, shape (227, 227).
+
+    Raises:
+        UserError: the file is no whole one-channel JPEG of 227 x 227 pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(path.read_bytes()), formats=["JPEG"]) as image:
+            # The header is looked at first: a file that claims an absurd size is never decoded.
+            if image.size != (IMAGE_SIZE, IMAGE_SIZE) or image.mode != "L":
+                raise UserError(
+                    f"{path} is a {image.size[0]} x {image.size[1]} image of mode {image.mode}: landmark images are "
+                    f"{IMAGE_SIZE} x {IMAGE_SIZE} with one grey channel; import the data again."
+                )
+            return np.asarray(image)
+    except (OSError, SyntaxError) as error:  # Pillow reports some broken headers as SyntaxError
+        raise UserError(f"{path} is no whole JPEG image ({error}): import the data again.") from error
+
+
+def extract(backbone: Backbone, cuts: Sequence[str], paths: Sequence[Path], cache: Path) -> dict[str, Features]:
+    """Features of every image at every cut; what the cache lacks goes through the backbone once, for all cuts.
+
+    Raises:
+        UserError: an image can't be decoded, or the disk can't hold the features.
+    """
+    digests = image_digests(paths)
+    trunk = _trunk(backbone, cuts)
+    with ExitStack() as stack:
+        stores = [stack.enter_context(_Store(cache, backbone, cut, trunk)) for cut in cuts]
+        missing = _missing(stores, digests, paths)
+        _check_space(cache, sum(store.row_bytes for store in stores) * len(missing))
+        if missing:
+            _fill(trunk, stores, missing, f"{backbone.card.name} features")
+        return {store.cut: store.features(digests) for store in stores}
+
+
+def _trunk(backbone: Backbone, cuts: Sequence[str]) -> keras.Model:
+    import keras
+
+    return keras.Model(backbone.network.input, {cut: backbone.trunk(cut).output for cut in cuts})
+
+
+def _missing(stores: list[_Store], digests: list[str], paths: Sequence[Path]) -> dict[str, Path]:
+    """Digest and path of each distinct image that some store lacks, in the order of the paths."""
+    there = set.intersection(*(set(store.row_of) for store in stores))
+    return {digest: path for digest, path in zip(digests, paths, strict=True) if digest not in there}
+
+
+def _check_space(cache: Path, needed: int) -> None:
+    free = shutil.disk_usage(cache).free
+    if needed + _MARGIN > free:
+        raise UserError(
+            f"The features need {needed / 1e9:.1f} GB under {cache}, where {free / 1e9:.1f} GB are free: free some, or "
+            f"set HIRISE_IMB_CACHE to a folder on another disk."
+        )
+
+
+def _fill(trunk: keras.Model, stores: list[_Store], missing: dict[str, Path], what: str) -> None:
+    import tensorflow as tf
+
+    forward = tf.function(lambda pixels: trunk(pixels, training=False), reduce_retracing=True)
+    todo = list(missing.items())
+    done = 0
+    with track(what, len(todo), "images") as show:
+        for batch, pixels in _decoded(todo):
+            outputs = forward(tf.constant(pixels, tf.float32))
+            for store in stores:
+                store.append([digest for digest, _ in batch], outputs[store.cut].numpy())
+            show(done := done + len(batch))
+
+
+def _decoded(todo: list[tuple[str, Path]]) -> Iterator[tuple[list[tuple[str, Path]], NDArray[np.uint8]]]:
+    """Batches of images with their pixels (BATCH, 227, 227, 1); the next one is decoded while this one is used."""
+    batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
+    with ThreadPoolExecutor() as pool:
+        ahead: list[Future[NDArray[np.uint8]]] = []
+        for number, batch in enumerate(batches):
+            futures = ahead or [pool.submit(decode, path) for _, path in batch]
+            ahead = [pool.submit(decode, path) for _, path in batches[number + 1]] if number + 1 < len(batches) else []
+            pixels = np.zeros((BATCH, IMAGE_SIZE, IMAGE_SIZE, 1), np.uint8)
+            for row, future in enumerate(futures):
+                pixels[row, :, :, 0] = future.result()
+            yield batch, pixels
+
+
+class _Store:
+    """The cached features of one cut; a context that holds the folder's lock."""
+
+    def __init__(self, cache: Path, backbone: Backbone, cut: str, trunk: keras.Model) -> None:
+        self.cut = cut
+        self.shape = tuple(int(size) for size in trunk.output[cut].shape[1:])
+        # Half precision halves what is read in training from a cut; pooled features are small and stay exact.
+        self.dtype = np.dtype(np.float32 if cut == TOP else np.float16)
+        self.row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
+        key = {
+            "format": _FORMAT,
+            "backbone": backbone.card.name,
+            "weights": backbone.digest,
+            "preprocessing": backbone.card.preprocessing,
+            "input": backbone.input_shape,
+            "cut": cut,
+            "dtype": self.dtype.name,
+        }
+        text = json.dumps(key, indent=1)
+        self.folder = make_folder(cache / "features" / f"{key['backbone']}-{cut}-{_short(text)}")
+        self.data = self.folder / "rows.bin"
+        self.index = self.folder / "index.bin"
+        self.lock = alone(self.folder / "rows")
+        if not (self.folder / "key.json").exists():
+            write_whole(self.folder / "key.json", lambda path: write_text(path, text))
+        self.row_of: dict[str, int] = {}
+
+    def __enter__(self) -> _Store:
+        self.lock.__enter__()
+        self.data.touch()
+        self.index.touch()
+        records = self._records()
+        if not self._whole(records):
+            say(f"The cached features in {self.folder} are damaged; they are computed again.")
+            records = records[:0]
+        self._cut_to(len(records))
+        self.row_of = {record["digest"].decode(): row for row, record in enumerate(records)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.__exit__(None, None, None)
+
+    def _records(self) -> NDArray[np.void]:
+        content = self.index.read_bytes()
+        return np.frombuffer(content[: len(content) // _RECORD.itemsize * _RECORD.itemsize], _RECORD)
+
+    def _whole(self, records: NDArray[np.void]) -> bool:
+        """Whether every recorded row is there and has its checksum."""
+        with self.data.open("rb") as data:
+            return all(zlib.crc32(data.read(self.row_bytes)) == record["crc"] for record in records)
+
+    def _cut_to(self, rows: int) -> None:
+        """Drop what an interruption left behind the last whole record."""
+        with self.data.open("r+b") as data:
+            data.truncate(rows * self.row_bytes)
+        with self.index.open("r+b") as index:
+            index.truncate(rows * _RECORD.itemsize)
+
+    def append(self, digests: list[str], values: NDArray[np.float32]) -> None:
+        """Add a row for each digest that is not there yet; `values` may hold further rows, which are padding."""
+        new = [(digest, row) for digest, row in zip(digests, values, strict=False) if digest not in self.row_of]
+        rows = [row.astype(self.dtype).tobytes() for _, row in new]
+        if not np.isfinite(values.astype(self.dtype)).all():
+            raise FloatingPointError(f"features at cut {self.cut} don't fit {self.dtype}")
+        records = np.array([(d, zlib.crc32(row)) for (d, _), row in zip(new, rows, strict=True)], _RECORD)
+        with self.data.open("ab") as data:
+            data.write(b"".join(rows))
+        with self.index.open("ab") as index:
+            index.write(records.tobytes())
+        for digest, _ in new:
+            self.row_of[digest] = len(self.row_of)
+
+    def features(self, digests: list[str]) -> Features:
+        """The rows of these images."""
+        stored = np.memmap(self.data, self.dtype, mode="r", shape=(len(self.row_of), *self.shape))
+        return Features(stored, np.array([self.row_of[digest] for digest in digests]))
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

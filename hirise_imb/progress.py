@@ -1,0 +1,87 @@
+"""Progress of long work: a bar on a terminal, plain log lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+log = logging.getLogger("hirise_imb")
+
+Show = Callable[[float], None]
+"""Takes the amount that is done by now."""
+
+
+@contextmanager
+def track(what: str, total: float, unit: str, *, scale: float = 1.0, already: float = 0.0) -> Iterator[Show]:
+    """Show amount, rate and time left while the body runs; on a terminal as a bar, else a line every tenth.
+
+    Args:
+        what: such as `features`.
+        total: amount of work.
+        unit: what the rate counts, such as `images`.
+        scale: amount that makes one unit, such as 1e6 for bytes shown in MB.
+        already: amount done before; it does not count for the rate.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(what, total, unit, scale, already)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), _Amount(unit, scale), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=total)
+        bar.update(task, completed=already)
+        yield lambda done: bar.update(task, completed=done)
+
+
+class _Amount(ProgressColumn):
+    """Such as `480 of 3616 images, 77.2 images/s`."""
+
+    def __init__(self, unit: str, scale: float) -> None:
+        super().__init__()
+        self.unit = unit
+        self.scale = scale
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed or 0.0
+        return Text(_amount(task.completed, task.total or 0.0, speed, self.unit, self.scale))
+
+
+def _amount(done: float, total: float, speed: float, unit: str, scale: float) -> str:
+    return f"{done / scale:.0f} of {total / scale:.0f} {unit}, {speed / scale:.1f} {unit}/s"
+
+
+def _lines(what: str, total: float, unit: str, scale: float, already: float) -> Show:
+    begin = time.monotonic()
+    shown = int(10 * already // total) if total else 10
+
+    def show(done: float) -> None:
+        nonlocal shown
+        tenths = int(10 * done // total) if total else 10
+        if tenths > shown:
+            speed = (done - already) / max(time.monotonic() - begin, 1e-9)
+            left = f", {(total - done) / speed:.0f} s left" if speed and done < total else ""
+            log.info("%s: %s%s", what, _amount(done, total, speed, unit, scale), left)
+        shown = max(shown, tenths)
+
+    return show
+
+
+def say(message: str) -> None:
+    """Tell the user one thing."""
+    log.info("%s", message)
+
+
+def to_standard_error() -> None:
+    """Send the package's messages to standard error, as the command line does."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False

@@ -1,0 +1,45 @@
+"""The comparison table that a study ends with; it fits 80 columns."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from hirise_imb.landmarks import CLASSES
+from hirise_imb.reporting.results import BASELINE, Results
+
+_PER_TABLE = 4
+"""Strategies beside the baseline that fit 80 columns."""
+
+
+def print_comparison(results: Results, console: Console) -> None:
+    """F1 of each class for the baseline and each strategy, with the difference to the baseline."""
+    names = [arm.name for arm in results.arms if arm.name != BASELINE]
+    for start in range(0, len(names), _PER_TABLE):
+        console.print(_table(results, names[start : start + _PER_TABLE]))
+    console.print(results.headline(), highlight=False)
+    console.print(results.caution(), highlight=False, style="dim")
+
+
+def _table(results: Results, names: list[str]) -> Table:
+    table = Table(title=f"{results.name}: F1 on the test split (difference to the baseline)", title_justify="left")
+    table.add_column("class", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    for name in (BASELINE, *names):
+        table.add_column(name.replace("_", " "), justify="right")
+    base = [spread.mean for spread in results.per_class(BASELINE, "f1")]
+    for k, label in enumerate(CLASSES):
+        cells = [_cell(results.per_class(name, "f1")[k].mean, base[k]) for name in names]
+        table.add_row(label, str(results.support[k]), f"{base[k]:.2f}", *cells)
+    table.add_section()
+    for metric in ("macro_f1", "macro_f1_rare", "weighted_f1", "accuracy"):
+        before = results.headline_scores(BASELINE)[metric].mean
+        cells = [_cell(results.headline_scores(name)[metric].mean, before) for name in names]
+        table.add_row(metric.replace("_", " ").replace("f1", "F1"), "", f"{before:.2f}", *cells)
+    return table
+
+
+def _cell(value: float, base: float) -> str:
+    difference = value - base
+    colour = "green" if difference >= 0.005 else "red" if difference <= -0.005 else "dim"
+    return f"{value:.2f} [{colour}]{difference:+.2f}[/]"

@@ -1,0 +1,186 @@
+"""One Optuna study a strategy: it starts or goes on to the asked number of trials, and the best is chosen."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import optuna
+from filelock import FileLock, Timeout
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
+
+from hirise_imb.errors import UserError
+from hirise_imb.evaluation import per_class
+from hirise_imb.files import make_folder
+from hirise_imb.landmarks import CLASSES
+from hirise_imb.progress import Show
+from hirise_imb.recipe import Recipe
+from hirise_imb.strategies import Strategy
+from hirise_imb.training import OnEpoch, Run
+
+Storage = optuna.storages.RDBStorage
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+Fit = Callable[[Recipe, OnEpoch], Run]
+"""Trains a recipe, calling back after each epoch."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a search decided."""
+
+    recipe: Recipe
+    settings: dict[str, str | float | int]
+    trial: int
+    """Its place among the finished trials, counted from 0."""
+    val_macro_f1: float
+    history: list[dict[str, str | float | None]]
+    """One entry a finished trial, in order: state and value."""
+
+
+@contextmanager
+def storage(path: Path) -> Iterator[Storage]:
+    """Open the SQLite database of a study and keep other runs of it out meanwhile.
+
+    Raises:
+        UserError: another process runs this study, or the file is no Optuna database.
+    """
+    make_folder(path.parent)
+    lock = FileLock(path.with_suffix(".lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"{path} is in use by another `study run`: wait for it, or give this study another name."
+        ) from error
+    try:
+        yield _open(path)
+    finally:
+        lock.release()
+
+
+def _open(path: Path) -> Storage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        # SQLite answers "database is locked" at once while the dashboard reads, unless it is told to wait.
+        return Storage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+    except Exception as error:
+        if "file is not a database" in str(error) or isinstance(error, RuntimeError):
+            raise UserError(f"{path} is no database of this Optuna version ({error}): move it away.") from error
+        raise
+
+
+def open_study(store: Storage, name: str, facts: Mapping[str, str | int]) -> optuna.Study:
+    """Create the study `name`, or open it to go on.
+
+    Args:
+        store: holds all studies of a run.
+        name: of the Optuna study.
+        facts: what the trials depend on beside their settings.
+
+    Raises:
+        UserError: the study exists and was made with other facts.
+    """
+    # Pruning starts once five trials tell what an epoch is worth, and never in the first five epochs, where slow
+    # starters look bad.
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=5)
+    study = optuna.create_study(
+        storage=store, study_name=name, direction="maximize", load_if_exists=True, pruner=pruner
+    )
+    for key, value in facts.items():
+        before = study.user_attrs.get(key, value)
+        if before != value:
+            raise UserError(
+                f"The study {name} was made with {key} {before}, not {value}: give this one another --name, or another "
+                f"folder with --out."
+            )
+        study.set_user_attr(key, value)
+    study.set_metric_names(["validation macro F1"])
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)  # its process is gone: this run holds the lock
+    return study
+
+
+def run_trials(
+    study: optuna.Study, strategy: Strategy, cuts: Sequence[str], trials: int, seed: int, fit: Fit, show: Show
+) -> None:
+    """Bring the study to at least `trials` finished trials.
+
+    Trials that are there already are not run again. A trial that was cut off counts for nothing, and the next one
+    takes its place with the same settings: the sampler's seed depends on `seed` and on the number of finished trials
+    alone, so an interrupted search ends as an undisturbed one does.
+
+    Args:
+        study: from `open_study`.
+        strategy: suggests the recipes.
+        cuts: the backbone's cut points.
+        trials: finished (complete or pruned) trials to reach.
+        seed: of the sampler.
+        fit: trains a recipe.
+        show: called with the number of finished trials whenever it grows.
+    """
+    starts = strategy.starts(cuts)
+    while (done := len(_finished(study))) < trials:
+        study.sampler = _sampler(seed, done, starts[done] if done < len(starts) else {})
+        _run(study, study.ask(), strategy, cuts, fit)
+        show(done + 1)
+
+
+def _finished(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=FINISHED)
+
+
+def _sampler(seed: int, done: int, start: Mapping[str, str | float | int]) -> optuna.samplers.BaseSampler:
+    # A sampler's state is not stored: with one seed for all, a resumed search would repeat its first points.
+    state = np.random.SeedSequence((seed, done)).generate_state(1)[0]
+    sampler = optuna.samplers.TPESampler(seed=int(state), n_startup_trials=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.PartialFixedSampler(dict(start), sampler)
+
+
+def _run(study: optuna.Study, trial: optuna.Trial, strategy: Strategy, cuts: Sequence[str], fit: Fit) -> None:
+    """One trial; its value is the validation macro F1 of its best epoch, pruned or not."""
+    begin = time.monotonic()
+
+    def on_epoch(epoch: int, best: float) -> None:
+        trial.report(best, epoch)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    try:
+        recipe = strategy.recipe(trial, cuts)
+        trial.set_user_attr("recipe", recipe.to_dict())
+        run = fit(recipe, on_epoch)
+    except optuna.TrialPruned:
+        trial.set_user_attr("seconds", round(time.monotonic() - begin, 2))
+        study.tell(trial, state=TrialState.PRUNED)
+        return
+    except Exception:
+        study.tell(trial, state=TrialState.FAIL)
+        raise
+    trial.set_user_attr("seconds", round(time.monotonic() - begin, 2))
+    trial.set_user_attr("best_epoch", run.best_epoch)
+    for label, f1 in enumerate(per_class(run.val_confusion)["f1"]):
+        trial.set_user_attr(f"f1/{CLASSES[label]}", float(f1))
+    study.tell(trial, run.val_macro_f1)
+
+
+def choose(study: optuna.Study, strategy: Strategy, cuts: Sequence[str]) -> Chosen:
+    """The complete trial with the highest value, the earliest of equals."""
+    finished = _finished(study)
+    complete = [trial for trial in finished if trial.state is TrialState.COMPLETE]
+    best = max(complete, key=lambda trial: (trial.values[0], -trial.number))
+    return Chosen(
+        recipe=strategy.recipe(FixedTrial(best.params), cuts),
+        settings=best.params,
+        trial=finished.index(best),
+        val_macro_f1=best.values[0],
+        history=[{"state": trial.state.name.lower(), "value": trial.value} for trial in finished],
+    )

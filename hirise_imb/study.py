@@ -1,0 +1,198 @@
+"""The command line: python -m hirise_imb.study ..."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hirise_imb.errors import UserError
+
+if TYPE_CHECKING:
+    from hirise_imb.definition import Definition
+
+# Nothing heavy is imported up here: `--help` has to answer at once.
+
+PROGRAM = "python -m hirise_imb.study"
+
+RUN_HELP = """\
+Run a study, or continue one: the reference baseline, a search over each strategy, and a report of each class.
+
+Without a DEFINITION the demo runs: landmarks drawn on the spot, an embedded backbone, no download. A definition is a
+TOML file (see studies/); an option given here is used in place of what the file says.
+
+The same command continues where it was interrupted: features, finished trials and finished fits are not computed
+again. Asking for more --trials adds to those that are there.
+"""
+
+DATA_HELP = """\
+Landmarks come in three ways: drawn on the spot (`synthetic`), downloaded (`hirise`, 0.9 GB), or from a zip or folder
+of yours in the official layout.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code: 0, 2 for an error the user can mend, 130 for an interruption."""
+    from hirise_imb.progress import to_standard_error
+
+    options = _parser().parse_args(arguments)
+    to_standard_error()
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command continues from here.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        PROGRAM, description="Experiments on class imbalance for landmarks in orbital images of Mars."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_data(commands)
+    dashboard = _add(commands, "dashboard", _dashboard, "open the Optuna dashboard of a study in a browser")
+    dashboard.add_argument("definition", nargs="?", type=Path, metavar="DEFINITION", help="TOML file (default: demo)")
+    dashboard.add_argument("--name", help="the study's name, where it was run with --name")
+    dashboard.add_argument("--out", type=Path, default=Path(), help="where the study was run (default: here)")
+    dashboard.add_argument("--port", type=int, default=8080, help="port on this machine (default: 8080)")
+    return parser
+
+
+def _add(
+    commands: Any,  # noqa: ANN401  (argparse keeps this type private)
+    name: str,
+    command: Callable[[argparse.Namespace], int],
+    summary: str,
+    description: str | None = None,
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=description or summary,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_run(commands: Any) -> None:  # noqa: ANN401
+    run = _add(commands, "run", _run, "run or continue a study and write its report", RUN_HELP)
+    run.add_argument("definition", nargs="?", type=Path, metavar="DEFINITION", help="TOML file (default: the demo)")
+    run.add_argument("--name", help="of the report folder and the database")
+    run.add_argument("--data", help="synthetic, hirise, or the path of a zip or folder in the official layout")
+    run.add_argument("--backbone", help="efficientnet-lite0 (embedded, fast) or resnet50v2 (the reference)")
+    run.add_argument("--weights", help="imagenet, random, or the path of a weights file")
+    run.add_argument(
+        "--strategies",
+        type=lambda text: text.split(","),
+        metavar="A,B,...",
+        help="some of class_weights, oversampling, focal_loss, partial_unfreeze",
+    )
+    run.add_argument("--trials", type=int, help="finished trials each search comes to")
+    run.add_argument("--refits", type=int, help="seeds with which each chosen recipe is fitted for the report")
+    run.add_argument("--seed", type=int, help="of everything random; same seed, same machine, same numbers")
+    run.add_argument("--out", type=Path, default=Path(), help="folder for studies/ and reports/ (default: here)")
+
+
+def _add_data(commands: Any) -> None:  # noqa: ANN401
+    data = commands.add_parser("data", help="fetch, import or check landmarks", description=DATA_HELP)
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    _add(actions, "fetch", _fetch, "download the official archive (0.9 GB, Zenodo record 4002935, CC BY 4.0)")
+    take = _add(actions, "import", _import, "unpack and check an archive, or check a folder, that you have")
+    take.add_argument("path", type=Path, metavar="ZIP_OR_DIR")
+    check = _add(actions, "check", _check, "check landmarks and print classes by split")
+    check.add_argument("path", metavar="PATH", help="zip or folder in the official layout, `synthetic` or `hirise`")
+
+
+def _definition(options: argparse.Namespace) -> Definition:
+    from dataclasses import fields
+
+    from hirise_imb import definition
+
+    given = {field.name: getattr(options, field.name, None) for field in fields(definition.Definition)}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return definition.load(options.definition, chosen) if options.definition else definition.default(chosen)
+
+
+def _run(options: argparse.Namespace) -> int:
+    definition = _definition(options)
+    _quiet_tensorflow()
+    from rich.console import Console
+
+    from hirise_imb.experiment import run_study
+    from hirise_imb.reporting.terminal import print_comparison
+
+    results, page = run_study(definition, options.out)
+    console = Console()
+    print_comparison(results, console)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _quiet_tensorflow() -> None:
+    """Keep TensorFlow's start-up lines, which tell a user nothing, out of the terminal."""
+    import os
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def _fetch(_: argparse.Namespace) -> int:
+    from hirise_imb.datasets import fetch
+
+    return _show(str(fetch()), "hirise")
+
+
+def _import(options: argparse.Namespace) -> int:
+    from hirise_imb.datasets import take
+
+    return _show(*take(options.path))
+
+
+def _check(options: argparse.Namespace) -> int:
+    from hirise_imb.datasets import locate
+
+    return _show(str(locate(options.path)), options.path)
+
+
+def _show(folder: str, name: str) -> int:
+    """Check landmarks and print classes by split."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from hirise_imb.catalogue import read
+    from hirise_imb.landmarks import CLASSES, SPLITS
+
+    summary = read(Path(folder)).summary().set_index(["split", "class"])
+    console = Console()
+    for split in SPLITS:
+        table = Table(title=split, title_justify="left")
+        table.add_column("class", min_width=13)
+        counts = ("sources", "landmarks", "images", "rows")
+        for count in counts:
+            table.add_column(count, justify="right")
+        for label in CLASSES:
+            table.add_row(label, *(str(summary.loc[(split, label), count]) for count in counts))
+        console.print(table)
+    console.print(f"No mistakes in {folder}. Run a study on it with --data {name}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _dashboard(options: argparse.Namespace) -> int:
+    import subprocess
+
+    database = options.out / "studies" / f"{_definition(options).name}.db"
+    if not database.exists():
+        raise UserError(f"There is no study database {database}: run the study first, or name its folder with --out.")
+    address = f"sqlite:///{database.resolve()}"
+    return subprocess.call(["optuna-dashboard", address, "--host", "127.0.0.1", "--port", str(options.port)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
