@@ -26,7 +26,7 @@ class Definition:
     weights: str = "imagenet"
     """`imagenet`, `random`, or a weights file."""
     strategies: tuple[str, ...] = ("class_weights", "oversampling", "focal_loss", "partial_unfreeze")
-    trials: int = 3
+    trials: int = 2
     """Finished trials each strategy's search comes to."""
     refits: int = 2
     """Seeds with which the baseline and each chosen recipe are fitted for the report."""

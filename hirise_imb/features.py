@@ -15,10 +15,10 @@ import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +103,7 @@ def extract(backbone: Backbone, cuts: Sequence[str], paths: Sequence[Path], cach
     digests = image_digests(paths)
     trunk = _trunk(backbone, cuts)
     with ExitStack() as stack:
-        stores = [stack.enter_context(_Store(cache, backbone, cut, trunk)) for cut in cuts]
+        stores = [stack.enter_context(_opened(cache, backbone, cut, trunk)) for cut in cuts]
         missing = _missing(stores, digests, paths)
         _check_space(cache, sum(store.row_bytes for store in stores) * len(missing))
         if missing:
@@ -160,47 +160,48 @@ def _decoded(todo: list[tuple[str, Path]]) -> Iterator[tuple[list[tuple[str, Pat
             yield batch, pixels
 
 
+@contextmanager
+def _opened(cache: Path, backbone: Backbone, cut: str, trunk: keras.Model) -> Iterator[_Store]:
+    """The store of a cut, held by this process alone."""
+    shape = tuple(int(size) for size in trunk.output[cut].shape[1:])
+    # Half precision halves what is read in training from a cut; pooled features are small and stay exact.
+    dtype = np.dtype(np.float32 if cut == TOP else np.float16)
+    key = {
+        "format": _FORMAT,
+        "backbone": backbone.card.name,
+        "weights": backbone.digest,
+        "preprocessing": backbone.card.preprocessing,
+        "input": backbone.input_shape,
+        "cut": cut,
+        "dtype": dtype.name,
+    }
+    text = json.dumps(key, indent=1)
+    short = hashlib.sha256(text.encode()).hexdigest()[:12]
+    folder = make_folder(cache / "features" / f"{backbone.card.name}-{cut}-{short}")
+    with alone(folder / "rows"):
+        if not (folder / "key.json").exists():  # for people: nothing reads it
+            write_whole(folder / "key.json", lambda path: write_text(path, f"{text}\n"))
+        yield _Store(folder, cut, shape, dtype)
+
+
 class _Store:
-    """The cached features of one cut; a context that holds the folder's lock."""
+    """The cached features of one cut."""
 
-    def __init__(self, cache: Path, backbone: Backbone, cut: str, trunk: keras.Model) -> None:
+    def __init__(self, folder: Path, cut: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.cut = cut
-        self.shape = tuple(int(size) for size in trunk.output[cut].shape[1:])
-        # Half precision halves what is read in training from a cut; pooled features are small and stay exact.
-        self.dtype = np.dtype(np.float32 if cut == TOP else np.float16)
-        self.row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
-        key = {
-            "format": _FORMAT,
-            "backbone": backbone.card.name,
-            "weights": backbone.digest,
-            "preprocessing": backbone.card.preprocessing,
-            "input": backbone.input_shape,
-            "cut": cut,
-            "dtype": self.dtype.name,
-        }
-        text = json.dumps(key, indent=1)
-        self.folder = make_folder(cache / "features" / f"{key['backbone']}-{cut}-{_short(text)}")
-        self.data = self.folder / "rows.bin"
-        self.index = self.folder / "index.bin"
-        self.lock = alone(self.folder / "rows")
-        if not (self.folder / "key.json").exists():
-            write_whole(self.folder / "key.json", lambda path: write_text(path, text))
-        self.row_of: dict[str, int] = {}
-
-    def __enter__(self) -> _Store:
-        self.lock.__enter__()
+        self.shape = shape
+        self.dtype = dtype
+        self.row_bytes = int(np.prod(shape)) * dtype.itemsize
+        self.data = folder / "rows.bin"
+        self.index = folder / "index.bin"
         self.data.touch()
         self.index.touch()
         records = self._records()
         if not self._whole(records):
-            say(f"The cached features in {self.folder} are damaged; they are computed again.")
+            say(f"The cached features in {folder} are damaged; they are computed again.")
             records = records[:0]
         self._cut_to(len(records))
         self.row_of = {record["digest"].decode(): row for row, record in enumerate(records)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.__exit__(None, None, None)
 
     def _records(self) -> NDArray[np.void]:
         content = self.index.read_bytes()
@@ -236,7 +237,3 @@ class _Store:
         """The rows of these images."""
         stored = np.memmap(self.data, self.dtype, mode="r", shape=(len(self.row_of), *self.shape))
         return Features(stored, np.array([self.row_of[digest] for digest in digests]))
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

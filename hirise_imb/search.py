@@ -101,7 +101,8 @@ def open_study(store: Storage, name: str, facts: Mapping[str, str | int]) -> opt
                 f"folder with --out."
             )
         study.set_user_attr(key, value)
-    study.set_metric_names(["validation macro F1"])
+    with _experimental():
+        study.set_metric_names(["validation macro F1"])  # what the dashboard calls the value
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)  # its process is gone: this run holds the lock
     return study
@@ -140,9 +141,16 @@ def _sampler(seed: int, done: int, start: Mapping[str, str | float | int]) -> op
     # A sampler's state is not stored: with one seed for all, a resumed search would repeat its first points.
     state = np.random.SeedSequence((seed, done)).generate_state(1)[0]
     sampler = optuna.samplers.TPESampler(seed=int(state), n_startup_trials=8)
+    with _experimental():
+        return optuna.samplers.PartialFixedSampler(dict(start), sampler)
+
+
+@contextmanager
+def _experimental() -> Iterator[None]:
+    """Use a part of Optuna that may change; the upper bound on its version guards us, the user needs no warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.PartialFixedSampler(dict(start), sampler)
+        yield
 
 
 def _run(study: optuna.Study, trial: optuna.Trial, strategy: Strategy, cuts: Sequence[str], fit: Fit) -> None:

@@ -130,7 +130,7 @@ EFFICIENTNET_LITE0 = BackboneCard(
     cuts={
         "head_conv": "block7a_project_bn",
         "block7": "block6d_add",
-        "block6": "block5c_add",
+        "block6d": "block6c_add",
     },
     preprocessing="grey to three equal channels, (x - 127) / 128",
     build=_build,

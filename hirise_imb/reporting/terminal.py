@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -22,11 +23,17 @@ def print_comparison(results: Results, console: Console) -> None:
 
 
 def _table(results: Results, names: list[str]) -> Table:
-    table = Table(title=f"{results.name}: F1 on the test split (difference to the baseline)", title_justify="left")
+    table = Table(
+        title=f"{results.name}: F1 on the test split (difference to the baseline)",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+    )
     table.add_column("class", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
     for name in (BASELINE, *names):
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(name.replace("_", "\n"), justify="right")
     base = [spread.mean for spread in results.per_class(BASELINE, "f1")]
     for k, label in enumerate(CLASSES):
         cells = [_cell(results.per_class(name, "f1")[k].mean, base[k]) for name in names]
