@@ -25,8 +25,8 @@ class PartialUnfreeze(Strategy):
         )
 
     def starts(self, cuts: Sequence[str]) -> list[Settings]:
-        """The least depth, at the head's own learning rate and at a tenth of it."""
+        """The least depth, at the head's own learning rate and at ten times it."""
         return [
             {"cut": cuts[0], "backbone_learning_rate": 1e-4},
-            {"cut": cuts[0], "backbone_learning_rate": 1e-5},
+            {"cut": cuts[0], "backbone_learning_rate": 1e-3},
         ]
