@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hirise_imb.errors import UserError
+from hirise_imb.progress import say, to_standard_error
 
 if TYPE_CHECKING:
     from hirise_imb.definition import Definition
@@ -18,25 +19,28 @@ if TYPE_CHECKING:
 PROGRAM = "python -m hirise_imb.study"
 
 RUN_HELP = """\
-Run a study, or continue one: the reference baseline, a search over each strategy, and a report of each class.
+Run a study, or continue one: the reference baseline, a search over each
+strategy, and a report of every class against the baseline.
 
-Without a DEFINITION the demo runs: landmarks drawn on the spot, an embedded backbone, no download. A definition is a
-TOML file (see studies/); an option given here is used in place of what the file says.
+Without a DEFINITION the demo runs: landmarks drawn on the spot, an embedded
+backbone, no download. A definition is a TOML file (see studies/); an option
+given here is used in place of what the file says.
 
-The same command continues where it was interrupted: features, finished trials and finished fits are not computed
-again. Asking for more --trials adds to those that are there.
+The same command continues where it was interrupted: features, finished trials
+and finished fits are not computed again. Asking for more --trials adds to
+those that are there.
+
+The report comes to OUT/reports/NAME/, the Optuna database to OUT/studies/.
 """
 
 DATA_HELP = """\
-Landmarks come in three ways: drawn on the spot (`synthetic`), downloaded (`hirise`, 0.9 GB), or from a zip or folder
-of yours in the official layout.
+Landmarks come in three ways: drawn on the spot (`synthetic`), downloaded
+(`hirise`, 0.9 GB), or from a zip or folder of yours in the official layout.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 2 for an error the user can mend, 130 for an interruption."""
-    from hirise_imb.progress import to_standard_error
-
     options = _parser().parse_args(arguments)
     to_standard_error()
     command: Callable[[argparse.Namespace], int] = options.command
@@ -83,17 +87,20 @@ def _add(
 
 
 def _add_run(commands: Any) -> None:  # noqa: ANN401
+    from hirise_imb.backbones import BACKBONES
+    from hirise_imb.definition import Definition
+
     run = _add(commands, "run", _run, "run or continue a study and write its report", RUN_HELP)
     run.add_argument("definition", nargs="?", type=Path, metavar="DEFINITION", help="TOML file (default: the demo)")
     run.add_argument("--name", help="of the report folder and the database")
     run.add_argument("--data", help="synthetic, hirise, or the path of a zip or folder in the official layout")
-    run.add_argument("--backbone", help="efficientnet-lite0 (embedded, fast) or resnet50v2 (the reference)")
+    run.add_argument("--backbone", help="; ".join(f"{card.name} ({card.summary})" for card in BACKBONES.values()))
     run.add_argument("--weights", help="imagenet, random, or the path of a weights file")
     run.add_argument(
         "--strategies",
         type=lambda text: text.split(","),
         metavar="A,B,...",
-        help="some of class_weights, oversampling, focal_loss, partial_unfreeze",
+        help=f"some of {', '.join(Definition().strategies)}",
     )
     run.add_argument("--trials", type=int, help="finished trials each search comes to")
     run.add_argument("--refits", type=int, help="seeds with which each chosen recipe is fitted for the report")
@@ -123,7 +130,7 @@ def _definition(options: argparse.Namespace) -> Definition:
 
 def _run(options: argparse.Namespace) -> int:
     definition = _definition(options)
-    _quiet_tensorflow()
+    _load_tensorflow()
     from rich.console import Console
 
     from hirise_imb.experiment import run_study
@@ -136,11 +143,32 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _quiet_tensorflow() -> None:
-    """Keep TensorFlow's start-up lines, which tell a user nothing, out of the terminal."""
-    import os
+def _load_tensorflow() -> None:
+    """Import TensorFlow without its start-up lines, and say what it will compute on.
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    The lines come from C++ and ignore Python's logging; they are kept back by file descriptor, and shown after all
+    where the import fails, or where the user asked for them by setting TF_CPP_MIN_LOG_LEVEL.
+    """
+    import os
+    import tempfile
+
+    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with tempfile.TemporaryFile() as kept:
+        terminal = os.dup(2)
+        if level == "3":
+            os.dup2(kept.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            gpus = tf.config.list_physical_devices("GPU")
+        except BaseException:
+            kept.seek(0)
+            os.write(terminal, kept.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+    say(f"TensorFlow {tf.__version__} on {f'{len(gpus)} GPU' if gpus else 'the processor, no GPU'}")
 
 
 def _fetch(_: argparse.Namespace) -> int:

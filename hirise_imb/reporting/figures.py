@@ -21,7 +21,7 @@ _SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 def class_distribution(results: Results) -> Figure:
     """Landmarks of each class by split, on a logarithmic axis, since they differ by a factor of hundreds."""
-    canvas = figure(8, 3.8)
+    canvas = figure(10, 3.8)
     axes = canvas.subplots()
     summary = results.catalogue.summary()
     for n, split in enumerate(SPLITS):
