@@ -1,0 +1,92 @@
+"""What every test gets: a cache of its own and no network; and the small data folder and backbone that many use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+from worlds import TOY, small_copy
+
+from hirise_imb import synthetic
+from hirise_imb.backbones import BACKBONES, Backbone
+from hirise_imb.files import CACHE_VARIABLE
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No fixture of a wider scope finds the user's cache either."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("session-cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def cache(session_cache: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the test's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv(CACHE_VARIABLE, str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network() -> Iterator[None]:
+    """A connection to anywhere but this machine ends the test, whatever the code under test catches."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            original = getattr(socket.socket, name)
+
+            def guarded(self: socket.socket, address: Any, _original: Any = original) -> Any:  # noqa: ANN401
+                if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in LOOPBACK:
+                    pytest.fail(f"a test connects to {address}")
+                return _original(self, address)
+
+            patch.setattr(socket.socket, name, guarded)
+        look_up = socket.getaddrinfo
+
+        def local_only(host: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+            if host not in (None, "", *LOOPBACK):
+                pytest.fail(f"a test looks up {host}")
+            return look_up(host, *arguments, **options)
+
+        patch.setattr(socket, "getaddrinfo", local_only)
+        yield
+
+
+@pytest.fixture(scope="session")
+def whole_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The synthetic sample, drawn once a session. Not to be changed."""
+    return synthetic.write(tmp_path_factory.mktemp("synthetic"))
+
+
+@pytest.fixture(scope="session")
+def small_data(whole_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder in the official layout with some 130 images of all classes. Not to be changed."""
+    return small_copy(whole_sample, tmp_path_factory.mktemp("small") / "data", 2)
+
+
+@pytest.fixture
+def own_data(small_data: Path, tmp_path: Path) -> Path:
+    """A copy of the small data folder that a test may break."""
+    return Path(shutil.copytree(small_data, tmp_path / "own-data"))
+
+
+@pytest.fixture(scope="session")
+def backbone() -> Backbone:
+    """The toy backbone with its one set of random weights."""
+    return TOY.load("random")
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of the toy backbone, known to the package for the time of a test."""
+    monkeypatch.setitem(BACKBONES, TOY.name, TOY)
+    return TOY.name
