@@ -104,7 +104,7 @@ class _Bench:
             "weights": backbone.digest[:16],
             "seed": definition.seed,
         }
-        tasks = {cut: _task(images, features) for cut, features in cached.items()}
+        tasks = {cut: task(images, features) for cut, features in cached.items()}
         return cls(definition, images, Trainer(backbone, tasks), cuts, facts)
 
     def refit(self, recipe: Recipe, folder: Path) -> list[Run]:
@@ -142,7 +142,9 @@ class _Bench:
         )
 
 
-def _task(images: Catalogue, features: Features) -> Task:
+def task(images: Catalogue, features: Features) -> Task:
+    """What runs at one cut learn from and are scored on; `features` has the rows of the catalogue's table."""
+
     def examples(table: pd.DataFrame) -> Examples:
         return Examples(
             images=tuple(table["image"]),

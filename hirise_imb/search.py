@@ -60,12 +60,17 @@ def storage(path: Path) -> Iterator[Storage]:
             f"{path} is in use by another `study run`: wait for it, or give this study another name."
         ) from error
     try:
-        yield _open(path)
+        yield connect(path)
     finally:
         lock.release()
 
 
-def _open(path: Path) -> Storage:
+def connect(path: Path) -> Storage:
+    """Open an Optuna database without keeping others out.
+
+    Raises:
+        UserError: the file is no Optuna database.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         # SQLite answers "database is locked" at once while the dashboard reads, unless it is told to wait.

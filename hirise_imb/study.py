@@ -213,13 +213,23 @@ def _show(folder: str, name: str) -> int:
 
 
 def _dashboard(options: argparse.Namespace) -> int:
-    import subprocess
+    import contextlib
 
     database = options.out / "studies" / f"{_definition(options).name}.db"
     if not database.exists():
         raise UserError(f"There is no study database {database}: run the study first, or name its folder with --out.")
-    address = f"sqlite:///{database.resolve()}"
-    return subprocess.call(["optuna-dashboard", address, "--host", "127.0.0.1", "--port", str(options.port)])
+    from optuna_dashboard import run_server
+
+    from hirise_imb.search import connect
+
+    say(f"The dashboard of {database} is at http://127.0.0.1:{options.port}/ until you press Ctrl-C.")
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            # It has no password, so it listens to this machine alone.
+            run_server(connect(database), host="127.0.0.1", port=options.port)
+    except OSError as error:
+        raise UserError(f"Port {options.port} can't be used ({error.strerror}): choose another with --port.") from error
+    return 0
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from worlds import TOY, small_copy
 
 from hirise_imb import synthetic
 from hirise_imb.backbones import BACKBONES, Backbone
-from hirise_imb.files import CACHE_VARIABLE
+from hirise_imb.files import CACHE_VARIABLE, log
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -35,6 +35,15 @@ def cache(session_cache: None, tmp_path_factory: pytest.TempPathFactory, monkeyp
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv(CACHE_VARIABLE, str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def quiet_log() -> Iterator[None]:
+    """The command line gives the package's log a handler; the next test gets it as it was."""
+    before = log.handlers[:], log.level, log.propagate
+    yield
+    log.handlers[:], log.propagate = before[0], before[2]
+    log.setLevel(before[1])
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -69,8 +78,8 @@ def whole_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_data(whole_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder in the official layout with some 130 images of all classes. Not to be changed."""
-    return small_copy(whole_sample, tmp_path_factory.mktemp("small") / "data", 2)
+    """A data folder in the official layout with some 150 images of all classes. Not to be changed."""
+    return small_copy(whole_sample, tmp_path_factory.mktemp("small") / "data", 4)
 
 
 @pytest.fixture

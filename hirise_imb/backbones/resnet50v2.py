@@ -71,7 +71,6 @@ RESNET50V2 = BackboneCard(
     feature_width=2048,
     cuts={
         "conv5_block3": "conv5_block2_out",
-        "conv5_block2": "conv5_block1_out",
         "conv5": "conv4_block6_out",
     },
     preprocessing="grey to three equal channels, x / 127.5 - 1",

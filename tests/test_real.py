@@ -1,0 +1,85 @@
+"""The whole path on real landmarks; `HIRISE_SAMPLE` names their zip."""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hirise_imb import catalogue, obtain
+from hirise_imb.backbones import BACKBONES, TOP
+from hirise_imb.evaluation import Predictions, score
+from hirise_imb.experiment import task
+from hirise_imb.features import extract
+from hirise_imb.landmarks import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
+from hirise_imb.recipe import Recipe
+from hirise_imb.study import main
+from hirise_imb.training import Network, Trainer
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif("HIRISE_SAMPLE" not in os.environ, reason="HIRISE_SAMPLE names no zip of real landmarks"),
+]
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return obtain.import_data(Path(os.environ["HIRISE_SAMPLE"]), tmp_path_factory.mktemp("real"))
+
+
+def subset(real: Path, folder: Path, wanted: dict[str, int]) -> Path:
+    """Up to so many images of each class and split, in the official layout."""
+    table = catalogue.read(real).table
+    parts = [table[table["split"] == split].groupby("label").head(count) for split, count in wanted.items()]
+    chosen = pd.concat(parts)
+    (folder / IMAGE_FOLDER).mkdir()
+    for image in chosen["image"]:
+        (folder / IMAGE_FOLDER / image).symlink_to(real / IMAGE_FOLDER / image)
+    rows = list(chosen[["image", "label", "split"]].itertuples(index=False))
+    (folder / LABEL_FILE).write_text("".join(f"{image} {label}\n" for image, label, _ in rows))
+    (folder / SPLIT_FILE).write_text("".join(f"{image} {label} {split}\n" for image, label, split in rows))
+    (folder / CLASS_FILE).write_text((real / CLASS_FILE).read_text())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def few(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return subset(real, tmp_path_factory.mktemp("few"), {"train": 4, "val": 2, "test": 2})
+
+
+def test_the_reference_backbone_runs_the_whole_path(few: Path, tmp_path: Path) -> None:
+    assert len(catalogue.read(few).table) == 64
+    options = "--backbone resnet50v2 --weights random --trials 2 --refits 1 --name few"
+    assert main(["run", *options.split(), "--data", str(few), "--out", str(tmp_path)]) == 0
+    summary = json.loads((tmp_path / "reports/few/summary.json").read_text())
+    names = ["baseline", "class_weights", "oversampling", "focal_loss", "partial_unfreeze"]
+    assert [arm["name"] for arm in summary["arms"]] == names
+    for name in names:
+        predictions = pd.read_parquet(tmp_path / f"reports/few/predictions/{name}.parquet")
+        assert len(predictions) == 16
+        assert set(predictions["true_class"]) == set(CLASSES)
+
+
+def test_the_head_of_the_reference_run_has_the_published_number_of_parameters() -> None:
+    backbone = BACKBONES["resnet50v2"].load("random")
+    network = Network(backbone, TOP, dropout=0.2)
+    trainable = sum(weight.value.shape.num_elements() for weight in network.model.trainable_weights)
+    frozen = sum(weight.value.shape.num_elements() for weight in network.model.non_trainable_weights)
+    assert trainable == 20_488
+    assert frozen + backbone.network.count_params() == 23_568_896
+
+
+def test_predictions_belong_to_their_landmarks(real: Path, tmp_path: Path) -> None:
+    """Paired with the wrong labels, agreement beyond chance would be nil."""
+    (tmp_path / "data").mkdir()
+    data = subset(real, tmp_path / "data", {"train": 60, "val": 15, "test": 25})
+    images = catalogue.read(data)
+    paths = [images.path(image) for image in images.table["image"]]
+    backbone = BACKBONES["efficientnet-lite0"].load("imagenet")
+    features = extract(backbone, [TOP], paths, tmp_path)
+    trainer = Trainer(backbone, {TOP: task(images, features[TOP])})
+    run = trainer.fit(Recipe(learning_rate=1e-3), seed=0, score_test=True)
+    assert run.test is not None
+    test = images.one_per_landmark("test")
+    assert score(Predictions(tuple(test["image"]), run.test), test).summary()["kappa"] > 0.5
