@@ -40,16 +40,17 @@ def run_study(definition: Definition, out: Path) -> tuple[Results, Path]:
     """
     card = BACKBONES[known("backbone", definition.backbone, BACKBONES)]
     strategies = [STRATEGIES[known("strategy", name, STRATEGIES)] for name in definition.strategies]
-    make_folder(out / "reports" / definition.name)
-    database = make_folder(out / "studies") / f"{definition.name}.db"
-    runs = make_folder(database.with_suffix(".runs"))
     clock = _Clock()
-    with search.storage(database) as store:
-        with clock.time("data"):
-            images = catalogue.read(datasets.locate(definition.data))
-        with clock.time("features"):
-            backbone = card.load(definition.weights)
-            bench = _Bench.prepare(definition, images, backbone, strategies)
+    with clock.time("data"):
+        images = catalogue.read(datasets.locate(definition.data))
+    # What can't be written is found out before the hours of work; what can't be computed, before anything is written.
+    reports, studies = make_folder(out / "reports"), make_folder(out / "studies")
+    with clock.time("features"):
+        environment.load_tensorflow()
+        backbone = card.load(definition.weights)
+        bench = _Bench.prepare(definition, images, backbone, strategies)
+    with search.storage(studies / f"{definition.name}.db") as store:
+        runs = make_folder(studies / f"{definition.name}.runs")
         with clock.time("baseline"):
             arms = [_baseline(bench, runs)]
         for strategy in strategies:
@@ -62,7 +63,7 @@ def run_study(definition: Definition, out: Path) -> tuple[Results, Path]:
         arms=tuple(arms),
         environment=environment.describe() | {"digests": bench.facts, "seconds": clock.seconds},
     )
-    return results, write_report(results, out / "reports" / definition.name)
+    return results, write_report(results, reports / definition.name)
 
 
 @dataclass

@@ -129,46 +129,16 @@ def _definition(options: argparse.Namespace) -> Definition:
 
 
 def _run(options: argparse.Namespace) -> int:
-    definition = _definition(options)
-    _load_tensorflow()
     from rich.console import Console
 
     from hirise_imb.experiment import run_study
     from hirise_imb.reporting.terminal import print_comparison
 
-    results, page = run_study(definition, options.out)
+    results, page = run_study(_definition(options), options.out)
     console = Console()
     print_comparison(results, console)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
     return 0
-
-
-def _load_tensorflow() -> None:
-    """Import TensorFlow without its start-up lines, and say what it will compute on.
-
-    The lines come from C++ and ignore Python's logging; they are kept back by file descriptor, and shown after all
-    where the import fails, or where the user asked for them by setting TF_CPP_MIN_LOG_LEVEL.
-    """
-    import os
-    import tempfile
-
-    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with tempfile.TemporaryFile() as kept:
-        terminal = os.dup(2)
-        if level == "3":
-            os.dup2(kept.fileno(), 2)
-        try:
-            import tensorflow as tf
-
-            gpus = tf.config.list_physical_devices("GPU")
-        except BaseException:
-            kept.seek(0)
-            os.write(terminal, kept.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
-    say(f"TensorFlow {tf.__version__} on {f'{len(gpus)} GPU' if gpus else 'the processor, no GPU'}")
 
 
 def _fetch(_: argparse.Namespace) -> int:
