@@ -40,6 +40,8 @@ class Definition:
         for what, least in (("trials", 1), ("refits", 1), ("seed", 0)):
             if getattr(self, what) < least:
                 raise UserError(f"{what} is {getattr(self, what)}: use {least} or more.")
+        if self.seed + self.refits > 2**32:
+            raise UserError(f"seed is {self.seed}: it and the seeds of the refits after it must stay below 2**32.")
         if not self.strategies:
             raise UserError("strategies is empty: name at least one (`study run --help` lists them).")
         if len(set(self.strategies)) < len(self.strategies):

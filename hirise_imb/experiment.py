@@ -20,7 +20,7 @@ from hirise_imb.definition import Definition, known
 from hirise_imb.evaluation import Predictions
 from hirise_imb.features import Features, extract, image_digests
 from hirise_imb.files import cache_root, make_folder, write_whole
-from hirise_imb.progress import say, track
+from hirise_imb.progress import track
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Results, write_report
 from hirise_imb.reporting.results import BASELINE
@@ -108,9 +108,14 @@ class _Bench:
         tasks = {cut: task(images, features) for cut, features in cached.items()}
         return cls(definition, images, Trainer(backbone, tasks), cuts, facts)
 
-    def refit(self, recipe: Recipe, folder: Path) -> list[Run]:
+    def refit(self, name: str, recipe: Recipe, folder: Path) -> list[Run]:
         """Fit with every seed of the study and predict the test split; finished runs are read from `folder`."""
-        return [self._stored(recipe, seed, folder) for seed in self.seeds]
+        runs = []
+        with track(f"{name} fits", len(self.seeds), "fits") as show:
+            for seed in self.seeds:
+                runs.append(self._stored(recipe, seed, folder))
+                show(len(runs))
+        return runs
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -127,7 +132,7 @@ class _Bench:
 
     def arm(self, name: str, summary: str, recipe: Recipe, chosen: search.Chosen | None, folder: Path) -> Arm:
         """Fit and predict a recipe for the report; `chosen` is None for the baseline."""
-        runs = self.refit(recipe, folder)
+        runs = self.refit(name, recipe, folder)
         names = tuple(self.images.one_per_landmark("test")["image"])
         return Arm(
             name=name,
@@ -163,7 +168,6 @@ def task(images: Catalogue, features: Features) -> Task:
 
 
 def _baseline(bench: _Bench, runs: Path) -> Arm:
-    say(f"{BASELINE}: {bench.definition.refits} seeds")
     summary = "the reference run: cross-entropy on unique images, frozen backbone"
     return bench.arm(BASELINE, summary, Recipe(), None, runs)
 

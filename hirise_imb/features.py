@@ -107,7 +107,7 @@ def extract(backbone: Backbone, cuts: Sequence[str], paths: Sequence[Path], cach
         missing = _missing(stores, digests, paths)
         _check_space(cache, sum(store.row_bytes for store in stores) * len(missing))
         if missing:
-            _fill(trunk, stores, missing, f"{backbone.card.name} features")
+            _fill(trunk, stores, missing, "features")
         return {store.cut: store.features(digests) for store in stores}
 
 

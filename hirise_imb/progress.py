@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 log = logging.getLogger("hirise_imb")
@@ -33,7 +34,13 @@ def track(what: str, total: float, unit: str, *, scale: float = 1.0, already: fl
     if not console.is_terminal:
         yield _lines(what, total, unit, scale, already)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), _Amount(unit, scale), TimeRemainingColumn())
+    whole = Column(no_wrap=True)
+    columns = (
+        TextColumn("{task.description}", table_column=whole),
+        BarColumn(20),
+        _Amount(unit, scale, whole),
+        TimeRemainingColumn(table_column=whole),
+    )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total)
         bar.update(task, completed=already)
@@ -43,8 +50,8 @@ def track(what: str, total: float, unit: str, *, scale: float = 1.0, already: fl
 class _Amount(ProgressColumn):
     """Such as `480 of 3616 images, 77.2 images/s`."""
 
-    def __init__(self, unit: str, scale: float) -> None:
-        super().__init__()
+    def __init__(self, unit: str, scale: float, column: Column) -> None:
+        super().__init__(column)
         self.unit = unit
         self.scale = scale
 
@@ -54,7 +61,9 @@ class _Amount(ProgressColumn):
 
 
 def _amount(done: float, total: float, speed: float, unit: str, scale: float) -> str:
-    return f"{done / scale:.0f} of {total / scale:.0f} {unit}, {speed / scale:.1f} {unit}/s"
+    rate = speed / scale
+    pace = f"{1 / rate:.1f} s each" if 0 < rate < 1 else f"{rate:.1f} {unit}/s"
+    return f"{done / scale:.0f} of {total / scale:.0f} {unit}, {pace}"
 
 
 def _lines(what: str, total: float, unit: str, scale: float, already: float) -> Show:
