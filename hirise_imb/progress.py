@@ -61,9 +61,11 @@ class _Amount(ProgressColumn):
 
 
 def _amount(done: float, total: float, speed: float, unit: str, scale: float) -> str:
+    amount = f"{done / scale:.0f} of {total / scale:.0f} {unit}"
     rate = speed / scale
-    pace = f"{1 / rate:.1f} s each" if 0 < rate < 1 else f"{rate:.1f} {unit}/s"
-    return f"{done / scale:.0f} of {total / scale:.0f} {unit}, {pace}"
+    if rate == 0:  # not known yet
+        return amount
+    return f"{amount}, {1 / rate:.1f} s each" if rate < 1 else f"{amount}, {rate:.1f} {unit}/s"
 
 
 def _lines(what: str, total: float, unit: str, scale: float, already: float) -> Show:
