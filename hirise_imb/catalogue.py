@@ -173,6 +173,7 @@ def _read_split(path: Path, labels: dict[str, int]) -> pd.DataFrame:
             image, label, split = fields
             claims = {
                 ("class", image): CLASSES[int(label)],
+                ("class", name.landmark): CLASSES[int(label)],
                 ("set", image): split,
                 ("set", name.landmark): split,
                 ("set", name.source): split,

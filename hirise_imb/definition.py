@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from hirise_imb.errors import UserError
 
@@ -49,8 +50,7 @@ class Definition:
 
     def to_toml(self) -> str:
         """The definition as a TOML file."""
-        # JSON's spelling of strings, numbers and lists of strings is TOML's too.
-        return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in asdict(self).items())
+        return tomli_w.dumps(asdict(self))
 
 
 def known(kind: str, name: str, names: Collection[str]) -> str:

@@ -61,11 +61,12 @@ class _Amount(ProgressColumn):
 
 
 def _amount(done: float, total: float, speed: float, unit: str, scale: float) -> str:
-    amount = f"{done / scale:.0f} of {total / scale:.0f} {unit}"
+    countable = scale == 1
+    amount = f"{done:.0f} of {total:.0f} {unit}" if countable else f"{done / scale:.1f} of {total / scale:.1f} {unit}"
     rate = speed / scale
     if rate == 0:  # not known yet
         return amount
-    return f"{amount}, {1 / rate:.1f} s each" if rate < 1 else f"{amount}, {rate:.1f} {unit}/s"
+    return f"{amount}, {1 / rate:.1f} s each" if countable and rate < 1 else f"{amount}, {rate:.1f} {unit}/s"
 
 
 def _lines(what: str, total: float, unit: str, scale: float, already: float) -> Show:

@@ -40,7 +40,8 @@ def write_data(
     The catalogue looks at names only, so the images are empty.
     """
     lines = list(lines)
-    first = {words[0]: words[1] for line in reversed(lines) if len(words := line.split()) == 3 and words[1] in CLASS_IDS}
+    right = [words for line in reversed(lines) if len(words := line.split()) == 3 and words[1] in CLASS_IDS]
+    first = {words[0]: words[1] for words in right}
     labels = [f"{name} {label}" for name, label in first.items()] if labels is None else labels
     images = first if images is None else images
     (folder / IMAGE_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -56,3 +57,8 @@ def predict(images: Iterable[str], predicted: Iterable[int], confidence: float =
     chosen = np.eye(len(CLASSES))[list(predicted)]
     rest = (1 - confidence) / (len(CLASSES) - 1)
     return Predictions(tuple(images), (rest + (confidence - rest) * chosen).astype(np.float32))
+
+
+def names(folder: Path) -> list[str]:
+    """What a folder holds, but for the locks of those who work on it."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))

@@ -57,7 +57,7 @@ def test_a_file_need_not_give_everything(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [["oversampling"], ("oversampling",)])
-def test_options_come_before_the_file(value: Any, tmp_path: Path) -> None:
+def test_options_come_before_the_file(value: list[str] | tuple[str, ...], tmp_path: Path) -> None:
     path = written(tmp_path, 'name = "mine"\ntrials = 7\nstrategies = ["focal_loss"]\n')
     found = definition.load(path, {"trials": 9, "strategies": value})
     assert found == Definition(name="mine", trials=9, strategies=("oversampling",))
@@ -103,6 +103,14 @@ def test_the_toml_of_a_definition_loads(tmp_path: Path) -> None:
 def test_a_wrong_value_is_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         definition.default(values)
+
+
+@pytest.mark.parametrize(("seed", "refits"), [(2**32, 1), (2**32 - 1, 2), (10**30, 1)])
+def test_a_seed_that_no_generator_takes_is_refused(seed: int, refits: int) -> None:
+    # Seeds are `seed` and the `refits - 1` after it; over-sampling and dropout take 32 bits.
+    assert definition.default({"seed": 2**32 - 1, "refits": 1}).seed == 2**32 - 1
+    with pytest.raises(UserError, match=rf"^seed is {seed}: "):
+        definition.default({"seed": seed, "refits": refits})
 
 
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "-x", "a/b", "a\\b", "a b", "a\n", "é", "a:b"])

@@ -327,7 +327,7 @@ def test_damaged_rows_are_computed_again_and_it_is_said(
     with caplog.at_level(logging.INFO, "hirise_imb"):
         assert_same(extract(backbone, CUTS, paths, filled), undisturbed[0])
     assert f"{rows.parent} are damaged; they are computed again" in caplog.text
-    assert caplog.text.count("damaged") == 1  # the other cuts are whole
+    assert caplog.text.count(" are damaged;") == 1  # the other cuts are whole
     assert decoded.total() == COUNT
 
 
@@ -423,6 +423,6 @@ def test_values_beyond_half_precision_are_not_stored(paths: list[Path], tmp_path
     large = TOY.load("random")
     layer = large.network.get_layer("early")
     layer.set_weights([1e6 * weight for weight in layer.get_weights()])
-    with pytest.raises(FloatingPointError, match="cut early don't fit float16"):
+    with np.errstate(over="ignore"), pytest.raises(FloatingPointError, match="cut early don't fit float16"):
         extract(large, ["early"], paths[:2], tmp_path)
     assert (store_of(tmp_path, "early") / "rows.bin").stat().st_size == 0

@@ -1,0 +1,288 @@
+"""Whole studies on the toy backbone: what they write, and what a second run does again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageOps
+from sklearn.metrics import precision_recall_fscore_support
+from worlds import TOY, change_split_file
+
+from hirise_imb import catalogue, features
+from hirise_imb.backbones import BACKBONES
+from hirise_imb.definition import Definition
+from hirise_imb.errors import UserError
+from hirise_imb.experiment import run_study
+from hirise_imb.files import CACHE_VARIABLE
+from hirise_imb.landmarks import CLASSES, IMAGE_FOLDER
+from hirise_imb.strategies import STRATEGIES
+from hirise_imb.training import Trainer
+
+ARMS = ("baseline", *STRATEGIES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    definition: Definition
+    out: Path
+    cache: Path
+
+    @property
+    def report(self) -> Path:
+        return self.out / "reports" / self.definition.name
+
+
+@pytest.fixture(scope="module")
+def original(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A study with all strategies, two trials and two seeds. Not to be changed."""
+    root = tmp_path_factory.mktemp("study")
+    definition = Definition(name="t", data=str(small_data), backbone="toy", weights="random", trials=2, refits=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, TOY.name, TOY)
+        patch.setenv(CACHE_VARIABLE, str(root / "cache"))
+        run_study(definition, root / "out")
+    return Finished(definition, root / "out", root / "cache")
+
+
+@pytest.fixture
+def finished(original: Finished, toy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finished:
+    """A copy of that study, its cache in use, to go on with."""
+    shutil.copytree(original.out, tmp_path / "out")
+    shutil.copytree(original.cache, tmp_path / "cache")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    return dataclasses.replace(original, out=tmp_path / "out", cache=tmp_path / "cache")
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """Counts decoded images, trials and refits."""
+    counts: Counter[str] = Counter()
+    decode, fit = features.decode, Trainer.fit
+
+    def decoding(path: Path) -> np.ndarray:
+        counts["decoded"] += 1
+        return decode(path)
+
+    def fitting(self: Trainer, *arguments: object, **options: object) -> object:
+        counts["refit" if options.get("score_test") else "trial"] += 1
+        return fit(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(features, "decode", decoding)
+    monkeypatch.setattr(Trainer, "fit", fitting)
+    return counts
+
+
+def again(study: Finished, **changes: object) -> None:
+    run_study(dataclasses.replace(study.definition, **changes), study.out)  # type: ignore[arg-type]
+
+
+def results(report: Path) -> dict[str, bytes]:
+    """What must not differ between equal runs: everything but times and the page that shows them."""
+    kept = [report / "summary.json", report / "per_class.csv", report / "study.toml"]
+    kept += [*report.glob("predictions/*"), *report.glob("confusion/*"), *report.glob("figures/*")]
+    return {str(path.relative_to(report)): path.read_bytes() for path in kept}
+
+
+def summary(report: Path) -> dict[str, object]:
+    found = json.loads((report / "summary.json").read_text(encoding="utf-8"))
+    assert isinstance(found, dict)
+    return found
+
+
+def predictions(report: Path, arm: str) -> pd.DataFrame:
+    return pd.read_parquet(report / "predictions" / f"{arm}.parquet")
+
+
+# --- what is written ---
+
+
+def test_the_report_has_its_files(original: Finished) -> None:
+    expected = {"report.html", "report.md", "summary.json", "per_class.csv", "study.toml", "environment.json"}
+    expected |= {"figures/class_distribution.png", "figures/f1_per_class.png"}
+    for arm in ARMS:
+        expected |= {f"predictions/{arm}.parquet", f"figures/curves-{arm}.png", f"figures/curves-{arm}.csv"}
+        expected |= {f"confusion/{arm}.csv", f"confusion/{arm}.png"}
+    found = {str(path.relative_to(original.report)) for path in original.report.rglob("*") if path.is_file()}
+    assert found == expected
+    assert set(summary(original.report)["files"]) == expected  # type: ignore[call-overload]
+    assert all((original.report / name).stat().st_size for name in expected)
+
+
+def test_predictions_name_the_test_images_in_order(original: Finished, small_data: Path) -> None:
+    test = catalogue.read(small_data).one_per_landmark("test")
+    for arm in ARMS:
+        table = predictions(original.report, arm)
+        assert sorted(set(table["seed"])) == [0, 1]
+        for _, part in table.groupby("seed"):
+            assert part["image"].tolist() == test["image"].tolist()
+            assert part["true_class"].tolist() == [CLASSES[k] for k in test["label"]]
+            assert part["source"].tolist() == test["source"].tolist()
+            chances = part[[f"p_{name.replace(' ', '_')}" for name in CLASSES]].to_numpy()
+            np.testing.assert_allclose(chances.sum(axis=1), 1, rtol=1e-5)
+            assert part["predicted_class"].tolist() == [CLASSES[k] for k in chances.argmax(axis=1)]
+
+
+def test_the_numbers_follow_from_the_predictions(original: Finished) -> None:
+    table = pd.read_csv(original.report / "per_class.csv").set_index(["arm", "class"])
+    arms = {arm["name"]: arm for arm in summary(original.report)["arms"]}  # type: ignore[attr-defined]
+    assert tuple(arms) == ARMS
+    for arm in ARMS:
+        macro = []
+        f1 = []
+        for _, part in predictions(original.report, arm).groupby("seed"):
+            scores = precision_recall_fscore_support(
+                part["true_class"], part["predicted_class"], labels=CLASSES, zero_division=0
+            )
+            f1.append(scores[2])
+            macro.append(scores[2].mean())
+        np.testing.assert_allclose(table.loc[arm].loc[list(CLASSES), "f1"], np.mean(f1, axis=0), atol=1e-12)
+        assert arms[arm]["scores"]["macro_f1"] == pytest.approx(
+            {"mean": np.mean(macro), "low": min(macro), "high": max(macro)}
+        )
+
+
+def test_the_definition_beside_it_is_what_ran(original: Finished) -> None:
+    assert (original.report / "study.toml").read_text(encoding="utf-8") == original.definition.to_toml()
+    environment = json.loads((original.report / "environment.json").read_text(encoding="utf-8"))
+    assert environment["digests"]["weights"] == TOY.load("random").digest[:16]
+    assert set(environment["seconds"]) == {"data", "features", *ARMS}
+
+
+# --- the second time ---
+
+
+def test_the_second_run_computes_nothing(finished: Finished, work: Counter[str]) -> None:
+    before = results(finished.report)
+    again(finished)
+    assert not work
+    assert results(finished.report) == before
+
+
+def test_more_trials_continue(finished: Finished, work: Counter[str]) -> None:
+    before = {arm["name"]: arm["trials"] for arm in summary(finished.report)["arms"]}  # type: ignore[attr-defined]
+    again(finished, trials=3, strategies=("class_weights", "focal_loss"))
+    assert work["trial"] == 2
+    assert work["decoded"] == 0
+    for arm in summary(finished.report)["arms"][1:]:  # type: ignore[index]
+        assert len(arm["trials"]) == 3
+        assert arm["trials"][:2] == before[arm["name"]]
+
+
+def test_more_seeds_keep_those_that_are_there(finished: Finished, work: Counter[str]) -> None:
+    before = predictions(finished.report, "focal_loss")
+    again(finished, refits=3, strategies=("focal_loss",))
+    assert work == {"refit": 2}  # the baseline's and the strategy's
+    after = predictions(finished.report, "focal_loss")
+    pd.testing.assert_frame_equal(after[after["seed"] < 2], before)
+
+
+def test_some_of_the_strategies(finished: Finished, work: Counter[str]) -> None:
+    before = results(finished.report)
+    again(finished, strategies=("oversampling",))
+    assert not work
+    assert [arm["name"] for arm in summary(finished.report)["arms"]] == ["baseline", "oversampling"]  # type: ignore[attr-defined]
+    assert sorted(path.name for path in finished.report.glob("predictions/*")) == [
+        "baseline.parquet",
+        "oversampling.parquet",
+    ]
+    again(finished)
+    assert not work
+    assert results(finished.report) == before
+
+
+def test_one_seed_gives_one_result(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: Counter[str]
+) -> None:
+    """In another folder, with another cache, other strategies before it and images of other places."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "other-cache"))
+    data = shutil.copytree(finished.definition.data, tmp_path / "moved")
+    arms = ("partial_unfreeze", "class_weights")
+    other = dataclasses.replace(finished, out=tmp_path / "other")
+    again(other, strategies=arms, data=str(data))
+    assert work["decoded"] > 0
+    assert work["trial"] == 4
+    for arm in ("baseline", *arms):
+        name = f"predictions/{arm}.parquet"
+        assert (other.report / name).read_bytes() == (finished.report / name).read_bytes()
+    rows = [pd.read_csv(report / "per_class.csv").set_index("arm") for report in (other.report, finished.report)]
+    pd.testing.assert_frame_equal(rows[0], rows[1].loc[["baseline", *arms]].loc[rows[0].index.unique()])
+
+
+def test_another_seed_gives_another_result(finished: Finished) -> None:
+    again(finished, name="other", seed=5, strategies=("class_weights",))
+    other = finished.out / "reports" / "other"
+    assert set(predictions(other, "baseline")["seed"]) == {5, 6}
+    assert (
+        not predictions(other, "baseline")
+        .drop(columns="seed")
+        .equals(predictions(finished.report, "baseline").drop(columns="seed"))
+    )
+
+
+# --- the same name for something else ---
+
+
+def add_a_copy(data: Path) -> None:
+    line = next(line for line in (data / "labels-map-proj_v3_2_train_val_test.txt").read_text().splitlines())
+    change_split_file(data, line, f"{line}\n{line}")
+
+
+def mirror_an_image(data: Path) -> None:
+    path = min((data / IMAGE_FOLDER).iterdir())
+    ImageOps.mirror(Image.open(path)).save(path, "JPEG", quality=92)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (add_a_copy, r"made with data \w+, not \w+"),
+        (mirror_an_image, r"made with data \w+, not \w+"),
+        ({"seed": 1}, "made with seed 0, not 1"),
+        ({"weights": "imagenet"}, r"made with weights \w+, not \w+"),
+        ({"backbone": "toy2"}, "made with backbone toy, not toy2"),
+    ],
+    ids=["a row", "an image", "seed", "weights", "backbone"],
+)
+def test_the_same_name_for_something_else_is_refused(
+    what: object,
+    message: str,
+    finished: Finished,
+    own_data: Path,
+    work: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(BACKBONES, "toy2", dataclasses.replace(TOY, name="toy2"))
+    before = results(finished.report)
+    changes: dict[str, object] = {"data": str(own_data)}
+    if callable(what):
+        what(own_data)
+    else:
+        assert isinstance(what, dict)
+        changes |= what
+    with pytest.raises(UserError, match=message):
+        again(finished, **changes)
+    assert results(finished.report) == before
+
+
+def test_after_a_refusal_the_study_goes_on_as_it_was(finished: Finished, work: Counter[str]) -> None:
+    before = results(finished.report)
+    with pytest.raises(UserError, match="made with"):
+        again(finished, seed=1, trials=3)
+    work.clear()
+    again(finished)
+    assert not work
+    assert results(finished.report) == before
+
+
+def test_a_refusal_comes_before_any_training(finished: Finished, work: Counter[str]) -> None:
+    with pytest.raises(UserError, match="made with seed 0, not 9"):
+        again(finished, seed=9)
+    assert not work

@@ -1,0 +1,425 @@
+"""Reports of results made by hand: what is written, that it is right, and that it can be written again."""
+
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from builders import image, predict, valid_lines, write_data
+from rich.console import Console
+from sklearn import metrics
+
+from hirise_imb.catalogue import Catalogue, read
+from hirise_imb.evaluation import Predictions
+from hirise_imb.landmarks import CLASSES
+from hirise_imb.losses import Focal
+from hirise_imb.recipe import Recipe
+from hirise_imb.reporting import Arm, Results, write_report
+from hirise_imb.reporting.terminal import print_comparison
+
+SEEDS = (3, 4)
+EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>"
+TEST_SUPPORT = (1482, 89, 66, 49, 16, 7, 42, 0)
+"""The official one, but without spiders; nothing is ever predicted as impact ejecta."""
+NEVER = 5
+SCORES = (
+    "macro_f1",
+    "macro_f1_rare",
+    "weighted_f1",
+    "accuracy",
+    "balanced_accuracy",
+    "kappa",
+    "log_loss",
+    "calibration_error",
+)
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    lines = [line for line in valid_lines() if not line.endswith("test")]
+    for label, support in enumerate(TEST_SUPPORT):
+        # Crater has six test sources, every other class two or one.
+        sources = 6 if label == 1 else 2
+        lines += [f"{image(f'ESP_1{label:03}{n % sources:02}_2000', n)} {label} test" for n in range(support)]
+    return read(write_data(tmp_path_factory.mktemp("data"), lines))
+
+
+def guesses(truth: Sequence[int], right: float, seed: int) -> list[int]:
+    """The truth for a share of the images and any class for the rest, but never class `NEVER`."""
+    rng = np.random.default_rng(seed)
+    kept = rng.random(len(truth)) < right
+    guessed = np.where(kept, truth, rng.integers(0, 8, len(truth)))
+    return [0 if k == NEVER else int(k) for k in guessed]
+
+
+def make_arm(catalogue: Catalogue, name: str, right: float, val: float, recipe: Recipe | None = None) -> Arm:
+    test = catalogue.one_per_landmark("test")
+    strategy = name != "baseline"
+    history = pd.DataFrame({"epoch": [1, 2, 3]} | {"val_macro_f1": [0.1, val, 0.2]})
+    for split in ("train", "val", "test"):
+        history = history.assign(**{f"{split}_loss": [2.0, 1.5, 1.25], f"{split}_accuracy": [0.5, 0.625, 0.75]})
+    return Arm(
+        name=name,
+        summary=f"what {name} does",
+        recipe=recipe or Recipe(),
+        settings={"gamma": 2.5, "scheme": "random", "layers": 3} if strategy else {},
+        val_macro_f1=val,
+        trials=[{"state": "COMPLETE", "value": val}, {"state": "PRUNED", "value": None}] if strategy else [],
+        seeds=SEEDS,
+        predictions=tuple(predict(test["image"], guesses(test["label"].tolist(), right, s)) for s in SEEDS),
+        histories=(history, history.iloc[:2]),
+        best_epochs=(2, 1),
+    )
+
+
+@pytest.fixture(scope="module")
+def results(catalogue: Catalogue) -> Results:
+    """class_weights is better on test, focal_loss on validation."""
+    return Results(
+        name="by-hand",
+        study_toml=f"name = {json.dumps('by-hand')}\ndata = {json.dumps(EVIL)}\n",
+        catalogue=catalogue,
+        arms=(
+            make_arm(catalogue, "baseline", 0.5, 0.4),
+            make_arm(catalogue, "class_weights", 0.95, 0.5),
+            make_arm(catalogue, "focal_loss", 0.7, 0.6, Recipe(loss=Focal(2.5))),
+        ),
+        environment={"python": "3.11", "data": EVIL, "seconds": {"baseline": 1.5}},
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report that no test may change."""
+    folder = tmp_path_factory.mktemp("reports") / "by-hand"
+    assert write_report(results, folder) == folder / "report.html"
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+
+
+def no_constants(name: str) -> float:
+    raise AssertionError(f"{name} is no JSON")
+
+
+# --- what is written ---
+
+
+def test_every_promised_file_is_written_and_listed(folder: Path) -> None:
+    expected = {"report.html", "report.md", "summary.json", "per_class.csv", "study.toml", "environment.json"}
+    expected |= {"figures/class_distribution.png", "figures/f1_per_class.png"}
+    for arm in ("baseline", "class_weights", "focal_loss"):
+        expected |= {f"confusion/{arm}.csv", f"confusion/{arm}.png", f"predictions/{arm}.parquet"}
+        expected |= {f"figures/curves-{arm}.csv", f"figures/curves-{arm}.png"}
+    assert set(contents(folder)) == expected
+    assert summary_of(folder)["files"] == sorted(expected)
+    assert all(data[:8] == b"\x89PNG\r\n\x1a\n" for name, data in contents(folder).items() if name.endswith(".png"))
+
+
+def test_summary_is_json_with_a_version_and_finite_numbers(folder: Path) -> None:
+    text = (folder / "summary.json").read_text(encoding="utf-8")
+    summary = json.loads(text, parse_constant=no_constants)
+    assert summary["schema_version"] == 1
+    assert summary["study"] == "by-hand"
+    assert summary["classes"] == list(CLASSES)
+    assert summary["support"] == list(TEST_SUPPORT)
+    assert summary["sources"] == [2, 6, 2, 2, 2, 2, 2, 0]
+    assert [arm["name"] for arm in summary["arms"]] == ["baseline", "class_weights", "focal_loss"]
+    focal = summary["arms"][2]
+    assert focal["recipe"]["loss"] == {"kind": "Focal", "gamma": 2.5, "alpha_power": 0.0}
+    assert focal["seeds"] == list(SEEDS)
+    assert focal["best_epochs"] == [2, 1]
+    assert focal["val_macro_f1"] == 0.6
+    assert focal["trials"] == [{"state": "COMPLETE", "value": 0.6}, {"state": "PRUNED", "value": None}]
+
+
+def test_what_ran_is_kept_as_it_was(folder: Path, results: Results) -> None:
+    assert (folder / "study.toml").read_text(encoding="utf-8") == results.study_toml
+    assert json.loads((folder / "environment.json").read_text(encoding="utf-8")) == results.environment
+
+
+def test_predictions_name_image_truth_and_probabilities(folder: Path, results: Results, catalogue: Catalogue) -> None:
+    table = pd.read_parquet(folder / "predictions" / "class_weights.parquet")
+    probabilities = [f"p_{name.replace(' ', '_')}" for name in CLASSES]
+    first = ["image", "landmark", "source", "true_class", "predicted_class"]
+    assert table.columns.tolist() == [*first, *probabilities, "seed"]
+    test = catalogue.one_per_landmark("test")
+    assert len(table) == 2 * len(test)
+    for seed, predictions in zip(SEEDS, results.arms[1].predictions, strict=True):
+        part = table[table["seed"] == seed]
+        assert (
+            part[["image", "landmark", "source"]].to_numpy().tolist()
+            == test[["image", "landmark", "source"]].to_numpy().tolist()
+        )
+        assert part["true_class"].tolist() == [CLASSES[k] for k in test["label"]]
+        assert part["predicted_class"].tolist() == [CLASSES[k] for k in predictions.labels()]
+        np.testing.assert_array_equal(part[probabilities].to_numpy(), predictions.probabilities)
+
+
+# --- that it is right: everything is computed again from the stored predictions, by scikit-learn ---
+
+
+def per_seed(folder: Path, arm: str) -> list[pd.DataFrame]:
+    table = pd.read_parquet(folder / "predictions" / f"{arm}.parquet")
+    return [table[table["seed"] == seed] for seed in SEEDS]
+
+
+def scores_again(folder: Path, arm: str) -> np.ndarray:
+    """Precision, recall and F1 of each class, shape (seeds, 3, 8)."""
+    return np.array(
+        [
+            metrics.precision_recall_fscore_support(
+                part["true_class"], part["predicted_class"], labels=CLASSES, zero_division=0
+            )[:3]
+            for part in per_seed(folder, arm)
+        ]
+    )
+
+
+@pytest.mark.parametrize("arm", ["baseline", "class_weights", "focal_loss"])
+def test_scores_of_classes_follow_from_the_stored_predictions(arm: str, folder: Path) -> None:
+    again, base = scores_again(folder, arm), scores_again(folder, "baseline")
+    table = pd.read_csv(folder / "per_class.csv")
+    rows = table[table["arm"] == arm]
+    assert rows["class"].tolist() == list(CLASSES)
+    assert rows["support"].tolist() == list(TEST_SUPPORT)
+    stored = next(entry for entry in summary_of(folder)["arms"] if entry["name"] == arm)
+    for n, metric in enumerate(("precision", "recall", "f1")):
+        expected = {
+            metric: again[:, n].mean(axis=0),
+            f"{metric}_low": again[:, n].min(axis=0),
+            f"{metric}_high": again[:, n].max(axis=0),
+            f"{metric}_vs_baseline": again[:, n].mean(axis=0) - base[:, n].mean(axis=0),
+        }
+        for column, values in expected.items():
+            np.testing.assert_allclose(rows[column], values, atol=1e-12, err_msg=column)
+        np.testing.assert_allclose(stored["vs_baseline"][metric], expected[f"{metric}_vs_baseline"], atol=1e-12)
+        for k, spread in enumerate(stored["per_class"][metric]):
+            found = [spread["mean"], spread["low"], spread["high"]]
+            np.testing.assert_allclose(found, [values[k] for values in list(expected.values())[:3]], atol=1e-12)
+    if arm != "baseline":
+        assert np.abs(rows["f1_vs_baseline"]).max() > 0.05  # the arms do differ
+
+
+@pytest.mark.parametrize("arm", ["baseline", "focal_loss"])
+def test_scores_of_one_number_follow_from_the_stored_predictions(arm: str, folder: Path) -> None:
+    probabilities = [f"p_{name.replace(' ', '_')}" for name in CLASSES]
+    expected: dict[str, list[float]] = {name: [] for name in SCORES if name != "calibration_error"}
+    for part in per_seed(folder, arm):
+        pair = part["true_class"], part["predicted_class"]
+        f1 = metrics.f1_score(*pair, labels=CLASSES, average=None, zero_division=0)
+        expected["macro_f1"].append(f1.mean())
+        expected["macro_f1_rare"].append(f1[1:].mean())
+        expected["weighted_f1"].append(metrics.f1_score(*pair, average="weighted", labels=CLASSES, zero_division=0))
+        expected["accuracy"].append(metrics.accuracy_score(*pair))
+        recall = metrics.recall_score(*pair, labels=CLASSES[:7], average="macro", zero_division=0)
+        expected["balanced_accuracy"].append(recall)
+        expected["kappa"].append(metrics.cohen_kappa_score(*pair))
+        truth = [CLASSES.index(name) for name in part["true_class"]]
+        chosen = part[probabilities].to_numpy(float)[np.arange(len(part)), truth]
+        expected["log_loss"].append(-np.log(chosen).mean())
+    stored = next(entry for entry in summary_of(folder)["arms"] if entry["name"] == arm)["scores"]
+    assert list(stored) == list(SCORES)
+    for name, values in expected.items():
+        found = [stored[name]["mean"], stored[name]["low"], stored[name]["high"]]
+        np.testing.assert_allclose(found, [np.mean(values), min(values), max(values)], atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("arm", ["baseline", "class_weights"])
+def test_confusion_is_the_mean_over_seeds(arm: str, folder: Path) -> None:
+    counts = np.mean(
+        [
+            metrics.confusion_matrix(part["true_class"], part["predicted_class"], labels=CLASSES)
+            for part in per_seed(folder, arm)
+        ],
+        axis=0,
+    )
+    table = pd.read_csv(folder / "confusion" / f"{arm}.csv")
+    assert list(zip(table["true_class"], table["predicted_class"], strict=True)) == [
+        (true, predicted) for true in CLASSES for predicted in CLASSES
+    ]
+    np.testing.assert_allclose(table["count"], counts.ravel())
+    shares = [row / row.sum() if row.sum() else 0 * row for row in counts]
+    np.testing.assert_allclose(table["share_of_true"], np.concatenate(shares))
+    stored = next(entry for entry in summary_of(folder)["arms"] if entry["name"] == arm)
+    np.testing.assert_allclose(stored["confusion"], counts)
+
+
+def test_an_absent_and_a_never_predicted_class_have_finite_numbers(folder: Path) -> None:
+    table = pd.read_csv(folder / "per_class.csv").set_index("class")
+    assert np.isfinite(table.select_dtypes("number").to_numpy()).all()
+    for name in (CLASSES[7], CLASSES[NEVER]):
+        assert (table.loc[name, ["precision", "recall", "f1"]] == 0).all(axis=None)
+    caution = summary_of(folder)["caution"]
+    assert caution.endswith("Classes without a test landmark count as F1 0: spider.")
+    few = "other (2), dark dune (2), slope streak (2), bright dune (2), impact ejecta (2), swiss cheese (2)"
+    assert f"Classes with fewer than six test sources: {few}. " in caution
+    assert "nan" not in (folder / "report.html").read_text(encoding="utf-8").split("base64")[0]
+    assert " nan" not in (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_curves_are_kept_for_each_seed(folder: Path) -> None:
+    table = pd.read_csv(folder / "figures" / "curves-baseline.csv")
+    assert table[["seed", "epoch"]].to_numpy().tolist() == [[3, 1], [3, 2], [3, 3], [4, 1], [4, 2]]
+    assert table["test_accuracy"].tolist() == [0.5, 0.625, 0.75, 0.5, 0.625]
+
+
+# --- the page ---
+
+
+class Page(HTMLParser):
+    """Tags, what they refer to, and the text of cells."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.references: list[str] = []
+        self.handlers: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.references += [value or "" for key, value in attrs if key in {"src", "href", "srcset", "data", "action"}]
+        self.handlers += [key for key, _ in attrs if key.startswith("on")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_needs_nothing_but_itself(folder: Path, page: Page) -> None:
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert len(page.references) == 2 + 2 * 3  # one for each figure
+    assert all(reference.startswith("data:image/png;base64,") for reference in page.references)
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert not {"script", "link", "iframe", "object"} & page.tags
+
+
+def test_the_page_shows_every_class_and_arm(page: Page, folder: Path) -> None:
+    for text in (page.text, (folder / "report.md").read_text(encoding="utf-8")):
+        assert all(name in text for name in CLASSES)
+        assert all(name in text.replace("_", " ") for name in ("baseline", "class weights", "focal loss"))
+        assert summary_of(folder)["headline"] in text
+        assert "gamma = 2.5, scheme = random, layers = 3" in text
+
+
+def test_a_hostile_definition_is_shown_as_text(page: Page) -> None:
+    assert not page.handlers
+    assert f'data = "{EVIL}"' in page.text
+
+
+def test_the_page_shows_the_scores_of_the_table(page: Page, folder: Path) -> None:
+    table = pd.read_csv(folder / "per_class.csv")
+    for _, row in table[table["arm"] == "focal_loss"].iterrows():
+        assert f"{row['f1']:.3f}{row['f1_vs_baseline']:+.3f}" in page.text
+
+
+# --- the headline ---
+
+
+def test_the_headline_names_the_strategy_chosen_on_validation(results: Results) -> None:
+    base, weights, focal = (results.headline_scores(arm.name)["macro_f1"].mean for arm in results.arms)
+    assert weights > focal > base  # the best on test is another one
+    assert results.headline() == (
+        f"The strategy with the best validation score, focal_loss, reaches macro F1 {focal:.3f} on the test split, "
+        f"against {base:.3f} of the baseline ({focal - base:+.3f}). 2 of 2 strategies score above the baseline there."
+    )
+
+
+def test_the_headline_admits_that_nothing_helped(results: Results, catalogue: Catalogue) -> None:
+    base = replace(results.arms[0], predictions=results.arms[1].predictions)
+    same = replace(results.arms[1], val_macro_f1=0.9)
+    found = replace(results, arms=(base, same, results.arms[2])).headline()
+    assert "best validation score, class_weights, reaches" in found
+    assert "(+0.000). 0 of 2 strategies score above the baseline there." in found
+
+
+# --- writing again ---
+
+
+def test_writing_again_gives_the_same_bytes(results: Results, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "notes.txt").write_text("mine")
+    (tmp_path / "report" / "confusion").mkdir()
+    (tmp_path / "report" / "confusion" / "mine.csv").write_text("mine")
+    write_report(results, tmp_path / "report")
+    first, second = contents(folder), contents(tmp_path / "report")
+    assert second.pop("notes.txt") == second.pop("confusion/mine.csv") == b"mine"
+    assert set(first) == set(second)
+    assert [name for name in first if first[name] != second[name]] == []
+
+    fewer = replace(results, arms=results.arms[:2])
+    write_report(fewer, tmp_path / "report")
+    left = contents(tmp_path / "report")
+    assert {"notes.txt", "confusion/mine.csv"} < set(left)
+    assert set(left) - {"notes.txt", "confusion/mine.csv"} == {name for name in first if "focal_loss" not in name}
+    assert summary_of(tmp_path / "report")["files"] == sorted(name for name in first if "focal_loss" not in name)
+
+
+def test_predictions_of_other_images_are_not_reported(results: Results, tmp_path: Path) -> None:
+    first = results.arms[0].predictions[0]
+    shuffled = Predictions(first.images[::-1], first.probabilities[::-1])
+    wrong = replace(results.arms[0], predictions=(shuffled, first))
+    with pytest.raises(ValueError, match="name different images, or the same in another order"):
+        write_report(replace(results, arms=(wrong, *results.arms[1:])), tmp_path)
+    assert contents(tmp_path) == {}
+
+
+# --- the terminal ---
+
+
+def shown(results: Results) -> str:
+    console = Console(width=80, record=True, file=io.StringIO(), force_terminal=False)
+    print_comparison(results, console)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 8])
+def test_the_table_fits_eighty_columns(count: int, results: Results) -> None:
+    names = ["class_weights", "oversampling", "focal_loss", "partial_unfreeze", "a", "b_c", "decoupled_head", "smote"]
+    arms = [replace(results.arms[1 + n % 2], name=name) for n, name in enumerate(names[:count])]
+    text = shown(replace(results, name="a-study-with-a-long-name", arms=(results.arms[0], *arms)))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in text
+    starts = [n for n, line in enumerate(lines) if line.strip().startswith("other ")]
+    assert len(starts) == -(-count // 4)
+    for n, start in enumerate(starts):
+        # One line a class, and each cell whole.
+        cells = r" +\d\.\d\d" + r" +\d\.\d\d [+-]\d\.\d\d" * min(4, count - 4 * n)
+        for name, support, row in zip(CLASSES, TEST_SUPPORT, lines[start : start + 8], strict=True):
+            assert re.fullmatch(rf" ?{name} +{support}{cells} *", row)
+        for name in ("macro F1", "macro F1 rare", "weighted F1", "accuracy"):
+            assert [line for line in lines[start + 8 : start + 14] if re.fullmatch(rf" ?{name}{cells} *", line)]
+    header = "\n".join(lines[: starts[0]] + [line for at in starts[1:] for line in lines[at - 8 : at]])
+    assert all(re.search(rf"\b{word}\b", header) for name in names[:count] for word in name.split("_"))
+
+
+def test_the_table_shows_the_scores(results: Results, folder: Path) -> None:
+    text = shown(results)
+    table = pd.read_csv(folder / "per_class.csv").set_index(["class", "arm"])
+    base, focal = (table.loc[("crater", arm)] for arm in ("baseline", "focal_loss"))
+    row = next(line for line in text.splitlines() if line.strip().startswith("crater"))
+    assert row.split()[:3] == ["crater", "89", f"{base['f1']:.2f}"]
+    assert row.split()[-2:] == [f"{focal['f1']:.2f}", f"{focal['f1_vs_baseline']:+.2f}"]
+    words = " ".join(text.split())
+    assert results.headline() in words
+    assert results.caution() in words
