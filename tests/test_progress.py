@@ -57,7 +57,7 @@ def test_what_was_done_before_does_not_count_for_the_rate(clock: Clock, said: py
     with track("download", 1000e6, "MB", scale=1e6, already=600e6) as show:
         clock.now += 10
         show(700e6)
-    assert said.messages == ["download: 700 of 1000 MB, 10.0 MB/s, 30 s left"]
+    assert said.messages == ["download: 700.0 of 1000.0 MB, 10.0 MB/s, 30 s left"]
 
 
 def test_a_line_comes_every_tenth_at_most(clock: Clock, said: pytest.LogCaptureFixture) -> None:
