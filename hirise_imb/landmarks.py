@@ -36,7 +36,7 @@ OFFICIAL_FILES = (LABEL_FILE, SPLIT_FILE, CLASS_FILE)
 IMAGE_FOLDER = "map-proj-v3_2"
 
 _NAME = re.compile(
-    rf"(?P<source>[A-Z]{{3}}_\d{{6}}_\d{{4}})_RED-(?P<number>\d{{4}})(?:-(?P<variant>{'|'.join(VARIANTS)}))?\.jpg"
+    rf"(?P<source>[A-Z]{{3}}_[0-9]{{6}}_[0-9]{{4}})_RED-(?P<number>[0-9]{{4}})(?:-(?P<variant>{'|'.join(VARIANTS)}))?\.jpg"
 )
 
 

@@ -120,7 +120,8 @@ class Focal:
     """Keras' focal loss: -alpha_y (1 - p_y)^gamma log p_y (Lin et al. 2017, "Focal loss for dense object detection").
 
     alpha_k = `inverse_power(counts, alpha_power)`, because one alpha for all classes would only scale the loss.
-    gamma 0 and alpha_power 0 give cross-entropy.
+    gamma 0 and alpha_power 0 give cross-entropy, but for rows with p_y below 1e-7: Keras clips p there, so that their
+    loss is level.
     """
 
     gamma: float = 2.0
@@ -129,7 +130,7 @@ class Focal:
 
     def __post_init__(self) -> None:
         """Refuse a negative gamma."""
-        if self.gamma < 0:
+        if not self.gamma >= 0:  # so that it refuses NaN too
             raise ValueError(f"gamma must not be negative, got {self.gamma}")
 
     def tensors(self, counts: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:

@@ -63,6 +63,8 @@ class RandomOversampling:
         from imblearn.over_sampling import RandomOverSampler
 
         counts = np.bincount(labels)
+        if np.count_nonzero(counts) < 2:  # nothing to balance; imbalanced-learn refuses it
+            return np.arange(len(labels))
         target = round(self.ratio * counts.max())
         wanted = {k: max(int(n), target) for k, n in enumerate(counts) if n > 0}
         sampler = RandomOverSampler(sampling_strategy=wanted, random_state=seed)

@@ -29,6 +29,7 @@ def _table(results: Results, names: list[str]) -> Table:
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
         pad_edge=False,
+        show_edge=False,
     )
     table.add_column("class", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from hirise_imb.errors import UserError
 from hirise_imb.files import make_folder, write_text, write_whole
 from hirise_imb.reporting import figures
 from hirise_imb.reporting.results import BASELINE, Results
@@ -74,9 +75,19 @@ class _Files:
 
 
 def _listed(folder: Path) -> set[str]:
-    """The files an earlier report in this folder says it wrote."""
+    """The files an earlier report in this folder says it wrote; only names below the folder count.
+
+    Raises:
+        UserError: there is a summary that no report wrote.
+    """
     summary = folder / "summary.json"
-    return set(json.loads(summary.read_text(encoding="utf-8"))["files"]) if summary.exists() else set()
+    if not summary.exists():
+        return set()
+    try:
+        names = json.loads(summary.read_text(encoding="utf-8"))["files"]
+        return {name for name in names if (folder / name).resolve().is_relative_to(folder.resolve())}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{summary} is no summary of a report: move the folder {folder} away and run again.") from error
 
 
 def _json(value: dict[str, Any]) -> str:
@@ -111,7 +122,7 @@ def _write_figures(results: Results, files: _Files) -> dict[str, str]:
 def _write_pages(results: Results, files: _Files, pictures: dict[str, str]) -> None:
     environment = Environment(
         loader=PackageLoader("hirise_imb.reporting"),
-        autoescape=select_autoescape(["html"]),
+        autoescape=select_autoescape(["html.jinja"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
