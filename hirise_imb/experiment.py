@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pandas as pd
 
 from hirise_imb import catalogue, datasets, environment, search
@@ -45,17 +46,20 @@ def run_study(definition: Definition, out: Path) -> tuple[Results, Path]:
         images = catalogue.read(datasets.locate(definition.data))
     # What can't be written is found out before the hours of work; what can't be computed, before anything is written.
     reports, studies = make_folder(out / "reports"), make_folder(out / "studies")
-    with clock.time("features"):
-        environment.load_tensorflow()
-        backbone = card.load(definition.weights)
-        bench = _Bench.prepare(definition, images, backbone, strategies)
-    with search.storage(studies / f"{definition.name}.db") as store:
+    database = studies / f"{definition.name}.db"
+    with search.held(database):
+        with clock.time("features"):
+            environment.load_tensorflow()
+            backbone = card.load(definition.weights)
+            bench = _Bench.prepare(definition, images, backbone, strategies)
+        store = search.connect(database)
+        searches = {s: search.open_study(store, f"{definition.name}/{s.name}", bench.facts) for s in strategies}
         runs = make_folder(studies / f"{definition.name}.runs")
         with clock.time("baseline"):
             arms = [_baseline(bench, runs)]
-        for strategy in strategies:
+        for strategy, study in searches.items():
             with clock.time(strategy.name):
-                arms.append(_searched(bench, store, runs, strategy))
+                arms.append(_searched(bench, study, runs, strategy))
     results = Results(
         name=definition.name,
         study_toml=definition.to_toml(),
@@ -97,8 +101,9 @@ class _Bench:
         cuts = tuple(backbone.card.cuts)
         needed = [TOP, *(cuts if any(strategy.trains_backbone for strategy in strategies) else ())]
         paths = [images.path(image) for image in images.table["image"]]
-        cached = extract(backbone, needed, paths, cache_root())
-        content = hashlib.sha256("".join([images.digest, *image_digests(paths)]).encode())
+        digests = image_digests(paths)
+        cached = extract(backbone, needed, paths, cache_root(), digests)
+        content = hashlib.sha256("".join([images.digest, *digests]).encode())
         facts: dict[str, str | int] = {
             "data": content.hexdigest()[:16],
             "backbone": backbone.card.name,
@@ -172,16 +177,14 @@ def _baseline(bench: _Bench, runs: Path) -> Arm:
     return bench.arm(BASELINE, summary, Recipe(), None, runs)
 
 
-def _searched(bench: _Bench, store: search.Storage, runs: Path, strategy: Strategy) -> Arm:
+def _searched(bench: _Bench, study: optuna.Study, runs: Path, strategy: Strategy) -> Arm:
     definition = bench.definition
 
     def fit(recipe: Recipe, on_epoch: OnEpoch) -> Run:
         # One seed for all trials: what differs between them is the recipe.
         return bench.trainer.fit(recipe, definition.seed, on_epoch=on_epoch)
 
-    name = f"{definition.name}/{strategy.name}"
     with track(strategy.name, definition.trials, "trials") as show:
-        study = search.open_study(store, name, bench.facts)
         search.run_trials(study, strategy, bench.cuts, definition.trials, definition.seed, fit, show)
     chosen = search.choose(study, strategy, bench.cuts)
     return bench.arm(strategy.name, strategy.summary, chosen.recipe, chosen, runs)

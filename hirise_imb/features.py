@@ -3,7 +3,7 @@
 A cache folder holds the outputs of one backbone (with its weights), one preprocessing, one input size and one cut.
 Inside, images are known by the SHA-256 of their file, so data sets share what they have in common. Two files grow
 together: `rows.bin`, one row of numbers an image, and `index.bin`, one record an image, written after its row: the
-image's digest and the CRC-32 of its row. An interrupted extraction goes on after the last whole record.
+image's digest and the CRC-32 of digest and row. An interrupted extraction goes on after the last whole record.
 """
 
 from __future__ import annotations
@@ -90,23 +90,33 @@ def decode(path: Path) -> NDArray[np.uint8]:
                     f"{IMAGE_SIZE} x {IMAGE_SIZE} with one grey channel; import the data again."
                 )
             return np.asarray(image)
-    except (OSError, SyntaxError) as error:  # Pillow reports some broken headers as SyntaxError
+    # Pillow reports some broken headers as SyntaxError, and has an error of its own for an absurd size.
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is no whole JPEG image ({error}): import the data again.") from error
 
 
-def extract(backbone: Backbone, cuts: Sequence[str], paths: Sequence[Path], cache: Path) -> dict[str, Features]:
+def extract(
+    backbone: Backbone, cuts: Sequence[str], paths: Sequence[Path], cache: Path, digests: list[str] | None = None
+) -> dict[str, Features]:
     """Features of every image at every cut; what the cache lacks goes through the backbone once, for all cuts.
+
+    Args:
+        backbone: the network.
+        cuts: names of its cut points.
+        paths: image files.
+        cache: folder of all cached features.
+        digests: `image_digests(paths)`, where the caller has them already.
 
     Raises:
         UserError: an image can't be decoded, or the disk can't hold the features.
     """
-    digests = image_digests(paths)
+    digests = image_digests(paths) if digests is None else digests
     trunk = _trunk(backbone, cuts)
     with ExitStack() as stack:
         stores = [stack.enter_context(_opened(cache, backbone, cut, trunk)) for cut in cuts]
         missing = _missing(stores, digests, paths)
-        _check_space(cache, sum(store.row_bytes for store in stores) * len(missing))
         if missing:
+            _check_space(cache, sum(store.row_bytes for store in stores) * len(missing))
             _fill(trunk, stores, missing, "features")
         return {store.cut: store.features(digests) for store in stores}
 
@@ -201,16 +211,16 @@ class _Store:
             say(f"The cached features in {folder} are damaged; they are computed again.")
             records = records[:0]
         self._cut_to(len(records))
-        self.row_of = {record["digest"].decode(): row for row, record in enumerate(records)}
+        self.row_of = {str(record["digest"], "ascii"): row for row, record in enumerate(records)}
 
     def _records(self) -> NDArray[np.void]:
         content = self.index.read_bytes()
         return np.frombuffer(content[: len(content) // _RECORD.itemsize * _RECORD.itemsize], _RECORD)
 
     def _whole(self, records: NDArray[np.void]) -> bool:
-        """Whether every recorded row is there and has its checksum."""
+        """Whether every record has the checksum of its digest and row."""
         with self.data.open("rb") as data:
-            return all(zlib.crc32(data.read(self.row_bytes)) == record["crc"] for record in records)
+            return all(_checksum(record["digest"], data.read(self.row_bytes)) == record["crc"] for record in records)
 
     def _cut_to(self, rows: int) -> None:
         """Drop what an interruption left behind the last whole record."""
@@ -221,15 +231,17 @@ class _Store:
 
     def append(self, digests: list[str], values: NDArray[np.float32]) -> None:
         """Add a row for each digest that is not there yet; `values` may hold further rows, which are padding."""
-        new = [(digest, row) for digest, row in zip(digests, values, strict=False) if digest not in self.row_of]
-        rows = [row.astype(self.dtype).tobytes() for _, row in new]
-        if not np.isfinite(values.astype(self.dtype)).all():
+        with np.errstate(over="ignore"):
+            stored = values.astype(self.dtype)
+        if not np.isfinite(stored).all():
             raise FloatingPointError(f"features at cut {self.cut} don't fit {self.dtype}")
-        records = np.array([(d, zlib.crc32(row)) for (d, _), row in zip(new, rows, strict=True)], _RECORD)
+        new = [(digest, row) for digest, row in zip(digests, stored, strict=False) if digest not in self.row_of]
+        rows = [row.tobytes() for _, row in new]
+        checked = [(d, _checksum(d.encode(), row)) for (d, _), row in zip(new, rows, strict=True)]
         with self.data.open("ab") as data:
             data.write(b"".join(rows))
         with self.index.open("ab") as index:
-            index.write(records.tobytes())
+            index.write(np.array(checked, _RECORD).tobytes())
         for digest, _ in new:
             self.row_of[digest] = len(self.row_of)
 
@@ -237,3 +249,7 @@ class _Store:
         """The rows of these images."""
         stored = np.memmap(self.data, self.dtype, mode="r", shape=(len(self.row_of), *self.shape))
         return Features(stored, np.array([self.row_of[digest] for digest in digests]))
+
+
+def _checksum(digest: bytes, row: bytes) -> int:
+    return zlib.crc32(row, zlib.crc32(digest))

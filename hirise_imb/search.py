@@ -45,11 +45,11 @@ class Chosen:
 
 
 @contextmanager
-def storage(path: Path) -> Iterator[Storage]:
-    """Open the SQLite database of a study and keep other runs of it out meanwhile.
+def held(path: Path) -> Iterator[None]:
+    """Keep other runs out of the study whose database is `path`, there already or not.
 
     Raises:
-        UserError: another process runs this study, or the file is no Optuna database.
+        UserError: another process runs this study.
     """
     make_folder(path.parent)
     lock = FileLock(path.with_suffix(".lock"), timeout=0)
@@ -60,13 +60,13 @@ def storage(path: Path) -> Iterator[Storage]:
             f"{path} is in use by another `study run`: wait for it, or give this study another name."
         ) from error
     try:
-        yield connect(path)
+        yield
     finally:
         lock.release()
 
 
 def connect(path: Path) -> Storage:
-    """Open an Optuna database without keeping others out.
+    """Open the SQLite database of a study, made anew where there is none.
 
     Raises:
         UserError: the file is no Optuna database.
@@ -76,8 +76,9 @@ def connect(path: Path) -> Storage:
         # SQLite answers "database is locked" at once while the dashboard reads, unless it is told to wait.
         return Storage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
     except Exception as error:
-        if "file is not a database" in str(error) or isinstance(error, RuntimeError):
-            raise UserError(f"{path} is no database of this Optuna version ({error}): move it away.") from error
+        reason = getattr(error, "orig", error)  # SQLAlchemy's own text has line breaks and a link
+        if "file is not a database" in str(reason) or isinstance(error, RuntimeError):
+            raise UserError(f"{path} is no database of this Optuna version ({reason}): move it away.") from error
         raise
 
 
@@ -94,7 +95,7 @@ def open_study(store: Storage, name: str, facts: Mapping[str, str | int]) -> opt
     """
     # Pruning starts once five trials tell what an epoch is worth, and never in the first five epochs, where slow
     # starters look bad.
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=5)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=6)
     study = optuna.create_study(
         storage=store, study_name=name, direction="maximize", load_if_exists=True, pruner=pruner
     )

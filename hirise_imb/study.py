@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        print(f"error: {error.filename or 'the disk'}: {error.strerror}; mend that and run again.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: the same command continues from here.", file=sys.stderr)

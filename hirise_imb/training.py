@@ -105,7 +105,8 @@ class Network:
         self.norm.set_weights([np.ones(width), np.zeros(width), np.zeros(width), np.ones(width)])
         kernel = np.asarray(keras.initializers.GlorotUniform(seed)((width, len(CLASSES))))
         self.dense.set_weights([kernel, np.zeros(len(CLASSES))])
-        self.dropout.seed_generator.state.assign(np.array([seed, 0], np.uint32))
+        if recipe.dropout:  # Keras gives the layer no generator at rate 0
+            self.dropout.seed_generator.state.assign(np.array([seed, 0], np.uint32))
         for optimizer, rate in (
             (self._head_optimizer, recipe.learning_rate),
             (self._tail_optimizer, recipe.backbone_learning_rate),

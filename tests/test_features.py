@@ -346,14 +346,15 @@ def test_a_damaged_index_gives_no_wrong_row(
     assert_same(extract(backbone, CUTS, paths, filled), undisturbed[0])
 
 
-def test_each_record_is_the_digest_and_the_checksum_of_its_row(
+def test_each_record_is_a_digest_and_the_checksum_of_it_and_its_row(
     paths: list[Path], undisturbed: tuple[dict[str, Features], Path]
 ) -> None:
     folder = store_of(undisturbed[1], TOP)
     rows, index = (folder / "rows.bin").read_bytes(), (folder / "index.bin").read_bytes()
     row = len(rows) // COUNT
     for number, digest in enumerate(features.image_digests(paths)):
-        expected = digest.encode() + struct.pack("<I", zlib.crc32(rows[number * row : (number + 1) * row]))
+        content = digest.encode() + rows[number * row : (number + 1) * row]
+        expected = digest.encode() + struct.pack("<I", zlib.crc32(content))
         assert index[number * 68 : (number + 1) * 68] == expected
 
 

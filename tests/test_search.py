@@ -17,12 +17,13 @@ import pandas as pd
 import pytest
 import sqlalchemy
 from optuna.trial import TrialState
+from worlds import storage
 
 from hirise_imb import search
 from hirise_imb.errors import UserError
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.recipe import Recipe
-from hirise_imb.search import FINISHED, Chosen, Storage, choose, open_study, run_trials, storage
+from hirise_imb.search import FINISHED, Chosen, Storage, choose, open_study, run_trials
 from hirise_imb.strategies import STRATEGIES, Strategy
 from hirise_imb.training import OnEpoch, Run
 
@@ -338,8 +339,8 @@ def test_only_one_run_at_a_time(tmp_path: Path) -> None:
 def test_another_process_keeps_it_too_and_a_dead_one_does_not(tmp_path: Path) -> None:
     path = tmp_path / "demo.db"
     script = (
-        "import sys; from pathlib import Path; from hirise_imb.search import storage\n"
-        "with storage(Path(sys.argv[1])):\n print('held', flush=True)\n sys.stdin.read()"
+        "import sys; from pathlib import Path; from hirise_imb.search import held\n"
+        "with held(Path(sys.argv[1])):\n print('held', flush=True)\n sys.stdin.read()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -15,11 +15,10 @@ from pathlib import Path
 import keras
 import pytest
 from optuna_dashboard import wsgi
-from worlds import change_split_file
+from worlds import change_split_file, storage
 
 from hirise_imb import catalogue
 from hirise_imb.landmarks import CLASSES, IMAGE_FOLDER, SPLIT_FILE
-from hirise_imb.search import storage
 from hirise_imb.strategies import STRATEGIES
 from hirise_imb.study import main
 

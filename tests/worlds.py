@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -13,6 +15,7 @@ from hirise_imb.backbones import TOP, BackboneCard
 from hirise_imb.errors import UserError
 from hirise_imb.features import Features
 from hirise_imb.landmarks import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
+from hirise_imb.search import Storage, connect, held
 from hirise_imb.training import Examples, Task
 
 SEEDS = {"random": 0, "imagenet": 1}
@@ -94,3 +97,10 @@ def make_task(cut: str = TOP, *, shape: tuple[int, ...] = (WIDTH,), noise: float
         return examples(values if cut == TOP else np.abs(values), labels, name)
 
     return Task(split("train", sizes), split("val", sizes // 2), split("test", sizes // 3), sizes)
+
+
+@contextmanager
+def storage(path: Path) -> Iterator[Storage]:
+    """A study's database, held as a run holds it."""
+    with held(path):
+        yield connect(path)
