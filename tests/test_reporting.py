@@ -17,6 +17,7 @@ from rich.console import Console
 from sklearn import metrics
 
 from hirise_imb.catalogue import Catalogue, read
+from hirise_imb.errors import UserError
 from hirise_imb.evaluation import Predictions
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.losses import Focal
@@ -372,6 +373,25 @@ def test_writing_again_gives_the_same_bytes(results: Results, folder: Path, tmp_
     assert {"notes.txt", "confusion/mine.csv"} < set(left)
     assert set(left) - {"notes.txt", "confusion/mine.csv"} == {name for name in first if "focal_loss" not in name}
     assert summary_of(tmp_path / "report")["files"] == sorted(name for name in first if "focal_loss" not in name)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"files": 1}'])
+def test_a_summary_of_somebody_else_is_not_overwritten(text: str, results: Results, tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(UserError, match=r"summary\.json is no summary of a report: move the folder .* away"):
+        write_report(results, tmp_path)
+    assert contents(tmp_path) == {"summary.json": text.encode()}
+
+
+def test_only_files_below_the_report_are_cleared_away(results: Results, tmp_path: Path) -> None:
+    (tmp_path / "outside.txt").write_text("mine")
+    (tmp_path / "report").mkdir()
+    listed = json.dumps({"files": ["../outside.txt", str(tmp_path / "outside.txt"), "gone.txt"]})
+    (tmp_path / "report" / "summary.json").write_text(listed)
+    (tmp_path / "report" / "gone.txt").write_text("an earlier report's")
+    write_report(results, tmp_path / "report")
+    assert (tmp_path / "outside.txt").exists()
+    assert not (tmp_path / "report" / "gone.txt").exists()
 
 
 def test_predictions_of_other_images_are_not_reported(results: Results, tmp_path: Path) -> None:

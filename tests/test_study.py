@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -205,6 +206,17 @@ def test_a_study_that_runs_already_is_refused(refused: Refused, small_data: Path
     arguments = ["run", "--data", small_data, "--backbone", toy, "--weights", "random"]
     with storage(tmp_path / "out" / "studies" / "demo.db"):
         assert "is in use by another `study run`" in refused(*arguments)
+
+
+def test_a_disk_that_runs_full_is_the_users_error(
+    refused: Refused, small_data: Path, toy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "rows.bin")
+
+    monkeypatch.setattr("hirise_imb.features._Store.append", full)
+    arguments = ["run", "--data", small_data, "--backbone", toy, "--weights", "random"]
+    assert refused(*arguments) == "rows.bin: No space left on device; mend that and run again.\n"
 
 
 def test_an_interruption_says_how_to_continue(

@@ -135,4 +135,4 @@ def _write_pages(results: Results, files: _Files, pictures: dict[str, str]) -> N
         "environment": results.environment,
     }
     for name in ("report.html", "report.md"):
-        files.text(name, environment.get_template(f"{name}.jinja").render(view))
+        files.text(name, environment.get_template(f"{name}.jinja").render(view) + "\n")
