@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import optuna
 import pandas as pd
 
@@ -20,11 +17,12 @@ from hirise_imb.catalogue import Catalogue
 from hirise_imb.definition import Definition, known
 from hirise_imb.evaluation import Predictions
 from hirise_imb.features import Features, extract, image_digests
-from hirise_imb.files import cache_root, make_folder, write_whole
+from hirise_imb.files import cache_root, make_folder
 from hirise_imb.progress import track
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Results, write_report
 from hirise_imb.reporting.results import BASELINE
+from hirise_imb.runs import RunStore
 from hirise_imb.strategies import STRATEGIES, Strategy
 from hirise_imb.training import Examples, OnEpoch, Run, Task, Trainer
 
@@ -41,46 +39,27 @@ def run_study(definition: Definition, out: Path) -> tuple[Results, Path]:
     """
     card = BACKBONES[known("backbone", definition.backbone, BACKBONES)]
     strategies = [STRATEGIES[known("strategy", name, STRATEGIES)] for name in definition.strategies]
-    clock = _Clock()
-    with clock.time("data"):
-        images = catalogue.read(datasets.locate(definition.data))
+    images = catalogue.read(datasets.locate(definition.data))
     # What can't be written is found out before the hours of work; what can't be computed, before anything is written.
     reports, studies = make_folder(out / "reports"), make_folder(out / "studies")
     database = studies / f"{definition.name}.db"
     with search.held(database):
-        with clock.time("features"):
-            environment.load_tensorflow()
-            backbone = card.load(definition.weights)
-            bench = _Bench.prepare(definition, images, backbone, strategies)
+        environment.load_tensorflow()
+        bench = _Bench.prepare(definition, images, card.load(definition.weights), strategies)
         store = search.connect(database)
         searches = {s: search.open_study(store, f"{definition.name}/{s.name}", bench.facts) for s in strategies}
-        runs = make_folder(studies / f"{definition.name}.runs")
-        with clock.time("baseline"):
-            arms = [_baseline(bench, runs)]
-        for strategy, study in searches.items():
-            with clock.time(strategy.name):
-                arms.append(_searched(bench, study, runs, strategy))
+        runs = RunStore(make_folder(studies / f"{definition.name}.runs"), bench.facts)
+        arms = [_baseline(bench, runs)]
+        arms += [_searched(bench, study, runs, strategy) for strategy, study in searches.items()]
+    seconds = {"features": bench.seconds} | {arm.name: round(arm.seconds, 1) for arm in arms}
     results = Results(
         name=definition.name,
         study_toml=definition.to_toml(),
         catalogue=images,
         arms=tuple(arms),
-        environment=environment.describe() | {"digests": bench.facts, "seconds": clock.seconds},
+        environment=environment.describe() | {"digests": bench.facts, "seconds": seconds},
     )
     return results, write_report(results, reports / definition.name)
-
-
-@dataclass
-class _Clock:
-    """Wall time of each stage, in seconds; what was cached takes none."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        begin = time.monotonic()
-        yield
-        self.seconds[stage] = round(time.monotonic() - begin, 1)
 
 
 @dataclass(frozen=True)
@@ -93,6 +72,8 @@ class _Bench:
     cuts: tuple[str, ...]
     facts: dict[str, str | int]
     """What every number depends on beside the recipe."""
+    seconds: float
+    """Wall time of the features in this process; what was cached takes hardly any."""
 
     @classmethod
     def prepare(
@@ -101,8 +82,10 @@ class _Bench:
         cuts = tuple(backbone.card.cuts)
         needed = [TOP, *(cuts if any(strategy.trains_backbone for strategy in strategies) else ())]
         paths = [images.path(image) for image in images.table["image"]]
+        begin = time.monotonic()
         digests = image_digests(paths)
         cached = extract(backbone, needed, paths, cache_root(), digests)
+        seconds = round(time.monotonic() - begin, 1)
         content = hashlib.sha256("".join([images.digest, *digests]).encode())
         facts: dict[str, str | int] = {
             "data": content.hexdigest()[:16],
@@ -111,33 +94,19 @@ class _Bench:
             "seed": definition.seed,
         }
         tasks = {cut: task(images, features) for cut, features in cached.items()}
-        return cls(definition, images, Trainer(backbone, tasks), cuts, facts)
-
-    def refit(self, name: str, recipe: Recipe, folder: Path) -> list[Run]:
-        """Fit with every seed of the study and predict the test split; finished runs are read from `folder`."""
-        runs = []
-        with track(f"{name} fits", len(self.seeds), "fits") as show:
-            for seed in self.seeds:
-                runs.append(self._stored(recipe, seed, folder))
-                show(len(runs))
-        return runs
+        return cls(definition, images, Trainer(backbone, tasks), cuts, facts, seconds)
 
     @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(range(self.definition.seed, self.definition.seed + self.definition.refits))
 
-    def _stored(self, recipe: Recipe, seed: int, folder: Path) -> Run:
-        key = json.dumps([self.facts, recipe.to_dict(), seed], sort_keys=True)
-        path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
-        if path.exists():
-            return _load(path)
-        run = self.trainer.fit(recipe, seed, score_test=True)
-        write_whole(path, lambda part: _save(run, part))
-        return run
-
-    def arm(self, name: str, summary: str, recipe: Recipe, chosen: search.Chosen | None, folder: Path) -> Arm:
+    def arm(self, name: str, summary: str, recipe: Recipe, chosen: search.Chosen | None, store: RunStore) -> Arm:
         """Fit and predict a recipe for the report; `chosen` is None for the baseline."""
-        runs = self.refit(name, recipe, folder)
+        runs = []
+        with track(f"{name} fits", len(self.seeds), "fits") as show:
+            for seed in self.seeds:
+                runs.append(store.get(recipe, seed, partial(self.trainer.fit, recipe, seed, score_test=True)))
+                show(len(runs))
         names = tuple(self.images.one_per_landmark("test")["image"])
         return Arm(
             name=name,
@@ -150,6 +119,7 @@ class _Bench:
             predictions=tuple(Predictions(names, run.test) for run in runs if run.test is not None),
             histories=tuple(run.history for run in runs),
             best_epochs=tuple(run.best_epoch for run in runs),
+            seconds=(chosen.seconds if chosen else 0.0) + sum(run.seconds for run in runs),
         )
 
 
@@ -172,12 +142,12 @@ def task(images: Catalogue, features: Features) -> Task:
     )
 
 
-def _baseline(bench: _Bench, runs: Path) -> Arm:
+def _baseline(bench: _Bench, runs: RunStore) -> Arm:
     summary = "the reference run: cross-entropy on unique images, frozen backbone"
     return bench.arm(BASELINE, summary, Recipe(), None, runs)
 
 
-def _searched(bench: _Bench, study: optuna.Study, runs: Path, strategy: Strategy) -> Arm:
+def _searched(bench: _Bench, study: optuna.Study, runs: RunStore, strategy: Strategy) -> Arm:
     definition = bench.definition
 
     def fit(recipe: Recipe, on_epoch: OnEpoch) -> Run:
@@ -188,18 +158,3 @@ def _searched(bench: _Bench, study: optuna.Study, runs: Path, strategy: Strategy
         search.run_trials(study, strategy, bench.cuts, definition.trials, definition.seed, fit, show)
     chosen = search.choose(study, strategy, bench.cuts)
     return bench.arm(strategy.name, strategy.summary, chosen.recipe, chosen, runs)
-
-
-def _save(run: Run, path: Path) -> None:
-    assert run.test is not None
-    columns = {f"history_{name}": run.history[name].to_numpy() for name in run.history}
-    np.savez(
-        path, allow_pickle=False, seed=run.seed, best=run.best_epoch, val=run.val_confusion, test=run.test, **columns
-    )
-
-
-def _load(path: Path) -> Run:
-    with np.load(path) as stored:
-        columns = [name for name in stored if name.startswith("history_")]
-        history = pd.DataFrame({name.removeprefix("history_"): stored[name] for name in columns})
-        return Run(int(stored["seed"]), history, int(stored["best"]), stored["val"], stored["test"])

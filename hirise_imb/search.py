@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,8 @@ class Chosen:
     val_macro_f1: float
     history: list[dict[str, str | float | None]]
     """One entry a finished trial, in order: state and value."""
+    seconds: float = field(compare=False)
+    """Wall time of the finished trials, those of earlier runs included."""
 
 
 @contextmanager
@@ -197,4 +199,5 @@ def choose(study: optuna.Study, strategy: Strategy, cuts: Sequence[str]) -> Chos
         trial=finished.index(best),
         val_macro_f1=best.values[0],
         history=[{"state": trial.state.name.lower(), "value": trial.value} for trial in finished],
+        seconds=sum(trial.user_attrs["seconds"] for trial in finished),
     )

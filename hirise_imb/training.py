@@ -7,6 +7,7 @@ what recipes vary enters its step as tensors, so a further run costs its steps a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,8 @@ class Run:
     """Counts on validation, shape (8, 8)."""
     test: NDArray[np.float32] | None
     """Class probabilities, shape (n_test, 8), where the test split was asked for."""
+    seconds: float
+    """Wall time of the fit."""
 
     @property
     def val_macro_f1(self) -> float:
@@ -180,6 +183,7 @@ class Trainer:
             on_epoch: called after each epoch; what it raises ends the run.
             score_test: whether to record and predict the test split, which no choice depends on.
         """
+        begin = time.monotonic()
         task = self._tasks[recipe.cut]
         network = self._network(recipe)
         network.start(recipe, seed)
@@ -204,6 +208,7 @@ class Trainer:
             best_epoch=keep.epoch,
             val_confusion=confusion(task.val.labels, network.probabilities(task.val.features).argmax(axis=1)),
             test=network.probabilities(task.test.features) if score_test else None,
+            seconds=time.monotonic() - begin,
         )
 
     def _network(self, recipe: Recipe) -> Network:

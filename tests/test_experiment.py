@@ -153,10 +153,21 @@ def test_the_definition_beside_it_is_what_ran(original: Finished) -> None:
     assert (original.report / "study.toml").read_text(encoding="utf-8") == original.definition.to_toml()
     environment = json.loads((original.report / "environment.json").read_text(encoding="utf-8"))
     assert environment["digests"]["weights"] == TOY.load("random").digest[:16]
-    assert set(environment["seconds"]) == {"data", "features", *ARMS}
+    assert set(environment["seconds"]) == {"features", *ARMS}
 
 
 # --- the second time ---
+
+
+def test_times_are_those_of_the_work_and_not_of_its_repetition(finished: Finished) -> None:
+    def seconds() -> dict[str, float]:
+        found = json.loads((finished.report / "environment.json").read_text(encoding="utf-8"))["seconds"]
+        return {arm: found[arm] for arm in ARMS}
+
+    before = seconds()
+    assert min(before.values()) > 0
+    again(finished)
+    assert seconds() == before
 
 
 def test_the_second_run_computes_nothing(finished: Finished, work: Counter[str]) -> None:

@@ -37,7 +37,7 @@ def fake_run(f1: float) -> Run:
     hits = round(1000 * f1)
     confusion = np.diag(np.full(len(CLASSES), hits))
     confusion += np.roll(np.diag(np.full(len(CLASSES), 1000 - hits)), 1, axis=1)
-    return Run(seed=0, history=pd.DataFrame(), best_epoch=3, val_confusion=confusion, test=None)
+    return Run(seed=0, history=pd.DataFrame(), best_epoch=3, val_confusion=confusion, test=None, seconds=1.5)
 
 
 def quality(recipe: Recipe) -> float:

@@ -41,6 +41,8 @@ class Arm:
     histories: tuple[pd.DataFrame, ...]
     """One row an epoch, one table a seed."""
     best_epochs: tuple[int, ...]
+    seconds: float
+    """Wall time of its trials and fits, whenever they were made."""
 
 
 @dataclass(frozen=True)
