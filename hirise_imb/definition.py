@@ -61,9 +61,9 @@ def known(kind: str, name: str, names: Collection[str]) -> str:
     """
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, 1, 0.4)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UserError(f"There is no {kind} {name!r}: {hint}Known: {', '.join(names)}.")
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f": did you mean {near[0]}?" if near else "."
+    raise UserError(f"There is no {kind} {name!r}{hint} Known: {', '.join(names)}.")
 
 
 def load(path: Path, options: Mapping[str, Any]) -> Definition:
@@ -72,12 +72,19 @@ def load(path: Path, options: Mapping[str, Any]) -> Definition:
     Raises:
         UserError: the file can't be read, or a key or value is wrong.
     """
-    return _definition(_read(path) | dict(options))
+    return _definition({"name": _name_of(path)} | _read(path) | dict(options))
 
 
 def default(options: Mapping[str, Any]) -> Definition:
-    """The demo, with `options` in place of its own values."""
-    return _definition(dict(options))
+    """The demo, with `options` in place of its own values; other data gives it another name."""
+    data = options.get("data", Definition.data)
+    name = Definition.name if data == Definition.data else _name_of(Path(str(data)))
+    return _definition({"name": name} | dict(options))
+
+
+def _name_of(path: Path) -> str:
+    """A study's name from that of its definition or data."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "study"
 
 
 def _definition(values: Mapping[str, Any]) -> Definition:

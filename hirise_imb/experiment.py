@@ -54,12 +54,22 @@ def run_study(definition: Definition, out: Path) -> tuple[Results, Path]:
     seconds = {"features": bench.seconds} | {arm.name: round(arm.seconds, 1) for arm in arms}
     results = Results(
         name=definition.name,
+        setting=_setting(definition),
         study_toml=definition.to_toml(),
         catalogue=images,
         arms=tuple(arms),
         environment=environment.describe() | {"digests": bench.facts, "seconds": seconds},
     )
     return results, write_report(results, reports / definition.name)
+
+
+def _setting(definition: Definition) -> str:
+    """What was run, in a sentence or two for the head of the report."""
+    data = f"Landmarks: {definition.data}."
+    if definition.data == "synthetic":
+        data = "Landmarks: synthetic, drawn by this program. Nothing here is a result about Mars."
+    counts = f"{definition.trials} trials a strategy, {definition.refits} seeds a fit"
+    return f"{data} Backbone: {definition.backbone} with weights {definition.weights}; {counts}."
 
 
 @dataclass(frozen=True)
@@ -102,11 +112,12 @@ class _Bench:
 
     def arm(self, name: str, summary: str, recipe: Recipe, chosen: search.Chosen | None, store: RunStore) -> Arm:
         """Fit and predict a recipe for the report; `chosen` is None for the baseline."""
+        there = sum(store.has(recipe, seed) for seed in self.seeds)
         runs = []
-        with track(f"{name} fits", len(self.seeds), "fits") as show:
-            for seed in self.seeds:
+        with track(f"{name} fits", len(self.seeds), "fits", already=there) as show:
+            for done, seed in enumerate(self.seeds, 1):
                 runs.append(store.get(recipe, seed, partial(self.trainer.fit, recipe, seed, score_test=True)))
-                show(len(runs))
+                show(max(done, there))
         names = tuple(self.images.one_per_landmark("test")["image"])
         return Arm(
             name=name,
@@ -156,5 +167,5 @@ def _searched(bench: _Bench, study: optuna.Study, runs: RunStore, strategy: Stra
 
     with track(strategy.name, definition.trials, "trials") as show:
         search.run_trials(study, strategy, bench.cuts, definition.trials, definition.seed, fit, show)
-    chosen = search.choose(study, strategy, bench.cuts)
+    chosen = search.choose(study, strategy, bench.cuts, definition.trials)
     return bench.arm(strategy.name, strategy.summary, chosen.recipe, chosen, runs)

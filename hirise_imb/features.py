@@ -9,7 +9,6 @@ image's digest and the CRC-32 of digest and row. An interrupted extraction goes 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
 import zlib
@@ -22,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.errors import UserError
 from hirise_imb.files import alone, make_folder, write_text, write_whole
+from hirise_imb.images import decode
 from hirise_imb.landmarks import IMAGE_SIZE
 from hirise_imb.progress import say, track
 
@@ -73,26 +72,6 @@ def image_digests(paths: Sequence[Path]) -> list[str]:
     """SHA-256 of each file, hexadecimal."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), paths))
-
-
-def decode(path: Path) -> NDArray[np.uint8]:
-    """The grey values of one landmark image, shape (227, 227).
-
-    Raises:
-        UserError: the file is no whole one-channel JPEG of 227 x 227 pixels.
-    """
-    try:
-        with Image.open(io.BytesIO(path.read_bytes()), formats=["JPEG"]) as image:
-            # The header is looked at first: a file that claims an absurd size is never decoded.
-            if image.size != (IMAGE_SIZE, IMAGE_SIZE) or image.mode != "L":
-                raise UserError(
-                    f"{path} is a {image.size[0]} x {image.size[1]} image of mode {image.mode}: landmark images are "
-                    f"{IMAGE_SIZE} x {IMAGE_SIZE} with one grey channel; import the data again."
-                )
-            return np.asarray(image)
-    # Pillow reports some broken headers as SyntaxError, and has an error of its own for an absurd size.
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is no whole JPEG image ({error}): import the data again.") from error
 
 
 def extract(

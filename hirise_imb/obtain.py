@@ -99,6 +99,7 @@ def find_data_folder(folder: Path) -> Path:
     Raises:
         UserError: no such folder, or several at the same level.
     """
+    next(folder.iterdir(), None)  # a folder that can't be read says so here, where glob would find nothing
     for pattern in (SPLIT_FILE, f"*/{SPLIT_FILE}", f"*/*/{SPLIT_FILE}"):
         found = sorted(path.parent for path in folder.glob(pattern) if "__MACOSX" not in path.parts)
         if len(found) > 1:

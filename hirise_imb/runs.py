@@ -28,13 +28,20 @@ class RunStore:
 
     def get(self, recipe: Recipe, seed: int, fit: Callable[[], Run]) -> Run:
         """The stored run of a recipe and seed; where there is none, `fit` is called and its run stored."""
-        key = json.dumps([dict(self.facts), recipe.to_dict(), seed], sort_keys=True)
-        path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+        path = self._path(recipe, seed)
         if path.exists():
             return _load(path)
         run = fit()
         write_whole(path, lambda part: _save(run, part))
         return run
+
+    def has(self, recipe: Recipe, seed: int) -> bool:
+        """Whether the run is stored."""
+        return self._path(recipe, seed).exists()
+
+    def _path(self, recipe: Recipe, seed: int) -> Path:
+        key = json.dumps([dict(self.facts), recipe.to_dict(), seed], sort_keys=True)
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
 
 
 def _save(run: Run, path: Path) -> None:

@@ -188,9 +188,12 @@ def _run(study: optuna.Study, trial: optuna.Trial, strategy: Strategy, cuts: Seq
     study.tell(trial, run.val_macro_f1)
 
 
-def choose(study: optuna.Study, strategy: Strategy, cuts: Sequence[str]) -> Chosen:
-    """The complete trial with the highest value, the earliest of equals."""
-    finished = _finished(study)
+def choose(study: optuna.Study, strategy: Strategy, cuts: Sequence[str], trials: int) -> Chosen:
+    """The best of the first `trials` finished ones: complete, highest value, earliest of equals.
+
+    Later ones, from a run that asked for more, are left aside, so that a definition always gives the same choice.
+    """
+    finished = _finished(study)[:trials]
     complete = [trial for trial in finished if trial.state is TrialState.COMPLETE]
     best = max(complete, key=lambda trial: (trial.values[0], -trial.number))
     return Chosen(

@@ -40,6 +40,13 @@ Landmarks come in three ways: drawn on the spot (`synthetic`), downloaded
 """
 
 
+IMPORT_HELP = """\
+Unpack and check a zip, or check a folder, in the official layout. The official
+archive becomes `hirise`, as if it had been downloaded; anything else is used by
+its own path (--data PATH). Zips are unpacked into the cache folder.
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 2 for an error the user can mend, 130 for an interruption."""
     options = _parser().parse_args(arguments)
@@ -98,7 +105,7 @@ def _add_run(commands: Any) -> None:  # noqa: ANN401
 
     run = _add(commands, "run", _run, "run or continue a study and write its report", RUN_HELP)
     run.add_argument("definition", nargs="?", type=Path, metavar="DEFINITION", help="TOML file (default: the demo)")
-    run.add_argument("--name", help="of the report folder and the database")
+    run.add_argument("--name", help="of the report folder and the database (default: from definition or data)")
     run.add_argument("--data", help="synthetic, hirise, or the path of a zip or folder in the official layout")
     run.add_argument("--backbone", help="; ".join(f"{card.name} ({card.summary})" for card in BACKBONES.values()))
     run.add_argument("--weights", help="imagenet, random, or the path of a weights file")
@@ -118,7 +125,8 @@ def _add_data(commands: Any) -> None:  # noqa: ANN401
     data = commands.add_parser("data", help="fetch, import or check landmarks", description=DATA_HELP)
     actions = data.add_subparsers(required=True, metavar="ACTION")
     _add(actions, "fetch", _fetch, "download the official archive (0.9 GB, Zenodo record 4002935, CC BY 4.0)")
-    take = _add(actions, "import", _import, "unpack and check an archive, or check a folder, that you have")
+    summary = "unpack and check an archive, or check a folder, that you have"
+    take = _add(actions, "import", _import, summary, IMPORT_HELP)
     take.add_argument("path", type=Path, metavar="ZIP_OR_DIR")
     check = _add(actions, "check", _check, "check landmarks and print classes by split")
     check.add_argument("path", metavar="PATH", help="zip or folder in the official layout, `synthetic` or `hirise`")
@@ -171,9 +179,12 @@ def _show(folder: str, name: str) -> int:
     from rich.table import Table
 
     from hirise_imb.catalogue import read
+    from hirise_imb.images import check
     from hirise_imb.landmarks import CLASSES, SPLITS
 
-    summary = read(Path(folder)).summary().set_index(["split", "class"])
+    images = read(Path(folder))
+    check([images.path(image) for image in images.table["image"]])
+    summary = images.summary().set_index(["split", "class"])
     console = Console()
     for split in SPLITS:
         table = Table(title=split, title_justify="left")
@@ -184,6 +195,8 @@ def _show(folder: str, name: str) -> int:
         for label in CLASSES:
             table.add_row(label, *(str(summary.loc[(split, label), count]) for count in counts))
         console.print(table)
+        if absent := [label for label in CLASSES if not summary.loc[(split, label), "landmarks"]]:
+            console.print(f"No {split} landmark of: {', '.join(absent)}; macro F1 counts such a class as 0.")
     console.print(f"No mistakes in {folder}. Run a study on it with --data {name}", highlight=False, soft_wrap=True)
     return 0
 
@@ -191,6 +204,8 @@ def _show(folder: str, name: str) -> int:
 def _dashboard(options: argparse.Namespace) -> int:
     import contextlib
 
+    if not 0 < options.port < 65536:
+        raise UserError(f"--port is {options.port}: use a number from 1 to 65535.")
     database = options.out / "studies" / f"{_definition(options).name}.db"
     if not database.exists():
         raise UserError(f"There is no study database {database}: run the study first, or name its folder with --out.")

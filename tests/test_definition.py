@@ -53,7 +53,22 @@ def test_the_committed_studies_have_names_of_their_own() -> None:
 def test_a_file_need_not_give_everything(tmp_path: Path) -> None:
     path = written(tmp_path, 'name = "mine"\ntrials = 7\nstrategies = ["focal_loss"]\n')
     assert definition.load(path, {}) == Definition(name="mine", trials=7, strategies=("focal_loss",))
-    assert definition.load(written(tmp_path, ""), {}) == Definition()
+    assert definition.load(written(tmp_path, 'name = "demo"'), {}) == Definition()
+
+
+@pytest.mark.parametrize(("file", "name"), [("mine.toml", "mine"), ("a b,c.toml", "a-b-c"), ("_.toml", "study")])
+def test_a_file_without_a_name_gives_its_own(file: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / file).touch()
+    assert definition.load(tmp_path / file, {}) == Definition(name=name)
+
+
+def test_other_data_than_the_demos_has_another_name() -> None:
+    assert definition.default({"trials": 5}).name == "demo"
+    assert definition.default({"data": "synthetic"}).name == "demo"
+    assert definition.default({"data": "hirise"}).name == "hirise"
+    assert definition.default({"data": "/some/where/my landmarks.zip"}).name == "my-landmarks"
+    assert definition.default({"data": "$HIRISE_SAMPLE"}).name == "HIRISE_SAMPLE"
+    assert definition.default({"data": "x.zip", "name": "given"}).name == "given"
 
 
 @pytest.mark.parametrize("value", [["oversampling"], ("oversampling",)])
@@ -130,7 +145,7 @@ def test_an_unknown_key_names_the_nearest(where: str, tmp_path: Path) -> None:
 
 
 def test_a_key_like_no_other_gets_the_list_alone() -> None:
-    with pytest.raises(UserError, match=r"^There is no key 'zzz': Known: name, "):
+    with pytest.raises(UserError, match=r"^There is no key 'zzz'\. Known: name, "):
         definition.default({"zzz": 3})
 
 

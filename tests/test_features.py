@@ -20,7 +20,8 @@ from worlds import TOY
 from hirise_imb import features
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.errors import UserError
-from hirise_imb.features import Features, decode, extract
+from hirise_imb.features import Features, extract
+from hirise_imb.images import decode
 
 CUTS = (TOP, "late", "early")
 COUNT = 70  # two whole passes of 32 and a part of one

@@ -86,6 +86,7 @@ def results(catalogue: Catalogue) -> Results:
     """class_weights is better on test, focal_loss on validation."""
     return Results(
         name="by-hand",
+        setting="Landmarks: made up.",
         study_toml=f"name = {json.dumps('by-hand')}\ndata = {json.dumps(EVIL)}\n",
         catalogue=catalogue,
         arms=(
@@ -266,7 +267,7 @@ def test_an_absent_and_a_never_predicted_class_have_finite_numbers(folder: Path)
     for name in (CLASSES[7], CLASSES[NEVER]):
         assert (table.loc[name, ["precision", "recall", "f1"]] == 0).all(axis=None)
     caution = summary_of(folder)["caution"]
-    assert caution.endswith("Classes without a test landmark count as F1 0: spider.")
+    assert "Classes without a test landmark, which count as F1 0 in macro F1: spider." in caution
     few = "other (2), dark dune (2), slope streak (2), bright dune (2), impact ejecta (2), swiss cheese (2)"
     assert f"Classes with fewer than six test sources: {few}. " in caution
     assert "nan" not in (folder / "report.html").read_text(encoding="utf-8").split("base64")[0]
@@ -354,6 +355,28 @@ def test_the_headline_admits_that_nothing_helped(results: Results, catalogue: Ca
     assert "(+0.000). 0 of 2 strategies score above the baseline there." in found
 
 
+def test_the_headline_says_where_validation_prefers_the_baseline(results: Results) -> None:
+    base = replace(results.arms[0], val_macro_f1=0.95)
+    found = replace(results, arms=(base, *results.arms[1:])).headline()
+    assert found.startswith("On validation no strategy beats the baseline; the nearest, focal_loss, reaches macro F1 ")
+
+
+def test_fits_at_the_last_epoch_allowed_are_told(results: Results) -> None:
+    assert "last epoch allowed" not in results.caution()
+    weights = replace(results.arms[1], best_epochs=(30, 12))
+    found = replace(results, arms=(results.arms[0], weights, results.arms[2])).caution()
+    assert found.endswith("Fits that kept the last epoch allowed, and might gain from more: class_weights (1 of 2).")
+
+
+def test_a_difference_is_clear_where_ranges_over_seeds_lie_apart(results: Results) -> None:
+    for arm in ("class_weights", "focal_loss"):
+        mine, base = results.per_class(arm, "f1"), results.per_class("baseline", "f1")
+        apart = [a.low > b.high or a.high < b.low for a, b in zip(mine, base, strict=True)]
+        assert results.clear(arm, "f1") == apart
+    single = replace(results, arms=tuple(replace(arm, predictions=arm.predictions[:1]) for arm in results.arms))
+    assert not any(single.clear("focal_loss", "f1"))
+
+
 # --- writing again ---
 
 
@@ -427,7 +450,8 @@ def test_the_table_fits_eighty_columns(count: int, results: Results) -> None:
         # One line a class, and each cell whole.
         cells = r" +\d\.\d\d" + r" +\d\.\d\d [+-]\d\.\d\d" * min(4, count - 4 * n)
         for name, support, row in zip(CLASSES, TEST_SUPPORT, lines[start : start + 8], strict=True):
-            assert re.fullmatch(rf" ?{name} +{support}{cells} *", row)
+            none = " +–" * (1 + min(4, count - 4 * n))
+            assert re.fullmatch(rf" ?{name} +{support}{cells if support else none} *", row)
         for name in ("macro F1", "macro F1 rare", "weighted F1", "accuracy"):
             assert [line for line in lines[start + 8 : start + 14] if re.fullmatch(rf" ?{name}{cells} *", line)]
     header = "\n".join(lines[: starts[0]] + [line for at in starts[1:] for line in lines[at - 8 : at]])

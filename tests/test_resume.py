@@ -18,7 +18,14 @@ DEADLINE = 120.0
 
 
 def command(data: Path, out: Path) -> list[str]:
-    options = {"--data": data, "--strategies": "class_weights,focal_loss", "--trials": 3, "--refits": 2, "--out": out}
+    options = {
+        "--name": "demo",
+        "--data": data,
+        "--strategies": "class_weights,focal_loss",
+        "--trials": 3,
+        "--refits": 2,
+        "--out": out,
+    }
     return [sys.executable, "-m", "hirise_imb.study", "run", *(str(word) for pair in options.items() for word in pair)]
 
 

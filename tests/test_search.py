@@ -28,6 +28,8 @@ from hirise_imb.strategies import STRATEGIES, Strategy
 from hirise_imb.training import OnEpoch, Run
 
 CUTS = ("late", "early")
+ALL = 1000
+"""More trials than any study here has."""
 FACTS: dict[str, str | int] = {"data": "abc", "seed": 0}
 WEIGHTS = STRATEGIES["class_weights"]
 
@@ -181,7 +183,7 @@ def test_an_interrupted_search_ends_as_an_undisturbed_one(
     with storage(tmp_path / "undisturbed.db") as other:
         undisturbed = do(other, 12, strategy=strategy)
         assert finished(study) == finished(undisturbed)
-        assert choose(study, strategy, CUTS) == choose(undisturbed, strategy, CUTS)
+        assert choose(study, strategy, CUTS, ALL) == choose(undisturbed, strategy, CUTS, ALL)
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
     assert states.count(TrialState.FAIL) == 1
     assert TrialState.RUNNING not in states
@@ -244,7 +246,7 @@ def scripted(values: Sequence[float]) -> Fits:
 
 def test_the_highest_is_chosen(store: Storage) -> None:
     study = do(store, 4, scripted([0.2, 0.7, 0.6, 0.1]))
-    chosen = choose(study, WEIGHTS, CUTS)
+    chosen = choose(study, WEIGHTS, CUTS, ALL)
     assert chosen.trial == 1
     assert chosen.val_macro_f1 == pytest.approx(0.7)
     assert chosen.settings == {"scheme": "inverse_power", "power": 0.5}
@@ -253,14 +255,21 @@ def test_the_highest_is_chosen(store: Storage) -> None:
     assert [entry["value"] for entry in chosen.history] == pytest.approx([0.2, 0.7, 0.6, 0.1])
 
 
+def test_a_choice_among_fewer_trials_leaves_later_ones_aside(store: Storage) -> None:
+    study = do(store, 4, scripted([0.2, 0.5, 0.6, 0.1]))
+    chosen = choose(study, WEIGHTS, CUTS, 2)
+    assert chosen.val_macro_f1 == pytest.approx(0.5)
+    assert len(chosen.history) == 2
+
+
 def test_of_equals_the_earliest_is_chosen(store: Storage) -> None:
-    assert choose(do(store, 5, scripted([0.2, 0.7, 0.7, 0.1, 0.7])), WEIGHTS, CUTS).trial == 1
+    assert choose(do(store, 5, scripted([0.2, 0.7, 0.7, 0.1, 0.7])), WEIGHTS, CUTS, ALL).trial == 1
 
 
 def test_the_place_of_the_chosen_does_not_count_failed_trials(store: Storage) -> None:
     with pytest.raises(KeyboardInterrupt):
         do(store, 3, Fits(dies_in=0))
-    chosen = choose(do(store, 3, scripted([0.2, 0.3, 0.7])), WEIGHTS, CUTS)
+    chosen = choose(do(store, 3, scripted([0.2, 0.3, 0.7])), WEIGHTS, CUTS, ALL)
     assert chosen.trial == 2
     assert len(chosen.history) == 3
 
@@ -285,7 +294,7 @@ def test_pruned_trials_count_and_are_never_chosen(store: Storage) -> None:
     assert [state for state, _, _ in finished(study)] == ["COMPLETE"] * 5 + ["PRUNED"] * 3
     assert epochs[:5] == [15] * 5
     assert all(5 < stopped < 15 for stopped in epochs[5:])  # never in the first five epochs
-    chosen = choose(study, WEIGHTS, CUTS)
+    chosen = choose(study, WEIGHTS, CUTS, ALL)
     assert chosen.trial == 0
     assert [entry["state"] for entry in chosen.history] == ["complete"] * 5 + ["pruned"] * 3
     assert [entry["value"] for entry in chosen.history] == pytest.approx([0.5] * 5 + [0.1] * 3)
@@ -316,7 +325,7 @@ def test_trials_carry_what_the_dashboard_shows(store: Storage) -> None:
 
 
 def test_chosen_is_plain(store: Storage) -> None:
-    chosen = choose(do(store, 2), WEIGHTS, CUTS)
+    chosen = choose(do(store, 2), WEIGHTS, CUTS, ALL)
     assert isinstance(chosen, Chosen)
     assert json.loads(json.dumps([chosen.settings, chosen.history, chosen.val_macro_f1]))
 

@@ -172,7 +172,7 @@ def test_a_truncated_image_is_refused(refused: Refused, own_data: Path, toy: str
     assert message.startswith(f"{path} is no whole JPEG image")
 
 
-@pytest.mark.parametrize("blocked", ["out", "out/reports", "out/studies", "out/studies/demo.runs"])
+@pytest.mark.parametrize("blocked", ["out", "out/reports", "out/studies", "out/studies/data.runs"])
 def test_a_file_where_a_folder_should_be_is_refused(
     blocked: str, refused: Refused, small_data: Path, toy: str, tmp_path: Path
 ) -> None:
@@ -204,8 +204,23 @@ def test_weights_that_can_not_be_had_are_refused(
 
 def test_a_study_that_runs_already_is_refused(refused: Refused, small_data: Path, toy: str, tmp_path: Path) -> None:
     arguments = ["run", "--data", small_data, "--backbone", toy, "--weights", "random"]
-    with storage(tmp_path / "out" / "studies" / "demo.db"):
+    with storage(tmp_path / "out" / "studies" / "data.db"):
         assert "is in use by another `study run`" in refused(*arguments)
+
+
+@pytest.mark.parametrize("port", [0, 65536, 99999])
+def test_a_port_that_is_none_is_refused(port: int, refused: Refused) -> None:
+    assert refused("dashboard", "--port", port) == f"--port is {port}: use a number from 1 to 65535.\n"
+
+
+def test_broken_images_are_found_before_a_study(refused: Refused, own_data: Path) -> None:
+    images = sorted((own_data / IMAGE_FOLDER).iterdir())
+    images[3].write_text("hello")
+    images[5].write_bytes(images[5].read_bytes()[:3000])
+    message = refused("data", "check", own_data)
+    assert message.startswith(f"2 of {len(images)} images can't be used:\n")
+    assert f"{images[3]} is no whole JPEG image (cannot identify image file): import the data again." in message
+    assert str(images[5]) in message
 
 
 def test_a_disk_that_runs_full_is_the_users_error(

@@ -59,7 +59,7 @@ def confusion(results: Results, arm: str) -> Figure:
     size = len(CLASSES)
     shares = table["share_of_true"].to_numpy().reshape(size, size)
     counts = table["count"].to_numpy().reshape(size, size)
-    canvas = figure(7.6, 6.6)
+    canvas = figure(6.4, 5.5)
     axes = canvas.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.grid(visible=False)

@@ -44,6 +44,11 @@ class Arm:
     seconds: float
     """Wall time of its trials and fits, whenever they were made."""
 
+    @property
+    def at_last_epoch(self) -> int:
+        """Seeds whose kept epoch is the last one allowed: more epochs might have scored higher."""
+        return sum(epoch == self.recipe.max_epochs for epoch in self.best_epochs)
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -64,6 +69,8 @@ class Results:
     """All that a study found."""
 
     name: str
+    setting: str
+    """What was run, in a sentence or two."""
     study_toml: str
     catalogue: Catalogue
     arms: tuple[Arm, ...]
@@ -105,6 +112,12 @@ class Results:
         """Mean over seeds, minus the baseline's, of each class, shape (8,)."""
         mine, base = self.per_class(arm, metric), self.per_class(BASELINE, metric)
         return np.array([a.mean - b.mean for a, b in zip(mine, base, strict=True)])
+
+    def clear(self, arm: str, metric: str) -> list[bool]:
+        """Whether a class's range over seeds lies apart from the baseline's; never with a single seed."""
+        pairs = zip(self.per_class(arm, metric), self.per_class(BASELINE, metric), strict=True)
+        several = len(self.scores[arm]) > 1
+        return [several and (mine.low > base.high or mine.high < base.low) for mine, base in pairs]
 
     def confusion(self, arm: str) -> Floats:
         """Counts on the test split, mean over seeds, shape (8, 8); rows are true classes."""
@@ -166,26 +179,33 @@ class Results:
         base = self.headline_scores(BASELINE)["macro_f1"].mean
         strategies = [arm for arm in self.arms if arm.name != BASELINE]
         reached = {arm.name: self.headline_scores(arm.name)["macro_f1"].mean for arm in strategies}
-        chosen = max(strategies, key=lambda arm: arm.val_macro_f1).name
+        best = max(strategies, key=lambda arm: arm.val_macro_f1)
         better = sum(value > base for value in reached.values())
+        begin = f"The strategy with the best validation score, {best.name},"
+        if best.val_macro_f1 <= self.arms[0].val_macro_f1:
+            begin = f"On validation no strategy beats the baseline; the nearest, {best.name},"
         return (
-            f"The strategy with the best validation score, {chosen}, reaches macro F1 {reached[chosen]:.3f} on the "
-            f"test split, against {base:.3f} of the baseline ({reached[chosen] - base:+.3f}). "
-            f"{better} of {len(reached)} strategies score above the baseline there."
+            f"{begin} reaches macro F1 {reached[best.name]:.3f} on the test split, against {base:.3f} of the baseline "
+            f"({reached[best.name] - base:+.3f}). {better} of {len(reached)} strategies score above the baseline there."
         )
 
     def caution(self) -> str:
         """What the numbers can't tell."""
         few = [f"{CLASSES[k]} ({n})" for k, n in enumerate(self.sources) if 0 < n < 6]
         absent = [CLASSES[k] for k, n in enumerate(self.support) if n == 0]
+        capped = [f"{arm.name} ({arm.at_last_epoch} of {len(arm.seeds)})" for arm in self.arms if arm.at_last_epoch]
+        seeds = len(self.arms[0].seeds)
+        ranges = "Ranges are over seeds only." if seeds > 1 else "Fitted with one seed, so without ranges."
         text = (
-            "Ranges are over seeds only. Images of one source observation are not independent, so the uncertainty of a "
-            "class is that of its few sources, which these ranges do not show."
+            f"{ranges} Images of one source observation are not independent, so the uncertainty of a class is that of "
+            "its few sources, which no range here shows."
         )
         if few:
             text += f" Classes with fewer than six test sources: {', '.join(few)}."
         if absent:
-            text += f" Classes without a test landmark count as F1 0: {', '.join(absent)}."
+            text += f" Classes without a test landmark, which count as F1 0 in macro F1: {', '.join(absent)}."
+        if capped:
+            text += f" Fits that kept the last epoch allowed, and might gain from more: {', '.join(capped)}."
         return text
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,6 +213,7 @@ class Results:
         return {
             "schema_version": SCHEMA_VERSION,
             "study": self.name,
+            "setting": self.setting,
             "headline": self.headline(),
             "caution": self.caution(),
             "classes": list(CLASSES),
@@ -216,5 +237,7 @@ class Results:
             "scores": {name: vars(spread) for name, spread in self.headline_scores(arm.name).items()},
             "per_class": {m: [vars(spread) for spread in self.per_class(arm.name, m)] for m in metrics},
             "vs_baseline": {m: self.difference(arm.name, m).tolist() for m in metrics},
+            "clear_of_baseline": {m: self.clear(arm.name, m) for m in metrics},
+            "at_last_epoch": arm.at_last_epoch,
             "confusion": self.confusion(arm.name).tolist(),
         }

@@ -18,6 +18,7 @@ def print_comparison(results: Results, console: Console) -> None:
     names = [arm.name for arm in results.arms if arm.name != BASELINE]
     for start in range(0, len(names), _PER_TABLE):
         console.print(_table(results, names[start : start + _PER_TABLE]))
+    console.print(results.setting, highlight=False)
     console.print(results.headline(), highlight=False)
     console.print(results.caution(), highlight=False, style="dim")
 
@@ -37,17 +38,21 @@ def _table(results: Results, names: list[str]) -> Table:
         table.add_column(name.replace("_", "\n"), justify="right")
     base = [spread.mean for spread in results.per_class(BASELINE, "f1")]
     for k, label in enumerate(CLASSES):
-        cells = [_cell(results.per_class(name, "f1")[k].mean, base[k]) for name in names]
+        if results.support[k] == 0:
+            table.add_row(label, "0", *["–"] * (1 + len(names)))
+            continue
+        cells = [_cell(results.per_class(name, "f1")[k].mean, base[k], results.clear(name, "f1")[k]) for name in names]
         table.add_row(label, str(results.support[k]), f"{base[k]:.2f}", *cells)
     table.add_section()
     for metric in ("macro_f1", "macro_f1_rare", "weighted_f1", "accuracy"):
         before = results.headline_scores(BASELINE)[metric].mean
-        cells = [_cell(results.headline_scores(name)[metric].mean, before) for name in names]
+        cells = [_cell(results.headline_scores(name)[metric].mean, before, False) for name in names]
         table.add_row(metric.replace("_", " ").replace("f1", "F1"), "", f"{before:.2f}", *cells)
     return table
 
 
-def _cell(value: float, base: float) -> str:
+def _cell(value: float, base: float, clear: bool) -> str:
+    """The value and its difference, in colour where the ranges over seeds lie apart."""
     difference = value - base
-    colour = "green" if difference >= 0.005 else "red" if difference <= -0.005 else "dim"
+    colour = "dim" if not clear else "green" if difference > 0 else "red"
     return f"{value:.2f} [{colour}]{difference:+.2f}[/]"

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from hirise_imb.errors import UserError
 from hirise_imb.files import make_folder, write_text, write_whole
+from hirise_imb.progress import say
 from hirise_imb.reporting import figures
 from hirise_imb.reporting.results import BASELINE, Results
 
@@ -48,7 +49,9 @@ def write_report(results: Results, folder: Path) -> Path:
     files.text("environment.json", _json(results.environment))
     names = sorted({*files.names, "summary.json"})
     files.text("summary.json", _json(results.to_dict() | {"files": names}))
-    for name in earlier - set(names):
+    if left := earlier - set(names):
+        say(f"{len(left)} files of the earlier report, of strategies left out now, are removed from {folder}.")
+    for name in left:
         (folder / name).unlink(missing_ok=True)
     return folder / "report.html"
 
