@@ -106,7 +106,7 @@ class TestCuts:
         assert {cut: lite.trunk(cut).output.shape[1:] for cut in lite.card.cuts} == {
             "head_conv": (8, 8, 320),
             "block7": (8, 8, 192),
-            "block6": (15, 15, 112),
+            "block6d": (8, 8, 192),
         }
         assert lite.network.output.shape == (None, 8, 8, 1280)
 
@@ -121,7 +121,7 @@ class TestCuts:
 
 
 class TestWhatTrainingMayChange:
-    @pytest.mark.parametrize(("cut", "layers"), [("head_conv", 1), ("block7", 1 + 3), ("block6", 1 + 3 + 4 * 3)])
+    @pytest.mark.parametrize(("cut", "layers"), [("head_conv", 1), ("block7", 1 + 3), ("block6d", 1 + 3 + 3)])
     def test_a_step_moves_kernels_and_no_batch_norm(self, cut: str, layers: int, lite: Backbone, images: Array) -> None:
         network_before = lite.network.get_weights()
         tail = lite.tail(cut)
