@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.errors import UserError
+from hirise_imb.errors import UserError, listed
 from hirise_imb.landmarks import (
     CLASS_FILE,
     CLASSES,
@@ -111,10 +111,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _refuse(path: Path, mistakes: list[str]) -> None:
     if mistakes:
-        more = f"\n  ... and {len(mistakes) - _SHOWN} more" if len(mistakes) > _SHOWN else ""
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        listed = "".join(f"\n  {mistake}" for mistake in mistakes[:_SHOWN])
-        raise UserError(f"{path} holds {count}; mend the file or import the data again:{listed}{more}")
+        raise UserError(f"{path} holds {count}; mend the file or import the data again:{listed(mistakes, _SHOWN)}")
 
 
 def _check_classes(path: Path) -> None:

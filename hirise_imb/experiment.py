@@ -77,7 +77,6 @@ class _Bench:
     """Everything that runs of one study share."""
 
     definition: Definition
-    images: Catalogue
     trainer: Trainer
     cuts: tuple[str, ...]
     facts: dict[str, str | int]
@@ -104,7 +103,7 @@ class _Bench:
             "seed": definition.seed,
         }
         tasks = {cut: task(images, features) for cut, features in cached.items()}
-        return cls(definition, images, Trainer(backbone, tasks), cuts, facts, seconds)
+        return cls(definition, Trainer(backbone, tasks), cuts, facts, seconds)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -118,7 +117,7 @@ class _Bench:
             for done, seed in enumerate(self.seeds, 1):
                 runs.append(store.get(recipe, seed, partial(self.trainer.fit, recipe, seed, score_test=True)))
                 show(max(done, there))
-        names = tuple(self.images.one_per_landmark("test")["image"])
+        names = self.trainer.tasks[recipe.cut].test.images
         return Arm(
             name=name,
             summary=summary,
@@ -165,7 +164,8 @@ def _searched(bench: _Bench, study: optuna.Study, runs: RunStore, strategy: Stra
         # One seed for all trials: what differs between them is the recipe.
         return bench.trainer.fit(recipe, definition.seed, on_epoch=on_epoch)
 
-    with track(strategy.name, definition.trials, "trials") as show:
+    there = len(search.finished(study))
+    with track(strategy.name, definition.trials, "trials", already=min(there, definition.trials)) as show:
         search.run_trials(study, strategy, bench.cuts, definition.trials, definition.seed, fit, show)
     chosen = search.choose(study, strategy, bench.cuts, definition.trials)
     return bench.arm(strategy.name, strategy.summary, chosen.recipe, chosen, runs)

@@ -96,7 +96,7 @@ def extract(
         missing = _missing(stores, digests, paths)
         if missing:
             _check_space(cache, sum(store.row_bytes for store in stores) * len(missing))
-            _fill(trunk, stores, missing, "features")
+            _fill(trunk, stores, missing)
         return {store.cut: store.features(digests) for store in stores}
 
 
@@ -121,13 +121,13 @@ def _check_space(cache: Path, needed: int) -> None:
         )
 
 
-def _fill(trunk: keras.Model, stores: list[_Store], missing: dict[str, Path], what: str) -> None:
+def _fill(trunk: keras.Model, stores: list[_Store], missing: dict[str, Path]) -> None:
     import tensorflow as tf
 
     forward = tf.function(lambda pixels: trunk(pixels, training=False), reduce_retracing=True)
     todo = list(missing.items())
     done = 0
-    with track(what, len(todo), "images") as show:
+    with track("features", len(todo), "images") as show:
         for batch, pixels in _decoded(todo):
             outputs = forward(tf.constant(pixels, tf.float32))
             for store in stores:

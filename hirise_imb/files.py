@@ -1,6 +1,5 @@
 """Where the suite keeps its files, and how it writes them: whole or not at all."""
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +9,7 @@ import pooch
 from filelock import FileLock, Timeout
 
 from hirise_imb.errors import UserError
-
-log = logging.getLogger("hirise_imb")
+from hirise_imb.progress import log
 
 CACHE_VARIABLE = "HIRISE_IMB_CACHE"
 

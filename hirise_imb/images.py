@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hirise_imb.errors import UserError
+from hirise_imb.errors import UserError, listed
 from hirise_imb.landmarks import IMAGE_SIZE
 from hirise_imb.progress import track
 
@@ -52,9 +52,7 @@ def check(paths: Sequence[Path]) -> None:
             show(done)
             broken += [fault] if fault else []
     if broken:
-        listed = "".join(f"\n  {fault}" for fault in broken[:_SHOWN])
-        more = f"\n  ... and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-        raise UserError(f"{len(broken)} of {len(paths)} images can't be used:{listed}{more}")
+        raise UserError(f"{len(broken)} of {len(paths)} images can't be used:{listed(broken, _SHOWN)}")
 
 
 def _fault(path: Path) -> str:

@@ -1,7 +1,6 @@
 """Getting the labelled landmarks: download with checksum and resume, import from a zip or a folder."""
 
 import hashlib
-import logging
 import re
 import shutil
 import time
@@ -17,7 +16,7 @@ from hirise_imb import __version__
 from hirise_imb.errors import UserError
 from hirise_imb.files import alone, make_folder
 from hirise_imb.landmarks import SPLIT_FILE
-from hirise_imb.progress import Show, track
+from hirise_imb.progress import Show, log, track
 from hirise_imb.unpacking import unpack
 
 __all__ = ["HIRISE_V3_2", "Archive", "fetch", "find_data_folder", "import_data", "is_archive", "unpack"]
@@ -36,8 +35,6 @@ LONGEST_WAIT = 900.0
 """A server that asks for more seconds than this is not waited for."""
 SPARE = 64 << 20
 """Bytes of the disk that a download leaves free."""
-
-log = logging.getLogger("hirise_imb")
 
 
 @dataclass(frozen=True)

@@ -135,13 +135,14 @@ def run_trials(
         show: called with the number of finished trials whenever it grows.
     """
     starts = strategy.starts(cuts)
-    while (done := len(_finished(study))) < trials:
+    while (done := len(finished(study))) < trials:
         study.sampler = _sampler(seed, done, starts[done] if done < len(starts) else {})
         _run(study, study.ask(), strategy, cuts, fit)
         show(done + 1)
 
 
-def _finished(study: optuna.Study) -> list[FrozenTrial]:
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Complete and pruned trials, in order."""
     return study.get_trials(deepcopy=False, states=FINISHED)
 
 
@@ -193,14 +194,14 @@ def choose(study: optuna.Study, strategy: Strategy, cuts: Sequence[str], trials:
 
     Later ones, from a run that asked for more, are left aside, so that a definition always gives the same choice.
     """
-    finished = _finished(study)[:trials]
-    complete = [trial for trial in finished if trial.state is TrialState.COMPLETE]
+    first = finished(study)[:trials]
+    complete = [trial for trial in first if trial.state is TrialState.COMPLETE]
     best = max(complete, key=lambda trial: (trial.values[0], -trial.number))
     return Chosen(
         recipe=strategy.recipe(FixedTrial(best.params), cuts),
         settings=best.params,
-        trial=finished.index(best),
+        trial=first.index(best),
         val_macro_f1=best.values[0],
-        history=[{"state": trial.state.name.lower(), "value": trial.value} for trial in finished],
-        seconds=sum(trial.user_attrs["seconds"] for trial in finished),
+        history=[{"state": trial.state.name.lower(), "value": trial.value} for trial in first],
+        seconds=sum(trial.user_attrs["seconds"] for trial in first),
     )

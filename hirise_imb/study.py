@@ -39,7 +39,6 @@ Landmarks come in three ways: drawn on the spot (`synthetic`), downloaded
 (`hirise`, 0.9 GB), or from a zip or folder of yours in the official layout.
 """
 
-
 IMPORT_HELP = """\
 Unpack and check a zip, or check a folder, in the official layout. The official
 archive becomes `hirise`, as if it had been downloaded; anything else is used by
@@ -76,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(commands)
     dashboard = _add(commands, "dashboard", _dashboard, "open the Optuna dashboard of a study in a browser")
     dashboard.add_argument("definition", nargs="?", type=Path, metavar="DEFINITION", help="TOML file (default: demo)")
-    dashboard.add_argument("--name", help="the study's name, where it was run with --name")
+    dashboard.add_argument("--name", help="the study's name (default: that of the definition)")
     dashboard.add_argument("--out", type=Path, default=Path(), help="where the study was run (default: here)")
     dashboard.add_argument("--port", type=int, default=8080, help="port on this machine (default: 8080)")
     return parser
@@ -208,7 +207,9 @@ def _dashboard(options: argparse.Namespace) -> int:
         raise UserError(f"--port is {options.port}: use a number from 1 to 65535.")
     database = options.out / "studies" / f"{_definition(options).name}.db"
     if not database.exists():
-        raise UserError(f"There is no study database {database}: run the study first, or name its folder with --out.")
+        raise UserError(
+            f"There is no study database {database}: run the study first, or say where it is with --name and --out."
+        )
     from optuna_dashboard import run_server
 
     from hirise_imb.search import connect

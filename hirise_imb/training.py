@@ -171,7 +171,7 @@ class Trainer:
         # Same seed, same machine, same numbers: without it, parallel reductions add in any order.
         tf.config.experimental.enable_op_determinism()
         self._backbone = backbone
-        self._tasks = tasks
+        self.tasks = tasks
         self._networks: dict[tuple[str, float], Network] = {}
 
     def fit(self, recipe: Recipe, seed: int, *, on_epoch: OnEpoch | None = None, score_test: bool = False) -> Run:
@@ -184,7 +184,7 @@ class Trainer:
             score_test: whether to record and predict the test split, which no choice depends on.
         """
         begin = time.monotonic()
-        task = self._tasks[recipe.cut]
+        task = self.tasks[recipe.cut]
         network = self._network(recipe)
         network.start(recipe, seed)
         epochs = _Epochs(recipe, task, network, seed)

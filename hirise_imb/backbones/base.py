@@ -54,22 +54,25 @@ class BackboneCard:
     build: Callable[[str], keras.Model]
 
     def load(self, weights: str) -> Backbone:
-        """Build the network with its weights.
+        """Build the network with its weights; `random` ones are always the same, so that a study on them continues.
 
         Raises:
             UserError: the weights can't be had.
         """
-        return Backbone(self, weights, self.build(weights))
+        import keras
+
+        if weights == "random":
+            keras.utils.set_random_seed(0)
+        return Backbone(self, self.build(weights))
 
 
 class Backbone:
     """A built network. Its batch normalisation always stays in inference mode."""
 
-    def __init__(self, card: BackboneCard, weights: str, network: keras.Model) -> None:
+    def __init__(self, card: BackboneCard, network: keras.Model) -> None:
         """Take the network that `card.build` made; every layer of it is frozen here."""
         network.trainable = False
         self.card = card
-        self.weights = weights
         self.network = network
 
     @cached_property

@@ -44,11 +44,12 @@ def write_report(results: Results, folder: Path) -> Path:
     files = _Files(folder)
     _write_tables(results, files)
     pictures = _write_figures(results, files)
-    _write_pages(results, files, pictures)
+    summary = results.to_dict()
+    _write_pages(results, summary, files, pictures)
     files.text("study.toml", results.study_toml)
     files.text("environment.json", _json(results.environment))
     names = sorted({*files.names, "summary.json"})
-    files.text("summary.json", _json(results.to_dict() | {"files": names}))
+    files.text("summary.json", _json(summary | {"files": names}))
     if left := earlier - set(names):
         say(f"{len(left)} files of the earlier report, of strategies left out now, are removed from {folder}.")
     for name in left:
@@ -122,7 +123,7 @@ def _write_figures(results: Results, files: _Files) -> dict[str, str]:
     return addresses
 
 
-def _write_pages(results: Results, files: _Files, pictures: dict[str, str]) -> None:
+def _write_pages(results: Results, summary: dict[str, Any], files: _Files, pictures: dict[str, str]) -> None:
     environment = Environment(
         loader=PackageLoader("hirise_imb.reporting"),
         autoescape=select_autoescape(["html.jinja"]),
@@ -130,7 +131,7 @@ def _write_pages(results: Results, files: _Files, pictures: dict[str, str]) -> N
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    view = results.to_dict() | {
+    view = summary | {
         "baseline": BASELINE,
         "metrics": METRICS,
         "pictures": pictures,
