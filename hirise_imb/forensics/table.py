@@ -1,0 +1,190 @@
+"""A published table of precision, recall and F1 as it was printed: rounded figures, and the labels of each class."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hirise_imb.errors import UserError, listed
+
+METRICS = ("precision", "recall", "f1")
+
+MOST_DECIMALS = 10
+"""Further decimals are rounded away: no count of images needs them, and scaled figures must fit whole numbers."""
+
+_NAMES = {"": "class", "label": "class", "f1-score": "f1", "f1_score": "f1", "f1 score": "f1"}
+"""Other names of a column, such as scikit-learn's."""
+
+_AVERAGES = ("accuracy", "micro avg", "macro avg", "weighted avg", "samples avg")
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A share as printed: `units` of the last decimal."""
+
+    units: int
+    decimals: int
+
+    @classmethod
+    def read(cls, text: str, decimals: int | None = None) -> Rounded:
+        """Read a share from 0 to 1.
+
+        Args:
+            text: such as `0.840`; trailing zeros count as decimals.
+            decimals: that the share was printed with; by default those that are there.
+
+        Raises:
+            ValueError: the text is no such share; the message continues a sentence that names it.
+        """
+        if not re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", text):
+            raise ValueError("is no number; give a share such as 0.840, or leave the cell empty")
+        whole, _, part = text.partition(".")
+        if decimals is not None and len(part) > decimals:
+            raise ValueError(f"has more than {decimals} decimals")
+        given = len(part)
+        units = int((whole or "0") + part)
+        if units > 10**given:
+            raise ValueError("is above 1; give shares, not per cent")
+        if given > MOST_DECIMALS:
+            return cls(round(units / 10 ** (given - MOST_DECIMALS)), MOST_DECIMALS)
+        places = given if decimals is None else decimals
+        return cls(units * 10 ** (places - given), places)
+
+    @property
+    def scale(self) -> int:
+        """What `low` and `high` count in: halves of the last decimal."""
+        return 2 * int(10**self.decimals)
+
+    @property
+    def low(self) -> int:
+        """The smallest share that is printed so, times `scale`; the interval is closed, for ties round either way."""
+        return 2 * self.units - 1
+
+    @property
+    def high(self) -> int:
+        """The largest share that is printed so, times `scale`."""
+        return 2 * self.units + 1
+
+    def holds(self, low: float, high: float) -> bool:
+        """Whether some share from `low` to `high` is printed so, but for the last bits of floating point."""
+        slack = 1e-12
+        return low <= self.high / self.scale + slack and high >= self.low / self.scale - slack
+
+    def __str__(self) -> str:
+        """As printed, with a digit before the point."""
+        return f"{self.units / 10**self.decimals:.{self.decimals}f}"
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """Classes in the order of the table, their printed figures and their supports."""
+
+    classes: tuple[str, ...]
+    figures: Mapping[str, tuple[Rounded | None, ...]]
+    """Of each of `METRICS`, one entry a class; None where nothing was printed."""
+    support: tuple[int, ...]
+    """Labels of each class in the test set."""
+
+    @property
+    def total(self) -> int:
+        """Images of the test set."""
+        return sum(self.support)
+
+
+def read(path: Path, supports: str | None = None, decimals: int | None = None) -> PublishedTable:
+    """Read a CSV file with the columns class, precision, recall, f1 (any of the three) and, where known, support.
+
+    Args:
+        path: of the file.
+        supports: labels of each class in the order of the file, such as `1482,89`; None where the file has them.
+        decimals: that all figures were printed with, where a program has dropped trailing zeros; by default each figure
+            is taken as it stands.
+
+    Raises:
+        UserError: the file or the supports are wrong; one message lists what.
+    """
+    if decimals is not None and not 0 <= decimals <= MOST_DECIMALS:
+        raise UserError(f"The number of decimals is {decimals}: use one from 0 to {MOST_DECIMALS}.")
+    rows = _rows(path)
+    columns = set(rows[0])
+    given = [metric for metric in METRICS if metric in columns]
+    if "class" not in columns or not given:
+        raise UserError(f"{path} needs a column `class` and one or more of {', '.join(METRICS)}.")
+    if "support" in columns and supports is not None:
+        raise UserError(f"{path} has a column `support`: leave --supports out, or take the column out.")
+    if "support" not in columns and supports is None:
+        raise UserError(f"{path} has no column `support`: give the test labels with --supports 1482,89,...")
+    classes = [row["class"] for row in rows]
+    faults = _class_faults(classes)
+    figures: dict[str, tuple[Rounded | None, ...]] = {}
+    for metric in METRICS:
+        cells: list[Rounded | None] = []
+        for row in rows:
+            text = row.get(metric, "")
+            try:
+                cells.append(Rounded.read(text, decimals) if text else None)
+            except ValueError as error:
+                faults.append(f"the {metric} of {row['class']!r}, {text!r}, {error}")
+        figures[metric] = tuple(cells)
+    support = _supports(supports, classes, faults) if supports is not None else _column(rows, faults)
+    if not faults and sum(support) < 2:
+        faults.append("the supports add up to less than two images")
+    if faults:
+        raise UserError(f"{path} can't be used: {listed(faults, _SHOWN).strip()}.")
+    return PublishedTable(tuple(classes), figures, tuple(support))
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        lines = [line for line in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if any(line)]
+    except FileNotFoundError as error:
+        raise UserError(f"There is no table {path}: name a CSV file.") from error
+    except (IsADirectoryError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no CSV file in UTF-8: {error}.") from error
+    if len(lines) < 3:
+        raise UserError(f"{path} needs a line of column names and two classes or more.")
+    header = [_NAMES.get(name.strip().lower(), name.strip().lower()) for name in lines[0]]
+    if len(set(header)) < len(header):
+        raise UserError(f"{path} names a column twice: {', '.join(header)}.")
+    for number, line in enumerate(lines[1:], 2):
+        if len(line) != len(header):
+            raise UserError(f"{path} has {len(line)} cells in row {number}, and {len(header)} columns.")
+    return [{name: cell.strip() for name, cell in zip(header, line, strict=True)} for line in lines[1:]]
+
+
+def _class_faults(classes: Sequence[str]) -> list[str]:
+    faults = ["a class has no name"] if "" in classes else []
+    faults += [f"the class {name!r} is there twice" for name in dict.fromkeys(classes) if classes.count(name) > 1]
+    return faults + [
+        f"{name!r} is no class: take the row out, and give the figure as an option"
+        for name in _AVERAGES
+        if name in classes
+    ]
+
+
+def _supports(supports: str, classes: Sequence[str], faults: list[str]) -> list[int]:
+    texts = [text.strip() for text in supports.split(",")]
+    wrong = [text for text in texts if not text.isdecimal()]
+    if wrong:
+        faults.append(f"--supports has {wrong[0]!r}; give counts of labels such as 1482,89,66")
+        return []
+    if len(texts) != len(classes):
+        names = ", ".join(classes)
+        faults.append(f"it has {len(classes)} classes and --supports {len(texts)} numbers; give one for each: {names}")
+    return [int(text) for text in texts]
+
+
+def _column(rows: Sequence[Mapping[str, str]], faults: list[str]) -> list[int]:
+    support = []
+    for row in rows:
+        text = row["support"]
+        # Some programs print supports as 89.0.
+        if re.fullmatch(r"[0-9]+(\.0*)?", text):
+            support.append(int(float(text)))
+        else:
+            faults.append(f"the support of {row['class']!r} is {text!r}; give a count of images")
+    return support

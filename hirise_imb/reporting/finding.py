@@ -1,0 +1,83 @@
+"""What forensics found, for the terminal; it fits 80 columns."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from hirise_imb.forensics import METRICS, Finding, Joined
+
+
+def print_finding(finding: Finding, console: Console) -> None:
+    """The counts behind each row, what they have in common, and the verdict."""
+    console.print(_rows(finding))
+    if finding.joined is not None:
+        console.print(_together(finding.joined, len(finding.table.classes)))
+    console.print(f"Verdict: {finding.verdict}.", style="bold", highlight=False)
+    console.print(f"{finding.reason[0].upper()}{finding.reason[1:]}.", highlight=False)
+
+
+def _rows(finding: Finding) -> Table:
+    table = finding.table
+    margins = finding.joined.margins if finding.joined else finding.margins
+    title = "Hits and predictions that print as each row does"
+    grid = _grid(f"{title}, together {table.total:,} predictions" if finding.joined else f"{title}, row by row")
+    grid.add_column("class", overflow="fold")
+    for head in ("n", "prec.", "recall", "F1", "hits", "predictions", "hits if\nshuffled"):
+        grid.add_column(head, justify="right", no_wrap=True)
+    for k, name in enumerate(table.classes):
+        printed = [str(figure) if (figure := table.figures[metric][k]) else "–" for metric in METRICS]
+        row = margins[k]
+        counts = ["none"] * 2 + ["–"]
+        if len(row.predicted):
+            chance = [table.support[k] * m / table.total for m in row.predictions]
+            counts = [
+                _range(*row.hits),
+                _range(*row.predictions),
+                _range(chance[0], chance[1], 0 if chance[1] >= 100 else 1),
+            ]
+        grid.add_row(name, f"{table.support[k]:,}", *printed, *counts)
+    return grid
+
+
+def _together(joined: Joined, classes: int) -> Table:
+    grid = _grid("All joint solutions, beside random pairings of predictions and labels")
+    for head in ("", "the table", "shuffled", "deviation", "p"):
+        grid.add_column(head, justify="right" if head else "left", no_wrap=True)
+    low, high = joined.lowest, joined.highest
+    for name, hits, sides in (
+        ("hits", joined.hits, (low.trace, high.trace)),
+        ("rare hits", (low.rare.observed, high.rare.observed), (low.rare, high.rare)),
+    ):
+        one, other = sides
+        means, chances = sorted((one.mean, other.mean)), sorted((one.p_above, other.p_above))
+        deviation = f"{max(one.deviation, other.deviation):.1f}"
+        grid.add_row(
+            name,
+            _range(min(hits), max(hits)),
+            _range(means[0], means[1], 1),
+            deviation,
+            _range(chances[0], chances[1], 4),
+        )
+    deviation = f"{max(low.kappa_deviation, high.kappa_deviation):.3f}"
+    grid.add_row("kappa", _range(*joined.kappa, 3), "0", deviation, "")
+    grid.add_row("macro recall", _range(*joined.macro_recall, 3), f"{1 / classes:.3f}", "", "")
+    return grid
+
+
+def _grid(title: str) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+        show_edge=False,
+    )
+
+
+def _range(low: float, high: float, decimals: int = 0) -> str:
+    one, other = (f"{value:,.{decimals}f}" for value in (low, high))
+    # A dash would read as a minus beside a negative number.
+    return one if one == other else f"{one} to {other}" if one.startswith("-") else f"{one}–{other}"
