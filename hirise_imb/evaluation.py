@@ -78,12 +78,23 @@ def confusion(labels: ArrayLike, predicted: ArrayLike) -> Ints:
 
 def per_class(confusion: Ints) -> dict[str, Floats]:
     """Precision, recall and F1 of each class, shape (8,) each; 0 where undefined."""
-    hits = np.diagonal(confusion).astype(float)
-    true, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    return rates(np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
+
+
+def rates(hits: Ints, support: ArrayLike, predicted: ArrayLike) -> dict[str, Floats]:
+    """Precision, recall and F1 where a class has so many hits, labels and predictions; 0 where undefined.
+
+    Args:
+        hits: right predictions, of any shape.
+        support: labels, of a shape that broadcasts to that of `hits`.
+        predicted: predictions, likewise.
+    """
+    right = hits.astype(float)
+    true, chosen = np.asarray(support), np.asarray(predicted)
     return {
-        "precision": _ratio(hits, predicted),
-        "recall": _ratio(hits, true),
-        "f1": _ratio(2 * hits, true + predicted),
+        "precision": _ratio(right, chosen),
+        "recall": _ratio(right, true),
+        "f1": _ratio(2 * right, true + chosen),
     }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,16 +17,21 @@ from hirise_imb import catalogue, datasets, environment, search
 from hirise_imb.backbones import BACKBONES, TOP, Backbone
 from hirise_imb.catalogue import Catalogue
 from hirise_imb.definition import Definition, known
+from hirise_imb.errors import UserError
 from hirise_imb.evaluation import Predictions
 from hirise_imb.features import Features, extract, image_digests
 from hirise_imb.files import cache_root, make_folder
 from hirise_imb.progress import track
 from hirise_imb.recipe import Recipe
-from hirise_imb.reporting import Arm, Results, write_report
+from hirise_imb.reporting import Arm, Baseline, Results, write_baseline, write_report
 from hirise_imb.reporting.results import BASELINE
 from hirise_imb.runs import RunStore
+from hirise_imb.sampling import SplitFileRows
 from hirise_imb.strategies import STRATEGIES, Strategy
 from hirise_imb.training import Examples, OnEpoch, Run, Task, Trainer
+
+REFERENCES = {"unique": Recipe(), "split-file": Recipe(sampling=SplitFileRows())}
+"""The reference run by the rows an epoch goes through: each unique image once, or as often as the split file has it."""
 
 
 def run_study(definition: Definition, out: Path) -> tuple[Results, Path]:
@@ -37,39 +44,50 @@ def run_study(definition: Definition, out: Path) -> tuple[Results, Path]:
     Raises:
         UserError: the definition can't be run here; nothing was written then that a later run would not use.
     """
-    card = BACKBONES[known("backbone", definition.backbone, BACKBONES)]
     strategies = [STRATEGIES[known("strategy", name, STRATEGIES)] for name in definition.strategies]
-    images = catalogue.read(datasets.locate(definition.data))
-    # What can't be written is found out before the hours of work; what can't be computed, before anything is written.
-    reports, studies = make_folder(out / "reports"), make_folder(out / "studies")
-    database = studies / f"{definition.name}.db"
-    with search.held(database):
-        environment.load_tensorflow()
-        bench = _Bench.prepare(definition, images, card.load(definition.weights), strategies)
-        store = search.connect(database)
+    with _Bench.held(definition, strategies, out) as bench:
+        store = search.connect(_database(definition, out))
         searches = {s: search.open_study(store, f"{definition.name}/{s.name}", bench.facts) for s in strategies}
-        runs = RunStore(make_folder(studies / f"{definition.name}.runs"), bench.facts)
-        arms = [_baseline(bench, runs)]
+        runs = bench.runs(out)
+        arms = [_baseline(bench, "unique", runs)]
         arms += [_searched(bench, study, runs, strategy) for strategy, study in searches.items()]
-    seconds = {"features": bench.seconds} | {arm.name: round(arm.seconds, 1) for arm in arms}
-    results = Results(
-        name=definition.name,
-        setting=_setting(definition),
-        study_toml=definition.to_toml(),
-        catalogue=images,
-        arms=tuple(arms),
-        environment=environment.describe() | {"digests": bench.facts, "seconds": seconds},
-    )
-    return results, write_report(results, reports / definition.name)
-
-
-def _setting(definition: Definition) -> str:
-    """What was run, in a sentence or two for the head of the report."""
-    data = f"Landmarks: {definition.data}."
-    if definition.data == "synthetic":
-        data = "Landmarks: synthetic, drawn by this program. Nothing here is a result about Mars."
     counts = f"{definition.trials} trials a strategy, {definition.refits} seeds a fit"
-    return f"{data} Backbone: {definition.backbone} with weights {definition.weights}; {counts}."
+    results = bench.results(arms, counts, definition.to_toml())
+    return results, write_report(results, _report(definition, out))
+
+
+def run_baseline(definition: Definition, rows: str, out: Path) -> tuple[Baseline, Path]:
+    """Fit the reference run of a study alone, and set it beside the published table.
+
+    What the study has fitted is used, and the study will use what is fitted here.
+
+    Args:
+        definition: of the study; its strategies and trials play no part.
+        rows: that an epoch goes through, one of `REFERENCES`.
+        out: as for `run_study`.
+
+    Raises:
+        UserError: the definition can't be run here, or the test split has a single landmark.
+    """
+    known("kind of rows", rows, REFERENCES)
+    with _Bench.held(definition, [], out) as bench:
+        if len(bench.images.one_per_landmark("test")) < 2:
+            raise UserError(f"{definition.data} has one test landmark: a shuffled pairing takes two, use other data.")
+        arm = _baseline(bench, rows, bench.runs(out))
+    head = f"# The reference run of this study alone: study baseline --rows {rows}\n"
+    seeds = f"{definition.refits} seed{'s' if definition.refits > 1 else ''}"
+    results = bench.results([arm], f"{arm.summary}, {seeds}", head + definition.to_toml())
+    folder = BASELINE if rows == "unique" else f"{BASELINE}-{rows}"
+    baseline = Baseline(results)
+    return baseline, write_baseline(baseline, _report(definition, out) / folder)
+
+
+def _database(definition: Definition, out: Path) -> Path:
+    return out / "studies" / f"{definition.name}.db"
+
+
+def _report(definition: Definition, out: Path) -> Path:
+    return out / "reports" / definition.name
 
 
 @dataclass(frozen=True)
@@ -77,12 +95,26 @@ class _Bench:
     """Everything that runs of one study share."""
 
     definition: Definition
+    images: Catalogue
     trainer: Trainer
     cuts: tuple[str, ...]
     facts: dict[str, str | int]
     """What every number depends on beside the recipe."""
     seconds: float
     """Wall time of the features in this process; what was cached takes hardly any."""
+
+    @classmethod
+    @contextmanager
+    def held(cls, definition: Definition, strategies: list[Strategy], out: Path) -> Iterator[_Bench]:
+        """Keep other processes out of the study below `out`, and make everything ready for its runs."""
+        card = BACKBONES[known("backbone", definition.backbone, BACKBONES)]
+        images = catalogue.read(datasets.locate(definition.data))
+        # What can't be written is found out before the hours of work; what can't be computed, before anything is.
+        make_folder(out / "reports")
+        make_folder(out / "studies")
+        with search.held(_database(definition, out)):
+            environment.load_tensorflow()
+            yield cls.prepare(definition, images, card.load(definition.weights), strategies)
 
     @classmethod
     def prepare(
@@ -103,11 +135,31 @@ class _Bench:
             "seed": definition.seed,
         }
         tasks = {cut: task(images, features) for cut, features in cached.items()}
-        return cls(definition, Trainer(backbone, tasks), cuts, facts, seconds)
+        return cls(definition, images, Trainer(backbone, tasks), cuts, facts, seconds)
 
     @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(range(self.definition.seed, self.definition.seed + self.definition.refits))
+
+    def runs(self, out: Path) -> RunStore:
+        """The finished fits of the study."""
+        return RunStore(make_folder(_database(self.definition, out).with_suffix(".runs")), self.facts)
+
+    def results(self, arms: list[Arm], counts: str, study_toml: str) -> Results:
+        """What a report is made from; `counts` ends the sentence that says what was run."""
+        definition = self.definition
+        data = f"Landmarks: {definition.data}."
+        if definition.data == "synthetic":
+            data = "Landmarks: synthetic, drawn by this program. Nothing here is a result about Mars."
+        seconds = {"features": self.seconds} | {arm.name: round(arm.seconds, 1) for arm in arms}
+        return Results(
+            name=definition.name,
+            setting=f"{data} Backbone: {definition.backbone} with weights {definition.weights}; {counts}.",
+            study_toml=study_toml,
+            catalogue=self.images,
+            arms=tuple(arms),
+            environment=environment.describe() | {"digests": self.facts, "seconds": seconds},
+        )
 
     def arm(self, name: str, summary: str, recipe: Recipe, chosen: search.Chosen | None, store: RunStore) -> Arm:
         """Fit and predict a recipe for the report; `chosen` is None for the baseline."""
@@ -152,9 +204,10 @@ def task(images: Catalogue, features: Features) -> Task:
     )
 
 
-def _baseline(bench: _Bench, runs: RunStore) -> Arm:
-    summary = "the reference run: cross-entropy on unique images, frozen backbone"
-    return bench.arm(BASELINE, summary, Recipe(), None, runs)
+def _baseline(bench: _Bench, rows: str, runs: RunStore) -> Arm:
+    through = {"unique": "unique images", "split-file": "the repeated rows of the split file"}
+    summary = f"the reference run: cross-entropy on {through[rows]}, frozen backbone"
+    return bench.arm(BASELINE, summary, REFERENCES[rows], None, runs)
 
 
 def _searched(bench: _Bench, study: optuna.Study, runs: RunStore, strategy: Strategy) -> Arm:

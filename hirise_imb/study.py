@@ -34,6 +34,19 @@ those that are there.
 The report comes to OUT/reports/NAME/, the Optuna database to OUT/studies/.
 """
 
+BASELINE_HELP = """\
+Fit the reference run of a study alone, and set it beside the published table:
+each published figure, this model with predictions and labels aligned, and the
+same predictions paired with shuffled labels.
+
+DEFINITION and options are those of `run`; strategies and trials play no part.
+The fits are those of the study of that name: neither command fits again what
+the other has fitted. The published run trained on the repeated rows of the
+split file: --rows split-file does so too.
+
+The report comes to OUT/reports/NAME/baseline/ (or baseline-split-file/).
+"""
+
 DATA_HELP = """\
 Landmarks come in three ways: drawn on the spot (`synthetic`), downloaded
 (`hirise`, 0.9 GB), or from a zip or folder of yours in the official layout.
@@ -43,6 +56,17 @@ IMPORT_HELP = """\
 Unpack and check a zip, or check a folder, in the official layout. The official
 archive becomes `hirise`, as if it had been downloaded; anything else is used by
 its own path (--data PATH). Zips are unpacked into the cache folder.
+"""
+
+
+FORENSICS_HELP = """\
+Find the counts behind a published table of precision, recall and F1, and say
+whether it can come from a classifier at all. TABLE.csv has a column `class` and
+any of `precision`, `recall`, `f1`, as printed: trailing zeros count. Figures may
+be rounded half up or half to even; a precision of no prediction prints as 0.
+
+The verdict is one of: inconsistent with these supports, no better than a
+shuffled pairing, better than chance, undecided; with its reason.
 """
 
 
@@ -71,8 +95,9 @@ def _parser() -> argparse.ArgumentParser:
         PROGRAM, description="Experiments on class imbalance for landmarks in orbital images of Mars."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_run(commands)
+    _add_studies(commands)
     _add_data(commands)
+    _add_forensics(commands)
     dashboard = _add(commands, "dashboard", _dashboard, "open the Optuna dashboard of a study in a browser")
     dashboard.add_argument("definition", nargs="?", type=Path, metavar="DEFINITION", help="TOML file (default: demo)")
     dashboard.add_argument("--name", help="the study's name (default: that of the definition)")
@@ -98,16 +123,23 @@ def _add(
     return parser
 
 
-def _add_run(commands: Any) -> None:  # noqa: ANN401
+def _add_studies(commands: Any) -> None:  # noqa: ANN401
     from hirise_imb.backbones import BACKBONES
     from hirise_imb.definition import Definition
 
     run = _add(commands, "run", _run, "run or continue a study and write its report", RUN_HELP)
-    run.add_argument("definition", nargs="?", type=Path, metavar="DEFINITION", help="TOML file (default: the demo)")
-    run.add_argument("--name", help="of the report folder and the database (default: from definition or data)")
-    run.add_argument("--data", help="synthetic, hirise, or the path of a zip or folder in the official layout")
-    run.add_argument("--backbone", help="; ".join(f"{card.name} ({card.summary})" for card in BACKBONES.values()))
-    run.add_argument("--weights", help="imagenet, random, or the path of a weights file")
+    baseline = _add(commands, "baseline", _baseline, "set the reference run beside the published table", BASELINE_HELP)
+    for command in (run, baseline):
+        command.add_argument("definition", nargs="?", type=Path, metavar="DEFINITION", help="TOML file (default: demo)")
+        command.add_argument("--name", help="of the report folder and the database (default: from definition or data)")
+        command.add_argument("--data", help="synthetic, hirise, or the path of a zip or folder in the official layout")
+        command.add_argument("--backbone", help="; ".join(f"{c.name} ({c.summary})" for c in BACKBONES.values()))
+        command.add_argument("--weights", help="imagenet, random, or the path of a weights file")
+        command.add_argument("--refits", type=int, help="seeds with which each recipe is fitted for the report")
+        command.add_argument("--seed", type=int, help="of everything random; same seed, same machine, same numbers")
+        command.add_argument(
+            "--out", type=Path, default=Path(), help="folder for studies/ and reports/ (default: here)"
+        )
     run.add_argument(
         "--strategies",
         type=lambda text: text.split(","),
@@ -115,9 +147,11 @@ def _add_run(commands: Any) -> None:  # noqa: ANN401
         help=f"some of {', '.join(Definition().strategies)}",
     )
     run.add_argument("--trials", type=int, help="finished trials each search comes to")
-    run.add_argument("--refits", type=int, help="seeds with which each chosen recipe is fitted for the report")
-    run.add_argument("--seed", type=int, help="of everything random; same seed, same machine, same numbers")
-    run.add_argument("--out", type=Path, default=Path(), help="folder for studies/ and reports/ (default: here)")
+    baseline.add_argument(
+        "--rows",
+        default="unique",
+        help="that an epoch goes through: unique (each image once, the default) or split-file (its repeated rows)",
+    )
 
 
 def _add_data(commands: Any) -> None:  # noqa: ANN401
@@ -129,6 +163,22 @@ def _add_data(commands: Any) -> None:  # noqa: ANN401
     take.add_argument("path", type=Path, metavar="ZIP_OR_DIR")
     check = _add(actions, "check", _check, "check landmarks and print classes by split")
     check.add_argument("path", metavar="PATH", help="zip or folder in the official layout, `synthetic` or `hirise`")
+
+
+def _add_forensics(commands: Any) -> None:  # noqa: ANN401
+    summary = "say what a published per-class table implies"
+    forensics = _add(commands, "forensics", _forensics, summary, FORENSICS_HELP)
+    forensics.add_argument("table", type=Path, metavar="TABLE.csv")
+    forensics.add_argument(
+        "--supports", metavar="N,N,...", help="test labels of each class, in the table's order, unless it has `support`"
+    )
+    forensics.add_argument(
+        "--decimals",
+        type=int,
+        help="that all figures were printed with, where trailing zeros are lost (default: as is)",
+    )
+    for average in ("accuracy", "macro-precision", "macro-recall", "macro-f1"):
+        forensics.add_argument(f"--{average}", metavar="X", help=f"the {average.replace('-', ' ')} printed with it")
 
 
 def _definition(options: argparse.Namespace) -> Definition:
@@ -150,6 +200,37 @@ def _run(options: argparse.Namespace) -> int:
     results, page = run_study(_definition(options), options.out)
     console = Console()
     print_comparison(results, console)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _forensics(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from hirise_imb import forensics
+    from hirise_imb.reporting.finding import print_finding
+
+    averages = {}
+    for name in forensics.AVERAGES:
+        if (text := getattr(options, name)) is not None:
+            try:
+                averages[name] = forensics.Rounded.read(text)
+            except ValueError as error:
+                raise UserError(f"--{name.replace('_', '-')} is {text!r}: it {error}.") from error
+    table = forensics.read(options.table, options.supports, options.decimals)
+    print_finding(forensics.examine(table, averages), Console())
+    return 0
+
+
+def _baseline(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from hirise_imb.experiment import run_baseline
+    from hirise_imb.reporting.terminal import print_baseline
+
+    baseline, page = run_baseline(_definition(options), options.rows, options.out)
+    console = Console()
+    print_baseline(baseline, console)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
     return 0
 

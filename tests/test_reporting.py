@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,11 +11,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from builders import image, predict, valid_lines, write_data
+from handmade import (
+    NEVER,
+    SEEDS,
+    TEST_SUPPORT,
+    contents,
+    guesses,
+    make_arm,
+    make_catalogue,
+    make_results,
+    shuffled_hits,
+)
 from rich.console import Console
 from sklearn import metrics
 
-from hirise_imb.catalogue import Catalogue, read
+from hirise_imb.catalogue import Catalogue
 from hirise_imb.errors import UserError
 from hirise_imb.evaluation import Predictions
 from hirise_imb.landmarks import CLASSES
@@ -25,11 +34,7 @@ from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Results, write_report
 from hirise_imb.reporting.terminal import print_comparison
 
-SEEDS = (3, 4)
 EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>"
-TEST_SUPPORT = (1482, 89, 66, 49, 16, 7, 42, 0)
-"""The official one, but without spiders; nothing is ever predicted as impact ejecta."""
-NEVER = 5
 SCORES = (
     "macro_f1",
     "macro_f1_rare",
@@ -44,57 +49,27 @@ SCORES = (
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    lines = [line for line in valid_lines() if not line.endswith("test")]
-    for label, support in enumerate(TEST_SUPPORT):
-        # Crater has six test sources, every other class two or one.
-        sources = 6 if label == 1 else 2
-        lines += [f"{image(f'ESP_1{label:03}{n % sources:02}_2000', n)} {label} test" for n in range(support)]
-    return read(write_data(tmp_path_factory.mktemp("data"), lines))
+    return make_catalogue(tmp_path_factory.mktemp("data"))
 
 
-def guesses(truth: Sequence[int], right: float, seed: int) -> list[int]:
-    """The truth for a share of the images and any class for the rest, but never class `NEVER`."""
-    rng = np.random.default_rng(seed)
-    kept = rng.random(len(truth)) < right
-    guessed = np.where(kept, truth, rng.integers(0, 8, len(truth)))
-    return [0 if k == NEVER else int(k) for k in guessed]
-
-
-def make_arm(catalogue: Catalogue, name: str, right: float, val: float, recipe: Recipe | None = None) -> Arm:
-    test = catalogue.one_per_landmark("test")
-    strategy = name != "baseline"
-    history = pd.DataFrame({"epoch": [1, 2, 3]} | {"val_macro_f1": [0.1, val, 0.2]})
-    for split in ("train", "val", "test"):
-        history = history.assign(**{f"{split}_loss": [2.0, 1.5, 1.25], f"{split}_accuracy": [0.5, 0.625, 0.75]})
-    return Arm(
-        name=name,
-        summary=f"what {name} does",
-        recipe=recipe or Recipe(),
-        settings={"gamma": 2.5, "scheme": "random", "layers": 3} if strategy else {},
-        val_macro_f1=val,
-        trials=[{"state": "COMPLETE", "value": val}, {"state": "PRUNED", "value": None}] if strategy else [],
-        seeds=SEEDS,
-        predictions=tuple(predict(test["image"], guesses(test["label"].tolist(), right, s)) for s in SEEDS),
-        histories=(history, history.iloc[:2]),
-        best_epochs=(2, 1),
-        seconds=2.5,
-    )
+def arm(catalogue: Catalogue, name: str, right: float, val: float, recipe: Recipe | None = None) -> Arm:
+    truth = catalogue.one_per_landmark("test")["label"].tolist()
+    return make_arm(catalogue, name, [guesses(truth, right, seed) for seed in SEEDS], val, recipe)
 
 
 @pytest.fixture(scope="module")
 def results(catalogue: Catalogue) -> Results:
     """class_weights is better on test, focal_loss on validation."""
-    return Results(
-        name="by-hand",
-        setting="Landmarks: made up.",
+    made = make_results(
+        catalogue,
+        arm(catalogue, "baseline", 0.5, 0.4),
+        arm(catalogue, "class_weights", 0.95, 0.5),
+        arm(catalogue, "focal_loss", 0.7, 0.6, Recipe(loss=Focal(2.5))),
+    )
+    return replace(
+        made,
         study_toml=f"name = {json.dumps('by-hand')}\ndata = {json.dumps(EVIL)}\n",
-        catalogue=catalogue,
-        arms=(
-            make_arm(catalogue, "baseline", 0.5, 0.4),
-            make_arm(catalogue, "class_weights", 0.95, 0.5),
-            make_arm(catalogue, "focal_loss", 0.7, 0.6, Recipe(loss=Focal(2.5))),
-        ),
-        environment={"python": "3.11", "data": EVIL, "seconds": {"baseline": 1.5}},
+        environment=made.environment | {"data": EVIL},
     )
 
 
@@ -104,10 +79,6 @@ def folder(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reports") / "by-hand"
     assert write_report(results, folder) == folder / "report.html"
     return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
@@ -321,6 +292,7 @@ def test_the_page_shows_every_class_and_arm(page: Page, folder: Path) -> None:
         assert all(name in text for name in CLASSES)
         assert all(name in text.replace("_", " ") for name in ("baseline", "class weights", "focal loss"))
         assert summary_of(folder)["headline"] in text
+        assert text.replace("&lt;", "<").count(summary_of(folder)["pairing"]) == 1
         assert "gamma = 2.5, scheme = random, layers = 3" in text
 
 
@@ -375,6 +347,31 @@ def test_a_difference_is_clear_where_ranges_over_seeds_lie_apart(results: Result
         assert results.clear(arm, "f1") == apart
     single = replace(results, arms=tuple(replace(arm, predictions=arm.predictions[:1]) for arm in results.arms))
     assert not any(single.clear("focal_loss", "f1"))
+
+
+# --- whether predictions and labels belong together ---
+
+
+def test_every_fit_is_compared_with_shuffled_pairings(results: Results, folder: Path) -> None:
+    table = pd.read_parquet(folder / "predictions" / "focal_loss.parquet")
+    focal = summary_of(folder)["arms"][2]["pairing"]
+    assert len(focal) == 2
+    for found, (_, part) in zip(focal, table.groupby("seed"), strict=True):
+        truth, predicted = part["true_class"].to_numpy(), part["predicted_class"].to_numpy()
+        assert found["observed"] == np.count_nonzero(truth == predicted)
+        hits = shuffled_hits(truth, predicted)
+        assert found["mean"] == pytest.approx(hits.mean(), abs=4 * hits.std() / 2000**0.5)
+        assert found["deviation"] == pytest.approx(hits.std(), rel=0.1)
+        assert found["p_above"] == 1e-4
+    every = [found for arm in summary_of(folder)["arms"] for found in arm["pairing"]]
+    means = [found["mean"] for found in every]
+    least, most = (f"{bound(means):.0f}" for bound in (min, max))
+    deviation = max(found["deviation"] for found in every)
+    assert summary_of(folder)["pairing"] == (
+        f"Predictions and labels belong together: every fit has {min(found['observed'] for found in every)} hits or "
+        f"more of 1751 on the test split, where a shuffled pairing gives {least} to {most} (standard deviation "
+        f"{deviation:.1f}; p <= 0.0001)."
+    )
 
 
 # --- writing again ---
@@ -467,4 +464,5 @@ def test_the_table_shows_the_scores(results: Results, folder: Path) -> None:
     assert row.split()[-2:] == [f"{focal['f1']:.2f}", f"{focal['f1_vs_baseline']:+.2f}"]
     words = " ".join(text.split())
     assert results.headline() in words
+    assert results.pairing() in words
     assert results.caution() in words

@@ -97,12 +97,13 @@ class Null:
         tables = random_table(self.support, self.predicted).rvs(draws, random_state=seed)
         return np.asarray(np.diagonal(tables, axis1=1, axis2=2), np.int64)
 
-    def quantiles(self, label: int, shares: ArrayLike) -> Ints:
-        """Exact quantiles of the hits of one class, which are hypergeometric."""
+    def law(self, label: int) -> tuple[Ints, Floats]:
+        """The hits that one class can have and their probabilities, which are hypergeometric; shape (n,) each."""
         from scipy.stats import hypergeom
 
-        law = hypergeom(self.total, int(self.support[label]), int(self.predicted[label]))
-        return np.asarray(law.ppf(shares), np.int64)
+        support, predicted = int(self.support[label]), int(self.predicted[label])
+        hits = np.arange(max(0, support + predicted - self.total), min(support, predicted) + 1)
+        return hits, hypergeom(self.total, support, predicted).pmf(hits)
 
     def compare(
         self, hits: ArrayLike, classes: Sequence[int] | slice = slice(None), draws: int = DRAWS, seed: int = 0

@@ -1,6 +1,7 @@
-"""Tables, figures and the page of a study."""
+"""Tables, figures and the page of a study, or of its reference run alone."""
 
+from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.results import Arm, Results
-from hirise_imb.reporting.write import write_report
+from hirise_imb.reporting.write import write_baseline, write_report
 
-__all__ = ["Arm", "Results", "write_report"]
+__all__ = ["Arm", "Baseline", "Results", "write_baseline", "write_report"]

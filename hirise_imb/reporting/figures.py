@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from hirise_imb.landmarks import CLASSES, SPLITS
-from hirise_imb.reporting.results import Arm, Results
-from hirise_imb.reporting.style import SPLIT_COLOURS, colours, figure
+from hirise_imb.reporting.baseline import Baseline, Entry
+from hirise_imb.reporting.results import METRICS, Arm, Results, Spread
+from hirise_imb.reporting.style import COLOURS, MARKS, METRIC_NAMES, SPLIT_COLOURS, colours, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,14 +44,38 @@ def f1_per_class(results: Results) -> Figure:
     axes = canvas.subplots()
     names = [arm.name for arm in results.arms]
     for n, (name, colour) in enumerate(colours(names).items()):
-        spreads = results.per_class(name, "f1")
-        means = np.array([spread.mean for spread in spreads])
-        ranges = np.array([[s.mean - s.low for s in spreads], [s.high - s.mean for s in spreads]])
-        _bars(axes, n, len(names), means, name, colour, "", errors=np.maximum(ranges, 0))
-    axes.set_ylim(0, 1)
-    axes.set_ylabel("F1 on the test split")
-    _class_axis(axes, results.support)
-    axes.legend(ncols=len(names), loc="lower center", bbox_to_anchor=(0.5, 1))
+        _spread_bars(axes, n, len(names), results.per_class(name, "f1"), name, colour)
+    _score_axis(axes, results, "F1 on the test split", len(names))
+    return canvas
+
+
+def scores_per_class(results: Results, arm: str) -> Figure:
+    """Precision, recall and F1 of each class for one arm, with the range over seeds."""
+    canvas = figure(10, 4.2)
+    axes = canvas.subplots()
+    for n, (metric, colour) in enumerate(zip(METRICS, COLOURS, strict=False)):
+        _spread_bars(axes, n, len(METRICS), results.per_class(arm, metric), METRIC_NAMES[metric], colour)
+    _score_axis(axes, results, f"{arm} on the test split", len(METRICS))
+    return canvas
+
+
+def published(baseline: Baseline) -> Figure:
+    """The published figure of each class between the range of shuffled pairings and the aligned model."""
+    canvas = figure(10, 5)
+    canvas.suptitle(textwrap.fill(baseline.verdict(), 115), x=0.01, ha="left", fontsize=11)
+    panels = canvas.subplots(1, len(METRICS), sharex=True, sharey=True)
+    for axes, metric in zip(panels, METRICS, strict=True):
+        entries = baseline.of(metric)
+        for entry in entries:
+            _compared(axes, entry)
+        _name_marks(axes, entries)
+        axes.set_title(METRIC_NAMES[metric])
+        axes.set_xlim(-0.03, 1.03)
+        axes.grid(visible=False, axis="y")
+    names = [f"{name} ({n})" for name, n in zip(CLASSES, baseline.results.support, strict=True)]
+    panels[0].set_yticks(range(len(CLASSES)), names)
+    panels[0].set_ylim(len(CLASSES) - 0.4, -0.6)
+    panels[0].set_ylabel("class (test landmarks)")
     return canvas
 
 
@@ -106,6 +132,38 @@ def _curve(axes: Axes, histories: Sequence[pd.DataFrame], column: str, label: st
         )
 
 
+def _compared(axes: Axes, entry: Entry) -> None:
+    """One class: the shuffled range as a bar, the published and the aligned figure as marks on one line."""
+    assert entry.shuffled is not None
+    assert entry.aligned is not None
+    assert entry.published is not None
+    place, law = CLASSES.index(entry.name), entry.shuffled
+    axes.plot([law.mean, entry.aligned], [place, place], color="#d1d5db", linewidth=1, zorder=1)
+    # The edge shows a range without width, such as that of a class that is never predicted.
+    colour = MARKS["shuffled"]
+    axes.barh(place, law.high - law.low, 0.5, law.low, color=colour, alpha=0.35, edgecolor=colour, linewidth=2)
+    axes.plot(entry.aligned, place, "o", color=MARKS["aligned"], markersize=8)
+    axes.plot(entry.published, place, "D", color=MARKS["published"], markersize=5)
+
+
+def _name_marks(axes: Axes, entries: Sequence[Entry]) -> None:
+    """Name the marks of the class where they lie farthest apart; there the names have room."""
+    widest = max(entries, key=lambda entry: (entry.aligned or 0) - (entry.published or 0))
+    assert widest.aligned is not None
+    assert widest.published is not None
+    assert widest.shuffled is not None
+    place = CLASSES.index(widest.name)
+    # Where even these lie close together, the model's name moves away from the word beside it.
+    model = min(max(widest.aligned, widest.published + 0.42), 0.85)
+    for kind, text, at, points, side in (
+        ("aligned", "this model", model, 11, "center"),
+        ("published", "published", widest.published, 11, "left"),
+        ("shuffled", "labels shuffled (95 %)", widest.shuffled.low, -18, "left"),
+    ):
+        style: dict[str, Any] = {"fontsize": 9, "fontweight": "bold", "color": MARKS[kind], "ha": side}
+        axes.annotate(text, (at, place), (0, points), textcoords="offset points", **style)
+
+
 def _cell(axes: Axes, row: int, column: int, share: float, count: float) -> None:
     if count == 0 and row != column:
         return
@@ -128,6 +186,19 @@ def _bars(
     bars = axes.bar(places, values, width * 0.94, color=colour, label=label, yerr=errors, ecolor="#111827")
     if text:
         axes.bar_label(bars, [text.format(value) for value in values], fontsize=7, padding=1)
+
+
+def _spread_bars(axes: Axes, n: int, of: int, spreads: Sequence[Spread], label: str, colour: str) -> None:
+    means = np.array([spread.mean for spread in spreads])
+    ranges = np.array([[s.mean - s.low for s in spreads], [s.high - s.mean for s in spreads]])
+    _bars(axes, n, of, means, label, colour, "", errors=np.maximum(ranges, 0))
+
+
+def _score_axis(axes: Axes, results: Results, label: str, columns: int) -> None:
+    axes.set_ylim(0, 1)
+    axes.set_ylabel(label)
+    _class_axis(axes, results.support)
+    axes.legend(ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1))
 
 
 def _class_axis(axes: Axes, support: np.ndarray[Any, Any] | None = None) -> None:

@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 
 from hirise_imb.catalogue import Catalogue
 from hirise_imb.evaluation import Predictions, Scores, score
+from hirise_imb.forensics.null import Statistic
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.recipe import Recipe
+from hirise_imb.reporting.pairing import compare, sentence
 
 SCHEMA_VERSION = 1
 BASELINE = "baseline"
+METRICS = ("precision", "recall", "f1")
+"""Of each class."""
 
 Floats = NDArray[np.float64]
 
@@ -98,6 +102,11 @@ class Results:
         pairs = self.test.drop_duplicates(["source", "label"])["label"]
         return np.bincount(pairs, minlength=len(CLASSES))
 
+    @cached_property
+    def pairings(self) -> dict[str, list[Statistic]]:
+        """The hits of each fit on the test split against shuffled pairings, by arm, one a seed."""
+        return compare({name: [scores.confusion for scores in fits] for name, fits in self.scores.items()})
+
     def headline_scores(self, arm: str) -> dict[str, Spread]:
         """The scores that are one number each, over seeds."""
         rows = pd.DataFrame([scores.summary() for scores in self.scores[arm]])
@@ -134,7 +143,7 @@ class Results:
                     "support": int(self.support[k]),
                     "sources": int(self.sources[k]),
                 }
-                for metric in ("precision", "recall", "f1"):
+                for metric in METRICS:
                     spread = self.per_class(arm.name, metric)[k]
                     row |= {metric: spread.mean, f"{metric}_low": spread.low, f"{metric}_high": spread.high}
                     row[f"{metric}_vs_baseline"] = float(self.difference(arm.name, metric)[k])
@@ -189,16 +198,24 @@ class Results:
             f"({reached[best.name] - base:+.3f}). {better} of {len(reached)} strategies score above the baseline there."
         )
 
+    def pairing(self) -> str:
+        """Whether predictions and labels belong together, in a sentence or two."""
+        return sentence(self.pairings, len(self.test))
+
     def caution(self) -> str:
         """What the numbers can't tell."""
+        seeds = len(self.arms[0].seeds)
+        ranges = "Ranges are over seeds only." if seeds > 1 else "Fitted with one seed, so without ranges."
+        return f"{ranges} {self.limits()}"
+
+    def limits(self) -> str:
+        """What no number of any report on this test split can tell."""
         few = [f"{CLASSES[k]} ({n})" for k, n in enumerate(self.sources) if 0 < n < 6]
         absent = [CLASSES[k] for k, n in enumerate(self.support) if n == 0]
         capped = [f"{arm.name} ({arm.at_last_epoch} of {len(arm.seeds)})" for arm in self.arms if arm.at_last_epoch]
-        seeds = len(self.arms[0].seeds)
-        ranges = "Ranges are over seeds only." if seeds > 1 else "Fitted with one seed, so without ranges."
         text = (
-            f"{ranges} Images of one source observation are not independent, so the uncertainty of a class is that of "
-            "its few sources, which no range here shows."
+            "Images of one source observation are not independent, so the uncertainty of a class is that of its few "
+            "sources, which no range here shows."
         )
         if few:
             text += f" Classes with fewer than six test sources: {', '.join(few)}."
@@ -210,12 +227,15 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything the page shows, as plain values; without times, so that equal results are equal files."""
+        return self.facts() | {"headline": self.headline(), "caution": self.caution()}
+
+    def facts(self) -> dict[str, Any]:
+        """What every page shows, whatever it compares."""
         return {
             "schema_version": SCHEMA_VERSION,
             "study": self.name,
             "setting": self.setting,
-            "headline": self.headline(),
-            "caution": self.caution(),
+            "pairing": self.pairing(),
             "classes": list(CLASSES),
             "support": self.support.tolist(),
             "sources": self.sources.tolist(),
@@ -224,7 +244,6 @@ class Results:
         }
 
     def _arm(self, arm: Arm) -> dict[str, Any]:
-        metrics = ("precision", "recall", "f1")
         return {
             "name": arm.name,
             "summary": arm.summary,
@@ -235,9 +254,10 @@ class Results:
             "val_macro_f1": arm.val_macro_f1,
             "trials": arm.trials,
             "scores": {name: vars(spread) for name, spread in self.headline_scores(arm.name).items()},
-            "per_class": {m: [vars(spread) for spread in self.per_class(arm.name, m)] for m in metrics},
-            "vs_baseline": {m: self.difference(arm.name, m).tolist() for m in metrics},
-            "clear_of_baseline": {m: self.clear(arm.name, m) for m in metrics},
+            "per_class": {m: [vars(spread) for spread in self.per_class(arm.name, m)] for m in METRICS},
+            "vs_baseline": {m: self.difference(arm.name, m).tolist() for m in METRICS},
+            "clear_of_baseline": {m: self.clear(arm.name, m) for m in METRICS},
             "at_last_epoch": arm.at_last_epoch,
+            "pairing": [vars(found) for found in self.pairings[arm.name]],
             "confusion": self.confusion(arm.name).tolist(),
         }

@@ -1,4 +1,4 @@
-"""Writes `reports/<study>/`: each file whole or not at all, and nothing that is not the report's own is touched."""
+"""Writes the folder of a report: each file whole or not at all, and nothing that is not the report's own is touched."""
 
 from __future__ import annotations
 
@@ -16,36 +16,53 @@ from hirise_imb.errors import UserError
 from hirise_imb.files import make_folder, write_text, write_whole
 from hirise_imb.progress import say
 from hirise_imb.reporting import figures
+from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.results import BASELINE, Results
+from hirise_imb.reporting.style import METRIC_NAMES, score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-METRICS = {
-    "macro_f1": "macro F1",
-    "macro_f1_rare": "macro F1, rare classes",
-    "weighted_f1": "weighted F1",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "kappa": "kappa",
-    "log_loss": "log loss (nats)",
-    "calibration_error": "calibration error",
-}
-
 
 def write_report(results: Results, folder: Path) -> Path:
-    """Write all files of the report into `folder`; return the page's path.
+    """Write all files of a study's report into `folder`; return the page's path.
 
     Files of an earlier report that this one does not have (a strategy left out) are removed; `summary.json`, written
     last, lists the report's files.
     """
+    tables = {"per_class.csv": results.per_class_table()}
+    drawn = {"figures/f1_per_class.png": figures.f1_per_class(results)}
+    return _write("report", results, results.to_dict(), tables, drawn, folder)
+
+
+def write_baseline(baseline: Baseline, folder: Path) -> Path:
+    """Write all files of the reference run's report, as `write_report` does."""
+    results = baseline.results
+    tables = {"published.csv": baseline.table()}
+    drawn = {
+        "figures/published.png": figures.published(baseline),
+        "figures/per_class.png": figures.scores_per_class(results, BASELINE),
+    }
+    return _write("baseline", results, baseline.to_dict(), tables, drawn, folder)
+
+
+def _write(
+    template: str,
+    results: Results,
+    summary: dict[str, Any],
+    tables: dict[str, pd.DataFrame],
+    drawn: dict[str, Figure],
+    folder: Path,
+) -> Path:
+    """Write a report: its own tables and figures, and what all reports have; `summary` is what its pages show."""
     make_folder(folder)
     earlier = _listed(folder)
     files = _Files(folder)
+    for name, table in tables.items():
+        files.csv(name, table)
     _write_tables(results, files)
-    pictures = _write_figures(results, files)
-    summary = results.to_dict()
-    _write_pages(results, summary, files, pictures)
+    pictures = _write_figures(drawn | _figures(results), files)
+    _write_pages(template, results, summary, files, pictures)
     files.text("study.toml", results.study_toml)
     files.text("environment.json", _json(results.environment))
     names = sorted({*files.names, "summary.json"})
@@ -99,22 +116,23 @@ def _json(value: dict[str, Any]) -> str:
 
 
 def _write_tables(results: Results, files: _Files) -> None:
-    files.csv("per_class.csv", results.per_class_table())
     for arm in results.arms:
         files.csv(f"confusion/{arm.name}.csv", results.confusion_table(arm.name))
         files.csv(f"figures/curves-{arm.name}.csv", results.curves_table(arm))
         files.write(f"predictions/{arm.name}.parquet", results.predictions_table(arm).to_parquet)
 
 
-def _write_figures(results: Results, files: _Files) -> dict[str, str]:
-    """Write every figure; return each as a data address for the page, by file name."""
-    drawn: dict[str, Figure] = {
-        "figures/class_distribution.png": figures.class_distribution(results),
-        "figures/f1_per_class.png": figures.f1_per_class(results),
-    }
+def _figures(results: Results) -> dict[str, Figure]:
+    """The figures that all reports have, by file name."""
+    drawn = {"figures/class_distribution.png": figures.class_distribution(results)}
     for arm in results.arms:
         drawn[f"confusion/{arm.name}.png"] = figures.confusion(results, arm.name)
         drawn[f"figures/curves-{arm.name}.png"] = figures.curves(arm)
+    return drawn
+
+
+def _write_figures(drawn: dict[str, Figure], files: _Files) -> dict[str, str]:
+    """Write figures; return each as a data address for the page, by file name."""
     addresses = {}
     for name, figure in drawn.items():
         # Without matplotlib's version in it.
@@ -123,7 +141,9 @@ def _write_figures(results: Results, files: _Files) -> dict[str, str]:
     return addresses
 
 
-def _write_pages(results: Results, summary: dict[str, Any], files: _Files, pictures: dict[str, str]) -> None:
+def _write_pages(
+    template: str, results: Results, summary: dict[str, Any], files: _Files, pictures: dict[str, str]
+) -> None:
     environment = Environment(
         loader=PackageLoader("hirise_imb.reporting"),
         autoescape=select_autoescape(["html.jinja"]),
@@ -131,12 +151,13 @@ def _write_pages(results: Results, summary: dict[str, Any], files: _Files, pictu
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["score"] = score
     view = summary | {
         "baseline": BASELINE,
-        "metrics": METRICS,
+        "names": METRIC_NAMES,
         "pictures": pictures,
         "study_toml": results.study_toml,
         "environment": results.environment,
     }
-    for name in ("report.html", "report.md"):
-        files.text(name, environment.get_template(f"{name}.jinja").render(view) + "\n")
+    for kind in ("html", "md"):
+        files.text(f"report.{kind}", environment.get_template(f"{template}.{kind}.jinja").render(view) + "\n")

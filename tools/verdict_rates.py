@@ -1,0 +1,56 @@
+"""How often `study forensics` gives each verdict where the truth is known (see docs/published-table.md).
+
+Predictions that agree with the labels in a given share of cases are paired with them as they are, or shuffled; their
+table is rounded and given to the test. The supports are those of the official test split.
+
+    python tools/verdict_rates.py [TABLES]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+
+import numpy as np
+
+from hirise_imb.evaluation import confusion, per_class
+from hirise_imb.forensics import METRICS, PublishedTable, Rounded, Verdict, examine
+from hirise_imb.landmarks import CLASSES
+
+SUPPORTS = (1482, 89, 66, 49, 16, 7, 42, 42)
+
+
+def printed(labels: np.ndarray, predicted: np.ndarray, decimals: int) -> PublishedTable:
+    """The rounded table of these predictions."""
+    scores = per_class(confusion(labels, predicted))
+    figures = {m: tuple(Rounded.read(f"{value:.{decimals}f}") for value in scores[m]) for m in METRICS}
+    return PublishedTable(CLASSES, figures, SUPPORTS)
+
+
+def main() -> None:
+    """Print verdicts by decimals and by the share of labels that predictions know."""
+    tables = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    labels = np.repeat(np.arange(len(SUPPORTS)), SUPPORTS)
+    print("| agreement | decimals | mean kappa |", " | ".join(Verdict), "|")
+    print("|---|---:|---:|" + "---:|" * len(Verdict))
+    for known in (0.0, 0.05, 0.1, 0.2, 0.5):
+        for decimals in (2, 3, 4):
+            rng = np.random.default_rng(0)
+            verdicts: Counter[Verdict] = Counter()
+            kappas = []
+            for _ in range(tables):
+                # Who does not know the label draws a class as often as it occurs: a shuffled pairing at 0.
+                knows = rng.random(len(labels)) < known
+                predicted = np.where(knows, labels, rng.permutation(labels))
+                finding = examine(printed(labels, predicted, decimals))
+                verdicts[finding.verdict] += 1
+                agreement = (labels == predicted).mean()
+                chance = np.bincount(labels) @ np.bincount(predicted, minlength=8) / len(labels) ** 2
+                kappas.append((agreement - chance) / (1 - chance))
+            counts = " | ".join(str(verdicts[verdict]) for verdict in Verdict)
+            name = "shuffled" if known == 0 else f"{known:.0%} known"
+            print(f"| {name} | {decimals} | {np.mean(kappas):.3f} | {counts} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
