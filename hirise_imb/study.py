@@ -214,7 +214,7 @@ def _forensics(options: argparse.Namespace) -> int:
     for name in forensics.AVERAGES:
         if (text := getattr(options, name)) is not None:
             try:
-                averages[name] = forensics.Rounded.read(text)
+                averages[name] = forensics.Rounded.read(text.strip())
             except ValueError as error:
                 raise UserError(f"--{name.replace('_', '-')} is {text!r}: it {error}.") from error
     table = forensics.read(options.table, options.supports, options.decimals)

@@ -21,7 +21,8 @@ LEVEL = 0.001
 """A pairing is told from a shuffled one where fewer random pairings than this have as many hits."""
 
 SMALL_KAPPA = 0.1
-"""A table is called no better than a shuffled pairing only where it allows no kappa beyond this, whatever the p."""
+"""A table is called no better than a shuffled pairing only where it allows no kappa beyond this, whatever the p, and
+where there are images enough for the kappa of shuffled pairings to stay within it (two standard deviations)."""
 
 
 class Verdict(StrEnum):
@@ -44,7 +45,7 @@ class Side:
     trace: Statistic
     """Hits of all classes."""
     rare: Statistic
-    """Hits of all classes but the largest; of the solution with fewest or most of them beyond chance."""
+    """Hits of all classes but the largest, of the solution with fewest or most of them beyond chance."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Joined:
 
     margins: tuple[ClassMargins, ...]
     hits: tuple[int, int]
+    rare_hits: tuple[int, int]
+    """Of all classes but the one with most labels."""
     kappa: tuple[float, float]
     macro_recall: tuple[float, float]
     lowest: Side
@@ -106,9 +109,12 @@ def examine(table: PublishedTable, averages: Mapping[str, Rounded] | None = None
     if hits[0] > hits[1]:
         return refuse(f"accuracy {figures['accuracy']} is no share of {table.total} images")
     lowest, highest = (_side(joint, sign, hits, seed) for sign in (-1, 1))
+    rare = joint.null(highest.solution).rare
+    fewest, most = joint.span(lambda k, t, _: t * float(k in rare))
     joined = Joined(
         margins=joint.margins,
         hits=hits,
+        rare_hits=(round(fewest), round(most)),
         kappa=(lowest.kappa, highest.kappa),
         macro_recall=_narrow(joint.span(scores["macro_recall"]), figures.get("macro_recall")),
         lowest=lowest,
@@ -182,9 +188,11 @@ def _judge(joined: Joined) -> tuple[Verdict, str]:
         return Verdict.UNDECIDED, (
             f"the figures allow a shuffled pairing and a better one ({kappa}): more decimals or columns would tell"
         )
-    if max(abs(value) for value in joined.kappa) > SMALL_KAPPA:
+    scatter = max(low.kappa_deviation, high.kappa_deviation)
+    if max(abs(value) for value in joined.kappa) > SMALL_KAPPA or 2 * scatter > SMALL_KAPPA:
         return Verdict.UNDECIDED, (
-            f"nothing tells it from a shuffled pairing, but with so few images or figures that says little ({kappa})"
+            f"nothing tells it from a shuffled pairing, but so few images or figures say little ({kappa}; shuffled "
+            f"pairings scatter by {scatter:.3f})"
         )
     return Verdict.SHUFFLED, (
         f"no joint solution has more hits than random pairings of the same predictions and labels give ({kappa})"
@@ -215,7 +223,7 @@ def _unequal(table: PublishedTable, margins: tuple[ClassMargins, ...]) -> str:
     high = sum(entry.predictions[1] for entry in margins)
     if low <= table.total <= high:
         return f"the rows allow no predictions that add up to {table.total}, the number of labels"
-    return f"the rows need {low} to {high} predictions together, and there are {table.total} labels"
+    return f"the rows need {_span((low, high), 0)} predictions together, and there are {table.total} labels"
 
 
 def _span(span: tuple[float, float], decimals: int) -> str:

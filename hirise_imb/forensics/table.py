@@ -21,6 +21,12 @@ _NAMES = {"": "class", "label": "class", "f1-score": "f1", "f1_score": "f1", "f1
 _AVERAGES = ("accuracy", "micro avg", "macro avg", "weighted avg", "samples avg")
 _SHOWN = 10
 
+_DIGITS = 20
+"""Digits of a support that are read; a number that has so many is refused whatever follows."""
+
+MOST_LABELS = 1_000_000
+"""Above this the sums would take minutes and gigabytes."""
+
 
 @dataclass(frozen=True)
 class Rounded:
@@ -41,7 +47,7 @@ class Rounded:
             ValueError: the text is no such share; the message continues a sentence that names it.
         """
         if not re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", text):
-            raise ValueError("is no number; give a share such as 0.840, or leave the cell empty")
+            raise ValueError("is no number; give a share such as 0.840")
         whole, _, part = text.partition(".")
         if decimals is not None and len(part) > decimals:
             raise ValueError(f"has more than {decimals} decimals")
@@ -131,8 +137,8 @@ def read(path: Path, supports: str | None = None, decimals: int | None = None) -
                 faults.append(f"the {metric} of {row['class']!r}, {text!r}, {error}")
         figures[metric] = tuple(cells)
     support = _supports(supports, classes, faults) if supports is not None else _column(rows, faults)
-    if not faults and sum(support) < 2:
-        faults.append("the supports add up to less than two images")
+    if not faults and not 2 <= sum(support) <= MOST_LABELS:
+        faults.append(f"the supports add up to {sum(support):,}; they must be 2 to {MOST_LABELS:,} together")
     if faults:
         raise UserError(f"{path} can't be used: {listed(faults, _SHOWN).strip()}.")
     return PublishedTable(tuple(classes), figures, tuple(support))
@@ -140,30 +146,29 @@ def read(path: Path, supports: str | None = None, decimals: int | None = None) -
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        lines = [line for line in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if any(line)]
+        reader = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
+        lines = [(reader.line_num, line) for line in reader if any(line)]
     except FileNotFoundError as error:
         raise UserError(f"There is no table {path}: name a CSV file.") from error
-    except (IsADirectoryError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no CSV file in UTF-8: {error}.") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path} is no CSV file in UTF-8 ({reason}): name another.") from error
     if len(lines) < 3:
         raise UserError(f"{path} needs a line of column names and two classes or more.")
-    header = [_NAMES.get(name.strip().lower(), name.strip().lower()) for name in lines[0]]
+    header = [_NAMES.get(name.strip().lower(), name.strip().lower()) for name in lines[0][1]]
     if len(set(header)) < len(header):
         raise UserError(f"{path} names a column twice: {', '.join(header)}.")
-    for number, line in enumerate(lines[1:], 2):
+    for number, line in lines[1:]:
         if len(line) != len(header):
-            raise UserError(f"{path} has {len(line)} cells in row {number}, and {len(header)} columns.")
-    return [{name: cell.strip() for name, cell in zip(header, line, strict=True)} for line in lines[1:]]
+            raise UserError(f"{path} has {len(line)} cells in line {number}, and {len(header)} columns: mend the line.")
+    return [{name: cell.strip() for name, cell in zip(header, line, strict=True)} for _, line in lines[1:]]
 
 
 def _class_faults(classes: Sequence[str]) -> list[str]:
     faults = ["a class has no name"] if "" in classes else []
     faults += [f"the class {name!r} is there twice" for name in dict.fromkeys(classes) if classes.count(name) > 1]
-    return faults + [
-        f"{name!r} is no class: take the row out, and give the figure as an option"
-        for name in _AVERAGES
-        if name in classes
-    ]
+    averages = [name for name in classes if name.lower().replace("_", " ") in _AVERAGES]
+    return faults + [f"{name!r} is no class: take the row out, and give its figures as options" for name in averages]
 
 
 def _supports(supports: str, classes: Sequence[str], faults: list[str]) -> list[int]:
@@ -174,8 +179,8 @@ def _supports(supports: str, classes: Sequence[str], faults: list[str]) -> list[
         return []
     if len(texts) != len(classes):
         names = ", ".join(classes)
-        faults.append(f"it has {len(classes)} classes and --supports {len(texts)} numbers; give one for each: {names}")
-    return [int(text) for text in texts]
+        faults.append(f"it has {len(classes)} classes and --supports gives {len(texts)}; give one for each: {names}")
+    return [int(text[:_DIGITS]) for text in texts]
 
 
 def _column(rows: Sequence[Mapping[str, str]], faults: list[str]) -> list[int]:
@@ -184,7 +189,7 @@ def _column(rows: Sequence[Mapping[str, str]], faults: list[str]) -> list[int]:
         text = row["support"]
         # Some programs print supports as 89.0.
         if re.fullmatch(r"[0-9]+(\.0*)?", text):
-            support.append(int(float(text)))
+            support.append(int(text.partition(".")[0][:_DIGITS]))
         else:
             faults.append(f"the support of {row['class']!r} is {text!r}; give a count of images")
     return support

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hirise_imb.forensics import METRICS, Finding, Joined
 
@@ -15,7 +16,8 @@ def print_finding(finding: Finding, console: Console) -> None:
     if finding.joined is not None:
         console.print(_together(finding.joined, len(finding.table.classes)))
     console.print(f"Verdict: {finding.verdict}.", style="bold", highlight=False)
-    console.print(f"{finding.reason[0].upper()}{finding.reason[1:]}.", highlight=False)
+    # Names of classes are the user's, brackets in them no markup.
+    console.print(f"{finding.reason[0].upper()}{finding.reason[1:]}.", highlight=False, markup=False)
 
 
 def _rows(finding: Finding) -> Table:
@@ -37,7 +39,7 @@ def _rows(finding: Finding) -> Table:
                 _range(*row.predictions),
                 _range(chance[0], chance[1], 0 if chance[1] >= 100 else 1),
             ]
-        grid.add_row(name, f"{table.support[k]:,}", *printed, *counts)
+        grid.add_row(Text(name), f"{table.support[k]:,}", *printed, *counts)
     return grid
 
 
@@ -48,7 +50,7 @@ def _together(joined: Joined, classes: int) -> Table:
     low, high = joined.lowest, joined.highest
     for name, hits, sides in (
         ("hits", joined.hits, (low.trace, high.trace)),
-        ("rare hits", (low.rare.observed, high.rare.observed), (low.rare, high.rare)),
+        ("rare hits", joined.rare_hits, (low.rare, high.rare)),
     ):
         one, other = sides
         means, chances = sorted((one.mean, other.mean)), sorted((one.p_above, other.p_above))
