@@ -54,7 +54,7 @@ def load_tensorflow() -> None:
             import tensorflow as tf
 
             gpus = tf.config.list_physical_devices("GPU")
-        except BaseException:
+        except Exception:
             kept.seek(0)
             os.write(terminal, kept.read())
             raise

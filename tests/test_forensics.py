@@ -87,7 +87,7 @@ def full(*rows: tuple[str | None, str | None, str | None, int]) -> PublishedTabl
 
 def reason(finding: Finding, verdict: Verdict) -> str:
     assert finding.verdict is verdict, finding.reason
-    assert (finding.joined is None) == (verdict is Verdict.INCONSISTENT)
+    assert finding.joined is not None or verdict is Verdict.INCONSISTENT
     return finding.reason
 
 
@@ -163,27 +163,40 @@ def test_ranges_are_those_of_all_joint_solutions(case: tuple[PublishedTable, dic
     kappas = [kappa(hits, products, total) for hits, products in ways]
     assert joined.hits == (min(h for h, _ in ways), max(h for h, _ in ways))
     assert joined.kappa == pytest.approx((min(kappas), max(kappas)), abs=1e-9)
+    products = [c / total for _, c in ways]
+    assert joined.chance == pytest.approx((min(products), max(products)), abs=1e-9)
     assert joined.macro_recall == pytest.approx((min(r for _, r in recalls), max(r for _, r in recalls)), abs=1e-9)
     for side in (joined.lowest, joined.highest):
         solution = side.solution
         assert solution.predicted.sum() == total
         pairs_there = zip(solution.hits.tolist(), solution.predicted.tolist(), strict=True)
         assert all(pair in margins for pair, margins in zip(pairs_there, joined.margins, strict=True))
-        products = int((solution.predicted * np.array(support)).sum())
-        assert side.kappa == pytest.approx(kappa(int(solution.hits.sum()), products, total), abs=1e-12)
+        chances = int((solution.predicted * np.array(support)).sum())
+        assert side.kappa == pytest.approx(kappa(int(solution.hits.sum()), chances, total), abs=1e-12)
     head = support.index(max(support))
     excess = [[(m, (k != head) * (t - Fraction(n * m, total))) for t, m in rows[k]] for k, n in enumerate(support)]
     rare = [float(value) for predicted, value in added(excess, total) if predicted == total]
+    for counts, found in (
+        ([[(m, (k != head) * t) for t, m in row] for k, row in enumerate(rows)], joined.rare_hits),
+        (
+            [[(m, (k != head) * Fraction(n * m, total)) for _, m in rows[k]] for k, n in enumerate(support)],
+            joined.rare_chance,
+        ),
+    ):
+        sums = [float(value) for predicted, value in added(counts, total) if predicted == total]
+        assert found == pytest.approx((min(sums), max(sums)), abs=1e-9)
     beyond = [side.rare.observed - side.rare.mean for side in (joined.lowest, joined.highest)]
     assert beyond == pytest.approx([min(rare), max(rare)], abs=1e-9)
     for figure in beside.values():
         ways = [(h, c) for h, c in ways if prints_as(figure, share(h, total))]
         recalls = [(h, r) for h, r in recalls if prints_as(figure, share(h, total))]
-        narrowed = examine(table, beside).joined
+        told = examine(table, beside)
         # An accuracy narrows the ranges; they hold every solution that meets it, and may hold more.
-        assert narrowed is not None or not ways
-        if narrowed is None:
+        if told.verdict is Verdict.INCONSISTENT:
+            assert not ways
             continue
+        narrowed = told.joined
+        assert narrowed is not None
         assert joined.hits[0] <= narrowed.hits[0] <= narrowed.hits[1] <= joined.hits[1]
         assert all(prints_as(figure, share(hits, total)) for hits in narrowed.hits)
         assert narrowed.kappa[0] >= joined.kappa[0] - 1e-9
@@ -369,12 +382,20 @@ def test_an_average_is_that_of_the_rows(name: str, right: str, wrong: str) -> No
     assert examine(table, {name: Rounded.read(right)}).joined is not None
     said = reason(examine(table, {name: Rounded.read(wrong)}), Verdict.INCONSISTENT)
     assert said.startswith(f"{name.replace('_', ' ')} {wrong} is out of reach: the rows allow 0.6")
+    # What the rows say by themselves is said all the same.
+    alone = examine(table)
+    assert alone.verdict is Verdict.UNDECIDED
+    assert said.endswith("; the rows alone decide nothing")
+    beside = examine(table, {name: Rounded.read(wrong)}).joined
+    assert beside is not None
+    assert alone.joined is not None
+    assert (beside.hits, beside.kappa) == (alone.joined.hits, alone.joined.kappa)
 
 
 def test_an_accuracy_between_two_counts_is_told() -> None:
     table = full((None, "0.6", None, 80), (None, "0.8", None, 20))
     said = reason(examine(table, {"accuracy": Rounded.read("0.655")}), Verdict.INCONSISTENT)
-    assert said == "accuracy 0.655 is no share of 100 images"
+    assert said.startswith("accuracy 0.655 is no share of 100 images; ")
 
 
 def test_averages_narrow_the_ranges() -> None:

@@ -272,7 +272,7 @@ def test_a_table_as_scikit_learn_writes_it_is_read(write: Callable[[str], Path])
 
 
 def test_empty_cells_columns_in_any_order_a_mark_at_the_start_and_empty_lines(write: Callable[[str], Path]) -> None:
-    table = read(write("\ufeffF1 , Class,note\n 0.5 ,a,x\n\n,b,\n,,\n"), supports=" 3, 4")
+    table = read(write("\ufeffF1 , Class,Recall\n 0.5 ,a,\n\n,b,\n,,\n"), supports=" 3, 4")
     assert (table.classes, table.support) == (("a", "b"), (3, 4))
     assert table.figures == {"precision": (None, None), "recall": (None, None), "f1": (Rounded(5, 1), None)}
 

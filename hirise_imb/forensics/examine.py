@@ -56,6 +56,9 @@ class Joined:
     hits: tuple[int, int]
     rare_hits: tuple[int, int]
     """Of all classes but the one with most labels."""
+    chance: tuple[float, float]
+    """Mean hits of random pairings."""
+    rare_chance: tuple[float, float]
     kappa: tuple[float, float]
     macro_recall: tuple[float, float]
     lowest: Side
@@ -70,7 +73,7 @@ class Finding:
     margins: tuple[ClassMargins, ...]
     """What each row allows by itself."""
     joined: Joined | None
-    """None where the table is inconsistent."""
+    """None where no counts fit the rows."""
     verdict: Verdict
     reason: str
 
@@ -81,46 +84,72 @@ def examine(table: PublishedTable, averages: Mapping[str, Rounded] | None = None
     Args:
         table: as printed.
         averages: figures printed beside it, by names of `AVERAGES`. Each must be met by some joint solution; accuracy
-            and macro recall narrow the ranges. Macro F1 may be the mean of F1 or the F1 of mean precision and recall
-            (Opitz and Burst 2019).
+            and macro recall then narrow the ranges. Macro F1 may be the mean of F1 or the F1 of mean precision and
+            recall (Opitz and Burst 2019).
         seed: of the random pairings.
     """
     margins = tuple(class_margins(table, label) for label in range(len(table.classes)))
 
-    def refuse(reason: str) -> Finding:
-        return Finding(table, margins, None, Verdict.INCONSISTENT, reason)
-
     impossible = [_impossible(table, k) for k, entry in enumerate(margins) if not len(entry.predicted)]
     if impossible:
-        return refuse("; ".join(impossible))
+        return Finding(table, margins, None, Verdict.INCONSISTENT, "; ".join(impossible))
     joint = Joint.of(margins, table.total)
     if joint is None:
-        return refuse(_unequal(table, margins))
+        return Finding(table, margins, None, Verdict.INCONSISTENT, _unequal(table, margins))
+    found = _join(joint, table, {}, seed)
+    verdict, reason = _judge(found)
+    faults = [
+        fault for name, figure in (averages or {}).items() if (fault := _out_of_reach(joint, table, name, figure))
+    ]
+    if faults:
+        alone = f"the rows alone are {verdict}" if verdict is not Verdict.UNDECIDED else "the rows alone decide nothing"
+        return Finding(table, margins, found, Verdict.INCONSISTENT, f"{'; '.join(faults)}; {alone}")
+    if averages:
+        found = _join(joint, table, averages, seed)
+        verdict, reason = _judge(found)
+    return Finding(table, margins, found, verdict, reason)
+
+
+def _out_of_reach(joint: Joint, table: PublishedTable, name: str, figure: Rounded) -> str:
+    """Why no joint solution meets a printed average; empty where one does."""
     scores = _scores(table)
-    figures = averages or {}
-    for name, figure in figures.items():
-        spans = [joint.span(scores[name])]
-        if name == "macro_f1":
-            spans.append(_f1_of_means(*(joint.span(scores[mean]) for mean in ("macro_precision", "macro_recall"))))
-        if not any(figure.holds(*span) for span in spans):
-            return refuse(f"{name.replace('_', ' ')} {figure} is out of reach: the rows allow {_span(spans[0], 6)}")
-    low, high = _narrow(joint.span(scores["accuracy"]), figures.get("accuracy"))
-    hits = (math.ceil(low * table.total - 1e-6), math.floor(high * table.total + 1e-6))
-    if hits[0] > hits[1]:
-        return refuse(f"accuracy {figures['accuracy']} is no share of {table.total} images")
+    span = joint.span(scores[name])
+    text = f"{name.replace('_', ' ')} {figure} is out of reach: the rows allow {_span(span, 6)}"
+    if name == "accuracy":
+        low, high = _hits(span, figure, table.total)
+        if figure.holds(*span) and low > high:
+            return f"accuracy {figure} is no share of {table.total} images"
+    if name == "macro_f1":
+        means = _f1_of_means(*(joint.span(scores[mean]) for mean in ("macro_precision", "macro_recall")))
+        if figure.holds(*means):
+            return ""
+        text += f" as the mean of F1, {_span(means, 6)} as the F1 of mean precision and recall"
+    return "" if figure.holds(*span) else text
+
+
+def _hits(accuracy: tuple[float, float], figure: Rounded | None, total: int) -> tuple[int, int]:
+    """The fewest and the most hits with these accuracies that print as `figure`."""
+    low, high = _narrow(accuracy, figure)
+    return math.ceil(low * total - 1e-6), math.floor(high * total + 1e-6)
+
+
+def _join(joint: Joint, table: PublishedTable, averages: Mapping[str, Rounded], seed: int) -> Joined:
+    scores = _scores(table)
+    hits = _hits(joint.span(scores["accuracy"]), averages.get("accuracy"), table.total)
     lowest, highest = (_side(joint, sign, hits, seed) for sign in (-1, 1))
     rare = joint.null(highest.solution).rare
     fewest, most = joint.span(lambda k, t, _: t * float(k in rare))
-    joined = Joined(
+    return Joined(
         margins=joint.margins,
         hits=hits,
         rare_hits=(round(fewest), round(most)),
+        chance=joint.span(lambda k, _, m: table.support[k] * m / table.total),
+        rare_chance=joint.span(lambda k, _, m: (k in rare) * table.support[k] * m / table.total),
         kappa=(lowest.kappa, highest.kappa),
-        macro_recall=_narrow(joint.span(scores["macro_recall"]), figures.get("macro_recall")),
+        macro_recall=_narrow(joint.span(scores["macro_recall"]), averages.get("macro_recall")),
         lowest=lowest,
         highest=highest,
     )
-    return Finding(table, margins, joined, *_judge(joined))
 
 
 def _scores(table: PublishedTable) -> dict[str, Value]:
@@ -195,7 +224,8 @@ def _judge(joined: Joined) -> tuple[Verdict, str]:
             f"pairings scatter by {scatter:.3f})"
         )
     return Verdict.SHUFFLED, (
-        f"no joint solution has more hits than random pairings of the same predictions and labels give ({kappa})"
+        "no joint solution has clearly more hits than random pairings of the same predictions and labels give (p >= "
+        f"{min(high.trace.p_above, high.rare.p_above):.3f}; {kappa})"
     )
 
 

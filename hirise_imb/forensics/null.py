@@ -17,7 +17,10 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 DRAWS = 9_999
-"""Random pairings a Monte-Carlo p is taken from, so that the smallest p is 1 / 10,000."""
+"""Random pairings a Monte-Carlo p is taken from."""
+
+SMALLEST_P = 1 / (1 + DRAWS)
+"""No p from so many pairings is smaller."""
 
 
 @dataclass(frozen=True)

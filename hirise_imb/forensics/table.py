@@ -96,6 +96,12 @@ class PublishedTable:
     """Labels of each class in the test set."""
 
     @property
+    def decimals(self) -> tuple[int, int]:
+        """The fewest and the most decimals of a figure."""
+        found = [figure.decimals for column in self.figures.values() for figure in column if figure is not None]
+        return min(found, default=0), max(found, default=0)
+
+    @property
     def total(self) -> int:
         """Images of the test set."""
         return sum(self.support)
@@ -117,6 +123,9 @@ def read(path: Path, supports: str | None = None, decimals: int | None = None) -
         raise UserError(f"The number of decimals is {decimals}: use one from 0 to {MOST_DECIMALS}.")
     rows = _rows(path)
     columns = set(rows[0])
+    if strange := sorted(columns - {"class", *METRICS, "support"}):
+        known = f"class, {', '.join(METRICS)}, support"
+        raise UserError(f"{path} has a column {strange[0]!r}: rename it or take it out; known are {known}.")
     given = [metric for metric in METRICS if metric in columns]
     if "class" not in columns or not given:
         raise UserError(f"{path} needs a column `class` and one or more of {', '.join(METRICS)}.")

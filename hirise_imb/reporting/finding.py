@@ -7,12 +7,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hirise_imb.forensics import METRICS, Finding, Joined
+from hirise_imb.forensics import METRICS, SMALLEST_P, Finding, Joined
 
 
 def print_finding(finding: Finding, console: Console) -> None:
     """The counts behind each row, what they have in common, and the verdict."""
     console.print(_rows(finding))
+    fewest, most = finding.table.decimals
+    if fewest < most:
+        console.print(
+            f"Figures have {fewest} to {most} decimals and are taken as they stand. Where trailing zeros were dropped, "
+            f"--decimals {most} brings them back.",
+            highlight=False,
+        )
     if finding.joined is not None:
         console.print(_together(finding.joined, len(finding.table.classes)))
     console.print(f"Verdict: {finding.verdict}.", style="bold", highlight=False)
@@ -48,20 +55,15 @@ def _together(joined: Joined, classes: int) -> Table:
     for head in ("", "the table", "shuffled", "deviation", "p"):
         grid.add_column(head, justify="right" if head else "left", no_wrap=True)
     low, high = joined.lowest, joined.highest
-    for name, hits, sides in (
-        ("hits", joined.hits, (low.trace, high.trace)),
-        ("rare hits", joined.rare_hits, (low.rare, high.rare)),
+    for name, hits, chance, sides in (
+        ("hits", joined.hits, joined.chance, (low.trace, high.trace)),
+        ("rare hits", joined.rare_hits, joined.rare_chance, (low.rare, high.rare)),
     ):
         one, other = sides
-        means, chances = sorted((one.mean, other.mean)), sorted((one.p_above, other.p_above))
+        chances = sorted((one.p_above, other.p_above))
         deviation = f"{max(one.deviation, other.deviation):.1f}"
-        grid.add_row(
-            name,
-            _range(min(hits), max(hits)),
-            _range(means[0], means[1], 1),
-            deviation,
-            _range(chances[0], chances[1], 4),
-        )
+        p = f"<= {SMALLEST_P:.4f}" if chances[1] <= SMALLEST_P else _range(chances[0], chances[1], 4)
+        grid.add_row(name, _range(*hits), _range(chance[0], chance[1], 1), deviation, p)
     deviation = f"{max(low.kappa_deviation, high.kappa_deviation):.3f}"
     grid.add_row("kappa", _range(*joined.kappa, 3), "0", deviation, "")
     grid.add_row("macro recall", _range(*joined.macro_recall, 3), f"{1 / classes:.3f}", "", "")
