@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test check
+.PHONY: study test check bench
 
 study: .venv/ready
 	$(BIN)/python -m hirise_imb.study run
@@ -15,6 +15,9 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(MAKE) test
+
+bench: .venv/ready
+	$(BIN)/python -m benchmarks
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and 'Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ...')"

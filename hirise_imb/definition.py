@@ -26,6 +26,8 @@ class Definition:
     backbone: str = "efficientnet-lite0"
     weights: str = "imagenet"
     """`imagenet`, `random`, or a weights file."""
+    precision: str = "float32"
+    """Of the backbone's arithmetic: `float32`, or `bfloat16` for a GPU that has it."""
     strategies: tuple[str, ...] = ("class_weights", "oversampling", "focal_loss", "partial_unfreeze")
     trials: int = 2
     """Finished trials each strategy's search comes to."""

@@ -14,12 +14,12 @@ import optuna
 import pandas as pd
 
 from hirise_imb import catalogue, datasets, environment, search
-from hirise_imb.backbones import BACKBONES, TOP, Backbone
+from hirise_imb.backbones import BACKBONES, PRECISIONS, TOP, Backbone
 from hirise_imb.catalogue import Catalogue
 from hirise_imb.definition import Definition, known
 from hirise_imb.errors import UserError
 from hirise_imb.evaluation import Predictions
-from hirise_imb.features import Features, extract, image_digests
+from hirise_imb.features import BATCH, Features, difference, extract, image_digests
 from hirise_imb.files import cache_root, make_folder
 from hirise_imb.progress import track
 from hirise_imb.recipe import Recipe
@@ -28,7 +28,7 @@ from hirise_imb.reporting.results import BASELINE
 from hirise_imb.runs import RunStore
 from hirise_imb.sampling import SplitFileRows
 from hirise_imb.strategies import STRATEGIES, Strategy
-from hirise_imb.training import Examples, OnEpoch, Run, Task, Trainer
+from hirise_imb.training import Examples, Task, Trainer
 
 REFERENCES = {"unique": Recipe(), "split-file": Recipe(sampling=SplitFileRows())}
 """The reference run by the rows an epoch goes through: each unique image once, or as often as the split file has it."""
@@ -97,6 +97,8 @@ class _Bench:
     definition: Definition
     images: Catalogue
     trainer: Trainer
+    about: str
+    """The backbone, in words."""
     cuts: tuple[str, ...]
     facts: dict[str, str | int]
     """What every number depends on beside the recipe."""
@@ -108,13 +110,14 @@ class _Bench:
     def held(cls, definition: Definition, strategies: list[Strategy], out: Path) -> Iterator[_Bench]:
         """Keep other processes out of the study below `out`, and make everything ready for its runs."""
         card = BACKBONES[known("backbone", definition.backbone, BACKBONES)]
+        known("precision", definition.precision, PRECISIONS)
         images = catalogue.read(datasets.locate(definition.data))
         # What can't be written is found out before the hours of work; what can't be computed, before anything is.
         make_folder(out / "reports")
         make_folder(out / "studies")
         with search.held(_database(definition, out)):
             environment.load_tensorflow()
-            yield cls.prepare(definition, images, card.load(definition.weights), strategies)
+            yield cls.prepare(definition, images, card.load(definition.weights, definition.precision), strategies)
 
     @classmethod
     def prepare(
@@ -132,10 +135,15 @@ class _Bench:
             "data": content.hexdigest()[:16],
             "backbone": backbone.card.name,
             "weights": backbone.digest[:16],
+            "precision": definition.precision,
             "seed": definition.seed,
         }
+        about = f"Backbone: {definition.backbone} with weights {definition.weights}"
+        if definition.precision != "float32":
+            apart = difference(backbone, backbone.card.load(definition.weights), paths[:BATCH])
+            about += f", in {definition.precision} (its features are {apart:.2%} from those in float32, median)"
         tasks = {cut: task(images, features) for cut, features in cached.items()}
-        return cls(definition, images, Trainer(backbone, tasks), cuts, facts, seconds)
+        return cls(definition, images, Trainer(backbone, tasks), about, cuts, facts, seconds)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -154,7 +162,7 @@ class _Bench:
         seconds = {"features": self.seconds} | {arm.name: round(arm.seconds, 1) for arm in arms}
         return Results(
             name=definition.name,
-            setting=f"{data} Backbone: {definition.backbone} with weights {definition.weights}; {counts}.",
+            setting=f"{data} {self.about}; {counts}.",
             study_toml=study_toml,
             catalogue=self.images,
             arms=tuple(arms),
@@ -213,12 +221,9 @@ def _baseline(bench: _Bench, rows: str, runs: RunStore) -> Arm:
 def _searched(bench: _Bench, study: optuna.Study, runs: RunStore, strategy: Strategy) -> Arm:
     definition = bench.definition
 
-    def fit(recipe: Recipe, on_epoch: OnEpoch) -> Run:
-        # One seed for all trials: what differs between them is the recipe.
-        return bench.trainer.fit(recipe, definition.seed, on_epoch=on_epoch)
-
     there = len(search.finished(study))
     with track(strategy.name, definition.trials, "trials", already=min(there, definition.trials)) as show:
+        fit = bench.trainer.fit_together
         search.run_trials(study, strategy, bench.cuts, definition.trials, definition.seed, fit, show)
     chosen = search.choose(study, strategy, bench.cuts, definition.trials)
     return bench.arm(strategy.name, strategy.summary, chosen.recipe, chosen, runs)

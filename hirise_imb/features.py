@@ -95,9 +95,16 @@ def extract(
         stores = [stack.enter_context(_opened(cache, backbone, cut, trunk)) for cut in cuts]
         missing = _missing(stores, digests, paths)
         if missing:
-            _check_space(cache, sum(store.row_bytes for store in stores) * len(missing))
+            _check_space(cache, sum(store.row_bytes for store in stores) * len(missing), len(missing))
             _fill(trunk, stores, missing)
         return {store.cut: store.features(digests) for store in stores}
+
+
+def difference(one: Backbone, other: Backbone, paths: Sequence[Path]) -> float:
+    """How far pooled features of two backbones are apart: |a - b| / |b|, Euclidean, median over the images."""
+    pixels = np.stack([decode(path) for path in paths])[:, :, :, None].astype(np.float32)
+    a, b = (np.asarray(backbone.trunk(TOP)(pixels, training=False)) for backbone in (one, other))
+    return float(np.median(np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)))
 
 
 def _trunk(backbone: Backbone, cuts: Sequence[str]) -> keras.Model:
@@ -112,19 +119,24 @@ def _missing(stores: list[_Store], digests: list[str], paths: Sequence[Path]) ->
     return {digest: path for digest, path in zip(digests, paths, strict=True) if digest not in there}
 
 
-def _check_space(cache: Path, needed: int) -> None:
+def _check_space(cache: Path, needed: int, images: int) -> None:
+    """Tell what will be written, or refuse it."""
     free = shutil.disk_usage(cache).free
     if needed + _MARGIN > free:
         raise UserError(
             f"The features need {needed / 1e9:.1f} GB under {cache}, where {free / 1e9:.1f} GB are free: free some, or "
             f"set HIRISE_IMB_CACHE to a folder on another disk."
         )
+    say(f"The features of {images:,} images take {needed / 1e6:,.0f} MB under {cache}.")
 
 
 def _fill(trunk: keras.Model, stores: list[_Store], missing: dict[str, Path]) -> None:
     import tensorflow as tf
 
-    forward = tf.function(lambda pixels: trunk(pixels, training=False), reduce_retracing=True)
+    def outputs_of(pixels: Any) -> dict[str, Any]:  # noqa: ANN401
+        return {cut: tf.cast(output, tf.float32) for cut, output in trunk(pixels, training=False).items()}
+
+    forward = tf.function(outputs_of, reduce_retracing=True)
     todo = list(missing.items())
     done = 0
     with track("features", len(todo), "images") as show:
@@ -159,6 +171,7 @@ def _opened(cache: Path, backbone: Backbone, cut: str, trunk: keras.Model) -> It
         "format": _FORMAT,
         "backbone": backbone.card.name,
         "weights": backbone.digest,
+        "precision": backbone.precision,
         "preprocessing": backbone.card.preprocessing,
         "input": backbone.input_shape,
         "cut": cut,

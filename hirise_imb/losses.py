@@ -7,7 +7,7 @@ are no new evidence.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,18 +82,23 @@ class EffectiveNumber:
         return effective_number(counts, self.beta)
 
 
+@dataclass(frozen=True)
+class Terms:
+    """A loss in numbers, so that a new value compiles nothing and heads with different losses train in one step.
+
+    The loss of a row of class y is weights[y] * (1 - p_y)^focus * -log p_y.
+    """
+
+    weights: Floats
+    """Shape (n_classes,)."""
+    focus: float = 0.0
+
+
 class Loss(Protocol):
-    """A loss per row. What a recipe varies enters the compiled step as tensors: a new value compiles nothing."""
+    """A loss a recipe can name."""
 
-    name: ClassVar[str]
-
-    def tensors(self, counts: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
-        """The values that `rowwise` takes by these names, from landmark counts, shape (n_classes,)."""
-        ...
-
-    @staticmethod
-    def rowwise(one_hot: Tensor, logits: Tensor, values: dict[str, Tensor]) -> Tensor:
-        """The loss of each row, shape (n,), from one-hot labels and logits, both (n, n_classes)."""
+    def terms(self, counts: NDArray[np.int64]) -> Terms:
+        """Its numbers, from landmark counts, shape (n_classes,)."""
         ...
 
 
@@ -101,48 +106,46 @@ class Loss(Protocol):
 class CrossEntropy:
     """Categorical cross-entropy."""
 
-    name: ClassVar[str] = "cross-entropy"
-
-    def tensors(self, counts: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:  # noqa: ARG002
-        """Nothing varies."""
-        return {}
-
-    @staticmethod
-    def rowwise(one_hot: Tensor, logits: Tensor, values: dict[str, Tensor]) -> Tensor:  # noqa: ARG004
-        """-log p_y of each row, shape (n,)."""
-        import keras
-
-        return keras.losses.categorical_crossentropy(one_hot, logits, from_logits=True)
+    def terms(self, counts: NDArray[np.int64]) -> Terms:
+        """All classes alike."""
+        return Terms(np.ones(len(counts)))
 
 
 @dataclass(frozen=True)
 class Focal:
-    """Keras' focal loss: -alpha_y (1 - p_y)^gamma log p_y (Lin et al. 2017, "Focal loss for dense object detection").
+    """-alpha_y (1 - p_y)^gamma log p_y (Lin et al. 2017, "Focal loss for dense object detection").
 
     alpha_k = `inverse_power(counts, alpha_power)`, because one alpha for all classes would only scale the loss.
-    gamma 0 and alpha_power 0 give cross-entropy, but for rows with p_y below 1e-7: Keras clips p there, so that their
-    loss is level.
+    gamma 0 and alpha_power 0 give cross-entropy.
     """
 
     gamma: float = 2.0
     alpha_power: float = 0.0
-    name: ClassVar[str] = "focal"
 
     def __post_init__(self) -> None:
         """Refuse a negative gamma."""
         if not self.gamma >= 0:  # so that it refuses NaN too
             raise ValueError(f"gamma must not be negative, got {self.gamma}")
 
-    def tensors(self, counts: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
-        """gamma, shape (), and alpha, shape (n_classes,)."""
-        alpha = inverse_power(counts, self.alpha_power)
-        return {"gamma": np.array(self.gamma, np.float32), "alpha": alpha.astype(np.float32)}
+    def terms(self, counts: NDArray[np.int64]) -> Terms:
+        """Alpha and gamma."""
+        return Terms(inverse_power(counts, self.alpha_power), self.gamma)
 
-    @staticmethod
-    def rowwise(one_hot: Tensor, logits: Tensor, values: dict[str, Tensor]) -> Tensor:
-        """The focal loss of each row, shape (n,)."""
-        import keras
 
-        return keras.losses.categorical_focal_crossentropy(
-            one_hot, logits, alpha=values["alpha"], gamma=values["gamma"], from_logits=True
-        )
+def rowwise(one_hot: Tensor, logits: Tensor, weights: Tensor, focus: Tensor) -> Tensor:
+    """The loss of each row in each head, shape (batch, n_heads); see `Terms`.
+
+    Args:
+        one_hot: labels, shape (batch, n_classes).
+        logits: shape (batch, n_heads, n_classes).
+        weights: shape (n_heads, n_classes).
+        focus: shape (n_heads,).
+    """
+    import tensorflow as tf
+
+    hot = one_hot[:, None, :]
+    own = tf.reduce_sum(hot * logits, axis=2)
+    whole = tf.reduce_logsumexp(logits, axis=2)
+    # log(1 - p_y) from the other logits: 1 - p_y itself is 0 in floating point where p_y is near 1.
+    others = tf.reduce_logsumexp(tf.where(hot > 0, -np.inf, logits), axis=2)
+    return tf.matmul(one_hot, weights, transpose_b=True) * tf.exp(focus * (others - whole)) * (whole - own)

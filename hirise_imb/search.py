@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
+import sqlalchemy
 from filelock import FileLock, Timeout
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
@@ -21,14 +22,14 @@ from hirise_imb.landmarks import CLASSES
 from hirise_imb.progress import Show
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies import Strategy
-from hirise_imb.training import OnEpoch, Run
+from hirise_imb.training import TOGETHER, Job, OnEpoch, Run
 
 Storage = optuna.storages.RDBStorage
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
-Fit = Callable[[Recipe, OnEpoch], Run]
-"""Trains a recipe, calling back after each epoch."""
+Fit = Callable[[Sequence[Job]], list[Run]]
+"""Trains jobs, calling back after each epoch."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,22 @@ def connect(path: Path) -> Storage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         # SQLite answers "database is locked" at once while the dashboard reads, unless it is told to wait.
-        return Storage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+        store = Storage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
     except Exception as error:
         reason = getattr(error, "orig", error)  # SQLAlchemy's own text has line breaks and a link
         if "file is not a database" in str(reason) or isinstance(error, RuntimeError):
             raise UserError(f"{path} is no database of this Optuna version ({reason}): move it away.") from error
         raise
+    # A trial writes some fifty times, and waiting for the disk each time takes longer than its training. With a log
+    # that is written ahead, a killed process loses nothing; a power failure may lose the last trials, never the file.
+    sqlalchemy.event.listen(store.engine, "connect", _write_ahead)
+    store.engine.dispose()
+    return store
+
+
+def _write_ahead(connection: Any, _: object) -> None:  # noqa: ANN401  (any database driver's)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def open_study(store: Storage, name: str, facts: Mapping[str, str | int]) -> optuna.Study:
@@ -119,39 +130,100 @@ def open_study(store: Storage, name: str, facts: Mapping[str, str | int]) -> opt
 def run_trials(
     study: optuna.Study, strategy: Strategy, cuts: Sequence[str], trials: int, seed: int, fit: Fit, show: Show
 ) -> None:
-    """Bring the study to at least `trials` finished trials.
+    """Bring the study to at least `trials` finished trials, in rounds that train together.
 
-    Trials that are there already are not run again. A trial that was cut off counts for nothing, and the next one
-    takes its place with the same settings: the sampler's seed depends on `seed` and on the number of finished trials
-    alone, so an interrupted search ends as an undisturbed one does.
+    Trials that are there already are not run again. What a trial tries depends on `seed`, on its place among the
+    finished ones and on the rounds before its own, so a search that was interrupted, or asked for more trials later,
+    ends as an undisturbed one does.
 
     Args:
         study: from `open_study`.
         strategy: suggests the recipes.
         cuts: the backbone's cut points.
         trials: finished (complete or pruned) trials to reach.
-        seed: of the sampler.
-        fit: trains a recipe.
+        seed: of the sampler, and of every fit: what differs between trials is the recipe.
+        fit: trains the jobs of a round.
         show: called with the number of finished trials whenever it grows.
     """
+    while (done := len(before := finished(study))) < trials:
+        known = before[: done - done % TOGETHER]
+        places = range(done, min(trials, len(known) + TOGETHER))
+        settings = [_proposal(known, strategy, cuts, seed, place) for place in places]
+        _round(study, settings, strategy, cuts, seed, fit)
+        show(len(finished(study)))
+
+
+def _proposal(
+    known: Sequence[FrozenTrial], strategy: Strategy, cuts: Sequence[str], seed: int, place: int
+) -> dict[str, str | float | int]:
+    """What the trial at a place tries: a start of the strategy, or what the sampler makes of the `known` trials."""
+    # A sampler's state is not stored: with one seed for all, a resumed search would repeat its first points.
+    state = np.random.SeedSequence((seed, place)).generate_state(1)[0]
+    sampler = optuna.samplers.TPESampler(seed=int(state), n_startup_trials=TOGETHER)
     starts = strategy.starts(cuts)
-    while (done := len(finished(study))) < trials:
-        study.sampler = _sampler(seed, done, starts[done] if done < len(starts) else {})
-        _run(study, study.ask(), strategy, cuts, fit)
-        show(done + 1)
+    # In a study of its own, the sampler sees the rounds before and nothing of the round under way.
+    aside = optuna.create_study(
+        direction="maximize", sampler=_fixed(starts[place] if place < len(starts) else {}, sampler)
+    )
+    aside.add_trials(known)
+    trial = aside.ask()
+    strategy.recipe(trial, cuts)
+    return trial.params
+
+
+def _fixed(
+    settings: Mapping[str, str | float | int], sampler: optuna.samplers.BaseSampler
+) -> optuna.samplers.BaseSampler:
+    """The sampler, but for these settings."""
+    with _experimental():
+        return optuna.samplers.PartialFixedSampler(dict(settings), sampler)
+
+
+def _round(
+    study: optuna.Study,
+    settings: Sequence[dict[str, str | float | int]],
+    strategy: Strategy,
+    cuts: Sequence[str],
+    seed: int,
+    fit: Fit,
+) -> None:
+    """Trials with these settings; the value of each is the validation macro F1 of its best epoch, pruned or not."""
+    trials = []
+    jobs = []
+    for chosen in settings:
+        study.sampler = _fixed(chosen, optuna.samplers.RandomSampler(seed=0))
+        trials.append(trial := study.ask())
+        recipe = strategy.recipe(trial, cuts)
+        trial.set_user_attr("recipe", recipe.to_dict())
+        jobs.append(Job(recipe, seed, _reporter(trial)))
+    try:
+        runs = fit(jobs)
+    except Exception:
+        for trial in trials:
+            study.tell(trial, state=TrialState.FAIL)
+        raise
+    for trial, run in zip(trials, runs, strict=True):
+        trial.set_user_attr("seconds", round(run.seconds, 2))
+        trial.set_user_attr("best_epoch", run.best_epoch)
+        for label, f1 in enumerate(per_class(run.val_confusion)["f1"]):
+            trial.set_user_attr(f"f1/{CLASSES[label]}", float(f1))
+        if run.ended:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, run.val_macro_f1)
+
+
+def _reporter(trial: optuna.Trial) -> OnEpoch:
+    def on_epoch(epoch: int, best: float) -> bool:
+        trial.report(best, epoch)
+        return not trial.should_prune()
+
+    return on_epoch
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
     """Complete and pruned trials, in order."""
     return study.get_trials(deepcopy=False, states=FINISHED)
-
-
-def _sampler(seed: int, done: int, start: Mapping[str, str | float | int]) -> optuna.samplers.BaseSampler:
-    # A sampler's state is not stored: with one seed for all, a resumed search would repeat its first points.
-    state = np.random.SeedSequence((seed, done)).generate_state(1)[0]
-    sampler = optuna.samplers.TPESampler(seed=int(state), n_startup_trials=8)
-    with _experimental():
-        return optuna.samplers.PartialFixedSampler(dict(start), sampler)
 
 
 @contextmanager
@@ -160,33 +232,6 @@ def _experimental() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
-
-
-def _run(study: optuna.Study, trial: optuna.Trial, strategy: Strategy, cuts: Sequence[str], fit: Fit) -> None:
-    """One trial; its value is the validation macro F1 of its best epoch, pruned or not."""
-    begin = time.monotonic()
-
-    def on_epoch(epoch: int, best: float) -> None:
-        trial.report(best, epoch)
-        if trial.should_prune():
-            raise optuna.TrialPruned
-
-    try:
-        recipe = strategy.recipe(trial, cuts)
-        trial.set_user_attr("recipe", recipe.to_dict())
-        run = fit(recipe, on_epoch)
-    except optuna.TrialPruned:
-        trial.set_user_attr("seconds", round(time.monotonic() - begin, 2))
-        study.tell(trial, state=TrialState.PRUNED)
-        return
-    except Exception:
-        study.tell(trial, state=TrialState.FAIL)
-        raise
-    trial.set_user_attr("seconds", round(time.monotonic() - begin, 2))
-    trial.set_user_attr("best_epoch", run.best_epoch)
-    for label, f1 in enumerate(per_class(run.val_confusion)["f1"]):
-        trial.set_user_attr(f"f1/{CLASSES[label]}", float(f1))
-    study.tell(trial, run.val_macro_f1)
 
 
 def choose(study: optuna.Study, strategy: Strategy, cuts: Sequence[str], trials: int) -> Chosen:

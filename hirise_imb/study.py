@@ -135,6 +135,7 @@ def _add_studies(commands: Any) -> None:  # noqa: ANN401
         command.add_argument("--data", help="synthetic, hirise, or the path of a zip or folder in the official layout")
         command.add_argument("--backbone", help="; ".join(f"{c.name} ({c.summary})" for c in BACKBONES.values()))
         command.add_argument("--weights", help="imagenet, random, or the path of a weights file")
+        command.add_argument("--precision", help="float32, or bfloat16 (8 bits), which is faster on a GPU that has it")
         command.add_argument("--refits", type=int, help="seeds with which each recipe is fitted for the report")
         command.add_argument("--seed", type=int, help="of everything random; same seed, same machine, same numbers")
         command.add_argument(

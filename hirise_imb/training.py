@@ -1,14 +1,14 @@
-"""A recipe and cached features give a fitted run.
+"""Recipes and cached features give fitted runs.
 
-There is one training loop. What is trained stands above a cut of the backbone: at the cut `top` the head alone, below
-it the end of the backbone too. A `Network` is built and compiled once for each cut and used by all runs from it;
-what recipes vary enters its step as tensors, so a further run costs its steps and no memory.
+There is one training loop. What is trained stands above a cut of the backbone: at the cut `top` heads alone, below it
+the end of the backbone too. A `Network` is built and compiled once for each cut and used by all runs from it. Runs that
+go through the same rows in the same order train together, one head each.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.backbones import Backbone
+from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.evaluation import confusion, log_loss, macro_f1
 from hirise_imb.features import Features
 from hirise_imb.landmarks import CLASSES
-from hirise_imb.losses import Loss
+from hirise_imb.network import Block, Network, Settings
 from hirise_imb.recipe import Recipe
 
-EVALUATION_BATCH = 256
+TOGETHER = 8
+"""Heads in one pass."""
+
+_BLOCK_BYTES = 4 << 20
+"""Features of a block of steps; they are read again and again, so a block should stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,9 @@ class Run:
     test: NDArray[np.float32] | None
     """Class probabilities, shape (n_test, 8), where the test split was asked for."""
     seconds: float
-    """Wall time of the fit."""
+    """Its share of the wall time of the pass."""
+    ended: bool = False
+    """Whether its `on_epoch` ended it, before its stopping rule did."""
 
     @property
     def val_macro_f1(self) -> float:
@@ -73,92 +79,18 @@ class Run:
         return macro_f1(self.val_confusion)
 
 
-OnEpoch = Callable[[int, float], None]
-"""Called after each epoch with its number from 1 and the validation macro F1 of the best epoch so far."""
+OnEpoch = Callable[[int, float], bool]
+"""Takes an epoch's number from 1 and the validation macro F1 of the best one so far; tells whether the run goes on."""
 
 
-class Network:
-    """The trained part above one cut: the backbone's tail, batch normalisation, dropout, a dense layer of 8 logits."""
+@dataclass(frozen=True)
+class Job:
+    """A run to be made."""
 
-    def __init__(self, backbone: Backbone, cut: str, dropout: float) -> None:
-        """Build the layers; `start` gives them their values."""
-        import keras
-
-        self.tail = backbone.tail(cut)
-        self.dropout = keras.layers.Dropout(dropout, seed=0)
-        self.norm = keras.layers.BatchNormalization()
-        self.dense = keras.layers.Dense(len(CLASSES))
-        self.model = keras.Sequential([self.tail, self.norm, self.dropout, self.dense])
-        self._pretrained = self.tail.get_weights()
-        self._head_variables = [*self.norm.trainable_variables, *self.dense.trainable_variables]
-        self._tail_variables = self.tail.trainable_variables
-        self._head_optimizer = keras.optimizers.Adam()
-        self._tail_optimizer = keras.optimizers.Adam()
-        self._head_optimizer.build(self._head_variables)
-        self._tail_optimizer.build(self._tail_variables)
-        self._steps: dict[str, Any] = {}
-        self._forward: Any = None
-
-    def start(self, recipe: Recipe, seed: int) -> None:
-        """Put all variables and both optimisers in their first state."""
-        import keras
-
-        self.tail.set_weights(self._pretrained)
-        width = self.norm.gamma.shape[0]
-        self.norm.set_weights([np.ones(width), np.zeros(width), np.zeros(width), np.ones(width)])
-        kernel = np.asarray(keras.initializers.GlorotUniform(seed)((width, len(CLASSES))))
-        self.dense.set_weights([kernel, np.zeros(len(CLASSES))])
-        if recipe.dropout:  # Keras gives the layer no generator at rate 0
-            self.dropout.seed_generator.state.assign(np.array([seed, 0], np.uint32))
-        for optimizer, rate in (
-            (self._head_optimizer, recipe.learning_rate),
-            (self._tail_optimizer, recipe.backbone_learning_rate),
-        ):
-            for variable in optimizer.variables:
-                variable.assign(np.zeros(variable.shape))
-            optimizer.learning_rate.assign(rate)
-
-    def step(self, loss: type[Loss]) -> Any:  # noqa: ANN401  (a TensorFlow function, untyped)
-        """The compiled training step of a loss.
-
-        It takes features (n, ...), one-hot labels (n, 8), row weights (n,) and the loss's tensors by name, and returns
-        the batch's sums of cross-entropy and of hits.
-        """
-        if loss.name not in self._steps:
-            self._steps[loss.name] = self._compile(loss)
-        return self._steps[loss.name]
-
-    def _compile(self, loss: type[Loss]) -> Any:  # noqa: ANN401
-        import keras
-        import tensorflow as tf
-
-        variables = [*self._head_variables, *self._tail_variables]
-
-        def step(features: Any, one_hot: Any, weights: Any, values: dict[str, Any]) -> tuple[Any, Any]:  # noqa: ANN401
-            with tf.GradientTape() as tape:
-                logits = self.model(features, training=True)
-                # The mean is over rows, not over the sum of weights, as Keras' class_weight has it.
-                mean = tf.reduce_mean(weights * loss.rowwise(one_hot, logits, values))
-            gradients = tape.gradient(mean, [variable.value for variable in variables])
-            head = len(self._head_variables)
-            self._head_optimizer.apply(gradients[:head], self._head_variables)
-            if self._tail_variables:
-                self._tail_optimizer.apply(gradients[head:], self._tail_variables)
-            entropy = keras.losses.categorical_crossentropy(one_hot, logits, from_logits=True)
-            hits = tf.argmax(logits, axis=1) == tf.argmax(one_hot, axis=1)
-            return tf.reduce_sum(entropy), tf.reduce_sum(tf.cast(hits, tf.float32))
-
-        return tf.function(step, reduce_retracing=True)
-
-    def probabilities(self, features: Features) -> NDArray[np.float32]:
-        """Class probabilities, shape (n, 8), with everything in inference mode."""
-        import tensorflow as tf
-
-        if self._forward is None:
-            self._forward = tf.function(lambda x: tf.nn.softmax(self.model(x, training=False)), reduce_retracing=True)
-        positions = np.arange(len(features))
-        starts = range(0, len(features), EVALUATION_BATCH)
-        return np.concatenate([self._forward(features.take(positions[s : s + EVALUATION_BATCH])) for s in starts])
+    recipe: Recipe
+    seed: int
+    """Of initial weights, order of rows, dropout and sampling."""
+    on_epoch: OnEpoch | None = None
 
 
 class Trainer:
@@ -172,102 +104,169 @@ class Trainer:
         tf.config.experimental.enable_op_determinism()
         self._backbone = backbone
         self.tasks = tasks
-        self._networks: dict[tuple[str, float], Network] = {}
+        self._networks: dict[str, Network] = {}
 
-    def fit(self, recipe: Recipe, seed: int, *, on_epoch: OnEpoch | None = None, score_test: bool = False) -> Run:
+    def fit(self, recipe: Recipe, seed: int, *, score_test: bool = False) -> Run:
         """Train until the recipe's stopping rule says so, then predict with the weights of the best epoch.
 
         Args:
             recipe: what to do.
-            seed: of initial weights, order of rows, dropout and sampling.
-            on_epoch: called after each epoch; what it raises ends the run.
+            seed: of everything random.
             score_test: whether to record and predict the test split, which no choice depends on.
         """
+        return self._fit([Job(recipe, seed)], score_test)[0]
+
+    def fit_together(self, jobs: Sequence[Job]) -> list[Run]:
+        """Fit each job; those that go through the same rows in the same order train in one pass.
+
+        A run's numbers do not depend on the others: there are always `TOGETHER` heads in a pass, some of them idle.
+        What a run's `on_epoch` raises ends all.
+        """
+        groups: dict[object, list[int]] = {}
+        for place, job in enumerate(jobs):
+            groups.setdefault(_shared(job), []).append(place)
+        runs: dict[int, Run] = {}
+        for places in groups.values():
+            most = TOGETHER if jobs[places[0]].recipe.cut == TOP else 1
+            for start in range(0, len(places), most):
+                some = places[start : start + most]
+                idle = [Job(jobs[some[0]].recipe, jobs[some[0]].seed)] * (most - len(some))
+                fitted = self._fit([jobs[place] for place in some], False, idle)
+                runs |= dict(zip(some, fitted, strict=True))
+        return [runs[place] for place in range(len(jobs))]
+
+    def _fit(self, jobs: Sequence[Job], score_test: bool, idle: Sequence[Job] = ()) -> list[Run]:
+        """One pass; `idle` jobs fill up the heads."""
         begin = time.monotonic()
+        recipe = jobs[0].recipe
         task = self.tasks[recipe.cut]
-        network = self._network(recipe)
-        network.start(recipe, seed)
-        epochs = _Epochs(recipe, task, network, seed)
-        keep = _Best(recipe)
-        history = []
-        for epoch in range(1, recipe.max_epochs + 1):
-            figures = epochs.train() | _figures("val", task.val.labels, val := network.probabilities(task.val.features))
-            figures["val_macro_f1"] = macro_f1(confusion(task.val.labels, val.argmax(axis=1)))
-            if score_test:
-                figures |= _figures("test", task.test.labels, network.probabilities(task.test.features))
-            history.append({"epoch": epoch} | figures)
-            keep.see(epoch, figures, network)
-            if on_epoch is not None:
-                on_epoch(epoch, history[keep.epoch - 1]["val_macro_f1"])
-            if epoch - keep.epoch >= recipe.patience:
+        if recipe.cut not in self._networks:
+            self._networks[recipe.cut] = Network(self._backbone, recipe.cut)
+        network = self._networks[recipe.cut]
+        state = network.start([job.seed for job in (*jobs, *idle)])
+        settings = _settings([*jobs, *idle], task)
+        rows = _Rows(jobs[0], task.train)
+        fits = [_Fit(job) for job in jobs]
+        for epoch in range(1, 1 + max(job.recipe.max_epochs for job in jobs)):
+            sums = sum((network.train(state, settings, block) for block in rows.epoch()), np.zeros((2, 1))) / rows.count
+            val = network.probabilities(state, task.val.features)
+            test = network.probabilities(state, task.test.features) if score_test else None
+            for head, fit in enumerate(fits):
+                if fit.going:
+                    figures = {
+                        "epoch": epoch,
+                        "train_loss": float(sums[0][head]),
+                        "train_accuracy": float(sums[1][head]),
+                    }
+                    fit.see(figures, task, val[head], None if test is None else test[head])
+            if not any(fit.going for fit in fits):
                 break
-        network.model.set_weights(keep.weights)
-        return Run(
-            seed=seed,
-            history=pd.DataFrame(history),
-            best_epoch=keep.epoch,
-            val_confusion=confusion(task.val.labels, network.probabilities(task.val.features).argmax(axis=1)),
-            test=network.probabilities(task.test.features) if score_test else None,
-            seconds=time.monotonic() - begin,
+        seconds = (time.monotonic() - begin) / len(jobs)
+        return [fit.run(seconds) for fit in fits]
+
+
+def _shared(job: Job) -> tuple[Any, ...]:
+    """What runs of one pass have in common: the rows, their order and the dropout mask."""
+    recipe = job.recipe
+    return recipe.cut, recipe.sampling, recipe.batch_size, recipe.dropout, job.seed
+
+
+def _settings(jobs: Sequence[Job], task: Task) -> Settings:
+    recipes = [job.recipe for job in jobs]
+    terms = [recipe.loss.terms(task.landmark_counts) for recipe in recipes]
+    classes = [recipe.class_weights.weights(task.landmark_counts) for recipe in recipes]
+    return Settings(
+        weights=np.array([t.weights * w for t, w in zip(terms, classes, strict=True)], np.float32),
+        focus=np.array([t.focus for t in terms], np.float32),
+        rates=np.array([recipe.learning_rate for recipe in recipes], np.float32),
+        backbone_rate=recipes[0].backbone_learning_rate,
+        dropout=recipes[0].dropout,
+        seed=jobs[0].seed,
+    )
+
+
+class _Rows:
+    """The training rows of a pass, in a new order each epoch."""
+
+    def __init__(self, job: Job, train: Examples) -> None:
+        self._rng = np.random.default_rng(job.seed)
+        self._rows = job.recipe.sampling.rows(train.labels, train.copies, job.seed)
+        self._train = train
+        self._batch = job.recipe.batch_size
+        self._most = self._batch * max(1, _BLOCK_BYTES // (4 * self._batch * int(np.prod(train.features.shape))))
+        self.count = len(self._rows)
+        """Rows of an epoch."""
+
+    def epoch(self) -> Iterator[Block]:
+        """All rows once."""
+        order = self._rng.permutation(self._rows)
+        for start in range(0, len(order), self._most):
+            yield self._block(order[start : start + self._most])
+
+    def _block(self, rows: NDArray[np.int64]) -> Block:
+        steps = -(-len(rows) // self._batch)
+
+        def filled(values: NDArray[np.float32]) -> NDArray[np.float32]:
+            """Padded to whole batches."""
+            whole = values
+            if missing := steps * self._batch - len(values):
+                whole = np.concatenate([values, np.zeros((missing, *values.shape[1:]), np.float32)])
+            return whole.reshape(steps, self._batch, *values.shape[1:])
+
+        return Block(
+            features=filled(self._train.features.take(rows)),
+            one_hot=filled(np.eye(len(CLASSES), dtype=np.float32)[self._train.labels[rows]]),
+            valid=filled(np.ones((len(rows), 1), np.float32)),
         )
 
-    def _network(self, recipe: Recipe) -> Network:
-        key = (recipe.cut, recipe.dropout)
-        if key not in self._networks:
-            self._networks[key] = Network(self._backbone, recipe.cut, recipe.dropout)
-        return self._networks[key]
 
+class _Fit:
+    """One run of a pass: its history, its best epoch so far and what was predicted there."""
 
-class _Epochs:
-    """The training rows of a run, in a new order each epoch."""
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._sign = -1.0 if job.recipe.monitor == "val_loss" else 1.0
+        self._history: list[dict[str, float]] = []
+        self._best = -np.inf
+        self._epoch = 0
+        self._confusion: NDArray[np.int64] = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
+        self._test: NDArray[np.float32] | None = None
+        self._ended = False
+        self.going = True
+        """Whether the stopping rule lets it train on."""
 
-    def __init__(self, recipe: Recipe, task: Task, network: Network, seed: int) -> None:
-        train = task.train
-        self._rng = np.random.default_rng(seed)
-        self._rows = recipe.sampling.rows(train.labels, train.copies, seed)
-        self._features = train.features
-        self._labels = train.labels
-        self._one_hot = np.eye(len(CLASSES), dtype=np.float32)
-        self._class_weights = recipe.class_weights.weights(task.landmark_counts).astype(np.float32)
-        self._values = recipe.loss.tensors(task.landmark_counts)
-        self._step = network.step(type(recipe.loss))
-        self._batch_size = recipe.batch_size
-
-    def train(self) -> dict[str, float]:
-        """Go through all rows once; return the running means of loss and accuracy."""
-        import tensorflow as tf
-
-        values = {name: tf.constant(value) for name, value in self._values.items()}
-        order = self._rng.permutation(self._rows)
-        loss = hits = 0.0
-        for start in range(0, len(order), self._batch_size):
-            rows = order[start : start + self._batch_size]
-            labels = self._labels[rows]
-            features = tf.constant(self._features.take(rows))
-            weights = tf.constant(self._class_weights[labels])
-            batch_loss, batch_hits = self._step(features, tf.constant(self._one_hot[labels]), weights, values)
-            loss += float(batch_loss)
-            hits += float(batch_hits)
-        return {"train_loss": loss / len(order), "train_accuracy": hits / len(order)}
-
-
-class _Best:
-    """The best epoch so far and its weights."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self._monitor = recipe.monitor
-        self._sign = -1.0 if recipe.monitor == "val_loss" else 1.0
-        self._value = -np.inf
-        self.epoch = 0
-        self.weights: list[NDArray[np.float32]] = []
-
-    def see(self, epoch: int, figures: dict[str, float], network: Network) -> None:
-        """Keep this epoch if it is better than all before it."""
-        value = self._sign * figures[self._monitor]
+    def see(
+        self, figures: dict[str, float], task: Task, val: NDArray[np.float32], test: NDArray[np.float32] | None
+    ) -> None:
+        """Note an epoch: keep it if it is better than all before, and stop where the recipe says so."""
+        recipe, epoch = self._job.recipe, int(figures["epoch"])
+        found = confusion(task.val.labels, val.argmax(axis=1))
+        figures = figures | _figures("val", task.val.labels, val) | {"val_macro_f1": macro_f1(found)}
+        if test is not None:
+            figures |= _figures("test", task.test.labels, test)
+        self._history.append(figures)
+        value = self._sign * figures[recipe.monitor]
         if not np.isfinite(value):
-            raise FloatingPointError(f"{self._monitor} became {value} in epoch {epoch}")
-        if value > self._value:
-            self._value, self.epoch, self.weights = value, epoch, network.model.get_weights()
+            raise FloatingPointError(f"{recipe.monitor} became {value} in epoch {epoch}")
+        if value > self._best:
+            self._best, self._epoch, self._confusion, self._test = value, epoch, found, test
+        self.going = epoch < recipe.max_epochs and epoch - self._epoch < recipe.patience
+        if self._job.on_epoch is not None:
+            wanted = self._job.on_epoch(epoch, self._history[self._epoch - 1]["val_macro_f1"])
+            self._ended = self.going and not wanted
+            self.going = self.going and wanted
+
+    def run(self, seconds: float) -> Run:
+        """What came out."""
+        return Run(
+            seed=self._job.seed,
+            history=pd.DataFrame(self._history),
+            best_epoch=self._epoch,
+            val_confusion=self._confusion,
+            test=self._test,
+            seconds=seconds,
+            ended=self._ended,
+        )
 
 
 def _figures(split: str, labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> dict[str, float]:

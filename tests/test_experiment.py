@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from hirise_imb.experiment import run_study
 from hirise_imb.files import CACHE_VARIABLE
 from hirise_imb.landmarks import CLASSES, IMAGE_FOLDER
 from hirise_imb.strategies import STRATEGIES
-from hirise_imb.training import Trainer
+from hirise_imb.training import Job, Run, Trainer
 
 ARMS = ("baseline", *STRATEGIES)
 
@@ -65,18 +65,24 @@ def finished(original: Finished, toy: str, tmp_path: Path, monkeypatch: pytest.M
 def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     """Counts decoded images, trials and refits."""
     counts: Counter[str] = Counter()
-    decode, fit = features.decode, Trainer.fit
+    decode, fit, fit_together = features.decode, Trainer.fit, Trainer.fit_together
 
     def decoding(path: Path) -> np.ndarray:
         counts["decoded"] += 1
         return decode(path)
 
     def fitting(self: Trainer, *arguments: object, **options: object) -> object:
-        counts["refit" if options.get("score_test") else "trial"] += 1
+        assert options == {"score_test": True}
+        counts["refit"] += 1
         return fit(self, *arguments, **options)  # type: ignore[arg-type]
+
+    def fitting_together(self: Trainer, jobs: Sequence[Job]) -> list[Run]:
+        counts["trial"] += len(jobs)
+        return fit_together(self, jobs)
 
     monkeypatch.setattr(features, "decode", decoding)
     monkeypatch.setattr(Trainer, "fit", fitting)
+    monkeypatch.setattr(Trainer, "fit_together", fitting_together)
     return counts
 
 

@@ -6,104 +6,21 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import optuna
-import pandas as pd
 import pytest
-import sqlalchemy
 from optuna.trial import TrialState
+from searches import ALL, CUTS, FACTS, WEIGHTS, Fits, do, fake_run, finished
 from worlds import storage
 
 from hirise_imb import search
 from hirise_imb.errors import UserError
 from hirise_imb.landmarks import CLASSES
-from hirise_imb.recipe import Recipe
-from hirise_imb.search import FINISHED, Chosen, Storage, choose, open_study, run_trials
+from hirise_imb.search import Chosen, Storage, choose, open_study
 from hirise_imb.strategies import STRATEGIES, Strategy
-from hirise_imb.training import OnEpoch, Run
-
-CUTS = ("late", "early")
-ALL = 1000
-"""More trials than any study here has."""
-FACTS: dict[str, str | int] = {"data": "abc", "seed": 0}
-WEIGHTS = STRATEGIES["class_weights"]
-
-
-def fake_run(f1: float) -> Run:
-    """A run whose validation macro F1 is `f1`, up to the grain of 1000 rows a class."""
-    hits = round(1000 * f1)
-    confusion = np.diag(np.full(len(CLASSES), hits))
-    confusion += np.roll(np.diag(np.full(len(CLASSES), 1000 - hits)), 1, axis=1)
-    return Run(seed=0, history=pd.DataFrame(), best_epoch=3, val_confusion=confusion, test=None, seconds=1.5)
-
-
-def quality(recipe: Recipe) -> float:
-    """Deterministic, with one peak, from what the strategies vary."""
-    numbers = [value for value in flatten(recipe.to_dict()) if isinstance(value, float)]
-    return float(0.5 + 0.4 * np.cos(3 * sum(numbers)))
-
-
-def flatten(value: object) -> Iterator[object]:
-    if isinstance(value, dict):
-        for inner in value.values():
-            yield from flatten(inner)
-    else:
-        yield value
-
-
-@dataclass
-class Fits:
-    """The objective; notes what it is asked for, and may stop the process in one of its calls."""
-
-    value: Callable[[Recipe], float] = quality
-    dies_in: int | None = None
-    error: type[BaseException] = KeyboardInterrupt
-    recipes: list[Recipe] = field(default_factory=list)
-
-    def __call__(self, recipe: Recipe, on_epoch: OnEpoch) -> Run:
-        self.recipes.append(recipe)
-        value = self.value(recipe)
-        for epoch in range(1, 4):
-            on_epoch(epoch, value * epoch / 3)
-            if epoch == 2 and len(self.recipes) - 1 == self.dies_in:
-                raise self.error
-        return fake_run(value)
-
-
-def do(
-    store: Storage,
-    trials: int,
-    fit: Any = None,  # noqa: ANN401
-    *,
-    strategy: Strategy = WEIGHTS,
-    seed: int = 0,
-    shown: list[float] | None = None,
-) -> optuna.Study:
-    study = open_study(store, f"demo/{strategy.name}", FACTS)
-    run_trials(study, strategy, CUTS, trials, seed, fit or Fits(), (shown if shown is not None else []).append)
-    return study
-
-
-def finished(study: optuna.Study) -> list[tuple[str, Mapping[str, object], float | None]]:
-    trials = study.get_trials(deepcopy=False, states=FINISHED)
-    return [(trial.state.name, trial.params, trial.value) for trial in trials]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_waiting_for_the_disk() -> Iterator[None]:
-    """No test here is about power cuts; without this, most of the time goes into fsync."""
-
-    def hasten(connection: sqlite3.Connection, _: object) -> None:
-        connection.execute("PRAGMA synchronous = OFF")
-
-    sqlalchemy.event.listen(sqlalchemy.engine.Engine, "connect", hasten)
-    yield
-    sqlalchemy.event.remove(sqlalchemy.engine.Engine, "connect", hasten)
+from hirise_imb.training import Job, Run
 
 
 @pytest.fixture
@@ -119,7 +36,19 @@ def test_it_runs_as_many_trials_as_asked_for(store: Storage) -> None:
     fit, shown = Fits(), []
     study = do(store, 4, fit, shown=shown)
     assert len(fit.recipes) == len(finished(study)) == 4
-    assert shown == [1, 2, 3, 4]
+    assert fit.rounds == shown == [4]
+
+
+def test_a_round_has_one_seed_and_the_recipes_of_its_trials(store: Storage) -> None:
+    jobs: list[Job] = []
+
+    def fit(some: Sequence[Job]) -> list[Run]:
+        jobs.extend(some)
+        return [fake_run(0.5) for _ in some]
+
+    study = do(store, 4, fit, seed=3)
+    assert {job.seed for job in jobs} == {3}
+    assert [job.recipe.to_dict() for job in jobs] == [recipe for *_, recipe in finished(study)]
 
 
 def test_a_finished_search_runs_nothing(store: Storage) -> None:
@@ -131,23 +60,13 @@ def test_a_finished_search_runs_nothing(store: Storage) -> None:
     assert not shown
 
 
-def test_asking_for_more_goes_on(store: Storage, tmp_path: Path) -> None:
-    first = finished(do(store, 3))
-    fit = Fits()
-    longer = finished(do(store, 9, fit))
-    assert len(fit.recipes) == 6
-    assert longer[:3] == first
-    with storage(tmp_path / "at-once.db") as other:
-        assert finished(do(other, 9)) == longer
-
-
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=list(STRATEGIES))
 def test_the_known_points_come_first_and_none_comes_twice(strategy: Strategy, store: Storage) -> None:
     trials = finished(do(store, 11, strategy=strategy))
     starts = strategy.starts(CUTS)
-    for start, (_, params, _) in zip(starts, trials, strict=False):
+    for start, (_, params, *_) in zip(starts, trials, strict=False):
         assert start.items() <= params.items()
-    free = [json.dumps(params) for _, params, _ in trials if "split_file" not in params.values()]
+    free = [json.dumps(params) for _, params, *_ in trials if "split_file" not in params.values()]
     assert len(set(free)) == len(free)  # a sampler that starts over would repeat its first points
 
 
@@ -156,7 +75,7 @@ def test_a_resumed_search_does_not_repeat_its_points(strategy: Strategy, store: 
     for trials in range(1, 8):
         study = do(store, trials, strategy=strategy)
     sampled = finished(study)[len(strategy.starts(CUTS)) :]
-    free = [json.dumps(params) for _, params, _ in sampled if "split_file" not in params.values()]
+    free = [json.dumps(params) for _, params, *_ in sampled if "split_file" not in params.values()]
     assert len(set(free)) == len(free) > 0
 
 
@@ -167,47 +86,6 @@ def test_the_seed_decides_what_is_sampled(store: Storage, tmp_path: Path) -> Non
             found = finished(do(other, 6, seed=seed))
         assert found[:3] == one[:3]
         assert (found[3:] == one[3:]) is same
-
-
-# --- interruptions ---
-
-
-@pytest.mark.parametrize("strategy", [WEIGHTS, STRATEGIES["partial_unfreeze"]], ids=lambda strategy: strategy.name)
-@pytest.mark.parametrize(("at", "error"), [(0, KeyboardInterrupt), (9, MemoryError)])
-def test_an_interrupted_search_ends_as_an_undisturbed_one(
-    error: type[BaseException], at: int, strategy: Strategy, store: Storage, tmp_path: Path
-) -> None:
-    with pytest.raises(error):
-        do(store, 12, Fits(dies_in=at, error=error), strategy=strategy)
-    study = do(store, 12, strategy=strategy)
-    with storage(tmp_path / "undisturbed.db") as other:
-        undisturbed = do(other, 12, strategy=strategy)
-        assert finished(study) == finished(undisturbed)
-        assert choose(study, strategy, CUTS, ALL) == choose(undisturbed, strategy, CUTS, ALL)
-    states = [trial.state for trial in study.get_trials(deepcopy=False)]
-    assert states.count(TrialState.FAIL) == 1
-    assert TrialState.RUNNING not in states
-
-
-def test_interrupted_again_and_again(store: Storage, tmp_path: Path) -> None:
-    for _ in range(5):  # one trial gets done between two interruptions
-        with pytest.raises(KeyboardInterrupt):
-            do(store, 10, Fits(dies_in=1))
-    study = do(store, 10)
-    with storage(tmp_path / "undisturbed.db") as other:
-        assert finished(study) == finished(do(other, 10))
-
-
-def test_a_trial_of_a_killed_process_counts_for_nothing(store: Storage) -> None:
-    study = do(store, 2)
-    study.ask()
-    study.ask()
-    fit = Fits()
-    study = do(store, 3, fit)
-    assert len(fit.recipes) == 1
-    assert [trial.state.name for trial in study.get_trials(deepcopy=False)] == ["COMPLETE"] * 2 + ["FAIL"] * 2 + [
-        "COMPLETE"
-    ]
 
 
 # --- what a study was made with ---
@@ -274,41 +152,41 @@ def test_the_place_of_the_chosen_does_not_count_failed_trials(store: Storage) ->
     assert len(chosen.history) == 3
 
 
-def slow_then_bad(number: list[int]) -> Callable[[Recipe, OnEpoch], Run]:
-    """Five good trials, then ones that report little for long; were they run to the end, they would win."""
+class Worsening(Fits):
+    """Eight good trials, then ones that report little for long; were they run to the end, they would win."""
 
-    def fit(recipe: Recipe, on_epoch: OnEpoch) -> Run:
-        number.append(0)
-        good = len(number) <= 5
-        for epoch in range(1, 16):
-            number[-1] = epoch
-            on_epoch(epoch, 0.5 if good else 0.1)
-        return fake_run(0.5 if good else 0.9)
+    def __init__(self) -> None:
+        super().__init__(epochs=15)
 
-    return fit
+    def __call__(self, jobs: Sequence[Job]) -> list[Run]:
+        good = not self.recipes
+        self.value = lambda recipe: 0.5 if good else 0.1
+        return [run if good or run.ended else fake_run(0.9) for run in super().__call__(jobs)]
 
 
 def test_pruned_trials_count_and_are_never_chosen(store: Storage) -> None:
-    epochs: list[int] = []
-    study = do(store, 8, slow_then_bad(epochs))
-    assert [state for state, _, _ in finished(study)] == ["COMPLETE"] * 5 + ["PRUNED"] * 3
-    assert epochs[:5] == [15] * 5
-    assert all(5 < stopped < 15 for stopped in epochs[5:])  # never in the first five epochs
+    fit = Worsening()
+    study = do(store, 11, fit)
+    assert [state for state, *_ in finished(study)] == ["COMPLETE"] * 8 + ["PRUNED"] * 3
+    assert fit.lengths[:8] == [15] * 8
+    assert all(5 < stopped < 15 for stopped in fit.lengths[8:])  # never in the first five epochs
     chosen = choose(study, WEIGHTS, CUTS, ALL)
     assert chosen.trial == 0
-    assert [entry["state"] for entry in chosen.history] == ["complete"] * 5 + ["pruned"] * 3
-    assert [entry["value"] for entry in chosen.history] == pytest.approx([0.5] * 5 + [0.1] * 3)
+    assert [entry["state"] for entry in chosen.history] == ["complete"] * 8 + ["pruned"] * 3
+    told = [0.1 * stopped / 15 for stopped in fit.lengths[8:]]  # the last that each reported
+    assert [entry["value"] for entry in chosen.history] == pytest.approx([0.5] * 8 + told)
     assert all("seconds" in trial.user_attrs for trial in study.trials)
-    again: list[int] = []
-    do(store, 8, slow_then_bad(again))
-    assert not again
+    again = Fits()
+    do(store, 11, again)
+    assert not again.recipes
 
 
 def test_a_failure_is_recorded_and_not_hidden(store: Storage) -> None:
     with pytest.raises(FloatingPointError):
-        do(store, 2, Fits(dies_in=0, error=FloatingPointError))
-    study = open_study(store, "demo/class_weights", FACTS)
-    assert [trial.state for trial in study.trials] == [TrialState.FAIL]
+        do(store, 10, Fits(dies_in=8, error=FloatingPointError))
+    study = optuna.load_study(study_name="demo/class_weights", storage=store)
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    assert states == [TrialState.COMPLETE] * 8 + [TrialState.FAIL] * 2  # the round that it was in
 
 
 def test_trials_carry_what_the_dashboard_shows(store: Storage) -> None:
@@ -391,18 +269,31 @@ def test_a_database_of_another_optuna_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_reader_does_not_stop_the_search(store: Storage, tmp_path: Path) -> None:
-    """The dashboard reads while trials are written; SQLite would answer "database is locked" without its timeout."""
-    reader = sqlite3.connect(tmp_path / "studies" / "demo.db", check_same_thread=False)
+    """The dashboard reads while trials are written, and may be slow about it."""
+    reader = sqlite3.connect(tmp_path / "studies" / "demo.db", isolation_level=None)
+    seen: list[int] = []
 
-    def fit(recipe: Recipe, on_epoch: OnEpoch) -> Run:
-        reader.execute("BEGIN")
-        reader.execute("SELECT * FROM trials").fetchall()
-        reader.execute("COMMIT")
-        return fake_run(0.5)
+    def fit(jobs: Sequence[Job]) -> list[Run]:
+        if not seen:
+            reader.execute("BEGIN")
+        seen.append(len(reader.execute("SELECT * FROM trials").fetchall()))
+        return [fake_run(0.5) for _ in jobs]
 
     try:
-        assert len(finished(do(store, 3, fit))) == 3
+        assert len(finished(do(store, 18, fit))) == 18
+        assert seen == [8, 8, 8]  # what was there when it began to read
+        reader.execute("COMMIT")
+        assert len(reader.execute("SELECT * FROM trials").fetchall()) == 18
     finally:
         reader.close()
-    assert store.engine.dialect.name == "sqlite"
     assert search.FINISHED == (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def test_the_database_is_written_ahead(store: Storage, tmp_path: Path) -> None:
+    do(store, 1)
+    with store.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # NORMAL
+    other = sqlite3.connect(tmp_path / "studies" / "demo.db")
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    other.close()

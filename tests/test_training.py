@@ -1,4 +1,4 @@
-"""The training loop against plain Keras, its stopping rule, and what one run may leave behind for the next: nothing."""
+"""One run: against plain Keras, its stopping rule, and what it may leave behind for the next: nothing."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from plain import PlainHead, kept_in
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 from worlds import WIDTH, make_task
 
-from hirise_imb import training
+from hirise_imb import network, training
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.evaluation import macro_f1
 from hirise_imb.features import Features
 from hirise_imb.losses import Focal, InversePower
-from hirise_imb.recipe import Recipe
+from hirise_imb.network import Network, State
+from hirise_imb.recipe import Monitor, Recipe
 from hirise_imb.sampling import RandomOversampling
-from hirise_imb.training import Network, Run, Task, Trainer
+from hirise_imb.training import Job, Run, Task, Trainer
 
 LATE = (12, 12, 12)
 """Shape of the toy backbone's features at the cut `late`."""
@@ -50,72 +53,56 @@ def bits(run: Run) -> bytes:
 # --- against plain Keras ---
 
 
-def plain_keras(network: Network, learning_rate: float, dropout: float) -> keras.Model:
-    """The reference head as anybody would write it, with the weights that `network` starts from."""
-    head = keras.Sequential(
-        [
-            keras.Input((WIDTH,)),
-            keras.layers.BatchNormalization(),
-            keras.layers.Dropout(dropout),
-            keras.layers.Dense(8, activation="softmax"),
-        ]
-    )
-    head.compile(keras.optimizers.Adam(learning_rate), loss="categorical_crossentropy")
-    head.set_weights([np.copy(weight) for weight in network.model.get_weights() if weight.dtype == np.float32])
-    return head
-
-
-def start(backbone: Backbone, recipe: Recipe, seed: int) -> Network:
-    network = Network(backbone, recipe.cut, recipe.dropout)
-    network.start(recipe, seed)
-    return network
-
-
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize(
-    ("recipe", "weighted"),
+    ("recipe", "loss"),
     [
-        (Recipe(dropout=0.0, max_epochs=4), False),
-        (Recipe(dropout=0.0, max_epochs=4, class_weights=InversePower(1.0), learning_rate=3e-3, batch_size=7), True),
+        (Recipe(learning_rate=1e-3), "categorical_crossentropy"),
+        (Recipe(learning_rate=3e-3, batch_size=20, class_weights=InversePower(1.0)), "categorical_crossentropy"),
+        (Recipe(learning_rate=1e-2, batch_size=7, loss=Focal(2.0)), keras.losses.CategoricalFocalCrossentropy(1.0)),
     ],
-    ids=["baseline", "class weights"],
+    ids=["baseline", "class weights", "focal"],
 )
-def test_the_loss_curve_is_that_of_plain_keras(
-    recipe: Recipe, weighted: bool, backbone: Backbone, task: Task, trainer: Trainer
+def test_a_run_is_that_of_plain_keras(
+    recipe: Recipe,
+    loss: str | keras.losses.Loss,
+    dropout: float,
+    backbone: Backbone,
+    task: Task,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seed = 5
-    run = trainer.fit(recipe, seed)
-    head = plain_keras(start(backbone, recipe, seed), recipe.learning_rate, 0.0)
+    """Rows in the order of the seed, dropout by the seed, blocks of four steps, figures and predictions of Keras."""
+    recipe, seed = dataclasses.replace(recipe, dropout=dropout, max_epochs=4), 5
+    monkeypatch.setattr(training, "_BLOCK_BYTES", 4 * recipe.batch_size * WIDTH * 4)
+    run = Trainer(backbone, {TOP: task}).fit(recipe, seed, score_test=True)
+    plain = PlainHead(seed, loss, recipe.learning_rate, dropout)
     x, y = task.train.features.take(np.arange(len(task.train.labels))), task.train.labels
-    counts = np.bincount(y)
-    weights = {k: len(y) / (8 * n) for k, n in enumerate(counts)} if weighted else None
-    rng = np.random.default_rng(seed)
+    weights = len(y) / (8 * np.bincount(y)) if recipe.class_weights == InversePower(1.0) else None
+    rng, done, expected, chances = np.random.default_rng(seed), 0, [], []
     for epoch in range(recipe.max_epochs):
-        order = rng.permutation(len(y))
-        for first in range(0, len(y), recipe.batch_size):
-            rows = order[first : first + recipe.batch_size]
-            head.train_on_batch(x[rows], np.eye(8)[y[rows]], class_weight=weights)
-        val = np.asarray(head(task.val.features.stored, training=False))
-        expected = -np.log(val[np.arange(len(val)), task.val.labels]).mean()
-        assert run.history["val_loss"][epoch] == pytest.approx(expected, abs=1e-4)
-        assert run.history["val_accuracy"][epoch] == (val.argmax(axis=1) == task.val.labels).mean()
-    assert run.history["val_loss"].iloc[-1] < run.history["val_loss"].iloc[0] - 0.005  # else anything would agree
-
-
-def test_one_weighted_step_is_that_of_keras_class_weight(backbone: Backbone, task: Task) -> None:
-    recipe = Recipe(dropout=0.0, learning_rate=1e-2)
-    network = start(backbone, recipe, 0)
-    head = plain_keras(network, recipe.learning_rate, 0.0)
-    rows = np.arange(20)
-    x, y = task.train.features.take(rows), task.train.labels[rows]
-    class_weight = np.arange(1, 9) / 3
-    one_hot = np.eye(8, dtype=np.float32)[y]
-    network.step(type(recipe.loss))(
-        tf.constant(x), tf.constant(one_hot), tf.constant(class_weight[y].astype(np.float32)), {}
-    )
-    head.train_on_batch(x, one_hot, class_weight=dict(enumerate(class_weight)))
-    ours = [weight for weight in network.model.get_weights() if weight.dtype == np.float32]
-    for mine, theirs in zip(ours, head.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=2e-6)
+        order, sums = rng.permutation(len(y)), np.zeros(2)
+        batches = np.split(order, range(recipe.batch_size, len(y), recipe.batch_size))
+        for start in range(0, len(batches), 4):
+            block = batches[start : start + 4]
+            kept = kept_in((len(block), recipe.batch_size, WIDTH), dropout, seed, done)
+            for mask, rows in zip(kept, block, strict=True):
+                sums += plain.step(x[rows], y[rows], mask[: len(rows)], weights)
+            done += len(block)
+        val, test = (plain.probabilities(part.features.stored) for part in (task.val, task.test))
+        scores = [
+            [log_loss(p.labels, q), accuracy_score(p.labels, q.argmax(axis=1))]
+            for p, q in ((task.val, val), (task.test, test))
+        ]
+        macro = f1_score(task.val.labels, val.argmax(axis=1), average="macro", zero_division=0)
+        expected.append([epoch + 1, *sums / len(y), *scores[0], macro, *scores[1]])
+        chances.append((val, test))
+    np.testing.assert_allclose(run.history.to_numpy(), expected, rtol=1e-4)
+    losses = [row[3] for row in expected]
+    assert losses[-1] < losses[0] - 0.02  # else anything would agree
+    assert run.best_epoch == 1 + int(np.argmin(losses))
+    val, test = chances[run.best_epoch - 1]
+    np.testing.assert_array_equal(run.val_confusion, confusion_matrix(task.val.labels, val.argmax(axis=1)))
+    np.testing.assert_allclose(run.test, test, rtol=1e-3, atol=1e-5)
 
 
 def test_the_training_loss_is_unweighted_cross_entropy(task: Task, trainer: Trainer) -> None:
@@ -191,7 +178,7 @@ def test_many_runs_build_and_compile_nothing_new(
 
     def noting(body: Callable[..., object] | None = None, **options: object) -> object:
         compiled = function(body, **options)
-        if getattr(body, "__module__", "") == training.__name__:  # Keras compiles small things of its own
+        if getattr(body, "__module__", "") == network.__name__:  # Keras compiles small things of its own
             traced.append(compiled)
         return compiled
 
@@ -200,16 +187,29 @@ def test_many_runs_build_and_compile_nothing_new(
     trainer = Trainer(backbone, tasks)
 
     def some_runs(seed: int) -> tuple[int, int, int]:
-        trainer.fit(dataclasses.replace(QUICK, class_weights=InversePower(seed / 10), learning_rate=seed * 1e-3), seed)
-        trainer.fit(dataclasses.replace(QUICK, loss=Focal(seed / 3, seed / 4)), seed)
+        weighted = dataclasses.replace(QUICK, class_weights=InversePower(seed / 10), learning_rate=seed * 1e-3)
+        focal = dataclasses.replace(QUICK, loss=Focal(seed / 3, seed / 4))
+        trainer.fit(weighted, seed)
+        trainer.fit(dataclasses.replace(focal, dropout=seed / 10), seed)
         trainer.fit(dataclasses.replace(TAIL, backbone_learning_rate=seed * 1e-5), seed)
+        trainer.fit_together([Job(recipe, seed) for recipe in (weighted, focal, TAIL)[:seed]])
+        trainer.fit(dataclasses.replace(QUICK, sampling=RandomOversampling(seed / 10)), seed)  # of another length
         graphs = sum(compiled.experimental_get_tracing_count() for compiled in traced)  # type: ignore[attr-defined]
         return built, len(traced), graphs
 
     some_runs(1)
-    settled = some_runs(2)
-    assert some_runs(3) == some_runs(4) == settled
-    assert settled[:2] == (2, 5)  # a network for each cut; a step for each loss there, and a forward pass each
+    settled = some_runs(3)
+    assert some_runs(4) == some_runs(5) == settled
+    # A network for each cut; for one head at each, and for eight at the top: a block, its step and a forward pass.
+    assert settled[:2] == (2, 9)
+
+
+def test_runs_of_any_batch_size_follow_each_other(backbone: Backbone, task: Task) -> None:
+    recipes = [dataclasses.replace(QUICK, batch_size=size, max_epochs=1) for size in (7, 32, 1000, 7)]
+    trainer = Trainer(backbone, {TOP: task})
+    found = [bits(trainer.fit(recipe, 0, score_test=True)) for recipe in recipes]
+    for recipe, run in zip(recipes[1:], found[1:], strict=True):
+        assert run == bits(Trainer(backbone, {TOP: task}).fit(recipe, 0, score_test=True))
 
 
 # --- when it stops, and what it keeps ---
@@ -260,10 +260,12 @@ def test_the_stopping_rule(
     assert (run.best_epoch, len(run.history)) == (best, epochs)
 
 
-def test_a_loss_that_is_no_number_is_no_best_epoch(trainer: Trainer) -> None:
-    with pytest.raises(FloatingPointError, match=r"val_loss became -?(nan|inf) in epoch"):
-        trainer.fit(Recipe(learning_rate=float("nan"), max_epochs=2), 0)
-    assert np.isfinite(trainer.fit(QUICK, 0).history.to_numpy()).all()  # and nothing of it stays
+@pytest.mark.parametrize("monitor", ["val_loss", "val_macro_f1"])
+def test_a_loss_that_is_no_number_is_no_best_epoch(monitor: Monitor, trainer: Trainer) -> None:
+    expected = bits(trainer.fit(QUICK, 0, score_test=True))
+    with pytest.raises(FloatingPointError, match=r"val_loss became -?(nan|inf) in epoch 1"):
+        trainer.fit(Recipe(learning_rate=float("nan"), max_epochs=2, monitor=monitor), 0)
+    assert bits(trainer.fit(QUICK, 0, score_test=True)) == expected  # and nothing of it stays
 
 
 def test_the_history_has_its_columns(trainer: Trainer) -> None:
@@ -273,40 +275,6 @@ def test_the_history_has_its_columns(trainer: Trainer) -> None:
     assert list(run.history) == [*always, "test_loss", "test_accuracy"]
     assert len(run.history) == 3
     assert run.seed == 0
-
-
-# --- the callback ---
-
-
-def test_the_callback_gets_the_best_so_far(trainer: Trainer) -> None:
-    for monitor in ("val_loss", "val_macro_f1"):
-        seen: list[tuple[int, float]] = []
-        recipe = Recipe(monitor=monitor, learning_rate=3e-2, max_epochs=8)  # type: ignore[arg-type]
-        history = trainer.fit(recipe, 0, on_epoch=lambda epoch, best, seen=seen: seen.append((epoch, best))).history
-        assert [epoch for epoch, _ in seen] == list(history["epoch"])
-        for epoch, best in seen:
-            before = history.iloc[:epoch]
-            row = before["val_loss"].argmin() if monitor == "val_loss" else before["val_macro_f1"].argmax()
-            assert best == before["val_macro_f1"].iloc[row]
-
-
-def test_what_the_callback_raises_ends_the_run_and_nothing_else(trainer: Trainer) -> None:
-    expected = bits(trainer.fit(QUICK, 0, score_test=True))
-
-    class Stop(Exception):
-        pass
-
-    epochs = []
-
-    def stop(epoch: int, best: float) -> None:
-        epochs.append(epoch)
-        if epoch == 2:
-            raise Stop
-
-    with pytest.raises(Stop):
-        trainer.fit(Recipe(), 7, on_epoch=stop)
-    assert epochs == [1, 2]
-    assert bits(trainer.fit(QUICK, 0, score_test=True)) == expected
 
 
 # --- the test split ---
@@ -334,43 +302,35 @@ def test_scoring_the_test_split_changes_no_choice(trainer: Trainer) -> None:
 # --- below the top ---
 
 
-def variables(network: Network) -> dict[str, np.ndarray]:
-    return {variable.path: np.copy(variable.numpy()) for variable in network.tail.variables}
+@pytest.mark.parametrize("rate", [0.0, 1e-5, 1e-2])
+def test_a_run_moves_the_end_of_the_backbone_at_its_own_rate(
+    rate: float, backbone: Backbone, tasks: dict[str, Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = []
+    original = Network.start
 
+    def noting(self: Network, seeds: list[int]) -> State:
+        states.append(original(self, seeds))
+        return states[-1]
 
-def fit_tail(backbone: Backbone, tasks: dict[str, Task], rate: float) -> tuple[Network, dict[str, np.ndarray]]:
-    """A run at the cut `late` that kept its last epoch; return its network and the tail's variables before."""
-    recipe = dataclasses.replace(TAIL, backbone_learning_rate=rate, monitor="val_loss")
-    trainer = Trainer(backbone, tasks)
-    before = variables(start(backbone, recipe, 0))
-    kept = trainer.fit(recipe, 0)
-    [network] = trainer._networks.values()
-    assert kept.best_epoch >= 1
-    return network, dict(zip(variables(network), before.values(), strict=True))
+    monkeypatch.setattr(Network, "start", noting)
+    whole = dataclasses.replace(TAIL, backbone_learning_rate=rate, batch_size=1000, max_epochs=1)
+    Trainer(backbone, tasks).fit(whole, 0)
+    tail = backbone.tail("late")
+    kernel, bias = tail.trainable_variables
+    [state] = states
+    assert len(state.parameters) == 2 + 2
+    # Adam's first step has the size of the rate, where there is a gradient.
+    for now, before in zip(state.parameters[2:], (kernel, bias), strict=True):
+        assert np.abs(now - before.numpy()).max() == pytest.approx(rate, rel=0.02)
 
 
 def test_batch_normalisation_of_the_backbone_keeps_every_bit(backbone: Backbone, tasks: dict[str, Task]) -> None:
-    network, before = fit_tail(backbone, tasks, 1e-2)
-    norms = [layer for layer in network.tail.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    assert len(norms) == 1
-    frozen = {variable.path for layer in norms for variable in layer.variables}
-    after = variables(network)
-    assert len(frozen) == 4
-    for path in frozen:
-        assert after[path].tobytes() == before[path].tobytes(), path
-    moved = {path for path in after if after[path].tobytes() != before[path].tobytes()}
-    assert moved == set(after) - frozen  # kernel and bias of the convolution above the cut
-    assert len(moved) == 2
-
-
-def test_the_tail_has_a_learning_rate_of_its_own(backbone: Backbone, tasks: dict[str, Task]) -> None:
-    def change(rate: float) -> float:
-        network, before = fit_tail(backbone, tasks, rate)
-        return max(float(np.abs(value - before[path]).max()) for path, value in variables(network).items())
-
-    assert change(0.0) == 0
-    # Adam's steps have the size of the rate at first.
-    assert change(1e-3) / change(1e-5) == pytest.approx(100, rel=0.5)
+    trainer = Trainer(backbone, tasks)
+    trainer.fit(TAIL, 0)
+    [network] = trainer._networks.values()
+    for now, before in zip(network._tail.get_weights(), backbone.tail("late").get_weights(), strict=True):
+        assert now.tobytes() == before.tobytes()  # what is trained is kept in the state of a run
 
 
 def test_a_tail_that_does_not_move_is_the_top(backbone: Backbone) -> None:

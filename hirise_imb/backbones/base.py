@@ -20,6 +20,10 @@ TOP = "top"
 """The cut above the whole backbone: nothing of it is trained, and the cached features are the pooled ones."""
 
 
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+"""Arithmetic of a backbone's layers, and Keras' name of it; weights and pooled features are float32 in either."""
+
+
 def read_weights(network: keras.Model, path: Path) -> None:
     """Give `network` all its weights from a Keras weights file.
 
@@ -53,8 +57,13 @@ class BackboneCard:
     """Names what happens to the pixels; part of the feature cache's key, so it changes whenever the numbers do."""
     build: Callable[[str], keras.Model]
 
-    def load(self, weights: str) -> Backbone:
+    def load(self, weights: str, precision: str = "float32") -> Backbone:
         """Build the network with its weights; `random` ones are always the same, so that a study on them continues.
+
+        Args:
+            weights: as for `build`.
+            precision: of its arithmetic, one of `PRECISIONS`. bfloat16 is faster on a GPU that has it, and rounds
+                every number to 8 bits.
 
         Raises:
             UserError: the weights can't be had.
@@ -63,15 +72,21 @@ class BackboneCard:
 
         if weights == "random":
             keras.utils.set_random_seed(0)
-        return Backbone(self, self.build(weights))
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(PRECISIONS[precision])
+        try:
+            return Backbone(self, self.build(weights), precision)
+        finally:
+            keras.config.set_dtype_policy(before)
 
 
 class Backbone:
     """A built network. Its batch normalisation always stays in inference mode."""
 
-    def __init__(self, card: BackboneCard, network: keras.Model) -> None:
+    def __init__(self, card: BackboneCard, network: keras.Model, precision: str = "float32") -> None:
         """Take the network that `card.build` made; every layer of it is frozen here."""
         network.trainable = False
+        self.precision = precision
         self.card = card
         self.network = network
 
@@ -94,7 +109,7 @@ class Backbone:
         import keras
 
         if cut == TOP:
-            pooled = keras.layers.GlobalAveragePooling2D()(self.network.output)
+            pooled = _pooling()(self.network.output)
             return keras.Model(self.network.input, pooled)
         return keras.Model(self.network.input, self.network.get_layer(self.card.cuts[cut]).output)
 
@@ -111,9 +126,15 @@ class Backbone:
             features = keras.Input((self.card.feature_width,))
             return keras.Model(features, keras.layers.Identity()(features))
         start = self.network.get_layer(self.card.cuts[cut]).output
-        part = keras.Model(start, keras.layers.GlobalAveragePooling2D()(self.network.output))
+        part = keras.Model(start, _pooling()(self.network.output))
         tail = keras.models.clone_model(part)
         tail.set_weights(part.get_weights())
         for layer in tail.layers:
             layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
         return tail
+
+
+def _pooling() -> keras.Layer:
+    import keras
+
+    return keras.layers.GlobalAveragePooling2D(dtype="float32")

@@ -1,0 +1,133 @@
+"""Landmarks of the benchmarks: simulated features with the official counts, and real or synthetic images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.runner import has_sample
+from hirise_imb.backbones import TOP
+from hirise_imb.features import Features
+from hirise_imb.files import alone, cache_root, make_folder, write_whole
+from hirise_imb.landmarks import CLASSES
+from hirise_imb.training import Examples, Task, Trainer
+
+if TYPE_CHECKING:
+    from hirise_imb.catalogue import Catalogue
+
+TRAIN = (40_019, 3_598, 616, 924, 1_561, 343, 1_281, 637)
+"""Unique training images of each class in the official split."""
+TRAIN_ROWS = (40_019, 4_333, 644, 938, 1_561, 539, 1_918, 1_106)
+"""The same with repeated rows."""
+VAL = (11_221, 1_337, 84, 602, 77, 126, 511, 217)
+TEST = (1_482, 89, 66, 49, 16, 7, 42, 42)
+
+WIDTH = 2048
+VARIANTS = 7
+"""Images of a landmark in training and validation; they are stored side by side."""
+
+_VERSION = 1
+_CLUSTERS, _LATENT, _CHUNK = 4, 48, 585 * VARIANTS
+_SPREAD, _OWN = 0.9, 0.5
+"""Noise of a landmark and of an image beside centres at distance 1: they set how hard the classes are."""
+
+
+def simulated(size: float = 1.0, width: int = WIDTH) -> Task:
+    """A task on features that were drawn once and are memory-mapped.
+
+    Args:
+        size: of the training split in units of the official one; validation and test grow no larger than theirs.
+        width: of the features.
+    """
+    train, val = _labels(TRAIN, size, VARIANTS, 0), _labels(VAL, min(1.0, size), VARIANTS, 1)
+    test = _labels(TEST, min(1.0, size), 1, 2)
+    labels = np.concatenate([train, val, test])
+    landmarks = np.concatenate([np.arange(len(train) + len(val)) // VARIANTS, len(train) + np.arange(len(test))])
+    stored = _stored(labels, landmarks, width)
+
+    def examples(start: int, stop: int, step: int = 1, copies: NDArray[np.int64] | None = None) -> Examples:
+        rows = np.arange(start, stop, step)
+        copies = np.ones(len(rows), np.int64) if copies is None else copies
+        return Examples(tuple(map(str, rows)), Features(stored, rows), labels[rows], copies)
+
+    end = len(train) + len(val)
+    return Task(
+        train=examples(0, len(train), copies=_copies(train)),
+        val=examples(len(train), end, VARIANTS),
+        test=examples(end, len(labels)),
+        landmark_counts=np.bincount(train[::VARIANTS], minlength=len(CLASSES)).astype(np.int64),
+    )
+
+
+def in_memory(part: Examples) -> NDArray[np.float32]:
+    """All features of a split, once an image."""
+    return part.features.take(np.arange(len(part.labels)))
+
+
+def trainer(task: Task) -> Trainer:
+    """Our trainer on simulated features."""
+    from benchmarks.networks import stand_in
+
+    return Trainer(stand_in(task.train.features.shape[0]), {TOP: task})
+
+
+def _labels(counts: tuple[int, ...], size: float, variants: int, seed: int) -> NDArray[np.int64]:
+    """Class of each image, in an order that mixes classes and keeps variants together."""
+    landmarks = [max(1, round(count * size / variants)) for count in counts]
+    order = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), landmarks))
+    return np.repeat(order, variants)
+
+
+def _copies(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of each training image, in the official proportion of each class."""
+    copies = np.ones(len(labels), np.int64)
+    for label, (unique, rows) in enumerate(zip(TRAIN, TRAIN_ROWS, strict=True)):
+        own = np.flatnonzero(labels == label)
+        copies[own[: round(len(own) * (rows - unique) / unique)]] += 1
+    return copies
+
+
+def _stored(labels: NDArray[np.int64], landmarks: NDArray[np.int64], width: int) -> NDArray[np.float32]:
+    """Features shaped (n, width), like pooled ones not negative; drawn in chunks, so that memory stays small."""
+    folder = make_folder(cache_root() / "benchmarks")
+    path = folder / f"simulated-{_VERSION}-{len(labels)}x{width}.npy"
+
+    def draw(part: Path) -> None:
+        rng = np.random.default_rng(0)
+        centres = rng.standard_normal((len(CLASSES), _CLUSTERS, _LATENT)) / np.sqrt(2 * _LATENT)
+        lift = rng.standard_normal((_LATENT, width)).astype(np.float32)
+        rows = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=(len(labels), width))
+        for start in range(0, len(labels), _CHUNK):
+            label, landmark = labels[start : start + _CHUNK], landmarks[start : start + _CHUNK]
+            which, place = np.unique(landmark, return_inverse=True)
+            cluster = np.random.default_rng((1, start)).integers(_CLUSTERS, size=len(which))[place]
+            shared = rng.standard_normal((len(which), _LATENT))[place] * _SPREAD
+            own = rng.standard_normal((len(label), _LATENT)) * _OWN
+            latent = centres[label, cluster] + (shared + own) / np.sqrt(_LATENT)
+            noise = 0.5 * rng.standard_normal((len(label), width), dtype=np.float32)
+            rows[start : start + _CHUNK] = np.maximum(latent.astype(np.float32) @ lift + noise, 0)
+        rows.flush()
+
+    with alone(path):
+        if not path.exists():
+            write_whole(path, draw)
+    stored: NDArray[np.float32] = np.load(path, mmap_mode="r")
+    return stored
+
+
+def images() -> Catalogue:
+    """The landmarks that $HIRISE_SAMPLE names, else the synthetic ones."""
+    from hirise_imb import catalogue, datasets
+
+    return catalogue.read(datasets.locate("$HIRISE_SAMPLE" if has_sample() else "synthetic"))
+
+
+def landmarks(count: int) -> tuple[list[Path], NDArray[np.int64]]:
+    """Files and classes of so many images of the training split, spread over it."""
+    found = images()
+    table = found.split("train")
+    table = table.iloc[np.linspace(0, len(table) - 1, min(count, len(table))).astype(int)]
+    return [found.path(image) for image in table["image"]], table["label"].to_numpy()

@@ -1,0 +1,160 @@
+"""Topic `trials`: what a trial costs beside its steps, and whether memory grows with trials."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from benchmarks.report import Report, Table, Target, middle, spread, values
+from benchmarks.runner import Bench, Case, Figures, prepared
+
+SIZE, WIDTH = 800 / 48_979, 256
+OURS = "ours"
+KERAS, KERAS_CLEARED = "Keras", "Keras, clear_session"
+
+
+def run(bench: Bench) -> Report:
+    """Search class weights on a tiny task."""
+    trials, models = bench.size(200, 24), bench.size(30, 8)
+    first = bench.size(20, 8)  # what is imported and compiled late is in memory by then
+    prepared(bench, draw)
+    cases: dict[str, Case] = {
+        OURS: partial(search, trials=trials, marks=[first, trials // 2, trials]),
+        KERAS: partial(plain, trials=models, clear=False),
+        KERAS_CLEARED: partial(plain, trials=models, clear=True),
+    }
+    found = bench.by_turns(cases)
+    ours = found[OURS]
+    beside = values(ours, "beside")
+    times = [
+        ["a trial, all in all", spread(values(ours, "seconds"), 3)],
+        ["its training alone", spread(values(ours, "training"), 3)],
+        ["what is beside the training", spread(beside, 3)],
+    ]
+    growth = {name: [_growth(one) for one in figures] for name, figures in found.items()}
+    memory = [[name, _marks(found[name]), str(_last(found[name])), spread(growth[name])] for name in cases]
+    over = [one["marks"][-1][1] - one["before_mb"] for one in ours]
+    return Report(
+        title="Trials: cost beside training, and memory",
+        text=f"{trials} trials of class_weights in one process, with an SQLite database, on 800 rows of {WIDTH} "
+        "features; the training alone is the same epochs of the same recipes without Optuna. Memory is resident "
+        "memory; growth a trial is that between the first and the last mark. Before the first trial ours held "
+        f"{middle(values(ours, 'before_mb')):,.0f} MB, from where the target counts. Keras makes and fits a "
+        "new model each trial; `clear_session` calls that and gc.collect after each.",
+        tables=[
+            Table("Time", ["", "s a trial"], times),
+            Table("Memory", ["", "MB after trials", "trials", "MB a trial"], memory),
+        ],
+        targets=[
+            Target("a trial costs beside its training", middle(beside), 0.2, " s", digits=3),
+            Target(f"memory grows over {trials} trials by", middle(over), 50, " MB", digits=0),
+        ],
+        figures=found,
+    )
+
+
+def _last(figures: list[Figures]) -> int:
+    return int(figures[0]["marks"][-1][0])
+
+
+def _growth(figures: Figures) -> float:
+    (start, before), (end, after) = figures["marks"][0], figures["marks"][-1]
+    return float((after - before) / (end - start))
+
+
+def _marks(figures: list[Figures]) -> str:
+    """Such as `20: 700, 100: 702`, the median of the repeats."""
+    columns = zip(*(one["marks"] for one in figures), strict=True)
+    return ", ".join(f"{column[0][0]}: {middle([mb for _, mb in column]):,.0f}" for column in columns)
+
+
+def draw(seed: int) -> Figures:  # noqa: ARG001
+    """Draw the features."""
+    from benchmarks.data import simulated
+
+    return {"rows": len(simulated(SIZE, WIDTH).train.labels)}
+
+
+def search(trials: int, marks: list[int], seed: int) -> Figures:
+    """`search.run_trials`, then its training again without it."""
+    import tempfile
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from benchmarks.child import resident_mb
+    from benchmarks.data import simulated, trainer
+    from hirise_imb import search
+    from hirise_imb.recipe import Recipe
+    from hirise_imb.strategies import STRATEGIES
+    from hirise_imb.training import Job, Run
+
+    train = trainer(simulated(SIZE, WIDTH)).fit_together
+    train([Job(Recipe(max_epochs=1), seed)])
+    rounds: list[list[Job]] = []
+
+    def fit(jobs: Sequence[Job]) -> list[Run]:
+        runs = train(jobs)
+        # The same epochs: a run ends where pruning or its stopping rule ended it.
+        rounds.append(
+            [Job(job.recipe, job.seed, partial(_before, len(run.history))) for job, run in zip(jobs, runs, strict=True)]
+        )
+        return runs
+
+    noted: list[tuple[int, float]] = []
+
+    def show(done: float) -> None:
+        if done >= marks[len(noted)]:
+            noted.append((int(done), resident_mb()))
+
+    with tempfile.TemporaryDirectory() as folder:
+        study = search.open_study(search.connect(Path(folder) / "study.db"), "benchmark", {})
+        before = resident_mb()
+        begin = time.perf_counter()
+        search.run_trials(study, STRATEGIES["class_weights"], (), trials, seed, fit, show)
+        whole = time.perf_counter() - begin
+    begin = time.perf_counter()
+    for jobs in rounds:
+        train(jobs)
+    training = time.perf_counter() - begin
+    return {
+        "seconds": whole / trials,
+        "training": training / trials,
+        "beside": (whole - training) / trials,
+        "before_mb": before,
+        "marks": noted,
+    }
+
+
+def _before(last: int, epoch: int, _: float) -> bool:
+    return epoch < last
+
+
+def plain(trials: int, clear: bool, seed: int) -> Figures:
+    """A new compiled model each trial, as most examples have it."""
+    import gc
+
+    import keras
+
+    from benchmarks.child import resident_mb
+    from benchmarks.data import in_memory, simulated
+    from benchmarks.networks import one_hot, plain_head
+    from hirise_imb.losses import inverse_power
+
+    task = simulated(SIZE, WIDTH)
+    x, y = in_memory(task.train), one_hot(task.train.labels)
+    x_val, y_val = in_memory(task.val), one_hot(task.val.labels)
+    marks: list[tuple[int, float]] = []
+    begin = time.perf_counter()
+    for trial in range(1, trials + 1):
+        keras.utils.set_random_seed(seed)
+        model = plain_head(WIDTH)
+        weights = dict(enumerate(inverse_power(task.landmark_counts, trial / trials)))
+        model.fit(x, y, batch_size=32, epochs=3, class_weight=weights, validation_data=(x_val, y_val), verbose=0)
+        model.predict(x_val, verbose=0)
+        if clear:
+            del model
+            keras.backend.clear_session()
+            gc.collect()
+        if trial in (5, trials):
+            marks.append((trial, resident_mb()))
+    return {"seconds": (time.perf_counter() - begin) / trials, "marks": marks}

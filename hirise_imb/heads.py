@@ -1,0 +1,91 @@
+"""Linear heads on pooled features, several trained at once: batch normalisation, dropout, a dense layer of 8 logits.
+
+Heads that see the same rows in the same order share most of the work. With x the normalised features, d the dropout
+mask, gamma and beta of batch normalisation and the kernel W of a head, its logits are
+
+    ((x gamma + beta) d) W + c  =  (x d) (gamma W) + d (beta W) + c.
+
+What depends on the rows, x d and d, is the same for all heads, so one product of matrices serves them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hirise_imb.landmarks import CLASSES
+
+Tensor = Any
+"""A TensorFlow tensor; TensorFlow ships no types."""
+
+_EPSILON = 1e-3
+_MOMENTUM = 0.99
+"""Keras' defaults of batch normalisation, which the reference run has."""
+
+
+def first_parameters(width: int, seeds: Sequence[int]) -> list[NDArray[np.float32]]:
+    """Heads as Keras starts them: gamma 1, beta 0, a Glorot-uniform kernel, bias 0.
+
+    Args:
+        width: of the features.
+        seeds: of the kernel, one a head.
+
+    Returns:
+        gamma, beta and the kernel of all heads side by side, shape (width, n_heads, 1 + 1 + 8), and the bias, shape
+        (n_heads, 8).
+    """
+    import keras
+
+    heads = len(seeds)
+    kernels = [np.asarray(keras.initializers.GlorotUniform(seed)((width, len(CLASSES)))) for seed in seeds]
+    scales = np.ones((width, heads, 1)), np.zeros((width, heads, 1)), np.stack(kernels, axis=1)
+    return [np.concatenate(scales, axis=2).astype(np.float32), np.zeros((heads, len(CLASSES)), np.float32)]
+
+
+def normalise(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Features by the mean and the variance of their batch, and these two, shape (..., 2, width).
+
+    Args:
+        features: shape (..., batch, width).
+        valid: 1 for a row and 0 for padding, shape (..., batch, 1); padding counts for nothing and becomes 0.
+    """
+    import tensorflow as tf
+
+    rows = tf.reduce_sum(valid, axis=-2, keepdims=True)
+    mean = tf.reduce_sum(features * valid, axis=-2, keepdims=True) / rows
+    centred = (features - mean) * valid
+    variance = tf.reduce_sum(tf.square(centred), axis=-2, keepdims=True) / rows
+    return centred * tf.math.rsqrt(variance + _EPSILON), tf.concat([mean, variance], axis=-2)
+
+
+def moved(average: Tensor, moments: Tensor) -> Tensor:
+    """The moving mean and variance, shape (2, width), after a batch with these."""
+    return _MOMENTUM * average + (1 - _MOMENTUM) * moments
+
+
+def settled(features: Tensor, average: Tensor) -> Tensor:
+    """Features by the moving mean and variance, as in inference, shape (batch, width)."""
+    import tensorflow as tf
+
+    return (features - average[0]) * tf.math.rsqrt(average[1] + _EPSILON)
+
+
+def logits(parameters: Sequence[Tensor], kept: Tensor, mask: Tensor) -> Tensor:
+    """Logits of every row and head, shape (batch, n_heads, 8).
+
+    Args:
+        parameters: as from `first_parameters`.
+        kept: normalised features times the mask, shape (batch, width).
+        mask: of dropout, 0 or 1 / (1 - rate), shape (batch, width).
+    """
+    import tensorflow as tf
+
+    scales, bias = parameters
+    width, heads, _ = scales.shape
+    gamma, beta, kernel = scales[:, :, :1], scales[:, :, 1:2], scales[:, :, 2:]
+    flat = (width, heads * len(CLASSES))
+    sums = tf.matmul(kept, tf.reshape(gamma * kernel, flat)) + tf.matmul(mask, tf.reshape(beta * kernel, flat))
+    return tf.reshape(sums, (-1, heads, len(CLASSES))) + bias

@@ -1,0 +1,215 @@
+"""What is trained above one cut of a backbone: compiled once, used by all runs from that cut.
+
+Steps run in blocks inside the compiled function, so that what surrounds them is paid for once a block. At the cut `top`
+the features are fixed, so a whole block is normalised at once and a step is little more than the products of the heads;
+below it a step goes through the backbone's end first. What recipes vary enters as tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hirise_imb import heads
+from hirise_imb.backbones import TOP, Backbone
+from hirise_imb.features import Features
+from hirise_imb.heads import Tensor
+from hirise_imb.losses import rowwise
+
+EVALUATION_BATCH = 256
+
+_BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-7
+"""Keras' defaults of Adam (Kingma and Ba 2015)."""
+
+
+@dataclass
+class State:
+    """All that training changes."""
+
+    parameters: list[Tensor]
+    """Of the heads as from `heads.first_parameters`, then of the backbone's end."""
+    first: list[Tensor]
+    """Adam's mean of the gradients of each parameter."""
+    second: list[Tensor]
+    """Adam's mean of their squares."""
+    average: Tensor
+    """Moving mean and variance of the pooled features, shape (2, width)."""
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What recipes vary in a step, one entry a head."""
+
+    weights: NDArray[np.float32]
+    """Of classes in the loss, shape (n_heads, 8)."""
+    focus: NDArray[np.float32]
+    """Shape (n_heads,)."""
+    rates: NDArray[np.float32]
+    """Learning rates of the heads, shape (n_heads,)."""
+    backbone_rate: float
+    dropout: float
+    """Of all heads, since they share the mask."""
+    seed: int
+    """Of the dropout mask."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of some steps."""
+
+    features: NDArray[np.float32]
+    """Shape (n_steps, batch, ...)."""
+    one_hot: NDArray[np.float32]
+    """Shape (n_steps, batch, 8)."""
+    valid: NDArray[np.float32]
+    """1 for a row, 0 for padding of the last batch, shape (n_steps, batch, 1)."""
+
+
+class Network:
+    """The backbone's end above a cut, and heads on it."""
+
+    def __init__(self, backbone: Backbone, cut: str) -> None:
+        """Build the layers; `start` gives a state."""
+        self._tail: Any = None if cut == TOP else backbone.tail(cut)
+        self._width = backbone.card.feature_width
+        self._compiled: dict[str, Any] = {}
+
+    def start(self, seeds: Sequence[int]) -> State:
+        """The first state of a head for each seed; below `top` there can be one."""
+        import tensorflow as tf
+
+        if self._tail is not None and len(seeds) > 1:
+            raise ValueError("heads that train the backbone's end can't share it")
+        parameters = heads.first_parameters(self._width, seeds)
+        if self._tail is not None:
+            parameters += [np.asarray(variable) for variable in self._tail.trainable_variables]
+        average = np.stack([np.zeros(self._width), np.ones(self._width)])
+        return State(
+            parameters=[tf.constant(value) for value in parameters],
+            first=[tf.zeros_like(value) for value in parameters],
+            second=[tf.zeros_like(value) for value in parameters],
+            average=tf.constant(average, tf.float32),
+        )
+
+    def train(self, state: State, settings: Settings, block: Block) -> NDArray[np.float32]:
+        """Go through a block, changing `state`; return the sums of cross-entropy and of hits, shape (2, n_heads)."""
+        import tensorflow as tf
+
+        moving = (state.parameters, state.first, state.second, state.average)
+        # Rates by the shapes of the parameters: scales (width, n_heads, 10), bias (n_heads, 8), the backbone's end.
+        rates = [settings.rates[:, None]] * 2 + [np.float32(settings.backbone_rate)] * (len(state.parameters) - 2)
+        moving, sums = self._function(f"block of {len(settings.focus)}", self._block)(
+            moving,
+            np.float32(state.steps),
+            block.features,
+            block.one_hot,
+            block.valid,
+            [tf.constant(value) for value in (settings.weights, settings.focus, *rates)],
+            np.float32(settings.dropout),
+            tf.constant([settings.seed, state.steps], tf.int64),
+        )
+        state.parameters, state.first, state.second, state.average = moving
+        state.steps += len(block.features)
+        return np.asarray(sums)
+
+    def probabilities(self, state: State, features: Features) -> NDArray[np.float32]:
+        """Class probabilities of each head, shape (n_heads, n, 8), with everything in inference mode."""
+        import tensorflow as tf
+
+        forward = self._function(f"forward of {state.parameters[1].shape[0]}", self._forward)
+        positions = np.arange(len(features))
+        starts = range(0, len(features), EVALUATION_BATCH)
+        parts = [
+            forward(state.parameters, state.average, tf.constant(features.take(positions[s : s + EVALUATION_BATCH])))
+            for s in starts
+        ]
+        return np.concatenate([np.asarray(part) for part in parts]).transpose(1, 0, 2)
+
+    def _function(self, name: str, body: Any, **options: bool) -> Any:  # noqa: ANN401  (TensorFlow has no types)
+        import tensorflow as tf
+
+        if name not in self._compiled:
+            self._compiled[name] = tf.function(body, reduce_retracing=True, **options)
+        return self._compiled[name]
+
+    def _block(
+        self,
+        moving: Any,  # noqa: ANN401
+        done: Tensor,
+        features: Tensor,
+        one_hot: Tensor,
+        valid: Tensor,
+        choice: Sequence[Tensor],
+        dropout: Tensor,
+        seed: Tensor,
+    ) -> Any:  # noqa: ANN401
+        """The steps of a block, in order."""
+        import tensorflow as tf
+
+        steps = tf.shape(one_hot)[0]
+        mask = self.mask((steps, one_hot.shape[1], self._width), dropout, seed)
+        # The head's step is many small operations, which XLA makes one; convolutions it does no good on a processor.
+        step = self._function(f"step of {choice[1].shape[0]}", self._step, jit_compile=self._tail is None)
+        seen, moments = (features, None) if self._tail else heads.normalise(features, valid)
+
+        def body(i: Tensor, moving: Any, sums: Tensor) -> Any:  # noqa: ANN401
+            known = None if moments is None else moments[i]
+            rows = (seen[i], known, mask[i], one_hot[i], valid[i])
+            moving, more = step(moving, done + tf.cast(i + 1, tf.float32), rows, choice)
+            return i + 1, moving, sums + more
+
+        start = (tf.constant(0), moving, tf.zeros((2, choice[1].shape[0])))
+        _, moving, sums = tf.while_loop(lambda i, *_: i < steps, body, start, parallel_iterations=1)
+        return moving, sums
+
+    @staticmethod
+    def mask(shape: Sequence[Any], dropout: Tensor, seed: Tensor) -> Tensor:
+        """A dropout mask: 0 at the rate of `dropout`, else 1 / (1 - dropout)."""
+        import tensorflow as tf
+
+        return tf.cast(tf.random.stateless_uniform(shape, seed) >= dropout, tf.float32) / (1 - dropout)
+
+    def _step(self, moving: Any, number: Tensor, rows: Sequence[Tensor], choice: Sequence[Tensor]) -> Any:  # noqa: ANN401
+        """One step of Adam; return what moved, and the batch's sums of cross-entropy and of hits, (2, n_heads)."""
+        import tensorflow as tf
+
+        parameters, first, second, average = moving
+        features, moments, mask, one_hot, valid = rows
+        weights, focus, *rates = choice
+        with tf.GradientTape() as tape:
+            tape.watch(parameters)
+            if self._tail is not None:
+                features, moments = heads.normalise(self._pooled(parameters, features), valid)
+            logits = heads.logits(parameters[:2], features * mask, mask)
+            # The mean is over rows, not over the sum of weights, as Keras' class_weight has it.
+            losses = rowwise(one_hot, logits, weights, focus) * valid / tf.reduce_sum(valid)
+        gradients = tape.gradient(losses, parameters)
+        first = [m + (g - m) * (1 - _BETA_1) for m, g in zip(first, gradients, strict=True)]
+        second = [v + (g * g - v) * (1 - _BETA_2) for v, g in zip(second, gradients, strict=True)]
+        unbias = tf.sqrt(1 - tf.pow(_BETA_2, number)) / (1 - tf.pow(_BETA_1, number))
+        parameters = [
+            p - rate * unbias * m / (tf.sqrt(v) + _ADAM_EPSILON)
+            for p, m, v, rate in zip(parameters, first, second, rates, strict=True)
+        ]
+        hot = one_hot[:, None, :]
+        entropy = tf.reduce_logsumexp(logits, axis=2) - tf.reduce_sum(hot * logits, axis=2)
+        hits = tf.cast(tf.argmax(logits, axis=2) == tf.argmax(hot, axis=2), tf.float32)
+        sums = tf.stack([tf.reduce_sum(entropy * valid, axis=0), tf.reduce_sum(hits * valid, axis=0)])
+        return (parameters, first, second, heads.moved(average, moments)), sums
+
+    def _pooled(self, parameters: Sequence[Tensor], features: Tensor) -> Tensor:
+        """What the backbone's end makes of features at the cut, shape (batch, width)."""
+        fixed = [variable.value for variable in self._tail.non_trainable_variables]
+        return self._tail.stateless_call(list(parameters[2:]), fixed, features, training=False)[0]
+
+    def _forward(self, parameters: Sequence[Tensor], average: Tensor, features: Tensor) -> Tensor:
+        import tensorflow as tf
+
+        pooled = features if self._tail is None else self._pooled(parameters, features)
+        settled = heads.settled(pooled, average)
+        return tf.nn.softmax(heads.logits(parameters[:2], settled, tf.ones_like(settled)))

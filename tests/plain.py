@@ -1,0 +1,75 @@
+"""The reference head in plain Keras, as anybody would write it, to hold the package's own against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from worlds import WIDTH
+
+from hirise_imb.network import Block, Network, State
+
+
+class GivenDropout(keras.layers.Layer):
+    """Keras' dropout, but that it is told what to keep."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def call(self, values: Any, kept: Any, training: bool = False) -> Any:  # noqa: ANN401
+        return values * kept / (1 - self.rate) if training else values
+
+
+class PlainHead:
+    """Batch normalisation, dropout and a dense layer with softmax, trained by Keras."""
+
+    def __init__(
+        self,
+        seed: int,
+        loss: str | keras.losses.Loss = "categorical_crossentropy",
+        rate: float = 1e-3,
+        dropout: float = 0.0,
+    ) -> None:
+        features, kept = keras.Input((WIDTH,)), keras.Input((WIDTH,))
+        x = keras.layers.BatchNormalization()(features)
+        x = GivenDropout(dropout)(x, kept)
+        x = keras.layers.Dense(8, activation="softmax", kernel_initializer=keras.initializers.GlorotUniform(seed))(x)
+        self.model = keras.Model([features, kept], x)
+        figures = [keras.metrics.CategoricalCrossentropy(), "accuracy"]
+        self.model.compile(keras.optimizers.Adam(rate), loss=loss, metrics=figures)
+
+    def step(
+        self, x: np.ndarray, labels: np.ndarray, kept: np.ndarray, weights: np.ndarray | None = None
+    ) -> np.ndarray:
+        """One step; return the sums of cross-entropy and of hits."""
+        self.model.reset_metrics()
+        of_classes = None if weights is None else dict(enumerate(weights.tolist()))
+        _, entropy, accuracy = self.model.train_on_batch([x, kept], np.eye(8)[labels], class_weight=of_classes)
+        return len(x) * np.array([float(entropy), float(accuracy)])
+
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self.model([x, np.ones_like(x)], training=False))
+
+
+def weights_of(state: State, head: int) -> list[np.ndarray]:
+    """In Keras' order: gamma, beta, moving mean, moving variance, kernel, bias."""
+    scales, bias = (np.asarray(values) for values in state.parameters[:2])
+    return [*scales[:, head, :2].T, *np.asarray(state.average), scales[:, head, 2:], bias[head]]
+
+
+def kept_in(shape: tuple[int, ...], rate: float, seed: int, done: int) -> np.ndarray:
+    """What a block keeps that starts after `done` steps, as 0 and 1; the scale is not taken over."""
+    return np.asarray(Network.mask(shape, np.float32(rate), [seed, done])) > 0
+
+
+def block_of(batches: list[tuple[np.ndarray, np.ndarray]], size: int) -> Block:
+    """Features and labels of some batches, each filled up to `size`; what fills up is nonsense that must not count."""
+    steps = len(batches)
+    features = np.full((steps, size, *batches[0][0].shape[1:]), 7.0, np.float32)
+    one_hot, valid = np.zeros((steps, size, 8), np.float32), np.zeros((steps, size, 1), np.float32)
+    one_hot[:, :, 2] = 1
+    for step, (x, labels) in enumerate(batches):
+        features[step, : len(x)], one_hot[step, : len(x)], valid[step, : len(x)] = x, np.eye(8)[labels], 1
+    return Block(features, one_hot, valid)
