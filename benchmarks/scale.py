@@ -18,7 +18,7 @@ def run(bench: Bench) -> Report:
     for size in sizes.values():
         prepared(bench, draw, size=size)
     cases: dict[str, Case] = {name: partial(epochs, size=size) for name, size in sizes.items()}
-    found = bench.by_turns(cases)
+    found = bench.by_turns(cases, min(2, bench.repeats))
     study = bench.once(partial(whole, size=unit))
     base = values(next(iter(found.values())), "seconds")
     rows = [

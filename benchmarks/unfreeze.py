@@ -24,7 +24,7 @@ CUTS = ("head_conv", "block7", "block6d")
 
 def run(bench: Bench) -> Report:
     """One epoch from each cut, by turns with one from pixels."""
-    count = bench.size(512, 64)
+    count = bench.size(384, 64)
     found: dict[str, list[Figures]] = {}
     rows, targets = [], []
     for cut in CUTS:

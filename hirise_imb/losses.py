@@ -136,7 +136,7 @@ def rowwise(one_hot: Tensor, logits: Tensor, weights: Tensor, focus: Tensor) -> 
     """The loss of each row in each head, shape (batch, n_heads); see `Terms`.
 
     Args:
-        one_hot: labels, shape (batch, n_classes).
+        one_hot: labels, shape (batch, n_classes): a single 1 in a row, or none in padding.
         logits: shape (batch, n_heads, n_classes).
         weights: shape (n_heads, n_classes).
         focus: shape (n_heads,).

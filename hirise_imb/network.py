@@ -43,7 +43,7 @@ class State:
 
 @dataclass(frozen=True)
 class Settings:
-    """What recipes vary in a step, one entry a head."""
+    """What recipes vary in a step: one entry a head, or one number where the heads have it in common."""
 
     weights: NDArray[np.float32]
     """Of classes in the loss, shape (n_heads, 8)."""
@@ -53,21 +53,22 @@ class Settings:
     """Learning rates of the heads, shape (n_heads,)."""
     backbone_rate: float
     dropout: float
-    """Of all heads, since they share the mask."""
     seed: int
-    """Of the dropout mask."""
+    """Of the dropout masks, which follow from it and from the step a block begins with."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of some steps."""
+    """Rows of some steps; all blocks of a pass have one shape, the last is filled up."""
 
     features: NDArray[np.float32]
-    """Shape (n_steps, batch, ...)."""
+    """Shape (most_steps, batch, ...)."""
     one_hot: NDArray[np.float32]
-    """Shape (n_steps, batch, 8)."""
+    """Shape (most_steps, batch, 8)."""
     valid: NDArray[np.float32]
-    """1 for a row, 0 for padding of the last batch, shape (n_steps, batch, 1)."""
+    """1 for a row, 0 for padding, shape (most_steps, batch, 1)."""
+    steps: int
+    """Batches that hold a row."""
 
 
 class Network:
@@ -101,27 +102,27 @@ class Network:
         import tensorflow as tf
 
         moving = (state.parameters, state.first, state.second, state.average)
-        # Rates by the shapes of the parameters: scales (width, n_heads, 10), bias (n_heads, 8), the backbone's end.
-        rates = [settings.rates[:, None]] * 2 + [np.float32(settings.backbone_rate)] * (len(state.parameters) - 2)
-        moving, sums = self._function(f"block of {len(settings.focus)}", self._block)(
+        # Rates by the shapes of the parameters: scales (n_heads, 10, width), bias (n_heads, 8), the backbone's end.
+        rates: list[Any] = [settings.rates[:, None, None], settings.rates[:, None]]
+        rates += [np.float32(settings.backbone_rate)] * (len(state.parameters) - 2)
+        bits = heads.dropout_bits((*block.valid.shape[:2], self._width), (settings.seed, state.steps))
+        moving, sums = self._function(f"block {len(settings.focus)} {block.features.shape}", self._block)(
             moving,
             np.float32(state.steps),
-            block.features,
-            block.one_hot,
-            block.valid,
+            tf.constant(block.steps),
+            (block.features, block.one_hot, block.valid),
+            (bits, np.float32(settings.dropout)),
             [tf.constant(value) for value in (settings.weights, settings.focus, *rates)],
-            np.float32(settings.dropout),
-            tf.constant([settings.seed, state.steps], tf.int64),
         )
         state.parameters, state.first, state.second, state.average = moving
-        state.steps += len(block.features)
+        state.steps += block.steps
         return np.asarray(sums)
 
     def probabilities(self, state: State, features: Features) -> NDArray[np.float32]:
         """Class probabilities of each head, shape (n_heads, n, 8), with everything in inference mode."""
         import tensorflow as tf
 
-        forward = self._function(f"forward of {state.parameters[1].shape[0]}", self._forward)
+        forward = self._function(f"forward {state.parameters[1].shape[0]}", self._forward)
         positions = np.arange(len(features))
         starts = range(0, len(features), EVALUATION_BATCH)
         parts = [
@@ -141,38 +142,38 @@ class Network:
         self,
         moving: Any,  # noqa: ANN401
         done: Tensor,
-        features: Tensor,
-        one_hot: Tensor,
-        valid: Tensor,
+        steps: Tensor,
+        rows: Sequence[Tensor],
+        dropout: Sequence[Tensor],
         choice: Sequence[Tensor],
-        dropout: Tensor,
-        seed: Tensor,
     ) -> Any:  # noqa: ANN401
         """The steps of a block, in order."""
         import tensorflow as tf
 
-        steps = tf.shape(one_hot)[0]
-        mask = self.mask((steps, one_hot.shape[1], self._width), dropout, seed)
         # The head's step is many small operations, which XLA makes one; convolutions it does no good on a processor.
-        step = self._function(f"step of {choice[1].shape[0]}", self._step, jit_compile=self._tail is None)
-        seen, moments = (features, None) if self._tail else heads.normalise(features, valid)
+        shape = f"{choice[1].shape[0]} {rows[0].shape}"
+        prepare = self._function(f"prepare {shape}", self._prepare, jit_compile=True)
+        step = self._function(f"step {shape}", self._step, jit_compile=self._tail is None)
+        seen, moments, mask = prepare(rows, dropout)
+        _, one_hot, valid = rows
 
         def body(i: Tensor, moving: Any, sums: Tensor) -> Any:  # noqa: ANN401
-            known = None if moments is None else moments[i]
-            rows = (seen[i], known, mask[i], one_hot[i], valid[i])
-            moving, more = step(moving, done + tf.cast(i + 1, tf.float32), rows, choice)
+            batch = (seen[i], moments[i], mask[i], one_hot[i], valid[i])
+            moving, more = step(moving, done + tf.cast(i + 1, tf.float32), batch, choice)
             return i + 1, moving, sums + more
 
         start = (tf.constant(0), moving, tf.zeros((2, choice[1].shape[0])))
         _, moving, sums = tf.while_loop(lambda i, *_: i < steps, body, start, parallel_iterations=1)
         return moving, sums
 
-    @staticmethod
-    def mask(shape: Sequence[Any], dropout: Tensor, seed: Tensor) -> Tensor:
-        """A dropout mask: 0 at the rate of `dropout`, else 1 / (1 - dropout)."""
-        import tensorflow as tf
-
-        return tf.cast(tf.random.stateless_uniform(shape, seed) >= dropout, tf.float32) / (1 - dropout)
+    def _prepare(self, rows: Sequence[Tensor], dropout: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """All that a block's steps need and that no step changes: features, their moments, dropout masks."""
+        features, _, valid = rows
+        mask = heads.dropout_mask(*dropout)
+        if self._tail is not None:  # its output, which is what is normalised, moves with every step
+            return features, mask[:, :2], mask
+        normal, moments = heads.normalise(features, valid)
+        return normal * mask, moments, mask
 
     def _step(self, moving: Any, number: Tensor, rows: Sequence[Tensor], choice: Sequence[Tensor]) -> Any:  # noqa: ANN401
         """One step of Adam; return what moved, and the batch's sums of cross-entropy and of hits, (2, n_heads)."""
@@ -185,7 +186,8 @@ class Network:
             tape.watch(parameters)
             if self._tail is not None:
                 features, moments = heads.normalise(self._pooled(parameters, features), valid)
-            logits = heads.logits(parameters[:2], features * mask, mask)
+                features *= mask
+            logits = heads.logits(parameters[:2], features, mask)
             # The mean is over rows, not over the sum of weights, as Keras' class_weight has it.
             losses = rowwise(one_hot, logits, weights, focus) * valid / tf.reduce_sum(valid)
         gradients = tape.gradient(losses, parameters)

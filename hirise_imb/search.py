@@ -147,28 +147,33 @@ def run_trials(
     """
     while (done := len(before := finished(study))) < trials:
         known = before[: done - done % TOGETHER]
-        places = range(done, min(trials, len(known) + TOGETHER))
-        settings = [_proposal(known, strategy, cuts, seed, place) for place in places]
-        _round(study, settings, strategy, cuts, seed, fit)
+        settings = _proposals(known, strategy, cuts, seed)[done - len(known) : trials - len(known)]
+        _round(study, known, settings, strategy, cuts, seed, fit)
         show(len(finished(study)))
 
 
-def _proposal(
-    known: Sequence[FrozenTrial], strategy: Strategy, cuts: Sequence[str], seed: int, place: int
-) -> dict[str, str | float | int]:
-    """What the trial at a place tries: a start of the strategy, or what the sampler makes of the `known` trials."""
-    # A sampler's state is not stored: with one seed for all, a resumed search would repeat its first points.
-    state = np.random.SeedSequence((seed, place)).generate_state(1)[0]
-    sampler = optuna.samplers.TPESampler(seed=int(state), n_startup_trials=TOGETHER)
+def _proposals(
+    known: Sequence[FrozenTrial], strategy: Strategy, cuts: Sequence[str], seed: int
+) -> list[dict[str, str | float | int]]:
+    """What the trials of the round after the `known` ones try: starts of the strategy, then the sampler's ideas.
+
+    They follow from the known trials alone. The sampler keeps them apart by taking each as a bad one until it is told
+    better ("constant liar"; Ginsbourger et al. 2010).
+    """
     starts = strategy.starts(cuts)
-    # In a study of its own, the sampler sees the rounds before and nothing of the round under way.
-    aside = optuna.create_study(
-        direction="maximize", sampler=_fixed(starts[place] if place < len(starts) else {}, sampler)
-    )
+    # A study of its own: the sampler sees the rounds before and nothing that the round under way has found.
+    aside = optuna.create_study(direction="maximize")
     aside.add_trials(known)
-    trial = aside.ask()
-    strategy.recipe(trial, cuts)
-    return trial.params
+    settings = []
+    for place in range(len(known), len(known) + TOGETHER):
+        # A sampler's state is not stored: with one seed for all, a resumed search would repeat its first points.
+        state = np.random.SeedSequence((seed, place)).generate_state(1)[0]
+        sampler = optuna.samplers.TPESampler(seed=int(state), n_startup_trials=TOGETHER)
+        aside.sampler = _fixed(starts[place] if place < len(starts) else {}, sampler)
+        trial = aside.ask()
+        strategy.recipe(trial, cuts)
+        settings.append(trial.params)
+    return settings
 
 
 def _fixed(
@@ -181,6 +186,7 @@ def _fixed(
 
 def _round(
     study: optuna.Study,
+    known: Sequence[FrozenTrial],
     settings: Sequence[dict[str, str | float | int]],
     strategy: Strategy,
     cuts: Sequence[str],
@@ -190,12 +196,15 @@ def _round(
     """Trials with these settings; the value of each is the validation macro F1 of its best epoch, pruned or not."""
     trials = []
     jobs = []
+    # Pruning too looks at the rounds before only; which trials of this one end first is chance.
+    aside = optuna.create_study(direction="maximize", pruner=study.pruner)
+    aside.add_trials(known)
     for chosen in settings:
         study.sampler = _fixed(chosen, optuna.samplers.RandomSampler(seed=0))
         trials.append(trial := study.ask())
         recipe = strategy.recipe(trial, cuts)
         trial.set_user_attr("recipe", recipe.to_dict())
-        jobs.append(Job(recipe, seed, _reporter(trial)))
+        jobs.append(Job(recipe, seed, _reporter(trial, aside.ask())))
     try:
         runs = fit(jobs)
     except Exception:
@@ -207,16 +216,19 @@ def _round(
         trial.set_user_attr("best_epoch", run.best_epoch)
         for label, f1 in enumerate(per_class(run.val_confusion)["f1"]):
             trial.set_user_attr(f"f1/{CLASSES[label]}", float(f1))
-        if run.ended:
+        if run.cut_short:
             study.tell(trial, state=TrialState.PRUNED)
         else:
             study.tell(trial, run.val_macro_f1)
 
 
-def _reporter(trial: optuna.Trial) -> OnEpoch:
+def _reporter(trial: optuna.Trial, judged: optuna.Trial) -> OnEpoch:
+    """Report to a trial, and end its run when its double among the known trials would be pruned."""
+
     def on_epoch(epoch: int, best: float) -> bool:
         trial.report(best, epoch)
-        return not trial.should_prune()
+        judged.report(best, epoch)
+        return not judged.should_prune()
 
     return on_epoch
 

@@ -27,7 +27,8 @@ TOGETHER = 8
 """Heads in one pass."""
 
 _BLOCK_BYTES = 4 << 20
-"""Features of a block of steps; they are read again and again, so a block should stay in the processor's cache."""
+"""Features of a block of steps; they are read again and again, so a block should stay in the processor's cache. Each
+block draws its own dropout masks, so the numbers of a run depend on this."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Run:
     """Class probabilities, shape (n_test, 8), where the test split was asked for."""
     seconds: float
     """Its share of the wall time of the pass."""
-    ended: bool = False
+    cut_short: bool = False
     """Whether its `on_epoch` ended it, before its stopping rule did."""
 
     @property
@@ -204,19 +205,18 @@ class _Rows:
             yield self._block(order[start : start + self._most])
 
     def _block(self, rows: NDArray[np.int64]) -> Block:
-        steps = -(-len(rows) // self._batch)
-
         def filled(values: NDArray[np.float32]) -> NDArray[np.float32]:
-            """Padded to whole batches."""
+            """In batches, with zeros where rows are missing."""
             whole = values
-            if missing := steps * self._batch - len(values):
+            if missing := self._most - len(values):
                 whole = np.concatenate([values, np.zeros((missing, *values.shape[1:]), np.float32)])
-            return whole.reshape(steps, self._batch, *values.shape[1:])
+            return whole.reshape(-1, self._batch, *values.shape[1:])
 
         return Block(
             features=filled(self._train.features.take(rows)),
             one_hot=filled(np.eye(len(CLASSES), dtype=np.float32)[self._train.labels[rows]]),
             valid=filled(np.ones((len(rows), 1), np.float32)),
+            steps=-(-len(rows) // self._batch),
         )
 
 
@@ -231,7 +231,7 @@ class _Fit:
         self._epoch = 0
         self._confusion: NDArray[np.int64] = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
         self._test: NDArray[np.float32] | None = None
-        self._ended = False
+        self._cut_short = False
         self.going = True
         """Whether the stopping rule lets it train on."""
 
@@ -245,15 +245,15 @@ class _Fit:
         if test is not None:
             figures |= _figures("test", task.test.labels, test)
         self._history.append(figures)
+        if not np.isfinite(figures["val_loss"]):  # macro F1 is finite whatever the probabilities are
+            raise FloatingPointError(f"val_loss became {figures['val_loss']} in epoch {epoch}")
         value = self._sign * figures[recipe.monitor]
-        if not np.isfinite(value):
-            raise FloatingPointError(f"{recipe.monitor} became {value} in epoch {epoch}")
         if value > self._best:
             self._best, self._epoch, self._confusion, self._test = value, epoch, found, test
         self.going = epoch < recipe.max_epochs and epoch - self._epoch < recipe.patience
         if self._job.on_epoch is not None:
             wanted = self._job.on_epoch(epoch, self._history[self._epoch - 1]["val_macro_f1"])
-            self._ended = self.going and not wanted
+            self._cut_short = self.going and not wanted
             self.going = self.going and wanted
 
     def run(self, seconds: float) -> Run:
@@ -265,7 +265,7 @@ class _Fit:
             val_confusion=self._confusion,
             test=self._test,
             seconds=seconds,
-            ended=self._ended,
+            cut_short=self._cut_short,
         )
 
 

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from worlds import WIDTH
 
-from hirise_imb.network import Block, Network, State
+from hirise_imb.heads import dropout_bits, dropout_mask
+from hirise_imb.network import Block, State
 
 
 class GivenDropout(keras.layers.Layer):
@@ -56,12 +57,12 @@ class PlainHead:
 def weights_of(state: State, head: int) -> list[np.ndarray]:
     """In Keras' order: gamma, beta, moving mean, moving variance, kernel, bias."""
     scales, bias = (np.asarray(values) for values in state.parameters[:2])
-    return [*scales[:, head, :2].T, *np.asarray(state.average), scales[:, head, 2:], bias[head]]
+    return [*scales[head, :2], *np.asarray(state.average), scales[head, 2:].T, bias[head]]
 
 
 def kept_in(shape: tuple[int, ...], rate: float, seed: int, done: int) -> np.ndarray:
     """What a block keeps that starts after `done` steps, as 0 and 1; the scale is not taken over."""
-    return np.asarray(Network.mask(shape, np.float32(rate), [seed, done])) > 0
+    return np.asarray(dropout_mask(dropout_bits(shape, (seed, done)), np.float32(rate))) > 0
 
 
 def block_of(batches: list[tuple[np.ndarray, np.ndarray]], size: int) -> Block:
@@ -72,4 +73,4 @@ def block_of(batches: list[tuple[np.ndarray, np.ndarray]], size: int) -> Block:
     one_hot[:, :, 2] = 1
     for step, (x, labels) in enumerate(batches):
         features[step, : len(x)], one_hot[step, : len(x)], valid[step, : len(x)] = x, np.eye(8)[labels], 1
-    return Block(features, one_hot, valid)
+    return Block(features, one_hot, valid, steps)

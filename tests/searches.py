@@ -25,13 +25,19 @@ FACTS: dict[str, str | int] = {"data": "abc", "seed": 0}
 WEIGHTS = STRATEGIES["class_weights"]
 
 
-def fake_run(f1: float, *, ended: bool = False) -> Run:
+def fake_run(f1: float, *, cut_short: bool = False) -> Run:
     """A run whose validation macro F1 is `f1`, up to the grain of 1000 rows a class."""
     hits = round(1000 * f1)
     confusion = np.diag(np.full(len(CLASSES), hits))
     confusion += np.roll(np.diag(np.full(len(CLASSES), 1000 - hits)), 1, axis=1)
     return Run(
-        seed=0, history=pd.DataFrame(), best_epoch=3, val_confusion=confusion, test=None, seconds=1.5, ended=ended
+        seed=0,
+        history=pd.DataFrame(),
+        best_epoch=3,
+        val_confusion=confusion,
+        test=None,
+        seconds=1.5,
+        cut_short=cut_short,
     )
 
 
@@ -79,7 +85,7 @@ class Fits:
                     ended[place] = epoch < self.epochs
                 if epoch == 2 and first + place == self.dies_in:
                     raise self.error
-        return [fake_run(value, ended=end) for value, end in zip(values, ended, strict=True)]
+        return [fake_run(value, cut_short=end) for value, end in zip(values, ended, strict=True)]
 
 
 def do(

@@ -161,7 +161,7 @@ class Worsening(Fits):
     def __call__(self, jobs: Sequence[Job]) -> list[Run]:
         good = not self.recipes
         self.value = lambda recipe: 0.5 if good else 0.1
-        return [run if good or run.ended else fake_run(0.9) for run in super().__call__(jobs)]
+        return [run if good or run.cut_short else fake_run(0.9) for run in super().__call__(jobs)]
 
 
 def test_pruned_trials_count_and_are_never_chosen(store: Storage) -> None:

@@ -53,7 +53,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def bits(run: Run) -> tuple[object, ...]:
     assert run.test is None
     history = run.history.to_numpy().tobytes(), tuple(run.history)
-    return run.seed, *history, run.best_epoch, run.val_confusion.tobytes(), run.ended
+    return run.seed, *history, run.best_epoch, run.val_confusion.tobytes(), run.cut_short
 
 
 def jobs(recipes: Sequence[Recipe], seed: int = 0) -> list[Job]:
@@ -83,7 +83,7 @@ def test_one_run_by_itself_is_the_same_but_for_rounding(trainer: Trainer) -> Non
         one, other = trainer.fit(recipe, 0), alone(trainer, recipe)
         np.testing.assert_allclose(one.history.to_numpy(), other.history.to_numpy(), rtol=1e-5)
         np.testing.assert_array_equal(one.val_confusion, other.val_confusion)
-        assert (one.best_epoch, one.seed, one.ended) == (other.best_epoch, other.seed, False)
+        assert (one.best_epoch, one.seed, one.cut_short) == (other.best_epoch, other.seed, False)
         assert other.test is None
 
 
@@ -164,7 +164,7 @@ def test_each_head_stops_by_its_own_rule(hard: Trainer) -> None:
         values = sign * run.history[recipe.monitor].to_numpy()
         assert run.best_epoch == values.argmax() + 1
         assert len(values) == min(recipe.max_epochs, run.best_epoch + recipe.patience)
-        assert not run.ended
+        assert not run.cut_short
 
 
 # --- the callback ---
@@ -201,10 +201,10 @@ def test_a_callback_ends_its_run_and_no_other(trainer: Trainer) -> None:
     some = [Job(*given) for given in zip(recipes, [0] * 4, map(note, calls, lasts), strict=True)]
     runs = trainer.fit_together(some)
     assert [len(seen) for seen in calls] == [len(run.history) for run in runs] == [6, 2, 4, 6]
-    assert [run.ended for run in runs] == [False, True, True, False]
+    assert [run.cut_short for run in runs] == [False, True, True, False]
     for run, other, recipe in zip(runs, whole, recipes, strict=True):
         cut_short = alone(trainer, dataclasses.replace(recipe, max_epochs=len(run.history)))
-        assert bits(dataclasses.replace(run, ended=False)) == bits(cut_short)
+        assert bits(dataclasses.replace(run, cut_short=False)) == bits(cut_short)
         np.testing.assert_array_equal(run.history.to_numpy(), other.history.iloc[: len(run.history)].to_numpy())
 
 
@@ -214,7 +214,7 @@ def test_a_run_that_stops_by_itself_is_not_ended_by_its_callback(hard: Trainer) 
     assert last < impatient.max_epochs
     given = [(dataclasses.replace(impatient, max_epochs=3), 3), (impatient, last), (impatient, last - 1)]
     runs = hard.fit_together([Job(recipe, 0, note([], end)) for recipe, end in given])
-    assert [run.ended for run in runs] == [False, False, True]
+    assert [run.cut_short for run in runs] == [False, False, True]
     assert [len(run.history) for run in runs] == [3, last, last - 1]
 
 

@@ -200,8 +200,9 @@ def test_many_runs_build_and_compile_nothing_new(
     some_runs(1)
     settled = some_runs(3)
     assert some_runs(4) == some_runs(5) == settled
-    # A network for each cut; for one head at each, and for eight at the top: a block, its step and a forward pass.
-    assert settled[:2] == (2, 9)
+    # A network for each cut. For one head at each and for eight at the top: a block, what it prepares, a step, a
+    # forward pass.
+    assert settled[:2] == (2, 12)
 
 
 def test_runs_of_any_batch_size_follow_each_other(backbone: Backbone, task: Task) -> None:
