@@ -53,22 +53,36 @@ class Settings:
     """Learning rates of the heads, shape (n_heads,)."""
     backbone_rate: float
     dropout: float
-    seed: int
-    """Of the dropout masks, which follow from it and from the step a block begins with."""
 
 
 @dataclass(frozen=True)
 class Block:
     """Rows of some steps; all blocks of a pass have one shape, the last is filled up."""
 
-    features: NDArray[np.float32]
+    features: Tensor
     """Shape (most_steps, batch, ...)."""
-    one_hot: NDArray[np.float32]
+    one_hot: Tensor
     """Shape (most_steps, batch, 8)."""
-    valid: NDArray[np.float32]
+    valid: Tensor
     """1 for a row, 0 for padding, shape (most_steps, batch, 1)."""
+    bits: Tensor
+    """From `heads.dropout_bits`, shape (most_steps, batch, width of the pooled features)."""
     steps: int
     """Batches that hold a row."""
+
+    @classmethod
+    def of(
+        cls,
+        features: NDArray[np.float32],
+        one_hot: NDArray[np.float32],
+        valid: NDArray[np.float32],
+        bits: NDArray[np.uint16],
+        steps: int,
+    ) -> Block:
+        """A block from arrays; it can be made in another thread, ahead of its use."""
+        import tensorflow as tf
+
+        return cls(tf.constant(features), tf.constant(one_hot), tf.constant(valid), tf.constant(bits), steps)
 
 
 class Network:
@@ -77,7 +91,7 @@ class Network:
     def __init__(self, backbone: Backbone, cut: str) -> None:
         """Build the layers; `start` gives a state."""
         self._tail: Any = None if cut == TOP else backbone.tail(cut)
-        self._width = backbone.card.feature_width
+        self.width = backbone.card.feature_width
         self._compiled: dict[str, Any] = {}
 
     def start(self, seeds: Sequence[int]) -> State:
@@ -86,10 +100,10 @@ class Network:
 
         if self._tail is not None and len(seeds) > 1:
             raise ValueError("heads that train the backbone's end can't share it")
-        parameters = heads.first_parameters(self._width, seeds)
+        parameters = heads.first_parameters(self.width, seeds)
         if self._tail is not None:
             parameters += [np.asarray(variable) for variable in self._tail.trainable_variables]
-        average = np.stack([np.zeros(self._width), np.ones(self._width)])
+        average = np.stack([np.zeros(self.width), np.ones(self.width)])
         return State(
             parameters=[tf.constant(value) for value in parameters],
             first=[tf.zeros_like(value) for value in parameters],
@@ -105,13 +119,12 @@ class Network:
         # Rates by the shapes of the parameters: scales (n_heads, 10, width), bias (n_heads, 8), the backbone's end.
         rates: list[Any] = [settings.rates[:, None, None], settings.rates[:, None]]
         rates += [np.float32(settings.backbone_rate)] * (len(state.parameters) - 2)
-        bits = heads.dropout_bits((*block.valid.shape[:2], self._width), (settings.seed, state.steps))
         moving, sums = self._function(f"block {len(settings.focus)} {block.features.shape}", self._block)(
             moving,
             np.float32(state.steps),
             tf.constant(block.steps),
             (block.features, block.one_hot, block.valid),
-            (bits, np.float32(settings.dropout)),
+            (block.bits, np.float32(settings.dropout)),
             [tf.constant(value) for value in (settings.weights, settings.focus, *rates)],
         )
         state.parameters, state.first, state.second, state.average = moving

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.evaluation import confusion, log_loss, macro_f1
 from hirise_imb.features import Features
+from hirise_imb.heads import dropout_bits
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.network import Block, Network, Settings
 from hirise_imb.recipe import Recipe
@@ -146,7 +148,7 @@ class Trainer:
         network = self._networks[recipe.cut]
         state = network.start([job.seed for job in (*jobs, *idle)])
         settings = _settings([*jobs, *idle], task)
-        rows = _Rows(jobs[0], task.train)
+        rows = _Rows(jobs[0], task.train, network.width)
         fits = [_Fit(job) for job in jobs]
         for epoch in range(1, 1 + max(job.recipe.max_epochs for job in jobs)):
             sums = sum((network.train(state, settings, block) for block in rows.epoch()), np.zeros((2, 1))) / rows.count
@@ -182,27 +184,34 @@ def _settings(jobs: Sequence[Job], task: Task) -> Settings:
         rates=np.array([recipe.learning_rate for recipe in recipes], np.float32),
         backbone_rate=recipes[0].backbone_learning_rate,
         dropout=recipes[0].dropout,
-        seed=jobs[0].seed,
     )
 
 
 class _Rows:
     """The training rows of a pass, in a new order each epoch."""
 
-    def __init__(self, job: Job, train: Examples) -> None:
+    def __init__(self, job: Job, train: Examples, width: int) -> None:
+        self._width = width
         self._rng = np.random.default_rng(job.seed)
         self._rows = job.recipe.sampling.rows(train.labels, train.copies, job.seed)
         self._train = train
         self._batch = job.recipe.batch_size
         self._most = self._batch * max(1, _BLOCK_BYTES // (4 * self._batch * int(np.prod(train.features.shape))))
+        self._seed = job.seed
+        self._steps = 0
         self.count = len(self._rows)
         """Rows of an epoch."""
 
     def epoch(self) -> Iterator[Block]:
-        """All rows once."""
+        """All rows once; a block is read while the one before is trained on."""
         order = self._rng.permutation(self._rows)
-        for start in range(0, len(order), self._most):
-            yield self._block(order[start : start + self._most])
+        parts = [order[start : start + self._most] for start in range(0, len(order), self._most)]
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(self._block, parts[0])
+            for part in parts[1:]:
+                block, ahead = ahead.result(), pool.submit(self._block, part)
+                yield block
+            yield ahead.result()
 
     def _block(self, rows: NDArray[np.int64]) -> Block:
         def filled(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -212,12 +221,15 @@ class _Rows:
                 whole = np.concatenate([values, np.zeros((missing, *values.shape[1:]), np.float32)])
             return whole.reshape(-1, self._batch, *values.shape[1:])
 
-        return Block(
+        block = Block.of(
             features=filled(self._train.features.take(rows)),
             one_hot=filled(np.eye(len(CLASSES), dtype=np.float32)[self._train.labels[rows]]),
             valid=filled(np.ones((len(rows), 1), np.float32)),
+            bits=dropout_bits((self._most // self._batch, self._batch, self._width), (self._seed, self._steps)),
             steps=-(-len(rows) // self._batch),
         )
+        self._steps += block.steps
+        return block
 
 
 class _Fit:

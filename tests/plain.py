@@ -54,18 +54,22 @@ class PlainHead:
         return np.asarray(self.model([x, np.ones_like(x)], training=False))
 
 
+SEED = 11
+"""Of all dropout masks here."""
+
+
 def weights_of(state: State, head: int) -> list[np.ndarray]:
     """In Keras' order: gamma, beta, moving mean, moving variance, kernel, bias."""
     scales, bias = (np.asarray(values) for values in state.parameters[:2])
     return [*scales[head, :2], *np.asarray(state.average), scales[head, 2:].T, bias[head]]
 
 
-def kept_in(shape: tuple[int, ...], rate: float, seed: int, done: int) -> np.ndarray:
+def kept_in(shape: tuple[int, ...], rate: float, done: int, seed: int = SEED) -> np.ndarray:
     """What a block keeps that starts after `done` steps, as 0 and 1; the scale is not taken over."""
     return np.asarray(dropout_mask(dropout_bits(shape, (seed, done)), np.float32(rate))) > 0
 
 
-def block_of(batches: list[tuple[np.ndarray, np.ndarray]], size: int) -> Block:
+def block_of(batches: list[tuple[np.ndarray, np.ndarray]], size: int, done: int) -> Block:
     """Features and labels of some batches, each filled up to `size`; what fills up is nonsense that must not count."""
     steps = len(batches)
     features = np.full((steps, size, *batches[0][0].shape[1:]), 7.0, np.float32)
@@ -73,4 +77,5 @@ def block_of(batches: list[tuple[np.ndarray, np.ndarray]], size: int) -> Block:
     one_hot[:, :, 2] = 1
     for step, (x, labels) in enumerate(batches):
         features[step, : len(x)], one_hot[step, : len(x)], valid[step, : len(x)] = x, np.eye(8)[labels], 1
-    return Block(features, one_hot, valid, steps)
+    bits = dropout_bits((steps, size, WIDTH), (SEED, done))
+    return Block.of(features, one_hot, valid, bits, steps)

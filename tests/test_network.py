@@ -64,7 +64,7 @@ KINDS = {
 }
 
 
-def settings(kinds: list[Kind], seed: int = 11, backbone_rate: float = 0.0, dropout: float = DROPOUT) -> Settings:
+def settings(kinds: list[Kind], backbone_rate: float = 0.0, dropout: float = DROPOUT) -> Settings:
     ones = np.ones(8)
     factors = [[ones if part is None else part for part in (kind.weights, kind.alpha)] for kind in kinds]
     return Settings(
@@ -73,7 +73,6 @@ def settings(kinds: list[Kind], seed: int = 11, backbone_rate: float = 0.0, drop
         rates=np.array([kind.rate for kind in kinds], np.float32),
         backbone_rate=backbone_rate,
         dropout=dropout,
-        seed=seed,
     )
 
 
@@ -93,14 +92,14 @@ def batches(steps: int, shape: tuple[int, ...] = (WIDTH,)) -> Batches:
     return found[:steps]
 
 
-def blocks(found: Batches, seed: int = 11) -> Iterator[tuple[Batches, np.ndarray]]:
+def blocks(found: Batches) -> Iterator[tuple[Batches, np.ndarray]]:
     """Batches of each block, and what the block's dropout keeps."""
     done = 0
     while done < len(found):
         for steps in BLOCKS:
             part = found[done : done + steps]
             if part:
-                yield part, kept_in((len(part), BATCH, WIDTH), DROPOUT, seed, done)
+                yield part, kept_in((len(part), BATCH, WIDTH), DROPOUT, done)
             done += len(part)
 
 
@@ -116,7 +115,7 @@ def compare(backbone: Backbone, kinds: list[Kind]) -> None:
     plain = [PlainHead(kind.seed, kind.loss, kind.rate, DROPOUT) for kind in kinds]
     first = [weights_of(state, head) for head in range(len(kinds))]
     for part, kept in blocks(batches(STEPS)):
-        sums = network.train(state, settings(kinds), block_of(part, BATCH))
+        sums = network.train(state, settings(kinds), block_of(part, BATCH, state.steps))
         assert sums.shape == (2, len(kinds))
         for head, (kind, keras_head) in enumerate(zip(kinds, plain, strict=True)):
             expected = sum(
@@ -162,7 +161,7 @@ def test_the_end_of_the_backbone_is_trained_as_by_keras_with_a_rate_of_its_own(b
         return tf.reduce_sum(entropy)
 
     for part, kept in blocks(batches(42, LATE)):
-        sums = network.train(state, settings([kind], backbone_rate=backbone_rate), block_of(part, BATCH))
+        sums = network.train(state, settings([kind], backbone_rate=backbone_rate), block_of(part, BATCH, state.steps))
         expected = 0.0
         for number, (x, labels) in enumerate(part):
             one_hot = np.eye(8, dtype=np.float32)[labels]
@@ -195,7 +194,7 @@ def test_the_end_of_the_backbone_is_trained_as_by_keras_with_a_rate_of_its_own(b
 def test_a_head_learns_the_same_beside_others(backbone: Backbone) -> None:
     """Bit for bit, and in any place; idle heads rely on it."""
     kinds = list(KINDS.values())
-    block = block_of(batches(14), BATCH)
+    block = block_of(batches(14), BATCH, 0)
 
     def train(chosen: list[Kind]) -> tuple[list[bytes], np.ndarray]:
         network = Network(backbone, TOP)
@@ -218,7 +217,7 @@ def test_what_fills_up_a_batch_counts_for_nothing(backbone: Backbone) -> None:
     ends = []
     for size in (BATCH, BATCH + 9):
         state = network.start([0])
-        network.train(state, settings([Kind()], dropout=0.0), block_of([(x, labels)], size))
+        network.train(state, settings([Kind()], dropout=0.0), block_of([(x, labels)], size, state.steps))
         ends.append(weights_of(state, 0))
     agree(*ends)
 
@@ -274,7 +273,7 @@ def test_probabilities_are_those_of_keras_in_order(rows: int, backbone: Backbone
     kinds = [KINDS["faster"], KINDS["class weights"]]
     state = network.start([kind.seed for kind in kinds])
     for _ in range(3):
-        network.train(state, settings(kinds), block_of(batches(14), BATCH))
+        network.train(state, settings(kinds), block_of(batches(14), BATCH, state.steps))
     x = np.random.default_rng(1).normal(size=(rows, WIDTH)).astype(np.float32)
     found = network.probabilities(state, Features(x, np.arange(rows)))
     assert found.shape == (2, rows, 8)

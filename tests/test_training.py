@@ -84,7 +84,7 @@ def test_a_run_is_that_of_plain_keras(
         batches = np.split(order, range(recipe.batch_size, len(y), recipe.batch_size))
         for start in range(0, len(batches), 4):
             block = batches[start : start + 4]
-            kept = kept_in((len(block), recipe.batch_size, WIDTH), dropout, seed, done)
+            kept = kept_in((len(block), recipe.batch_size, WIDTH), dropout, done, seed)
             for mask, rows in zip(kept, block, strict=True):
                 sums += plain.step(x[rows], y[rows], mask[: len(rows)], weights)
             done += len(block)
