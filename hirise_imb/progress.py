@@ -62,7 +62,7 @@ class _Amount(ProgressColumn):
 
 def _amount(done: float, total: float, speed: float, unit: str, scale: float) -> str:
     countable = scale == 1
-    amount = f"{done:.0f} of {total:.0f} {unit}" if countable else f"{done / scale:.1f} of {total / scale:.1f} {unit}"
+    amount = f"{int(done)} of {total:.0f} {unit}" if countable else f"{done / scale:.1f} of {total / scale:.1f} {unit}"
     rate = speed / scale
     if rate == 0:  # not known yet
         return amount

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +144,12 @@ def run_trials(
         trials: finished (complete or pruned) trials to reach.
         seed: of the sampler, and of every fit: what differs between trials is the recipe.
         fit: trains the jobs of a round.
-        show: called with the number of finished trials whenever it grows.
+        show: called with the number of finished trials, and shares of those that train, as they grow.
     """
     while (done := len(before := finished(study))) < trials:
         known = before[: done - done % TOGETHER]
         settings = _proposals(known, strategy, cuts, seed)[done - len(known) : trials - len(known)]
-        _round(study, known, settings, strategy, cuts, seed, fit)
+        _round(study, known, settings, strategy, cuts, seed, fit, done, show)
         show(len(finished(study)))
 
 
@@ -192,6 +193,8 @@ def _round(
     cuts: Sequence[str],
     seed: int,
     fit: Fit,
+    done: int,
+    show: Show,
 ) -> None:
     """Trials with these settings; the value of each is the validation macro F1 of its best epoch, pruned or not."""
     trials = []
@@ -199,12 +202,18 @@ def _round(
     # Pruning too looks at the rounds before only; which trials of this one end first is chance.
     aside = optuna.create_study(direction="maximize", pruner=study.pruner)
     aside.add_trials(known)
-    for chosen in settings:
+    shares = [0.0] * len(settings)
+
+    def note(place: int, share: float) -> None:
+        shares[place] = share
+        show(done + sum(shares))
+
+    for place, chosen in enumerate(settings):
         study.sampler = _fixed(chosen, optuna.samplers.RandomSampler(seed=0))
         trials.append(trial := study.ask())
         recipe = strategy.recipe(trial, cuts)
         trial.set_user_attr("recipe", recipe.to_dict())
-        jobs.append(Job(recipe, seed, _reporter(trial, aside.ask())))
+        jobs.append(Job(recipe, seed, _reporter(trial, aside.ask(), recipe.max_epochs, partial(note, place))))
     try:
         runs = fit(jobs)
     except Exception:
@@ -222,10 +231,18 @@ def _round(
             study.tell(trial, run.val_macro_f1)
 
 
-def _reporter(trial: optuna.Trial, judged: optuna.Trial) -> OnEpoch:
-    """Report to a trial, and end its run when its double among the known trials would be pruned."""
+def _reporter(trial: optuna.Trial, judged: optuna.Trial, most: int, note: Show) -> OnEpoch:
+    """Report to a trial, and end its run when its double among the known trials would be pruned.
+
+    Args:
+        trial: of the study.
+        judged: its double, beside the trials that it is compared with.
+        most: epochs it may take.
+        note: told the share of them that is done.
+    """
 
     def on_epoch(epoch: int, best: float) -> bool:
+        note(epoch / most)
         trial.report(best, epoch)
         judged.report(best, epoch)
         return not judged.should_prune()

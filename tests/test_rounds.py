@@ -29,11 +29,12 @@ def test_trials_train_in_rounds_of_eight(store: Storage) -> None:
     fit, shown = Fits(), []
     do(store, 20, fit, shown=shown)
     assert fit.rounds == [8, 8, 4]
-    assert shown == [8, 16, 20]
+    assert shown == sorted(shown)
+    assert [count for count in shown if isinstance(count, int)] == [8, 16, 20]
     do(store, 21, fit, shown=shown)
     do(store, 26, fit, shown=shown)
     assert fit.rounds[3:] == [1, 3, 2]  # a round that was begun is filled up first
-    assert shown[3:] == [21, 24, 26]
+    assert [count for count in shown if isinstance(count, int)][3:] == [21, 24, 26]
     assert TOGETHER == 8
 
 
