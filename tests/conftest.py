@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +99,15 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of the toy backbone, known to the package for the time of a test."""
     monkeypatch.setitem(BACKBONES, TOY.name, TOY)
     return TOY.name
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a table with this text."""
+
+    def call(text: str) -> Path:
+        path = tmp_path / "table.csv"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return call

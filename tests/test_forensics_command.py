@@ -53,16 +53,6 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Command:
     return call
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[[str], Path]:
-    def call(text: str) -> Path:
-        path = tmp_path / "table.csv"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return call
-
-
 def flat(text: str) -> str:
     """Printed text without line ends and repeated spaces."""
     return " ".join(text.split())

@@ -251,16 +251,6 @@ def test_the_published_table_is_no_better_than_a_shuffled_pairing(published: Fin
 # --- files ---
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[[str], Path]:
-    def call(text: str) -> Path:
-        path = tmp_path / "table.csv"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return call
-
-
 def test_a_table_as_scikit_learn_writes_it_is_read(write: Callable[[str], Path]) -> None:
     table = read(write(",precision,recall,f1-score,support\na,0.50,0.25,0.33,4.0\nb,1.0,0.9,0.95,89\n"))
     assert (table.classes, table.support, table.total) == (("a", "b"), (4, 89), 93)

@@ -89,25 +89,20 @@ def examine(table: PublishedTable, averages: Mapping[str, Rounded] | None = None
         seed: of the random pairings.
     """
     margins = tuple(class_margins(table, label) for label in range(len(table.classes)))
-
     impossible = [_impossible(table, k) for k, entry in enumerate(margins) if not len(entry.predicted)]
     if impossible:
         return Finding(table, margins, None, Verdict.INCONSISTENT, "; ".join(impossible))
     joint = Joint.of(margins, table.total)
     if joint is None:
         return Finding(table, margins, None, Verdict.INCONSISTENT, _unequal(table, margins))
-    found = _join(joint, table, {}, seed)
-    verdict, reason = _judge(found)
-    faults = [
-        fault for name, figure in (averages or {}).items() if (fault := _out_of_reach(joint, table, name, figure))
-    ]
+    figures = averages or {}
+    faults = [fault for name, figure in figures.items() if (fault := _out_of_reach(joint, table, name, figure))]
+    joined = _join(joint, table, {} if faults else figures, seed)
+    verdict, reason = _judge(joined)
     if faults:
         alone = f"the rows alone are {verdict}" if verdict is not Verdict.UNDECIDED else "the rows alone decide nothing"
-        return Finding(table, margins, found, Verdict.INCONSISTENT, f"{'; '.join(faults)}; {alone}")
-    if averages:
-        found = _join(joint, table, averages, seed)
-        verdict, reason = _judge(found)
-    return Finding(table, margins, found, verdict, reason)
+        verdict, reason = Verdict.INCONSISTENT, f"{'; '.join(faults)}; {alone}"
+    return Finding(table, margins, joined, verdict, reason)
 
 
 def _out_of_reach(joint: Joint, table: PublishedTable, name: str, figure: Rounded) -> str:

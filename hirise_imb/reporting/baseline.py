@@ -18,10 +18,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hirise_imb.evaluation import rates
-from hirise_imb.forensics import Finding, Null, PublishedTable, Rounded, examine
+from hirise_imb.forensics import METRICS, Finding, Null, PublishedTable, Rounded, examine
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.reporting.pairing import null_of
-from hirise_imb.reporting.results import BASELINE, METRICS, Arm, Results
+from hirise_imb.reporting.results import BASELINE, Arm, Results
 
 WHOLE = ("accuracy", "macro_f1", "weighted_f1", "kappa")
 """Scores of the whole table; none of them is published."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from hirise_imb.forensics import METRICS
 from hirise_imb.landmarks import CLASSES, SPLITS
 from hirise_imb.reporting.baseline import Baseline, Entry
-from hirise_imb.reporting.results import METRICS, Arm, Results, Spread
+from hirise_imb.reporting.results import Arm, Results, Spread
 from hirise_imb.reporting.style import COLOURS, MARKS, METRIC_NAMES, SPLIT_COLOURS, colours, figure
 
 if TYPE_CHECKING:

@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 
 from hirise_imb.catalogue import Catalogue
 from hirise_imb.evaluation import Predictions, Scores, score
-from hirise_imb.forensics.null import Statistic
+from hirise_imb.forensics import METRICS, Statistic
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting.pairing import compare, sentence
 
 SCHEMA_VERSION = 1
 BASELINE = "baseline"
-METRICS = ("precision", "recall", "f1")
-"""Of each class."""
 
 Floats = NDArray[np.float64]
 
