@@ -62,8 +62,9 @@ its own path (--data PATH). Zips are unpacked into the cache folder.
 FORENSICS_HELP = """\
 Find the counts behind a published table of precision, recall and F1, and say
 whether it can come from a classifier at all. TABLE.csv has a column `class` and
-any of `precision`, `recall`, `f1`, as printed: trailing zeros count. Figures may
-be rounded half up or half to even; a precision of no prediction prints as 0.
+any of `precision`, `recall`, `f1`, as printed: trailing zeros count. Figures
+may be rounded half up or half to even; a precision of no prediction prints
+as 0.
 
 The verdict is one of: inconsistent with these supports, no better than a
 shuffled pairing, better than chance, undecided; with its reason.
