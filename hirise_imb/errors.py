@@ -11,3 +11,7 @@ def listed(faults: Sequence[str], most: int) -> str:
 
 class UserError(Exception):
     """Something the user can mend: the message says what is wrong, where, and what to do."""
+
+
+class NotApplicable(Exception):
+    """A recipe can't work on this data; the message says why."""
