@@ -1,9 +1,10 @@
 """Backbone outputs, computed once an image, cached on disk and memory-mapped.
 
-A cache folder holds the outputs of one backbone (with its weights), one preprocessing, one input size and one cut.
-Inside, images are known by the SHA-256 of their file, so data sets share what they have in common. Two files grow
-together: `rows.bin`, one row of numbers an image, and `index.bin`, one record an image, written after its row: the
-image's digest and the CRC-32 of digest and row. An interrupted extraction goes on after the last whole record.
+A cache folder holds the outputs of one backbone (with its weights), one preprocessing, one input size, one cut and one
+view of the images. Inside, images are known by the SHA-256 of their file, so data sets share what they have in common.
+Two files grow together: `rows.bin`, one row of numbers an image, and `index.bin`, one record an image, written after
+its row: the image's digest and the CRC-32 of digest and row. An interrupted extraction goes on after the last whole
+record.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from hirise_imb.files import alone, make_folder, write_text, write_whole
 from hirise_imb.images import decode
 from hirise_imb.landmarks import IMAGE_SIZE
 from hirise_imb.progress import say, track
+from hirise_imb.views import VIEWS, Seen
 
 if TYPE_CHECKING:
     import keras
@@ -46,9 +48,14 @@ class Features:
     """Features at one cut, one row an image, in the order in which the images were asked for."""
 
     stored: NDArray[np.floating]
-    """Memory-mapped, shape (n_stored, ...): float32 at the cut `top`, float16 at the others."""
+    """Shape (n_stored, ...). From the cache: memory-mapped, float32 at the cut `top`, float16 at the others."""
     rows: NDArray[np.int64]
     """Where each image is in `stored`, shape (n_images,)."""
+
+    @classmethod
+    def of(cls, array: NDArray[np.floating]) -> Features:
+        """Those of an array in memory, one row an image, shape (n_images, ...)."""
+        return cls(array, np.arange(len(array)))
 
     def __len__(self) -> int:
         """Number of images."""
@@ -68,6 +75,23 @@ class Features:
         return Features(self.stored, self.rows[positions])
 
 
+def joined(parts: Sequence[Features]) -> Features:
+    """Pooled features of the same images side by side, in memory, shape (n_images, sum of widths), float32.
+
+    Raises:
+        ValueError: there are no parts, they are not pooled, or not of equally many images.
+    """
+    shapes = [(len(part), *part.shape) for part in parts]
+    if not parts or any(len(shape) != 2 or shape[0] != shapes[0][0] for shape in shapes):
+        raise ValueError(f"parts must be pooled features of the same images, got shapes {shapes}")
+    whole = np.empty((len(parts[0]), sum(width for _, width in shapes)), np.float32)
+    start = 0
+    for part, (_, width) in zip(parts, shapes, strict=True):
+        whole[:, start : start + width] = part.stored[part.rows]
+        start += width
+    return Features.of(whole)
+
+
 def image_digests(paths: Sequence[Path]) -> list[str]:
     """SHA-256 of each file, hexadecimal."""
     with ThreadPoolExecutor() as pool:
@@ -75,7 +99,12 @@ def image_digests(paths: Sequence[Path]) -> list[str]:
 
 
 def extract(
-    backbone: Backbone, cuts: Sequence[str], paths: Sequence[Path], cache: Path, digests: list[str] | None = None
+    backbone: Backbone,
+    cuts: Sequence[str],
+    paths: Sequence[Path],
+    cache: Path,
+    digests: list[str] | None = None,
+    view: str = "plain",
 ) -> dict[str, Features]:
     """Features of every image at every cut; what the cache lacks goes through the backbone once, for all cuts.
 
@@ -85,18 +114,22 @@ def extract(
         paths: image files.
         cache: folder of all cached features.
         digests: `image_digests(paths)`, where the caller has them already.
+        view: one of `VIEWS`: what is done to the pixels first.
 
     Raises:
         UserError: an image can't be decoded, or the disk can't hold the features.
+        ValueError: there is no such view.
     """
+    if view not in VIEWS:
+        raise ValueError(f"view must be one of {', '.join(VIEWS)}, got {view!r}")
     digests = image_digests(paths) if digests is None else digests
     trunk = _trunk(backbone, cuts)
     with ExitStack() as stack:
-        stores = [stack.enter_context(_opened(cache, backbone, cut, trunk)) for cut in cuts]
+        stores = [stack.enter_context(_opened(cache, backbone, cut, trunk, view)) for cut in cuts]
         missing = _missing(stores, digests, paths)
         if missing:
             _check_space(cache, sum(store.row_bytes for store in stores) * len(missing), len(missing))
-            _fill(trunk, stores, missing)
+            _fill(trunk, stores, missing, view)
         return {store.cut: store.features(digests) for store in stores}
 
 
@@ -130,7 +163,7 @@ def _check_space(cache: Path, needed: int, images: int) -> None:
     say(f"The features of {images:,} images take {needed / 1e6:,.0f} MB under {cache}.")
 
 
-def _fill(trunk: keras.Model, stores: list[_Store], missing: dict[str, Path]) -> None:
+def _fill(trunk: keras.Model, stores: list[_Store], missing: dict[str, Path], view: str) -> None:
     import tensorflow as tf
 
     def outputs_of(pixels: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -139,30 +172,34 @@ def _fill(trunk: keras.Model, stores: list[_Store], missing: dict[str, Path]) ->
     forward = tf.function(outputs_of, reduce_retracing=True)
     todo = list(missing.items())
     done = 0
-    with track("features", len(todo), "images") as show:
-        for batch, pixels in _decoded(todo):
+    with track("features" if view == "plain" else f"features ({view})", len(todo), "images") as show:
+        for batch, pixels in _decoded(todo, view):
             outputs = forward(tf.constant(pixels, tf.float32))
             for store in stores:
                 store.append([digest for digest, _ in batch], outputs[store.cut].numpy())
             show(done := done + len(batch))
 
 
-def _decoded(todo: list[tuple[str, Path]]) -> Iterator[tuple[list[tuple[str, Path]], NDArray[np.uint8]]]:
+def _decoded(todo: list[tuple[str, Path]], view: str) -> Iterator[tuple[list[tuple[str, Path]], Seen]]:
     """Batches of images with their pixels (BATCH, 227, 227, 1); the next one is decoded while this one is used."""
+
+    def seen(path: Path) -> Seen:
+        return VIEWS[view](decode(path))
+
     batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
     with ThreadPoolExecutor() as pool:
-        ahead: list[Future[NDArray[np.uint8]]] = []
+        ahead: list[Future[Seen]] = []
         for number, batch in enumerate(batches):
-            futures = ahead or [pool.submit(decode, path) for _, path in batch]
-            ahead = [pool.submit(decode, path) for _, path in batches[number + 1]] if number + 1 < len(batches) else []
-            pixels = np.zeros((BATCH, IMAGE_SIZE, IMAGE_SIZE, 1), np.uint8)
+            futures = ahead or [pool.submit(seen, path) for _, path in batch]
+            ahead = [pool.submit(seen, path) for _, path in batches[number + 1]] if number + 1 < len(batches) else []
+            pixels: Seen = np.zeros((BATCH, IMAGE_SIZE, IMAGE_SIZE, 1), futures[0].result().dtype)
             for row, future in enumerate(futures):
                 pixels[row, :, :, 0] = future.result()
             yield batch, pixels
 
 
 @contextmanager
-def _opened(cache: Path, backbone: Backbone, cut: str, trunk: keras.Model) -> Iterator[_Store]:
+def _opened(cache: Path, backbone: Backbone, cut: str, trunk: keras.Model, view: str) -> Iterator[_Store]:
     """The store of a cut, held by this process alone."""
     shape = tuple(int(size) for size in trunk.output[cut].shape[1:])
     # Half precision halves what is read in training from a cut; pooled features are small and stay exact.
@@ -177,9 +214,11 @@ def _opened(cache: Path, backbone: Backbone, cut: str, trunk: keras.Model) -> It
         "cut": cut,
         "dtype": dtype.name,
     }
-    text = json.dumps(key, indent=1)
+    # Plain pixels are not named: caches from before there were views stay valid.
+    seen = {} if view == "plain" else {"view": view}
+    text = json.dumps(key | seen, indent=1)
     short = hashlib.sha256(text.encode()).hexdigest()[:12]
-    folder = make_folder(cache / "features" / f"{backbone.card.name}-{cut}-{short}")
+    folder = make_folder(cache / "features" / "-".join([backbone.card.name, cut, *seen.values(), short]))
     with alone(folder / "rows"):
         if not (folder / "key.json").exists():  # for people: nothing reads it
             write_whole(folder / "key.json", lambda path: write_text(path, f"{text}\n"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import logging
 import shutil
 import struct
@@ -20,8 +22,9 @@ from worlds import TOY
 from hirise_imb import features
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.errors import UserError
-from hirise_imb.features import Features, extract
+from hirise_imb.features import Features, extract, joined
 from hirise_imb.images import decode
+from hirise_imb.views import VIEWS
 
 CUTS = (TOP, "late", "early")
 COUNT = 70  # two whole passes of 32 and a part of one
@@ -428,3 +431,64 @@ def test_values_beyond_half_precision_are_not_stored(paths: list[Path], tmp_path
     with np.errstate(over="ignore"), pytest.raises(FloatingPointError, match="cut early don't fit float16"):
         extract(large, ["early"], paths[:2], tmp_path)
     assert (store_of(tmp_path, "early") / "rows.bin").stat().st_size == 0
+
+
+# --- views ---
+
+
+@pytest.mark.parametrize("view", ["r90", "photometric"])
+def test_a_view_is_what_the_network_makes_of_changed_pixels(
+    view: str, backbone: Backbone, paths: list[Path], filled: Path, decoded: Counter[str]
+) -> None:
+    found = extract(backbone, CUTS, paths[:40], filled, view=view)
+    assert decoded.total() == 40  # the plain features are no help
+    pixels = np.stack([VIEWS[view](image) for image in grey(paths[:40])[..., 0].astype(np.uint8)])
+    expected = np.asarray(backbone.trunk(TOP)(pixels[..., np.newaxis].astype(np.float32), training=False))
+    np.testing.assert_allclose(values(found[TOP]), expected, rtol=1e-5, atol=1e-5)
+    assert_same(extract(backbone, CUTS, paths[:40], filled, view=view), found)
+    assert decoded.total() == 40
+    assert [*(filled / "features").glob(f"toy-{TOP}-{view}-*")]
+
+
+def test_views_leave_plain_features_alone(
+    backbone: Backbone,
+    paths: list[Path],
+    undisturbed: tuple[dict[str, Features], Path],
+    filled: Path,
+    decoded: Counter[str],
+) -> None:
+    extract(backbone, CUTS, paths[:3], filled, view="fv")
+    decoded.clear()
+    assert_same(extract(backbone, CUTS, paths, filled, view="plain"), undisturbed[0])
+    assert not decoded
+
+
+def test_plain_features_have_the_key_they_had_before_there_were_views(
+    backbone: Backbone, undisturbed: tuple[dict[str, Features], Path]
+) -> None:
+    key = {"format": 1, "backbone": "toy", "weights": backbone.digest, "precision": "float32"}
+    key |= {"preprocessing": "x / 127.5 - 1", "input": [227, 227, 1], "cut": "late", "dtype": "float16"}
+    text = json.dumps(key, indent=1)
+    folder = store_of(undisturbed[1], "late")
+    assert (folder / "key.json").read_text() == f"{text}\n"
+    assert folder.name == f"toy-late-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def test_an_unknown_view_is_refused(backbone: Backbone, paths: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^view must be one of plain, .*photometric, got 'r45'$"):
+        extract(backbone, [TOP], paths[:1], tmp_path, view="r45")
+
+
+def test_features_side_by_side() -> None:
+    one, other = np.arange(12.0).reshape(4, 3), np.arange(8, dtype=np.float32).reshape(4, 2)
+    whole = joined([Features.of(one).select(np.array([2, 0])), Features.of(other).select(np.array([1, 3]))])
+    assert len(whole) == 2
+    assert whole.stored.dtype == np.float32
+    assert values(whole).tolist() == [[6, 7, 8, 2, 3], [0, 1, 2, 6, 7]]
+    assert values(Features.of(one)).tolist() == one.tolist()
+
+
+@pytest.mark.parametrize("shapes", [[], [(4, 3), (5, 3)], [(4, 3), (4, 2, 2)]])
+def test_features_that_do_not_belong_together_are_refused(shapes: list[tuple[int, ...]]) -> None:
+    with pytest.raises(ValueError, match="parts must be pooled features of the same images, got shapes"):
+        joined([Features.of(np.zeros(shape)) for shape in shapes])
