@@ -28,7 +28,20 @@ class Definition:
     """`imagenet`, `random`, or a weights file."""
     precision: str = "float32"
     """Of the backbone's arithmetic: `float32`, or `bfloat16` for a GPU that has it."""
-    strategies: tuple[str, ...] = ("class_weights", "oversampling", "focal_loss", "partial_unfreeze")
+    strategies: tuple[str, ...] = (
+        "oversampling",
+        "class_weights",
+        "focal_loss",
+        "logit_adjusted_loss",
+        "partial_unfreeze",
+        "logit_adjustment",
+        "class_bias",
+        "prototypes",
+    )
+    """Beside the control `plain`, which is always searched."""
+    selection: str = "grouped-cv"
+    """How recipes are chosen: `grouped-cv`, by folds over the sources of training and validation, for strategies that
+    train no layer of the backbone, and by the given validation split for others; `val`, by that split for all."""
     trials: int = 2
     """Finished trials each strategy's search comes to."""
     refits: int = 2
@@ -45,8 +58,9 @@ class Definition:
                 raise UserError(f"{what} is {getattr(self, what)}: use {least} or more.")
         if self.seed + self.refits > 2**32:
             raise UserError(f"seed is {self.seed}: it and the seeds of the refits after it must stay below 2**32.")
+        known("selection", self.selection, ("grouped-cv", "val"))
         if not self.strategies:
-            raise UserError("strategies is empty: name at least one (`study run --help` lists them).")
+            raise UserError("strategies is empty: name at least one (`study strategies` lists them).")
         if len(set(self.strategies)) < len(self.strategies):
             raise UserError(f"strategies names one twice: {', '.join(self.strategies)}.")
 

@@ -6,6 +6,8 @@ mask, gamma and beta of batch normalisation and the kernel W of a head, its logi
     ((x gamma + beta) d) W + c  =  (x d) (gamma W) + d (beta W) + c.
 
 What depends on the rows, x d and d, is the same for all heads, so one product of matrices serves them all.
+
+A head may measure cosines instead: its logits are s cos(x d, W), with neither gamma, beta nor bias.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hirise_imb.classifiers import Classifier
 from hirise_imb.landmarks import CLASSES
 
 Tensor = Any
@@ -24,6 +27,9 @@ Tensor = Any
 _EPSILON = 1e-3
 _MOMENTUM = 0.99
 """Keras' defaults of batch normalisation, which the reference run has."""
+
+TINY = 1e-12
+"""Least squared length of features in a cosine: that of a row which dropout left nothing of."""
 
 
 def first_parameters(width: int, seeds: Sequence[int]) -> list[NDArray[np.float32]]:
@@ -91,20 +97,52 @@ def settled(features: Tensor, average: Tensor) -> Tensor:
     return (features - average[0]) * tf.math.rsqrt(average[1] + _EPSILON)
 
 
-def logits(parameters: Sequence[Tensor], kept: Tensor, mask: Tensor) -> Tensor:
+def decayed(stacked: Tensor, shares: Tensor) -> Tensor:
+    """Heads, shape (n_heads, 10, width), whose kernels have shrunk by `shares`, shape (n_heads, 1, 1)."""
+    import tensorflow as tf
+
+    return tf.concat([stacked[:, :2], stacked[:, 2:] * (1 - shares)], axis=1)
+
+
+def logits(parameters: Sequence[Tensor], kept: Tensor, mask: Tensor, scales: Tensor) -> Tensor:
     """Logits of every row and head, shape (batch, n_heads, 8).
 
     Args:
         parameters: as from `first_parameters`.
         kept: normalised features times the mask, shape (batch, width).
         mask: of dropout, 0 or 1 / (1 - rate), shape (batch, width).
+        scales: of heads that measure cosines, 0 of those that don't, shape (n_heads,).
     """
     import tensorflow as tf
 
-    scales, bias = parameters
-    heads, _, width = scales.shape
-    gamma, beta, kernel = scales[:, :1], scales[:, 1:2], scales[:, 2:]
+    stacked, bias = parameters
+    heads, _, width = stacked.shape
+    gamma, beta, kernel = stacked[:, :1], stacked[:, 1:2], stacked[:, 2:]
+    cosine = (scales > 0)[:, None, None]
     flat = (heads * len(CLASSES), width)
-    sums = tf.matmul(kept, tf.reshape(gamma * kernel, flat), transpose_b=True)
-    sums += tf.matmul(mask, tf.reshape(beta * kernel, flat), transpose_b=True)
-    return tf.reshape(sums, (-1, heads, len(CLASSES))) + bias
+    turned = tf.where(cosine, tf.math.l2_normalize(kernel, axis=2), gamma * kernel)
+    shifted = tf.where(cosine, 0.0, beta * kernel)
+    sums = tf.matmul(kept, tf.reshape(turned, flat), transpose_b=True)
+    sums += tf.matmul(mask, tf.reshape(shifted, flat), transpose_b=True)
+    sums = tf.reshape(sums, (-1, heads, len(CLASSES)))
+    length = tf.sqrt(tf.maximum(tf.reduce_sum(tf.square(kept), axis=1), TINY))[:, None, None]
+    return tf.where(cosine[:, 0][None], scales[None, :, None] * sums / length, sums + bias)
+
+
+def classifier(parameters: Sequence[Tensor], average: Tensor, head: int, scale: float) -> Classifier:
+    """One head by itself, as in inference.
+
+    Args:
+        parameters: as from `first_parameters`.
+        average: moving mean and variance, shape (2, width).
+        head: its number.
+        scale: of its cosines, 0 where it measures none.
+    """
+    stacked = np.asarray(parameters[0][head], np.float64)
+    gamma, beta, kernel = stacked[0], stacked[1], stacked[2:]
+    mean, variance = np.asarray(average, np.float64)
+    gain = 1 / np.sqrt(variance + _EPSILON)
+    if scale:
+        kernel = scale * kernel / np.linalg.norm(kernel, axis=1, keepdims=True)
+        return Classifier(kernel, np.zeros(len(kernel)), mean, gain, unit=True)
+    return Classifier(gamma * kernel, kernel @ beta + np.asarray(parameters[1][head], np.float64), mean, gain)

@@ -1,57 +1,87 @@
 """Losses and class weights a recipe can name.
 
-Class weights are computed from counts of LANDMARKS in the training split: the variants of a landmark and repeated rows
-are no new evidence.
+What enters their formulas are counts of LANDMARKS in the rows a classifier learns from, or of SOURCES where a recipe
+says so: the variants of a landmark and repeated rows are no new evidence.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Tensor = Any
 """A TensorFlow tensor; TensorFlow ships no types."""
 
+Unit = Literal["landmarks", "sources"]
 
-def inverse_power(counts: NDArray[np.int64], power: float) -> Floats:
+
+@dataclass(frozen=True)
+class Counts:
+    """What is known of each class in the rows a classifier learns from, shape (n_classes,) each."""
+
+    landmarks: Ints
+    sources: Ints
+    """Observations that hold a landmark of the class."""
+    shares: Floats
+    """Of the class among the rows of an epoch, as sampled: the prior that logits are learnt under."""
+
+    def of(self, unit: Unit) -> Ints:
+        """Landmarks or sources."""
+        return self.landmarks if unit == "landmarks" else self.sources
+
+    def log_prior(self) -> Floats:
+        """log of the shares; 0 for a class without rows, of which no logit is learnt."""
+        return np.log(self.shares, out=np.zeros(len(self.shares)), where=self.shares > 0)
+
+
+def inverse_power(counts: Ints, power: float, landmarks: Ints | None = None) -> Floats:
     """Weights w_k proportional to n_k^-power, scaled so that the mean over landmarks is 1.
 
     power 0 gives equal weights, 1 inverse frequency (scikit-learn's "balanced"; King & Zeng 2001), more than 1 goes
     beyond it. The scale keeps the size of a gradient step comparable between powers.
 
     Args:
-        counts: landmarks of each class, shape (n_classes,), all positive.
+        counts: of each class, shape (n_classes,); a class without any has weight 0.
         power: the exponent.
+        landmarks: of each class, where `counts` counts something else.
     """
-    return _mean_one(counts, counts.astype(float) ** -power)
+    there = counts > 0
+    weights = np.zeros(len(counts))
+    weights[there] = counts[there].astype(float) ** -power
+    return _mean_one(counts if landmarks is None else landmarks, weights)
 
 
-def effective_number(counts: NDArray[np.int64], beta: float) -> Floats:
+def effective_number(counts: Ints, beta: float, landmarks: Ints | None = None) -> Floats:
     """Weights 1 / E_k with E_k = (1 - beta^n_k) / (1 - beta), scaled so that the mean over landmarks is 1.
 
     Source: Cui et al. 2019, "Class-balanced loss based on effective number of samples" (there scaled to sum to the
     number of classes). beta 0 gives equal weights; beta towards 1, inverse frequency.
 
     Args:
-        counts: landmarks of each class, shape (n_classes,), all positive.
+        counts: of each class, shape (n_classes,); a class without any has weight 0.
         beta: in [0, 1).
+        landmarks: of each class, where `counts` counts something else.
     """
-    return _mean_one(counts, (1 - beta) / (1 - beta ** counts.astype(float)))
+    there = counts > 0
+    weights = np.zeros(len(counts))
+    weights[there] = (1 - beta) / (1 - beta ** counts[there].astype(float))
+    return _mean_one(counts if landmarks is None else landmarks, weights)
 
 
-def _mean_one(counts: NDArray[np.int64], weights: Floats) -> Floats:
-    return np.asarray(weights * counts.sum() / (counts * weights).sum(), dtype=np.float64)
+def _mean_one(landmarks: Ints, weights: Floats) -> Floats:
+    return np.asarray(weights * landmarks.sum() / (landmarks * weights).sum(), dtype=np.float64)
 
 
 class ClassWeights(Protocol):
     """Gives each class the weight of its rows in the training loss."""
 
-    def weights(self, counts: NDArray[np.int64]) -> Floats:
-        """Weights, shape (n_classes,), from landmark counts of the same shape."""
+    def weights(self, counts: Counts) -> Floats:
+        """Weights, shape (n_classes,), with mean 1 over landmarks."""
         ...
 
 
@@ -60,45 +90,52 @@ class InversePower:
     """`inverse_power`; the default power 0 weighs all classes alike."""
 
     power: float = 0.0
+    unit: Unit = "landmarks"
 
-    def weights(self, counts: NDArray[np.int64]) -> Floats:
+    def weights(self, counts: Counts) -> Floats:
         """Weights, shape (n_classes,)."""
-        return inverse_power(counts, self.power)
+        return inverse_power(counts.of(self.unit), self.power, counts.landmarks)
 
 
 @dataclass(frozen=True)
 class EffectiveNumber:
-    """`effective_number`, with beta in [0, 1)."""
+    """`effective_number`, with beta in [0, 1); beta belongs to the unit that is counted."""
 
     beta: float
+    unit: Unit = "landmarks"
 
     def __post_init__(self) -> None:
         """Refuse a beta outside [0, 1)."""
         if not 0 <= self.beta < 1:
             raise ValueError(f"beta must be in [0, 1), got {self.beta}")
 
-    def weights(self, counts: NDArray[np.int64]) -> Floats:
+    def weights(self, counts: Counts) -> Floats:
         """Weights, shape (n_classes,)."""
-        return effective_number(counts, self.beta)
+        return effective_number(counts.of(self.unit), self.beta, counts.landmarks)
 
 
 @dataclass(frozen=True)
 class Terms:
     """A loss in numbers, so that a new value compiles nothing and heads with different losses train in one step.
 
-    The loss of a row of class y is weights[y] * (1 - p_y)^focus * -log p_y.
+    With the logits z' = z + offsets, from which margins[y] is taken off the own class y, the loss of a row is
+    weights[y] * (1 - p'_y)^focus * -log p'_y, p' being the softmax of z'.
     """
 
     weights: Floats
     """Shape (n_classes,)."""
     focus: float = 0.0
+    offsets: Floats = field(default_factory=lambda: np.zeros(1))
+    """Shape (n_classes,), or (1,) where all classes have the same."""
+    margins: Floats = field(default_factory=lambda: np.zeros(1))
+    """Likewise; of a head that measures cosines, in units of cosine."""
 
 
 class Loss(Protocol):
     """A loss a recipe can name."""
 
-    def terms(self, counts: NDArray[np.int64]) -> Terms:
-        """Its numbers, from landmark counts, shape (n_classes,)."""
+    def terms(self, counts: Counts) -> Terms:
+        """Its numbers."""
         ...
 
 
@@ -106,17 +143,18 @@ class Loss(Protocol):
 class CrossEntropy:
     """Categorical cross-entropy."""
 
-    def terms(self, counts: NDArray[np.int64]) -> Terms:
+    def terms(self, counts: Counts) -> Terms:
         """All classes alike."""
-        return Terms(np.ones(len(counts)))
+        return Terms(np.ones(len(counts.landmarks)))
 
 
 @dataclass(frozen=True)
 class Focal:
     """-alpha_y (1 - p_y)^gamma log p_y (Lin et al. 2017, "Focal loss for dense object detection").
 
-    alpha_k = `inverse_power(counts, alpha_power)`, because one alpha for all classes would only scale the loss.
-    gamma 0 and alpha_power 0 give cross-entropy.
+    alpha_k = `inverse_power` of landmarks, because one alpha for all classes would only scale the loss. gamma 0 and
+    alpha_power 0 give cross-entropy. The probability is that of the softmax; for effective numbers (Cui et al. 2019,
+    there with sigmoids) give the recipe class weights instead of an alpha.
     """
 
     gamma: float = 2.0
@@ -127,12 +165,56 @@ class Focal:
         if not self.gamma >= 0:  # so that it refuses NaN too
             raise ValueError(f"gamma must not be negative, got {self.gamma}")
 
-    def terms(self, counts: NDArray[np.int64]) -> Terms:
+    def terms(self, counts: Counts) -> Terms:
         """Alpha and gamma."""
-        return Terms(inverse_power(counts, self.alpha_power), self.gamma)
+        return Terms(inverse_power(counts.landmarks, self.alpha_power), self.gamma)
 
 
-def rowwise(one_hot: Tensor, logits: Tensor, weights: Tensor, focus: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class LogitAdjusted:
+    """Cross-entropy of z + tau log prior, predicted by z itself (Menon et al. 2021).
+
+    tau 1 is balanced softmax (Ren et al. 2020), tau 0 cross-entropy. The prior is that of the rows as sampled.
+    """
+
+    tau: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a negative tau."""
+        if not 0 <= self.tau < np.inf:
+            raise ValueError(f"tau must not be negative, got {self.tau}")
+
+    def terms(self, counts: Counts) -> Terms:
+        """The prior as offsets."""
+        return Terms(np.ones(len(counts.landmarks)), offsets=self.tau * counts.log_prior())
+
+
+@dataclass(frozen=True)
+class LabelDistributionAwareMargin:
+    """Cross-entropy in which the own class must win by a margin, wider the rarer it is (LDAM; Cao et al. 2019).
+
+    The margin of a class of n_k landmarks is C n_k^(-1/4), C such that the widest is `max_margin`. It is taken off the
+    cosine between features and class weights, so it needs a head that measures cosines.
+    """
+
+    max_margin: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse a margin that no cosine can have."""
+        if not 0 <= self.max_margin <= 2:
+            raise ValueError(f"max_margin must be in [0, 2], got {self.max_margin}")
+
+    def terms(self, counts: Counts) -> Terms:
+        """The margins; a class without landmarks has none."""
+        there = counts.landmarks > 0
+        margins = np.zeros(len(there))
+        margins[there] = counts.landmarks[there] ** -0.25
+        return Terms(np.ones(len(there)), margins=margins * self.max_margin / margins.max())
+
+
+def rowwise(
+    one_hot: Tensor, logits: Tensor, weights: Tensor, focus: Tensor, offsets: Tensor, margins: Tensor
+) -> Tensor:
     """The loss of each row in each head, shape (batch, n_heads); see `Terms`.
 
     Args:
@@ -140,10 +222,13 @@ def rowwise(one_hot: Tensor, logits: Tensor, weights: Tensor, focus: Tensor) -> 
         logits: shape (batch, n_heads, n_classes).
         weights: shape (n_heads, n_classes).
         focus: shape (n_heads,).
+        offsets: shape (n_heads, n_classes).
+        margins: in units of logits, shape (n_heads, n_classes).
     """
     import tensorflow as tf
 
     hot = one_hot[:, None, :]
+    logits = logits + offsets - hot * margins
     own = tf.reduce_sum(hot * logits, axis=2)
     whole = tf.reduce_logsumexp(logits, axis=2)
     # log(1 - p_y) from the other logits: 1 - p_y itself is 0 in floating point where p_y is near 1.

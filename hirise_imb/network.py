@@ -7,7 +7,7 @@ below it a step goes through the backbone's end first. What recipes vary enters 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,8 +49,16 @@ class Settings:
     """Of classes in the loss, shape (n_heads, 8)."""
     focus: NDArray[np.float32]
     """Shape (n_heads,)."""
+    offsets: NDArray[np.float32]
+    """Added to the logits in the loss, shape (n_heads, 8)."""
+    margins: NDArray[np.float32]
+    """Taken off the own class's logit in the loss, shape (n_heads, 8)."""
+    scales: NDArray[np.float32]
+    """Of heads that measure cosines, else 0, shape (n_heads,)."""
     rates: NDArray[np.float32]
     """Learning rates of the heads, shape (n_heads,)."""
+    decay: NDArray[np.float32]
+    """Of the heads' kernels, decoupled from the loss (Loshchilov and Hutter 2019), shape (n_heads,)."""
     backbone_rate: float
     dropout: float
 
@@ -88,27 +96,40 @@ class Block:
 class Network:
     """The backbone's end above a cut, and heads on it."""
 
-    def __init__(self, backbone: Backbone, cut: str) -> None:
-        """Build the layers; `start` gives a state."""
+    def __init__(self, backbone: Backbone, cut: str, width: int) -> None:
+        """Build the layers; `start` gives a state.
+
+        Args:
+            backbone: whose end is trained below the cut `top`.
+            cut: its cut.
+            width: of the pooled features; at the cut `top` they need not be the backbone's own.
+        """
         self._tail: Any = None if cut == TOP else backbone.tail(cut)
-        self.width = backbone.card.feature_width
+        self.width = width
         self._compiled: dict[str, Any] = {}
 
-    def start(self, seeds: Sequence[int]) -> State:
-        """The first state of a head for each seed; below `top` there can be one."""
+    def start(self, seeds: Sequence[int], probe: State | None = None) -> State:
+        """The first state of a head for each seed; below `top` there can be one.
+
+        Args:
+            seeds: of the kernels.
+            probe: the state of a head trained at `top`, where training goes on from it (Kumar et al. 2022).
+        """
         import tensorflow as tf
 
         if self._tail is not None and len(seeds) > 1:
             raise ValueError("heads that train the backbone's end can't share it")
         parameters = heads.first_parameters(self.width, seeds)
+        average = np.stack([np.zeros(self.width), np.ones(self.width)]).astype(np.float32)
+        if probe is not None:
+            parameters, average = [np.asarray(value) for value in probe.parameters], np.asarray(probe.average)
         if self._tail is not None:
             parameters += [np.asarray(variable) for variable in self._tail.trainable_variables]
-        average = np.stack([np.zeros(self.width), np.ones(self.width)])
         return State(
             parameters=[tf.constant(value) for value in parameters],
             first=[tf.zeros_like(value) for value in parameters],
             second=[tf.zeros_like(value) for value in parameters],
-            average=tf.constant(average, tf.float32),
+            average=tf.constant(average),
         )
 
     def train(self, state: State, settings: Settings, block: Block) -> NDArray[np.float32]:
@@ -119,30 +140,41 @@ class Network:
         # Rates by the shapes of the parameters: scales (n_heads, 10, width), bias (n_heads, 8), the backbone's end.
         rates: list[Any] = [settings.rates[:, None, None], settings.rates[:, None]]
         rates += [np.float32(settings.backbone_rate)] * (len(state.parameters) - 2)
+        terms = settings.weights, settings.focus, settings.offsets, settings.margins, settings.scales, settings.decay
         moving, sums = self._function(f"block {len(settings.focus)} {block.features.shape}", self._block)(
             moving,
             np.float32(state.steps),
             tf.constant(block.steps),
             (block.features, block.one_hot, block.valid),
             (block.bits, np.float32(settings.dropout)),
-            [tf.constant(value) for value in (settings.weights, settings.focus, *rates)],
+            [tf.constant(value) for value in (*terms, *rates)],
         )
         state.parameters, state.first, state.second, state.average = moving
         state.steps += block.steps
         return np.asarray(sums)
 
-    def probabilities(self, state: State, features: Features) -> NDArray[np.float32]:
-        """Class probabilities of each head, shape (n_heads, n, 8), with everything in inference mode."""
+    def logits(self, state: State, features: Features, scales: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits of each head, shape (n_heads, n, 8), with everything in inference mode; `scales` as in `Settings`."""
         import tensorflow as tf
 
         forward = self._function(f"forward {state.parameters[1].shape[0]}", self._forward)
-        positions = np.arange(len(features))
-        starts = range(0, len(features), EVALUATION_BATCH)
+        choice = tf.constant(scales)
         parts = [
-            forward(state.parameters, state.average, tf.constant(features.take(positions[s : s + EVALUATION_BATCH])))
-            for s in starts
+            np.asarray(forward(state.parameters, state.average, tf.constant(batch), choice))
+            for batch in _batches(features)
         ]
-        return np.concatenate([np.asarray(part) for part in parts]).transpose(1, 0, 2)
+        return np.concatenate(parts).transpose(1, 0, 2)
+
+    def pooled(self, state: State, features: Features) -> NDArray[np.float32]:
+        """What the heads stand on, shape (n, width): at `top` the features themselves."""
+        import tensorflow as tf
+
+        if self._tail is None:
+            return np.concatenate(list(_batches(features)))
+        forward = self._function("pooled", self._pooled)
+        return np.concatenate(
+            [np.asarray(forward(state.parameters, tf.constant(batch))) for batch in _batches(features)]
+        )
 
     def _function(self, name: str, body: Any, **options: bool) -> Any:  # noqa: ANN401  (TensorFlow has no types)
         import tensorflow as tf
@@ -194,19 +226,20 @@ class Network:
 
         parameters, first, second, average = moving
         features, moments, mask, one_hot, valid = rows
-        weights, focus, *rates = choice
+        weights, focus, offsets, margins, scales, decay, *rates = choice
         with tf.GradientTape() as tape:
             tape.watch(parameters)
             if self._tail is not None:
                 features, moments = heads.normalise(self._pooled(parameters, features), valid)
                 features *= mask
-            logits = heads.logits(parameters[:2], features, mask)
+            logits = heads.logits(parameters[:2], features, mask, scales)
             # The mean is over rows, not over the sum of weights, as Keras' class_weight has it.
-            losses = rowwise(one_hot, logits, weights, focus) * valid / tf.reduce_sum(valid)
+            losses = rowwise(one_hot, logits, weights, focus, offsets, margins) * valid / tf.reduce_sum(valid)
         gradients = tape.gradient(losses, parameters)
         first = [m + (g - m) * (1 - _BETA_1) for m, g in zip(first, gradients, strict=True)]
         second = [v + (g * g - v) * (1 - _BETA_2) for v, g in zip(second, gradients, strict=True)]
         unbias = tf.sqrt(1 - tf.pow(_BETA_2, number)) / (1 - tf.pow(_BETA_1, number))
+        parameters = [heads.decayed(parameters[0], rates[0] * decay[:, None, None]), *parameters[1:]]
         parameters = [
             p - rate * unbias * m / (tf.sqrt(v) + _ADAM_EPSILON)
             for p, m, v, rate in zip(parameters, first, second, rates, strict=True)
@@ -222,9 +255,14 @@ class Network:
         fixed = [variable.value for variable in self._tail.non_trainable_variables]
         return self._tail.stateless_call(list(parameters[2:]), fixed, features, training=False)[0]
 
-    def _forward(self, parameters: Sequence[Tensor], average: Tensor, features: Tensor) -> Tensor:
+    def _forward(self, parameters: Sequence[Tensor], average: Tensor, features: Tensor, scales: Tensor) -> Tensor:
         import tensorflow as tf
 
         pooled = features if self._tail is None else self._pooled(parameters, features)
         settled = heads.settled(pooled, average)
-        return tf.nn.softmax(heads.logits(parameters[:2], settled, tf.ones_like(settled)))
+        return heads.logits(parameters[:2], settled, tf.ones_like(settled), scales)
+
+
+def _batches(features: Features) -> Iterator[NDArray[np.float32]]:
+    positions = np.arange(len(features))
+    return (features.take(positions[s : s + EVALUATION_BATCH]) for s in range(0, len(features), EVALUATION_BATCH))

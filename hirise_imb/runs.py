@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from hirise_imb.epochs import Failed
 from hirise_imb.files import write_whole
 from hirise_imb.recipe import Recipe
 from hirise_imb.training import Run
@@ -26,34 +28,51 @@ class RunStore:
     facts: Mapping[str, str | int]
     """What every run depends on beside its recipe and seed."""
 
-    def get(self, recipe: Recipe, seed: int, fit: Callable[[], Run]) -> Run:
-        """The stored run of a recipe and seed; where there is none, `fit` is called and its run stored."""
-        path = self._path(recipe, seed)
+    def get(self, name: str, recipe: Recipe, seed: int, fit: Callable[[], Run | Failed]) -> Run | Failed:
+        """The stored run; where there is none, `fit` is called and its run stored. A failure is not stored.
+
+        Args:
+            name: tells a run from others of the same recipe and seed.
+            recipe: of the run.
+            seed: of the run.
+            fit: makes it.
+        """
+        path = self._path(name, recipe, seed)
         if path.exists():
             return _load(path)
         run = fit()
-        write_whole(path, lambda part: _save(run, part))
+        if isinstance(run, Run):
+            write_whole(path, lambda part: _save(run, part))
         return run
 
-    def has(self, recipe: Recipe, seed: int) -> bool:
+    def has(self, name: str, recipe: Recipe, seed: int) -> bool:
         """Whether the run is stored."""
-        return self._path(recipe, seed).exists()
+        return self._path(name, recipe, seed).exists()
 
-    def _path(self, recipe: Recipe, seed: int) -> Path:
-        key = json.dumps([dict(self.facts), recipe.to_dict(), seed], sort_keys=True)
+    def accesses(self) -> dict[str, int | str]:
+        """How often the test split was predicted by what is stored, and when first and last (UTC)."""
+        times = []
+        for path in sorted(self.folder.glob("*.npz")):
+            with np.load(path) as stored:
+                if "test" in stored:
+                    times.append(str(stored["made"]))
+        return {"predictions": len(times)} | ({"first": min(times), "last": max(times)} if times else {})
+
+    def _path(self, name: str, recipe: Recipe, seed: int) -> Path:
+        key = json.dumps([dict(self.facts), name, recipe.to_dict(), seed], sort_keys=True)
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
 
 
 def _save(run: Run, path: Path) -> None:
-    assert run.test is not None
     np.savez(
         path,
         allow_pickle=False,
         seed=run.seed,
         best_epoch=run.best_epoch,
         val_confusion=run.val_confusion,
-        test=run.test,
         seconds=run.seconds,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        **({} if run.test is None else {"test": run.test}),
         **{f"{_COLUMN}{name}": run.history[name].to_numpy() for name in run.history},
     )
 
@@ -66,6 +85,6 @@ def _load(path: Path) -> Run:
             history=pd.DataFrame({name.removeprefix(_COLUMN): stored[name] for name in columns}),
             best_epoch=int(stored["best_epoch"]),
             val_confusion=stored["val_confusion"],
-            test=stored["test"],
+            test=stored.get("test"),
             seconds=float(stored["seconds"]),
         )

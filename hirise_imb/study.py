@@ -31,7 +31,20 @@ The same command continues where it was interrupted: features, finished trials
 and finished fits are not computed again. Asking for more --trials adds to
 those that are there.
 
+Several processes can share the searches: --workers here, `study work` from
+anywhere. Which of them runs what plays no part in the results.
+
 The report comes to OUT/reports/NAME/, the Optuna database to OUT/studies/.
+"""
+
+WORK_HELP = """Work on the searches of a study that runs elsewhere, until none is left. All
+processes need the same DEFINITION, data and weights, and one database:
+
+  study run DEFINITION --storage postgresql://user:password@host/database
+  study work DEFINITION --storage postgresql://user:password@host/database
+
+A trial whose worker died is run again by another one. Baseline, refits and
+report are made by `study run`.
 """
 
 BASELINE_HELP = """\
@@ -99,10 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_studies(commands)
     _add_data(commands)
     _add_forensics(commands)
-    dashboard = _add(commands, "dashboard", _dashboard, "open the Optuna dashboard of a study in a browser")
-    dashboard.add_argument("definition", nargs="?", type=Path, metavar="DEFINITION", help="TOML file (default: demo)")
-    dashboard.add_argument("--name", help="the study's name (default: that of the definition)")
-    dashboard.add_argument("--out", type=Path, default=Path(), help="where the study was run (default: here)")
+    summary = "open the Optuna dashboard of all studies of a folder or a database in a browser"
+    dashboard = _add(commands, "dashboard", _dashboard, summary)
+    dashboard.add_argument("--out", type=Path, default=Path(), help="where the studies were run (default: here)")
+    dashboard.add_argument(
+        "--storage", metavar="URL", help="address of their database (default: the file in OUT/studies/)"
+    )
     dashboard.add_argument("--port", type=int, default=8080, help="port on this machine (default: 8080)")
     return parser
 
@@ -126,11 +141,11 @@ def _add(
 
 def _add_studies(commands: Any) -> None:  # noqa: ANN401
     from hirise_imb.backbones import BACKBONES
-    from hirise_imb.definition import Definition
 
     run = _add(commands, "run", _run, "run or continue a study and write its report", RUN_HELP)
+    work = _add(commands, "work", _work, "work on the searches of a study that runs elsewhere", WORK_HELP)
     baseline = _add(commands, "baseline", _baseline, "set the reference run beside the published table", BASELINE_HELP)
-    for command in (run, baseline):
+    for command in (run, work, baseline):
         command.add_argument("definition", nargs="?", type=Path, metavar="DEFINITION", help="TOML file (default: demo)")
         command.add_argument("--name", help="of the report folder and the database (default: from definition or data)")
         command.add_argument("--data", help="synthetic, hirise, or the path of a zip or folder in the official layout")
@@ -142,13 +157,24 @@ def _add_studies(commands: Any) -> None:  # noqa: ANN401
         command.add_argument(
             "--out", type=Path, default=Path(), help="folder for studies/ and reports/ (default: here)"
         )
-    run.add_argument(
-        "--strategies",
-        type=lambda text: text.split(","),
-        metavar="A,B,...",
-        help=f"some of {', '.join(Definition().strategies)}",
-    )
-    run.add_argument("--trials", type=int, help="finished trials each search comes to")
+    for command in (run, work):
+        command.add_argument(
+            "--strategies",
+            type=lambda text: text.split(","),
+            metavar="A,B,...",
+            help="beside the control `plain`; `study strategies` lists them",
+        )
+        command.add_argument("--trials", type=int, help="finished trials each search comes to")
+        command.add_argument(
+            "--selection", help="how recipes are chosen: grouped-cv (folds of sources) or val (the given split)"
+        )
+    run.add_argument("--workers", type=int, default=1, help="processes that search, on this machine (default: 1)")
+    run.add_argument("--timeout", type=float, metavar="SECONDS", help="begin no further trials after this time")
+    address = "address of the database, such as postgresql://user:password@host/database"
+    run.add_argument("--storage", metavar="URL", help=f"{address} (default: a file in OUT/studies/)")
+    work.add_argument("--storage", metavar="URL", required=True, help=address)
+    strategies = _add(commands, "strategies", _strategies, "list the strategies, or the parameters of one")
+    strategies.add_argument("name", nargs="?", metavar="NAME", help="of the strategy whose parameters are shown")
     baseline.add_argument(
         "--rows",
         default="unique",
@@ -196,13 +222,36 @@ def _definition(options: argparse.Namespace) -> Definition:
 def _run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from hirise_imb.experiment import run_study
+    from hirise_imb.experiment import Effort, run_study
     from hirise_imb.reporting.terminal import print_comparison
 
-    results, page = run_study(_definition(options), options.out)
+    effort = Effort(options.storage, options.workers, options.timeout)
+    results, page = run_study(_definition(options), options.out, effort)
     console = Console()
     print_comparison(results, console)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _work(options: argparse.Namespace) -> int:
+    from hirise_imb.experiment import join_study
+
+    join_study(_definition(options), options.out, options.storage)
+    say("Nothing is left to search.")
+    return 0
+
+
+def _strategies(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from hirise_imb.definition import known
+    from hirise_imb.reporting.listing import print_strategies, print_strategy
+    from hirise_imb.strategies import STRATEGIES
+
+    if options.name is None:
+        print_strategies(Console())
+    else:
+        print_strategy(STRATEGIES[known("strategy", options.name, STRATEGIES)], Console())
     return 0
 
 
@@ -284,26 +333,13 @@ def _show(folder: str, name: str) -> int:
 
 
 def _dashboard(options: argparse.Namespace) -> int:
-    import contextlib
-
     if not 0 < options.port < 65536:
         raise UserError(f"--port is {options.port}: use a number from 1 to 65535.")
-    database = options.out / "studies" / f"{_definition(options).name}.db"
-    if not database.exists():
-        raise UserError(
-            f"There is no study database {database}: run the study first, or say where it is with --name and --out."
-        )
-    from optuna_dashboard import run_server
+    from hirise_imb.dashboard import artifacts_folder, serve
+    from hirise_imb.database import file_below
 
-    from hirise_imb.search import connect
-
-    say(f"The dashboard of {database} is at http://127.0.0.1:{options.port}/ until you press Ctrl-C.")
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            # It has no password, so it listens to this machine alone.
-            run_server(connect(database), host="127.0.0.1", port=options.port)
-    except OSError as error:
-        raise UserError(f"Port {options.port} can't be used ({error.strerror}): choose another with --port.") from error
+    place = file_below(options.out) if options.storage is None else options.storage
+    serve(place, artifacts_folder(options.out), options.port)
     return 0
 
 

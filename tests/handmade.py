@@ -11,7 +11,7 @@ from builders import image, predict, valid_lines, write_data
 
 from hirise_imb.catalogue import Catalogue, read
 from hirise_imb.recipe import Recipe
-from hirise_imb.reporting import Arm, Results
+from hirise_imb.reporting import Arm, Omitted, Results
 
 SEEDS = (3, 4)
 TEST_SUPPORT = (1482, 89, 66, 49, 16, 7, 42, 0)
@@ -37,42 +37,69 @@ def guesses(truth: Sequence[int], right: float, seed: int) -> list[int]:
     return [0 if k == NEVER else int(k) for k in guessed]
 
 
+TRIALS: list[dict[str, str | float | None]] = [
+    {"state": "complete", "value": 0.31},
+    {"state": "pruned", "value": 0.99},
+    {"state": "fail", "value": None, "error": "val_loss became inf in epoch 3"},
+    {"state": "complete", "value": 0.42},
+    {"state": "complete", "value": 0.37},
+    {"state": "fail", "value": None, "error": "val_loss became inf in epoch 3"},
+    {"state": "complete", "value": 0.42},
+]
+"""Of a search: what was pruned looks best, and the best value is reached twice."""
+
+
 def make_arm(
     catalogue: Catalogue,
     name: str,
     predicted: Sequence[Sequence[int]],
     val: float = 0.5,
     recipe: Recipe | None = None,
+    *,
+    trials: list[dict[str, str | float | None]] = TRIALS,
+    selection: str = "grouped-cv",
 ) -> Arm:
-    """An arm with these predictions of the test landmarks, one row a seed."""
+    """An arm with these predictions of the test landmarks, one row a seed; of a computed head without epochs."""
     test = catalogue.one_per_landmark("test")
     strategy = name != "baseline"
     history = pd.DataFrame({"epoch": [1, 2, 3]} | {"val_macro_f1": [0.1, val, 0.2]})
     for split in ("train", "val", "test"):
         history = history.assign(**{f"{split}_loss": [2.0, 1.5, 1.25], f"{split}_accuracy": [0.5, 0.625, 0.75]})
+    recipe = recipe or Recipe()
+    histories = (history, history.iloc[:2]) if recipe.trained else (pd.DataFrame(), pd.DataFrame())
     return Arm(
         name=name,
         summary=f"what {name} does",
-        recipe=recipe or Recipe(),
+        recipe=recipe,
         settings={"gamma": 2.5, "scheme": "random", "layers": 3} if strategy else {},
         val_macro_f1=val,
-        trials=[{"state": "COMPLETE", "value": val}, {"state": "PRUNED", "value": None}] if strategy else [],
+        trials=trials if strategy else [],
         seeds=SEEDS[: len(predicted)],
         predictions=tuple(predict(test["image"], labels) for labels in predicted),
-        histories=(history, history.iloc[:2])[: len(predicted)],
-        best_epochs=(2, 1)[: len(predicted)],
+        histories=histories[: len(predicted)],
+        best_epochs=((2, 1) if recipe.trained else (0, 0))[: len(predicted)],
         seconds=2.5,
+        selection=selection,
     )
 
 
-def make_results(catalogue: Catalogue, *arms: Arm) -> Results:
+def make_results(catalogue: Catalogue, *arms: Arm, omitted: Sequence[Omitted] = ()) -> Results:
     return Results(
         name="by-hand",
         setting="Landmarks: made up.",
         study_toml='name = "by-hand"\n',
         catalogue=catalogue,
         arms=arms,
-        environment={"python": "3.11", "seconds": {"baseline": 1.5}},
+        environment={
+            "python": "3.11",
+            "seconds": {"baseline": 1.5},
+            "test_access": {
+                "predictions": 2,
+                "first": "2026-01-01T00:00:00+00:00",
+                "last": "2026-01-02T00:00:00+00:00",
+            },
+        },
+        omitted=tuple(omitted),
     )
 
 

@@ -20,13 +20,15 @@ from sklearn import metrics
 
 from hirise_imb import features
 from hirise_imb.catalogue import Catalogue
+from hirise_imb.epochs import Failed, Job
 from hirise_imb.landmarks import CLASSES
+from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Baseline, write_baseline
 from hirise_imb.reporting.baseline import Entry, Law, read_published
 from hirise_imb.reporting.terminal import print_baseline
-from hirise_imb.sampling import SplitFileRows
+from hirise_imb.sampling import Pool, SplitFileRows
 from hirise_imb.study import main
-from hirise_imb.training import Job, Run, Trainer
+from hirise_imb.training import Run, Selection, Trainer
 
 LABELS = range(len(CLASSES))
 PER_CLASS = ("precision", "recall", "f1")
@@ -253,27 +255,25 @@ def test_the_terminal_shows_it_in_eighty_columns(baseline: Baseline) -> None:
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
-    """Counts decoded images, and fits by the kind of rows they go through and whether they are for the report."""
+    """Counts decoded images, cuts, trials, and fits for the report by the kind of rows they go through."""
     counts: Counter[str] = Counter()
-    decode, fit, fit_together = features.decode, Trainer.fit, Trainer.fit_together
+    decode, refit, select = features.decode, Trainer.refit, Trainer.select
 
     def decoding(path: Path) -> np.ndarray:
         counts["decoded"] += 1
         return decode(path)
 
-    def fitting(self: Trainer, recipe: object, seed: int, **options: object) -> object:
-        assert options == {"score_test": True}
-        counts[type(recipe.sampling).__name__] += 1  # type: ignore[attr-defined]
-        counts["cuts"] = max(counts["cuts"], len(self.tasks))
-        return fit(self, recipe, seed, **options)  # type: ignore[arg-type]
+    def refitting(self: Trainer, recipe: Recipe, seed: int) -> Run | Failed:
+        counts[type(recipe.sampling).__name__] += 1
+        return refit(self, recipe, seed)
 
-    def fitting_together(self: Trainer, jobs: Sequence[Job]) -> list[Run]:
-        counts["trial"] += len(jobs)
-        return fit_together(self, jobs)
+    def selecting(self: Trainer, jobs: Sequence[Job], selection: Selection) -> list[Run | Failed]:
+        counts["trial" if jobs[0].on_epoch else "yardstick"] += len(jobs)
+        return select(self, jobs, selection)
 
     monkeypatch.setattr(features, "decode", decoding)
-    monkeypatch.setattr(Trainer, "fit", fitting)
-    monkeypatch.setattr(Trainer, "fit_together", fitting_together)
+    monkeypatch.setattr(Trainer, "refit", refitting)
+    monkeypatch.setattr(Trainer, "select", selecting)
     return counts
 
 
@@ -297,10 +297,10 @@ def test_it_shares_its_fits_with_the_study(
     assert capsys.readouterr().out.endswith(f"Report: {report / 'report.html'}\n")
     images = work.pop("decoded")
     assert images > 0
-    assert work == {"EveryImage": 2, "cuts": 1}
+    assert work == {"EveryImage": 2, "yardstick": 1}
     assert len(list(cache.glob("features/*"))) == 1
     assert set(contents(report)) == FILES
-    assert not (tmp_path / "studies" / "t.db").exists()
+    assert not (tmp_path / "studies" / "studies.db").exists()
 
     first = kept(report)
     work.clear()
@@ -309,7 +309,7 @@ def test_it_shares_its_fits_with_the_study(
     assert kept(report) == first
 
     assert main(["run", *options, "--strategies", "class_weights", "--trials", "1"]) == 0
-    assert work == {"trial": 1, "EveryImage": 2, "cuts": 1}  # of the strategy, which samples as the baseline does
+    assert work == {"trial": 2, "EveryImage": 4}  # of strategy and control, which sample as the baseline does
     name = "predictions/baseline.parquet"
     assert (report.parent / name).read_bytes() == first[name]
     assert kept(report) == first
@@ -327,10 +327,10 @@ def test_rows_of_the_split_file_have_a_report_of_their_own(
     seen: list[tuple[int, int]] = []
     rows = SplitFileRows.rows
 
-    def counting(self: SplitFileRows, labels: np.ndarray, copies: np.ndarray, seed: int) -> np.ndarray:
-        chosen = rows(self, labels, copies, seed)
-        seen.append((len(chosen), int(copies.sum())))
-        assert len(chosen) > len(labels)
+    def counting(self: SplitFileRows, pool: Pool, seed: int, epoch: int, progress: float) -> np.ndarray:
+        chosen = rows(self, pool, seed, epoch, progress)
+        seen.append((len(chosen), int(pool.copies.sum())))
+        assert len(chosen) > len(pool.labels)
         return chosen
 
     monkeypatch.setattr(SplitFileRows, "rows", counting)

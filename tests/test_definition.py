@@ -111,7 +111,7 @@ def test_the_toml_of_a_definition_loads(tmp_path: Path) -> None:
         ({"trials": 0}, "trials is 0: use 1 or more."),
         ({"refits": 0}, "refits is 0: use 1 or more."),
         ({"seed": -1}, "seed is -1: use 0 or more."),
-        ({"strategies": []}, "strategies is empty: name at least one (`study run --help` lists them)."),
+        ({"strategies": []}, "strategies is empty: name at least one (`study strategies` lists them)."),
         ({"strategies": ["a", "b", "a"]}, "strategies names one twice: a, b, a."),
     ],
 )

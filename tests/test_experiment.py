@@ -19,14 +19,17 @@ from worlds import TOY, change_split_file
 from hirise_imb import catalogue, features
 from hirise_imb.backbones import BACKBONES
 from hirise_imb.definition import Definition
+from hirise_imb.epochs import Failed, Job
 from hirise_imb.errors import UserError
 from hirise_imb.experiment import run_study
 from hirise_imb.files import CACHE_VARIABLE
 from hirise_imb.landmarks import CLASSES, IMAGE_FOLDER
-from hirise_imb.strategies import STRATEGIES
-from hirise_imb.training import Job, Run, Trainer
+from hirise_imb.recipe import Recipe
+from hirise_imb.training import Run, Selection, Trainer
 
-ARMS = ("baseline", *STRATEGIES)
+SEARCHED = ("plain", "oversampling", "focal_loss", "partial_unfreeze", "decoupled", "class_bias", "prototypes")
+"""One of each kind: control, rows, loss, backbone, second stage, after training, computed."""
+ARMS = ("baseline", *SEARCHED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +45,11 @@ class Finished:
 
 @pytest.fixture(scope="module")
 def original(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A study with all strategies, two trials and two seeds. Not to be changed."""
+    """A study with two trials and two seeds. Not to be changed."""
     root = tmp_path_factory.mktemp("study")
-    definition = Definition(name="t", data=str(small_data), backbone="toy", weights="random", trials=2, refits=2)
+    definition = Definition(
+        name="t", data=str(small_data), backbone="toy", weights="random", strategies=SEARCHED[1:], trials=2, refits=2
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKBONES, TOY.name, TOY)
         patch.setenv(CACHE_VARIABLE, str(root / "cache"))
@@ -65,24 +70,23 @@ def finished(original: Finished, toy: str, tmp_path: Path, monkeypatch: pytest.M
 def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     """Counts decoded images, trials and refits."""
     counts: Counter[str] = Counter()
-    decode, fit, fit_together = features.decode, Trainer.fit, Trainer.fit_together
+    decode, refit, select = features.decode, Trainer.refit, Trainer.select
 
     def decoding(path: Path) -> np.ndarray:
         counts["decoded"] += 1
         return decode(path)
 
-    def fitting(self: Trainer, *arguments: object, **options: object) -> object:
-        assert options == {"score_test": True}
+    def refitting(self: Trainer, recipe: Recipe, seed: int) -> Run | Failed:
         counts["refit"] += 1
-        return fit(self, *arguments, **options)  # type: ignore[arg-type]
+        return refit(self, recipe, seed)
 
-    def fitting_together(self: Trainer, jobs: Sequence[Job]) -> list[Run]:
-        counts["trial"] += len(jobs)
-        return fit_together(self, jobs)
+    def selecting(self: Trainer, jobs: Sequence[Job], selection: Selection) -> list[Run | Failed]:
+        counts["trial" if jobs[0].on_epoch else "yardstick"] += len(jobs)
+        return select(self, jobs, selection)
 
     monkeypatch.setattr(features, "decode", decoding)
-    monkeypatch.setattr(Trainer, "fit", fitting)
-    monkeypatch.setattr(Trainer, "fit_together", fitting_together)
+    monkeypatch.setattr(Trainer, "refit", refitting)
+    monkeypatch.setattr(Trainer, "select", selecting)
     return counts
 
 
@@ -113,9 +117,11 @@ def predictions(report: Path, arm: str) -> pd.DataFrame:
 def test_the_report_has_its_files(original: Finished) -> None:
     expected = {"report.html", "report.md", "summary.json", "per_class.csv", "study.toml", "environment.json"}
     expected |= {"figures/class_distribution.png", "figures/f1_per_class.png"}
+    expected |= {"figures/best_so_far.png", "figures/best_so_far.csv"}
     for arm in ARMS:
-        expected |= {f"predictions/{arm}.parquet", f"figures/curves-{arm}.png", f"figures/curves-{arm}.csv"}
-        expected |= {f"confusion/{arm}.csv", f"confusion/{arm}.png"}
+        expected |= {f"predictions/{arm}.parquet", f"confusion/{arm}.csv", f"confusion/{arm}.png"}
+        if arm != "prototypes":  # which are computed, without epochs
+            expected |= {f"figures/curves-{arm}.png", f"figures/curves-{arm}.csv"}
     found = {str(path.relative_to(original.report)) for path in original.report.rglob("*") if path.is_file()}
     assert found == expected
     assert set(summary(original.report)["files"]) == expected  # type: ignore[call-overload]
@@ -171,7 +177,7 @@ def test_times_are_those_of_the_work_and_not_of_its_repetition(finished: Finishe
         return {arm: found[arm] for arm in ARMS}
 
     before = seconds()
-    assert min(before.values()) > 0
+    assert min(before[arm] for arm in ("baseline", "focal_loss", "partial_unfreeze")) > 0
     again(finished)
     assert seconds() == before
 
@@ -185,8 +191,8 @@ def test_the_second_run_computes_nothing(finished: Finished, work: Counter[str])
 
 def test_more_trials_continue(finished: Finished, work: Counter[str]) -> None:
     before = {arm["name"]: arm["trials"] for arm in summary(finished.report)["arms"]}  # type: ignore[attr-defined]
-    again(finished, trials=3, strategies=("class_weights", "focal_loss"))
-    assert work["trial"] == 2
+    again(finished, trials=3, strategies=("oversampling", "focal_loss"))
+    assert work["trial"] == 3  # the control's too
     assert work["decoded"] == 0
     for arm in summary(finished.report)["arms"][1:]:  # type: ignore[index]
         assert len(arm["trials"]) == 3
@@ -196,7 +202,7 @@ def test_more_trials_continue(finished: Finished, work: Counter[str]) -> None:
 def test_more_seeds_keep_those_that_are_there(finished: Finished, work: Counter[str]) -> None:
     before = predictions(finished.report, "focal_loss")
     again(finished, refits=3, strategies=("focal_loss",))
-    assert work == {"refit": 2}  # the baseline's and the strategy's
+    assert work == {"refit": 3}  # the baseline's, the control's and the strategy's
     after = predictions(finished.report, "focal_loss")
     pd.testing.assert_frame_equal(after[after["seed"] < 2], before)
 
@@ -205,11 +211,9 @@ def test_some_of_the_strategies(finished: Finished, work: Counter[str]) -> None:
     before = results(finished.report)
     again(finished, strategies=("oversampling",))
     assert not work
-    assert [arm["name"] for arm in summary(finished.report)["arms"]] == ["baseline", "oversampling"]  # type: ignore[attr-defined]
-    assert sorted(path.name for path in finished.report.glob("predictions/*")) == [
-        "baseline.parquet",
-        "oversampling.parquet",
-    ]
+    arms = {arm["name"] for arm in summary(finished.report)["arms"]}  # type: ignore[attr-defined]
+    assert arms == {"baseline", "plain", "oversampling"}
+    assert {path.stem for path in finished.report.glob("predictions/*")} == arms
     again(finished)
     assert not work
     assert results(finished.report) == before
@@ -221,20 +225,20 @@ def test_one_seed_gives_one_result(
     """In another folder, with another cache, other strategies before it and images of other places."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "other-cache"))
     data = shutil.copytree(finished.definition.data, tmp_path / "moved")
-    arms = ("partial_unfreeze", "class_weights")
+    arms = ("class_bias", "partial_unfreeze")
     other = dataclasses.replace(finished, out=tmp_path / "other")
     again(other, strategies=arms, data=str(data))
     assert work["decoded"] > 0
-    assert work["trial"] == 4
-    for arm in ("baseline", *arms):
+    assert work["trial"] == 6
+    for arm in ("baseline", "plain", *arms):
         name = f"predictions/{arm}.parquet"
         assert (other.report / name).read_bytes() == (finished.report / name).read_bytes()
     rows = [pd.read_csv(report / "per_class.csv").set_index("arm") for report in (other.report, finished.report)]
-    pd.testing.assert_frame_equal(rows[0], rows[1].loc[["baseline", *arms]].loc[rows[0].index.unique()])
+    pd.testing.assert_frame_equal(rows[0], rows[1].loc[rows[0].index.unique()])
 
 
 def test_another_seed_gives_another_result(finished: Finished) -> None:
-    again(finished, name="other", seed=5, strategies=("class_weights",))
+    again(finished, name="other", seed=5, strategies=("focal_loss",))
     other = finished.out / "reports" / "other"
     assert set(predictions(other, "baseline")["seed"]) == {5, 6}
     assert (

@@ -1,6 +1,5 @@
 """Reports of results made by hand: what is written, that it is right, and that it can be written again."""
 
-import io
 import json
 import re
 from dataclasses import replace
@@ -15,6 +14,7 @@ from handmade import (
     NEVER,
     SEEDS,
     TEST_SUPPORT,
+    TRIALS,
     contents,
     guesses,
     make_arm,
@@ -22,7 +22,6 @@ from handmade import (
     make_results,
     shuffled_hits,
 )
-from rich.console import Console
 from sklearn import metrics
 
 from hirise_imb.catalogue import Catalogue
@@ -32,7 +31,7 @@ from hirise_imb.landmarks import CLASSES
 from hirise_imb.losses import Focal
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Results, write_report
-from hirise_imb.reporting.terminal import print_comparison
+from hirise_imb.reporting.words import caution, headline
 
 EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>"
 SCORES = (
@@ -59,7 +58,7 @@ def arm(catalogue: Catalogue, name: str, right: float, val: float, recipe: Recip
 
 @pytest.fixture(scope="module")
 def results(catalogue: Catalogue) -> Results:
-    """class_weights is better on test, focal_loss on validation."""
+    """class_weights is better on test, focal_loss on validation; there is no control."""
     made = make_results(
         catalogue,
         arm(catalogue, "baseline", 0.5, 0.4),
@@ -95,6 +94,7 @@ def no_constants(name: str) -> float:
 def test_every_promised_file_is_written_and_listed(folder: Path) -> None:
     expected = {"report.html", "report.md", "summary.json", "per_class.csv", "study.toml", "environment.json"}
     expected |= {"figures/class_distribution.png", "figures/f1_per_class.png"}
+    expected |= {"figures/best_so_far.png", "figures/best_so_far.csv"}
     for arm in ("baseline", "class_weights", "focal_loss"):
         expected |= {f"confusion/{arm}.csv", f"confusion/{arm}.png", f"predictions/{arm}.parquet"}
         expected |= {f"figures/curves-{arm}.csv", f"figures/curves-{arm}.png"}
@@ -106,18 +106,23 @@ def test_every_promised_file_is_written_and_listed(folder: Path) -> None:
 def test_summary_is_json_with_a_version_and_finite_numbers(folder: Path) -> None:
     text = (folder / "summary.json").read_text(encoding="utf-8")
     summary = json.loads(text, parse_constant=no_constants)
-    assert summary["schema_version"] == 1
+    assert summary["schema_version"] == 2
     assert summary["study"] == "by-hand"
     assert summary["classes"] == list(CLASSES)
     assert summary["support"] == list(TEST_SUPPORT)
     assert summary["sources"] == [2, 6, 2, 2, 2, 2, 2, 0]
     assert [arm["name"] for arm in summary["arms"]] == ["baseline", "class_weights", "focal_loss"]
+    assert summary["order"] == ["baseline", "focal_loss", "class_weights"]
+    assert summary["control"] is None
+    assert summary["omitted"] == []
     focal = summary["arms"][2]
     assert focal["recipe"]["loss"] == {"kind": "Focal", "gamma": 2.5, "alpha_power": 0.0}
     assert focal["seeds"] == list(SEEDS)
     assert focal["best_epochs"] == [2, 1]
     assert focal["val_macro_f1"] == 0.6
-    assert focal["trials"] == [{"state": "COMPLETE", "value": 0.6}, {"state": "PRUNED", "value": None}]
+    assert focal["trials"] == TRIALS
+    assert [arm["selection"] for arm in summary["arms"]] == [None, "grouped-cv", "grouped-cv"]
+    assert all(arm["vs_control"] is None for arm in summary["arms"])
 
 
 def test_what_ran_is_kept_as_it_was(folder: Path, results: Results) -> None:
@@ -180,7 +185,9 @@ def test_scores_of_classes_follow_from_the_stored_predictions(arm: str, folder: 
         }
         for column, values in expected.items():
             np.testing.assert_allclose(rows[column], values, atol=1e-12, err_msg=column)
-        np.testing.assert_allclose(stored["vs_baseline"][metric], expected[f"{metric}_vs_baseline"], atol=1e-12)
+        np.testing.assert_allclose(
+            stored["vs_baseline"]["per_class"][metric], expected[f"{metric}_vs_baseline"], atol=1e-12
+        )
         for k, spread in enumerate(stored["per_class"][metric]):
             found = [spread["mean"], spread["low"], spread["high"]]
             np.testing.assert_allclose(found, [values[k] for values in list(expected.values())[:3]], atol=1e-12)
@@ -281,7 +288,7 @@ def page(folder: Path) -> Page:
 
 def test_the_page_needs_nothing_but_itself(folder: Path, page: Page) -> None:
     text = (folder / "report.html").read_text(encoding="utf-8")
-    assert len(page.references) == 2 + 2 * 3  # one for each figure
+    assert len(page.references) == 3 + 2 * 3  # one for each figure
     assert all(reference.startswith("data:image/png;base64,") for reference in page.references)
     assert not re.search(r"https?://|@import|url\(", text)
     assert not {"script", "link", "iframe", "object"} & page.tags
@@ -313,7 +320,7 @@ def test_the_page_shows_the_scores_of_the_table(page: Page, folder: Path) -> Non
 def test_the_headline_names_the_strategy_chosen_on_validation(results: Results) -> None:
     base, weights, focal = (results.headline_scores(arm.name)["macro_f1"].mean for arm in results.arms)
     assert weights > focal > base  # the best on test is another one
-    assert results.headline() == (
+    assert headline(results) == (
         f"The strategy with the best validation score, focal_loss, reaches macro F1 {focal:.3f} on the test split, "
         f"against {base:.3f} of the baseline ({focal - base:+.3f}). 2 of 2 strategies score above the baseline there."
     )
@@ -322,22 +329,25 @@ def test_the_headline_names_the_strategy_chosen_on_validation(results: Results) 
 def test_the_headline_admits_that_nothing_helped(results: Results, catalogue: Catalogue) -> None:
     base = replace(results.arms[0], predictions=results.arms[1].predictions)
     same = replace(results.arms[1], val_macro_f1=0.9)
-    found = replace(results, arms=(base, same, results.arms[2])).headline()
+    found = headline(replace(results, arms=(base, same, results.arms[2])))
     assert "best validation score, class_weights, reaches" in found
     assert "(+0.000). 0 of 2 strategies score above the baseline there." in found
 
 
 def test_the_headline_says_where_validation_prefers_the_baseline(results: Results) -> None:
     base = replace(results.arms[0], val_macro_f1=0.95)
-    found = replace(results, arms=(base, *results.arms[1:])).headline()
+    found = headline(replace(results, arms=(base, *results.arms[1:])))
     assert found.startswith("On validation no strategy beats the baseline; the nearest, focal_loss, reaches macro F1 ")
 
 
 def test_fits_at_the_last_epoch_allowed_are_told(results: Results) -> None:
-    assert "last epoch allowed" not in results.caution()
-    weights = replace(results.arms[1], best_epochs=(30, 12))
-    found = replace(results, arms=(results.arms[0], weights, results.arms[2])).caution()
+    assert "last epoch allowed" not in caution(results)
+    weights = replace(results.arms[1], best_epochs=(3, 1))  # of three epochs and of two
+    found = caution(replace(results, arms=(results.arms[0], weights, results.arms[2])))
     assert found.endswith("Fits that kept the last epoch allowed, and might gain from more: class_weights (1 of 2).")
+    arms = [replace(weights, name=f"a{n}", val_macro_f1=0.9 - n / 100) for n in range(8)]
+    found = caution(replace(results, arms=(results.arms[0], *arms)))
+    assert found.endswith("more: " + ", ".join(f"a{n} (1 of 2)" for n in range(6)) + ", and 2 more arms.")
 
 
 def test_a_difference_is_clear_where_ranges_over_seeds_lie_apart(results: Results) -> None:
@@ -422,47 +432,3 @@ def test_predictions_of_other_images_are_not_reported(results: Results, tmp_path
     with pytest.raises(ValueError, match="name different images, or the same in another order"):
         write_report(replace(results, arms=(wrong, *results.arms[1:])), tmp_path)
     assert contents(tmp_path) == {}
-
-
-# --- the terminal ---
-
-
-def shown(results: Results) -> str:
-    console = Console(width=80, record=True, file=io.StringIO(), force_terminal=False)
-    print_comparison(results, console)
-    return console.export_text()
-
-
-@pytest.mark.parametrize("count", [1, 2, 4, 5, 8])
-def test_the_table_fits_eighty_columns(count: int, results: Results) -> None:
-    names = ["class_weights", "oversampling", "focal_loss", "partial_unfreeze", "a", "b_c", "decoupled_head", "smote"]
-    arms = [replace(results.arms[1 + n % 2], name=name) for n, name in enumerate(names[:count])]
-    text = shown(replace(results, name="a-study-with-a-long-name", arms=(results.arms[0], *arms)))
-    lines = text.splitlines()
-    assert max(map(len, lines)) <= 80
-    assert "…" not in text
-    starts = [n for n, line in enumerate(lines) if line.strip().startswith("other ")]
-    assert len(starts) == -(-count // 4)
-    for n, start in enumerate(starts):
-        # One line a class, and each cell whole.
-        cells = r" +\d\.\d\d" + r" +\d\.\d\d [+-]\d\.\d\d" * min(4, count - 4 * n)
-        for name, support, row in zip(CLASSES, TEST_SUPPORT, lines[start : start + 8], strict=True):
-            none = " +–" * (1 + min(4, count - 4 * n))
-            assert re.fullmatch(rf" ?{name} +{support}{cells if support else none} *", row)
-        for name in ("macro F1", "macro F1 rare", "weighted F1", "accuracy"):
-            assert [line for line in lines[start + 8 : start + 14] if re.fullmatch(rf" ?{name}{cells} *", line)]
-    header = "\n".join(lines[: starts[0]] + [line for at in starts[1:] for line in lines[at - 8 : at]])
-    assert all(re.search(rf"\b{word}\b", header) for name in names[:count] for word in name.split("_"))
-
-
-def test_the_table_shows_the_scores(results: Results, folder: Path) -> None:
-    text = shown(results)
-    table = pd.read_csv(folder / "per_class.csv").set_index(["class", "arm"])
-    base, focal = (table.loc[("crater", arm)] for arm in ("baseline", "focal_loss"))
-    row = next(line for line in text.splitlines() if line.strip().startswith("crater"))
-    assert row.split()[:3] == ["crater", "89", f"{base['f1']:.2f}"]
-    assert row.split()[-2:] == [f"{focal['f1']:.2f}", f"{focal['f1_vs_baseline']:+.2f}"]
-    words = " ".join(text.split())
-    assert results.headline() in words
-    assert results.pairing() in words
-    assert results.caution() in words

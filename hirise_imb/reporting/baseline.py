@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from hirise_imb.evaluation import rates
 from hirise_imb.forensics import METRICS, Finding, Null, PublishedTable, Rounded, examine
 from hirise_imb.landmarks import CLASSES
+from hirise_imb.reporting import summary, words
+from hirise_imb.reporting.arms import Arm
 from hirise_imb.reporting.pairing import null_of
-from hirise_imb.reporting.results import BASELINE, Arm, Results
+from hirise_imb.reporting.results import BASELINE, Results
 
 WHOLE = ("accuracy", "macro_f1", "weighted_f1", "kappa")
 """Scores of the whole table; none of them is published."""
@@ -197,11 +199,11 @@ class Baseline:
 
     def caution(self) -> str:
         """What the numbers can't tell."""
-        return f"{_seeds(len(self.arm.seeds))} {self.results.limits()}"
+        return f"{_seeds(len(self.arm.seeds))} {words.limits(self.results)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything the page shows, as plain values; without times, so that equal results are equal files."""
-        return self.results.facts() | {
+        return summary.facts(self.results) | {
             "headline": self.headline(),
             "reading": self.reading(),
             "caution": self.caution(),

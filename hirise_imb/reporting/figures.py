@@ -1,4 +1,4 @@
-"""Figures. They draw numbers that `results` computed; the one thing they decide is how."""
+"""Figures of one arm, and of the data. They draw numbers that were computed; the one thing they decide is how."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import pandas as pd
 
 from hirise_imb.forensics import METRICS
 from hirise_imb.landmarks import CLASSES, SPLITS
+from hirise_imb.reporting import tables
+from hirise_imb.reporting.arms import Arm, Spread
 from hirise_imb.reporting.baseline import Baseline, Entry
-from hirise_imb.reporting.results import Arm, Results, Spread
-from hirise_imb.reporting.style import COLOURS, MARKS, METRIC_NAMES, SPLIT_COLOURS, colours, figure
+from hirise_imb.reporting.results import Results
+from hirise_imb.reporting.style import COLOURS, MARKS, METRIC_NAMES, SPLIT_COLOURS, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,17 +37,6 @@ def class_distribution(results: Results) -> Figure:
     axes.set_ylabel("landmarks (log scale)")
     _class_axis(axes)
     axes.legend(ncols=3)
-    return canvas
-
-
-def f1_per_class(results: Results) -> Figure:
-    """F1 of each class for every arm, with the range over seeds."""
-    canvas = figure(10, 4.2)
-    axes = canvas.subplots()
-    names = [arm.name for arm in results.arms]
-    for n, (name, colour) in enumerate(colours(names).items()):
-        _spread_bars(axes, n, len(names), results.per_class(name, "f1"), name, colour)
-    _score_axis(axes, results, "F1 on the test split", len(names))
     return canvas
 
 
@@ -82,7 +73,7 @@ def published(baseline: Baseline) -> Figure:
 
 def confusion(results: Results, arm: str) -> Figure:
     """Confusion matrix: colour is the share of the true class, text gives the share in per cent and the count."""
-    table = results.confusion_table(arm)
+    table = tables.confusion(results, arm)
     size = len(CLASSES)
     shares = table["share_of_true"].to_numpy().reshape(size, size)
     counts = table["count"].to_numpy().reshape(size, size)

@@ -1,4 +1,4 @@
-"""What a report is made from, and the numbers it shows. All arithmetic of a report is here."""
+"""What a report is made from, and the numbers that it compares."""
 
 from __future__ import annotations
 
@@ -12,58 +12,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hirise_imb.catalogue import Catalogue
-from hirise_imb.evaluation import Predictions, Scores, score
+from hirise_imb.evaluation import Scores, score
 from hirise_imb.forensics import METRICS, Statistic
 from hirise_imb.landmarks import CLASSES
-from hirise_imb.recipe import Recipe
+from hirise_imb.reporting.arms import Arm, Omitted, Spread
 from hirise_imb.reporting.pairing import compare, sentence
 
-SCHEMA_VERSION = 1
 BASELINE = "baseline"
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """The baseline or the chosen recipe of a strategy, fitted with several seeds."""
-
-    name: str
-    summary: str
-    recipe: Recipe
-    settings: dict[str, str | float | int]
-    """What the search chose; empty for the baseline."""
-    val_macro_f1: float
-    """Of the chosen trial, or of the baseline with the study's seed."""
-    trials: list[dict[str, str | float | None]]
-    """State and value of each finished trial, in order; empty for the baseline."""
-    seeds: tuple[int, ...]
-    predictions: tuple[Predictions, ...]
-    """Of the test split, one a seed."""
-    histories: tuple[pd.DataFrame, ...]
-    """One row an epoch, one table a seed."""
-    best_epochs: tuple[int, ...]
-    seconds: float
-    """Wall time of its trials and fits, whenever they were made."""
-
-    @property
-    def at_last_epoch(self) -> int:
-        """Seeds whose kept epoch is the last one allowed: more epochs might have scored higher."""
-        return sum(epoch == self.recipe.max_epochs for epoch in self.best_epochs)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A score over seeds."""
-
-    mean: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Mean, smallest and largest."""
-        return cls(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
 
 
 @dataclass(frozen=True)
@@ -78,6 +35,30 @@ class Results:
     arms: tuple[Arm, ...]
     """The baseline first."""
     environment: dict[str, Any]
+    omitted: tuple[Omitted, ...] = ()
+
+    @cached_property
+    def control(self) -> Arm | None:
+        """The baseline with its optimiser tuned as a strategy's; None where it is not among the arms."""
+        from hirise_imb.strategies import CONTROL  # brings Optuna, which a report of the baseline alone does without
+
+        return next((arm for arm in self.arms if arm.name == CONTROL), None)
+
+    @cached_property
+    def strategies(self) -> tuple[Arm, ...]:
+        """The arms with a remedy, the best on validation first, as they were before the test split was looked at."""
+        remedies = [arm for arm in self.arms if arm.name != BASELINE and arm is not self.control]
+        return tuple(sorted(remedies, key=lambda arm: -arm.val_macro_f1))
+
+    @cached_property
+    def ordered(self) -> tuple[Arm, ...]:
+        """All arms as tables show them: the baseline, the control, the strategies."""
+        return (self.arms[0], *([] if self.control is None else [self.control]), *self.strategies)
+
+    @cached_property
+    def references(self) -> dict[str, str | None]:
+        """The arms that others are set against: `vs_baseline` and `vs_control`; None for a control that is missing."""
+        return {"vs_baseline": BASELINE, "vs_control": self.control.name if self.control else None}
 
     @cached_property
     def test(self) -> pd.DataFrame:
@@ -107,155 +88,59 @@ class Results:
 
     def headline_scores(self, arm: str) -> dict[str, Spread]:
         """The scores that are one number each, over seeds."""
-        rows = pd.DataFrame([scores.summary() for scores in self.scores[arm]])
-        return {str(name): Spread.of(rows[name].tolist()) for name in rows}
+        return self._headline_scores[arm]
+
+    def macro(self, arm: str) -> Spread:
+        """Macro F1 on the test split, over seeds."""
+        return self.headline_scores(arm)["macro_f1"]
 
     def per_class(self, arm: str, metric: str) -> list[Spread]:
         """Precision, recall or F1 of each class, over seeds."""
-        values = np.array([scores.per_class()[metric] for scores in self.scores[arm]])
-        return [Spread.of(column.tolist()) for column in values.T]
+        return self._per_class[arm][metric]
 
-    def difference(self, arm: str, metric: str) -> Floats:
-        """Mean over seeds, minus the baseline's, of each class, shape (8,)."""
-        mine, base = self.per_class(arm, metric), self.per_class(BASELINE, metric)
+    def gain(self, arm: str, name: str, other: str) -> float:
+        """Mean over seeds of a score of one number, minus that of another arm."""
+        return self.headline_scores(arm)[name].mean - self.headline_scores(other)[name].mean
+
+    def gain_is_clear(self, arm: str, name: str, other: str) -> bool:
+        """Whether the range of a score over seeds lies apart from another arm's; never with a single seed."""
+        mine, theirs = (self.headline_scores(which)[name] for which in (arm, other))
+        return self._several(arm) and mine.apart(theirs)
+
+    def difference(self, arm: str, metric: str, other: str = BASELINE) -> Floats:
+        """Mean over seeds, minus another arm's, of each class, shape (8,)."""
+        mine, base = self.per_class(arm, metric), self.per_class(other, metric)
         return np.array([a.mean - b.mean for a, b in zip(mine, base, strict=True)])
 
-    def clear(self, arm: str, metric: str) -> list[bool]:
-        """Whether a class's range over seeds lies apart from the baseline's; never with a single seed."""
-        pairs = zip(self.per_class(arm, metric), self.per_class(BASELINE, metric), strict=True)
-        several = len(self.scores[arm]) > 1
-        return [several and (mine.low > base.high or mine.high < base.low) for mine, base in pairs]
+    def clear(self, arm: str, metric: str, other: str = BASELINE) -> list[bool]:
+        """Whether a class's range over seeds lies apart from another arm's; never with a single seed."""
+        pairs = zip(self.per_class(arm, metric), self.per_class(other, metric), strict=True)
+        return [self._several(arm) and mine.apart(base) for mine, base in pairs]
 
     def confusion(self, arm: str) -> Floats:
         """Counts on the test split, mean over seeds, shape (8, 8); rows are true classes."""
         return np.asarray(np.mean([scores.confusion for scores in self.scores[arm]], axis=0))
 
-    def per_class_table(self) -> pd.DataFrame:
-        """One row for each arm and class: scores, their range over seeds, and differences to the baseline."""
-        rows = []
-        for arm in self.arms:
-            for k, name in enumerate(CLASSES):
-                row: dict[str, Any] = {
-                    "arm": arm.name,
-                    "class": name,
-                    "support": int(self.support[k]),
-                    "sources": int(self.sources[k]),
-                }
-                for metric in METRICS:
-                    spread = self.per_class(arm.name, metric)[k]
-                    row |= {metric: spread.mean, f"{metric}_low": spread.low, f"{metric}_high": spread.high}
-                    row[f"{metric}_vs_baseline"] = float(self.difference(arm.name, metric)[k])
-                rows.append(row)
-        return pd.DataFrame(rows)
-
-    def confusion_table(self, arm: str) -> pd.DataFrame:
-        """One row for each pair of classes: mean count, and its share of the true class (0 where it has no image)."""
-        counts = self.confusion(arm)
-        totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        true, predicted = np.meshgrid(CLASSES, CLASSES, indexing="ij")
-        return pd.DataFrame(
-            {
-                "true_class": true.ravel(),
-                "predicted_class": predicted.ravel(),
-                "count": counts.ravel(),
-                "share_of_true": (counts / totals).ravel(),
-            }
-        )
-
-    def predictions_table(self, arm: Arm) -> pd.DataFrame:
-        """One row for each test image and seed: who it is, what it is, what was predicted and how surely."""
-        names = np.array(CLASSES)
-        parts = []
-        for seed, predictions in zip(arm.seeds, arm.predictions, strict=True):
-            part = self.test[["image", "landmark", "source"]].reset_index(drop=True)
-            part["true_class"] = names[self.test["label"]]
-            part["predicted_class"] = names[predictions.labels()]
-            for k, name in enumerate(CLASSES):
-                part[f"p_{name.replace(' ', '_')}"] = predictions.probabilities[:, k]
-            part["seed"] = seed
-            parts.append(part)
-        return pd.concat(parts, ignore_index=True)
-
-    def curves_table(self, arm: Arm) -> pd.DataFrame:
-        """One row for each seed and epoch: loss (cross-entropy, nats) and accuracy of each split."""
-        parts = [history.assign(seed=seed) for seed, history in zip(arm.seeds, arm.histories, strict=True)]
-        return pd.concat(parts, ignore_index=True)
-
-    def headline(self) -> str:
-        """The answer in a sentence or two; the strategy it names was chosen on validation."""
-        base = self.headline_scores(BASELINE)["macro_f1"].mean
-        strategies = [arm for arm in self.arms if arm.name != BASELINE]
-        reached = {arm.name: self.headline_scores(arm.name)["macro_f1"].mean for arm in strategies}
-        best = max(strategies, key=lambda arm: arm.val_macro_f1)
-        better = sum(value > base for value in reached.values())
-        begin = f"The strategy with the best validation score, {best.name},"
-        if best.val_macro_f1 <= self.arms[0].val_macro_f1:
-            begin = f"On validation no strategy beats the baseline; the nearest, {best.name},"
-        return (
-            f"{begin} reaches macro F1 {reached[best.name]:.3f} on the test split, against {base:.3f} of the baseline "
-            f"({reached[best.name] - base:+.3f}). {better} of {len(reached)} strategies score above the baseline there."
-        )
-
     def pairing(self) -> str:
         """Whether predictions and labels belong together, in a sentence or two."""
         return sentence(self.pairings, len(self.test))
 
-    def caution(self) -> str:
-        """What the numbers can't tell."""
-        seeds = len(self.arms[0].seeds)
-        ranges = "Ranges are over seeds only." if seeds > 1 else "Fitted with one seed, so without ranges."
-        return f"{ranges} {self.limits()}"
+    def _several(self, arm: str) -> bool:
+        return len(self.scores[arm]) > 1
 
-    def limits(self) -> str:
-        """What no number of any report on this test split can tell."""
-        few = [f"{CLASSES[k]} ({n})" for k, n in enumerate(self.sources) if 0 < n < 6]
-        absent = [CLASSES[k] for k, n in enumerate(self.support) if n == 0]
-        capped = [f"{arm.name} ({arm.at_last_epoch} of {len(arm.seeds)})" for arm in self.arms if arm.at_last_epoch]
-        text = (
-            "Images of one source observation are not independent, so the uncertainty of a class is that of its few "
-            "sources, which no range here shows."
-        )
-        if few:
-            text += f" Classes with fewer than six test sources: {', '.join(few)}."
-        if absent:
-            text += f" Classes without a test landmark, which count as F1 0 in macro F1: {', '.join(absent)}."
-        if capped:
-            text += f" Fits that kept the last epoch allowed, and might gain from more: {', '.join(capped)}."
-        return text
+    @cached_property
+    def _headline_scores(self) -> dict[str, dict[str, Spread]]:
+        return {name: _spreads([scores.summary() for scores in fits]) for name, fits in self.scores.items()}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything the page shows, as plain values; without times, so that equal results are equal files."""
-        return self.facts() | {"headline": self.headline(), "caution": self.caution()}
+    @cached_property
+    def _per_class(self) -> dict[str, dict[str, list[Spread]]]:
+        found: dict[str, dict[str, list[Spread]]] = {}
+        for name, fits in self.scores.items():
+            tables = [scores.per_class() for scores in fits]
+            columns = {metric: np.array([table[metric] for table in tables]).T for metric in METRICS}
+            found[name] = {m: [Spread.of(column.tolist()) for column in values] for m, values in columns.items()}
+        return found
 
-    def facts(self) -> dict[str, Any]:
-        """What every page shows, whatever it compares."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "study": self.name,
-            "setting": self.setting,
-            "pairing": self.pairing(),
-            "classes": list(CLASSES),
-            "support": self.support.tolist(),
-            "sources": self.sources.tolist(),
-            "data": self.catalogue.summary().drop(columns="label").to_dict("records"),
-            "arms": [self._arm(arm) for arm in self.arms],
-        }
 
-    def _arm(self, arm: Arm) -> dict[str, Any]:
-        return {
-            "name": arm.name,
-            "summary": arm.summary,
-            "settings": arm.settings,
-            "recipe": arm.recipe.to_dict(),
-            "seeds": list(arm.seeds),
-            "best_epochs": list(arm.best_epochs),
-            "val_macro_f1": arm.val_macro_f1,
-            "trials": arm.trials,
-            "scores": {name: vars(spread) for name, spread in self.headline_scores(arm.name).items()},
-            "per_class": {m: [vars(spread) for spread in self.per_class(arm.name, m)] for m in METRICS},
-            "vs_baseline": {m: self.difference(arm.name, m).tolist() for m in METRICS},
-            "clear_of_baseline": {m: self.clear(arm.name, m) for m in METRICS},
-            "at_last_epoch": arm.at_last_epoch,
-            "pairing": [vars(found) for found in self.pairings[arm.name]],
-            "confusion": self.confusion(arm.name).tolist(),
-        }
+def _spreads(rows: Sequence[dict[str, float]]) -> dict[str, Spread]:
+    return {name: Spread.of([row[name] for row in rows]) for name in rows[0]}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart with any colour vision; the baseline is always the grey one.
-BASELINE_COLOUR = "#6b7280"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B8A800")
+# Okabe and Ito's colours, told apart with any colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73")
 SPLIT_COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#009E73"}
 MARKS = {"published": "#111827", "aligned": "#0072B2", "shuffled": "#D55E00"}
 """Of a published figure, a model's own, and the same with shuffled labels."""
+ROLE_COLOURS = {"baseline": "#374151", "control": "#D55E00", "strategy": "#0072B2"}
+SELECTION_COLOURS = {"grouped-cv": "#0072B2", "val": "#D55E00"}
+BACKGROUND = "#d1d5db"
+"""Of what a mark is to be seen against."""
 
 METRIC_NAMES = {
     "precision": "precision",
@@ -30,6 +32,9 @@ METRIC_NAMES = {
 }
 """How scores are called in words."""
 
+SHORT = ("oth", "cra", "dar", "slo", "bri", "eje", "swi", "spi")
+"""The classes where there is no room for their names."""
+
 _SETTINGS: dict[Any, Any] = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
@@ -44,14 +49,14 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
-def colours(arms: Sequence[str]) -> dict[str, str]:
-    """A colour for each arm, the baseline's grey first."""
-    return {arm: BASELINE_COLOUR if n == 0 else COLOURS[(n - 1) % len(COLOURS)] for n, arm in enumerate(arms)}
-
-
 def score(value: float | None) -> str:
     """A score with three decimals, and no minus sign before a zero; a dash where there is none."""
     return "–" if value is None else f"{round(value, 3) + 0.0:.3f}"
+
+
+def signed(value: float | None) -> str:
+    """A difference with three decimals and its sign, a plus before zero; a dash where there is none."""
+    return "–" if value is None else f"{round(value, 3) + 0.0:+.3f}"
 
 
 def figure(width: float, height: float) -> Figure:

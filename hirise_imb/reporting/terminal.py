@@ -7,20 +7,73 @@ from rich.console import Console
 from rich.table import Table
 
 from hirise_imb.landmarks import CLASSES
+from hirise_imb.reporting import words
+from hirise_imb.reporting.arms import Arm
 from hirise_imb.reporting.baseline import Baseline
-from hirise_imb.reporting.results import BASELINE, Results
-from hirise_imb.reporting.style import METRIC_NAMES, score
+from hirise_imb.reporting.results import Results
+from hirise_imb.reporting.style import METRIC_NAMES, SHORT, score, signed
 
-_PER_TABLE = 4
-"""Strategies beside the baseline that fit 80 columns."""
+_WIDE = 120
+"""Columns from which on every class has one."""
 
 
 def print_comparison(results: Results, console: Console) -> None:
-    """F1 of each class for the baseline and each strategy, with the difference to the baseline."""
-    names = [arm.name for arm in results.arms if arm.name != BASELINE]
-    for start in range(0, len(names), _PER_TABLE):
-        console.print(_table(results, names[start : start + _PER_TABLE]))
-    _print_words(console, results.setting, results.headline(), results.pairing(), results.caution())
+    """One row an arm: macro F1 on validation and test, differences, and F1 of what it may cost and is to gain."""
+    wide = console.width >= _WIDE
+    table = _empty(f"{results.name}: macro F1, and F1 on the test split, mean over seeds", 0 if wide else 1)
+    table.add_column("arm", no_wrap=True)
+    several = len(results.arms[0].seeds) > 1
+    control = results.control is not None
+    titles = [
+        "val",
+        "test",
+        *(["range"] if several else []),
+        "vs\nbaseline",
+        *(["vs\ncontrol"] if control else []),
+        "rare",
+    ]
+    for title in (*titles, *(SHORT if wide else ["other"])):
+        table.add_column(title, justify="right", no_wrap=True)
+    for n, arm in enumerate(results.ordered):
+        if n == len(results.ordered) - len(results.strategies):
+            table.add_section()
+        table.add_row(arm.name, *_cells(results, arm, several, wide))
+    console.print(table)
+    key = (
+        "val, test: macro F1, of all arms on the same landmarks. rare: mean F1 of the seven classes that are not other."
+    )
+    if wide:
+        key += f" Classes: {', '.join(f'{short} {name}' for short, name in zip(SHORT, CLASSES, strict=True))}."
+    left_out = [f"{strategy.name} is not applicable here: {strategy.reason}" for strategy in results.omitted]
+    told = [words.headline(results), results.pairing(), words.caution(results)]
+    _print_words(console, key, *left_out, results.setting, *told)
+
+
+def _cells(results: Results, arm: Arm, several: bool, wide: bool) -> list[str]:
+    macro, f1 = results.macro(arm.name), results.per_class(arm.name, "f1")
+    cells = [score(arm.val_macro_f1), score(macro.mean)]
+    if several:
+        cells.append(f"{score(macro.low)}-{score(macro.high)}")
+    cells += [_gain(results, arm, other) for other in results.references.values() if other is not None]
+    cells.append(score(results.headline_scores(arm.name)["macro_f1_rare"].mean))
+    clear = results.clear(arm.name, "f1")
+    gains = results.difference(arm.name, "f1")
+    for k in range(len(CLASSES) if wide else 1):
+        text = score(f1[k].mean) if results.support[k] else "–"
+        cells.append(_coloured(text, float(gains[k]), clear[k]) if clear[k] else text)
+    return cells
+
+
+def _gain(results: Results, arm: Arm, other: str) -> str:
+    """The difference in macro F1 to another arm, in colour where the ranges over seeds lie apart."""
+    if arm.name == other:
+        return "–"
+    value = results.gain(arm.name, "macro_f1", other)
+    return _coloured(signed(value), value, results.gain_is_clear(arm.name, "macro_f1", other))
+
+
+def _coloured(text: str, gain: float, clear: bool) -> str:
+    return f"[{'dim' if not clear else 'green' if gain > 0 else 'red'}]{text}[/]"
 
 
 def print_baseline(baseline: Baseline, console: Console) -> None:
@@ -53,43 +106,16 @@ def print_baseline(baseline: Baseline, console: Console) -> None:
 def _print_words(console: Console, *words: str) -> None:
     """Sentences below a table, the last of them, a caution, in the background."""
     for n, text in enumerate(words, 1):
-        console.print(text, highlight=False, style="dim" if n == len(words) else "")
+        console.print(text, highlight=False, markup=False, style="dim" if n == len(words) else "")
 
 
-def _empty(title: str) -> Table:
+def _empty(title: str, padding: int = 1) -> Table:
+    """A table without rows; `padding` is the room between columns beyond one character."""
     return Table(
         title=title,
         title_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
+        padding=(0, 0, 0, padding),
         pad_edge=False,
         show_edge=False,
     )
-
-
-def _table(results: Results, names: list[str]) -> Table:
-    table = _empty(f"{results.name}: F1 on the test split (difference to the baseline)")
-    table.add_column("class", no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
-    for name in (BASELINE, *names):
-        table.add_column(name.replace("_", "\n"), justify="right")
-    base = [spread.mean for spread in results.per_class(BASELINE, "f1")]
-    for k, label in enumerate(CLASSES):
-        if results.support[k] == 0:
-            table.add_row(label, "0", *["–"] * (1 + len(names)))
-            continue
-        cells = [_cell(results.per_class(name, "f1")[k].mean, base[k], results.clear(name, "f1")[k]) for name in names]
-        table.add_row(label, str(results.support[k]), f"{base[k]:.2f}", *cells)
-    table.add_section()
-    for metric in ("macro_f1", "macro_f1_rare", "weighted_f1", "accuracy"):
-        before = results.headline_scores(BASELINE)[metric].mean
-        cells = [_cell(results.headline_scores(name)[metric].mean, before, False) for name in names]
-        table.add_row(metric.replace("_", " ").replace("f1", "F1"), "", f"{before:.2f}", *cells)
-    return table
-
-
-def _cell(value: float, base: float, clear: bool) -> str:
-    """The value and its difference, in colour where the ranges over seeds lie apart."""
-    difference = value - base
-    colour = "dim" if not clear else "green" if difference > 0 else "red"
-    return f"{value:.2f} [{colour}]{difference:+.2f}[/]"

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
 from hirise_imb.errors import UserError
 from hirise_imb.files import make_folder, write_text, write_whole
 from hirise_imb.progress import say
-from hirise_imb.reporting import figures
+from hirise_imb.reporting import figures, overview, searches, summary, tables
+from hirise_imb.reporting.arms import SELECTIONS
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.results import BASELINE, Results
-from hirise_imb.reporting.style import METRIC_NAMES, score
+from hirise_imb.reporting.style import METRIC_NAMES, score, signed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,43 +32,47 @@ def write_report(results: Results, folder: Path) -> Path:
     Files of an earlier report that this one does not have (a strategy left out) are removed; `summary.json`, written
     last, lists the report's files.
     """
-    tables = {"per_class.csv": results.per_class_table()}
-    drawn = {"figures/f1_per_class.png": figures.f1_per_class(results)}
-    return _write("report", results, results.to_dict(), tables, drawn, folder)
+    kept = {"per_class.csv": tables.per_class(results)}
+    drawn = {"figures/f1_per_class.png": overview.f1_per_class(results)}
+    searched = overview.best_so_far(results)
+    if searched is not None:
+        kept["figures/best_so_far.csv"] = searches.table(results)
+        drawn["figures/best_so_far.png"] = searched
+    return _write("report", results, summary.of_study(results), kept, drawn, folder)
 
 
 def write_baseline(baseline: Baseline, folder: Path) -> Path:
     """Write all files of the reference run's report, as `write_report` does."""
     results = baseline.results
-    tables = {"published.csv": baseline.table()}
+    kept = {"published.csv": baseline.table()}
     drawn = {
         "figures/published.png": figures.published(baseline),
         "figures/per_class.png": figures.scores_per_class(results, BASELINE),
     }
-    return _write("baseline", results, baseline.to_dict(), tables, drawn, folder)
+    return _write("baseline", results, baseline.to_dict(), kept, drawn, folder)
 
 
 def _write(
     template: str,
     results: Results,
-    summary: dict[str, Any],
-    tables: dict[str, pd.DataFrame],
+    shown: dict[str, Any],
+    kept: dict[str, pd.DataFrame],
     drawn: dict[str, Figure],
     folder: Path,
 ) -> Path:
-    """Write a report: its own tables and figures, and what all reports have; `summary` is what its pages show."""
+    """Write a report: its own tables and figures, and what all reports have; `shown` is what its pages show."""
     make_folder(folder)
     earlier = _listed(folder)
     files = _Files(folder)
-    for name, table in tables.items():
+    for name, table in kept.items():
         files.csv(name, table)
     _write_tables(results, files)
     pictures = _write_figures(drawn | _figures(results), files)
-    _write_pages(template, results, summary, files, pictures)
+    _write_pages(template, results, shown, files, pictures)
     files.text("study.toml", results.study_toml)
     files.text("environment.json", _json(results.environment))
     names = sorted({*files.names, "summary.json"})
-    files.text("summary.json", _json(summary | {"files": names}))
+    files.text("summary.json", _json(shown | {"files": names}))
     if left := earlier - set(names):
         say(f"{len(left)} files of the earlier report, of strategies left out now, are removed from {folder}.")
     for name in left:
@@ -117,9 +123,10 @@ def _json(value: dict[str, Any]) -> str:
 
 def _write_tables(results: Results, files: _Files) -> None:
     for arm in results.arms:
-        files.csv(f"confusion/{arm.name}.csv", results.confusion_table(arm.name))
-        files.csv(f"figures/curves-{arm.name}.csv", results.curves_table(arm))
-        files.write(f"predictions/{arm.name}.parquet", results.predictions_table(arm).to_parquet)
+        files.csv(f"confusion/{arm.name}.csv", tables.confusion(results, arm.name))
+        if arm.has_epochs:
+            files.csv(f"figures/curves-{arm.name}.csv", tables.curves(arm))
+        files.write(f"predictions/{arm.name}.parquet", tables.predictions(results, arm).to_parquet)
 
 
 def _figures(results: Results) -> dict[str, Figure]:
@@ -127,7 +134,8 @@ def _figures(results: Results) -> dict[str, Figure]:
     drawn = {"figures/class_distribution.png": figures.class_distribution(results)}
     for arm in results.arms:
         drawn[f"confusion/{arm.name}.png"] = figures.confusion(results, arm.name)
-        drawn[f"figures/curves-{arm.name}.png"] = figures.curves(arm)
+        if arm.has_epochs:
+            drawn[f"figures/curves-{arm.name}.png"] = figures.curves(arm)
     return drawn
 
 
@@ -142,7 +150,7 @@ def _write_figures(drawn: dict[str, Figure], files: _Files) -> dict[str, str]:
 
 
 def _write_pages(
-    template: str, results: Results, summary: dict[str, Any], files: _Files, pictures: dict[str, str]
+    template: str, results: Results, shown: dict[str, Any], files: _Files, pictures: dict[str, str]
 ) -> None:
     environment = Environment(
         loader=PackageLoader("hirise_imb.reporting"),
@@ -151,9 +159,12 @@ def _write_pages(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["score"] = score
-    view = summary | {
+    environment.filters |= {"score": score, "signed": signed, "cell": _cell, "breakable": _breakable}
+    arms = {arm["name"]: arm for arm in shown["arms"]}
+    view = shown | {
         "baseline": BASELINE,
+        "arms": [arms[name] for name in shown["order"]],
+        "selections": SELECTIONS,
         "names": METRIC_NAMES,
         "pictures": pictures,
         "study_toml": results.study_toml,
@@ -161,3 +172,13 @@ def _write_pages(
     }
     for kind in ("html", "md"):
         files.text(f"report.{kind}", environment.get_template(f"{template}.{kind}.jinja").render(view) + "\n")
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may go on in the next line after an underscore, where there is little room."""
+    return Markup("_<wbr>").join(escape(part) for part in name.split("_"))
+
+
+def _cell(text: object) -> str:
+    """Text that stays in its cell of a Markdown table, and is nothing but text there."""
+    return " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

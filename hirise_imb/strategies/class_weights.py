@@ -1,35 +1,64 @@
 """Class weights in the loss."""
 
-from collections.abc import Sequence
-
-from optuna.trial import BaseTrial
+from typing import Any
 
 from hirise_imb.losses import ClassWeights, EffectiveNumber, InversePower
-from hirise_imb.recipe import Recipe
-from hirise_imb.strategies.base import Settings, Strategy
+from hirise_imb.strategies.base import Context, Trained
+from hirise_imb.strategies.parameters import Choice, Real, Settings
 
 
-class ClassWeighting(Strategy):
+class ClassWeighting(Trained):
     """Weights from none to beyond inverse frequency, or by effective numbers."""
 
     name = "class_weights"
     summary = "rows of rare classes weigh more in the loss"
     source = "King & Zeng 2001; Cui et al. 2019"
+    own = (
+        Choice(
+            name="scheme",
+            choices=("inverse_power", "effective_number"),
+            default="inverse_power",
+            help="n^-power, or 1 / effective number",
+            source="King & Zeng 2001; Cui et al. 2019",
+        ),
+        Choice(
+            name="unit",
+            choices=("landmarks", "sources"),
+            default="landmarks",
+            help="what n counts",
+            source="Kish 1965: landmarks of one source are not independent",
+        ),
+        Real(
+            name="power",
+            low=0.0,
+            high=1.5,
+            default=1.0,
+            help="0 weighs classes alike, 1 by inverse frequency",
+            source="King & Zeng 2001",
+            when=("scheme", ("inverse_power",)),
+        ),
+        Real(
+            name="one_minus_beta",
+            low=1e-4,
+            high=1e-1,
+            log=True,
+            default=1e-3,
+            help="how far beta is from 1: the smaller, the nearer to inverse frequency",
+            source="Cui et al. 2019",
+            when=("scheme", ("effective_number",)),
+        ),
+    )
 
-    def recipe(self, trial: BaseTrial, cuts: Sequence[str]) -> Recipe:  # noqa: ARG002
-        """Scheme, then its one parameter."""
+    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:  # noqa: ARG002
+        """The weights."""
         weights: ClassWeights
-        if trial.suggest_categorical("scheme", ["inverse_power", "effective_number"]) == "inverse_power":
-            weights = InversePower(trial.suggest_float("power", 0.0, 1.5))
+        unit: Any = settings["unit"]
+        if settings["scheme"] == "inverse_power":
+            weights = InversePower(float(settings["power"]), unit)
         else:
-            # beta is searched by its distance from 1: 0.9 to 0.9999.
-            weights = EffectiveNumber(1 - trial.suggest_float("one_minus_beta", 1e-4, 1e-1, log=True))
-        return Recipe(class_weights=weights, monitor="val_macro_f1")
+            weights = EffectiveNumber(1 - float(settings["one_minus_beta"]), unit)
+        return {"class_weights": weights}
 
-    def starts(self, cuts: Sequence[str]) -> list[Settings]:  # noqa: ARG002
-        """Inverse frequency; its square root; the effective numbers of Cui et al."""
-        return [
-            {"scheme": "inverse_power", "power": 1.0},
-            {"scheme": "inverse_power", "power": 0.5},
-            {"scheme": "effective_number", "one_minus_beta": 1e-3},
-        ]
+    def starts(self) -> list[Settings]:
+        """The square root of inverse frequency; the effective numbers of Cui et al."""
+        return [{"power": 0.5}, {"scheme": "effective_number"}]

@@ -1,29 +1,52 @@
 """Focal loss."""
 
-from collections.abc import Sequence
+from typing import Any
 
-from optuna.trial import BaseTrial
-
-from hirise_imb.losses import Focal
-from hirise_imb.recipe import Recipe
-from hirise_imb.strategies.base import Settings, Strategy
+from hirise_imb.losses import EffectiveNumber, Focal, InversePower
+from hirise_imb.strategies.base import Context, Trained
+from hirise_imb.strategies.parameters import Choice, Real, Settings
 
 
-class FocalLoss(Strategy):
-    """Rows that are classified well weigh less; alpha weighs classes."""
+class FocalLoss(Trained):
+    """Rows that are classified well weigh less; classes may weigh by effective numbers."""
 
     name = "focal_loss"
     summary = "rows that are easy already weigh less in the loss"
-    source = "Lin et al. 2017"
+    source = "Lin et al. 2017; Cui et al. 2019"
+    own = (
+        Real(
+            name="gamma",
+            low=0.0,
+            high=5.0,
+            default=2.0,
+            help="how much less; 0 is cross-entropy",
+            source="Lin et al. 2017",
+        ),
+        Choice(
+            name="weights",
+            choices=("none", "effective_number"),
+            default="none",
+            help="of classes; with effective numbers it is class-balanced focal loss, in its softmax form",
+            source="Cui et al. 2019",
+        ),
+        Real(
+            name="one_minus_beta",
+            low=1e-4,
+            high=1e-1,
+            log=True,
+            default=1e-3,
+            help="how far beta is from 1: the smaller, the nearer to inverse frequency of landmarks",
+            source="Cui et al. 2019",
+            when=("weights", ("effective_number",)),
+        ),
+    )
 
-    def recipe(self, trial: BaseTrial, cuts: Sequence[str]) -> Recipe:  # noqa: ARG002
-        """Gamma and the power of alpha."""
-        loss = Focal(
-            gamma=trial.suggest_float("gamma", 0.0, 5.0),
-            alpha_power=trial.suggest_float("alpha_power", 0.0, 1.5),
-        )
-        return Recipe(loss=loss, monitor="val_macro_f1")
+    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:  # noqa: ARG002
+        """The loss, and the weights beside it."""
+        balanced = settings["weights"] == "effective_number"
+        weights = EffectiveNumber(1 - float(settings["one_minus_beta"])) if balanced else InversePower()
+        return {"loss": Focal(gamma=float(settings["gamma"])), "class_weights": weights}
 
-    def starts(self, cuts: Sequence[str]) -> list[Settings]:  # noqa: ARG002
-        """The paper's gamma, without and with class weights."""
-        return [{"gamma": 2.0, "alpha_power": 0.0}, {"gamma": 2.0, "alpha_power": 1.0}]
+    def starts(self) -> list[Settings]:
+        """Class-balanced focal loss, with the gammas of Cui et al."""
+        return [{"gamma": 1.0, "weights": "effective_number"}, {"gamma": 0.5, "weights": "effective_number"}]

@@ -1,34 +1,64 @@
-"""Over-sampling of images."""
+"""Rare classes are seen more often."""
 
-from collections.abc import Sequence
+from typing import Any
 
-from optuna.trial import BaseTrial
+from hirise_imb.sampling import ClassSampling, RandomOversampling, Sampling, SplitFileRows
+from hirise_imb.strategies.base import Context, Trained
+from hirise_imb.strategies.parameters import Choice, Real, Settings
 
-from hirise_imb.recipe import Recipe
-from hirise_imb.sampling import RandomOversampling, Sampling, SplitFileRows
-from hirise_imb.strategies.base import Settings, Strategy
+_DRAWN = ("class", "source", "progressive")
 
 
-class Oversampling(Strategy):
-    """The split file's own up-sampling, or random over-sampling to a searched ratio."""
+class Oversampling(Trained):
+    """The split file's own up-sampling, imbalanced-learn's, or rows drawn by class."""
 
     name = "oversampling"
     summary = "images of rare classes are seen more often"
-    source = "Doran et al. 2020 (split file); Buda et al. 2018"
+    source = "Buda et al. 2018; Kang et al. 2020; Doran et al. 2020 (split file)"
+    own = (
+        Choice(
+            name="scheme",
+            choices=(*_DRAWN, "random", "split_file"),
+            default="class",
+            help="draw a class, then an image; a class, a source, an image; move from natural to drawn shares; repeat "
+            "images up to a ratio; the rows of the split file",
+            source="Kang et al. 2020; Buda et al. 2018; Doran et al. 2020",
+        ),
+        Real(
+            name="power",
+            low=0.0,
+            high=0.9,
+            default=0.5,
+            help="a class is drawn in proportion to n^power; 0 draws all alike, 0.5 is square-root sampling",
+            source="Mahajan et al. 2018; Kang et al. 2020",
+            when=("scheme", _DRAWN),
+        ),
+        Real(
+            name="ratio",
+            low=0.02,
+            high=1.0,
+            log=True,
+            default=0.1,
+            help="images of each class, of those of the largest",
+            source="Buda et al. 2018",
+            when=("scheme", ("random",)),
+        ),
+    )
 
-    def recipe(self, trial: BaseTrial, cuts: Sequence[str]) -> Recipe:  # noqa: ARG002
-        """Scheme, then the ratio where it has one."""
+    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:  # noqa: ARG002
+        """The sampling."""
         sampling: Sampling
-        if trial.suggest_categorical("scheme", ["split_file", "random"]) == "split_file":
+        scheme = settings["scheme"]
+        if scheme == "split_file":
             sampling = SplitFileRows()
+        elif scheme == "random":
+            sampling = RandomOversampling(float(settings["ratio"]))
         else:
-            sampling = RandomOversampling(trial.suggest_float("ratio", 0.02, 1.0, log=True))
-        return Recipe(sampling=sampling, monitor="val_macro_f1")
+            power = float(settings["power"])
+            sampling = ClassSampling(power, by_source=scheme == "source", progressive=scheme == "progressive")
+        return {"sampling": sampling}
 
-    def starts(self, cuts: Sequence[str]) -> list[Settings]:  # noqa: ARG002
-        """The official rows; every class at a tenth of the largest; full balance."""
-        return [
-            {"scheme": "split_file"},
-            {"scheme": "random", "ratio": 0.1},
-            {"scheme": "random", "ratio": 1.0},
-        ]
+    def starts(self) -> list[Settings]:
+        """Every scheme; classes all alike."""
+        rest: list[Settings] = [{"scheme": scheme} for scheme in ("source", "progressive", "random", "split_file")]
+        return [*rest, {"power": 0.0}]

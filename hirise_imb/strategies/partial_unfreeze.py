@@ -1,32 +1,45 @@
 """Training the end of the backbone."""
 
-from collections.abc import Sequence
+from typing import Any
 
-from optuna.trial import BaseTrial
-
-from hirise_imb.recipe import Recipe
-from hirise_imb.strategies.base import Settings, Strategy
+from hirise_imb.strategies.base import Context, Trained
+from hirise_imb.strategies.parameters import Real, Settings, Whole
 
 
-class PartialUnfreeze(Strategy):
-    """How much of the backbone's end is trained, and how fast. Its batch normalisation stays in inference mode."""
+class PartialUnfreeze(Trained):
+    """The head is trained first, then it and the backbone's end, whose batch normalisation stays in inference mode."""
 
     name = "partial_unfreeze"
-    summary = "the last layers of the backbone are trained too"
+    summary = "the last layers of the backbone are trained too, after the head"
     source = "Kumar et al. 2022"
     trains_backbone = True
+    own = (
+        Whole(
+            name="depth",
+            low=1,
+            high=2,
+            default=1,
+            help="which of the backbone's cut points it is trained from, counted from its end",
+            source="Kumar et al. 2022",
+        ),
+        Real(
+            name="backbone_learning_rate",
+            low=1e-6,
+            high=1e-3,
+            log=True,
+            default=1e-4,
+            help="Adam's, for what is trained of the backbone",
+            source="Kumar et al. 2022; that light tuning serves rare classes better, Shi et al. 2024",
+        ),
+    )
 
-    def recipe(self, trial: BaseTrial, cuts: Sequence[str]) -> Recipe:
-        """Cut point and the backbone's learning rate."""
-        return Recipe(
-            cut=trial.suggest_categorical("cut", list(cuts)),
-            backbone_learning_rate=trial.suggest_float("backbone_learning_rate", 1e-6, 1e-3, log=True),
-            monitor="val_macro_f1",
-        )
+    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:
+        """Cut point and learning rate."""
+        return {
+            "cut": context.cuts[int(settings["depth"]) - 1],
+            "backbone_learning_rate": float(settings["backbone_learning_rate"]),
+        }
 
-    def starts(self, cuts: Sequence[str]) -> list[Settings]:
-        """The least depth, at the head's own learning rate and at ten times it."""
-        return [
-            {"cut": cuts[0], "backbone_learning_rate": 1e-4},
-            {"cut": cuts[0], "backbone_learning_rate": 1e-3},
-        ]
+    def starts(self) -> list[Settings]:
+        """Slower, as the paper has it."""
+        return [{"backbone_learning_rate": 1e-5}]

@@ -1,0 +1,70 @@
+"""The tables that a report keeps beside its pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hirise_imb.forensics import METRICS
+from hirise_imb.landmarks import CLASSES
+from hirise_imb.reporting.arms import Arm
+from hirise_imb.reporting.results import Results
+
+
+def per_class(results: Results) -> pd.DataFrame:
+    """One row for each arm and class: scores, their range over seeds, differences to the baseline and the control."""
+    rows = []
+    for arm in results.ordered:
+        for k, name in enumerate(CLASSES):
+            row: dict[str, Any] = {
+                "arm": arm.name,
+                "class": name,
+                "support": int(results.support[k]),
+                "sources": int(results.sources[k]),
+            }
+            for metric in METRICS:
+                spread = results.per_class(arm.name, metric)[k]
+                row |= {metric: spread.mean, f"{metric}_low": spread.low, f"{metric}_high": spread.high}
+                for column, other in results.references.items():
+                    if other is not None:
+                        row[f"{metric}_{column}"] = float(results.difference(arm.name, metric, other)[k])
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def confusion(results: Results, arm: str) -> pd.DataFrame:
+    """One row for each pair of classes: mean count, and its share of the true class (0 where it has no image)."""
+    counts = results.confusion(arm)
+    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    true, predicted = np.meshgrid(CLASSES, CLASSES, indexing="ij")
+    return pd.DataFrame(
+        {
+            "true_class": true.ravel(),
+            "predicted_class": predicted.ravel(),
+            "count": counts.ravel(),
+            "share_of_true": (counts / totals).ravel(),
+        }
+    )
+
+
+def predictions(results: Results, arm: Arm) -> pd.DataFrame:
+    """One row for each test image and seed: who it is, what it is, what was predicted and how surely."""
+    names = np.array(CLASSES)
+    parts = []
+    for seed, predicted in zip(arm.seeds, arm.predictions, strict=True):
+        part = results.test[["image", "landmark", "source"]].reset_index(drop=True)
+        part["true_class"] = names[results.test["label"]]
+        part["predicted_class"] = names[predicted.labels()]
+        for k, name in enumerate(CLASSES):
+            part[f"p_{name.replace(' ', '_')}"] = predicted.probabilities[:, k]
+        part["seed"] = seed
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def curves(arm: Arm) -> pd.DataFrame:
+    """One row for each seed and epoch: loss (cross-entropy, nats) and accuracy of each split."""
+    parts = [history.assign(seed=seed) for seed, history in zip(arm.seeds, arm.histories, strict=True)]
+    return pd.concat(parts, ignore_index=True)

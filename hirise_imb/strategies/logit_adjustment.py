@@ -1,0 +1,33 @@
+"""The prior taken off the logits."""
+
+from typing import Any
+
+from hirise_imb.posthoc import LogitAdjustment
+from hirise_imb.strategies.base import AfterTraining
+from hirise_imb.strategies.parameters import Real, Settings
+
+
+class LogitAdjusting(AfterTraining):
+    """tau times the log prior is taken off the control's logits."""
+
+    name = "logit_adjustment"
+    summary = "the prior is taken off the control's logits"
+    source = "Menon et al. 2021"
+    own = (
+        Real(
+            name="tau",
+            low=0.0,
+            high=2.0,
+            default=1.0,
+            help="weight of the log prior; 0 is the control, 1 aims at balanced error, less at macro F1",
+            source="Menon et al. 2021",
+        ),
+    )
+
+    def changes(self, settings: Settings) -> dict[str, Any]:
+        """The adjustment."""
+        return {"adjustment": LogitAdjustment(float(settings["tau"]))}
+
+    def starts(self) -> list[Settings]:
+        """Less than the balanced error asks for."""
+        return [{"tau": 0.25}, {"tau": 0.5}]

@@ -1,0 +1,34 @@
+"""Contrast of each image made alike."""
+
+from typing import Any
+
+from hirise_imb.strategies.base import Context, Trained
+from hirise_imb.strategies.parameters import Choice, Settings
+
+_INPUTS = {"alone": ("photometric",), "beside": ("plain", "photometric")}
+
+
+class Photometric(Trained):
+    """Mean and spread of an image's grey values, black borders aside, are made alike before the backbone."""
+
+    name = "photometric"
+    summary = "the contrast of each image is normalised before the backbone"
+    source = "Reinhard et al. 2001"
+    inputs = ("plain", "photometric")
+    own = (
+        Choice(
+            name="features",
+            choices=("alone", "beside"),
+            default="beside",
+            help="normalised images alone, or beside the plain ones",
+            source="this project",
+        ),
+    )
+
+    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:  # noqa: ARG002
+        """What the head sees."""
+        return {"inputs": _INPUTS[str(settings["features"])]}
+
+    def starts(self) -> list[Settings]:
+        """Alone."""
+        return [{"features": "alone"}]

@@ -1,0 +1,50 @@
+"""Rows made up between landmarks of rare classes."""
+
+from typing import Any
+
+from hirise_imb.strategies.base import Context, Trained
+from hirise_imb.strategies.parameters import Choice, Real, Settings, Whole
+from hirise_imb.synthesis import Synthesis
+
+
+class Synthetic(Trained):
+    """SMOTE and its kin on pooled features, between landmarks and inside the fold."""
+
+    name = "synthetic"
+    summary = "features of rare classes are made up between those of landmarks"
+    source = "Chawla et al. 2002; Han et al. 2005; He et al. 2008"
+    own = (
+        Choice(
+            name="kind",
+            choices=("smote", "borderline_smote", "adasyn"),
+            default="smote",
+            help="between any neighbours; from those near other classes; more where other classes are near",
+            source="Chawla et al. 2002; Han et al. 2005; He et al. 2008",
+        ),
+        Whole(
+            name="neighbours",
+            low=1,
+            high=7,
+            default=5,
+            help="of its class that a landmark is joined with; a class with no more landmarks can't be lifted",
+            source="Chawla et al. 2002",
+        ),
+        Real(
+            name="ratio",
+            low=0.05,
+            high=1.0,
+            log=True,
+            default=0.5,
+            help="landmarks and made-up rows of each class, of the landmarks of the largest",
+            source="Chawla et al. 2002",
+        ),
+    )
+
+    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:  # noqa: ARG002
+        """The synthesis."""
+        kind: Any = settings["kind"]
+        return {"synthesis": Synthesis(kind, float(settings["ratio"]), int(settings["neighbours"]))}
+
+    def starts(self) -> list[Settings]:
+        """The kinds; one neighbour, which works with two landmarks."""
+        return [{"kind": "borderline_smote"}, {"kind": "adasyn"}, {"neighbours": 1}]
