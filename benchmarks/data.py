@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,13 @@ from numpy.typing import NDArray
 
 from benchmarks.runner import has_sample
 from hirise_imb.backbones import TOP
+from hirise_imb.epochs import Failed
 from hirise_imb.features import Features
 from hirise_imb.files import alone, cache_root, make_folder, write_whole
 from hirise_imb.landmarks import CLASSES
-from hirise_imb.training import Examples, Task, Trainer
+from hirise_imb.sampling import Pool
+from hirise_imb.task import Fold, Images, Task
+from hirise_imb.training import Run, Trainer
 
 if TYPE_CHECKING:
     from hirise_imb.catalogue import Catalogue
@@ -28,6 +32,8 @@ TEST = (1_482, 89, 66, 49, 16, 7, 42, 42)
 WIDTH = 2048
 VARIANTS = 7
 """Images of a landmark in training and validation; they are stored side by side."""
+SOURCE = 50
+"""Landmarks of a source."""
 
 _VERSION = 1
 _CLUSTERS, _LATENT, _CHUNK = 4, 48, 585 * VARIANTS
@@ -35,7 +41,47 @@ _SPREAD, _OWN = 0.9, 0.5
 """Noise of a landmark and of an image beside centres at distance 1: they set how hard the classes are."""
 
 
-def simulated(size: float = 1.0, width: int = WIDTH) -> Task:
+@dataclass(frozen=True)
+class Part:
+    """A split of a data set."""
+
+    features: Features
+    pool: Pool
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class of each image."""
+        return self.pool.labels
+
+
+@dataclass(frozen=True)
+class Data:
+    """A task and its features at the top."""
+
+    task: Task
+    features: Features
+
+    def part(self, rows: NDArray[np.int64]) -> Part:
+        """Some of the images."""
+        return Part(self.features.select(rows), self.task.images.pool(rows))
+
+    @property
+    def train(self) -> Part:
+        """Every training image."""
+        return self.part(self.task.split.train)
+
+    @property
+    def val(self) -> Part:
+        """Of validation, one image a landmark."""
+        return self.part(self.task.split.held)
+
+    @property
+    def test(self) -> Part:
+        """Of the test split, one image a landmark."""
+        return self.part(self.task.test)
+
+
+def simulated(size: float = 1.0, width: int = WIDTH) -> Data:
     """A task on features that were drawn once and are memory-mapped.
 
     Args:
@@ -48,30 +94,34 @@ def simulated(size: float = 1.0, width: int = WIDTH) -> Task:
     landmarks = np.concatenate([np.arange(len(train) + len(val)) // VARIANTS, len(train) + np.arange(len(test))])
     stored = _stored(labels, landmarks, width)
 
-    def examples(start: int, stop: int, step: int = 1, copies: NDArray[np.int64] | None = None) -> Examples:
-        rows = np.arange(start, stop, step)
-        copies = np.ones(len(rows), np.int64) if copies is None else copies
-        return Examples(tuple(map(str, rows)), Features(stored, rows), labels[rows], copies)
-
-    end = len(train) + len(val)
-    return Task(
-        train=examples(0, len(train), copies=_copies(train)),
-        val=examples(len(train), end, VARIANTS),
-        test=examples(end, len(labels)),
-        landmark_counts=np.bincount(train[::VARIANTS], minlength=len(CLASSES)).astype(np.int64),
-    )
+    rows, end = np.arange(len(labels)), len(train) + len(val)
+    copies = np.ones(len(labels), np.int64)
+    copies[: len(train)] = _copies(train)
+    firsts = (rows >= end) | (rows % VARIANTS == 0)
+    held = rows[len(train) : end : VARIANTS]
+    images = Images(tuple(map(str, rows)), labels, copies, landmarks // SOURCE, firsts)
+    groups = images.sources[held] % 2
+    task = Task(images, Fold(rows[: len(train)], held), groups, (), rows[end:])
+    return Data(task, Features.of(stored))
 
 
-def in_memory(part: Examples) -> NDArray[np.float32]:
+def in_memory(part: Part) -> NDArray[np.float32]:
     """All features of a split, once an image."""
     return part.features.take(np.arange(len(part.labels)))
 
 
-def trainer(task: Task) -> Trainer:
-    """Our trainer on simulated features."""
+def trainer(data: Data) -> Trainer:
+    """Our trainer on features of no backbone."""
     from benchmarks.networks import stand_in
 
-    return Trainer(stand_in(task.train.features.shape[0]), {TOP: task})
+    return Trainer(stand_in(data.features.shape[0]), data.task, {(TOP, "plain"): data.features})
+
+
+def fitted(outcome: Run | Failed) -> Run:
+    """The run, which must not have failed."""
+    if isinstance(outcome, Failed):
+        raise RuntimeError(outcome.reason)
+    return outcome
 
 
 def _labels(counts: tuple[int, ...], size: float, variants: int, seed: int) -> NDArray[np.int64]:

@@ -81,7 +81,7 @@ def draw(size: float, seed: int) -> Figures:  # noqa: ARG001
     """Draw the features, so that no measurement holds the drawing of them."""
     from benchmarks.data import simulated
 
-    return {"rows": int(simulated(size).train.copies.sum())}
+    return {"rows": int(simulated(size).train.pool.copies.sum())}
 
 
 def _recipe(epochs: int) -> Recipe:
@@ -93,33 +93,34 @@ def _recipe(epochs: int) -> Recipe:
 
 
 def ours(size: float, epochs: int, seed: int) -> Figures:
-    """`Trainer.fit`."""
-    from benchmarks.data import simulated, trainer
+    """`Trainer.select` with one recipe."""
+    from benchmarks.data import fitted, simulated, trainer
+    from hirise_imb.epochs import Job
 
     task = simulated(size)
-    fit = trainer(task).fit
+    select = trainer(task).select
     begin = time.perf_counter()
-    fit(_recipe(1), seed)
+    select([Job(_recipe(1), seed)], "val")
     first = time.perf_counter() - begin
     begin = time.perf_counter()
-    history = fit(_recipe(epochs), seed).history
+    history = fitted(select([Job(_recipe(epochs), seed)], "val")[0]).history
     return {
         "first": first,
         "seconds": (time.perf_counter() - begin) / epochs,
         "macro_f1": float(history["val_macro_f1"].iloc[-1]),
-        "rows": int(task.train.copies.sum()),
+        "rows": int(task.train.pool.copies.sum()),
     }
 
 
 def eight(size: float, epochs: int, seed: int) -> Figures:
-    """`Trainer.fit_together` with recipes of different learning rates, class weights and losses."""
+    """`Trainer.select` with recipes of different learning rates, class weights and losses."""
     from dataclasses import replace
 
-    from benchmarks.data import simulated, trainer
+    from benchmarks.data import fitted, simulated, trainer
+    from hirise_imb.epochs import Job
     from hirise_imb.losses import EffectiveNumber, Focal, InversePower
-    from hirise_imb.training import Job
 
-    fit = trainer(simulated(size)).fit_together
+    select = trainer(simulated(size)).select
 
     def jobs(epochs: int) -> list[Job]:
         base = _recipe(epochs)
@@ -136,10 +137,10 @@ def eight(size: float, epochs: int, seed: int) -> Figures:
         return [Job(recipe, seed) for recipe in recipes]
 
     begin = time.perf_counter()
-    fit(jobs(1))
+    select(jobs(1), "val")
     first = time.perf_counter() - begin
     begin = time.perf_counter()
-    runs = fit(jobs(epochs))
+    runs = [fitted(outcome) for outcome in select(jobs(epochs), "val")]
     seconds = (time.perf_counter() - begin) / epochs
     return {"first": first, "seconds": seconds, "macro_f1": float(runs[0].history["val_macro_f1"].iloc[-1])}
 
@@ -155,7 +156,7 @@ def plain(size: float, epochs: int, seed: int, steps_per_execution: int = 1) -> 
 
     keras.utils.set_random_seed(seed)
     task = simulated(size)
-    rows = SplitFileRows().rows(task.train.labels, task.train.copies, seed)
+    rows = SplitFileRows().rows(task.train.pool, seed, 1, 0.0)
     x, y = task.train.features.take(rows), one_hot(task.train.labels[rows])
     x_val, y_val = in_memory(task.val), one_hot(task.val.labels)
     begin = time.perf_counter()
@@ -183,7 +184,7 @@ def logistic(size: float, seed: int) -> Figures:
     from hirise_imb.sampling import SplitFileRows
 
     task = simulated(size)
-    rows = SplitFileRows().rows(task.train.labels, task.train.copies, seed)
+    rows = SplitFileRows().rows(task.train.pool, seed, 1, 0.0)
     x, y = task.train.features.take(rows), task.train.labels[rows]
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=100))
     with warnings.catch_warnings():
@@ -205,7 +206,7 @@ def floor(size: float, epochs: int, seed: int) -> Figures:
 
     threadpool_limits(1)  # products this small gain nothing from a second thread, and lose where the machine is busy
     task = simulated(size)
-    rows = SplitFileRows().rows(task.train.labels, task.train.copies, seed)
+    rows = SplitFileRows().rows(task.train.pool, seed, 1, 0.0)
     x = task.train.features.take(rows)
     rng = np.random.default_rng(seed)
     kernel = rng.standard_normal((x.shape[1], 8), dtype=np.float32)
@@ -219,10 +220,11 @@ def floor(size: float, epochs: int, seed: int) -> Figures:
 
 def ours_seeds(size: float, epochs: int, seeds: int, seed: int) -> Figures:
     """Macro F1 on validation of several seeds."""
-    from benchmarks.data import simulated, trainer
+    from benchmarks.data import fitted, simulated, trainer
+    from hirise_imb.epochs import Job
 
-    fit = trainer(simulated(size)).fit
-    runs = [fit(_recipe(epochs), seed + number) for number in range(seeds)]
+    select = trainer(simulated(size)).select
+    runs = [fitted(select([Job(_recipe(epochs), seed + number)], "val")[0]) for number in range(seeds)]
     return {"macro_f1": [float(run.history["val_macro_f1"].iloc[-1]) for run in runs]}
 
 

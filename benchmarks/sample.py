@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hirise_imb.training import Task
+    from benchmarks.data import Data
 
 NAME = "efficientnet-lite0"
 PIXELS, EXTRACT = "Keras on pixels, 1 epoch", "our extraction"
@@ -95,30 +95,31 @@ def cached_rows(seed: int) -> Figures:  # noqa: ARG001
     return {"rows": len(_cached()[1].train.labels)}
 
 
-def _cached() -> tuple[Any, Task]:
+def _cached() -> tuple[Any, Data]:
     """The backbone, and the task on its cached features."""
-    from benchmarks.data import images
+    from benchmarks.data import Data, images
     from hirise_imb.backbones import BACKBONES, TOP
-    from hirise_imb.experiment import task
+    from hirise_imb.bench import task_of
     from hirise_imb.features import extract
     from hirise_imb.files import cache_root
 
     found = images()
     backbone = BACKBONES[NAME].load("imagenet")
     paths = [found.path(image) for image in found.table["image"]]
-    return backbone, task(found, extract(backbone, [TOP], paths, cache_root())[TOP])
+    return backbone, Data(task_of(found), extract(backbone, [TOP], paths, cache_root())[TOP])
 
 
 def ours(seed: int) -> Figures:
     """The reference run."""
+    from benchmarks.data import fitted
     from hirise_imb.backbones import TOP
     from hirise_imb.recipe import Recipe
     from hirise_imb.training import Trainer
 
     backbone, task = _cached()
-    fit = Trainer(backbone, {TOP: task}).fit
+    trainer = Trainer(backbone, task.task, {(TOP, "plain"): task.features})
     begin = time.perf_counter()
-    run = fit(Recipe(), seed, score_test=True)
+    run = fitted(trainer.refit(Recipe(), seed))
     seconds = time.perf_counter() - begin
     assert run.test is not None  # it was asked for
     return {"seconds": seconds, "epochs": len(run.history), "macro_f1": _macro_f1(task, run.test.argmax(axis=1))}
@@ -209,7 +210,7 @@ def on_pixels(limit: int | None, seed: int) -> Figures:
     return {"seconds": seconds, "epochs": 1, "macro_f1": macro_f1(confusion(table["label"].to_numpy(), predicted))}
 
 
-def _macro_f1(task: Task, predicted: NDArray[np.int64]) -> float:
+def _macro_f1(task: Data, predicted: NDArray[np.int64]) -> float:
     from hirise_imb.evaluation import confusion, macro_f1
 
     return macro_f1(confusion(task.test.labels, predicted))

@@ -60,21 +60,22 @@ def draw(size: float, seed: int) -> Figures:  # noqa: ARG001
     """Draw the features."""
     from benchmarks.data import simulated
 
-    return {"rows": int(simulated(size).train.copies.sum())}
+    return {"rows": int(simulated(size).train.pool.copies.sum())}
 
 
 def epochs(size: float, seed: int) -> Figures:
     """Three epochs of the reference run, after one that compiles."""
     from benchmarks.data import simulated, trainer
+    from hirise_imb.epochs import Job
     from hirise_imb.recipe import Recipe
 
     task = simulated(size)
-    fit = trainer(task).fit
-    fit(Recipe(max_epochs=1), seed)
+    select = trainer(task).select
+    select([Job(Recipe(max_epochs=1), seed)], "val")
     begin = time.perf_counter()
-    fit(Recipe(max_epochs=3), seed)
+    select([Job(Recipe(max_epochs=3), seed)], "val")
     seconds = (time.perf_counter() - begin) / 3
-    stored = task.train.features.stored
+    stored = task.features.stored
     return {"seconds": seconds, "rows": len(task.train.labels), "features_mb": stored.nbytes / 2**20}
 
 
@@ -83,22 +84,23 @@ def whole(size: float, seed: int) -> Figures:
     import tempfile
     from pathlib import Path
 
-    from benchmarks.data import simulated, trainer
-    from hirise_imb import search
+    from benchmarks.data import fitted, simulated, trainer
+    from benchmarks.searching import searched
+    from hirise_imb.epochs import TOGETHER, Failed
     from hirise_imb.recipe import Recipe
     from hirise_imb.strategies import STRATEGIES
-    from hirise_imb.training import TOGETHER
 
     task = simulated(size)
     ours, strategy = trainer(task), STRATEGIES["class_weights"]
     begin = time.perf_counter()
-    ours.fit(Recipe(), seed, score_test=True)
+    fitted(ours.refit(Recipe(), seed))
     with tempfile.TemporaryDirectory() as folder:
-        study = search.open_study(search.connect(Path(folder) / "study.db"), "benchmark", {})
-        search.run_trials(study, strategy, (), TOGETHER, seed, ours.fit_together, lambda _: None)
-        chosen = search.choose(study, strategy, (), TOGETHER)
-    ours.fit(chosen.recipe, seed, score_test=True)
-    stored = task.train.features.stored
+        path = Path(folder) / "study.db"
+        chosen = searched(path, strategy, TOGETHER, seed, lambda jobs: ours.select(jobs, "val"), lambda _: None)
+    if isinstance(chosen, Failed):
+        raise RuntimeError(chosen.reason)
+    fitted(ours.refit(chosen.recipe, seed))
+    stored = task.features.stored
     return {
         "seconds": time.perf_counter() - begin,
         "rows": len(task.train.labels),

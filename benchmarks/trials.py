@@ -77,27 +77,32 @@ def draw(seed: int) -> Figures:  # noqa: ARG001
 
 
 def search(trials: int, marks: list[int], seed: int) -> Figures:
-    """`search.run_trials`, then its training again without it."""
+    """A search, then its training again without it."""
     import tempfile
     from collections.abc import Sequence
     from pathlib import Path
 
     from benchmarks.child import resident_mb
-    from benchmarks.data import simulated, trainer
-    from hirise_imb import search
+    from benchmarks.data import fitted, simulated, trainer
+    from benchmarks.searching import searched
+    from hirise_imb.epochs import Failed, Job
     from hirise_imb.recipe import Recipe
     from hirise_imb.strategies import STRATEGIES
-    from hirise_imb.training import Job, Run
+    from hirise_imb.training import Run
 
-    train = trainer(simulated(SIZE, WIDTH)).fit_together
-    train([Job(Recipe(max_epochs=1), seed)])
+    data = simulated(SIZE, WIDTH)
+    ours = trainer(data)
+    ours.select([Job(Recipe(max_epochs=1), seed)], "val")
     rounds: list[list[Job]] = []
 
-    def fit(jobs: Sequence[Job]) -> list[Run]:
-        runs = train(jobs)
+    def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
+        runs = ours.select(jobs, "val")
         # The same epochs: a run ends where pruning or its stopping rule ended it.
         rounds.append(
-            [Job(job.recipe, job.seed, partial(_before, len(run.history))) for job, run in zip(jobs, runs, strict=True)]
+            [
+                Job(job.recipe, job.seed, partial(_before, len(fitted(run).history)))
+                for job, run in zip(jobs, runs, strict=True)
+            ]
         )
         return runs
 
@@ -108,14 +113,15 @@ def search(trials: int, marks: list[int], seed: int) -> Figures:
             noted.append((int(done), resident_mb()))
 
     with tempfile.TemporaryDirectory() as folder:
-        study = search.open_study(search.connect(Path(folder) / "study.db"), "benchmark", {})
         before = resident_mb()
         begin = time.perf_counter()
-        search.run_trials(study, STRATEGIES["class_weights"], (), trials, seed, fit, show)
+        searched(Path(folder) / "study.db", STRATEGIES["class_weights"], trials, seed, fit, show)
         whole = time.perf_counter() - begin
+    again = trainer(data)  # keeps none of the fits that are made again
+    again.select([Job(Recipe(max_epochs=1), seed)], "val")
     begin = time.perf_counter()
     for jobs in rounds:
-        train(jobs)
+        again.select(jobs, "val")
     training = time.perf_counter() - begin
     return {
         "seconds": whole / trials,
@@ -135,6 +141,7 @@ def plain(trials: int, clear: bool, seed: int) -> Figures:
     import gc
 
     import keras
+    import numpy as np
 
     from benchmarks.child import resident_mb
     from benchmarks.data import in_memory, simulated
@@ -144,12 +151,13 @@ def plain(trials: int, clear: bool, seed: int) -> Figures:
     task = simulated(SIZE, WIDTH)
     x, y = in_memory(task.train), one_hot(task.train.labels)
     x_val, y_val = in_memory(task.val), one_hot(task.val.labels)
+    counts = np.bincount(task.train.labels)
     marks: list[tuple[int, float]] = []
     begin = time.perf_counter()
     for trial in range(1, trials + 1):
         keras.utils.set_random_seed(seed)
         model = plain_head(WIDTH)
-        weights = dict(enumerate(inverse_power(task.landmark_counts, trial / trials)))
+        weights = dict(enumerate(inverse_power(counts, trial / trials)))
         model.fit(x, y, batch_size=32, epochs=3, class_weight=weights, validation_data=(x_val, y_val), verbose=0)
         model.predict(x_val, verbose=0)
         if clear:

@@ -18,7 +18,8 @@ from hirise_imb.files import cache_root
 from hirise_imb.progress import say
 from hirise_imb.recipe import PLAIN
 from hirise_imb.strategies import Strategy
-from hirise_imb.training import Fold, Images, Task, Trainer
+from hirise_imb.task import Fold, Images, Task
+from hirise_imb.training import Trainer
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _features(
     whole = dict.fromkeys(view for strategy in strategies for view in strategy.inputs if view not in PLAIN)
     for view in whole:
         features[TOP, view] = extract(backbone, [TOP], paths, cache_root(), digests, view)[TOP]
-    turned = dict.fromkeys(view for strategy in strategies for view in strategy.views if view not in PLAIN)
+    turned = dict.fromkeys(view for strategy in strategies for view in strategy.views if view not in (*PLAIN, *whole))
     rows = np.flatnonzero(firsts)
     for view in turned:
         some = [paths[row] for row in rows], [digests[row] for row in rows]

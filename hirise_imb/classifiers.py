@@ -132,6 +132,10 @@ class NearestMean:
             raise ValueError(f"normalise must be one of {', '.join(get_args(Normalise))}, got {self.normalise!r}")
         _check_power("prior_power", self.prior_power)
 
+    def prior(self, counts: Ints) -> Floats:
+        """Shares of classes under which its logits stand, shape (8,), where it learnt from so many rows of each."""
+        return _shares(counts, self.prior_power)
+
     def fit(self, features: NDArray[np.floating], labels: Ints, sources: NDArray[Any]) -> Classifier:
         """Learn from one row a landmark.
 
@@ -183,6 +187,10 @@ class Discriminant:
         if not 0 < self.shrinkage <= 1:
             raise ValueError(f"shrinkage must be in (0, 1], got {self.shrinkage}")
         _check_power("prior_power", self.prior_power)
+
+    def prior(self, counts: Ints) -> Floats:
+        """Shares of classes under which its logits stand, shape (8,), where it learnt from so many rows of each."""
+        return _shares(counts, self.prior_power)
 
     def fit(self, features: NDArray[np.floating], labels: Ints, sources: NDArray[Any]) -> Classifier:
         """Learn from one row a landmark.
@@ -242,6 +250,10 @@ class Logistic:
             raise ValueError(f"c must be positive, got {self.c}")
         _check_power("power", self.power)
 
+    def prior(self, counts: Ints) -> Floats:
+        """Shares of classes under which its logits stand, shape (8,), where it learnt from so many rows of each."""
+        return _shares(counts, 1 - self.power)
+
     def fit(self, features: NDArray[np.floating], labels: Ints, sources: NDArray[Any]) -> Classifier:
         """Learn from one row a landmark.
 
@@ -274,6 +286,12 @@ class Logistic:
                 reason = str(warning).splitlines()[0]
                 raise NotApplicable(f"Logistic regression with c {self.c} found no optimum: {reason}") from warning
         return _placed(there, model.coef_, model.intercept_, centre, gain)
+
+
+def _shares(counts: Ints, power: float) -> Floats:
+    """Shares in proportion to n^power; 0 for a class without rows."""
+    shares = np.where(counts > 0, np.maximum(counts, 1).astype(float) ** power, 0)
+    return np.asarray(shares / shares.sum())
 
 
 def _check_power(name: str, power: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -174,7 +174,7 @@ def train(
                 figures["val_macro_f1"] = macro_f1(confusion(labels, val[head].argmax(axis=1)))
                 if test is not None and tested is not None:
                     figures |= _figures("test", test.labels, tested[head])
-                fit.see(figures, [Snapshot(network, replace(state), head, float(scales[head])) for state in states])
+                fit.see(figures, [Snapshot(network, _settled(state), head, float(scales[head])) for state in states])
         if not any(fit.going for fit in fits):
             break
     return [fit.result() for fit in fits]
@@ -247,6 +247,11 @@ class _Rows:
         )
         self._steps += block.steps
         return block
+
+
+def _settled(state: State) -> State:
+    """A state to predict with, which further training leaves as it is."""
+    return State(state.parameters, [], [], state.average)
 
 
 class _Fit:

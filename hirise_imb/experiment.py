@@ -24,7 +24,7 @@ from hirise_imb.sampling import SplitFileRows
 from hirise_imb.search import Chosen
 from hirise_imb.searches import opened, searched, selection_of
 from hirise_imb.strategies import Strategy
-from hirise_imb.training import Selection
+from hirise_imb.task import Selection
 from hirise_imb.workers import beside
 
 REFERENCES = {"unique": Recipe(), "split-file": Recipe(sampling=SplitFileRows())}

@@ -6,6 +6,7 @@ its logits afterwards. Recipes that differ in the last part alone share their tr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from hirise_imb.posthoc import Adjustment, Unadjusted
 from hirise_imb.projection import NuisanceProjection
 from hirise_imb.sampling import EveryImage, Sampling
 from hirise_imb.synthesis import Synthesis
-from hirise_imb.views import DIHEDRAL
+from hirise_imb.views import DIHEDRAL, VIEWS
 
 Monitor = Literal["val_loss", "val_macro_f1"]
 Inputs = tuple[str, ...]
@@ -137,7 +138,13 @@ class Recipe:
         below = self.cut != "top"
         many = f"members must be 1 or more, and 1 with a head that is computed, got {self.members}"
         yield many, self.members < 1 or (direct and self.members > 1)
-        yield f"weight_decay must not be negative, got {self.weight_decay}", not self.weight_decay >= 0
+        for name in ("learning_rate", "backbone_learning_rate", "weight_decay", "weight_norm"):
+            value = getattr(self, name)
+            yield f"{name} must not be negative, got {value}", not 0 <= value < math.inf
+        for name in ("batch_size", "max_epochs", "patience"):
+            yield f"{name} must be 1 or more, got {getattr(self, name)}", getattr(self, name) < 1
+        yield f"dropout must be in [0, 1), got {self.dropout}", not 0 <= self.dropout < 1
+        yield f"inputs must be some of {', '.join(VIEWS)}", not (self.inputs and set(self.inputs) <= set(VIEWS))
         late = f"reweight_after must leave some of {self.max_epochs} epochs, got {self.reweight_after}"
         yield late, not 0 <= self.reweight_after < self.max_epochs
         margins = isinstance(self.loss, LabelDistributionAwareMargin)
@@ -147,7 +154,6 @@ class Recipe:
         moved = ", ".join(self._changed(_OF_FROZEN))
         yield f"below the cut top, leave {moved}", below and bool(moved)
         yield "retraining needs a cut below top", self.retraining is not None and not below
-        yield f"weight_norm must not be negative, got {self.weight_norm}", not self.weight_norm >= 0
         norms = isinstance(self.head, Linear) and not self.also
         yield "weight_norm needs a Linear head and no other", self.weight_norm > 0 and not norms
         yield "keep_bias needs a weight_norm", self.keep_bias and not self.weight_norm

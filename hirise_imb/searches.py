@@ -20,7 +20,7 @@ from hirise_imb.leases import Leases
 from hirise_imb.progress import Show, track
 from hirise_imb.search import Chosen, Search
 from hirise_imb.strategies import CONTROL, STRATEGIES, Context, Strategy
-from hirise_imb.training import Selection
+from hirise_imb.task import Selection
 from hirise_imb.workers import orphaned
 
 

@@ -13,7 +13,7 @@ from hirise_imb.landmarks import CLASSES
 from hirise_imb.sampling import Indices, lifted
 
 Rows = NDArray[np.float32]
-Kind = Literal["smote", "borderline_smote", "adasyn"]
+Method = Literal["smote", "borderline_smote", "adasyn"]
 
 _VICINITY = 10
 """Nearest landmarks of any class by which Borderline-SMOTE judges a landmark; imbalanced-learn's default."""
@@ -30,16 +30,16 @@ class Synthesis:
     row for each of its landmarks, either way; the other two meet it.
     """
 
-    kind: Kind
+    method: Method
     ratio: float
     """Each class is lifted to round(`ratio` x the largest class); in (0, 1]."""
     neighbours: int
     """Nearest landmarks of the class of which one is the other end; positive."""
 
     def __post_init__(self) -> None:
-        """Refuse an unknown kind, a ratio outside (0, 1], and neighbours that are not a positive whole number."""
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        """Refuse an unknown method, a ratio outside (0, 1], and neighbours that are not a positive whole number."""
+        if self.method not in get_args(Method):
+            raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {self.method!r}")
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must be in (0, 1], got {self.ratio}")
         if not isinstance(self.neighbours, int) or self.neighbours < 1:
@@ -80,7 +80,7 @@ class Synthesis:
     def _check_neighbours(self, name: str, count: int) -> None:
         if count <= self.neighbours:
             raise NotApplicable(
-                f"{self.kind} needs at least {self.neighbours + 1} landmarks of {name} to interpolate between "
+                f"{self.method} needs at least {self.neighbours + 1} landmarks of {name} to interpolate between "
                 f"{self.neighbours} neighbour{'s' * (self.neighbours > 1)}; there {'is' if count == 1 else 'are'} "
                 f"{count}."
             )
@@ -96,10 +96,10 @@ class Synthesis:
         try:
             rows, _ = self._sampler(target, state).fit_resample(features, mine.astype(np.int64))
         except (ValueError, RuntimeError) as error:
-            raise NotApplicable(f"{self.kind} cannot make landmarks of {name}: {error}") from error
+            raise NotApplicable(f"{self.method} cannot make landmarks of {name}: {error}") from error
         if len(rows) == len(features):  # it says nothing where no landmark is in danger
             raise NotApplicable(
-                f"{self.kind} finds no landmark of {name} to start from: there is none of whose nearest {_VICINITY} "
+                f"{self.method} finds no landmark of {name} to start from: there is none of whose nearest {_VICINITY} "
                 "landmarks at least half, but not all, are of other classes."
             )
         return np.asarray(rows[len(features) :], dtype=np.float32)
@@ -109,7 +109,7 @@ class Synthesis:
         from imblearn.over_sampling import ADASYN, SMOTE, BorderlineSMOTE
 
         common = {"sampling_strategy": {1: target}, "random_state": state}
-        match self.kind:
+        match self.method:
             case "smote":
                 return SMOTE(k_neighbors=self.neighbours, **common)
             case "borderline_smote":

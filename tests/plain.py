@@ -23,8 +23,25 @@ class GivenDropout(keras.layers.Layer):
         return values * kept / (1 - self.rate) if training else values
 
 
+class CosineDense(keras.layers.Layer):
+    """Scaled cosines between rows and the columns of a kernel."""
+
+    def __init__(self, scale: float, seed: int) -> None:
+        super().__init__()
+        self.scale, self.seed = scale, seed
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.kernel = self.add_weight((shape[-1], 8), keras.initializers.GlorotUniform(self.seed), name="kernel")
+
+    def call(self, values: Any) -> Any:  # noqa: ANN401
+        return self.scale * keras.ops.normalize(values, axis=-1) @ keras.ops.normalize(self.kernel, axis=0)
+
+
 class PlainHead:
-    """Batch normalisation, dropout and a dense layer with softmax, trained by Keras."""
+    """Batch normalisation, dropout and a dense layer with softmax, trained by Keras.
+
+    With a `scale` the layer measures cosines instead, and batch normalisation has neither gamma nor beta.
+    """
 
     def __init__(
         self,
@@ -32,14 +49,20 @@ class PlainHead:
         loss: str | keras.losses.Loss = "categorical_crossentropy",
         rate: float = 1e-3,
         dropout: float = 0.0,
+        decay: float = 0.0,
+        scale: float = 0.0,
     ) -> None:
         features, kept = keras.Input((WIDTH,)), keras.Input((WIDTH,))
-        x = keras.layers.BatchNormalization()(features)
+        x = keras.layers.BatchNormalization(center=not scale, scale=not scale)(features)
         x = GivenDropout(dropout)(x, kept)
-        x = keras.layers.Dense(8, activation="softmax", kernel_initializer=keras.initializers.GlorotUniform(seed))(x)
-        self.model = keras.Model([features, kept], x)
+        dense = keras.layers.Dense(8, kernel_initializer=keras.initializers.GlorotUniform(seed))
+        x = CosineDense(scale, seed)(x) if scale else dense(x)
+        self.model = keras.Model([features, kept], keras.layers.Softmax()(x))
         figures = [keras.metrics.CategoricalCrossentropy(), "accuracy"]
-        self.model.compile(keras.optimizers.Adam(rate), loss=loss, metrics=figures)
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=decay) if decay else keras.optimizers.Adam(rate)
+        if decay:
+            optimizer.exclude_from_weight_decay([v for v in self.model.trainable_variables if v.name != "kernel"])
+        self.model.compile(optimizer, loss=loss, metrics=figures)
 
     def step(
         self, x: np.ndarray, labels: np.ndarray, kept: np.ndarray, weights: np.ndarray | None = None
@@ -58,9 +81,11 @@ SEED = 11
 """Of all dropout masks here."""
 
 
-def weights_of(state: State, head: int) -> list[np.ndarray]:
-    """In Keras' order: gamma, beta, moving mean, moving variance, kernel, bias."""
+def weights_of(state: State, head: int, *, cosine: bool = False) -> list[np.ndarray]:
+    """In Keras' order: gamma, beta, moving mean, moving variance, kernel, bias; a cosine head has the middle three."""
     scales, bias = (np.asarray(values) for values in state.parameters[:2])
+    if cosine:
+        return [*np.asarray(state.average), scales[head, 2:].T]
     return [*scales[head, :2], *np.asarray(state.average), scales[head, 2:].T, bias[head]]
 
 

@@ -28,7 +28,8 @@ from hirise_imb.reporting.baseline import Entry, Law, read_published
 from hirise_imb.reporting.terminal import print_baseline
 from hirise_imb.sampling import Pool, SplitFileRows
 from hirise_imb.study import main
-from hirise_imb.training import Run, Selection, Trainer
+from hirise_imb.task import Selection
+from hirise_imb.training import Run, Trainer
 
 LABELS = range(len(CLASSES))
 PER_CLASS = ("precision", "recall", "f1")

@@ -25,7 +25,8 @@ from hirise_imb.experiment import run_study
 from hirise_imb.files import CACHE_VARIABLE
 from hirise_imb.landmarks import CLASSES, IMAGE_FOLDER
 from hirise_imb.recipe import Recipe
-from hirise_imb.training import Run, Selection, Trainer
+from hirise_imb.task import Selection
+from hirise_imb.training import Run, Trainer
 
 SEARCHED = ("plain", "oversampling", "focal_loss", "partial_unfreeze", "decoupled", "class_bias", "prototypes")
 """One of each kind: control, rows, loss, backbone, second stage, after training, computed."""

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from worlds import done
 
 from hirise_imb import catalogue, obtain
 from hirise_imb.backbones import BACKBONES, TOP
+from hirise_imb.bench import task_of
 from hirise_imb.evaluation import Predictions, score
-from hirise_imb.experiment import task
 from hirise_imb.features import extract
 from hirise_imb.landmarks import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
 from hirise_imb.network import Network
@@ -51,10 +52,11 @@ def few(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_reference_backbone_runs_the_whole_path(few: Path, tmp_path: Path) -> None:
     assert len(catalogue.read(few).table) == 64
-    options = "--backbone resnet50v2 --weights random --trials 2 --refits 1 --name few"
+    options = "--backbone resnet50v2 --weights random --trials 2 --refits 1 --name few "
+    options += "--selection val --strategies class_weights,oversampling,focal_loss,partial_unfreeze"
     assert main(["run", *options.split(), "--data", str(few), "--out", str(tmp_path)]) == 0
     summary = json.loads((tmp_path / "reports/few/summary.json").read_text())
-    names = ["baseline", "class_weights", "oversampling", "focal_loss", "partial_unfreeze"]
+    names = ["baseline", "plain", "class_weights", "oversampling", "focal_loss", "partial_unfreeze"]
     assert [arm["name"] for arm in summary["arms"]] == names
     for name in names:
         predictions = pd.read_parquet(tmp_path / f"reports/few/predictions/{name}.parquet")
@@ -65,7 +67,7 @@ def test_the_reference_backbone_runs_the_whole_path(few: Path, tmp_path: Path) -
 def test_the_head_of_the_reference_run_has_the_published_number_of_parameters() -> None:
     backbone = BACKBONES["resnet50v2"].load("random")
     # Gamma, beta, kernel and bias of the head; its moving mean and variance, and all of the backbone.
-    state = Network(backbone, TOP).start([0])
+    state = Network(backbone, TOP, backbone.card.feature_width).start([0])
     assert sum(value.shape.num_elements() for value in state.parameters) == 20_488
     assert state.average.shape.num_elements() + backbone.network.count_params() == 23_568_896
 
@@ -78,8 +80,8 @@ def test_predictions_belong_to_their_landmarks(real: Path, tmp_path: Path) -> No
     paths = [images.path(image) for image in images.table["image"]]
     backbone = BACKBONES["efficientnet-lite0"].load("imagenet")
     features = extract(backbone, [TOP], paths, tmp_path)
-    trainer = Trainer(backbone, {TOP: task(images, features[TOP])})
-    run = trainer.fit(Recipe(learning_rate=1e-3), seed=0, score_test=True)
+    trainer = Trainer(backbone, task_of(images), {(TOP, "plain"): features[TOP]})
+    run = done(trainer.refit(Recipe(learning_rate=1e-3), 0))
     assert run.test is not None
     test = images.one_per_landmark("test")
     assert score(Predictions(tuple(test["image"]), run.test), test).summary()["kappa"] > 0.5

@@ -9,11 +9,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hirise_imb.errors import NotApplicable
-from hirise_imb.synthesis import Kind, Synthesis
+from hirise_imb.synthesis import Method, Synthesis
 
 Array = np.ndarray
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+METHODS: tuple[Method, ...] = get_args(Method)
 SEEDS = st.integers(0, 2**32 - 1)
 RATIOS = st.floats(0.05, 1)
 NEIGHBOURS = st.integers(1, 4)
@@ -126,13 +126,13 @@ def test_adasyn_starts_from_each_row_by_its_share_of_foreign_neighbours(
     assert set(classes[len(labels) :].tolist()) == set(wanted)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
 @quick
 @given(seed=SEEDS)
-def test_given_rows_come_first_untouched_and_the_same_seed_makes_the_same(kind: Kind, seed: int) -> None:
+def test_given_rows_come_first_untouched_and_the_same_seed_makes_the_same(method: Method, seed: int) -> None:
     features, labels = world({0: 40, 3: 12, 6: 9}, 4)
     before, before_labels = features.copy(), labels.copy()
-    synthesis = Synthesis(kind, 0.8, 3)
+    synthesis = Synthesis(method, 0.8, 3)
     found, classes = synthesis.extended(features, labels, seed)
     assert found.dtype == np.float32
     assert classes.dtype == np.int64
@@ -155,18 +155,18 @@ def test_two_classes_do_not_share_their_draws() -> None:
     assert found[24:30].tolist() != found[30:].tolist()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("counts", [{3: 5}, {0: 4, 2: 4}, {0: 10, 1: 2}])
-def test_classes_that_are_large_enough_are_left(kind: Kind, counts: dict[int, int]) -> None:
+def test_classes_that_are_large_enough_are_left(method: Method, counts: dict[int, int]) -> None:
     features, labels = world(counts, 0)
-    found, classes = Synthesis(kind, 0.2, 5).extended(features, labels, 0)
+    found, classes = Synthesis(method, 0.2, 5).extended(features, labels, 0)
     assert found.tolist() == features.tolist()
     assert found.dtype == np.float32
     assert classes.tolist() == labels.tolist()
     assert classes.dtype == labels.dtype
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     ("rare", "neighbours", "sentence"),
     [
@@ -176,16 +176,16 @@ def test_classes_that_are_large_enough_are_left(kind: Kind, counts: dict[int, in
     ],
 )
 def test_too_few_rows_to_interpolate_between_are_not_applicable(
-    kind: Kind, rare: dict[int, int], neighbours: int, sentence: str
+    method: Method, rare: dict[int, int], neighbours: int, sentence: str
 ) -> None:
     with pytest.raises(NotApplicable) as caught:
-        Synthesis(kind, 0.5, neighbours).extended(*world({0: 40} | rare, 1), 0)
-    assert str(caught.value) == f"{kind} needs at least {sentence}"
+        Synthesis(method, 0.5, neighbours).extended(*world({0: 40} | rare, 1), 0)
+    assert str(caught.value) == f"{method} needs at least {sentence}"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_one_row_more_than_neighbours_is_enough(kind: Kind) -> None:
-    _, classes = Synthesis(kind, 0.5, 5).extended(*world({0: 40, 5: 6}, 0, apart=0), 0)
+@pytest.mark.parametrize("method", METHODS)
+def test_one_row_more_than_neighbours_is_enough(method: Method) -> None:
+    _, classes = Synthesis(method, 0.5, 5).extended(*world({0: 40, 5: 6}, 0, apart=0), 0)
     assert (classes == 5).sum() > 6
 
 
@@ -251,7 +251,7 @@ def test_labels_of_another_number_than_rows_are_a_mistake() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (("svm", 0.5, 5), "kind must be one of smote, borderline_smote, adasyn, got 'svm'"),
+        (("svm", 0.5, 5), "method must be one of smote, borderline_smote, adasyn, got 'svm'"),
         (("smote", 0.0, 5), "ratio must be in (0, 1], got 0.0"),
         (("smote", 1.01, 5), "ratio must be in (0, 1], got 1.01"),
         (("smote", float("nan"), 5), "ratio must be in (0, 1], got nan"),
@@ -260,7 +260,7 @@ def test_labels_of_another_number_than_rows_are_a_mistake() -> None:
         (("smote", 0.5, float("nan")), "neighbours must be a positive whole number, got nan"),
     ],
 )
-def test_values_outside_their_ranges_are_refused(values: tuple[Kind, float, int], message: str) -> None:
+def test_values_outside_their_ranges_are_refused(values: tuple[Method, float, int], message: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         Synthesis(*values)
     assert str(caught.value) == message

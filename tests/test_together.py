@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from worlds import make_task
+from worlds import chosen, done, make_task, make_trainer, shifted
 
-from hirise_imb import training
-from hirise_imb.backbones import TOP, Backbone
-from hirise_imb.losses import EffectiveNumber, Focal, InversePower
+from hirise_imb import epochs, fits, training
+from hirise_imb.backbones import Backbone
+from hirise_imb.epochs import TOGETHER, Failed, Job
+from hirise_imb.losses import EffectiveNumber, Focal, InversePower, LabelDistributionAwareMargin, LogitAdjusted
 from hirise_imb.network import Network, State
-from hirise_imb.recipe import Recipe
+from hirise_imb.posthoc import ClassBias, LogitAdjustment
+from hirise_imb.projection import NuisanceProjection
+from hirise_imb.recipe import Cosine, Recipe
 from hirise_imb.sampling import RandomOversampling, SplitFileRows
-from hirise_imb.training import TOGETHER, Job, Run, Task, Trainer
+from hirise_imb.training import Run, Trainer
 
 QUICK = Recipe(max_epochs=3)
 VARIED = [
@@ -25,7 +29,9 @@ VARIED = [
     dataclasses.replace(QUICK, loss=Focal(2.0)),
     dataclasses.replace(QUICK, class_weights=InversePower(1.0), learning_rate=1e-2),
     dataclasses.replace(QUICK, class_weights=EffectiveNumber(0.99), loss=Focal(1.0, 0.5), monitor="val_macro_f1"),
-    dataclasses.replace(QUICK, learning_rate=3e-2, max_epochs=5),
+    dataclasses.replace(QUICK, learning_rate=3e-2, weight_decay=0.1, loss=LogitAdjusted()),
+    dataclasses.replace(QUICK, head=Cosine(10.0), loss=LabelDistributionAwareMargin(), learning_rate=1e-2),
+    dataclasses.replace(QUICK, class_weights=InversePower(1.0), reweight_after=1, learning_rate=1e-2),
 ]
 """Recipes that train together."""
 
@@ -33,7 +39,7 @@ VARIED = [
 @pytest.fixture(scope="module")
 def trainer(backbone: Backbone) -> Trainer:
     """One for all tests that only look at runs, as in a study."""
-    return Trainer(backbone, {TOP: make_task(), "late": make_task("late", shape=(12, 12, 12))})
+    return make_trainer(backbone, make_task(), "late")
 
 
 @pytest.fixture
@@ -42,9 +48,9 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     original = Network.start
 
-    def noting(self: Network, seeds: Sequence[int]) -> State:
+    def noting(self: Network, seeds: Sequence[int], probe: State | None = None) -> State:
         found.append(len(seeds))
-        return original(self, seeds)
+        return original(self, seeds, probe)
 
     monkeypatch.setattr(Network, "start", noting)
     return found
@@ -60,8 +66,14 @@ def jobs(recipes: Sequence[Recipe], seed: int = 0) -> list[Job]:
     return [Job(recipe, seed) for recipe in recipes]
 
 
+def select(trainer: Trainer, given: Sequence[Job]) -> list[Run]:
+    """Runs that are made anew, whatever the trainer has kept."""
+    trainer._fits.kept.clear()
+    return [done(outcome) for outcome in trainer.select(given, "val")]
+
+
 def alone(trainer: Trainer, recipe: Recipe, seed: int = 0) -> Run:
-    [run] = trainer.fit_together([Job(recipe, seed)])
+    [run] = select(trainer, [Job(recipe, seed)])
     return run
 
 
@@ -71,20 +83,24 @@ def alone(trainer: Trainer, recipe: Recipe, seed: int = 0) -> Run:
 def test_runs_have_the_same_bits_in_any_company(trainer: Trainer, backbone: Backbone) -> None:
     expected = [bits(alone(trainer, recipe)) for recipe in VARIED]
     assert len(set(expected)) == len(VARIED)
-    for order in ([0, 1, 2, 3, 4], [4, 2, 0], [3, 3, 3, 0, 1, 4, 4, 2, 0, 1, 3], [1] * TOGETHER):
-        found = trainer.fit_together(jobs([VARIED[k] for k in order]))
+    for order in ([0, 1, 2, 3, 4, 5, 6], [6, 4, 2, 0, 5], [3, 3, 3, 0, 1, 4, 4, 2, 0, 6, 3, 5], [1] * TOGETHER):
+        found = select(trainer, jobs([VARIED[k] for k in order]))
         assert [bits(run) for run in found] == [expected[k] for k in order]
-    fresh = Trainer(backbone, trainer.tasks)
-    assert [bits(run) for run in fresh.fit_together(jobs(VARIED))] == expected
+    fresh = make_trainer(backbone, trainer.task, fresh=True)
+    assert [bits(run) for run in select(fresh, jobs(VARIED))] == expected
 
 
-def test_one_run_by_itself_is_the_same_but_for_rounding(trainer: Trainer) -> None:
+def test_folds_go_in_step_and_their_company_does_not_matter_either(trainer: Trainer) -> None:
+    together = trainer.select(jobs(VARIED), "grouped-cv")
+    trainer._fits.kept.clear()
+    for recipe, run in zip(VARIED, together, strict=True):
+        assert bits(chosen(trainer, recipe, selection="grouped-cv")) == bits(done(run))
+
+
+def test_a_run_for_the_test_split_is_the_same(trainer: Trainer) -> None:
     for recipe in (*VARIED, dataclasses.replace(QUICK, cut="late")):
-        one, other = trainer.fit(recipe, 0), alone(trainer, recipe)
-        np.testing.assert_allclose(one.history.to_numpy(), other.history.to_numpy(), rtol=1e-5)
-        np.testing.assert_array_equal(one.val_confusion, other.val_confusion)
-        assert (one.best_epoch, one.seed, one.cut_short) == (other.best_epoch, other.seed, False)
-        assert other.test is None
+        one, other = done(trainer.refit(recipe, 0)), alone(trainer, recipe)
+        assert bits(dataclasses.replace(one, test=None, history=one.history[list(other.history)])) == bits(other)
 
 
 # --- what shares a pass ---
@@ -97,6 +113,7 @@ def test_one_run_by_itself_is_the_same_but_for_rounding(trainer: Trainer) -> Non
         {"sampling": RandomOversampling(0.5)},
         {"dropout": 0.4},
         {"batch_size": 20},
+        {"max_epochs": 5},
         {"cut": "late"},
         {"seed": 1},
     ],
@@ -109,15 +126,16 @@ def test_runs_with_other_rows_or_masks_have_a_pass_of_their_own(
     recipe = dataclasses.replace(QUICK, **{name: value for name, value in changes.items() if name != "seed"})
     expected = [bits(run) for run in (alone(trainer, QUICK), alone(trainer, recipe, seed))]
     passes.clear()
-    found = trainer.fit_together([Job(recipe, seed), Job(QUICK, 0), Job(recipe, seed), Job(QUICK, 0)])
+    found = select(trainer, [Job(recipe, seed), Job(QUICK, 0), Job(recipe, seed), Job(QUICK, 0)])
     assert [bits(run) for run in found] == [expected[1], expected[0]] * 2
-    assert sorted(passes) == ([1, 1, TOGETHER] if recipe.cut == "late" else [TOGETHER, TOGETHER])
+    assert passes.count(1) == (recipe.cut == "late")
+    assert passes.count(TOGETHER) >= 2 - (recipe.cut == "late")
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 0), (1, 1), (8, 1), (9, 2), (17, 3)])
 def test_a_pass_has_eight_heads(count: int, expected: int, trainer: Trainer, passes: list[int]) -> None:
     recipes = [dataclasses.replace(QUICK, learning_rate=1e-3 * k, max_epochs=1) for k in range(count)]
-    runs = trainer.fit_together(jobs(recipes))
+    runs = select(trainer, jobs(recipes))
     assert passes == [TOGETHER] * expected
     assert len({bits(run) for run in runs}) == len(runs) == count
     last = [bits(alone(trainer, recipe)) for recipe in recipes[-1:]]
@@ -125,10 +143,97 @@ def test_a_pass_has_eight_heads(count: int, expected: int, trainer: Trainer, pas
 
 
 def test_the_time_of_a_pass_is_shared(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([10.0, 16.0, 20.0, 21.0])
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    runs = trainer.fit_together([*jobs(VARIED[:3]), Job(QUICK, 1)])
-    assert [run.seconds for run in runs] == [2.0, 2.0, 2.0, 1.0]
+    clock = [10.0]
+    original = epochs.train
+
+    def timed(*arguments: Any) -> Any:  # noqa: ANN401
+        clock[0] += 6
+        return original(*arguments)
+
+    for module in (fits, training):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(epochs, "train", timed)
+    deeper = dataclasses.replace(QUICK, cut="late", learning_rate=2e-4)
+    runs = select(trainer, [*jobs(VARIED[:3]), Job(QUICK, 1), Job(deeper, 0)])
+    assert [run.seconds for run in runs] == [2.0, 2.0, 2.0, 6.0, 12.0]
+
+
+# --- what is done once ---
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[Recipe]]:
+    """Recipes of each call that trains."""
+    found: list[list[Recipe]] = []
+    original = epochs.train
+
+    def noting(network: Network, jobs: Sequence[Job], *others: Any) -> Any:  # noqa: ANN401
+        found.append([job.recipe for job in jobs])
+        return original(network, jobs, *others)
+
+    monkeypatch.setattr(epochs, "train", noting)
+    return found
+
+
+ADJUSTED = [
+    QUICK,
+    dataclasses.replace(QUICK, adjustment=LogitAdjustment(1.0)),
+    dataclasses.replace(QUICK, adjustment=ClassBias(0.1)),
+    dataclasses.replace(QUICK, weight_norm=0.5),
+]
+"""Recipes that differ in what is done to their logits."""
+
+
+def test_what_is_done_to_logits_costs_no_training(trainer: Trainer, trained: list[list[Recipe]]) -> None:
+    expected = [bits(alone(trainer, recipe)) for recipe in ADJUSTED]
+    assert len({confused for *_, confused, _ in expected}) > 1
+    trainer._fits.kept.clear()
+    trained.clear()
+    found = [bits(chosen(trainer, recipe)) for recipe in ADJUSTED]
+    assert trained == [[QUICK]]
+    assert found == expected
+    assert [bits(done(run)) for run in trainer.select(jobs(ADJUSTED), "val")] == expected
+    assert len(trained) == 1
+    for changes in ({"seed": 1}, {"selection": "grouped-cv"}):
+        chosen(trainer, QUICK, **changes)  # type: ignore[arg-type]
+    trainer.refit(ADJUSTED[1], 0)
+    trainer.refit(ADJUSTED[2], 0)
+    assert len(trained) == 4
+
+
+@pytest.mark.parametrize("changes", [{}, {"cut": "late"}], ids=["top", "below"])
+def test_recipes_of_one_round_share_their_training_too(
+    changes: dict[str, Any], trainer: Trainer, trained: list[list[Recipe]]
+) -> None:
+    recipes = [dataclasses.replace(recipe, weight_norm=0.0, **changes) for recipe in ADJUSTED[:3]]
+    select(trainer, jobs(recipes))
+    assert len(trained) == (2 if changes else 1)
+
+
+def test_an_ensemble_trains_its_members_and_shares_its_first(trainer: Trainer, trained: list[list[Recipe]]) -> None:
+    one, three = alone(trainer, QUICK), dataclasses.replace(QUICK, members=3)
+    trained.clear()
+    chosen(trainer, three)
+    assert trained == [[QUICK]] * 2
+    assert bits(dataclasses.replace(chosen(trainer, three), val_confusion=one.val_confusion)) == bits(one)
+
+
+def test_the_first_stage_is_done_once(trainer: Trainer, trained: list[list[Recipe]]) -> None:
+    trainer._fits.kept.clear()
+    deep = dataclasses.replace(QUICK, cut="late")
+    for recipe in (QUICK, deep, dataclasses.replace(deep, backbone_learning_rate=1e-3)):
+        chosen(trainer, recipe)
+    assert [recipe.cut for [recipe] in trained] == ["top", "late", "late"]
+
+
+def test_a_run_that_was_cut_short_is_used_by_no_other(trainer: Trainer, trained: list[list[Recipe]]) -> None:
+    for recipe in (QUICK, dataclasses.replace(QUICK, cut="late")):
+        whole = alone(trainer, recipe)
+        [short] = select(trainer, [Job(recipe, 0, note([], len(whole.history) - 1))])
+        assert short.cut_short
+        count = len(trained)
+        assert bits(chosen(trainer, recipe)) == bits(whole)
+        assert len(trained) == count + 1
 
 
 # --- stopping ---
@@ -136,27 +241,22 @@ def test_the_time_of_a_pass_is_shared(trainer: Trainer, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def hard(backbone: Backbone) -> Trainer:
-    """Validation labels shifted by one class: the better the fit, the worse the validation loss."""
-    task = make_task()
-    return Trainer(backbone, {TOP: dataclasses.replace(task, val=shifted(task))})
-
-
-def shifted(task: Task) -> Any:  # noqa: ANN401
-    return dataclasses.replace(task.val, labels=(task.val.labels + 1) % 8)
+    """The better the fit, the worse the validation loss."""
+    return make_trainer(backbone, shifted(make_task()))
 
 
 def test_each_head_stops_by_its_own_rule(hard: Trainer) -> None:
-    base = Recipe(learning_rate=1e-2, max_epochs=12)
+    base = Recipe(learning_rate=1e-2, max_epochs=20)
     changes: list[dict[str, Any]] = [
         {"patience": 3},
         {"patience": 5},
         {"monitor": "val_macro_f1", "patience": 4},
-        {"max_epochs": 2},
+        {"monitor": "val_macro_f1", "patience": 2},
         {"learning_rate": 0.0, "patience": 1},
         {"learning_rate": 1e-3},
     ]
     recipes = [dataclasses.replace(base, **change) for change in changes]
-    together = hard.fit_together(jobs(recipes))
+    together = select(hard, jobs(recipes))
     assert [bits(run) for run in together] == [bits(alone(hard, recipe)) for recipe in recipes]
     assert len({len(run.history) for run in together}) >= 4
     for run, recipe in zip(together, recipes, strict=True):
@@ -181,9 +281,9 @@ def note(calls: list[tuple[int, float]], last: int | None = None) -> Callable[[i
 
 
 def test_each_callback_gets_the_best_so_far_of_its_run(hard: Trainer) -> None:
-    recipes = [dataclasses.replace(recipe, max_epochs=4 + k, patience=3) for k, recipe in enumerate(VARIED)]
+    recipes = [dataclasses.replace(recipe, max_epochs=8, patience=2 + k % 3) for k, recipe in enumerate(VARIED)]
     calls: list[list[tuple[int, float]]] = [[] for _ in recipes]
-    runs = hard.fit_together([Job(recipe, 0, note(seen)) for recipe, seen in zip(recipes, calls, strict=True)])
+    runs = select(hard, [Job(recipe, 0, note(seen)) for recipe, seen in zip(recipes, calls, strict=True)])
     for recipe, run, seen in zip(recipes, runs, calls, strict=True):
         assert [epoch for epoch, _ in seen] == list(run.history["epoch"])
         for epoch, best in seen:
@@ -199,7 +299,7 @@ def test_a_callback_ends_its_run_and_no_other(trainer: Trainer) -> None:
     calls: list[list[tuple[int, float]]] = [[] for _ in recipes]
     lasts = [None, 2, 4, None]
     some = [Job(*given) for given in zip(recipes, [0] * 4, map(note, calls, lasts), strict=True)]
-    runs = trainer.fit_together(some)
+    runs = select(trainer, some)
     assert [len(seen) for seen in calls] == [len(run.history) for run in runs] == [6, 2, 4, 6]
     assert [run.cut_short for run in runs] == [False, True, True, False]
     for run, other, recipe in zip(runs, whole, recipes, strict=True):
@@ -213,13 +313,13 @@ def test_a_run_that_stops_by_itself_is_not_ended_by_its_callback(hard: Trainer) 
     last = len(alone(hard, impatient).history)
     assert last < impatient.max_epochs
     given = [(dataclasses.replace(impatient, max_epochs=3), 3), (impatient, last), (impatient, last - 1)]
-    runs = hard.fit_together([Job(recipe, 0, note([], end)) for recipe, end in given])
+    runs = select(hard, [Job(recipe, 0, note([], end)) for recipe, end in given])
     assert [run.cut_short for run in runs] == [False, False, True]
     assert [len(run.history) for run in runs] == [3, last, last - 1]
 
 
 def test_what_a_callback_raises_ends_all_and_leaves_nothing_behind(trainer: Trainer) -> None:
-    expected = [bits(run) for run in trainer.fit_together(jobs(VARIED))]
+    expected = [bits(run) for run in select(trainer, jobs(VARIED))]
 
     class Stop(Exception):
         pass
@@ -231,14 +331,34 @@ def test_what_a_callback_raises_ends_all_and_leaves_nothing_behind(trainer: Trai
 
     calls: list[tuple[int, float]] = []
     with pytest.raises(Stop):
-        trainer.fit_together([Job(Recipe(), 7, note(calls)), Job(Recipe(), 7, stop), Job(Recipe(), 8, note(calls))])
+        select(trainer, [Job(Recipe(), 7, note(calls)), Job(Recipe(), 7, stop), Job(Recipe(), 8, note(calls))])
     assert [epoch for epoch, _ in calls] == [1, 2]
-    assert [bits(run) for run in trainer.fit_together(jobs(VARIED))] == expected
+    assert [bits(run) for run in select(trainer, jobs(VARIED))] == expected
 
 
-def test_a_run_that_is_no_number_any_more_ends_all_and_leaves_nothing_behind(trainer: Trainer) -> None:
-    expected = [bits(run) for run in trainer.fit_together(jobs(VARIED))]
-    broken = dataclasses.replace(QUICK, learning_rate=float("nan"))
-    with pytest.raises(FloatingPointError, match=r"val_loss became -?(nan|inf) in epoch 1"):
-        trainer.fit_together(jobs([*VARIED, broken]))
-    assert [bits(run) for run in trainer.fit_together(jobs(VARIED))] == expected
+def test_a_run_that_is_no_number_any_more_fails_alone(trainer: Trainer) -> None:
+    expected = [bits(run) for run in select(trainer, jobs(VARIED))]
+    broken = dataclasses.replace(QUICK, learning_rate=1e30)
+    trainer._fits.kept.clear()
+    calls: list[tuple[int, float]] = []
+    found = trainer.select([*jobs(VARIED[:3]), Job(broken, 0, note(calls)), *jobs(VARIED[3:])], "val")
+    assert [bits(done(run)) for run in (*found[:3], *found[4:])] == expected
+    failed = found[3]
+    assert isinstance(failed, Failed)
+    assert re.fullmatch(r"val_loss became -?(nan|inf) in epoch 1", failed.reason)
+    assert calls == []
+    assert [bits(run) for run in select(trainer, jobs(VARIED))] == expected
+
+
+def test_an_ensemble_with_a_member_that_fails_fails(trainer: Trainer) -> None:
+    broken = dataclasses.replace(QUICK, learning_rate=1e30, members=2)
+    outcomes = trainer.select([Job(broken, 0), Job(QUICK, 0)], "val")
+    assert [type(outcome) for outcome in outcomes] == [Failed, Run]
+
+
+def test_a_recipe_that_the_data_does_not_allow_fails_with_the_reason(trainer: Trainer) -> None:
+    far = dataclasses.replace(QUICK, projection=NuisanceProjection(40))
+    outcomes = trainer.select([Job(far, 0), Job(QUICK, 0)], "val")
+    assert [type(outcome) for outcome in outcomes] == [Failed, Run]
+    assert isinstance(outcomes[0], Failed)
+    assert "rank 40" in outcomes[0].reason

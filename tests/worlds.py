@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +12,25 @@ import keras
 import numpy as np
 
 from hirise_imb import catalogue
-from hirise_imb.backbones import TOP, BackboneCard
+from hirise_imb.backbones import TOP, Backbone, BackboneCard
+from hirise_imb.database import Storage, connect
+from hirise_imb.epochs import Failed, Job, Lesson, Scored
 from hirise_imb.errors import UserError
 from hirise_imb.features import Features
 from hirise_imb.landmarks import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
-from hirise_imb.search import Storage, connect, held
-from hirise_imb.training import Examples, Task
+from hirise_imb.network import Network
+from hirise_imb.recipe import Recipe
+from hirise_imb.search import held
+from hirise_imb.task import Fold, Images, Selection, Task
+from hirise_imb.training import Run, Trainer
 
 SEEDS = {"random": 0, "imagenet": 1}
 WIDTH = 16
+LATE = (12, 12, 12)
+"""Shape of the toy backbone's features at the cut `late`."""
+
+SIZES = np.array([60, 24, 12, 9, 8, 7, 6, 5])
+"""Training landmarks of each class of a made task; validation has half of them, test a third."""
 
 
 def build_toy(weights: str) -> keras.Model:
@@ -80,23 +91,106 @@ def change_split_file(data: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def examples(values: np.ndarray, labels: np.ndarray, name: str) -> Examples:
-    features = Features(values.astype(np.float32), np.arange(len(values)))
-    return Examples(tuple(f"{name}{i}" for i in range(len(values))), features, labels, np.ones(len(values), np.int64))
+def make_task(*, variants: int = 1, seed: int = 0) -> Task:
+    """Images of eight classes, unequal in size, those of a split in random order; each has sources of its own.
 
-
-def make_task(cut: str = TOP, *, shape: tuple[int, ...] = (WIDTH,), noise: float = 1.0, seed: int = 0) -> Task:
-    """Eight noisy clusters, unequal in size; the features have `shape`."""
+    Args:
+        variants: images of a landmark; they stand side by side, and the first stands for the landmark.
+        seed: of the order.
+    """
     rng = np.random.default_rng(seed)
+    labels, sources, rows, begin = [], [], {}, 0
+    for split, counts, first, observations in (
+        ("train", SIZES, 0, 12),
+        ("val", SIZES // 2, 12, 6),
+        ("test", SIZES // 3, 18, 3),
+    ):
+        own = rng.permutation(np.repeat(np.arange(len(CLASSES)), counts))
+        place = np.array([np.sum(own[:i] == own[i]) for i in range(len(own))])  # among those of its class
+        labels.append(np.repeat(own, variants))
+        sources.append(np.repeat(first + place % observations, variants))
+        rows[split] = begin + np.arange(len(own) * variants)
+        begin += len(own) * variants
+    label, source = np.concatenate(labels), np.concatenate(sources)
+    firsts = np.arange(len(label)) % variants == 0
+    images = Images(tuple(f"image{i}" for i in range(len(label))), label, np.ones_like(label), source, firsts)
+    pool = np.concatenate([rows["train"], rows["val"]])
+    val, test = (rows[split][firsts[rows[split]]] for split in ("val", "test"))
+    fold_of = source[pool] % 4
+    folds = tuple(Fold(pool[fold_of != k], pool[(fold_of == k) & firsts[pool]]) for k in range(4))
+    return Task(images, Fold(rows["train"], val), source[val] % 3, folds, test)
+
+
+def make_features(task: Task, cut: str = TOP, *, noise: float = 1.0, seed: int = 0) -> Features:
+    """Of all images of a task: eight noisy clusters, in the shape that the toy backbone has at the cut."""
+    rng = np.random.default_rng(seed)
+    shape = {TOP: (WIDTH,), "late": LATE}[cut]
     centres = rng.normal(size=(len(CLASSES), *shape))
-    sizes = np.array([60, 24, 12, 9, 8, 7, 6, 5])
+    values = centres[task.images.labels] + noise * rng.normal(size=(len(task.images.labels), *shape))
+    return Features.of((values if cut == TOP else np.abs(values)).astype(np.float32))
 
-    def split(name: str, counts: np.ndarray) -> Examples:
-        labels = rng.permutation(np.repeat(np.arange(len(CLASSES)), counts))
-        values = centres[labels] + noise * rng.normal(size=(len(labels), *shape))
-        return examples(values if cut == TOP else np.abs(values), labels, name)
 
-    return Task(split("train", sizes), split("val", sizes // 2), split("test", sizes // 3), sizes)
+_NETWORKS: dict[int, tuple[Backbone, dict[tuple[str, int], Network]]] = {}
+
+
+def make_trainer(backbone: Backbone, task: Task, *cuts: str, fresh: bool = False) -> Trainer:
+    """A trainer on the plain features at these cuts, `top` among them.
+
+    What networks have compiled is shared by all trainers that are not `fresh`: it takes most of a test's time.
+    """
+    return quick_start(
+        Trainer(backbone, task, {(cut, "plain"): make_features(task, cut) for cut in (TOP, *cuts)}), fresh
+    )
+
+
+def quick_start(trainer: Trainer, fresh: bool = False) -> Trainer:
+    """The trainer, with the networks that others have compiled."""
+    if not fresh:
+        backbone = trainer._fits._backbone
+        trainer._fits.networks = _NETWORKS.setdefault(id(backbone), (backbone, {}))[1]
+    return trainer
+
+
+def lesson(task: Task, fold: Fold, features: Features | None = None) -> Lesson:
+    """What a fold learns from; features at the top where none are given."""
+    features = make_features(task) if features is None else features
+    labels, sources = task.images.labels[fold.train], task.images.sources[fold.train]
+    pairs = {(int(y), int(s)) for y, s in zip(labels, sources, strict=True)}
+    return Lesson(
+        features.select(fold.train),
+        task.images.pool(fold.train),
+        np.array([(labels == k).sum() for k in range(8)]),
+        np.array([sum(y == k for y, _ in pairs) for k in range(8)]),
+        Scored(features.select(fold.held), task.images.labels[fold.held]),
+    )
+
+
+def done(outcome: Run | Failed) -> Run:
+    """The run, which must not have failed."""
+    assert isinstance(outcome, Run), outcome
+    return outcome
+
+
+def chosen(trainer: Trainer, recipe: Recipe, seed: int = 0, selection: Selection = "val") -> Run:
+    """One run, made for a choice."""
+    return done(trainer.select([Job(recipe, seed)], selection)[0])
+
+
+def refitted(trainer: Trainer, recipe: Recipe, seed: int = 0) -> Run:
+    """One run, made for the test split."""
+    return done(trainer.refit(recipe, seed))
+
+
+def changed_labels(task: Task, rows: np.ndarray, labels: np.ndarray) -> Task:
+    """The same task, with other labels at some rows."""
+    new = task.images.labels.copy()
+    new[rows] = labels
+    return dataclasses.replace(task, images=dataclasses.replace(task.images, labels=new))
+
+
+def shifted(task: Task) -> Task:
+    """Validation labels are those of the next class: the better the fit, the worse the validation loss."""
+    return changed_labels(task, task.split.held, (task.images.labels[task.split.held] + 1) % len(CLASSES))
 
 
 @contextmanager

@@ -88,7 +88,7 @@ class Trained(Strategy):
 
     def recipe(self, settings: Settings, context: Context) -> Recipe:
         """The baseline with another optimiser and stopping rule, and what the strategy changes."""
-        shared = {parameter.name: settings[parameter.name] for parameter in OPTIMISER}
+        shared = {parameter.name: float(settings[parameter.name]) for parameter in OPTIMISER}
         changes = {**shared, "monitor": "val_macro_f1", **self.changes(settings, context)}
         return replace(Recipe(), **changes)
 

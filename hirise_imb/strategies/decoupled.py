@@ -35,7 +35,7 @@ class Decoupled(Strategy):
 
     def recipe(self, settings: Settings, context: Context) -> Recipe:
         """The chosen recipe of partial unfreezing, and a second stage."""
-        optimiser: dict[str, Any] = {parameter.name: settings[parameter.name] for parameter in OPTIMISER}
+        optimiser: dict[str, Any] = {parameter.name: float(settings[parameter.name]) for parameter in OPTIMISER}
         second = Retraining(sampling=ClassSampling(float(settings["power"])), **optimiser)
         return replace(context.bases["partial_unfreeze"], retraining=second)
 

@@ -25,7 +25,7 @@ class Synthetic(Trained):
             name="neighbours",
             low=1,
             high=7,
-            default=5,
+            default=2,
             help="of its class that a landmark is joined with; a class with no more landmarks can't be lifted",
             source="Chawla et al. 2002",
         ),
@@ -46,5 +46,5 @@ class Synthetic(Trained):
         return {"synthesis": Synthesis(kind, float(settings["ratio"]), int(settings["neighbours"]))}
 
     def starts(self) -> list[Settings]:
-        """The kinds; one neighbour, which works with two landmarks."""
-        return [{"kind": "borderline_smote"}, {"kind": "adasyn"}, {"neighbours": 1}]
+        """The kinds; the papers' five neighbours, which need six landmarks of each class."""
+        return [{"kind": "borderline_smote"}, {"kind": "adasyn"}, {"neighbours": 5}]

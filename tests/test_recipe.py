@@ -1,0 +1,179 @@
+"""What a recipe refuses, what it tells of itself, and what recipes share."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+import pytest
+
+from hirise_imb.classifiers import Discriminant, Logistic, NearestMean
+from hirise_imb.losses import (
+    CrossEntropy,
+    EffectiveNumber,
+    Focal,
+    InversePower,
+    LabelDistributionAwareMargin,
+    LogitAdjusted,
+)
+from hirise_imb.posthoc import ClassBias, LogitAdjustment, Temperature, Unadjusted
+from hirise_imb.projection import NuisanceProjection
+from hirise_imb.recipe import Cosine, Linear, Recipe, Retraining
+from hirise_imb.sampling import (
+    ClassSampling,
+    EveryImage,
+    RandomOversampling,
+    SplitFileRows,
+    Undersampling,
+)
+from hirise_imb.synthesis import Synthesis
+
+NEAREST = NearestMean("unit", 0.0)
+LOGISTIC = Logistic(1.0, 0.5)
+SMOTE = Synthesis("smote", 0.5, 3)
+RETRAINING = Retraining(ClassSampling(0.0), 1e-3, 0.01)
+
+RECIPES = [
+    Recipe(),
+    Recipe(
+        inputs=("plain", "photometric"), projection=NuisanceProjection(2), synthesis=SMOTE, members=3, also=(LOGISTIC,)
+    ),
+    Recipe(head=Cosine(20.0), loss=LabelDistributionAwareMargin(0.3), class_weights=EffectiveNumber(0.99, "sources")),
+    Recipe(cut="late", retraining=RETRAINING, loss=LogitAdjusted(0.5), sampling=ClassSampling(0.5, True, True)),
+    Recipe(class_weights=InversePower(1.0, "sources"), reweight_after=5, loss=Focal(1.0, 0.5), weight_decay=0.1),
+    Recipe(head=NEAREST, also=(LOGISTIC, Discriminant(0.5, 1.0)), adjustment=Temperature(bias=True)),
+    Recipe(weight_norm=0.5, views=("plain", "fh"), adjustment=LogitAdjustment(1.0), sampling=SplitFileRows()),
+    Recipe(adjustment=ClassBias(0.1), sampling=Undersampling(2.0), loss=CrossEntropy()),
+    Recipe(sampling=RandomOversampling(0.5)),
+]
+"""Every ingredient."""
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"members": 0}, "members must be 1 or more, and 1 with a head that is computed, got 0"),
+        ({"head": NEAREST, "members": 2}, "members must be 1 or more, and 1 with a head that is computed, got 2"),
+        ({"weight_decay": -0.1}, "weight_decay must not be negative, got -0.1"),
+        ({"weight_decay": float("nan")}, "weight_decay must not be negative, got nan"),
+        ({"reweight_after": 30}, "reweight_after must leave some of 30 epochs, got 30"),
+        ({"reweight_after": -1}, "reweight_after must leave some of 30 epochs, got -1"),
+        ({"loss": LabelDistributionAwareMargin()}, "LabelDistributionAwareMargin needs a Cosine head"),
+        ({"head": NEAREST, "loss": Focal()}, "NearestMean is computed, not trained: leave loss"),
+        (
+            {"head": LOGISTIC, "learning_rate": 1e-3, "sampling": ClassSampling(0.0)},
+            "Logistic is computed, not trained: leave sampling, learning_rate",
+        ),
+        ({"head": Discriminant(0.5, 0.0), "cut": "late"}, "Discriminant is computed, not trained: leave cut"),
+        ({"cut": "late", "inputs": ("photometric",)}, "below the cut top, leave inputs"),
+        ({"cut": "late", "projection": NuisanceProjection(1)}, "below the cut top, leave projection"),
+        ({"cut": "late", "synthesis": SMOTE}, "below the cut top, leave synthesis"),
+        ({"cut": "late", "also": (NEAREST,), "views": ("plain", "fh")}, "below the cut top, leave also, views"),
+        ({"cut": "late", "weight_norm": 0.5}, "below the cut top, leave weight_norm"),
+        ({"retraining": RETRAINING}, "retraining needs a cut below top"),
+        ({"weight_norm": -0.1}, "weight_norm must not be negative, got -0.1"),
+        ({"weight_norm": float("nan")}, "weight_norm must not be negative, got nan"),
+        ({"weight_norm": 0.5, "head": Cosine()}, "weight_norm needs a Linear head and no other"),
+        ({"weight_norm": 0.5, "head": NEAREST}, "weight_norm needs a Linear head and no other"),
+        ({"weight_norm": 0.5, "also": (NEAREST,)}, "weight_norm needs a Linear head and no other"),
+        ({"views": ()}, "views must be some of plain, r90, r180, r270, fh, fv, t, at"),
+        ({"views": ("plain", "photometric")}, "views must be some of plain, r90, r180, r270, fh, fv, t, at"),
+        ({"views": ("fh",), "inputs": ("plain", "photometric")}, "views turn plain images: leave inputs"),
+        ({"synthesis": SMOTE, "sampling": ClassSampling(0.0)}, "synthesis makes the rows: leave sampling"),
+        (
+            {"synthesis": SMOTE, "head": NEAREST},
+            "synthetic rows have no source, which NearestMean and Discriminant ask for",
+        ),
+        (
+            {"synthesis": SMOTE, "also": (LOGISTIC, Discriminant(0.5, 0.0))},
+            "synthetic rows have no source, which NearestMean and Discriminant ask for",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_parts_that_do_not_go_together_are_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        Recipe(**fields)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan")])
+def test_a_scale_that_is_not_positive_is_refused(scale: float) -> None:
+    with pytest.raises(ValueError, match=f"^scale must be positive, got {scale}$"):
+        Cosine(scale)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"head": LOGISTIC, "synthesis": SMOTE, "also": (LOGISTIC,)},
+        {"head": NEAREST, "projection": NuisanceProjection(1), "views": ("plain", "fh")},
+        {"inputs": ("photometric",), "also": (NEAREST,)},
+        {"reweight_after": 29},
+        {"cut": "late", "members": 3, "adjustment": LogitAdjustment()},
+    ],
+    ids="-".join,
+)
+def test_parts_that_go_together_are_taken(fields: dict[str, Any]) -> None:
+    assert all(getattr(Recipe(**fields), name) == value for name, value in fields.items())
+
+
+def test_the_baseline_is_the_default() -> None:
+    plain = Recipe()
+    assert (plain.head, plain.loss, plain.sampling, plain.adjustment) == (
+        Linear(),
+        CrossEntropy(),
+        EveryImage(),
+        Unadjusted(),
+    )
+    assert plain == plain.training()
+    assert plain.trained
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=range(len(RECIPES)))
+def test_a_recipe_is_plain_data(recipe: Recipe) -> None:
+    told = recipe.to_dict()
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert list(told) == [field.name for field in dataclasses.fields(Recipe)]
+    for field in dataclasses.fields(Recipe):
+        part = getattr(recipe, field.name)
+        if dataclasses.is_dataclass(part):
+            assert told[field.name]["kind"] == type(part).__name__
+            assert set(told[field.name]) == {"kind", *(inner.name for inner in dataclasses.fields(part))}
+        elif not isinstance(part, tuple):
+            assert told[field.name] == part
+    assert [entry["kind"] for entry in told["also"]] == [type(head).__name__ for head in recipe.also]
+
+
+def test_a_part_within_a_part_is_told_too() -> None:
+    told = Recipe(cut="late", retraining=RETRAINING).to_dict()["retraining"]
+    sampling = {"kind": "ClassSampling", "power": 0.0, "by_source": False, "progressive": False}
+    assert told == {"kind": "Retraining", "sampling": sampling, "learning_rate": 1e-3, "weight_decay": 0.01}
+
+
+def test_different_recipes_are_told_apart() -> None:
+    texts = {json.dumps(recipe.to_dict(), sort_keys=True) for recipe in RECIPES}
+    assert len(texts) == len({hash(recipe) for recipe in RECIPES}) == len(set(RECIPES)) == len(RECIPES)
+    again = [dataclasses.replace(recipe) for recipe in RECIPES]
+    assert again == RECIPES
+    assert [hash(recipe) for recipe in again] == [hash(recipe) for recipe in RECIPES]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=range(len(RECIPES)))
+def test_training_leaves_out_what_is_done_to_logits_and_that_alone(recipe: Recipe) -> None:
+    base, plain = recipe.training(), Recipe()
+    posthoc = {"weight_norm", "keep_bias", "views", "adjustment"}
+    for field in dataclasses.fields(Recipe):
+        expected = plain if field.name in posthoc else recipe
+        assert getattr(base, field.name) == getattr(expected, field.name)
+    assert base == base.training()
+
+
+@pytest.mark.parametrize(
+    ("head", "trained"),
+    [(Linear(), True), (Cosine(), True), (NEAREST, False), (LOGISTIC, False), (Discriminant(0.5, 0.0), False)],
+    ids=str,
+)
+def test_a_head_is_trained_or_computed(head: Any, trained: bool) -> None:  # noqa: ANN401
+    assert Recipe(head=head).trained is trained
