@@ -70,7 +70,9 @@ def run_study(definition: Definition, out: Path, effort: Effort = Effort()) -> t
             arms = [_baseline(bench, "unique", runs)]
             if effort.storage is None:
                 searches.leases.clear(f"{definition.name}/")  # whoever held one is gone: this process has the lock
-            with beside(effort.workers - 1, join_study, definition, out, searches.place):
+            with beside(
+                effort.workers - 1, out / "studies" / definition.name, join_study, definition, out, searches.place
+            ):
                 searches.work(effort.timeout)
             found = searches.found()
         omitted = []

@@ -196,7 +196,7 @@ class Search:
         starts = [completed(parameters, start) for start in ({}, *self.strategy.starts())]
         # A study of its own: the sampler sees the rounds before and nothing that the round under way has found.
         aside = optuna.create_study(direction="maximize")
-        aside.add_trials(known)
+        aside.add_trials([_taken(trial) for trial in known])
         proposals = {}
         for place in range(len(known), len(known) + TOGETHER):
             # A sampler's state is not stored: with one seed for all, a resumed search would repeat its first points.
@@ -225,6 +225,8 @@ class Search:
     ) -> None:
         """Trials with these settings; the value of each is the validation macro F1 of its best epoch, pruned or not."""
         lost = self._bury(proposals)
+        if any(lost.values()):  # one at a time, so that a trial that kills its worker takes no other with it
+            proposals = dict([next(iter(proposals.items()))])
         there = outcomes(self.study)  # another may have finished some between our look and our lease
         trials: dict[int, int] = {}
         for place, proposal in proposals.items():
@@ -314,6 +316,13 @@ class _Proposal:
     settings: Settings
     distributions: Mapping[str, optuna.distributions.BaseDistribution]
     job: Job
+
+
+def _taken(trial: FrozenTrial) -> FrozenTrial:
+    """A finished trial as the sampler takes it: what can't work is as bad as can be, or it would be tried for ever."""
+    if trial.state is not TrialState.FAIL:
+        return trial
+    return optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=0.0)
 
 
 def outcomes(study: optuna.Study) -> dict[int, FrozenTrial]:

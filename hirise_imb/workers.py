@@ -16,26 +16,27 @@ from hirise_imb.progress import say, to_standard_error
 
 
 @contextmanager
-def beside(count: int, work: Callable[..., None], *arguments: Any) -> Iterator[None]:  # noqa: ANN401
-    """Let processes do `work` as well, until the block ends; what they say goes to files beside the database.
+def beside(count: int, logs: Path, work: Callable[..., None], *arguments: Any) -> Iterator[None]:  # noqa: ANN401
+    """Let processes do `work` as well, until the block ends; what they say goes to files.
 
     A process that ends early, or is killed, is told of and not replaced: what it had begun, others do again.
 
     Args:
         count: processes.
+        logs: the files are named after this, with a number.
         work: a function of a module, which each of them calls.
-        arguments: of the function; the second is the folder that holds `studies/`.
+        arguments: of the function.
     """
     # A forked TensorFlow hangs, so they start from nothing.
     context = multiprocessing.get_context("spawn")
-    logs = [Path(arguments[1]) / "studies" / f"worker-{number}.log" for number in range(1, count + 1)]
-    processes = [context.Process(target=_logged, args=(log, work, arguments), daemon=True) for log in logs]
+    paths = [logs.with_name(f"{logs.name}.worker-{number}.log") for number in range(1, count + 1)]
+    processes = [context.Process(target=_logged, args=(log, work, arguments), daemon=True) for log in paths]
     for process in processes:
         process.start()
     try:
         yield
     finally:
-        for process, log in zip(processes, logs, strict=True):
+        for process, log in zip(processes, paths, strict=True):
             if not process.is_alive() and process.exitcode != 0:
                 say(f"A worker ended with code {process.exitcode}: see {log}.")
             process.terminate()
