@@ -103,7 +103,7 @@ def test_two_of_three_processes_are_killed_and_the_results_are_those_of_one(
         said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
     for number in (1, 2):
-        log = tmp_path / "studies" / f"worker-{number}.log"
+        log = tmp_path / "studies" / f"demo.worker-{number}.log"
         assert f"A worker ended with code -9: see {log}." in said
         assert "cross-validation" in log.read_text(encoding="utf-8")
     assert noted(tmp_path, "FAIL", "lost") >= 1
