@@ -51,8 +51,10 @@ class Definition:
     def __post_init__(self) -> None:
         """Check every value, so that a definition that exists can be run as far as its own words go."""
         _check_types(self)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise UserError(f"The study name {self.name!r} can't name a folder: use letters, digits, '.', '_' and '-'.")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
+            raise UserError(
+                f"The study name {self.name!r} can't name a folder: use up to 100 letters, digits, '.', '_' and '-'."
+            )
         for what, least in (("trials", 1), ("refits", 1), ("seed", 0)):
             if getattr(self, what) < least:
                 raise UserError(f"{what} is {getattr(self, what)}: use {least} or more.")
