@@ -8,7 +8,7 @@ study: .venv/ready
 	$(BIN)/python -m hirise_imb.study run
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: .venv/ready
 	$(BIN)/ruff check .
