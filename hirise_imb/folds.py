@@ -43,16 +43,19 @@ def assign(labels: Ints, sources: Ints, folds: int = FOLDS) -> Assignment:
     Raises:
         ValueError: all landmarks are from one source.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
     folds = min(folds, len(np.unique(sources)))
     if folds < 2:
         raise ValueError("landmarks of one source can't be divided into folds")
     present = np.unique(labels)
+    most = np.bincount(labels).max()
     best, fewest = np.zeros(len(labels), np.int64), np.inf
     for seed in range(_TRIES):
         found = np.zeros(len(labels), np.int64)
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        # Where no class has a landmark for each fold there is nothing to stratify, and it refuses.
+        kind = StratifiedGroupKFold if most >= folds else GroupKFold
+        splitter = kind(folds, shuffle=True, random_state=seed)
         with warnings.catch_warnings():
             # It warns of a class with fewer landmarks than folds; `missing` tells that with names.
             warnings.simplefilter("ignore", UserWarning)

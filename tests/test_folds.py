@@ -96,3 +96,10 @@ def test_landmarks_that_can_not_be_divided_are_refused(folds: int) -> None:
     source = np.zeros(5, np.int64) if folds > 1 else np.arange(5)
     with pytest.raises(ValueError, match=r"can't be divided into folds$"):
         assign(np.arange(5), source, folds)
+
+
+def test_few_landmarks_of_each_class_can_be_divided_too() -> None:
+    labels, sources = np.repeat(np.arange(8), 2), np.arange(16)
+    found = assign(labels, sources)
+    assert np.bincount(found.folds).tolist() == [4, 4, 4, 4]
+    assert len(found.missing) == 8  # two landmarks are not in four folds

@@ -56,7 +56,7 @@ def test_the_reference_backbone_runs_the_whole_path(few: Path, tmp_path: Path) -
     options += "--selection val --strategies class_weights,oversampling,focal_loss,partial_unfreeze"
     assert main(["run", *options.split(), "--data", str(few), "--out", str(tmp_path)]) == 0
     summary = json.loads((tmp_path / "reports/few/summary.json").read_text())
-    names = ["baseline", "plain", "class_weights", "oversampling", "focal_loss", "partial_unfreeze"]
+    names = ["baseline", "plain", "oversampling", "class_weights", "focal_loss", "partial_unfreeze"]
     assert [arm["name"] for arm in summary["arms"]] == names
     for name in names:
         predictions = pd.read_parquet(tmp_path / f"reports/few/predictions/{name}.parquet")

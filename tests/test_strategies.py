@@ -119,7 +119,7 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
         ),
         ("oversampling", {"scheme": "random", "ratio": 0.3}, replace(TUNED, sampling=RandomOversampling(0.3))),
         ("oversampling", {"scheme": "split_file"}, replace(TUNED, sampling=SplitFileRows())),
-        ("synthetic", {}, replace(TUNED, synthesis=Synthesis("smote", 0.5, 5))),
+        ("synthetic", {}, replace(TUNED, synthesis=Synthesis("smote", 0.5, 2))),
         (
             "synthetic",
             {"kind": "adasyn", "ratio": 0.25, "neighbours": 2},
