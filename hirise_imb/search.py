@@ -67,13 +67,13 @@ class Chosen:
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Keep other runs out of the study whose database is `path`, there already or not.
+    """Keep other runs out of the study whose files are named after `path`, there already or not.
 
     Raises:
         UserError: another process runs this study.
     """
     make_folder(path.parent)
-    lock = FileLock(path.with_suffix(".lock"), timeout=0)
+    lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=0)  # a name may have dots
     try:
         lock.acquire()
     except Timeout as error:

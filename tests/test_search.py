@@ -19,7 +19,7 @@ from hirise_imb.epochs import TOGETHER, Failed, Job
 from hirise_imb.errors import UserError
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.leases import Leases
-from hirise_imb.search import VERSION, Chosen, open_study
+from hirise_imb.search import VERSION, Chosen, held, open_study
 from hirise_imb.strategies import CONTROL, STRATEGIES, Strategy, completed
 from hirise_imb.strategies.parameters import Real
 from hirise_imb.training import Run
@@ -336,6 +336,11 @@ def test_only_one_run_at_a_time(tmp_path: Path) -> None:
         pass
     with storage(path) as store:  # and free again afterwards
         do(store, 1)
+
+
+def test_studies_whose_names_differ_after_a_dot_run_beside_each_other(tmp_path: Path) -> None:
+    with held(tmp_path / "v3.1"), held(tmp_path / "v3.2"), pytest.raises(UserError), held(tmp_path / "v3.1"):
+        pass
 
 
 def test_another_process_keeps_it_too_and_a_dead_one_does_not(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from worlds import change_split_file, storage
 from hirise_imb import catalogue
 from hirise_imb.definition import Definition
 from hirise_imb.landmarks import CLASSES, IMAGE_FOLDER, SPLIT_FILE
+from hirise_imb.search import held
 from hirise_imb.strategies import STRATEGIES
 from hirise_imb.study import main
 
@@ -215,7 +216,7 @@ def test_weights_that_can_not_be_had_are_refused(
 
 def test_a_study_that_runs_already_is_refused(refused: Refused, small_data: Path, toy: str, tmp_path: Path) -> None:
     arguments = ["run", "--data", small_data, "--backbone", toy, "--weights", "random"]
-    with storage(tmp_path / "out" / "studies" / "data.db"):
+    with held(tmp_path / "out" / "studies" / "data"):  # the name that the data gives the study
         assert "is in use by another `study run`" in refused(*arguments)
 
 
