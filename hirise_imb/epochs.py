@@ -150,11 +150,12 @@ def train(
     states = [network.start(seeds, None if probes is None else probes[place]) for place in range(len(lessons))]
     rows = [_Rows(jobs[0], lesson, network.width) for lesson in lessons]
     fits = [_Fit(job) for job in jobs]
+    counts = [lesson.counts(jobs[0].recipe.sampling) for lesson in lessons]
     labels = np.concatenate([lesson.held.labels for lesson in lessons])
     for epoch in range(1, 1 + max(job.recipe.max_epochs for job in jobs)):
         sums, count = np.zeros((2, heads)), 0
-        for state, lesson, drawn in zip(states, lessons, rows, strict=True):
-            settings = _settings(all_jobs, lesson, epoch)
+        for state, counted, drawn in zip(states, counts, rows, strict=True):
+            settings = _settings(all_jobs, counted, epoch)
             sums += sum((network.train(state, settings, block) for block in drawn.epoch(epoch)), np.zeros((2, 1)))
             count += drawn.count
         scales = settings.scales
@@ -180,9 +181,8 @@ def train(
     return [fit.result() for fit in fits]
 
 
-def _settings(jobs: Sequence[Job], lesson: Lesson, epoch: int) -> Settings:
+def _settings(jobs: Sequence[Job], counts: Counts, epoch: int) -> Settings:
     recipes = [job.recipe for job in jobs]
-    counts = lesson.counts(recipes[0].sampling)
     terms = [recipe.loss.terms(counts) for recipe in recipes]
     equal = np.ones(len(CLASSES))
     classes = [r.class_weights.weights(counts) if epoch > r.reweight_after else equal for r in recipes]

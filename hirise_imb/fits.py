@@ -20,6 +20,7 @@ from hirise_imb.errors import NotApplicable
 from hirise_imb.features import Features, joined
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.network import Network
+from hirise_imb.projection import without
 from hirise_imb.recipe import Cosine, Inputs, Linear, Recipe
 from hirise_imb.sampling import Pool
 from hirise_imb.task import Fold, Selection, Task
@@ -334,9 +335,7 @@ def _without(features: Features, directions: NDArray[np.float64] | None) -> Feat
     """The features with some directions taken out."""
     if directions is None:
         return features
-    values = features.take(np.arange(len(features)))
-    kept = directions.astype(np.float32)
-    return Features.of(values - (values @ kept) @ kept.T)
+    return Features.of(without(features.take(np.arange(len(features))), directions))
 
 
 def _pooled(end: Snapshot, features: Features) -> Features:

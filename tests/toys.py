@@ -93,10 +93,6 @@ class Toy:
         folds = (lacking(self.task.folds[0]), self.task.folds[1])
         return replace(self, task=replace(self.task, split=lacking(self.task.split), folds=folds))
 
-    def with_test(self, rows: np.ndarray) -> Toy:
-        """The same with these test rows."""
-        return replace(self, task=replace(self.task, test=rows))
-
 
 def make_toy(backbone: Backbone, noise: float, *, shift: float = 0.0, seed: int = 0) -> Toy:
     """Eight clusters, `VARIANTS` images a landmark.

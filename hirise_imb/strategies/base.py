@@ -35,6 +35,11 @@ OPTIMISER = (
 )
 
 
+def optimiser(settings: Settings) -> dict[str, float]:
+    """The values of `OPTIMISER` among settings, by name."""
+    return {parameter.name: float(settings[parameter.name]) for parameter in OPTIMISER}
+
+
 @dataclass(frozen=True)
 class Context:
     """What a recipe is made for."""
@@ -88,8 +93,7 @@ class Trained(Strategy):
 
     def recipe(self, settings: Settings, context: Context) -> Recipe:
         """The baseline with another optimiser and stopping rule, and what the strategy changes."""
-        shared = {parameter.name: float(settings[parameter.name]) for parameter in OPTIMISER}
-        changes = {**shared, "monitor": "val_macro_f1", **self.changes(settings, context)}
+        changes = {**optimiser(settings), "monitor": "val_macro_f1", **self.changes(settings, context)}
         return replace(Recipe(), **changes)
 
     @abstractmethod

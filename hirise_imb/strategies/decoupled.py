@@ -1,11 +1,10 @@
 """A new head on features that were trained before."""
 
 from dataclasses import replace
-from typing import Any
 
 from hirise_imb.recipe import Recipe, Retraining
 from hirise_imb.sampling import ClassSampling
-from hirise_imb.strategies.base import OPTIMISER, Context, Strategy
+from hirise_imb.strategies.base import OPTIMISER, Context, Strategy, optimiser
 from hirise_imb.strategies.parameters import Parameter, Real, Settings
 
 
@@ -35,8 +34,7 @@ class Decoupled(Strategy):
 
     def recipe(self, settings: Settings, context: Context) -> Recipe:
         """The chosen recipe of partial unfreezing, and a second stage."""
-        optimiser: dict[str, Any] = {parameter.name: float(settings[parameter.name]) for parameter in OPTIMISER}
-        second = Retraining(sampling=ClassSampling(float(settings["power"])), **optimiser)
+        second = Retraining(sampling=ClassSampling(float(settings["power"])), **optimiser(settings))
         return replace(context.bases["partial_unfreeze"], retraining=second)
 
     def starts(self) -> list[Settings]:
