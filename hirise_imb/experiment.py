@@ -64,9 +64,9 @@ def run_study(definition: Definition, out: Path, effort: Effort = Effort()) -> t
     strategies = searched(definition)
     images = data_of(definition)
     with _held(definition, out):
-        bench = Bench.of(definition, images, strategies)
-        runs = _runs(bench, out)
-        with opened(bench, strategies, out, effort.storage) as searches:
+        with opened(definition, images, strategies, out, effort.storage) as searches:
+            bench = searches.bench
+            runs = _runs(bench, out)
             arms = [_baseline(bench, "unique", runs)]
             if effort.storage is None:
                 searches.leases.clear(f"{definition.name}/")  # whoever held one is gone: this process has the lock
@@ -102,9 +102,8 @@ def join_study(definition: Definition, out: Path, place: Path | str) -> None:
     """
     strategies = searched(definition)
     images = data_of(definition)
-    bench = Bench.of(definition, images, strategies)
     address = None if isinstance(place, Path) else place
-    with opened(bench, strategies, out, address) as searches:
+    with opened(definition, images, strategies, out, address) as searches:
         searches.work(None)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hirise_imb import database, search
 from hirise_imb.bench import Bench
+from hirise_imb.catalogue import Catalogue
 from hirise_imb.dashboard import publisher, write_note
 from hirise_imb.definition import Definition, known
 from hirise_imb.epochs import Failed
@@ -111,11 +112,17 @@ class Searches:
 
 
 @contextmanager
-def opened(bench: Bench, strategies: Sequence[Strategy], out: Path, address: str | None) -> Iterator[Searches]:
-    """Open the searches of a study, in the file below `out` or at an address."""
+def opened(
+    definition: Definition, images: Catalogue, strategies: Sequence[Strategy], out: Path, address: str | None
+) -> Iterator[Searches]:
+    """Open the searches of a study, in the file below `out` or at an address.
+
+    The database comes before the features: an address that is wrong is told at once, not after an hour of them.
+    """
     place = database.file_below(out) if address is None else address
     store = database.connect(place)
     try:
+        bench = Bench.of(definition, images, strategies)
         searches = Searches(bench, strategies, store, place, Leases(store.engine), out)
         searches.open()
         yield searches

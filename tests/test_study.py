@@ -220,6 +220,16 @@ def test_a_study_that_runs_already_is_refused(refused: Refused, small_data: Path
         assert "is in use by another `study run`" in refused(*arguments)
 
 
+@pytest.mark.parametrize("command", ["run", "work"])
+def test_a_wrong_address_is_told_before_any_feature_is_computed(
+    command: str, small_data: Path, toy: str, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [command, "--data", str(small_data), "--backbone", toy, "--weights", "random", "--out", str(tmp_path)]
+    assert main([*words, "--storage", "redis://somewhere"]) == 2
+    assert "A database of the kind redis is not supported" in capsys.readouterr().err
+    assert not list(cache.glob("features/*"))
+
+
 @pytest.mark.parametrize("port", [0, 65536, 99999])
 def test_a_port_that_is_none_is_refused(port: int, refused: Refused) -> None:
     assert refused("dashboard", "--port", port) == f"--port is {port}: use a number from 1 to 65535.\n"
