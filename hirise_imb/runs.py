@@ -18,6 +18,10 @@ from hirise_imb.recipe import Recipe
 from hirise_imb.training import Run
 
 _COLUMN = "history_"
+_VERSION = 2
+"""Of what a file holds; files of another one are not read."""
+_TESTED = ("test", "temperature")
+"""What a run only has where the test split was asked for."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class RunStore:
         return {"predictions": len(times)} | ({"first": min(times), "last": max(times)} if times else {})
 
     def _path(self, name: str, recipe: Recipe, seed: int) -> Path:
-        key = json.dumps([dict(self.facts), name, recipe.to_dict(), seed], sort_keys=True)
+        key = json.dumps([_VERSION, dict(self.facts), name, recipe.to_dict(), seed], sort_keys=True)
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
 
 
@@ -72,7 +76,7 @@ def _save(run: Run, path: Path) -> None:
         val_confusion=run.val_confusion,
         seconds=run.seconds,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        **({} if run.test is None else {"test": run.test}),
+        **{name: value for name in _TESTED if (value := getattr(run, name)) is not None},
         **{f"{_COLUMN}{name}": run.history[name].to_numpy() for name in run.history},
     )
 
@@ -86,5 +90,6 @@ def _load(path: Path) -> Run:
             best_epoch=int(stored["best_epoch"]),
             val_confusion=stored["val_confusion"],
             test=stored.get("test"),
+            temperature=float(stored["temperature"]) if "temperature" in stored else None,
             seconds=float(stored["seconds"]),
         )

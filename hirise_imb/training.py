@@ -48,6 +48,9 @@ class Run:
     """Counts on validation, shape (8, 8); what is learnt on validation was learnt on other sources of it."""
     test: NDArray[np.float32] | None
     """Class probabilities, shape (n_test, 8), where the test split was asked for."""
+    temperature: float | None
+    """The T of log p / T with the least negative log likelihood on validation (Guo et al. 2017), where the test split
+    was asked for. It is not applied: a report uses it to show what calibration would do."""
     seconds: float
     """Its share of the wall time."""
     cut_short: bool = False
@@ -114,14 +117,16 @@ class Trainer:
             priors = np.repeat(priors, groups.max() + 1, axis=0)
         if recipe.adjustment.learns and len(np.unique(groups)) < 2:
             return Failed("validation has landmarks of one source: nothing learnt there can be judged on another")
-        tested = None
+        tested, temperature = None, None
         try:
             held = [self._logits(recipe, members, place, fold.held) for place, fold in enumerate(folds)]
             logits = np.concatenate(held)
             found = posthoc.cross_fitted(recipe.adjustment, logits, labels, priors, groups)
             if test:
                 correction = recipe.adjustment.fitted(logits, labels, priors[0])
-                tested = posthoc.softmax(correction(self._logits(recipe, members, 0, self.task.test)))
+                corrected = correction(self._logits(recipe, members, 0, self.task.test))
+                tested = posthoc.softmax(corrected).astype(np.float32)
+                temperature = 1 / posthoc.Temperature().fitted(found, labels, priors[0]).scale
         except NotApplicable as error:
             return Failed(str(error))
         return Run(
@@ -129,7 +134,8 @@ class Trainer:
             history=members[0].history,
             best_epoch=members[0].best_epoch,
             val_confusion=confusion(labels, found.argmax(axis=1)),
-            test=None if tested is None else tested.astype(np.float32),
+            test=tested,
+            temperature=temperature,
             seconds=sum(fit.seconds for fit in members) + time.monotonic() - begin,
             cut_short=members[0].cut_short,
         )

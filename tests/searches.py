@@ -51,6 +51,7 @@ def fake_run(f1: float, *, cut_short: bool = False) -> Run:
         best_epoch=3,
         val_confusion=confusion,
         test=None,
+        temperature=None,
         seconds=1.5,
         cut_short=cut_short,
     )

@@ -80,7 +80,7 @@ class Fits:
         right = np.round(value * np.array([1000, 90, 60, 50, 20, 7, 40, 30])).astype(int)
         confusion = np.diag(right) + np.roll(np.diag(np.arange(8, 0, -1)), 1, axis=1)
         self.confusions[json.dumps(job.recipe.to_dict())] = confusion
-        return Run(job.seed, pd.DataFrame(), EPOCHS, confusion, None, 1.5, short)
+        return Run(job.seed, pd.DataFrame(), EPOCHS, confusion, None, None, 1.5, short)
 
 
 def quality(recipe: Recipe) -> float:
@@ -205,7 +205,7 @@ def test_the_picture_is_coloured_by_row(store: Storage, out: Path) -> None:
     confusion[7, 0] = 5
     search = prepared(store, 1)
     number = store.create_new_trial(1)
-    publisher(store, out)(store.get_trial(number), Run(0, pd.DataFrame(), 1, confusion, None, 1.0))
+    publisher(store, out)(store.get_trial(number), Run(0, pd.DataFrame(), 1, confusion, None, None, 1.0))
     [shown] = api(store, out, "studies/1")["trials"]
     image = Image.open(io.BytesIO(artifact(store, out, 1, shown, "confusion.png")[1])).convert("RGB")
     pixels = np.asarray(image).reshape(-1, 3)
@@ -230,7 +230,7 @@ def test_a_trial_that_another_has_ended_gets_nothing(store: Storage, out: Path) 
     prepared(store, 1)
     number = store.create_new_trial(1)
     store.set_trial_state_values(number, TrialState.COMPLETE, [0.5])
-    run = Run(0, pd.DataFrame(), 1, np.eye(8, dtype=int), None, 1.0)
+    run = Run(0, pd.DataFrame(), 1, np.eye(8, dtype=int), None, None, 1.0)
     with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):  # the search knows what that means
         publisher(store, out)(store.get_trial(number), run)
     assert list(artifacts_folder(out).iterdir()) == []

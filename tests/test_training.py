@@ -14,7 +14,7 @@ from plain import PlainHead, kept_in
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 from worlds import WIDTH, chosen, make_features, make_task, make_trainer, quick_start, refitted, shifted
 
-from hirise_imb import epochs, network
+from hirise_imb import epochs, network, posthoc
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.classifiers import Discriminant
 from hirise_imb.epochs import Failed, Job
@@ -319,6 +319,17 @@ def test_scoring_the_test_split_changes_no_choice(trainer: Trainer) -> None:
         np.testing.assert_array_equal(seen.history[list(blind.history)].to_numpy(), blind.history.to_numpy())
         np.testing.assert_array_equal(seen.val_confusion, blind.val_confusion)
         assert seen.best_epoch == blind.best_epoch
+
+
+def test_its_temperature_is_the_one_that_the_adjustment_fits(trainer: Trainer) -> None:
+    """So that a report can show what calibration by validation does to any run."""
+    run = refitted(trainer, QUICK)
+    assert run.temperature is not None
+    tempered = posthoc.softmax(np.log(run.test) / run.temperature)
+    adjusted = refitted(trainer, dataclasses.replace(QUICK, adjustment=posthoc.Temperature()))
+    np.testing.assert_allclose(tempered, adjusted.test, atol=1e-6)
+    assert run.temperature != 1
+    assert chosen(trainer, QUICK).temperature is None
 
 
 # --- below the top ---
