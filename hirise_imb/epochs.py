@@ -16,7 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hirise_imb.classifiers import Classifier
-from hirise_imb.evaluation import confusion, log_loss, macro_f1
+from hirise_imb.confidence import log_loss
+from hirise_imb.evaluation import confusion, macro_f1
 from hirise_imb.features import Features
 from hirise_imb.heads import classifier, dropout_bits
 from hirise_imb.landmarks import CLASSES

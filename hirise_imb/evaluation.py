@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from hirise_imb.confidence import calibration_error, log_loss
 from hirise_imb.landmarks import CLASSES, RARE
 
 Ints = NDArray[np.int64]
@@ -81,7 +82,7 @@ def per_class(confusion: Ints) -> dict[str, Floats]:
     return rates(np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
 
 
-def rates(hits: Ints, support: ArrayLike, predicted: ArrayLike) -> dict[str, Floats]:
+def rates(hits: Ints | Floats, support: ArrayLike, predicted: ArrayLike) -> dict[str, Floats]:
     """Precision, recall and F1 where a class has so many hits, labels and predictions; 0 where undefined.
 
     Args:
@@ -118,21 +119,6 @@ def summary(confusion: Ints) -> dict[str, float]:
         "balanced_accuracy": float(scores["recall"][support > 0].mean()),
         "kappa": float((agreement - chance) / (1 - chance)) if chance < 1 else 0.0,
     }
-
-
-def log_loss(labels: Ints, probabilities: NDArray[np.floating]) -> float:
-    """Mean of -log p(true class), in nats; a probability that underflowed counts as the smallest normal float32."""
-    chosen = probabilities[np.arange(len(labels)), labels].astype(float)
-    return float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
-
-
-def calibration_error(labels: Ints, probabilities: NDArray[np.floating], bins: int = 15) -> float:
-    """Expected calibration error of the top class: bin weights times |accuracy - confidence| (Guo et al. 2017)."""
-    confidence = probabilities.max(axis=1).astype(float)
-    hit = (probabilities.argmax(axis=1) == labels).astype(float)
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(which, hit - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
 
 
 def _ratio(part: Floats, whole: NDArray[np.floating] | Ints) -> Floats:
