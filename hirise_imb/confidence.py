@@ -58,8 +58,8 @@ class Reliability:
         which = np.minimum((confidence * bins).astype(int), bins - 1)
         return cls(
             np.bincount(which, minlength=bins),
-            np.bincount(which, confidence, minlength=bins),
-            np.bincount(which, right, minlength=bins),
+            np.bincount(which, confidence, minlength=bins).astype(float),
+            np.bincount(which, right, minlength=bins).astype(float),
         )
 
     @property
