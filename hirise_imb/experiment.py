@@ -18,12 +18,15 @@ from hirise_imb.files import make_folder
 from hirise_imb.progress import track
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Baseline, Omitted, Results, write_baseline, write_report
+from hirise_imb.reporting.appendix import appendix
+from hirise_imb.reporting.index import write_index
 from hirise_imb.reporting.results import BASELINE
+from hirise_imb.reporting.thumbnails import thumbnails
 from hirise_imb.runs import RunStore
 from hirise_imb.sampling import SplitFileRows
 from hirise_imb.search import Chosen
 from hirise_imb.searches import opened, searched, selection_of
-from hirise_imb.strategies import Strategy
+from hirise_imb.strategies import CONTROL, Strategy
 from hirise_imb.task import Selection
 from hirise_imb.workers import beside
 
@@ -33,7 +36,7 @@ REFERENCES = {"unique": Recipe(), "split-file": Recipe(sampling=SplitFileRows())
 
 @dataclass(frozen=True)
 class Effort:
-    """Who works on the searches, and for how long; no result depends on it but by a time that ran out."""
+    """How a study is run; no result depends on it but by a time that ran out."""
 
     storage: str | None = None
     """Address of the database; None is the file below `out`."""
@@ -41,6 +44,8 @@ class Effort:
     """Processes on this machine."""
     timeout: float | None = None
     """Seconds after which no further trials are begun."""
+    thumbnails: bool = False
+    """Whether the page shows landmarks."""
 
     def __post_init__(self) -> None:
         """Refuse what can't be."""
@@ -85,7 +90,9 @@ def run_study(definition: Definition, out: Path, effort: Effort = Effort()) -> t
                 arms.append(arm)
     counts = f"{definition.trials} trials a strategy, {definition.refits} seeds a fit"
     results = _results(bench, arms, omitted, counts, definition.to_toml(), runs)
-    page = write_report(results, _report(definition, out))
+    pictures = thumbnails(results, images.path) if effort.thumbnails else None
+    page = write_report(results, _report(definition, out), pictures)
+    write_index(out / "reports")
     return results, page
 
 
@@ -133,7 +140,9 @@ def run_baseline(definition: Definition, rows: str, out: Path) -> tuple[Baseline
     results = _results(bench, [arm], [], f"{arm.summary}, {seeds}", head + definition.to_toml(), runs)
     folder = BASELINE if rows == "unique" else f"{BASELINE}-{rows}"
     baseline = Baseline(results)
-    return baseline, write_baseline(baseline, _report(definition, out) / folder)
+    page = write_baseline(baseline, _report(definition, out) / folder)
+    write_index(out / "reports")
+    return baseline, page
 
 
 def _report(definition: Definition, out: Path) -> Path:
@@ -219,7 +228,7 @@ def _arm(bench: Bench, name: str, summary: str, recipe: Recipe, store: RunStore)
     return Arm(
         name=name,
         summary=summary,
-        recipe=recipe,
+        recipe=recipe.to_dict(),
         settings={},
         val_macro_f1=runs[0].val_macro_f1,
         trials=[],
@@ -227,6 +236,7 @@ def _arm(bench: Bench, name: str, summary: str, recipe: Recipe, store: RunStore)
         predictions=tuple(Predictions(names, run.test) for run in runs if run.test is not None),
         histories=tuple(run.history for run in runs),
         best_epochs=tuple(run.best_epoch for run in runs),
+        temperatures=tuple(run.temperature for run in runs if run.temperature is not None),
         seconds=sum(run.seconds for run in runs),
     )
 
@@ -240,13 +250,17 @@ def _results(
     if definition.data == "synthetic":
         data = "Landmarks: synthetic, drawn by this program. Nothing here is a result about Mars."
     seconds = {"features": bench.seconds} | {arm.name: round(arm.seconds, 1) for arm in arms}
+    named = [arm.name for arm in arms if arm.name != BASELINE]
     about = environment.describe() | {"digests": bench.facts, "seconds": seconds, "test_access": runs.accesses()}
     return Results(
         name=definition.name,
         setting=f"{data} {bench.about}; {counts}.",
         study_toml=study_toml,
-        catalogue=bench.images,
+        test=bench.images.one_per_landmark("test")[["image", "landmark", "source", "label"]].reset_index(drop=True),
+        data=bench.images.summary().drop(columns="label"),
         arms=tuple(arms),
         omitted=tuple(omitted),
+        control_name=CONTROL if CONTROL in named else None,
+        appendix=appendix(named),
         environment=about,
     )

@@ -60,6 +60,23 @@ split file: --rows split-file does so too.
 The report comes to OUT/reports/NAME/baseline/ (or baseline-split-file/).
 """
 
+COMPARE_HELP = """\
+Set reports side by side that were tested on the same landmarks: strategies of
+one study, two backbones, two versions of the training data. Every arm is set
+against the baseline of the first REPORT. Reports are folders, as `run` and
+`baseline` write them.
+
+The comparison comes to OUT/reports/NAME/.
+"""
+
+REPORT_HELP = """\
+Write a report again from its own folder, with this version of the program: all
+that it was made from is kept there. Needs neither the data nor TensorFlow.
+
+--thumbnails adds small pictures of the surest mistakes and of the rare classes
+to the page; it takes the landmarks that the study ran on, or those of --data.
+"""
+
 DATA_HELP = """\
 Landmarks come in three ways: drawn on the spot (`synthetic`), downloaded
 (`hirise`, 0.9 GB), or from a zip or folder of yours in the official layout.
@@ -110,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_studies(commands)
+    _add_reports(commands)
     _add_data(commands)
     _add_forensics(commands)
     summary = "open the Optuna dashboard of all studies of a folder or a database in a browser"
@@ -170,6 +188,7 @@ def _add_studies(commands: Any) -> None:  # noqa: ANN401
         )
     run.add_argument("--workers", type=int, default=1, help="processes that search, on this machine (default: 1)")
     run.add_argument("--timeout", type=float, metavar="SECONDS", help="begin no further trials after this time")
+    run.add_argument("--thumbnails", action="store_true", help="show landmarks on the page, embedded at small size")
     address = "address of the database, such as postgresql://user:password@host/database"
     run.add_argument("--storage", metavar="URL", help=f"{address} (default: a file in OUT/studies/)")
     work.add_argument("--storage", metavar="URL", required=True, help=address)
@@ -180,6 +199,17 @@ def _add_studies(commands: Any) -> None:  # noqa: ANN401
         default="unique",
         help="that an epoch goes through: unique (each image once, the default) or split-file (its repeated rows)",
     )
+
+
+def _add_reports(commands: Any) -> None:  # noqa: ANN401
+    compare = _add(commands, "compare", _compare, "set reports on the same test landmarks side by side", COMPARE_HELP)
+    compare.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="folder of a report")
+    compare.add_argument("--name", help="of the comparison (default: from the names of the folders)")
+    compare.add_argument("--out", type=Path, default=Path(), help="folder for reports/ (default: here)")
+    report = _add(commands, "report", _report, "write a report again from its folder", REPORT_HELP)
+    report.add_argument("folder", type=Path, metavar="FOLDER", help="of the report")
+    report.add_argument("--thumbnails", action="store_true", help="show landmarks on the page")
+    report.add_argument("--data", help="where those are, if not where the study found them")
 
 
 def _add_data(commands: Any) -> None:  # noqa: ANN401
@@ -225,7 +255,7 @@ def _run(options: argparse.Namespace) -> int:
     from hirise_imb.experiment import Effort, run_study
     from hirise_imb.reporting.terminal import print_comparison
 
-    effort = Effort(options.storage, options.workers, options.timeout)
+    effort = Effort(options.storage, options.workers, options.timeout, options.thumbnails)
     results, page = run_study(_definition(options), options.out, effort)
     console = Console()
     print_comparison(results, console)
@@ -283,6 +313,29 @@ def _baseline(options: argparse.Namespace) -> int:
     console = Console()
     print_baseline(baseline, console)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from hirise_imb.reporting.rewriting import compare
+    from hirise_imb.reporting.terminal import print_comparison
+
+    results, page = compare(options.reports, options.name, options.out)
+    console = Console()
+    print_comparison(results, console)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from hirise_imb.reporting.rewriting import rewrite
+
+    if options.data is not None and not options.thumbnails:
+        raise UserError("--data says where landmarks for --thumbnails are: give both, or neither.")
+    page = rewrite(options.folder, thumbnails=options.thumbnails, data=options.data)
+    print(f"Report: {page}")
     return 0
 
 

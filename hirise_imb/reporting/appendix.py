@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-
-from hirise_imb.reporting.results import Results
 
 if TYPE_CHECKING:
     from hirise_imb.strategies.parameters import Parameter
 
 
-def appendix(results: Results) -> dict[str, Any]:
-    """The strategies among the arms, and the parameters that several of them share.
+def appendix(names: Iterable[str]) -> dict[str, Any]:
+    """Strategies by name, and the parameters that several of them share.
 
     Keys: `strategies`, each with name, summary, source and the parameters of its own; `shared_parameters`, named once,
     with the strategies that have them.
@@ -20,10 +19,8 @@ def appendix(results: Results) -> dict[str, Any]:
 
     strategies = []
     shared: dict[str, dict[str, Any]] = {}
-    for arm in results.ordered:
-        strategy = STRATEGIES.get(arm.name)
-        if strategy is None:  # the baseline
-            continue
+    for name in names:
+        strategy = STRATEGIES[name]
         own = [_declared(parameter) for parameter in strategy.own]
         about = {"name": strategy.name, "summary": strategy.summary, "source": strategy.source}
         strategies.append(about | {"starts_from": list(strategy.after), "parameters": own})

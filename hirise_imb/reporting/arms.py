@@ -1,15 +1,19 @@
-"""What is compared, as it comes from a study: arms, and strategies that came to nothing."""
+"""What is compared, as it comes from a study and as its folder keeps it: arms, and strategies that came to nothing.
+
+Everything here is plain data, so that a report can be written again from its folder, by a program that knows neither
+the strategies nor the data.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hirise_imb.evaluation import Predictions
-from hirise_imb.recipe import Recipe
 
 SELECTIONS = {"grouped-cv": "folds by source", "val": "validation split"}
 """What trials are scored on, in words."""
@@ -28,7 +32,8 @@ class Arm:
 
     name: str
     summary: str
-    recipe: Recipe
+    recipe: dict[str, Any]
+    """Of `Recipe.to_dict`."""
     settings: dict[str, str | float | int]
     """What the search chose; empty for the baseline."""
     val_macro_f1: float
@@ -42,6 +47,8 @@ class Arm:
     """One row an epoch, one table a seed; without rows where a head is computed."""
     best_epochs: tuple[int, ...]
     """Counted from 1; 0 where a head is computed."""
+    temperatures: tuple[float, ...]
+    """The temperature that validation asks for, one a seed; predictions are without it."""
     seconds: float
     """Wall time of its trials and fits, whenever they were made."""
     selection: str = "grouped-cv"

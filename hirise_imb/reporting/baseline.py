@@ -203,12 +203,16 @@ class Baseline:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything the page shows, as plain values; without times, so that equal results are equal files."""
-        return summary.facts(self.results) | {
-            "headline": self.headline(),
-            "reading": self.reading(),
-            "caution": self.caution(),
-            "comparison": [entry.to_dict() for entry in self.entries],
-        }
+        return (
+            {"kind": "baseline"}
+            | summary.facts(self.results)
+            | {
+                "headline": self.headline(),
+                "reading": self.reading(),
+                "caution": self.caution(),
+                "comparison": [entry.to_dict() for entry in self.entries],
+            }
+        )
 
 
 def _seeds(count: int) -> str:

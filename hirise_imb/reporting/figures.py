@@ -27,7 +27,7 @@ def class_distribution(results: Results) -> Figure:
     """Landmarks of each class by split, on a logarithmic axis, since they differ by a factor of hundreds."""
     canvas = figure(10, 3.8)
     axes = canvas.subplots()
-    summary = results.catalogue.summary()
+    summary = results.data
     for n, split in enumerate(SPLITS):
         counts = summary.loc[summary["split"] == split, "landmarks"].to_numpy()
         _bars(axes, n, len(SPLITS), counts, _SPLIT_NAMES[split], SPLIT_COLOURS[split], "{:d}")

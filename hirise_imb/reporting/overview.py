@@ -9,7 +9,7 @@ import numpy as np
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.reporting import searches
 from hirise_imb.reporting.arms import SELECTIONS, Arm
-from hirise_imb.reporting.results import BASELINE, Results
+from hirise_imb.reporting.results import Results
 from hirise_imb.reporting.style import BACKGROUND, ROLE_COLOURS, SELECTION_COLOURS, figure
 
 if TYPE_CHECKING:
@@ -33,14 +33,9 @@ def f1_per_class(results: Results) -> Figure:
     return canvas
 
 
-def best_so_far(results: Results) -> Figure | None:
-    """The best validation macro F1 against finished trials, a panel a search, the others behind it.
-
-    None where nothing was searched.
-    """
+def best_so_far(results: Results) -> Figure:
+    """The best validation macro F1 against finished trials, a panel a search, the others behind it."""
     searched = [arm for arm in results.ordered if arm.trials]
-    if not searched:
-        return None
     down = -(-len(searched) // _ACROSS)
     canvas = figure(11, 0.8 + 1.6 * down)
     panels = canvas.subplots(down, _ACROSS, sharex=True, sharey=True, squeeze=False)
@@ -68,7 +63,7 @@ _GIVEN = SELECTIONS | {"val": "the given validation split"}
 
 
 def _role(results: Results, arm: Arm) -> str:
-    if arm.name == BASELINE:
+    if arm.name == results.reference:
         return "baseline"
     return "control" if arm is results.control else "strategy"
 
@@ -90,7 +85,7 @@ def _macro(axes: Axes, results: Results) -> None:
 def _classes(axes: Axes, results: Results) -> None:
     """F1 in every cell, its colour the difference to the baseline; `other` stands apart as the cost."""
     rows = results.ordered
-    gains = np.array([results.difference(arm.name, "f1") for arm in rows])
+    gains = np.array([results.difference(arm.name, "f1", results.reference) for arm in rows])
     gains[:, results.support == 0] = np.nan
     most = max(0.1, float(np.nanmax(np.abs(gains))))
     # Brown to green-blue: told apart with any colour vision, as red and green are not.

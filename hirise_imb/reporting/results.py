@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,44 +11,101 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.catalogue import Catalogue
-from hirise_imb.evaluation import Scores, score
+from hirise_imb.confidence import average_precision, calibration_error, risk_at_coverage, tempered
+from hirise_imb.evaluation import Predictions, Scores, score
 from hirise_imb.forensics import METRICS, Statistic
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.reporting.arms import Arm, Omitted, Spread
+from hirise_imb.reporting.inference import Inference
 from hirise_imb.reporting.pairing import compare, sentence
 
 BASELINE = "baseline"
+"""The name of the reference run in its own study."""
+
+SCORES = (
+    "macro_f1",
+    "macro_f1_rare",
+    "macro_f1_several",
+    "weighted_f1",
+    "accuracy",
+    "balanced_accuracy",
+    "kappa",
+    "log_loss",
+    "calibration_error",
+    "calibration_error_tempered",
+    "risk_coverage_area",
+)
+"""The scores that are one number, in the order of tables."""
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A report that a comparison takes arms from."""
+
+    name: str
+    """As it stands before the names of its arms."""
+    study: str
+    setting: str
+    arms: tuple[str, ...]
+    """Names in the comparison, the one that its validation prefers among its strategies first of those."""
+    chosen: str | None
+    """The best strategy on its validation; None where it has none."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that a study found."""
+    """All that a study found, or several studies whose arms are compared."""
 
     name: str
     setting: str
     """What was run, in a sentence or two."""
     study_toml: str
-    catalogue: Catalogue
+    test: pd.DataFrame
+    """Landmarks that predictions are scored on, in their order: image, landmark, source, label."""
+    data: pd.DataFrame
+    """Class by split: split, class, sources, landmarks, images, rows."""
     arms: tuple[Arm, ...]
-    """The baseline first."""
+    """The reference first, the baseline."""
     environment: dict[str, Any]
     omitted: tuple[Omitted, ...] = ()
+    control_name: str | None = None
+    """The baseline with its optimiser tuned as a strategy's, where it is among the arms."""
+    appendix: Mapping[str, Any] = field(default_factory=lambda: {"strategies": [], "shared_parameters": []})
+    """The strategies as they are declared; see `reporting.appendix`."""
+    origins: tuple[Origin, ...] = ()
+    """The reports that are compared; none for the report of one study."""
+
+    @property
+    def reference(self) -> str:
+        """The arm that all are compared with."""
+        return self.arms[0].name
 
     @cached_property
     def control(self) -> Arm | None:
-        """The baseline with its optimiser tuned as a strategy's; None where it is not among the arms."""
-        from hirise_imb.strategies import CONTROL  # brings Optuna, which a report of the baseline alone does without
-
-        return next((arm for arm in self.arms if arm.name == CONTROL), None)
+        """The arm of that name; None where it is missing."""
+        return next((arm for arm in self.arms if arm.name == self.control_name), None)
 
     @cached_property
     def strategies(self) -> tuple[Arm, ...]:
-        """The arms with a remedy, the best on validation first, as they were before the test split was looked at."""
-        remedies = [arm for arm in self.arms if arm.name != BASELINE and arm is not self.control]
+        """The arms with a remedy, the best on validation first, as they were before the test split was looked at.
+
+        In a comparison of several reports, whose validations may differ, all arms but the reference, as they come.
+        """
+        remedies = [arm for arm in self.arms[1:] if arm is not self.control]
+        if self.origins:
+            return tuple(remedies)
         return tuple(sorted(remedies, key=lambda arm: -arm.val_macro_f1))
+
+    @cached_property
+    def chosen(self) -> Arm | None:
+        """The strategy that validation prefers; None without one.
+
+        A comparison has none either: each of its reports has its own.
+        """
+        return None if self.origins or not self.strategies else self.strategies[0]
 
     @cached_property
     def ordered(self) -> tuple[Arm, ...]:
@@ -56,14 +113,20 @@ class Results:
         return (self.arms[0], *([] if self.control is None else [self.control]), *self.strategies)
 
     @cached_property
-    def references(self) -> dict[str, str | None]:
-        """The arms that others are set against: `vs_baseline` and `vs_control`; None for a control that is missing."""
-        return {"vs_baseline": BASELINE, "vs_control": self.control.name if self.control else None}
+    def shown(self) -> tuple[Arm, ...]:
+        """The few arms that figures with a line an arm show: the reference, the control, and what was chosen."""
+        picked = {origin.chosen for origin in self.origins} | {self.chosen.name if self.chosen else None}
+        return tuple(arm for arm in self.ordered if arm is self.arms[0] or arm is self.control or arm.name in picked)
 
     @cached_property
-    def test(self) -> pd.DataFrame:
-        """The catalogue rows of the test split that predictions are scored on."""
-        return self.catalogue.one_per_landmark("test")
+    def references(self) -> dict[str, str | None]:
+        """The arms that others are set against: `vs_baseline` and `vs_control`; None for a control that is missing."""
+        return {"vs_baseline": self.reference, "vs_control": self.control.name if self.control else None}
+
+    @cached_property
+    def labels(self) -> Ints:
+        """True classes of the test landmarks, shape (n,)."""
+        return self.test["label"].to_numpy(np.int64)
 
     @cached_property
     def scores(self) -> dict[str, list[Scores]]:
@@ -71,15 +134,21 @@ class Results:
         return {arm.name: [score(predictions, self.test) for predictions in arm.predictions] for arm in self.arms}
 
     @cached_property
-    def support(self) -> NDArray[np.int64]:
+    def support(self) -> Ints:
         """Test landmarks of each class, shape (8,)."""
-        return self.catalogue.landmark_counts("test")
+        return np.bincount(self.labels, minlength=len(CLASSES))
 
     @cached_property
-    def sources(self) -> NDArray[np.int64]:
+    def sources(self) -> Ints:
         """Test sources of each class, shape (8,)."""
         pairs = self.test.drop_duplicates(["source", "label"])["label"]
         return np.bincount(pairs, minlength=len(CLASSES))
+
+    @cached_property
+    def inference(self) -> Inference:
+        """What can be said of other sources."""
+        chosen = {arm.name: np.stack([fit.labels() for fit in arm.predictions]) for arm in self.arms}
+        return Inference(self.labels, self.test["source"], chosen)
 
     @cached_property
     def pairings(self) -> dict[str, list[Statistic]]:
@@ -98,6 +167,10 @@ class Results:
         """Precision, recall or F1 of each class, over seeds."""
         return self._per_class[arm][metric]
 
+    def average_precision(self, arm: str) -> list[Spread | None]:
+        """Of each class, over seeds; None of a class without a test landmark."""
+        return self._average_precision[arm]
+
     def gain(self, arm: str, name: str, other: str) -> float:
         """Mean over seeds of a score of one number, minus that of another arm."""
         return self.headline_scores(arm)[name].mean - self.headline_scores(other)[name].mean
@@ -107,12 +180,12 @@ class Results:
         mine, theirs = (self.headline_scores(which)[name] for which in (arm, other))
         return self._several(arm) and mine.apart(theirs)
 
-    def difference(self, arm: str, metric: str, other: str = BASELINE) -> Floats:
+    def difference(self, arm: str, metric: str, other: str) -> Floats:
         """Mean over seeds, minus another arm's, of each class, shape (8,)."""
         mine, base = self.per_class(arm, metric), self.per_class(other, metric)
         return np.array([a.mean - b.mean for a, b in zip(mine, base, strict=True)])
 
-    def clear(self, arm: str, metric: str, other: str = BASELINE) -> list[bool]:
+    def clear(self, arm: str, metric: str, other: str) -> list[bool]:
         """Whether a class's range over seeds lies apart from another arm's; never with a single seed."""
         pairs = zip(self.per_class(arm, metric), self.per_class(other, metric), strict=True)
         return [self._several(arm) and mine.apart(base) for mine, base in pairs]
@@ -130,7 +203,24 @@ class Results:
 
     @cached_property
     def _headline_scores(self) -> dict[str, dict[str, Spread]]:
-        return {name: _spreads([scores.summary() for scores in fits]) for name, fits in self.scores.items()}
+        found = {}
+        for arm in self.arms:
+            fits = zip(self.scores[arm.name], arm.predictions, arm.temperatures, strict=True)
+            found[arm.name] = _spreads([self._one_number(*fit) for fit in fits])
+        return found
+
+    def _one_number(self, scores: Scores, predictions: Predictions, temperature: float) -> dict[str, float]:
+        """The scores of a fit that are one number, in the order of tables."""
+        several = self.sources > 1
+        f1 = scores.per_class()["f1"]
+        found = scores.summary() | {
+            "macro_f1_several": float(f1[several].mean()) if several.any() else 0.0,
+            "calibration_error_tempered": calibration_error(
+                self.labels, tempered(predictions.probabilities, temperature)
+            ),
+            "risk_coverage_area": float(risk_at_coverage(self.labels, predictions.probabilities).mean()),
+        }
+        return {name: found[name] for name in SCORES}
 
     @cached_property
     def _per_class(self) -> dict[str, dict[str, list[Spread]]]:
@@ -139,6 +229,14 @@ class Results:
             tables = [scores.per_class() for scores in fits]
             columns = {metric: np.array([table[metric] for table in tables]).T for metric in METRICS}
             found[name] = {m: [Spread.of(column.tolist()) for column in values] for m, values in columns.items()}
+        return found
+
+    @cached_property
+    def _average_precision(self) -> dict[str, list[Spread | None]]:
+        found = {}
+        for arm in self.arms:
+            fits = np.array([average_precision(self.labels, fit.probabilities) for fit in arm.predictions])
+            found[arm.name] = [Spread.of(f.tolist()) if n else None for f, n in zip(fits.T, self.support, strict=True)]
         return found
 
 

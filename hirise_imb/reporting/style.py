@@ -23,12 +23,15 @@ METRIC_NAMES = {
     "f1": "F1",
     "macro_f1": "macro F1",
     "macro_f1_rare": "macro F1, rare classes",
+    "macro_f1_several": "macro F1, classes of several sources",
     "weighted_f1": "weighted F1",
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "kappa": "kappa",
     "log_loss": "log loss (nats)",
     "calibration_error": "calibration error",
+    "calibration_error_tempered": "calibration error, with temperature",
+    "risk_coverage_area": "area under risk and coverage",
 }
 """How scores are called in words."""
 
@@ -46,6 +49,8 @@ _SETTINGS: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.color": "#e5e7eb",
     "legend.frameon": False,
+    # Without it, names inside an SVG are drawn by chance, and equal figures are not equal files.
+    "svg.hashsalt": "hirise_imb",
 }
 
 

@@ -1,27 +1,37 @@
-"""What the pages of a report show, as plain values: the content of `summary.json`."""
+"""What the pages of a report show, as plain values: the content of `summary.json`, and its schema."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
+import numpy as np
+
+from hirise_imb.confidence import DECIDED, OperatingPoint
 from hirise_imb.forensics import METRICS
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.reporting import searches, words
-from hirise_imb.reporting.appendix import appendix
-from hirise_imb.reporting.arms import Arm
+from hirise_imb.reporting.arms import Arm, Spread
 from hirise_imb.reporting.results import Results
+from hirise_imb.swaps import ALPHA
+from hirise_imb.uncertainty import DRAWS, LEAST_SOURCES, LEVEL, Interval
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def of_study(results: Results) -> dict[str, Any]:
-    """Everything the page of a study shows; without times, so that equal results are equal files."""
+    """Everything the page of a study, or of a comparison, shows; without times, so that equal results are equal."""
     told = {
         "headline": words.headline(results),
         "caution": words.caution(results),
         "protocol": words.protocol(results),
     }
-    return facts(results) | told | appendix(results)
+    kind = "comparison" if results.origins else "study"
+    return {"kind": kind} | facts(results) | told | dict(results.appendix)
 
 
 def facts(results: Results) -> dict[str, Any]:
@@ -34,11 +44,47 @@ def facts(results: Results) -> dict[str, Any]:
         "classes": list(CLASSES),
         "support": results.support.tolist(),
         "sources": results.sources.tolist(),
-        "data": results.catalogue.summary().drop(columns="label").to_dict("records"),
-        "control": results.references["vs_control"],
+        "data": results.data.to_dict("records"),
+        "reference": results.reference,
+        "control": results.control.name if results.control else None,
+        "chosen": results.chosen.name if results.chosen else None,
         "order": [arm.name for arm in results.ordered],
+        "shown": [arm.name for arm in results.shown],
+        "inference": _inference(results),
         "arms": [_arm(results, arm) for arm in results.arms],
         "omitted": [vars(strategy) for strategy in results.omitted],
+        "origins": [asdict(origin) | {"arms": list(origin.arms)} for origin in results.origins],
+    }
+
+
+def refused(summary: object) -> str | None:
+    """Where a summary breaks its schema, in a sentence without an end; None where it keeps it."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    if isinstance(summary, Mapping) and summary.get("schema_version") != SCHEMA_VERSION:
+        return f"it has schema version {summary.get('schema_version')}, this program knows {SCHEMA_VERSION}"
+    error = best_match(Draft202012Validator(schema()).iter_errors(summary))
+    return None if error is None else f"at {error.json_path} {error.message[:200]}"
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema of `summary.json` (draft 2020-12)."""
+    text = (files("hirise_imb.reporting") / "summary.schema.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def _inference(results: Results) -> dict[str, Any]:
+    return {
+        "level": LEVEL,
+        "alpha": ALPHA,
+        "draws": DRAWS,
+        "sources": results.inference.total,
+        "least_sources": LEAST_SOURCES,
+        "family": results.inference.family,
+        "resolvable": words.resolvable(results),
     }
 
 
@@ -48,32 +94,89 @@ def _arm(results: Results, arm: Arm) -> dict[str, Any]:
         "name": arm.name,
         "summary": arm.summary,
         "settings": arm.settings,
-        "recipe": arm.recipe.to_dict(),
+        "recipe": arm.recipe,
         "seeds": list(arm.seeds),
         "has_epochs": arm.has_epochs,
         "best_epochs": list(arm.best_epochs),
         "at_last_epoch": arm.at_last_epoch,
+        "temperatures": list(arm.temperatures),
         "selection": arm.selection if arm.trials else None,
         "val_macro_f1": arm.val_macro_f1,
         "trials": arm.trials,
         "search": searches.tally(arm),
         "failures": searches.failures(arm),
         "scores": {name: vars(spread) for name, spread in scores.items()},
-        "per_class": {m: [vars(spread) for spread in results.per_class(arm.name, m)] for m in METRICS},
+        "per_class": {m: _spreads(results.per_class(arm.name, m)) for m in METRICS},
+        "average_precision": _spreads(results.average_precision(arm.name)),
+        "uncertainty": _uncertainty(results, arm.name),
+        "decided": _decided(results, arm),
         **{key: _against(results, arm.name, other) for key, other in results.references.items()},
+        "test": _tested(results, arm.name),
         "pairing": [vars(found) for found in results.pairings[arm.name]],
         "confusion": results.confusion(arm.name).tolist(),
     }
 
 
+def _spreads(spreads: Sequence[Spread | None]) -> list[dict[str, float] | None]:
+    return [None if spread is None else vars(spread) for spread in spreads]
+
+
+def _interval(interval: Interval | None) -> dict[str, float] | None:
+    return None if interval is None else vars(interval)
+
+
+def _uncertainty(results: Results, arm: str) -> dict[str, Any]:
+    found = results.inference
+    return {
+        "macro_f1": _interval(found.resamples[arm].interval()),
+        "macro_f1_by_image": _interval(found.by_image[arm]),
+        "f1": [_interval(interval) for interval in found.class_intervals(arm)],
+        "f1_without_each_source": [_interval(interval) for interval in found.leave_one_out(arm)],
+    }
+
+
+def _decided(results: Results, arm: Arm) -> dict[str, Any]:
+    """Means over seeds of what is left at the operating point."""
+    points = [OperatingPoint.of(results.labels, fit.probabilities) for fit in arm.predictions]
+    decided, shown, right = (
+        np.mean([getattr(point, name) for point in points], axis=0) for name in ("decided", "shown", "right")
+    )
+    return {
+        "confidence": DECIDED,
+        "coverage": float(decided.sum() / len(results.test)),
+        "accuracy": float(right.sum() / shown.sum()) if shown.sum() else None,
+        "landmarks": decided.tolist(),
+        "shown": shown.tolist(),
+        "right": right.tolist(),
+    }
+
+
 def _against(results: Results, arm: str, other: str | None) -> dict[str, Any] | None:
-    """Differences of an arm's means to another's, and whether the ranges over seeds lie apart."""
+    """Differences of an arm's means to another's, whether ranges over seeds lie apart, and how other sources matter."""
     if other is None:
         return None
     names = results.headline_scores(arm)
+    there = None if arm == other else results.inference.against(arm, other)
     return {
         "scores": {name: results.gain(arm, name, other) for name in names},
         "scores_clear": {name: results.gain_is_clear(arm, name, other) for name in names},
         "per_class": {m: results.difference(arm, m, other).tolist() for m in METRICS},
         "per_class_clear": {m: results.clear(arm, m, other) for m in METRICS},
+        "interval": _interval(there.interval) if there else None,
+        "share_above": there.share_above if there else None,
+    }
+
+
+def _tested(results: Results, arm: str) -> dict[str, Any] | None:
+    """The swap test against the reference; None for the reference itself."""
+    tested = results.inference.tests.get(arm)
+    if tested is None:
+        return None
+    swap = tested.swap
+    return {
+        "p": swap.p,
+        "p_holm": tested.p_holm,
+        "resolvable": swap.resolvable,
+        "informative_sources": swap.informative,
+        "exact": swap.exact,
     }

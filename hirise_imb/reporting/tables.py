@@ -12,6 +12,9 @@ from hirise_imb.landmarks import CLASSES
 from hirise_imb.reporting.arms import Arm
 from hirise_imb.reporting.results import Results
 
+PROBABILITIES = tuple(f"p_{name.replace(' ', '_')}" for name in CLASSES)
+"""Columns of the stored predictions."""
+
 
 def per_class(results: Results) -> pd.DataFrame:
     """One row for each arm and class: scores, their range over seeds, differences to the baseline and the control."""
@@ -57,8 +60,7 @@ def predictions(results: Results, arm: Arm) -> pd.DataFrame:
         part = results.test[["image", "landmark", "source"]].reset_index(drop=True)
         part["true_class"] = names[results.test["label"]]
         part["predicted_class"] = names[predicted.labels()]
-        for k, name in enumerate(CLASSES):
-            part[f"p_{name.replace(' ', '_')}"] = predicted.probabilities[:, k]
+        part[list(PROBABILITIES)] = predicted.probabilities
         part["seed"] = seed
         parts.append(part)
     return pd.concat(parts, ignore_index=True)

@@ -56,8 +56,8 @@ def _cells(results: Results, arm: Arm, several: bool, wide: bool) -> list[str]:
         cells.append(f"{score(macro.low)}-{score(macro.high)}")
     cells += [_gain(results, arm, other) for other in results.references.values() if other is not None]
     cells.append(score(results.headline_scores(arm.name)["macro_f1_rare"].mean))
-    clear = results.clear(arm.name, "f1")
-    gains = results.difference(arm.name, "f1")
+    clear = results.clear(arm.name, "f1", results.reference)
+    gains = results.difference(arm.name, "f1", results.reference)
     for k in range(len(CLASSES) if wide else 1):
         text = score(f1[k].mean) if results.support[k] else "–"
         cells.append(_coloured(text, float(gains[k]), clear[k]) if clear[k] else text)

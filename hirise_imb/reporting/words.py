@@ -6,71 +6,140 @@ from collections.abc import Iterator, Sequence
 
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.reporting.arms import Arm
-from hirise_imb.reporting.results import BASELINE, Results
+from hirise_imb.reporting.results import Origin, Results
+from hirise_imb.swaps import ALPHA
+from hirise_imb.uncertainty import DRAWS, LEAST_SOURCES
 
 _NAMED = 6
 """Arms that a sentence names at most."""
 
 
 def headline(results: Results) -> str:
-    """The answer in two or three sentences; the strategy it names was chosen on validation."""
+    """The answer: which strategy, how much better, how sure; the strategy was chosen on validation."""
+    if results.origins:
+        return " ".join(_of_origin(results, origin) for origin in results.origins)
     base, control = results.arms[0], results.control
-    start = results.macro(BASELINE).mean
-    if not results.strategies:
-        alone = "" if control is None else f" {_tuning(results, control)}"
+    start = results.macro(base.name).mean
+    alone = "" if control is None else f" {_tuning(results, control)}"
+    if results.chosen is None:
         return f"No strategy came to a result here. The baseline reaches macro F1 {start:.3f} on the test split.{alone}"
-    best = results.strategies[0]
-    reached = results.macro(best.name).mean
-    text = (
-        f"{_begin(best, [base] if control is None else [base, control])} reaches macro F1 {reached:.3f} on the test "
-        f"split, against {start:.3f} of the baseline ({reached - start:+.3f})"
+    references = [base] if control is None else [base, control]
+    above = sum(results.macro(arm.name).mean > start for arm in results.strategies)
+    return (
+        f"{_begin(results.chosen, references)} {against(results, results.chosen)}{alone} {above} of "
+        f"{len(results.strategies)} strategies score above the baseline there."
     )
-    if control is not None:
-        tuned = results.macro(control.name).mean
-        text += (
-            f" and {tuned:.3f} of the control, {control.name} ({reached - tuned:+.3f}); tuning alone gives "
-            f"{tuned - start:+.3f}"
-        )
-    above = _above(results, start)
-    text += f". {above} of {len(results.strategies)} strategies score above the baseline there"
-    return f"{text}, {_above(results, tuned)} above the control." if control is not None else f"{text}."
+
+
+def against(results: Results, arm: Arm) -> str:
+    """How an arm compares with the reference on the test split; goes on after a name and ends the sentence."""
+    reached, start = results.macro(arm.name).mean, results.macro(results.reference).mean
+    interval = results.inference.against(arm.name, results.reference).interval
+    between = f"95 % interval {interval.low:+.3f} to {interval.high:+.3f}" if interval else "no interval"
+    return (
+        f"reaches macro F1 {reached:.3f} on the test split against {start:.3f} of {_named(results)}: "
+        f"{reached - start:+.3f} ({between} over {counted(results.inference.total, 'source')}), "
+        f"{_verdict(results, arm)}."
+    )
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def chance(p: float) -> str:
+    """A p value as it stands in a sentence."""
+    return "p < 0.001" if p < 0.001 else f"p = {min(p, 1):.3f}" if p < 0.1 else f"p = {min(p, 1):.2f}"
+
+
+def resolvable(results: Results) -> dict[str, float] | None:
+    """The smallest differences to the reference that could be told from chance, over arms: least and greatest.
+
+    None where there is no arm to compare, or no difference could.
+    """
+    found = [tested.swap.resolvable for tested in results.inference.tests.values()]
+    sizes = [size for size in found if size is not None]
+    return {"low": min(sizes), "high": max(sizes)} if sizes else None
+
+
+def resolution(results: Results) -> str:
+    """What the smallest resolvable difference means here; stands beside the table."""
+    if not results.inference.family:
+        return ""
+    sizes = resolvable(results)
+    where = counted(results.inference.total, "source")
+    if sizes is None:
+        return f"No difference to {_named(results)} could be told from chance on {where} (p <= {ALPHA:g})."
+    return (
+        f"On {where}, a difference in macro F1 to {_named(results)} can be told from chance (one test, p <= "
+        f"{ALPHA:g}) from {sizes['low']:.3f} to {sizes['high']:.3f} on, which depends on the arm; as one of "
+        f"{counted(results.inference.family, 'comparison')}, from more."
+    )
+
+
+def _verdict(results: Results, arm: Arm) -> str:
+    tested = results.inference.tests[arm.name]
+    swap, family = tested.swap, results.inference.family
+    told = f"swap test {chance(swap.p)}"
+    if family > 1:
+        told += f", {chance(tested.p_holm).removeprefix('p = ')} after Holm over {family} comparisons"
+    if swap.informative == 0:
+        return f"as all its predictions are those of {_named(results)}"
+    if tested.p_holm <= ALPHA:
+        return f"more than chance among sources explains ({told})"
+    if swap.p <= ALPHA:
+        return f"more than chance explains in this comparison alone, but not as one of {family} ({told})"
+    least = "no difference could be" if swap.resolvable is None else f"it would have to be {swap.resolvable:.3f}"
+    return f"which can't be told from chance: here {least} ({told})"
+
+
+def _named(results: Results) -> str:
+    return results.reference if results.origins else "the baseline"
+
+
+def _of_origin(results: Results, origin: Origin) -> str:
+    arms = {arm.name: arm for arm in results.arms}
+    if origin.chosen is not None:
+        return f"{origin.chosen}, which validation prefers in {origin.name}, {against(results, arms[origin.chosen])}"
+    others = [name for name in origin.arms if name != results.reference]
+    if not others:
+        return f"{origin.name} has no further arm."
+    return f"{others[0]} {against(results, arms[others[0]])}"
 
 
 def _begin(best: Arm, references: Sequence[Arm]) -> str:
     unbeaten = [arm.name for arm in references if best.val_macro_f1 <= arm.val_macro_f1]
     if not unbeaten:
-        return f"The strategy with the best validation score, {best.name},"
-    names = " or ".join(f"the {'baseline' if name == BASELINE else 'control'}" for name in unbeaten)
+        return f"{best.name}, the best strategy on validation,"
+    names = " or ".join(
+        f"the {'baseline' if arm is references[0] else 'control'}" for arm in references if arm.name in unbeaten
+    )
     return f"On validation no strategy beats {names}; the nearest, {best.name},"
 
 
 def _tuning(results: Results, control: Arm) -> str:
-    tuned, start = results.macro(control.name).mean, results.macro(BASELINE).mean
+    tuned, start = results.macro(control.name).mean, results.macro(results.reference).mean
     return f"Tuning alone gives {tuned - start:+.3f}: the control, {control.name}, reaches {tuned:.3f}."
-
-
-def _above(results: Results, value: float) -> int:
-    return sum(results.macro(arm.name).mean > value for arm in results.strategies)
 
 
 def caution(results: Results) -> str:
     """What the numbers can't tell."""
     seeds = len(results.arms[0].seeds)
-    ranges = "Ranges are over seeds only." if seeds > 1 else "Fitted with one seed, so without ranges."
-    return f"{ranges} {limits(results)}"
+    ranges = (
+        "Ranges are over seeds; intervals over sources." if seeds > 1 else "Fitted with one seed, so without ranges."
+    )
+    return " ".join(text for text in (ranges, resolution(results), limits(results)) if text)
 
 
 def limits(results: Results) -> str:
     """What no number of any report on this test split can tell."""
-    few = [f"{CLASSES[k]} ({n})" for k, n in enumerate(results.sources) if 0 < n < 6]
+    few = [f"{CLASSES[k]} ({n})" for k, n in enumerate(results.sources) if 0 < n < LEAST_SOURCES]
     absent = [CLASSES[k] for k, n in enumerate(results.support) if n == 0]
     capped = [f"{arm.name} ({arm.at_last_epoch} of {len(arm.seeds)})" for arm in results.ordered if arm.at_last_epoch]
-    text = (
-        "Images of one source observation are not independent, so the uncertainty of a class is that of its few "
-        "sources, which no range here shows."
-    )
+    text = "Images of one source observation are not independent, so the uncertainty of a class is that of its sources."
     if few:
-        text += f" Classes with fewer than six test sources: {', '.join(few)}."
+        text += f" Classes with fewer than six test sources, of which no interval can be estimated: {', '.join(few)}."
     if absent:
         text += f" Classes without a test landmark, which count as F1 0 in macro F1: {', '.join(absent)}."
     if len(capped) > _NAMED:
@@ -82,7 +151,11 @@ def limits(results: Results) -> str:
 
 def protocol(results: Results) -> list[str]:
     """How choices were made and what was done alike, in sentences that follow from the arms."""
-    return list(_protocol(results))
+    return (
+        [*_protocol(results), _uncertainty(results)]
+        if not results.origins
+        else [*_compared(results), _uncertainty(results)]
+    )
 
 
 def _protocol(results: Results) -> Iterator[str]:
@@ -90,7 +163,7 @@ def _protocol(results: Results) -> Iterator[str]:
     if searched:
         yield _choice(searched)
         yield _budget(searched)
-        yield from _space(searched)
+        yield from _space(results, searched)
         yield (
             "The validation column compares all arms on the same folds, with the study's seed. A strategy's recipe was "
             "chosen from its trials, which makes its figure too high; nothing was chosen for the baseline."
@@ -107,6 +180,27 @@ def _protocol(results: Results) -> Iterator[str]:
     yield text
 
 
+def _compared(results: Results) -> Iterator[str]:
+    yield (
+        f"All arms are set against {results.reference}, on the same {len(results.test):,} test landmarks with the same "
+        "classes; reports that were tested on others are refused."
+    )
+    yield (
+        "Each report made its choices on its own validation, so the validation column compares arms of one report. "
+        "How each was made is in its own report."
+    )
+
+
+def _uncertainty(results: Results) -> str:
+    return (
+        f"Intervals of macro F1 are from {DRAWS:,} resamples of the {counted(results.inference.total, 'test source')}, "
+        "the same ones for all arms, and of the fits of each (expanded percentiles, Hesterberg 2015; a class that was "
+        f"not drawn is left out of a resample's mean); of a class only from {LEAST_SOURCES} sources on. Against "
+        f"{_named(results)}: the source-level swap test on macro F1, two-sided, adjusted by Holm (1979). "
+        "Differences of single classes are descriptive: nothing is tested there."
+    )
+
+
 def _choice(searched: Sequence[Arm]) -> str:
     folds = "in a cross-validation over training and validation whose folds keep each source whole"
     given = "on the given validation split"
@@ -115,7 +209,7 @@ def _choice(searched: Sequence[Arm]) -> str:
         return f"Recipes were chosen by macro F1 {folds}."
     if len(named) == len(searched):
         return f"Recipes were chosen by macro F1 {given}."
-    deep = all(arm.recipe.cut != "top" for arm in searched if arm.selection == "val")
+    deep = all(arm.recipe["cut"] != "top" for arm in searched if arm.selection == "val")
     why = ", where layers of the backbone are trained," if deep else ""
     return f"Recipes were chosen by macro F1: {folds}, but of {_listed(named)}{why} {given}, which is another scale."
 
@@ -127,35 +221,32 @@ def _budget(searched: Sequence[Arm]) -> str:
     return f"The searches have {min(counts)} to {max(counts)} finished trials, so not all the same budget."
 
 
-def _space(searched: Sequence[Arm]) -> Iterator[str]:
-    from hirise_imb.strategies import STRATEGIES
-    from hirise_imb.strategies.base import OPTIMISER
-
-    known = {arm.name: STRATEGIES[arm.name] for arm in searched if arm.name in STRATEGIES}
-    alike = [name for name, strategy in known.items() if set(OPTIMISER) <= set(strategy.parameters)]
-    if alike:
-        space = _listed([f"{parameter.name} ({parameter.range()})" for parameter in OPTIMISER])
-        yield f"{len(alike)} of the {len(searched)} search the optimiser alike: {space}."
+def _space(results: Results, searched: Sequence[Arm]) -> Iterator[str]:
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for parameter in results.appendix["shared_parameters"]:
+        alike.setdefault(tuple(parameter["strategies"]), []).append(f"{parameter['name']} ({parameter['range']})")
+    for names, parameters in alike.items():
+        yield f"{len(names)} of the {len(searched)} search alike: {_listed(parameters)}."
     bases: dict[tuple[str, ...], list[str]] = {}
-    for name, strategy in known.items():
-        bases.setdefault(strategy.after, []).append(name)
-    for after, names in bases.items():
+    for strategy in results.appendix["strategies"]:
+        bases.setdefault(tuple(strategy["starts_from"]), []).append(strategy["name"])
+    for after, started in bases.items():
         if after:
-            start = "starts" if len(names) == 1 else "start"
-            yield f"{_listed(names)} {start} from the recipe chosen for {_listed(after)}, with trials beyond those."
+            start = "starts" if len(started) == 1 else "start"
+            yield f"{_listed(started)} {start} from the recipe chosen for {_listed(after)}, with trials beyond those."
 
 
 def _stopping(results: Results) -> str:
-    trained = [arm for arm in results.ordered if arm.recipe.trained]
-    rest = [arm.name for arm in trained if arm.recipe.monitor == "val_macro_f1"]
-    loss = [arm.name for arm in trained if arm.recipe.monitor == "val_loss"]
+    trained = [arm for arm in results.ordered if arm.has_epochs]
+    rest = [arm.name for arm in trained if arm.recipe["monitor"] == "val_macro_f1"]
+    loss = [arm.name for arm in trained if arm.recipe["monitor"] == "val_loss"]
     if not rest:
         return "Training stops by validation loss."
     text = (
         f"Training stops by validation loss for {_listed(loss)}, and by validation macro F1 for all others that have "
         "epochs, because re-weighted losses do not aim at a low cross-entropy."
     )
-    if results.control is not None and results.control.name in rest and BASELINE in loss:
+    if results.control is not None and results.control.name in rest and results.reference in loss:
         text += " The control stops as they do, so that part of a difference to the baseline is in the control's too."
     return text
 

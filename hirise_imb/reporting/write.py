@@ -3,53 +3,50 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
 
 from hirise_imb.errors import UserError
 from hirise_imb.files import make_folder, write_text, write_whole
 from hirise_imb.progress import say
-from hirise_imb.reporting import figures, overview, searches, summary, tables
+from hirise_imb.reporting import gallery, summary, tables
 from hirise_imb.reporting.arms import SELECTIONS
 from hirise_imb.reporting.baseline import Baseline
-from hirise_imb.reporting.results import BASELINE, Results
-from hirise_imb.reporting.style import METRIC_NAMES, score, signed
+from hirise_imb.reporting.gallery import Draw
+from hirise_imb.reporting.pages import rendered
+from hirise_imb.reporting.results import Results
+from hirise_imb.reporting.style import METRIC_NAMES
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-
-def write_report(results: Results, folder: Path) -> Path:
-    """Write all files of a study's report into `folder`; return the page's path.
+def write_report(results: Results, folder: Path, thumbnails: Mapping[str, Any] | None = None) -> Path:
+    """Write all files of the report of a study or a comparison into `folder`; return the page's path.
 
     Files of an earlier report that this one does not have (a strategy left out) are removed; `summary.json`, written
     last, lists the report's files.
+
+    Args:
+        results: what is shown.
+        folder: where to.
+        thumbnails: of `reporting.thumbnails`, for the page.
+
+    Raises:
+        UserError: the folder holds another kind of report.
     """
     kept = {"per_class.csv": tables.per_class(results)}
-    drawn = {"figures/f1_per_class.png": overview.f1_per_class(results)}
-    searched = overview.best_so_far(results)
-    if searched is not None:
-        kept["figures/best_so_far.csv"] = searches.table(results)
-        drawn["figures/best_so_far.png"] = searched
-    return _write("report", results, summary.of_study(results), kept, drawn, folder)
+    return _write("report", results, summary.of_study(results), kept, gallery.of_study(results), thumbnails, folder)
 
 
 def write_baseline(baseline: Baseline, folder: Path) -> Path:
     """Write all files of the reference run's report, as `write_report` does."""
-    results = baseline.results
     kept = {"published.csv": baseline.table()}
-    drawn = {
-        "figures/published.png": figures.published(baseline),
-        "figures/per_class.png": figures.scores_per_class(results, BASELINE),
-    }
-    return _write("baseline", results, baseline.to_dict(), kept, drawn, folder)
+    drawn = gallery.of_baseline(baseline)
+    return _write("baseline", baseline.results, baseline.to_dict(), kept, drawn, None, folder)
 
 
 def _write(
@@ -57,23 +54,27 @@ def _write(
     results: Results,
     shown: dict[str, Any],
     kept: dict[str, pd.DataFrame],
-    drawn: dict[str, Figure],
+    drawn: Mapping[str, Draw],
+    thumbnails: Mapping[str, Any] | None,
     folder: Path,
 ) -> Path:
     """Write a report: its own tables and figures, and what all reports have; `shown` is what its pages show."""
     make_folder(folder)
-    earlier = _listed(folder)
+    earlier = _earlier(folder, shown["kind"])
     files = _Files(folder)
     for name, table in kept.items():
         files.csv(name, table)
-    _write_tables(results, files)
-    pictures = _write_figures(drawn | _figures(results), files)
-    _write_pages(template, results, shown, files, pictures)
+    for arm in results.arms:
+        files.write(f"predictions/{arm.name}.parquet", tables.predictions(results, arm).to_parquet)
+    pictures = {name: _write_drawing(name, draw, files) for name, draw in drawn.items()}
+    _write_pages(template, results, shown, files, pictures, thumbnails)
     files.text("study.toml", results.study_toml)
     files.text("environment.json", _json(results.environment))
-    names = sorted({*files.names, "summary.json"})
-    files.text("summary.json", _json(shown | {"files": names}))
-    if left := earlier - set(names):
+    last = shown | {"files": dict(sorted(files.digests.items()))}
+    fault = summary.refused(last)
+    assert fault is None, fault
+    files.text("summary.json", _json(last))
+    if left := earlier - set(files.digests):
         say(f"{len(left)} files of the earlier report, of strategies left out now, are removed from {folder}.")
     for name in left:
         (folder / name).unlink(missing_ok=True)
@@ -81,18 +82,19 @@ def _write(
 
 
 class _Files:
-    """Writes files below a folder and remembers their names."""
+    """Writes files below a folder and remembers their names and digests (SHA-256)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.names: list[str] = []
+        self.digests: dict[str, str] = {}
 
-    def write(self, name: str, write: Callable[[Path], Any]) -> Path:
+    def write(self, name: str, write: Callable[[Path], Any]) -> bytes:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, write)
-        self.names.append(name)
-        return path
+        content = path.read_bytes()
+        self.digests[name] = hashlib.sha256(content).hexdigest()
+        return content
 
     def csv(self, name: str, table: pd.DataFrame) -> None:
         self.write(name, partial(table.to_csv, index=False, lineterminator="\n"))
@@ -101,84 +103,58 @@ class _Files:
         self.write(name, lambda path: write_text(path, text))
 
 
-def _listed(folder: Path) -> set[str]:
+def _earlier(folder: Path, kind: str) -> set[str]:
     """The files an earlier report in this folder says it wrote; only names below the folder count.
 
     Raises:
-        UserError: there is a summary that no report wrote.
+        UserError: there is a summary that no report wrote, or one of another kind of report.
     """
-    summary = folder / "summary.json"
-    if not summary.exists():
+    path = folder / "summary.json"
+    if not path.exists():
         return set()
     try:
-        names = json.loads(summary.read_text(encoding="utf-8"))["files"]
-        return {name for name in names if (folder / name).resolve().is_relative_to(folder.resolve())}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{summary} is no summary of a report: move the folder {folder} away and run again.") from error
+        there = json.loads(path.read_text(encoding="utf-8"))
+        names = {str(name) for name in [*there["files"], path.name]}
+        found = there.get("kind", kind)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no summary of a report: move the folder {folder} away and run again.") from error
+    if found != kind:
+        raise UserError(f"{folder} holds the report of a {found}: give this {kind} another name.")
+    return {name for name in names if (folder / name).resolve().is_relative_to(folder.resolve())}
 
 
 def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _write_tables(results: Results, files: _Files) -> None:
-    for arm in results.arms:
-        files.csv(f"confusion/{arm.name}.csv", tables.confusion(results, arm.name))
-        if arm.has_epochs:
-            files.csv(f"figures/curves-{arm.name}.csv", tables.curves(arm))
-        files.write(f"predictions/{arm.name}.parquet", tables.predictions(results, arm).to_parquet)
-
-
-def _figures(results: Results) -> dict[str, Figure]:
-    """The figures that all reports have, by file name."""
-    drawn = {"figures/class_distribution.png": figures.class_distribution(results)}
-    for arm in results.arms:
-        drawn[f"confusion/{arm.name}.png"] = figures.confusion(results, arm.name)
-        if arm.has_epochs:
-            drawn[f"figures/curves-{arm.name}.png"] = figures.curves(arm)
-    return drawn
-
-
-def _write_figures(drawn: dict[str, Figure], files: _Files) -> dict[str, str]:
-    """Write figures; return each as a data address for the page, by file name."""
-    addresses = {}
-    for name, figure in drawn.items():
-        # Without matplotlib's version in it.
-        path = files.write(name, partial(figure.savefig, metadata={"Software": None}))
-        addresses[name] = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-    return addresses
+def _write_drawing(name: str, draw: Draw, files: _Files) -> str:
+    """Write a figure as PNG and SVG, its data beside it; return it as a data address for the page."""
+    drawing = draw()
+    files.csv(f"{name}.csv", drawing.data)
+    # Without matplotlib's version and the time in them.
+    files.write(f"{name}.png", partial(drawing.figure.savefig, metadata={"Software": None}))
+    svg = files.write(f"{name}.svg", partial(drawing.figure.savefig, metadata={"Date": None, "Creator": None}))
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
 def _write_pages(
-    template: str, results: Results, shown: dict[str, Any], files: _Files, pictures: dict[str, str]
+    template: str,
+    results: Results,
+    shown: dict[str, Any],
+    files: _Files,
+    pictures: dict[str, str],
+    thumbnails: Mapping[str, Any] | None,
 ) -> None:
-    environment = Environment(
-        loader=PackageLoader("hirise_imb.reporting"),
-        autoescape=select_autoescape(["html.jinja"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"score": score, "signed": signed, "cell": _cell, "breakable": _breakable}
     arms = {arm["name"]: arm for arm in shown["arms"]}
     view = shown | {
-        "baseline": BASELINE,
         "arms": [arms[name] for name in shown["order"]],
         "selections": SELECTIONS,
         "names": METRIC_NAMES,
         "pictures": pictures,
+        "thumbnails": thumbnails,
+        "seconds": {arm.name: arm.seconds for arm in results.arms},
         "study_toml": results.study_toml,
         "environment": results.environment,
     }
     for kind in ("html", "md"):
-        files.text(f"report.{kind}", environment.get_template(f"{template}.{kind}.jinja").render(view) + "\n")
-
-
-def _breakable(name: str) -> Markup:
-    """A name that may go on in the next line after an underscore, where there is little room."""
-    return Markup("_<wbr>").join(escape(part) for part in name.split("_"))
-
-
-def _cell(text: object) -> str:
-    """Text that stays in its cell of a Markdown table, and is nothing but text there."""
-    return " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+        files.text(f"report.{kind}", rendered(f"{template}.{kind}.jinja", view))

@@ -1,0 +1,70 @@
+"""The figures of each kind of report, by file name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from hirise_imb.reporting import figures, overview, searches, tables
+from hirise_imb.reporting.baseline import Baseline
+from hirise_imb.reporting.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure and the numbers that it shows."""
+
+    figure: Figure
+    data: pd.DataFrame
+
+
+Draw = Callable[[], Drawing]
+"""Draws when it is called, so that few figures are in memory at once."""
+
+
+def of_study(results: Results) -> dict[str, Draw]:
+    """The figures of a study's report, or of a comparison's."""
+    drawn: dict[str, Draw] = {
+        "figures/f1_per_class": lambda: Drawing(overview.f1_per_class(results), tables.per_class(results)),
+    }
+    if any(arm.trials for arm in results.arms):
+        drawn["figures/best_so_far"] = lambda: Drawing(overview.best_so_far(results), searches.table(results))
+    return drawn | _of_all(results)
+
+
+def of_baseline(baseline: Baseline) -> dict[str, Draw]:
+    """The figures of the reference run's report."""
+    results = baseline.results
+    return {
+        "figures/published": lambda: Drawing(figures.published(baseline), baseline.table()),
+        "figures/per_class": lambda: Drawing(
+            figures.scores_per_class(results, results.reference), tables.per_class(results)
+        ),
+    } | _of_all(results)
+
+
+def _of_all(results: Results) -> dict[str, Draw]:
+    drawn: dict[str, Draw] = {
+        "figures/class_distribution": lambda: Drawing(figures.class_distribution(results), results.data)
+    }
+    for arm in results.arms:
+        drawn[f"confusion/{arm.name}"] = partial(_confusion, results, arm.name)
+        if arm.has_epochs:
+            drawn[f"figures/curves-{arm.name}"] = partial(_curves, results, arm.name)
+    return drawn
+
+
+def _confusion(results: Results, arm: str) -> Drawing:
+    return Drawing(figures.confusion(results, arm), tables.confusion(results, arm))
+
+
+def _curves(results: Results, name: str) -> Drawing:
+    arm = next(arm for arm in results.arms if arm.name == name)
+    return Drawing(figures.curves(arm), tables.curves(arm))

@@ -1,0 +1,125 @@
+"""Reads a report back from its folder: all that it was made from is there, so it can be written again, or compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hirise_imb.errors import UserError
+from hirise_imb.evaluation import Predictions
+from hirise_imb.landmarks import CLASSES
+from hirise_imb.reporting.arms import Arm, Omitted
+from hirise_imb.reporting.results import Origin, Results
+from hirise_imb.reporting.summary import refused
+from hirise_imb.reporting.tables import PROBABILITIES
+
+_AGAIN = "run its study again to have it written anew"
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The checked `summary.json` of a report.
+
+    Raises:
+        UserError: there is none, or it breaks its schema.
+    """
+    path = folder / "summary.json"
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"There is no report in {folder}: name a folder that holds summary.json.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}): {_AGAIN}.") from error
+    if (fault := refused(summary)) is not None:
+        raise UserError(f"{path} is no summary that this program can read ({fault}): {_AGAIN}.")
+    return summary
+
+
+def read_report(folder: Path) -> Results:
+    """What a report was made from.
+
+    Raises:
+        UserError: a file is missing, or is not the one that the report was written with.
+    """
+    summary = read_summary(folder)
+    files = _Kept(folder, summary["files"])
+    environment = json.loads(files.text("environment.json"))
+    tables = {arm["name"]: _predictions(files, arm) for arm in summary["arms"]}
+    identity = ["image", "landmark", "source", "true_class"]
+    test = next(iter(tables.values()))[0][identity].reset_index(drop=True)
+    for name, fits in tables.items():
+        if not all(fit[identity].reset_index(drop=True).equals(test) for fit in fits):
+            raise UserError(f"{folder}: the predictions of {name} are not of the report's test landmarks: {_AGAIN}.")
+    test["label"] = [CLASSES.index(name) for name in test.pop("true_class")]
+    seconds = environment.get("seconds", {})
+    return Results(
+        name=summary["study"],
+        setting=summary["setting"],
+        study_toml=files.text("study.toml"),
+        test=test,
+        data=pd.DataFrame(summary["data"]),
+        arms=tuple(_arm(files, arm, tables[arm["name"]], seconds.get(arm["name"], 0.0)) for arm in summary["arms"]),
+        environment=environment,
+        omitted=tuple(Omitted(**strategy) for strategy in summary["omitted"]),
+        control_name=summary["control"],
+        appendix={key: summary.get(key, []) for key in ("strategies", "shared_parameters")},
+        origins=tuple(Origin(**origin | {"arms": tuple(origin["arms"])}) for origin in summary["origins"]),
+    )
+
+
+class _Kept:
+    """Files of a report, checked against their digests."""
+
+    def __init__(self, folder: Path, digests: dict[str, str]) -> None:
+        self.folder, self.digests = folder, digests
+
+    def path(self, name: str) -> Path:
+        path = self.folder / name
+        try:
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+        except FileNotFoundError as error:
+            raise UserError(f"{path} is missing: bring it back, or {_AGAIN}.") from error
+        if found != self.digests.get(name):
+            raise UserError(f"{path} is not the file that the report was written with: bring that back, or {_AGAIN}.")
+        return path
+
+    def text(self, name: str) -> str:
+        return self.path(name).read_text(encoding="utf-8")
+
+
+def _predictions(files: _Kept, arm: dict[str, Any]) -> list[pd.DataFrame]:
+    """One table a seed."""
+    table = pd.read_parquet(files.path(f"predictions/{arm['name']}.parquet"))
+    return [table[table["seed"] == seed] for seed in arm["seeds"]]
+
+
+def _arm(files: _Kept, stored: dict[str, Any], fits: list[pd.DataFrame], seconds: float) -> Arm:
+    return Arm(
+        name=stored["name"],
+        summary=stored["summary"],
+        recipe=stored["recipe"],
+        settings=stored["settings"],
+        val_macro_f1=stored["val_macro_f1"],
+        trials=stored["trials"],
+        seeds=tuple(stored["seeds"]),
+        predictions=tuple(
+            Predictions(tuple(fit["image"]), np.ascontiguousarray(fit[list(PROBABILITIES)], np.float32)) for fit in fits
+        ),
+        histories=_histories(files, stored),
+        best_epochs=tuple(stored["best_epochs"]),
+        temperatures=tuple(stored["temperatures"]),
+        seconds=seconds,
+        selection=stored["selection"] or "grouped-cv",
+    )
+
+
+def _histories(files: _Kept, stored: dict[str, Any]) -> tuple[pd.DataFrame, ...]:
+    if not stored["has_epochs"]:
+        return tuple(pd.DataFrame() for _ in stored["seeds"])
+    path = files.path(f"figures/curves-{stored['name']}.csv")
+    table = pd.read_csv(path, float_precision="round_trip")
+    return tuple(table[table["seed"] == seed].drop(columns="seed").reset_index(drop=True) for seed in stored["seeds"])
