@@ -23,6 +23,9 @@ from hirise_imb.uncertainty import (
     without_each,
 )
 
+IMAGE_DRAWS = 2_000
+"""Resamples of images: enough for an interval that is only shown as a warning."""
+
 Ints = NDArray[np.int64]
 
 
@@ -80,7 +83,7 @@ class Inference:
     @cached_property
     def by_image(self) -> dict[str, Interval]:
         """The interval of macro F1 that takes images for independent, by arm; to be shown as what it is."""
-        return {arm: image_interval(self._labels, fits) for arm, fits in self._predicted.items()}
+        return {arm: image_interval(self._labels, fits, IMAGE_DRAWS) for arm, fits in self._predicted.items()}
 
     @cached_property
     def tests(self) -> dict[str, Tested]:

@@ -18,44 +18,44 @@ _WIDE = 120
 
 
 def print_comparison(results: Results, console: Console) -> None:
-    """One row an arm: macro F1 on validation and test, differences, and F1 of what it may cost and is to gain."""
+    """One row an arm: macro F1 on validation and test, how sure, and F1 of what it may cost and is to gain."""
     wide = console.width >= _WIDE
     table = _empty(f"{results.name}: macro F1, and F1 on the test split, mean over seeds", 0 if wide else 1)
-    table.add_column("arm", no_wrap=True)
-    several = len(results.arms[0].seeds) > 1
-    control = results.control is not None
-    titles = [
-        "val",
-        "test",
-        *(["range"] if several else []),
-        "vs\nbaseline",
-        *(["vs\ncontrol"] if control else []),
-        "rare",
-    ]
-    for title in (*titles, *(SHORT if wide else ["other"])):
+    # The names of a comparison's arms are long: they go on in the next line.
+    table.add_column("arm", overflow="fold")
+    titles = ["val", "test", "95 %\ninterval", "vs\nbaseline", *(["vs\ncontrol"] if results.control else []), "p\nHolm"]
+    for title in (*titles, *(("rare", *SHORT) if wide else ["other"])):
         table.add_column(title, justify="right", no_wrap=True)
     for n, arm in enumerate(results.ordered):
         if n == len(results.ordered) - len(results.strategies):
             table.add_section()
-        table.add_row(arm.name, *_cells(results, arm, several, wide))
+        table.add_row(arm.name, *_cells(results, arm, wide))
     console.print(table)
     key = (
-        "val, test: macro F1, of all arms on the same landmarks. rare: mean F1 of the seven classes that are not other."
+        "val, test: macro F1, of all arms on the same landmarks. 95 % interval: over sources. p Holm: swap test against "
+        "the baseline, adjusted for the number of arms."
     )
     if wide:
-        key += f" Classes: {', '.join(f'{short} {name}' for short, name in zip(SHORT, CLASSES, strict=True))}."
+        names = ", ".join(f"{short} {name}" for short, name in zip(SHORT, CLASSES, strict=True))
+        key += f" rare: mean F1 of the seven classes that are not other. Classes: {names}."
     left_out = [f"{strategy.name} is not applicable here: {strategy.reason}" for strategy in results.omitted]
-    told = [words.headline(results), results.pairing(), words.caution(results)]
-    _print_words(console, key, *left_out, results.setting, *told)
+    _print_words(
+        console, words.headline(results), key, *left_out, results.setting, results.pairing(), words.caution(results)
+    )
 
 
-def _cells(results: Results, arm: Arm, several: bool, wide: bool) -> list[str]:
-    macro, f1 = results.macro(arm.name), results.per_class(arm.name, "f1")
-    cells = [score(arm.val_macro_f1), score(macro.mean)]
-    if several:
-        cells.append(f"{score(macro.low)}-{score(macro.high)}")
-    cells += [_gain(results, arm, other) for other in results.references.values() if other is not None]
-    cells.append(score(results.headline_scores(arm.name)["macro_f1_rare"].mean))
+def _cells(results: Results, arm: Arm, wide: bool) -> list[str]:
+    f1, interval = results.per_class(arm.name, "f1"), results.inference.resamples[arm.name].interval()
+    tested = results.inference.tests.get(arm.name)
+    cells = [
+        score(arm.val_macro_f1),
+        score(results.macro(arm.name).mean),
+        f"{score(interval.low)}-{score(interval.high)}" if interval else "–",
+        *(_gain(results, arm, other) for other in results.references.values() if other is not None),
+        f"{tested.p_holm:.3f}" if tested else "–",
+    ]
+    if wide:
+        cells.append(score(results.headline_scores(arm.name)["macro_f1_rare"].mean))
     clear = results.clear(arm.name, "f1", results.reference)
     gains = results.difference(arm.name, "f1", results.reference)
     for k in range(len(CLASSES) if wide else 1):
