@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import extraction, head, machine, posthoc, sample, scale, start, trials, unfreeze
+from benchmarks import extraction, head, machine, posthoc, reports, sample, scale, start, trials, unfreeze
 from benchmarks.report import markdown, show
 from benchmarks.runner import Bench
 
@@ -21,6 +21,7 @@ TOPICS: dict[str, ModuleType] = {
     "head": head,
     "trials": trials,
     "posthoc": posthoc,
+    "reports": reports,
     "extraction": extraction,
     "unfreeze": unfreeze,
     "start": start,
