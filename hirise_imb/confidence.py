@@ -41,7 +41,7 @@ def tempered(probabilities: Probabilities, temperature: float) -> Floats:
 class Reliability:
     """A reliability diagram of the chosen class: sums in each bin of confidence, shape (15,) each.
 
-    The first bins are empty: no confidence is below 1/8.
+    The first bin is empty: no confidence is below 1/8.
     """
 
     count: Ints

@@ -84,7 +84,8 @@ def _paired(one: Counts, other: Counts) -> tuple[Floats, Floats]:
     """Hits and predictions of both, shape (n_fits, n_sources, 2, 8)."""
     fits = lcm(len(one.hits), len(other.hits))
     stacked = [np.stack([arm.hits, arm.predicted], axis=2).astype(float) for arm in (one, other)]
-    return stacked[0].repeat(fits // len(one.hits), axis=0), np.tile(stacked[1], (fits // len(other.hits), 1, 1, 1))
+    mine, theirs = (np.tile(counts, (fits // len(counts), 1, 1, 1)) for counts in stacked)
+    return mine, theirs
 
 
 def _macro(counts: Floats, support: NDArray[np.int64]) -> Floats:

@@ -95,12 +95,13 @@ class Resamples:
 
     @property
     def macro_f1(self) -> Floats:
-        """Mean over the classes that were drawn, shape (draws,).
+        """Mean over the classes, shape (draws,), without those whose sources were not drawn.
 
-        A class whose only source was not drawn would count as 0 otherwise, which is what nobody measured.
+        Such a class would count as 0 otherwise, which is what nobody measured. A class that the split lacks counts as
+        0, as in every macro F1.
         """
-        present = np.isfinite(self.f1)
-        return np.asarray(np.nansum(self.f1, axis=1) / present.sum(axis=1), np.float64)
+        counted = np.isfinite(self.f1) | (self.sources == 0)
+        return np.asarray(np.nansum(self.f1, axis=1) / counted.sum(axis=1), np.float64)
 
     def interval(self) -> Interval | None:
         """Of macro F1."""
@@ -141,11 +142,12 @@ def expanded(values: Floats, clusters: int, level: float = LEVEL) -> Interval | 
         None for fewer than `LEAST_SOURCES` clusters, and where all resamples are alike: a classifier without any
         mistake would seem to be certain.
     """
-    from scipy.stats import norm, t
+    from scipy.special import ndtr, stdtrit  # scipy.stats takes a second to import
 
-    if clusters < LEAST_SOURCES or np.ptp(values) == 0:
+    # Means over fits of equal scores differ in the last digits.
+    if clusters < LEAST_SOURCES or np.ptp(values) < 1e-12:
         return None
-    tail = norm.cdf(np.sqrt(clusters / (clusters - 1)) * t.ppf((1 - level) / 2, clusters - 1))
+    tail = ndtr(np.sqrt(clusters / (clusters - 1)) * stdtrit(clusters - 1, (1 - level) / 2))
     low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(float(low), float(high))
 
@@ -162,7 +164,7 @@ def image_interval(labels: Ints, predicted: Ints, draws: int = DRAWS) -> Interva
     kinds, repeats = np.unique(np.vstack([labels, predicted]), axis=1, return_counts=True)
     counts = Counts.of(kinds[0], kinds[1:], np.arange(len(repeats)))
     weights = np.random.default_rng(2).multinomial(len(labels), repeats / len(labels), draws).astype(float)
-    macro = np.nanmean(counts.f1(weights).mean(axis=0), axis=1)
+    macro = Resamples(counts.f1(weights).mean(axis=0), counts.sources, len(repeats)).macro_f1
     low, high = np.quantile(macro, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high))
 

@@ -1,0 +1,186 @@
+"""Whether intervals and tests hold what they promise, where the truth is known (see docs/uncertainty.md).
+
+Writes docs/uncertainty.csv and docs/coverage.png. The simulated predictions are those of the tests:
+
+    PYTHONPATH=tests python tools/simulate_uncertainty.py [SETS]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from simulated import LABELS, SOURCES, Law, counted, f1
+
+from hirise_imb.landmarks import CLASSES
+from hirise_imb.reporting.style import COLOURS, ROLE_COLOURS, figure
+from hirise_imb.swaps import ALPHA, swap_test
+from hirise_imb.uncertainty import LEAST_SOURCES, LEVEL, Counts, Interval, expanded, image_interval, resample
+
+DOCS = Path(__file__).parents[1] / "docs"
+DRAWS = 2000
+BETWEEN = (0.0, 0.3, 0.6, 1.2, 2.0)
+OWN = (0.0, 0.3, 0.6, 1.2)
+GAINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
+USUAL = Law(between=1.2, own=0.6)
+"""Where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A share of simulated test sets, or the mean of what they gave."""
+
+    question: str
+    what: str
+    between: float
+    """Standard deviation of the log odds between sources."""
+    own: float
+    """The same of each arm by itself."""
+    gain: float
+    """What the better arm has more, in log odds."""
+    truth: float
+    """The score, or the difference, that is to be found."""
+    value: float
+    sets: int
+
+
+def coverage(law: Law, sets: int) -> Iterator[Row]:
+    """How often intervals hold the expected score; of classes also those that the suite does not give."""
+    truth = law.truth()
+    targets = {"sources": truth.mean(), "images": truth.mean(), "Dirichlet": truth.mean()}
+    targets |= dict(zip(CLASSES, truth, strict=True))
+    held: dict[str, list[bool]] = {name: [] for name in targets}
+    widths: dict[str, list[float]] = {name: [] for name in targets}
+    for number in range(sets):
+        rng = np.random.default_rng((2, number))
+        predicted = law.draw(rng)[0]
+        for name, interval in _intervals(predicted, rng).items():
+            held[name].append(interval is not None and interval.low <= targets[name] <= interval.high)
+            widths[name].append(interval.high - interval.low if interval else 0.0)
+    for name, target in targets.items():
+        common = law.between, law.own, 0.0, float(target)
+        yield Row("coverage", name, *common, float(np.mean(held[name])), sets)
+        yield Row("width", name, *common, float(np.mean(widths[name])), sets)
+
+
+def _intervals(predicted: np.ndarray, rng: np.random.Generator) -> dict[str, Interval | None]:
+    counts = counted(predicted)
+    found = resample(counts, 0, DRAWS)
+    smooth = counts.f1(rng.dirichlet(np.ones(SOURCES), DRAWS)).mean(axis=(0, 2))
+    intervals = {
+        "sources": found.interval(),
+        "images": image_interval(LABELS, predicted[None], DRAWS),
+        "Dirichlet": expanded(smooth, SOURCES),
+    }
+    for label, name in enumerate(CLASSES):
+        if counts.sources[label] >= LEAST_SOURCES:
+            intervals[name] = found.class_interval(label)
+        else:  # The suite refuses; this is what would come out.
+            intervals[name] = expanded(found.f1[np.isfinite(found.f1[:, label]), label], SOURCES)
+    return intervals
+
+
+def rejections(law: Law, gain: float, sets: int) -> Iterator[Row]:
+    """How often tests tell two arms apart, and what they could tell apart."""
+    difference = float((law.truth(gain=gain) - law.truth()).mean())
+    told: dict[str, list[bool]] = {name: [] for name in ("swap sources", "bootstrap sources", "swap images", "McNemar")}
+    resolvable, observed = [], []
+    for number in range(sets):
+        base, better = law.draw(np.random.default_rng((3, number)), (0.0, gain))
+        one, other = counted(better), counted(base)
+        swap = swap_test(one, other, DRAWS)
+        told["swap sources"].append(swap.p <= ALPHA)
+        interval = expanded(resample(one, 0, DRAWS).macro_f1 - resample(other, 1, DRAWS).macro_f1, SOURCES)
+        told["bootstrap sources"].append(interval is not None and not interval.low <= 0 <= interval.high)
+        told["swap images"].append(swap_test(_by_image(better), _by_image(base), DRAWS).p <= ALPHA)
+        told["McNemar"].append(_mcnemar(better, base) <= ALPHA)
+        resolvable.append(swap.resolvable)
+        observed.append(f1(better).mean() - f1(base).mean())
+    common = law.between, law.own, gain, difference
+    for name, values in told.items():
+        yield Row("rejected", name, *common, float(np.mean(values)), sets)
+    yield Row("resolvable", "median", *common, float(np.median([np.inf if r is None else r for r in resolvable])), sets)
+    yield Row("difference", "mean", *common, float(np.mean(observed)), sets)
+    yield Row("difference", "standard deviation", *common, float(np.std(observed)), sets)
+
+
+def _by_image(predicted: np.ndarray) -> Counts:
+    return Counts.of(LABELS, predicted[None], np.arange(len(LABELS)))
+
+
+def _mcnemar(one: np.ndarray, other: np.ndarray) -> float:
+    """Exact p of McNemar's test (1947) that both are right equally often."""
+    from scipy.stats import binomtest
+
+    mine = int(((one == LABELS) & (other != LABELS)).sum())
+    theirs = int(((one != LABELS) & (other == LABELS)).sum())
+    return float(binomtest(mine, mine + theirs).pvalue) if mine + theirs else 1.0
+
+
+def draw(rows: pd.DataFrame) -> None:
+    """The figure of the page."""
+    # Name, colour, line, mark.
+    looks = {
+        "sources": ("over sources", COLOURS[0], "-", "o"),
+        "Dirichlet": ("Dirichlet weights", COLOURS[2], "-.", "^"),
+        "images": ("over images", COLOURS[1], "--", "s"),
+        "swap sources": ("swap of sources", COLOURS[0], "-", "o"),
+        "bootstrap sources": ("bootstrap of sources", COLOURS[2], "-.", "^"),
+        "swap images": ("swap of images", COLOURS[1], "--", "s"),
+        "McNemar": ("McNemar", ROLE_COLOURS["baseline"], ":", "D"),
+    }
+    apart = rows[rows["question"] == "rejected"]
+    null, power = apart[apart["gain"] == 0], apart[apart["own"] == USUAL.own]
+    panels = (
+        (rows[rows["question"] == "coverage"], "between", ("sources", "Dirichlet", "images"), LEVEL),
+        (null, "own", ("swap sources", "bootstrap sources", "swap images", "McNemar"), ALPHA),
+        (power, "truth", ("swap sources", "bootstrap sources"), ALPHA),
+    )
+    titles = ("Intervals that hold the truth", "False alarms: equally good arms", "Differences found")
+    axis_names = (
+        "standard deviation between sources (log odds)",
+        "standard deviation of each arm by itself",
+        "true difference in macro F1",
+    )
+    page = figure(12, 3.9)
+    for axes, panel, title, axis_name in zip(page.subplots(1, 3), panels, titles, axis_names, strict=True):
+        data, across, names, nominal = panel
+        axes.axhline(nominal, color="black", linewidth=1)
+        for name in names:
+            words, colour, line, mark = looks[name]
+            part = data[data["what"] == name].sort_values(across)
+            axes.plot(part[across], part["value"], color=colour, linestyle=line, marker=mark, label=words)
+        axes.set(title=title, xlabel=axis_name, ylim=(0, 1))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.legend(loc="lower left" if nominal == LEVEL else "upper left")
+        axes.annotate(
+            f"nominal {nominal:.0%}", (1, nominal), (0, 3), ("axes fraction", "data"), "offset points",
+            ha="right", va="bottom", fontsize=8,
+        )  # fmt: skip
+    page.savefig(DOCS / "coverage.png")
+
+
+def main() -> None:
+    """Simulate, write, and print."""
+    sets = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    found: list[Row] = []
+    for between in BETWEEN:
+        found += coverage(Law(between), sets)
+    for own in OWN:
+        found += rejections(Law(USUAL.between, own), 0.0, sets)
+    for gain in GAINS[1:]:
+        found += rejections(USUAL, gain, sets)
+    rows = pd.DataFrame([asdict(row) for row in found])
+    rows.to_csv(DOCS / "uncertainty.csv", index=False, float_format="%.4g", lineterminator="\n")
+    draw(rows)
+    for question, part in rows.groupby("question", sort=False):
+        across = ["between"] if question in ("coverage", "width") else ["own", "gain", "truth"]
+        print(question, part.pivot(index="what", columns=across, values="value").round(3), "", sep="\n")
+
+
+if __name__ == "__main__":
+    main()
