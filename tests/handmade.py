@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +15,12 @@ from builders import image, predict, valid_lines, write_data
 from hirise_imb.catalogue import Catalogue, read
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results
+from hirise_imb.reporting.appendix import appendix
+from hirise_imb.strategies import CONTROL, STRATEGIES
 
 SEEDS = (3, 4)
+TEMPERATURES = (1.5, 0.75)
+"""One a seed."""
 TEST_SUPPORT = (1482, 89, 66, 49, 16, 7, 42, 0)
 """The official one, but without spiders; nothing is ever predicted as impact ejecta."""
 NEVER = 5
@@ -70,7 +77,7 @@ def make_arm(
     return Arm(
         name=name,
         summary=f"what {name} does",
-        recipe=recipe,
+        recipe=recipe.to_dict(),
         settings={"gamma": 2.5, "scheme": "random", "layers": 3} if strategy else {},
         val_macro_f1=val,
         trials=trials if strategy else [],
@@ -78,18 +85,24 @@ def make_arm(
         predictions=tuple(predict(test["image"], labels) for labels in predicted),
         histories=histories[: len(predicted)],
         best_epochs=((2, 1) if recipe.trained else (0, 0))[: len(predicted)],
+        temperatures=TEMPERATURES[: len(predicted)],
         seconds=2.5,
         selection=selection,
     )
 
 
 def make_results(catalogue: Catalogue, *arms: Arm, omitted: Sequence[Omitted] = ()) -> Results:
+    """Results of these arms, the baseline first; an arm with the control's name is the control."""
+    names = [arm.name for arm in arms]
     return Results(
         name="by-hand",
         setting="Landmarks: made up.",
         study_toml='name = "by-hand"\n',
-        catalogue=catalogue,
+        test=catalogue.one_per_landmark("test")[["image", "landmark", "source", "label"]].reset_index(drop=True),
+        data=catalogue.summary().drop(columns="label"),
         arms=arms,
+        control_name=CONTROL if CONTROL in names else None,
+        appendix=appendix([name for name in names if name in STRATEGIES]),
         environment={
             "python": "3.11",
             "seconds": {"baseline": 1.5},
@@ -105,6 +118,56 @@ def make_results(catalogue: Catalogue, *arms: Arm, omitted: Sequence[Omitted] = 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def check_files(folder: Path) -> dict[str, str]:
+    """See that a report lists exactly the files it has, with their digests, and that every figure has its three.
+
+    Returns:
+        The list of the summary, digests by name.
+    """
+    found = contents(folder)
+    listed: dict[str, str] = json.loads(found.pop("summary.json"))["files"]
+    assert listed == {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
+    assert list(listed) == sorted(listed)
+    assert {"report.html", "report.md", "study.toml", "environment.json"} < set(listed)
+    stems = {suffix: {name[:-4] for name in found if name.endswith(suffix)} for suffix in (".png", ".svg", ".csv")}
+    assert stems[".png"] == stems[".svg"]
+    assert stems[".png"] == {name for name in stems[".csv"] if name.startswith(("figures/", "confusion/"))}
+    assert all(found[f"{stem}.png"].startswith(b"\x89PNG\r\n\x1a\n") for stem in stems[".png"])
+    assert all(b"<svg" in found[f"{stem}.svg"] for stem in stems[".svg"])
+    assert all(found.values())
+    return listed
+
+
+def exchanged(test: pd.DataFrame, one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> np.ndarray:
+    """Differences in macro F1 of two arms, one row a fit, whatever sources they exchange; first as they are.
+
+    Written as a person would, for few sources.
+    """
+    labels, sources = test["label"].to_numpy(), test["source"].to_numpy()
+    names = sorted(set(sources))
+    found = []
+    for chosen in itertools.product((False, True), repeat=len(names)):
+        swapped = np.isin(sources, [name for name, swap in zip(names, chosen, strict=True) if swap])
+        gains = []
+        for mine, theirs in zip(np.array(one), np.array(other), strict=True):
+            pair = np.where(swapped, theirs, mine), np.where(swapped, mine, theirs)
+            gains.append(np.subtract(*(macro_f1(labels, predicted) for predicted in pair)))
+        found.append(np.mean(gains))
+    return np.array(found)
+
+
+def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Of all eight classes, from sums of hits."""
+    hits = [np.sum((labels == k) & (predicted == k)) for k in range(8)]
+    sizes = [np.sum(labels == k) + np.sum(predicted == k) for k in range(8)]
+    return float(np.mean([2 * hit / max(size, 1) for hit, size in zip(hits, sizes, strict=True)]))
+
+
+def p_of(differences: np.ndarray) -> float:
+    """Share of exchanges with a difference as large as that of the arms as they are, which comes first."""
+    return float((abs(differences) >= abs(differences[0]) - 1e-12).mean())
 
 
 def shuffled_hits(truth: np.ndarray, predicted: np.ndarray, times: int = 2000) -> np.ndarray:

@@ -31,6 +31,8 @@ COMMANDS = (
     ["work"],
     ["strategies"],
     ["baseline"],
+    ["compare"],
+    ["report"],
     ["dashboard"],
     ["data"],
     ["data", "fetch"],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +45,7 @@ def compared(folders: Sequence[Path], name: str) -> Results:
     origins, settings = [], []
     seconds: dict[str, float] = {}
     for label, report in zip(labels, reports, strict=True):
-        mine = [_aligned(arm, label, first.test) for arm in report.arms]
+        mine = [_aligned(arm, label, first.test) for arm in report.ordered]
         shared = bool(arms) and _same(mine[0], arms[0])
         mine = mine[1:] if shared else mine
         arms += mine
@@ -94,12 +96,13 @@ def _landmarks(test: pd.DataFrame) -> dict[str, tuple[int, str]]:
 
 def _labels(folders: Sequence[Path]) -> list[str]:
     """What tells the reports apart: names of their folders, numbered where they are the same."""
-    names = [folder.resolve().name for folder in folders]
-    many, seen = Counter(names), Counter[str]()
-    labels = []
+    # They become parts of file names.
+    names = [re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "report" for folder in folders]
+    many = Counter(names)
+    labels: list[str] = []
     for name in names:
-        seen[name] += 1
-        labels.append(name if many[name] == 1 else f"{name}-{seen[name]}")
+        numbered = (f"{name}-{n}" for n in count(1))
+        labels.append(name if many[name] == 1 else next(label for label in numbered if label not in {*names, *labels}))
     return labels
 
 

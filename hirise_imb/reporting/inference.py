@@ -81,9 +81,13 @@ class Inference:
         return {arm: resample(counts, stream) for stream, (arm, counts) in enumerate(self.counts.items())}
 
     @cached_property
-    def by_image(self) -> dict[str, Interval]:
-        """The interval of macro F1 that takes images for independent, by arm; to be shown as what it is."""
-        return {arm: image_interval(self._labels, fits, IMAGE_DRAWS) for arm, fits in self._predicted.items()}
+    def by_image(self) -> dict[str, Interval | None]:
+        """The interval of macro F1 that takes images for independent, by arm; to be shown as what it is.
+
+        None where all resamples are alike: a classifier without any mistake would seem to be certain.
+        """
+        found = {arm: image_interval(self._labels, fits, IMAGE_DRAWS) for arm, fits in self._predicted.items()}
+        return {arm: interval if interval.high > interval.low else None for arm, interval in found.items()}
 
     @cached_property
     def tests(self) -> dict[str, Tested]:

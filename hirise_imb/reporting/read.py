@@ -25,18 +25,24 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """The checked `summary.json` of a report.
 
     Raises:
-        UserError: there is none, or it breaks its schema.
+        UserError: there is none, it can't be read, or it breaks its schema.
     """
     path = folder / "summary.json"
     try:
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise UserError(f"There is no report in {folder}: name a folder that holds summary.json.") from error
-    except ValueError as error:
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}): free it, or {_AGAIN}.") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON ({error}): {_AGAIN}.") from error
     if (fault := refused(summary)) is not None:
         raise UserError(f"{path} is no summary that this program can read ({fault}): {_AGAIN}.")
     return summary
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
 def read_report(folder: Path) -> Results:
@@ -81,7 +87,7 @@ class _Kept:
         path = self.folder / name
         try:
             found = hashlib.sha256(path.read_bytes()).hexdigest()
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise UserError(f"{path} is missing: bring it back, or {_AGAIN}.") from error
         if found != self.digests.get(name):
             raise UserError(f"{path} is not the file that the report was written with: bring that back, or {_AGAIN}.")
@@ -121,5 +127,5 @@ def _histories(files: _Kept, stored: dict[str, Any]) -> tuple[pd.DataFrame, ...]
     if not stored["has_epochs"]:
         return tuple(pd.DataFrame() for _ in stored["seeds"])
     path = files.path(f"figures/curves-{stored['name']}.csv")
-    table = pd.read_csv(path, float_precision="round_trip")
+    table = pd.read_csv(path)
     return tuple(table[table["seed"] == seed].drop(columns="seed").reset_index(drop=True) for seed in stored["seeds"])

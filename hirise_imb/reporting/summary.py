@@ -22,6 +22,9 @@ from hirise_imb.uncertainty import DRAWS, LEAST_SOURCES, LEVEL, Interval
 
 SCHEMA_VERSION = 3
 
+_LONGEST = 160
+"""Characters of a message about a value."""
+
 
 def of_study(results: Results) -> dict[str, Any]:
     """Everything the page of a study, or of a comparison, shows; without times, so that equal results are equal."""
@@ -65,7 +68,28 @@ def refused(summary: object) -> str | None:
     if isinstance(summary, Mapping) and summary.get("schema_version") != SCHEMA_VERSION:
         return f"it has schema version {summary.get('schema_version')}, this program knows {SCHEMA_VERSION}"
     error = best_match(Draft202012Validator(schema()).iter_errors(summary))
-    return None if error is None else f"at {error.json_path} {error.message[:200]}"
+    if error is not None:
+        return f"at {error.json_path}: {_shortened(error.message)}"
+    assert isinstance(summary, Mapping)
+    return _unknown_arm(summary)
+
+
+def _shortened(message: str) -> str:
+    """A message without the middle of a long value: it begins with the value and ends with what is wrong about it."""
+    return message if len(message) <= _LONGEST else f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
+
+
+def _unknown_arm(summary: Mapping[str, Any]) -> str | None:
+    """What the names of its arms break, which no JSON Schema can say."""
+    names = [arm["name"] for arm in summary["arms"]]
+    if sorted(summary["order"]) != sorted(set(names)) or len(set(names)) < len(names):
+        return "at $.order: it does not name each arm once"
+    if summary["reference"] != names[0]:
+        return "at $.reference: it is not the first arm"
+    for key, named in (("control", [summary["control"]]), ("chosen", [summary["chosen"]]), ("shown", summary["shown"])):
+        if unknown := set(named) - {*names, None}:
+            return f"at $.{key}: {min(unknown)!r} is none of the arms"
+    return None
 
 
 @cache

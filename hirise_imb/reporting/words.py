@@ -71,10 +71,14 @@ def resolution(results: Results) -> str:
     where = counted(results.inference.total, "source")
     if sizes is None:
         return f"No difference to {_named(results)} could be told from chance on {where} (p <= {ALPHA:g})."
+    told = (
+        f"On {where}, a difference in macro F1 to {_named(results)} can be told from chance (one test, p <= {ALPHA:g})"
+    )
+    if results.inference.family == 1:
+        return f"{told} from {sizes['low']:.3f} on."
     return (
-        f"On {where}, a difference in macro F1 to {_named(results)} can be told from chance (one test, p <= "
-        f"{ALPHA:g}) from {sizes['low']:.3f} to {sizes['high']:.3f} on, which depends on the arm; as one of "
-        f"{counted(results.inference.family, 'comparison')}, from more."
+        f"{told} from {sizes['low']:.3f} to {sizes['high']:.3f} on, which depends on the arm; as one of "
+        f"{results.inference.family} comparisons, from more."
     )
 
 
@@ -85,7 +89,7 @@ def _verdict(results: Results, arm: Arm) -> str:
     if family > 1:
         told += f", {chance(tested.p_holm).removeprefix('p = ')} after Holm over {family} comparisons"
     if swap.informative == 0:
-        return f"as all its predictions are those of {_named(results)}"
+        return f"as its counts in every source are those of {_named(results)}"
     if tested.p_holm <= ALPHA:
         return f"more than chance among sources explains ({told})"
     if swap.p <= ALPHA:
