@@ -249,7 +249,9 @@ def _results(
     data = f"Landmarks: {definition.data}."
     if definition.data == "synthetic":
         data = "Landmarks: synthetic, drawn by this program. Nothing here is a result about Mars."
-    seconds = {"features": bench.seconds} | {arm.name: round(arm.seconds, 1) for arm in arms}
+    # As environment.json keeps them, so that a report is the same when it is written again from its folder.
+    arms = [replace(arm, seconds=round(arm.seconds, 1)) for arm in arms]
+    seconds = {"features": bench.seconds} | {arm.name: arm.seconds for arm in arms}
     named = [arm.name for arm in arms if arm.name != BASELINE]
     about = environment.describe() | {"digests": bench.facts, "seconds": seconds, "test_access": runs.accesses()}
     return Results(

@@ -84,7 +84,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Resamples:
-    """The scores of one arm in each resample; resample i of all arms has the same sources."""
+    """The scores of one arm in each resample; resample i of all arms has the same sources and, of as many, fits."""
 
     f1: Floats
     """Of each class, mean over the resampled fits, shape (draws, 8); NaN where no source of a class was drawn."""
@@ -95,13 +95,13 @@ class Resamples:
 
     @property
     def macro_f1(self) -> Floats:
-        """Mean over the classes, shape (draws,), without those whose sources were not drawn.
+        """Mean over the classes, shape (draws,); one of which no source was drawn counts as the mean of the others.
 
         Such a class would count as 0 otherwise, which is what nobody measured. A class that the split lacks counts as
         0, as in every macro F1.
         """
-        counted = np.isfinite(self.f1) | (self.sources == 0)
-        return np.asarray(np.nansum(self.f1, axis=1) / counted.sum(axis=1), np.float64)
+        there = np.count_nonzero(self.sources) / len(CLASSES)
+        return np.asarray(there * np.nanmean(self.f1, axis=1), np.float64)
 
     def interval(self) -> Interval | None:
         """Of macro F1."""
@@ -113,17 +113,14 @@ class Resamples:
         return expanded(values[np.isfinite(values)], int(self.sources[label]))
 
 
-def resample(counts: Counts, stream: int, draws: int = DRAWS) -> Resamples:
+def resample(counts: Counts, draws: int = DRAWS) -> Resamples:
     """Draw sources with replacement, and fits too, so that the chance in training is in the interval (crossed).
 
-    Args:
-        counts: of the arm.
-        stream: number of the arm. Sources are drawn alike for all arms, fits of each arm by themselves.
-        draws: number of resamples.
+    Draws depend on nothing but how many sources and fits there are, so differences of arms are paired, by seed too.
     """
     fits, sources = len(counts.hits), len(counts.support)
     f1 = counts.f1(_drawn(np.random.default_rng(0), sources, draws))
-    shares = _drawn(np.random.default_rng((1, stream)), fits, draws) / fits
+    shares = _drawn(np.random.default_rng(1), fits, draws) / fits
     return Resamples(np.einsum("fdk,df->dk", f1, shares), counts.sources, sources)
 
 

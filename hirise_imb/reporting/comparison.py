@@ -51,7 +51,7 @@ def compared(folders: Sequence[Path], name: str) -> Results:
         arms += mine
         origins.append(_origin(label, report, mine))
         settings.append(_setting(label, report, first, labels[0], shared))
-        seconds |= {arm.name: round(arm.seconds, 1) for arm in mine}
+        seconds |= {arm.name: arm.seconds for arm in mine}
     return Results(
         name=name,
         setting=" ".join(settings),

@@ -93,6 +93,41 @@ def confusion(results: Results, arm: str) -> Figure:
     return canvas
 
 
+def confusion_difference(results: Results, arm: str) -> Figure:
+    """The shares of the reference and of an arm, in per cent of the true class, and what the arm changes in points."""
+    shares = [_shares(results, name) for name in (results.reference, arm)]
+    canvas = figure(13, 5)
+    panels = canvas.subplots(1, 3, sharey=True)
+    for axes, name, values in zip(panels, (results.reference, arm), shares, strict=False):
+        axes.imshow(values, cmap="Blues", vmin=0, vmax=1)
+        _numbers(axes, values, "{:.0f}", 0.55)
+        axes.set_title(f"{name}, % of the true class")
+    change = shares[1] - shares[0]
+    most = max(0.1, float(np.abs(change).max()))
+    panels[2].imshow(change, cmap="BrBG", vmin=-most, vmax=most)
+    _numbers(panels[2], change, "{:+.0f}", 0.55 * most)
+    panels[2].set_title("difference in points")
+    for axes in panels:
+        axes.grid(visible=False)
+        axes.set_xticks(range(len(CLASSES)), CLASSES, rotation=40, ha="right")
+        axes.set_xlabel("predicted class")
+    panels[0].set_yticks(range(len(CLASSES)), [f"{c} ({n})" for c, n in zip(CLASSES, results.support, strict=True)])
+    panels[0].set_ylabel("true class (test landmarks)")
+    return canvas
+
+
+def _shares(results: Results, arm: str) -> np.ndarray[Any, Any]:
+    return tables.confusion(results, arm)["share_of_true"].to_numpy().reshape(len(CLASSES), len(CLASSES))
+
+
+def _numbers(axes: Axes, values: np.ndarray[Any, Any], form: str, dark: float) -> None:
+    """Hundredths in cells, where they are not 0."""
+    for row, column in zip(*np.nonzero(np.abs(values) >= 0.005), strict=True):
+        value = float(values[row, column])
+        colour = "white" if abs(value) > dark else "#111827"
+        axes.text(column, row, form.format(100 * value), ha="center", va="center", fontsize=8, color=colour)
+
+
 def curves(arm: Arm) -> Figure:
     """Loss and accuracy over epochs for train, validation and test; thin lines are the further seeds."""
     canvas = figure(9, 3.6)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hirise_imb.reporting import figures, overview, searches, tables
+from hirise_imb.reporting import figures, forest, overview, probabilities, searches, sources, tables
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.results import Results
 
@@ -32,8 +32,23 @@ Draw = Callable[[], Drawing]
 def of_study(results: Results) -> dict[str, Draw]:
     """The figures of a study's report, or of a comparison's."""
     drawn: dict[str, Draw] = {
+        "figures/macro_f1": lambda: Drawing(forest.macro_f1(results), forest.table(results)),
         "figures/f1_per_class": lambda: Drawing(overview.f1_per_class(results), tables.per_class(results)),
+        "figures/sources": lambda: Drawing(sources.sources(results), sources.table(results)),
+        "figures/precision_recall": lambda: Drawing(
+            probabilities.precision_recall(results), probabilities.precision_table(results)
+        ),
+        "figures/calibration": lambda: Drawing(
+            probabilities.calibration(results), probabilities.reliability_table(results)
+        ),
+        "figures/risk_coverage": lambda: Drawing(
+            probabilities.risk_coverage(results), probabilities.risk_table(results)
+        ),
     }
+    if (chosen := results.chosen) is not None:
+        drawn["figures/confusion_difference"] = lambda: Drawing(
+            figures.confusion_difference(results, chosen.name), tables.confusion_difference(results, chosen.name)
+        )
     if any(arm.trials for arm in results.arms):
         drawn["figures/best_so_far"] = lambda: Drawing(overview.best_so_far(results), searches.table(results))
     return drawn | _of_all(results)

@@ -78,7 +78,7 @@ class Inference:
     @cached_property
     def resamples(self) -> dict[str, Resamples]:
         """By arm."""
-        return {arm: resample(counts, stream) for stream, (arm, counts) in enumerate(self.counts.items())}
+        return {arm: resample(counts) for arm, counts in self.counts.items()}
 
     @cached_property
     def by_image(self) -> dict[str, Interval | None]:

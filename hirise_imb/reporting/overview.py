@@ -10,7 +10,7 @@ from hirise_imb.landmarks import CLASSES
 from hirise_imb.reporting import searches
 from hirise_imb.reporting.arms import SELECTIONS, Arm
 from hirise_imb.reporting.results import Results
-from hirise_imb.reporting.style import BACKGROUND, ROLE_COLOURS, SELECTION_COLOURS, figure
+from hirise_imb.reporting.style import BACKGROUND, SELECTION_COLOURS, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,15 +21,12 @@ _ACROSS = 4
 
 
 def f1_per_class(results: Results) -> Figure:
-    """Macro F1 of every arm with its range over seeds, beside its F1 of each class, coloured by the difference."""
-    count = len(results.ordered)
-    canvas = figure(11, 2.2 + 0.3 * count)
-    macro, classes = canvas.subplots(1, 2, sharey=True, width_ratios=(1, 1.9))
-    _macro(macro, results)
-    _classes(classes, results)
-    macro.set_yticks(range(count), [arm.name for arm in results.ordered])
-    macro.set_ylim(count - 0.5, -0.5)
-    macro.tick_params(axis="y", length=0)
+    """F1 of every arm and class, coloured by the difference to the reference; `other` stands apart as the cost."""
+    rows = results.ordered
+    canvas = figure(11, 1.4 + 0.3 * len(rows))
+    axes = canvas.subplots()
+    _classes(axes, results)
+    axes.set_yticks(range(len(rows)), [arm.name for arm in rows])
     return canvas
 
 
@@ -62,28 +59,7 @@ _COLOUR_NAMES = {"grouped-cv": "blue", "val": "orange"}
 _GIVEN = SELECTIONS | {"val": "the given validation split"}
 
 
-def _role(results: Results, arm: Arm) -> str:
-    if arm.name == results.reference:
-        return "baseline"
-    return "control" if arm is results.control else "strategy"
-
-
-def _macro(axes: Axes, results: Results) -> None:
-    """A dot an arm, its range over seeds as a line; the references go through all rows."""
-    for place, arm in enumerate(results.ordered):
-        role, spread = _role(results, arm), results.macro(arm.name)
-        colour = ROLE_COLOURS[role]
-        axes.plot([spread.low, spread.high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
-        axes.plot(spread.mean, place, "o", color=colour, markersize=6)
-        if role != "strategy":
-            axes.axvline(spread.mean, color=colour, linewidth=1, linestyle="--" if role == "control" else ":", zorder=0)
-    axes.grid(visible=False, axis="y")
-    axes.margins(x=0.1)
-    axes.set_xlabel("macro F1 on the test split")
-
-
 def _classes(axes: Axes, results: Results) -> None:
-    """F1 in every cell, its colour the difference to the baseline; `other` stands apart as the cost."""
     rows = results.ordered
     gains = np.array([results.difference(arm.name, "f1", results.reference) for arm in rows])
     gains[:, results.support == 0] = np.nan
@@ -102,7 +78,7 @@ def _classes(axes: Axes, results: Results) -> None:
         for name, n in zip((name.replace(" ", "\n") for name in CLASSES), results.support, strict=True)
     ]
     axes.set_xticks(range(len(CLASSES)), names, fontsize=8)
-    axes.tick_params(length=0, labelleft=False)
+    axes.tick_params(length=0)
     axes.set_title("F1 of each class; colour: difference to the baseline")
     axes.figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
 

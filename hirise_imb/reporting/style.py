@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart with any colour vision.
@@ -14,8 +19,24 @@ MARKS = {"published": "#111827", "aligned": "#0072B2", "shuffled": "#D55E00"}
 """Of a published figure, a model's own, and the same with shuffled labels."""
 ROLE_COLOURS = {"baseline": "#374151", "control": "#D55E00", "strategy": "#0072B2"}
 SELECTION_COLOURS = {"grouped-cv": "#0072B2", "val": "#D55E00"}
+LINES: tuple[dict[str, Any], ...] = (
+    {"color": "#374151", "linestyle": ":", "linewidth": 1.8},
+    {"color": "#D55E00", "linestyle": "--", "linewidth": 1.6},
+    {"color": "#0072B2", "linestyle": "-", "linewidth": 1.8},
+    {"color": "#009E73", "linestyle": "-.", "linewidth": 1.6},
+    {"color": "#CC79A7", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "linewidth": 1.6},
+)
+"""Of the arms that share a panel, told apart without colour too."""
+INK = "#111827"
+"""Of words."""
+SOFT = "#4b5563"
+"""Of words that explain."""
 BACKGROUND = "#d1d5db"
 """Of what a mark is to be seen against."""
+DIVERGING = "BrBG"
+"""Brown to green-blue: told apart with any colour vision, as red and green are not."""
+SHARES = "Blues"
+"""From none to all."""
 
 METRIC_NAMES = {
     "precision": "precision",
@@ -64,10 +85,51 @@ def signed(value: float | None) -> str:
     return "–" if value is None else f"{round(value, 3) + 0.0:+.3f}"
 
 
-def figure(width: float, height: float) -> Figure:
-    """An empty figure, sizes in inches, that belongs to no window system."""
+def figure(width: float, height: float, margins: Sequence[float] | None = None) -> Figure:
+    """An empty figure, sizes in inches, that belongs to no window system.
+
+    Args:
+        width: of all.
+        height: of all.
+        margins: left, right, bottom and top of what lies between axes and edge, in inches. Without them the layout is
+            found from what is drawn, which takes longer than to draw it.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     mpl.rcParams.update(_SETTINGS)
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+    if margins is None:
+        return Figure(figsize=(width, height), dpi=120, layout="constrained")
+    left, right, bottom, top = margins
+    canvas = Figure(figsize=(width, height), dpi=120)
+    canvas.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
+    return canvas
+
+
+def ink_on(colour: Sequence[float]) -> str:
+    """What can be read on a colour, red, green and blue in 0 to 1: dark words, or white ones."""
+    red, green, blue = colour[:3]
+    return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
+
+
+def write_png(canvas: Figure, path: Path) -> None:
+    """Write a figure as PNG, without the program's version; equal figures are equal files."""
+    canvas.savefig(path, format="png", metadata={"Software": None})
+
+
+def write_svg(canvas: Figure, path: Path) -> None:
+    """Write a figure as SVG, without the program's version and the time; equal figures are equal files.
+
+    Coordinates keep two digits behind the point, 1/7200 inch, where six would make the file longer by half.
+    """
+    buffer = BytesIO()
+    canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    path.write_text(_PATH.sub(_shortened, buffer.getvalue().decode()), encoding="utf-8", newline="\n")
+
+
+_PATH = re.compile(r' d="[^"]*"| [xy]="[-0-9.]+"')
+_DIGITS = re.compile(r"(\.[0-9]{2})[0-9]+")
+
+
+def _shortened(path: re.Match[str]) -> str:
+    return _DIGITS.sub(r"\1", path[0])

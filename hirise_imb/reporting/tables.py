@@ -52,6 +52,14 @@ def confusion(results: Results, arm: str) -> pd.DataFrame:
     )
 
 
+def confusion_difference(results: Results, arm: str) -> pd.DataFrame:
+    """One row for each pair of classes: its share of the true class for the reference and an arm, and the change."""
+    table, base = confusion(results, arm), confusion(results, results.reference)
+    shares = {"reference": base["share_of_true"], "arm": table["share_of_true"]}
+    found = table[["true_class", "predicted_class"]].assign(**shares)
+    return found.assign(difference=found["arm"] - found["reference"])
+
+
 def predictions(results: Results, arm: Arm) -> pd.DataFrame:
     """One row for each test image and seed: who it is, what it is, what was predicted and how surely."""
     names = np.array(CLASSES)

@@ -32,8 +32,8 @@ def print_comparison(results: Results, console: Console) -> None:
         table.add_row(arm.name, *_cells(results, arm, wide))
     console.print(table)
     key = (
-        "val, test: macro F1, of all arms on the same landmarks. 95 % interval: over sources. p Holm: swap test against "
-        "the baseline, adjusted for the number of arms."
+        "val, test: macro F1, of all arms on the same landmarks. 95 % interval: over sources. p Holm: swap test "
+        "against the baseline, adjusted for the number of arms."
     )
     if wide:
         names = ", ".join(f"{short} {name}" for short, name in zip(SHORT, CLASSES, strict=True))
@@ -52,7 +52,7 @@ def _cells(results: Results, arm: Arm, wide: bool) -> list[str]:
         score(results.macro(arm.name).mean),
         f"{score(interval.low)}-{score(interval.high)}" if interval else "–",
         *(_gain(results, arm, other) for other in results.references.values() if other is not None),
-        f"{tested.p_holm:.3f}" if tested else "–",
+        words.chance(tested.p_holm).removeprefix("p ").removeprefix("= ") if tested else "–",
     ]
     if wide:
         cells.append(score(results.headline_scores(arm.name)["macro_f1_rare"].mean))
