@@ -184,7 +184,7 @@ def test_what_is_no_object_is_refused(text: str, tmp_path: Path) -> None:
 
 def test_a_summary_that_breaks_it_is_not_written(results: Results, tmp_path: Path) -> None:
     wrong = replace(results.arms[1], val_macro_f1=1.5)
-    with pytest.raises(AssertionError, match=r"at \$\.arms\[1\]\.val_macro_f1: 1\.5 is greater"):
+    with pytest.raises(ValueError, match=r"at \$\.arms\[1\]\.val_macro_f1: 1\.5 is greater"):
         write_report(replace(results, arms=(results.arms[0], wrong)), tmp_path)
     assert not (tmp_path / "summary.json").exists()
 

@@ -10,11 +10,10 @@ import pandas as pd
 
 from hirise_imb.forensics import METRICS
 from hirise_imb.landmarks import CLASSES, SPLITS
-from hirise_imb.reporting import tables
 from hirise_imb.reporting.arms import Arm, Spread
 from hirise_imb.reporting.baseline import Baseline, Entry
 from hirise_imb.reporting.results import Results
-from hirise_imb.reporting.style import COLOURS, MARKS, METRIC_NAMES, SPLIT_COLOURS, figure
+from hirise_imb.reporting.style import BACKGROUND, COLOURS, MARKS, METRIC_NAMES, SPLIT_COLOURS, SPLIT_LINES, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,88 +70,33 @@ def published(baseline: Baseline) -> Figure:
     return canvas
 
 
-def confusion(results: Results, arm: str) -> Figure:
-    """Confusion matrix: colour is the share of the true class, text gives the share in per cent and the count."""
-    table = tables.confusion(results, arm)
-    size = len(CLASSES)
-    shares = table["share_of_true"].to_numpy().reshape(size, size)
-    counts = table["count"].to_numpy().reshape(size, size)
-    canvas = figure(6.4, 5.5)
-    axes = canvas.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.grid(visible=False)
-    for row in range(size):
-        for column in range(size):
-            _cell(axes, row, column, shares[row, column], counts[row, column])
-    axes.set_xticks(range(size), CLASSES, rotation=40, ha="right")
-    axes.set_yticks(range(size), [f"{name} ({n})" for name, n in zip(CLASSES, results.support, strict=True)])
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class (test landmarks)")
-    axes.set_title(f"{arm}: share of the true class in %, count below")
-    canvas.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
-    return canvas
-
-
-def confusion_difference(results: Results, arm: str) -> Figure:
-    """The shares of the reference and of an arm, in per cent of the true class, and what the arm changes in points."""
-    shares = [_shares(results, name) for name in (results.reference, arm)]
-    canvas = figure(13, 5)
-    panels = canvas.subplots(1, 3, sharey=True)
-    for axes, name, values in zip(panels, (results.reference, arm), shares, strict=False):
-        axes.imshow(values, cmap="Blues", vmin=0, vmax=1)
-        _numbers(axes, values, "{:.0f}", 0.55)
-        axes.set_title(f"{name}, % of the true class")
-    change = shares[1] - shares[0]
-    most = max(0.1, float(np.abs(change).max()))
-    panels[2].imshow(change, cmap="BrBG", vmin=-most, vmax=most)
-    _numbers(panels[2], change, "{:+.0f}", 0.55 * most)
-    panels[2].set_title("difference in points")
-    for axes in panels:
-        axes.grid(visible=False)
-        axes.set_xticks(range(len(CLASSES)), CLASSES, rotation=40, ha="right")
-        axes.set_xlabel("predicted class")
-    panels[0].set_yticks(range(len(CLASSES)), [f"{c} ({n})" for c, n in zip(CLASSES, results.support, strict=True)])
-    panels[0].set_ylabel("true class (test landmarks)")
-    return canvas
-
-
-def _shares(results: Results, arm: str) -> np.ndarray[Any, Any]:
-    return tables.confusion(results, arm)["share_of_true"].to_numpy().reshape(len(CLASSES), len(CLASSES))
-
-
-def _numbers(axes: Axes, values: np.ndarray[Any, Any], form: str, dark: float) -> None:
-    """Hundredths in cells, where they are not 0."""
-    for row, column in zip(*np.nonzero(np.abs(values) >= 0.005), strict=True):
-        value = float(values[row, column])
-        colour = "white" if abs(value) > dark else "#111827"
-        axes.text(column, row, form.format(100 * value), ha="center", va="center", fontsize=8, color=colour)
-
-
 def curves(arm: Arm) -> Figure:
     """Loss and accuracy over epochs for train, validation and test; thin lines are the further seeds."""
-    canvas = figure(9, 3.6)
+    canvas = figure(9, 3.6, (0.75, 1.35, 0.55, 0.35))
     for axes, what, unit in zip(canvas.subplots(1, 2), ("loss", "accuracy"), ("nats", "share"), strict=True):
         for split in SPLITS:
-            _curve(axes, arm.histories, f"{split}_{what}", _SPLIT_NAMES[split], SPLIT_COLOURS[split])
+            _curve(axes, arm.histories, f"{split}_{what}", split)
         for best in arm.best_epochs[:1]:
-            axes.axvline(best, color="#9ca3af", linestyle=":", label="kept epoch")
+            axes.axvline(best, color=BACKGROUND, linewidth=4, zorder=0, label="kept epoch")
         axes.set_title("cross-entropy" if what == "loss" else what)
         axes.set_xlabel("epoch")
         axes.set_ylabel(unit)
         axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(0, 1)
-    axes.legend()
+    # Beside the axes, where no curve can be below it.
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return canvas
 
 
-def _curve(axes: Axes, histories: Sequence[pd.DataFrame], column: str, label: str, colour: str) -> None:
+def _curve(axes: Axes, histories: Sequence[pd.DataFrame], column: str, split: str) -> None:
     for n, history in enumerate(histories):
         first = n == 0
         axes.plot(
             history["epoch"],
             history[column],
-            color=colour,
-            label=label if first else None,
+            color=SPLIT_COLOURS[split],
+            linestyle=SPLIT_LINES[split],
+            label=_SPLIT_NAMES[split] if first else None,
             linewidth=1.8 if first else 0.7,
             alpha=1 if first else 0.5,
             marker="o" if len(history) == 1 else None,
@@ -189,13 +133,6 @@ def _name_marks(axes: Axes, entries: Sequence[Entry]) -> None:
     ):
         style: dict[str, Any] = {"fontsize": 9, "fontweight": "bold", "color": MARKS[kind], "ha": side}
         axes.annotate(text, (at, place), (0, points), textcoords="offset points", **style)
-
-
-def _cell(axes: Axes, row: int, column: int, share: float, count: float) -> None:
-    if count == 0 and row != column:
-        return
-    text = f"{100 * share:.0f}\n{count:.4g}" if count == round(count) else f"{100 * share:.0f}\n{count:.1f}"
-    axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if share > 0.55 else "#111827")
 
 
 def _bars(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hirise_imb.reporting import figures, forest, overview, probabilities, searches, sources, tables
+from hirise_imb.reporting import figures, forest, matrices, overview, probabilities, searches, sources, tables
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.results import Results
 
@@ -47,7 +47,7 @@ def of_study(results: Results) -> dict[str, Draw]:
     }
     if (chosen := results.chosen) is not None:
         drawn["figures/confusion_difference"] = lambda: Drawing(
-            figures.confusion_difference(results, chosen.name), tables.confusion_difference(results, chosen.name)
+            matrices.confusion_difference(results, chosen.name), tables.confusion_difference(results, chosen.name)
         )
     if any(arm.trials for arm in results.arms):
         drawn["figures/best_so_far"] = lambda: Drawing(overview.best_so_far(results), searches.table(results))
@@ -77,7 +77,7 @@ def _of_all(results: Results) -> dict[str, Draw]:
 
 
 def _confusion(results: Results, arm: str) -> Drawing:
-    return Drawing(figures.confusion(results, arm), tables.confusion(results, arm))
+    return Drawing(matrices.confusion(results, arm), tables.confusion(results, arm))
 
 
 def _curves(results: Results, name: str) -> Drawing:

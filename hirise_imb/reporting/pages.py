@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from hirise_imb.reporting.style import SHORT, score, signed
+from hirise_imb.reporting.style import score, signed
 
 _SHARES = (0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.92)
 """Where a share of a class takes the next of the colours s1 to s9 of the stylesheet; one that is 0 has none."""
@@ -54,7 +54,6 @@ def _environment() -> Environment:
         "script": Markup(script),
         # A page runs this script and no other, whatever stands in the names and files that it shows.
         "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-        "short_names": SHORT,
     }
     return environment
 
@@ -76,7 +75,8 @@ def _chance(p: float) -> str:
 
 def _count(value: float) -> str:
     """A count, or a mean of counts with one decimal."""
-    return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
+    near = round(value, 1)
+    return f"{near:,.0f}" if near == round(near) else f"{near:,.1f}"
 
 
 def _percent(share: float) -> str:

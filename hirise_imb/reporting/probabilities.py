@@ -37,8 +37,10 @@ def precision_table(results: Results) -> pd.DataFrame:
 
 def precision_recall(results: Results) -> Figure:
     """A panel a class: precision against recall of a few arms, and what guessing would give."""
+    from matplotlib.lines import Line2D
+
     table = precision_table(results)
-    canvas = figure(11, 5.6)
+    canvas = figure(11, 5.8)
     panels = canvas.subplots(2, 4, sharex=True, sharey=True)
     for label, (axes, name) in enumerate(zip(panels.flat, CLASSES, strict=True)):
         n = int(results.support[label])
@@ -52,8 +54,11 @@ def precision_recall(results: Results) -> Figure:
             found = results.average_precision(arm.name)[label]
             assert found is not None
             marker = "o" if n == 1 else None
-            axes.plot(part["recall"], part["precision"], **line, marker=marker, label=f"{found.mean:.2f} {arm.name}")
-        axes.legend(fontsize=7, title="average precision", title_fontsize=7, loc="best", handlelength=1.6)
+            axes.plot(part["recall"], part["precision"], **line, marker=marker, label=f"{found.mean:.2f}")
+        axes.legend(fontsize=8, title="average precision", title_fontsize=7, loc="best", handlelength=1.6)
+    # Names stand once, above: those of a comparison are longer than a panel.
+    handles = [Line2D([], [], **line) for line in LINES[: len(results.shown)]]
+    canvas.legend(handles, [arm.name for arm in results.shown], loc="outside upper left", ncols=3, fontsize=9)
     panels[0, 0].set_xlim(-0.02, 1.02)
     panels[0, 0].set_ylim(-0.02, 1.05)
     canvas.supxlabel("recall; grey: the share of the class, which is what guessing gives", fontsize=9)

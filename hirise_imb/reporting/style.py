@@ -7,26 +7,36 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 # Okabe and Ito's colours, told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73")
 SPLIT_COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#009E73"}
+SPLIT_LINES = {"train": "-", "val": "--", "test": ":"}
 MARKS = {"published": "#111827", "aligned": "#0072B2", "shuffled": "#D55E00"}
 """Of a published figure, a model's own, and the same with shuffled labels."""
 ROLE_COLOURS = {"baseline": "#374151", "control": "#D55E00", "strategy": "#0072B2"}
 SELECTION_COLOURS = {"grouped-cv": "#0072B2", "val": "#D55E00"}
-LINES: tuple[dict[str, Any], ...] = (
-    {"color": "#374151", "linestyle": ":", "linewidth": 1.8},
-    {"color": "#D55E00", "linestyle": "--", "linewidth": 1.6},
-    {"color": "#0072B2", "linestyle": "-", "linewidth": 1.8},
-    {"color": "#009E73", "linestyle": "-.", "linewidth": 1.6},
-    {"color": "#CC79A7", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "linewidth": 1.6},
+_SHARED = (
+    ("#374151", ":"),
+    ("#D55E00", "--"),
+    ("#0072B2", "-"),
+    ("#009E73", "-."),
+    ("#CC79A7", (0, (5, 1, 1, 1, 1, 1))),
 )
-"""Of the arms that share a panel, told apart without colour too."""
+LINES: tuple[dict[str, Any], ...] = tuple(
+    {"color": colour, "linestyle": _SHARED[(n + shift) % len(_SHARED)][1], "linewidth": 1.7}
+    for shift in range(len(_SHARED))
+    for n, (colour, _) in enumerate(_SHARED)
+)
+"""Of the arms that share a panel, told apart without colour too; a sixth has the first colour with other dashes."""
 INK = "#111827"
 """Of words."""
 SOFT = "#4b5563"
@@ -106,10 +116,10 @@ def figure(width: float, height: float, margins: Sequence[float] | None = None) 
     return canvas
 
 
-def ink_on(colour: Sequence[float]) -> str:
-    """What can be read on a colour, red, green and blue in 0 to 1: dark words, or white ones."""
-    red, green, blue = colour[:3]
-    return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
+def inks(image: AxesImage) -> NDArray[np.str_]:
+    """What can be read on each cell of an image: dark words, or white ones. Of the image's shape."""
+    colours = np.asarray(image.to_rgba(np.nan_to_num(np.asarray(image.get_array()))))
+    return np.where(colours[..., :3] @ (0.299, 0.587, 0.114) > 0.55, INK, "white")
 
 
 def write_png(canvas: Figure, path: Path) -> None:
@@ -120,14 +130,17 @@ def write_png(canvas: Figure, path: Path) -> None:
 def write_svg(canvas: Figure, path: Path) -> None:
     """Write a figure as SVG, without the program's version and the time; equal figures are equal files.
 
-    Coordinates keep two digits behind the point, 1/7200 inch, where six would make the file longer by half.
+    Coordinates keep two digits behind the point, 1/7200 inch, and lines are not indented, so that a page with dozens of
+    figures stays small.
     """
     buffer = BytesIO()
     canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    path.write_text(_PATH.sub(_shortened, buffer.getvalue().decode()), encoding="utf-8", newline="\n")
+    text = _PATH.sub(_shortened, _INDENT.sub("", buffer.getvalue().decode()))
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 _PATH = re.compile(r' d="[^"]*"| [xy]="[-0-9.]+"')
+_INDENT = re.compile(r"^ +", re.MULTILINE)
 _DIGITS = re.compile(r"(\.[0-9]{2})[0-9]+")
 
 

@@ -130,10 +130,8 @@ def _write_drawing(name: str, draw: Draw, files: _Files) -> str:
     """Write a figure as PNG and SVG, its data beside it; return it as a data address for the page."""
     drawing = draw()
     files.csv(f"{name}.csv", drawing.data)
-    drawing.figure.draw_without_rendering()  # lays it out,
-    drawing.figure.set_layout_engine("none")  # once for both formats, which takes most of the time
+    # What is drawn first lays the figure out; to do that again for the second file would take as long as to draw it.
     files.write(f"{name}.png", partial(style.write_png, drawing.figure))
-    # It is laid out now: the second file is as the first, and takes half the time.
     drawing.figure.set_layout_engine("none")
     svg = files.write(f"{name}.svg", partial(style.write_svg, drawing.figure))
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
