@@ -13,7 +13,6 @@ from scipy.special import log_softmax, softmax
 from sklearn import metrics
 
 from hirise_imb.confidence import (
-    BINS,
     DECIDED,
     OperatingPoint,
     Reliability,
@@ -114,7 +113,7 @@ def test_the_reliability_diagram_is_that_of_a_loop(case: Case, bins: int) -> Non
 
 def test_certain_predictions_fall_in_the_last_bin() -> None:
     found = Reliability.of(np.arange(8), np.eye(8, dtype=np.float32))
-    assert found.count.tolist() == [0] * (BINS - 1) + [8]
+    assert found.count.tolist() == [0] * 14 + [8]
     assert found.error == 0
     even = Reliability.of(np.arange(8), np.full((8, 8), 1 / 8, np.float32))
     assert even.count[0] == 0

@@ -204,6 +204,13 @@ def test_what_is_resolvable_is_what_is_significant(sources: int, seed: int) -> N
     assert (found.p <= ALPHA) == reaches
 
 
+def test_few_random_exchanges_resolve_nothing() -> None:
+    # The largest of 20 has p = (1 + 1) / (1 + 20), that of 39 has .05.
+    arms = two_arms(20)
+    assert swap_test(*arms, draws=20).resolvable is None
+    assert swap_test(*arms, draws=39).resolvable is not None
+
+
 def test_a_source_that_both_count_alike_changes_nothing() -> None:
     one, other = two_arms(6)
     extra = np.eye(8, dtype=np.int64)[:1]

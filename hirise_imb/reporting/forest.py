@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from hirise_imb.reporting.arms import Arm
+from hirise_imb.reporting.overview import preferred
 from hirise_imb.reporting.results import Results
 from hirise_imb.reporting.style import ROLE_COLOURS, figure
+from hirise_imb.reporting.words import counted
 from hirise_imb.uncertainty import Interval
 
 if TYPE_CHECKING:
@@ -51,20 +54,20 @@ def _ends(name: str, interval: Interval | None) -> dict[str, Any]:
 
 
 def macro_f1(results: Results) -> Figure:
-    """Macro F1 of each arm with its intervals, beside its difference to the reference."""
-    rows = table(results)
-    canvas = figure(11, 1.5 + 0.34 * len(rows))
-    left, right = canvas.subplots(1, 2, sharey=True, width_ratios=(1, 1.15))
-    for place, arm in enumerate(results.ordered):
-        row = _row(results, arm)
-        colour = ROLE_COLOURS[_role(results, str(row["arm"]))]
-        _lines(left, place + 0.26, row, "images", _IMAGES, 1.2)
-        _lines(left, place, row, "sources", colour, 1.2)
-        _lines(left, place, row, "seeds", colour, 4)
-        left.plot(row["macro_f1"], place, "o", color="white", markeredgecolor=colour, markersize=6, zorder=4)
-        if row["arm"] != results.reference:
-            _difference(right, place, row, colour)
-    _frame(left, right, results, rows)
+    """Macro F1 of each arm with its intervals, beside its difference to the reference where there is a further arm."""
+    rows = [_row(results, arm) for arm in results.ordered]
+    canvas = figure(11, 1.9 + 0.36 * len(rows))
+    sides = canvas.subplots(1, 2 if len(rows) > 1 else 1, sharey=True, squeeze=False)[0]
+    for place, (arm, row) in enumerate(zip(results.ordered, rows, strict=True)):
+        colour = ROLE_COLOURS[_role(results, arm.name)]
+        _lines(sides[0], place + 0.26, row, "images", _IMAGES, 1.2)
+        _lines(sides[0], place, row, "sources", colour, 1.2)
+        _lines(sides[0], place, row, "seeds", colour, 4)
+        sides[0].plot(row["macro_f1"], place, "o", color="white", markeredgecolor=colour, markersize=6, zorder=4)
+        if arm.name != results.reference:
+            _difference(sides[1], place, row, results.inference.tests[arm.name].swap.informative, colour)
+    _frame(sides, results, rows)
+    canvas.suptitle(_explained(results, rows), x=0.01, ha="left", fontsize=9)
     return canvas
 
 
@@ -74,12 +77,15 @@ def _role(results: Results, arm: str) -> str:
     return "control" if results.control is not None and arm == results.control.name else "strategy"
 
 
-def _difference(axes: Axes, place: int, row: dict[str, Any], colour: str) -> None:
+def _difference(axes: Axes, place: int, row: dict[str, Any], informative: int, colour: str) -> None:
     if row["resolvable"] is not None:
         axes.barh(place, 2 * row["resolvable"], 0.7, -row["resolvable"], color="#e5e7eb", zorder=1)
     _lines(axes, place, row, "difference", colour, 1.2)
     axes.plot(row["difference"], place, "o", color=colour, markersize=6, zorder=4)
-    text = f"p {row['p_holm']:.3f}" if row["p_holm"] < 0.1 else f"p {row['p_holm']:.2f}"
+    p = row["p_holm"]
+    text = "p < 0.001" if p < 0.001 else f"p {p:.3f}" if p < 0.1 else f"p {p:.2f}"
+    if row["resolvable"] is None:
+        text += "\nno source differs" if informative == 0 else "\nnone resolvable"
     axes.annotate(text, (1.01, place), xycoords=("axes fraction", "data"), fontsize=8, va="center")
 
 
@@ -89,17 +95,36 @@ def _lines(axes: Axes, place: float, row: dict[str, Any], name: str, colour: str
         axes.plot(ends, (place, place), color=colour, linewidth=width, solid_capstyle="butt", zorder=3)
 
 
-def _frame(left: Axes, right: Axes, results: Results, rows: pd.DataFrame) -> None:
-    left.axvline(rows["macro_f1"][0], color=ROLE_COLOURS["baseline"], linewidth=1, linestyle=":", zorder=0)
-    right.axvline(0, color=ROLE_COLOURS["baseline"], linewidth=1, linestyle=":", zorder=2)
-    left.set_yticks(range(len(rows)), list(rows["arm"]))
-    left.set_ylim(len(rows) - 0.4, -0.6)
-    for axes in (left, right):
+def _frame(sides: Sequence[Axes], results: Results, rows: Sequence[dict[str, Any]]) -> None:
+    sides[0].axvline(rows[0]["macro_f1"], color=ROLE_COLOURS["baseline"], linewidth=1, linestyle=":", zorder=0)
+    sides[0].set_yticks(range(len(rows)), [row["arm"] for row in rows])
+    for name, arm in zip(sides[0].get_yticklabels(), results.ordered, strict=True):
+        name.set_fontweight("bold" if preferred(results, arm) else "normal")
+    sides[0].set_ylim(len(rows) - 0.4, -0.6)
+    sides[0].set_xlabel("macro F1 on the test split")
+    for axes in sides:
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
-    left.set_xlabel("macro F1 on the test split")
-    right.set_xlabel(f"difference to {results.reference}")
-    below = "Grey below: if images were independent, which they are not."
-    left.set_title(f"Thick: range over seeds. Thin: 95 % over sources.\n{below}", fontsize=9)
-    band = "Band: too small to be told from chance in one test."
-    right.set_title(f"Line: 95 % over sources; at its right p after Holm.\n{band}", fontsize=9)
+    for axes in sides[1:]:
+        axes.axvline(0, color=ROLE_COLOURS["baseline"], linewidth=1, linestyle=":", zorder=2)
+        axes.set_xlabel(f"difference to {results.reference}")
+
+
+def _explained(results: Results, rows: Sequence[dict[str, Any]]) -> str:
+    """What the marks are; stands above both sides, where long names of arms leave it room."""
+    several = any(len(arm.seeds) > 1 for arm in results.arms)
+    seeds = "thick: range over seeds; " if several else ""
+    of = counted(results.inference.total, "source")
+    some = any(row["sources_low"] is not None for row in rows)
+    lines = [
+        f"Circle: mean; {seeds}thin: 95 % interval over {of}; grey below: if images were independent, which they are "
+        "not."
+        if some
+        else f"Circle: mean; {seeds}no interval over {of} can be given; grey: if images were independent, which they "
+        "are not."
+    ]
+    if len(rows) > 1:
+        lines.append("Right, band: too small to be told from chance in one test; p after Holm over all tests.")
+    if any(preferred(results, arm) for arm in results.ordered):
+        lines.append("Bold: preferred by validation.")
+    return "\n".join(lines)

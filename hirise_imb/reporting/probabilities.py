@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.confidence import DECIDED, Reliability, precision_at_hits, risk_at_coverage, tempered
+from hirise_imb.confidence import DECIDED, OperatingPoint, Reliability, precision_at_hits, risk_at_coverage, tempered
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.reporting.arms import Arm
 from hirise_imb.reporting.results import Results
@@ -53,8 +53,9 @@ def precision_recall(results: Results) -> Figure:
             part = table[(table["arm"] == arm.name) & (table["class"] == name)]
             found = results.average_precision(arm.name)[label]
             assert found is not None
-            marker = "o" if n == 1 else None
-            axes.plot(part["recall"], part["precision"], **line, marker=marker, label=f"{found.mean:.2f}")
+            # Steps from recall 0 enclose the average precision.
+            recall, precision = np.append(0, part["recall"]), np.append(part["precision"].iloc[0], part["precision"])
+            axes.plot(recall, precision, **line, drawstyle="steps-pre", label=f"{found.mean:.2f}")
         axes.legend(fontsize=8, title="average precision", title_fontsize=7, loc="best", handlelength=1.6)
     # Names stand once, above: those of a comparison are longer than a panel.
     handles = [Line2D([], [], **line) for line in LINES[: len(results.shown)]]
@@ -123,10 +124,11 @@ def risk_coverage(results: Results) -> Figure:
         risk = _risk(results, arm)
         area = results.headline_scores(arm.name)["risk_coverage_area"].mean
         axes.plot(coverage, risk, **line, label=f"{arm.name}, area {area:.3f}")
-        sure = float(np.mean([(fit.probabilities.max(axis=1) >= DECIDED).mean() for fit in arm.predictions]))
-        if sure > 0:
-            place = max(round(sure * len(risk)), 1) - 1
-            axes.plot(sure, risk[place], "o", color=line["color"], markersize=8, zorder=4)
+        points = [OperatingPoint.of(results.labels, fit.probabilities) for fit in arm.predictions]
+        shown, right = (np.mean([getattr(point, name).sum() for point in points]) for name in ("shown", "right"))
+        if shown > 0:
+            place = shown / len(results.test), 1 - right / shown
+            axes.plot(*place, "o", color=line["color"], markersize=8, zorder=4, clip_on=False)
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("share of landmarks that are decided, the most confident first")
