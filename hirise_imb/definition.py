@@ -51,10 +51,7 @@ class Definition:
     def __post_init__(self) -> None:
         """Check every value, so that a definition that exists can be run as far as its own words go."""
         _check_types(self)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
-            raise UserError(
-                f"The study name {self.name!r} can't name a folder: use up to 100 letters, digits, '.', '_' and '-'."
-            )
+        check_name(self.name)
         for what, least in (("trials", 1), ("refits", 1), ("seed", 0)):
             if getattr(self, what) < least:
                 raise UserError(f"{what} is {getattr(self, what)}: use {least} or more.")
@@ -69,6 +66,18 @@ class Definition:
     def to_toml(self) -> str:
         """The definition as a TOML file."""
         return tomli_w.dumps(asdict(self))
+
+
+def check_name(name: str) -> None:
+    """See that a name can be that of a report's folder.
+
+    Raises:
+        UserError: it can't, or is that of the list of reports beside it.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == "index.html":
+        raise UserError(
+            f"The name {name!r} can't be that of a folder: use up to 100 letters, digits, '.', '_' and '-'."
+        )
 
 
 def known(kind: str, name: str, names: Collection[str]) -> str:

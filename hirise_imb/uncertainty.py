@@ -8,6 +8,7 @@ counts of each source, so ten thousand resamples are a few matrix products.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,8 +120,8 @@ def resample(counts: Counts, draws: int = DRAWS) -> Resamples:
     Draws depend on nothing but how many sources and fits there are, so differences of arms are paired, by seed too.
     """
     fits, sources = len(counts.hits), len(counts.support)
-    f1 = counts.f1(_drawn(np.random.default_rng(0), sources, draws))
-    shares = _drawn(np.random.default_rng(1), fits, draws) / fits
+    f1 = counts.f1(_drawn(sources, draws, 0))
+    shares = _drawn(fits, draws, 1) / fits
     return Resamples(np.einsum("fdk,df->dk", f1, shares), counts.sources, sources)
 
 
@@ -186,6 +187,9 @@ def _counted(sources: Ints, classes: Ints, size: tuple[int, int]) -> Ints:
     return np.bincount(sources * size[1] + classes, minlength=size[0] * size[1]).reshape(size)
 
 
-def _drawn(rng: np.random.Generator, of: int, draws: int) -> Floats:
-    """How often each of `of` things is drawn in a resample of them, shape (draws, of)."""
-    return rng.multinomial(of, np.full(of, 1 / of), draws).astype(float)
+@lru_cache(maxsize=4)
+def _drawn(of: int, draws: int, seed: int) -> Floats:
+    """How often each of `of` things is drawn in a resample of them, shape (draws, of); the same for all arms."""
+    drawn = np.random.default_rng(seed).multinomial(of, np.full(of, 1 / of), draws).astype(float)
+    drawn.setflags(write=False)
+    return drawn

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hirise_imb import catalogue, datasets
+from hirise_imb.definition import check_name
 from hirise_imb.errors import UserError
 from hirise_imb.files import make_folder
 from hirise_imb.reporting.baseline import Baseline
@@ -32,8 +32,7 @@ def compare(folders: Sequence[Path], name: str | None, out: Path) -> tuple[Resul
         UserError: the reports can't be compared, or not under this name.
     """
     chosen = "-vs-".join(folder.resolve().name for folder in folders) if name is None else name
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", chosen):
-        raise UserError(f"{chosen!r} can't name a folder: give --name, up to 100 letters, digits, '.', '_' and '-'.")
+    check_name(chosen)
     results = compared(folders, chosen)
     page = write_report(results, make_folder(out / "reports") / chosen)
     write_index(out / "reports")
