@@ -75,9 +75,7 @@ def check_name(name: str) -> None:
         UserError: it can't, or is that of the list of reports beside it.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == "index.html":
-        raise UserError(
-            f"The name {name!r} can't be that of a folder: use up to 100 letters, digits, '.', '_' and '-'."
-        )
+        raise UserError(f"The name {name!r} can't name a folder: use up to 100 letters, digits, '.', '_' and '-'.")
 
 
 def known(kind: str, name: str, names: Collection[str]) -> str:

@@ -336,9 +336,9 @@ def test_what_can_not_be_compared_is_refused(
     assert refused(first, three) == f"{three} is itself a comparison: name the reports that it compares."
     assert refused(first, tmp_path) == f"There is no report in {tmp_path}: name a folder that holds summary.json."
     for name in ("../up", "a/b", "", ".hidden", "x" * 101, "a b"):
-        assert refused(first, second, "--name", name).startswith(f"{name!r} can't name a folder: give --name")
+        assert refused(first, second, "--name", name).startswith(f"The name {name!r} can't name a folder: use")
     place = Path(shutil.copytree(second, tmp_path / "odd name"))
-    assert refused(first, place).startswith("'half-vs-odd name' can't name a folder: give --name")
+    assert refused(first, place).startswith("The name 'half-vs-odd name' can't name a folder: use")
 
 
 def test_a_name_that_holds_a_study_is_refused(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

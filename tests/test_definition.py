@@ -128,9 +128,9 @@ def test_a_seed_that_no_generator_takes_is_refused(seed: int, refits: int) -> No
         definition.default({"seed": seed, "refits": refits})
 
 
-@pytest.mark.parametrize("name", ["", "..", ".hidden", "-x", "a/b", "a\\b", "a b", "a\n", "é", "a:b"])
+@pytest.mark.parametrize("name", ["", "..", ".hidden", "-x", "a/b", "a\\b", "a b", "a\n", "é", "a:b", "index.html"])
 def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
-    message = f"The study name {name!r} can't name a folder: use up to 100 letters, digits, '.', '_' and '-'."
+    message = f"The name {name!r} can't name a folder: use up to 100 letters, digits, '.', '_' and '-'."
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         definition.default({"name": name})
 
