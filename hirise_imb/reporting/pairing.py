@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from hirise_imb.forensics import LEVEL, Null, Statistic
 
+DRAWS = 2_000
+"""Random pairings of each fit: enough to tell p < 0.001, and a report has a hundred fits."""
+
 Ints = NDArray[np.int64]
 
 
@@ -24,7 +27,9 @@ def compare(confusions: Mapping[str, Sequence[Ints]]) -> dict[str, list[Statisti
         confusions: by arm, one a seed, shape (8, 8) each.
     """
     return {
-        name: [null_of(confusion).compare(np.diagonal(confusion)) for confusion in fits if confusion.sum() > 1]
+        name: [
+            null_of(confusion).compare(np.diagonal(confusion), draws=DRAWS) for confusion in fits if confusion.sum() > 1
+        ]
         for name, fits in confusions.items()
     }
 

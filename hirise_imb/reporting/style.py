@@ -123,8 +123,11 @@ def inks(image: AxesImage) -> NDArray[np.str_]:
 
 
 def write_png(canvas: Figure, path: Path) -> None:
-    """Write a figure as PNG, without the program's version; equal figures are equal files."""
-    canvas.savefig(path, format="png", metadata={"Software": None})
+    """Write a figure as PNG, without the program's version; equal figures are equal files.
+
+    Compressed less than usual, which makes the file a little larger and is done in half the time.
+    """
+    canvas.savefig(path, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 3})
 
 
 def write_svg(canvas: Figure, path: Path) -> None:
