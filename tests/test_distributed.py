@@ -141,7 +141,7 @@ def test_a_study_of_four_processes_one_of_which_is_killed_ends_as_that_of_one(
     assert len({who for (who,) in database.rows("SELECT DISTINCT who FROM begun")}) >= 3
 
     expected = results(tmp_path / "undisturbed" / "reports" / "demo")
-    assert len(expected) == 2 + 3 * (1 + len(SEARCHED))  # predictions, and confusions as table and figure
+    assert len(expected) == 2 + 4 * (1 + len(SEARCHED))  # predictions, and confusions as table and figure
     assert results(tmp_path / "shared" / "main" / "reports" / "demo") == expected
 
     # Another folder, the same database: nothing is searched again.
