@@ -6,6 +6,7 @@ the probability of the class that it chooses.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,12 +112,12 @@ def risk_at_coverage(labels: Ints, probabilities: Probabilities) -> Floats:
 class OperatingPoint:
     """What is left when only predictions of at least `DECIDED` confidence are shown; counts of classes, shape (8,)."""
 
-    support: Ints
-    decided: Ints
+    support: Ints | Floats
+    decided: Ints | Floats
     """Landmarks of each class that get any class."""
-    shown: Ints
+    shown: Ints | Floats
     """Landmarks that get this class."""
-    right: Ints
+    right: Ints | Floats
     """Those of them that are of it."""
 
     @classmethod
@@ -125,6 +126,12 @@ class OperatingPoint:
         chosen, sure = probabilities.argmax(axis=1), probabilities.max(axis=1) >= DECIDED
         groups = labels, labels[sure], chosen[sure], chosen[sure & (chosen == labels)]
         return cls(*(np.bincount(group, minlength=len(CLASSES)) for group in groups))
+
+    @classmethod
+    def mean(cls, points: Sequence[OperatingPoint]) -> OperatingPoint:
+        """Mean counts of several fits."""
+        sums = zip(*((point.support, point.decided, point.shown, point.right) for point in points), strict=True)
+        return cls(*(np.mean(counts, axis=0) for counts in sums))
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.evaluation import rates
-from hirise_imb.uncertainty import DRAWS, Counts
+from hirise_imb.uncertainty import DRAWS, ROUNDING, Counts
 
 ALPHA = 0.05
 """Chance of a false alarm that is accepted."""
-
-_ROUNDING = 1e-12
-"""Differences closer than this are equal."""
 
 Floats = NDArray[np.float64]
 
@@ -63,10 +60,11 @@ def swap_test(one: Counts, other: Counts, draws: int = DRAWS, seed: int = 0) -> 
         swaps = np.random.default_rng(seed).integers(0, 2, (draws, len(differ))).astype(float)
     support = one.support.sum(axis=0)
     moved = np.einsum("dg,fgcn->dfcn", swaps, (theirs - mine)[:, differ])
-    chance = _macro(mine.sum(axis=1) + moved, support) - _macro(theirs.sum(axis=1) - moved, support)
-    observed = float(_macro(mine.sum(axis=1), support) - _macro(theirs.sum(axis=1), support))
+    mine, theirs = mine.sum(axis=1), theirs.sum(axis=1)
+    chance = _macro(mine + moved, support) - _macro(theirs - moved, support)
+    observed = float(_macro(mine, support) - _macro(theirs, support))
     sizes = np.abs(chance)
-    as_large = int(np.count_nonzero(sizes >= abs(observed) - _ROUNDING))
+    as_large = int(np.count_nonzero(sizes >= abs(observed) - ROUNDING))
     p = as_large / len(swaps) if exact else (1 + as_large) / (1 + draws)
     return Swap(observed, p, _resolvable(sizes, exact), len(differ), exact)
 
@@ -98,7 +96,7 @@ def _resolvable(sizes: Floats, exact: bool) -> float | None:
     """The least of the sizes that at most a share `ALPHA` of them reaches."""
     ascending = np.sort(sizes)
     values = np.unique(ascending)
-    reached = len(ascending) - np.searchsorted(ascending, values - _ROUNDING)
+    reached = len(ascending) - np.searchsorted(ascending, values - ROUNDING)
     p = reached / len(ascending) if exact else (1 + reached) / (1 + len(ascending))
     enough = values[p <= ALPHA]
     return float(enough[0]) if len(enough) else None

@@ -8,7 +8,7 @@ counts of each source, so ten thousand resamples are a few matrix products.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,9 +75,13 @@ class Counts:
         return np.where(support > 0, f1, np.nan)
 
 
+ROUNDING = 1e-12
+"""Scores closer than this are equal: their means over fits differ in the last digits."""
+
+
 @dataclass(frozen=True)
 class Interval:
-    """Where a score lies with probability `LEVEL`, so far as sources and seeds can tell."""
+    """Two ends, such as those of a range in which a score lies with probability `LEVEL`."""
 
     low: float
     high: float
@@ -94,7 +98,7 @@ class Resamples:
     total: int
     """Sources of the split."""
 
-    @property
+    @cached_property
     def macro_f1(self) -> Floats:
         """Mean over the classes, shape (draws,); one of which no source was drawn counts as the mean of the others.
 
@@ -142,29 +146,29 @@ def expanded(values: Floats, clusters: int, level: float = LEVEL) -> Interval | 
     """
     from scipy.special import ndtr, stdtrit  # scipy.stats takes a second to import
 
-    # Means over fits of equal scores differ in the last digits.
-    if clusters < LEAST_SOURCES or np.ptp(values) < 1e-12:
+    if clusters < LEAST_SOURCES:
         return None
     tail = ndtr(np.sqrt(clusters / (clusters - 1)) * stdtrit(clusters - 1, (1 - level) / 2))
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(float(low), float(high))
+    return _between(values, float(tail))
 
 
-def image_interval(labels: Ints, predicted: Ints, draws: int = DRAWS) -> Interval:
+def image_interval(labels: Ints, predicted: Ints, draws: int = DRAWS) -> Interval | None:
     """The interval of macro F1 that a bootstrap over images would give. It is too narrow; reports show how much.
 
     Args:
         labels: true classes, shape (n,).
         predicted: classes that each fit chose, shape (n_fits, n).
         draws: number of resamples.
+
+    Returns:
+        None where all resamples are alike.
     """
     # Images with the same label and predictions are interchangeable, so kinds of images are drawn.
     kinds, repeats = np.unique(np.vstack([labels, predicted]), axis=1, return_counts=True)
     counts = Counts.of(kinds[0], kinds[1:], np.arange(len(repeats)))
     weights = np.random.default_rng(2).multinomial(len(labels), repeats / len(labels), draws).astype(float)
     macro = Resamples(counts.f1(weights).mean(axis=0), counts.sources, len(repeats)).macro_f1
-    low, high = np.quantile(macro, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high))
+    return _between(macro, (1 - LEVEL) / 2)
 
 
 def without_each(counts: Counts, label: int) -> Floats:
@@ -181,6 +185,14 @@ def without_each(counts: Counts, label: int) -> Floats:
 def least_recognisable(sources: int) -> float:
     """The share of sources that can be recognised is at least this (one-sided, 95 %), where all that were seen are."""
     return float((1 - LEVEL) ** (1 / sources))
+
+
+def _between(values: Floats, tail: float) -> Interval | None:
+    """What lies between equal tails; None where there is nothing between."""
+    if np.ptp(values) < ROUNDING:
+        return None
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return Interval(float(low), float(high))
 
 
 def _counted(sources: Ints, classes: Ints, size: tuple[int, int]) -> Ints:

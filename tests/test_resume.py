@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 import subprocess
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from searches import results
 
 from hirise_imb.database import file_below
 
@@ -75,15 +75,6 @@ def trials(out: Path) -> list[tuple[str, int]]:
     return []
 
 
-def results(out: Path) -> dict[str, bytes]:
-    report = out / "reports" / "demo"
-    kept = [report / "per_class.csv", *report.glob("predictions/*"), *report.glob("confusion/*")]
-    summary = json.loads((report / "summary.json").read_text(encoding="utf-8"))
-    del summary["files"]  # digests of the page and of times among them
-    told = {"summary": json.dumps(summary).encode()}
-    return {str(path.relative_to(report)): path.read_bytes() for path in kept} | told
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
 def test_killed_and_started_again_it_ends_as_if_left_alone(small_data: Path, tmp_path: Path) -> None:
     out, cache = tmp_path / "killed", tmp_path / "cache"
@@ -107,5 +98,7 @@ def test_killed_and_started_again_it_ends_as_if_left_alone(small_data: Path, tmp
     assert "RUNNING" not in {state for state, _ in after}
 
     run(small_data, tmp_path / "undisturbed", tmp_path / "other-cache")
-    assert results(out) == results(tmp_path / "undisturbed")
-    assert len(results(out)) == 2 + 4 + 3 * 4  # beside two of all arms, predictions and a figure of each
+    assert results(out / "reports" / "demo") == results(tmp_path / "undisturbed" / "reports" / "demo")
+    assert (
+        len(results(out / "reports" / "demo")) == 2 + 4 + 3 * 4
+    )  # beside two of all arms, predictions and a figure of each

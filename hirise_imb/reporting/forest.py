@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from hirise_imb.reporting.arms import Arm
-from hirise_imb.reporting.overview import preferred
 from hirise_imb.reporting.results import Results
-from hirise_imb.reporting.style import ROLE_COLOURS, figure
+from hirise_imb.reporting.style import ROLE_COLOURS, chance, figure
 from hirise_imb.reporting.words import counted
 from hirise_imb.uncertainty import Interval
 
@@ -82,8 +81,7 @@ def _difference(axes: Axes, place: int, row: dict[str, Any], informative: int, c
         axes.barh(place, 2 * row["resolvable"], 0.7, -row["resolvable"], color="#e5e7eb", zorder=1)
     _lines(axes, place, row, "difference", colour, 1.2)
     axes.plot(row["difference"], place, "o", color=colour, markersize=6, zorder=4)
-    p = row["p_holm"]
-    text = "p < 0.001" if p < 0.001 else f"p {p:.3f}" if p < 0.1 else f"p {p:.2f}"
+    text = f"p {chance(row['p_holm'])}"
     if row["resolvable"] is None:
         text += "\nno source differs" if informative == 0 else "\nnone resolvable"
     axes.annotate(text, (1.01, place), xycoords=("axes fraction", "data"), fontsize=8, va="center")
@@ -99,7 +97,7 @@ def _frame(sides: Sequence[Axes], results: Results, rows: Sequence[dict[str, Any
     sides[0].axvline(rows[0]["macro_f1"], color=ROLE_COLOURS["baseline"], linewidth=1, linestyle=":", zorder=0)
     sides[0].set_yticks(range(len(rows)), [row["arm"] for row in rows])
     for name, arm in zip(sides[0].get_yticklabels(), results.ordered, strict=True):
-        name.set_fontweight("bold" if preferred(results, arm) else "normal")
+        name.set_fontweight("bold" if arm.name in results.preferred else "normal")
     sides[0].set_ylim(len(rows) - 0.4, -0.6)
     sides[0].set_xlabel("macro F1 on the test split")
     for axes in sides:
@@ -125,6 +123,6 @@ def _explained(results: Results, rows: Sequence[dict[str, Any]]) -> str:
     ]
     if len(rows) > 1:
         lines.append("Right, band: too small to be told from chance in one test; p after Holm over all tests.")
-    if any(preferred(results, arm) for arm in results.ordered):
+    if results.preferred:
         lines.append("Bold: preferred by validation.")
     return "\n".join(lines)

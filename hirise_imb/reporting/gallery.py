@@ -34,16 +34,12 @@ def of_study(results: Results) -> dict[str, Draw]:
     drawn: dict[str, Draw] = {
         "figures/macro_f1": lambda: Drawing(forest.macro_f1(results), forest.table(results)),
         "figures/f1_per_class": lambda: Drawing(overview.f1_per_class(results), tables.per_class(results)),
-        "figures/sources": lambda: Drawing(sources.sources(results), sources.table(results)),
-        "figures/precision_recall": lambda: Drawing(
-            probabilities.precision_recall(results), probabilities.precision_table(results)
+        "figures/sources": partial(_drawn, results, sources.table, sources.sources),
+        "figures/precision_recall": partial(
+            _drawn, results, probabilities.precision_table, probabilities.precision_recall
         ),
-        "figures/calibration": lambda: Drawing(
-            probabilities.calibration(results), probabilities.reliability_table(results)
-        ),
-        "figures/risk_coverage": lambda: Drawing(
-            probabilities.risk_coverage(results), probabilities.risk_table(results)
-        ),
+        "figures/calibration": partial(_drawn, results, probabilities.reliability_table, probabilities.calibration),
+        "figures/risk_coverage": partial(_drawn, results, probabilities.risk_table, probabilities.risk_coverage),
     }
     if (chosen := results.chosen) is not None:
         drawn["figures/confusion_difference"] = lambda: Drawing(
@@ -74,6 +70,14 @@ def _of_all(results: Results) -> dict[str, Draw]:
         if arm.has_epochs:
             drawn[f"figures/curves-{arm.name}"] = partial(_curves, results, arm.name)
     return drawn
+
+
+def _drawn(
+    results: Results, table: Callable[[Results], pd.DataFrame], draw: Callable[[Results, pd.DataFrame], Figure]
+) -> Drawing:
+    """A figure that draws the rows of its table."""
+    data = table(results)
+    return Drawing(draw(results, data), data)
 
 
 def _confusion(results: Results, arm: str) -> Drawing:

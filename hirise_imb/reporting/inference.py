@@ -82,12 +82,8 @@ class Inference:
 
     @cached_property
     def by_image(self) -> dict[str, Interval | None]:
-        """The interval of macro F1 that takes images for independent, by arm; to be shown as what it is.
-
-        None where all resamples are alike: a classifier without any mistake would seem to be certain.
-        """
-        found = {arm: image_interval(self._labels, fits, IMAGE_DRAWS) for arm, fits in self._predicted.items()}
-        return {arm: interval if interval.high > interval.low else None for arm, interval in found.items()}
+        """The interval of macro F1 that takes images for independent, by arm; to be shown as what it is."""
+        return {arm: image_interval(self._labels, fits, IMAGE_DRAWS) for arm, fits in self._predicted.items()}
 
     @cached_property
     def tests(self) -> dict[str, Tested]:
@@ -96,6 +92,15 @@ class Inference:
         swaps = {arm: swap_test(counts, base) for arm, counts in self.counts.items() if arm != self._reference}
         adjusted = holm([swap.p for swap in swaps.values()])
         return {arm: Tested(swap, p) for (arm, swap), p in zip(swaps.items(), adjusted, strict=True)}
+
+    @property
+    def resolvable(self) -> Interval | None:
+        """The smallest differences to the reference that could be told from chance: least and greatest over arms.
+
+        None where there is no arm to compare, or no difference could.
+        """
+        sizes = [tested.swap.resolvable for tested in self.tests.values() if tested.swap.resolvable is not None]
+        return Interval(min(sizes), max(sizes)) if sizes else None
 
     def against(self, arm: str, other: str) -> Against:
         """The differences of an arm to another."""

@@ -32,13 +32,8 @@ def f1_per_class(results: Results) -> Figure:
     _classes(axes, results)
     axes.set_yticks(range(len(rows)), [arm.name for arm in rows])
     for name, arm in zip(axes.get_yticklabels(), rows, strict=True):
-        name.set_fontweight("bold" if preferred(results, arm) else "normal")
+        name.set_fontweight("bold" if arm.name in results.preferred else "normal")
     return canvas
-
-
-def preferred(results: Results, arm: Arm) -> bool:
-    """Whether a validation prefers it; such arms have bold names."""
-    return arm is results.chosen or any(arm.name == origin.chosen for origin in results.origins)
 
 
 def best_so_far(results: Results) -> Figure:
@@ -92,7 +87,7 @@ def _classes(axes: Axes, results: Results) -> None:
     ]
     axes.set_xticks(range(len(CLASSES)), names, fontsize=9)
     axes.tick_params(length=0)
-    bold = "; bold: preferred by validation" if any(preferred(results, arm) for arm in rows) else ""
+    bold = "; bold: preferred by validation" if results.preferred else ""
     axes.set_title(f"F1 of each class on the test split; colour: difference to {results.reference}{bold}", fontsize=10)
     axes.figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
 

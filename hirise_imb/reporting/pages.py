@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from hirise_imb.reporting.style import score, signed
+from hirise_imb.reporting.style import chance, score, signed
 
 _SHARES = (0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.92)
 """Where a share of a class takes the next of the colours s1 to s9 of the stylesheet; one that is 0 has none."""
@@ -40,7 +40,7 @@ def _environment() -> Environment:
         "signed": signed,
         "cell": _cell,
         "breakable": _breakable,
-        "chance": _chance,
+        "chance": chance,
         "count": _count,
         "percent": _percent,
         "points": _points,
@@ -66,11 +66,6 @@ def _breakable(name: str) -> Markup:
 def _cell(text: object) -> str:
     """Text that stays in its cell of a Markdown table, and is nothing but text there."""
     return " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
-
-
-def _chance(p: float) -> str:
-    """A p value as it stands in a table, with the digits it has in a sentence."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def _count(value: float) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.confidence import DECIDED, OperatingPoint, Reliability, precision_at_hits, risk_at_coverage, tempered
+from hirise_imb.confidence import DECIDED, Reliability, precision_at_hits, risk_at_coverage, tempered
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.reporting.arms import Arm
 from hirise_imb.reporting.results import Results
@@ -35,11 +35,10 @@ def precision_table(results: Results) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def precision_recall(results: Results) -> Figure:
+def precision_recall(results: Results, table: pd.DataFrame) -> Figure:
     """A panel a class: precision against recall of a few arms, and what guessing would give."""
     from matplotlib.lines import Line2D
 
-    table = precision_table(results)
     canvas = figure(11, 5.8)
     panels = canvas.subplots(2, 4, sharex=True, sharey=True)
     for label, (axes, name) in enumerate(zip(panels.flat, CLASSES, strict=True)):
@@ -83,9 +82,8 @@ def reliability_table(results: Results) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def calibration(results: Results) -> Figure:
+def calibration(results: Results, table: pd.DataFrame) -> Figure:
     """Accuracy against confidence in fifteen bins, as predicted and after the temperature that validation asks for."""
-    table = reliability_table(results)
     canvas = figure(11, 4.4)
     panels = canvas.subplots(1, 2, sharex=True, sharey=True)
     for axes, hot in zip(panels, (False, True), strict=True):
@@ -115,19 +113,17 @@ def risk_table(results: Results) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def risk_coverage(results: Results) -> Figure:
+def risk_coverage(results: Results, table: pd.DataFrame) -> Figure:
     """Share of mistakes among the most confident predictions; a dot where confidence is 0.9."""
     canvas = figure(11, 3.8)
     axes = canvas.subplots()
-    coverage = np.arange(1, len(results.test) + 1) / len(results.test)
     for arm, line in zip(results.shown, LINES, strict=False):
-        risk = _risk(results, arm)
+        part = table[table["arm"] == arm.name]
         area = results.headline_scores(arm.name)["risk_coverage_area"].mean
-        axes.plot(coverage, risk, **line, label=f"{arm.name}, area {area:.3f}")
-        points = [OperatingPoint.of(results.labels, fit.probabilities) for fit in arm.predictions]
-        shown, right = (np.mean([getattr(point, name).sum() for point in points]) for name in ("shown", "right"))
-        if shown > 0:
-            place = shown / len(results.test), 1 - right / shown
+        axes.plot(part["coverage"], part["risk"], **line, label=f"{arm.name}, area {area:.3f}")
+        found = results.decided(arm)
+        if found.shown.sum() > 0:
+            place = found.shown.sum() / len(results.test), 1 - found.right.sum() / found.shown.sum()
             axes.plot(*place, "o", color=line["color"], markersize=8, zorder=4, clip_on=False)
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.confidence import average_precision, calibration_error, risk_at_coverage, tempered
+from hirise_imb.confidence import OperatingPoint, average_precision, calibration_error, risk_at_coverage, tempered
 from hirise_imb.evaluation import Predictions, Scores, score
 from hirise_imb.forensics import METRICS, Statistic
 from hirise_imb.landmarks import CLASSES
@@ -50,7 +50,7 @@ class Origin:
     study: str
     setting: str
     arms: tuple[str, ...]
-    """Names in the comparison, the one that its validation prefers among its strategies first of those."""
+    """Names in the comparison, in the order of the report's own tables."""
     chosen: str | None
     """The best strategy on its validation; None where it has none."""
 
@@ -113,10 +113,16 @@ class Results:
         return (self.arms[0], *([] if self.control is None else [self.control]), *self.strategies)
 
     @cached_property
+    def preferred(self) -> frozenset[str]:
+        """Names of the arms that a validation prefers: one of a study, one of each report that is compared."""
+        found = [self.chosen.name if self.chosen else None, *(origin.chosen for origin in self.origins)]
+        return frozenset(name for name in found if name is not None)
+
+    @cached_property
     def shown(self) -> tuple[Arm, ...]:
         """The few arms that figures with a line an arm show: the reference, the control, and what was chosen."""
-        picked = {origin.chosen for origin in self.origins} | {self.chosen.name if self.chosen else None}
-        return tuple(arm for arm in self.ordered if arm is self.arms[0] or arm is self.control or arm.name in picked)
+        named = {self.reference, self.control_name, *self.preferred}
+        return tuple(arm for arm in self.ordered if arm.name in named)
 
     @cached_property
     def references(self) -> dict[str, str | None]:
@@ -193,6 +199,10 @@ class Results:
     def confusion(self, arm: str) -> Floats:
         """Counts on the test split, mean over seeds, shape (8, 8); rows are true classes."""
         return np.asarray(np.mean([scores.confusion for scores in self.scores[arm]], axis=0))
+
+    def decided(self, arm: Arm) -> OperatingPoint:
+        """What is left at the operating point, means over seeds."""
+        return OperatingPoint.mean([OperatingPoint.of(self.labels, fit.probabilities) for fit in arm.predictions])
 
     def pairing(self) -> str:
         """Whether predictions and labels belong together, in a sentence or two."""

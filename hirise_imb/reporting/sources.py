@@ -37,9 +37,8 @@ def table(results: Results) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def sources(results: Results) -> Figure:
+def sources(results: Results, rows: pd.DataFrame) -> Figure:
     """A panel a class: recall in each of its sources, and F1 with its interval where there are sources enough."""
-    rows = table(results)
     most = int(rows["landmarks"].max())
     canvas = figure(11, 2.4 + 1.2 * len(results.shown))
     panels = canvas.subplots(2, 4, sharex=True, sharey=True)

@@ -95,6 +95,11 @@ def signed(value: float | None) -> str:
     return "–" if value is None else f"{round(value, 3) + 0.0:+.3f}"
 
 
+def chance(p: float) -> str:
+    """A p value with two digits behind the point, three where it is small."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
 def figure(width: float, height: float, margins: Sequence[float] | None = None) -> Figure:
     """An empty figure, sizes in inches, that belongs to no window system.
 

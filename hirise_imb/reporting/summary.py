@@ -9,9 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import numpy as np
-
-from hirise_imb.confidence import DECIDED, OperatingPoint
+from hirise_imb.confidence import DECIDED
 from hirise_imb.forensics import METRICS
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.reporting import searches, words
@@ -108,7 +106,7 @@ def _inference(results: Results) -> dict[str, Any]:
         "sources": results.inference.total,
         "least_sources": LEAST_SOURCES,
         "family": results.inference.family,
-        "resolvable": words.resolvable(results),
+        "resolvable": _interval(results.inference.resolvable),
     }
 
 
@@ -161,17 +159,14 @@ def _uncertainty(results: Results, arm: str) -> dict[str, Any]:
 
 def _decided(results: Results, arm: Arm) -> dict[str, Any]:
     """Means over seeds of what is left at the operating point."""
-    points = [OperatingPoint.of(results.labels, fit.probabilities) for fit in arm.predictions]
-    decided, shown, right = (
-        np.mean([getattr(point, name) for point in points], axis=0) for name in ("decided", "shown", "right")
-    )
+    found = results.decided(arm)
     return {
         "confidence": DECIDED,
-        "coverage": float(decided.sum() / len(results.test)),
-        "accuracy": float(right.sum() / shown.sum()) if shown.sum() else None,
-        "landmarks": decided.tolist(),
-        "shown": shown.tolist(),
-        "right": right.tolist(),
+        "coverage": float(found.decided.sum() / len(results.test)),
+        "accuracy": float(found.right.sum() / found.shown.sum()) if found.shown.sum() else None,
+        "landmarks": found.decided.tolist(),
+        "shown": found.shown.tolist(),
+        "right": found.right.tolist(),
     }
 
 

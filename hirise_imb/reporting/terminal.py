@@ -11,7 +11,7 @@ from hirise_imb.reporting import words
 from hirise_imb.reporting.arms import Arm
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.results import Results
-from hirise_imb.reporting.style import METRIC_NAMES, SHORT, score, signed
+from hirise_imb.reporting.style import METRIC_NAMES, SHORT, chance, score, signed
 
 _WIDE = 120
 """Columns from which on every class has one."""
@@ -52,7 +52,7 @@ def _cells(results: Results, arm: Arm, wide: bool) -> list[str]:
         score(results.macro(arm.name).mean),
         f"{score(interval.low)}-{score(interval.high)}" if interval else "–",
         *(_gain(results, arm, other) for other in results.references.values() if other is not None),
-        words.chance(tested.p_holm).removeprefix("p ").removeprefix("= ") if tested else "–",
+        chance(tested.p_holm) if tested else "–",
     ]
     if wide:
         cells.append(score(results.headline_scores(arm.name)["macro_f1_rare"].mean))

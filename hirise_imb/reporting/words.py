@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.reporting.arms import Arm
 from hirise_imb.reporting.results import Origin, Results
+from hirise_imb.reporting.style import chance
 from hirise_imb.swaps import ALPHA
 from hirise_imb.uncertainty import DRAWS, LEAST_SOURCES
 
@@ -48,26 +49,11 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-def chance(p: float) -> str:
-    """A p value as it stands in a sentence."""
-    return "p < 0.001" if p < 0.001 else f"p = {min(p, 1):.3f}" if p < 0.1 else f"p = {min(p, 1):.2f}"
-
-
-def resolvable(results: Results) -> dict[str, float] | None:
-    """The smallest differences to the reference that could be told from chance, over arms: least and greatest.
-
-    None where there is no arm to compare, or no difference could.
-    """
-    found = [tested.swap.resolvable for tested in results.inference.tests.values()]
-    sizes = [size for size in found if size is not None]
-    return {"low": min(sizes), "high": max(sizes)} if sizes else None
-
-
 def resolution(results: Results) -> str:
     """What the smallest resolvable difference means here; stands beside the table."""
     if not results.inference.family:
         return ""
-    sizes = resolvable(results)
+    sizes = results.inference.resolvable
     where = counted(results.inference.total, "source")
     if sizes is None:
         return f"No difference to {_named(results)} could be told from chance on {where} (p <= {ALPHA:g})."
@@ -75,9 +61,9 @@ def resolution(results: Results) -> str:
         f"On {where}, a difference in macro F1 to {_named(results)} can be told from chance (one test, p <= {ALPHA:g})"
     )
     if results.inference.family == 1:
-        return f"{told} from {sizes['low']:.3f} on."
+        return f"{told} from {sizes.low:.3f} on."
     return (
-        f"{told} from {sizes['low']:.3f} to {sizes['high']:.3f} on, which depends on the arm; as one of "
+        f"{told} from {sizes.low:.3f} to {sizes.high:.3f} on, which depends on the arm; as one of "
         f"{results.inference.family} comparisons, from more."
     )
 
@@ -85,9 +71,9 @@ def resolution(results: Results) -> str:
 def _verdict(results: Results, arm: Arm) -> str:
     tested = results.inference.tests[arm.name]
     swap, family = tested.swap, results.inference.family
-    told = f"swap test {chance(swap.p)}"
+    told = f"swap test {_p(swap.p)}"
     if family > 1:
-        told += f", {chance(tested.p_holm).removeprefix('p = ')} after Holm over {family} comparisons"
+        told += f", {_p(tested.p_holm).removeprefix('p = ')} after Holm over {family} comparisons"
     if swap.informative == 0:
         return f"as its counts in every source are those of {_named(results)}"
     if tested.p_holm <= ALPHA:
@@ -96,6 +82,11 @@ def _verdict(results: Results, arm: Arm) -> str:
         return f"more than chance explains in this comparison alone, but not as one of {family} ({told})"
     least = "no difference could be" if swap.resolvable is None else f"it would have to be {swap.resolvable:.3f}"
     return f"which can't be told from chance: here {least} ({told})"
+
+
+def _p(p: float) -> str:
+    told = chance(p)
+    return f"p {told}" if told.startswith("<") else f"p = {told}"
 
 
 def _named(results: Results) -> str:
@@ -155,11 +146,7 @@ def limits(results: Results) -> str:
 
 def protocol(results: Results) -> list[str]:
     """How choices were made and what was done alike, in sentences that follow from the arms."""
-    return (
-        [*_protocol(results), _uncertainty(results)]
-        if not results.origins
-        else [*_compared(results), _uncertainty(results)]
-    )
+    return [*(_compared(results) if results.origins else _protocol(results)), _uncertainty(results)]
 
 
 def _protocol(results: Results) -> Iterator[str]:
