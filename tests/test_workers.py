@@ -41,6 +41,13 @@ def leases(out: Path) -> int:
     return len(rows(out, "SELECT unit FROM hirise_imb_leases"))
 
 
+def begun(out: Path) -> int:
+    """Units at work whose trials are there; a process that has only just taken one has none to lose."""
+    place = "SELECT study_name || '/' || value_json FROM trials JOIN studies USING (study_id)"
+    running = f"{place} JOIN trial_user_attributes USING (trial_id) WHERE state = 'RUNNING' AND key = 'place'"
+    return len(rows(out, f"SELECT unit FROM hirise_imb_leases WHERE unit IN ({running})"))
+
+
 def noted(out: Path, state: str, key: str) -> int:
     """Trials in this state of which this was noted."""
     query = f"SELECT COUNT(*) FROM trials JOIN trial_user_attributes USING (trial_id) WHERE state = '{state}'"
@@ -95,7 +102,7 @@ def test_two_of_three_processes_are_killed_and_the_results_are_those_of_one(
 ) -> None:
     command = Command(folder, pause=1.0)
     with ended(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
-        until(lambda: leases(tmp_path) == 3)  # the study itself has one of them
+        until(lambda: begun(tmp_path) == 3)  # the study itself has one of them
         children = workers(process.pid)
         assert len(children) == 2
         for child in children:
