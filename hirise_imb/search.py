@@ -229,14 +229,37 @@ class Search:
             proposals = dict([next(iter(proposals.items()))])
         there = outcomes(self.study)  # another may have finished some between our look and our lease
         trials: dict[int, int] = {}
-        for place, proposal in proposals.items():
-            if place in there:
-                continue
-            trials[place] = self._begun(place, proposal)
-            if lost[place] >= _LIVES:
-                self._fail(trials.pop(place), f"{lost[place]} workers died in this trial")
+        try:
+            for place, proposal in proposals.items():
+                if place in there:
+                    continue
+                trials[place] = self._begun(place, proposal)
+                if lost[place] >= _LIVES:
+                    self._fail(trials.pop(place), f"{lost[place]} workers died in this trial")
+            runs = fit(self._jobs(trials, proposals, known, show, len(there)))
+            for trial, run in zip(trials.values(), runs, strict=True):
+                if not lease.held():  # suspended for so long that another has taken over: what it finds counts
+                    return
+                self._end(trial, run, publish)
+        except UpdateFinishedTrialError:
+            return  # likewise
+        except BaseException:
+            for trial in trials.values():
+                if not self.store.get_trial(trial).state.is_finished():
+                    self.store.set_trial_state_values(trial, TrialState.FAIL)
+            raise
+        show(len(outcomes(self.study)))
+
+    def _jobs(
+        self,
+        trials: Mapping[int, int],
+        proposals: Mapping[int, _Proposal],
+        known: Sequence[FrozenTrial],
+        show: Show,
+        done: int,
+    ) -> list[Job]:
+        """What trains the trials of a unit: each reports its epochs, and ends where its search would prune it."""
         shares = dict.fromkeys(trials, 0.0)
-        done = len(there)
 
         def note(place: int, share: float) -> None:
             shares[place] = share
@@ -252,20 +275,7 @@ class Search:
             job = proposals[place].job
             watch = _reporter(self.store, trial, aside.ask(), job.recipe.max_epochs, partial(note, place))
             jobs.append(Job(job.recipe, job.seed, watch))
-        try:
-            runs = fit(jobs)
-            for trial, run in zip(trials.values(), runs, strict=True):
-                if not lease.held():  # suspended for so long that another has taken over: what it finds counts
-                    return
-                self._end(trial, run, publish)
-        except UpdateFinishedTrialError:
-            return  # likewise
-        except BaseException:
-            for trial in trials.values():
-                if not self.store.get_trial(trial).state.is_finished():
-                    self.store.set_trial_state_values(trial, TrialState.FAIL)
-            raise
-        show(len(outcomes(self.study)))
+        return jobs
 
     def _bury(self, places: Mapping[int, object]) -> dict[int, int]:
         """Close trials that a dead worker has left running; return how many workers have died at each place."""

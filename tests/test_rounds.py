@@ -160,6 +160,24 @@ def test_an_interrupted_search_ends_as_an_undisturbed_one(
     assert not any("lost" in trial.user_attrs for trial in everything(one.study))  # nobody has died
 
 
+def test_an_interruption_while_trials_begin_leaves_none_running(
+    store: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, left = Storage.create_new_trial, iter(range(2))
+
+    def beginning(self: Storage, *arguments: object) -> int:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "create_new_trial", beginning)
+        with pytest.raises(KeyboardInterrupt):
+            do(store, 4)
+    assert states(search(store, 4).study) == ["FAIL", "FAIL"]
+    assert not any("lost" in trial.user_attrs for trial in everything(do(store, 4).study))  # nobody has died
+
+
 def stop_when_told(patch: pytest.MonkeyPatch, told: int) -> None:
     """Kill the process, as it were, when so many trials have been told their end: nothing is written any more."""
     original, left = Storage.set_trial_state_values, iter(range(told))

@@ -141,7 +141,7 @@ def test_workers_that_are_told_to_end_do_not_count_as_dead(
     """Neither where the time is over nor where the user interrupts the study."""
     command = Command(folder, pause=2.0)
     with ended(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
-        until(lambda: leases(tmp_path) == 3)
+        until(lambda: begun(tmp_path) == 3)
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
