@@ -34,6 +34,21 @@ LABELS = np.array([label for label, row in PLACES.items() for count in row.value
 WHERE = np.array([place for row in PLACES.values() for place, count in row.items() for _ in range(count)])
 """Number of the source of each landmark."""
 
+ALL = np.ones(len(LABELS), bool)
+CRATER = 1
+
+
+def fewer(sources: int, *, lopsided: bool = False) -> np.ndarray:
+    """Which landmarks there are where craters have only their largest sources, so many of them; shape (1793,).
+
+    Lopsided: all craters of the largest, and one of each of the others.
+    """
+    there = LABELS != CRATER
+    for place, source in enumerate(list(PLACES[CRATER])[:sources]):
+        own = np.flatnonzero((LABELS == CRATER) & (source == WHERE))
+        there[own[:1] if lopsided and place else own] = True
+    return there
+
 
 @dataclass(frozen=True)
 class Law:
@@ -66,18 +81,19 @@ class Law:
         missed = (LABELS > 0) & (rng.random(len(LABELS)) < 0.8)
         return np.where(right, LABELS, np.where(missed, 0, rare))
 
-    def truth(self, sets: int = 2000, gain: float = 0.0, seed: int = 1) -> np.ndarray:
+    def truth(self, sets: int = 2000, gain: float = 0.0, seed: int = 1, there: np.ndarray = ALL) -> np.ndarray:
         """Expected F1 of each class over test sets of this layout, shape (8,)."""
         rng = np.random.default_rng(seed)
-        return np.mean([f1(self.draw(rng, (gain,))[0]) for _ in range(sets)], axis=0)
+        return np.mean([f1(self.draw(rng, (gain,))[0], there) for _ in range(sets)], axis=0)
 
 
-def f1(predicted: np.ndarray) -> np.ndarray:
-    """Of each class, shape (8,)."""
-    hits = np.bincount(LABELS[predicted == LABELS], minlength=8)
-    return 2 * hits / (np.bincount(LABELS, minlength=8) + np.bincount(predicted, minlength=8))
+def f1(predicted: np.ndarray, there: np.ndarray = ALL) -> np.ndarray:
+    """Of each class, on those landmarks that are there; shape (8,)."""
+    labels, predicted = LABELS[there], predicted[there]
+    hits = np.bincount(labels[predicted == labels], minlength=8)
+    return 2 * hits / (np.bincount(labels, minlength=8) + np.bincount(predicted, minlength=8))
 
 
-def counted(predicted: np.ndarray) -> Counts:
-    """What one fit with these predictions made of each source."""
-    return Counts.of(LABELS, predicted[None], WHERE)
+def counted(predicted: np.ndarray, there: np.ndarray = ALL) -> Counts:
+    """What one fit with these predictions made of each source, of those landmarks that are there."""
+    return Counts.of(LABELS[there], predicted[None, there], WHERE[there])

@@ -10,11 +10,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from simulated import LABELS, SOURCES, Law, counted, f1
+from simulated import CRATER, LABELS, SOURCES, Law, counted, f1, fewer
 
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.reporting.style import COLOURS, ROLE_COLOURS, figure
@@ -26,6 +27,8 @@ DRAWS = 2000
 BETWEEN = (0.0, 0.3, 0.6, 1.2, 2.0)
 OWN = (0.0, 0.3, 0.6, 1.2)
 GAINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
+FEW = (6, 8, 10, 12, 17)
+"""Sources of one class."""
 USUAL = Law(between=1.2, own=0.6)
 """Where nothing else is said."""
 
@@ -71,6 +74,21 @@ def coverage(law: Law, sets: int) -> Iterator[Row]:
         yield Row("width", name, *common, float(np.mean(widths[name])), sets)
         if name in shifts:
             yield Row("shift", name, *common, float(np.mean(shifts[name])), sets)
+
+
+def few_sources(law: Law, sources: int, lopsided: bool, sets: int) -> Iterator[Row]:
+    """How often the interval of craters holds their expected F1, where only so many sources have any."""
+    there = fewer(sources, lopsided=lopsided)
+    truth = float(law.truth(there=there)[CRATER])
+    held, widths = [], []
+    for number in range(sets):
+        predicted = law.draw(np.random.default_rng((4, number)))[0]
+        interval = resample(counted(predicted, there), DRAWS).class_interval(CRATER)
+        held.append(interval is not None and interval.low <= truth <= interval.high)
+        widths.append(interval.high - interval.low if interval else 0.0)
+    what = f"{sources} sources{', lopsided' if lopsided else ''}"
+    for question, values in (("coverage of a class", held), ("width of a class", widths)):
+        yield Row(question, what, law.between, law.own, 0.0, truth, float(np.mean(values)), sets)
 
 
 def _intervals(predicted: np.ndarray, rng: np.random.Generator) -> tuple[dict[str, Interval | None], dict[str, float]]:
@@ -173,6 +191,8 @@ def main() -> None:
     found: list[Row] = []
     for between in BETWEEN:
         found += coverage(Law(between), sets)
+        for sources, lopsided in product(FEW, (False, True)):
+            found += few_sources(Law(between), sources, lopsided, sets)
     for own in OWN:
         found += rejections(Law(USUAL.between, own), 0.0, sets)
     for gain in GAINS[1:]:
@@ -181,8 +201,9 @@ def main() -> None:
     rows.to_csv(DOCS / "uncertainty.csv", index=False, float_format="%.4g", lineterminator="\n")
     draw(rows)
     for question, part in rows.groupby("question", sort=False):
-        across = ["between"] if question in ("coverage", "width", "shift") else ["own", "gain", "truth"]
-        table = part.pivot_table("value", "what", across)
+        of_two = question in ("rejected", "resolvable", "difference")
+        across = ["own", "gain", "truth"] if of_two else ["between"]
+        table = part.pivot_table("value", "what", across, sort=False)
         print(question, table.to_string(float_format="{:.3f}".format), "", sep="\n")
 
 
