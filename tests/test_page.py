@@ -55,14 +55,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"study": study, "comparison": comparison, "baseline": baseline, "index": out / "reports" / "index.html"}
 
 
-def make_results_of_baseline(results: Results) -> Results:
-    from dataclasses import replace
-
-    return replace(
-        results, arms=results.arms[:1], control_name=None, appendix={"strategies": [], "shared_parameters": []}
-    )
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with started() as browser:

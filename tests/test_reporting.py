@@ -318,6 +318,16 @@ def test_the_page_shows_the_scores_of_the_table(page: Page, folder: Path) -> Non
         assert f"{row['f1']:.3f}{row['f1_vs_baseline']:+.3f}" in page.text
 
 
+def test_a_share_near_all_or_none_is_not_shown_as_all_or_none(tmp_path: Path) -> None:
+    catalogue = make_catalogue(tmp_path / "data", (400, 3, 3, 3, 3, 3, 3, 3))
+    right = catalogue.one_per_landmark("test")["label"].tolist()
+    arm = make_arm(catalogue, "baseline", [[1, *right[1:]]])
+    text = write_report(make_results(catalogue, arm), tmp_path / "report").read_text(encoding="utf-8")
+    row = re.search(r'<tr><th scope="row">other</th>(<td class="s\d.*?)</tr>', text, re.DOTALL)
+    assert row
+    assert re.findall(r'">([\d.]+)<small>(\d+)', row[1]) == [("99.8", "399"), ("0.2", "1")]
+
+
 # --- the headline ---
 
 

@@ -75,10 +75,12 @@ def _count(value: float) -> str:
 
 
 def _percent(share: float) -> str:
-    """A share in per cent without the sign, in two digits: the small ones with a decimal."""
+    """A share in per cent without the sign, in two digits; near none and near all with a decimal, and never as them."""
     if 0 < share < 0.0005:
         return "<0.1"
-    return "0" if share == 0 else f"{100 * share:.1f}" if share < 0.0995 else f"{100 * share:.0f}"
+    if 0.9995 <= share < 1:
+        return ">99.9"
+    return f"{100 * share:.1f}" if 0 < share < 0.0995 or 0.995 <= share < 1 else f"{100 * share:.0f}"
 
 
 def _points(difference: float) -> str:
