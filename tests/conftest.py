@@ -19,6 +19,13 @@ from hirise_imb.backbones import BACKBONES, Backbone
 from hirise_imb.files import CACHE_VARIABLE, log
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LONG = ("test_workers.py", "test_distributed.py", "test_experiment.py")
+"""Whole studies, in processes of their own: minutes a file."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that at the end not one process works while the other waits."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(autouse=True, scope="session")
