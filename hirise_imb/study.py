@@ -101,6 +101,13 @@ shuffled pairing, better than chance, undecided; with its reason.
 """
 
 
+_MENDABLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
+}
+"""Of errors of the file system: what its user can do something about."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 2 for an error the user can mend, 130 for an interruption."""
     options = _parser().parse_args(arguments)
@@ -112,9 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in _MENDABLE:
             raise
-        print(f"error: {error.filename or 'the disk'}: {error.strerror}; mend that and run again.", file=sys.stderr)
+        where = error.filename2 or error.filename or "the disk"
+        print(f"error: {where}: {error.strerror}; mend that and run again.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: the same command continues from here.", file=sys.stderr)

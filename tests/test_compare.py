@@ -27,7 +27,7 @@ from hirise_imb.reporting import Baseline, Results, write_baseline, write_report
 from hirise_imb.reporting.comparison import compared
 from hirise_imb.reporting.index import write_index
 from hirise_imb.reporting.rewriting import compare, rewrite
-from hirise_imb.reporting.words import headline
+from hirise_imb.reporting.words import caution, headline
 from hirise_imb.study import main
 
 FEW = (8, 12, 4, 0, 0, 0, 0, 0)
@@ -189,8 +189,8 @@ def test_the_headline_has_a_sentence_for_each_report(out: Path, three: Path) -> 
     macro = {arm["name"]: arm["scores"]["macro_f1"]["mean"] for arm in summary["arms"]}
     base = macro["half/baseline"]
     starts = [
-        "half/focal_loss, which validation prefers in half, reaches",
-        "other-half/class_weights, which validation prefers in other-half, reaches",
+        "half/focal_loss, the best strategy of half on validation, reaches",
+        "other-half/class_weights, the best strategy of other-half on validation, reaches",
         "big/baseline reaches",
     ]
     places = [summary["headline"].index(start) for start in starts]
@@ -231,8 +231,22 @@ def test_a_baseline_that_differs_in_a_bit_stands_beside_the_first(out: Path, tmp
     found = compared([first, second], "c")
     assert len(found.arms) == 6
     assert "to the last bit" not in found.setting
-    same = Path(shutil.copytree(first, tmp_path / "same"))
-    assert [arm.name for arm in compared([first, same], "c").arms[3:]] == ["same/focal_loss", "same/tta"]
+
+
+def test_an_arm_that_two_reports_have_stands_once(catalogue: Catalogue, out: Path, tmp_path: Path) -> None:
+    """A study that was extended has the arms it had; to count them twice would make the family of tests larger."""
+    right = {"baseline": 0.4, "tta": 0.45, "focal_loss": 0.9}
+    write_report(study(catalogue, "more", right | {"class_weights": 0.2}), tmp_path / "more")
+    shutil.copytree(out / "reports" / "half", tmp_path / "copy")
+    folders = [out / "reports" / "half", tmp_path / "more", tmp_path / "copy"]
+    results, _ = compare(folders, "both", tmp_path)
+    assert [arm.name for arm in results.arms] == ["half/baseline", "half/focal_loss", "half/tta", "more/class_weights"]
+    assert results.inference.family == 3
+    assert (
+        "Its baseline, focal_loss and tta are those of half, to the last bit, and stand here once." in results.setting
+    )
+    assert [origin.chosen for origin in results.origins] == ["half/focal_loss", "more/class_weights", "half/focal_loss"]
+    assert "half/focal_loss, the best strategy of copy on validation, reaches" in headline(results)
 
 
 def test_a_report_without_an_arm_of_its_own_says_so(catalogue: Catalogue, out: Path, tmp_path: Path) -> None:
@@ -275,7 +289,7 @@ def test_the_command_names_the_comparison_after_its_folders(
     check_files(folder)
     assert summary_of(folder)["headline"] in " ".join(printed.split())
     assert summary_of(folder)["headline"].startswith(
-        "big has no further arm. half/focal_loss, which validation prefers in"
+        "big has no further arm. half/focal_loss, the best strategy of half"
     )
     assert (tmp_path / "reports" / "index.html").exists()
 
@@ -403,8 +417,38 @@ def test_the_list_leads_to_every_report(catalogue: Catalogue, out: Path, three: 
     assert str(tmp_path) not in text
     assert "no-report" not in text
 
+    for gone, written in (("older", "big"), ("broken", "half/baseline")):
+        shutil.rmtree(reports / gone)
+        rewrite(reports / written)
+        assert gone not in Links(page).text
+
+
+def test_the_list_is_written_again_from_within_and_no_page_of_somebody_else(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "reports" / "big"
+    shutil.copytree(out / "reports" / "big", place)
+    page = write_index(place.parent)
     before = page.read_bytes()
-    shutil.rmtree(reports / "older")
-    rewrite(reports / "big")
+    (place.parent / "broken").mkdir()
+    (place.parent / "broken" / "summary.json").write_text("{")
+    own = tmp_path / "index.html"
+    own.write_text("<title>My site, with reports of hirise_imb</title>")
+    monkeypatch.chdir(place)
+    rewrite(Path())
     assert page.read_bytes() != before
-    assert "older" not in Links(page).text
+    assert own.read_text() == "<title>My site, with reports of hirise_imb</title>"
+
+
+def test_where_seeds_are_of_different_number_no_range_is_said_to_lie_apart(
+    catalogue: Catalogue, out: Path, tmp_path: Path
+) -> None:
+    single = study(catalogue, "single", {"baseline": 0.3}, [5])
+    write_report(single, tmp_path / "single")
+    results, _ = compare([tmp_path / "single", out / "reports" / "half"], "mixed", tmp_path)
+    assert results.gain("half/focal_loss", "macro_f1", "single/baseline") > 0.1
+    assert not results.gain_is_clear("half/focal_loss", "macro_f1", "single/baseline")
+    assert not any(results.clear("half/focal_loss", "f1", "single/baseline"))
+    assert results.gain_is_clear("half/focal_loss", "macro_f1", "half/tta")
+    told = caution(results)
+    assert told.startswith("Ranges are over seeds; intervals over sources. Arms that were fitted with one seed have no")

@@ -282,6 +282,14 @@ def test_no_arm_of_a_comparison_is_left_out_of_a_panel() -> None:
     assert len(lines) == len(looks) == 8
 
 
+def test_more_arms_than_there_are_looks_are_all_drawn() -> None:
+    results = comparison(27)
+    figure = gallery.of_study(results)["figures/risk_coverage"]().figure
+    legend = figure.axes[0].get_legend()
+    assert legend
+    assert len(legend.get_texts()) == len(results.shown) == 28
+
+
 # Whatever a study comes to
 
 

@@ -341,6 +341,13 @@ def test_the_headline_names_the_strategy_chosen_on_validation(results: Results) 
     assert headline(results).endswith(" 2 of 2 strategies score above the baseline there.")
 
 
+def test_the_headline_names_strategies_that_are_as_good_on_validation(results: Results) -> None:
+    base, *rest = results.arms
+    tied = replace(results, arms=(base, *(replace(arm, val_macro_f1=0.9) for arm in rest)))
+    first, second = (arm.name for arm in rest)
+    assert headline(tied).startswith(f"{first}, the best strategy on validation (as good there: {second}), reaches")
+
+
 def test_the_headline_says_where_validation_prefers_the_baseline(results: Results) -> None:
     base = replace(results.arms[0], val_macro_f1=0.95)
     found = headline(replace(results, arms=(base, *results.arms[1:])))

@@ -113,6 +113,57 @@ def test_a_report_is_written_again_to_the_last_byte(kind: str, folders: dict[str
     assert not (folder.parent / "index.html").exists()  # where there was none
 
 
+def test_what_a_report_is_made_from_stays_as_it_is_even_where_writing_is_interrupted(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version of a library would write the same tables in other bytes."""
+    folder = own(folders["study"], tmp_path / "study")
+    stored = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    for path in [*folder.glob("predictions/*"), *folder.glob("figures/curves-*.csv")]:
+        if path.suffix == ".parquet":
+            pd.read_parquet(path).to_parquet(path, compression="gzip")
+        else:
+            path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+        stored["files"][path.relative_to(folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "summary.json").write_text(json.dumps(stored), encoding="utf-8")
+    before = contents(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hirise_imb.reporting.write.rendered", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            rewrite(folder)
+    rewrite(folder)
+    check_files(folder)
+    after = contents(folder)
+    kept = [name for name in before if name.startswith(("predictions/", "figures/curves-")) and name[-4:] != ".png"]
+    assert [name for name in kept if before[name] != after[name]] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "told"),
+    [
+        ("report.html", True, "Is a directory"),
+        ("figures/macro_f1.png", True, "Is a directory"),
+        ("confusion", False, "File exists"),
+    ],
+)
+def test_what_stands_in_the_way_of_a_file_is_told(
+    name: str, folder: bool, told: str, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = own(folders["study"], tmp_path / "study")
+    path = report / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    path.mkdir() if folder else path.write_text("mine")
+    assert main(["report", str(report)]) == 2
+    assert capsys.readouterr().err == f"error: {path}: {told}; mend that and run again.\n"
+    shutil.rmtree(path) if folder else path.unlink()
+    assert main(["report", str(report)]) == 0
+
+
+def stopped(*_: object) -> str:
+    raise KeyboardInterrupt
+
+
 def test_all_that_a_report_was_made_from_is_read_back(study: Results, folders: dict[str, Path]) -> None:
     found = read_report(folders["study"])
     for field in ("name", "setting", "study_toml", "environment", "omitted", "control_name", "appendix", "origins"):
@@ -378,7 +429,9 @@ def test_odd_results_are_told_as_what_they_are(tmp_path: Path) -> None:
     assert (found["decided"]["coverage"], found["decided"]["accuracy"]) == (0, None)
     assert found["average_precision"][4] is None  # bright dune is absent
     assert found["average_precision"][1]["mean"] == pytest.approx(FEW[1] / sum(FEW))  # that of guessing
-    same = summary.of_study(as_the_baseline(tmp_path / "same"))["arms"][1]
+    alike = summary.of_study(as_the_baseline(tmp_path / "same"))
+    assert "In every source the counts of all arms are those of the baseline" in alike["caution"]
+    same = alike["arms"][1]
     assert same["test"] == {"p": 1, "p_holm": 1, "resolvable": None, "informative_sources": 0, "exact": True}
     # Sources and seeds are drawn alike for both, so there is nothing to vary.
     assert same["vs_baseline"]["interval"] is None

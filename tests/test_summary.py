@@ -146,6 +146,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "no arm": (lambda s: s.update(arms=[]), "at $.arms: "),
     "a name that leads away": (lambda s: s["arms"][1].update(name="../../x"), "at $.arms[1].name: '../../x' does not"),
     "a digest that is none": (lambda s: s["files"].update(x="12"), "at $.files.x: '12' does not match"),
+    "a temperature too few": (
+        lambda s: s["arms"][1]["temperatures"].pop(),
+        "at $.arms[1]: it has not as many best_epochs and temperatures as seeds",
+    ),
     "an arm named twice": (
         lambda s: s["arms"][2].update(name="plain"),
         "at $.order: it does not name each arm",

@@ -175,13 +175,17 @@ def test_other_data_can_be_named(own: Path, small_data: Path, tmp_path: Path) ->
     assert pictures_of(own) == first != []
 
 
-def test_a_comparison_shows_landmarks_of_its_first_report(report: Path, small_data: Path, tmp_path: Path) -> None:
+def test_a_comparison_shows_landmarks_of_what_its_first_report_prefers(
+    report: Path, small_data: Path, tmp_path: Path
+) -> None:
     other = Path(shutil.copytree(report, tmp_path / "other"))
     _, page = compare([report, other], "both", tmp_path)
     assert pictures_of(page.parent) == []
     assert main(["report", str(page.parent), "--thumbnails"]) == 0
     found = results_on(small_data)
-    shown = thumbnails(replace(found, arms=found.arms[:1]), catalogue.read(small_data).path)
+    shown = thumbnails(found, catalogue.read(small_data).path)
+    assert found.chosen
+    assert shown["arm"] == found.chosen.name
     assert {entry["address"] for entry in shown["mistakes"]} <= set(pictures_of(page.parent))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -19,6 +19,7 @@ from hirise_imb.evaluation import Predictions
 from hirise_imb.reporting.arms import Arm, Omitted
 from hirise_imb.reporting.read import read_report
 from hirise_imb.reporting.results import Origin, Results
+from hirise_imb.reporting.words import listed
 
 
 def compared(folders: Sequence[Path], name: str) -> Results:
@@ -45,12 +46,12 @@ def compared(folders: Sequence[Path], name: str) -> Results:
     origins, settings = [], []
     seconds: dict[str, float] = {}
     for label, report in zip(labels, reports, strict=True):
-        mine = [_aligned(arm, label, first.test) for arm in report.ordered]
-        shared = bool(arms) and _same(mine[0], arms[0])
-        mine = mine[1:] if shared else mine
+        found = [_aligned(arm, label, first.test) for arm in report.ordered]
+        twins = {arm.name: twin.name for arm in found if (twin := _twin(arm, arms)) is not None}
+        mine = [arm for arm in found if arm.name not in twins]
         arms += mine
-        origins.append(_origin(label, report, mine))
-        settings.append(_setting(label, report, first, labels[0], shared))
+        origins.append(_origin(label, report, mine, twins))
+        settings.append(_setting(label, report, first, labels[0], twins))
         seconds |= {arm.name: arm.seconds for arm in mine}
     return Results(
         name=name,
@@ -116,6 +117,19 @@ def _aligned(arm: Arm, label: str, test: pd.DataFrame) -> Arm:
     return replace(arm, name=f"{label}/{arm.name}", predictions=tuple(predictions))
 
 
+def _twin(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
+    """The arm of an earlier report that has the same name there and is the same fits.
+
+    Counted twice it would make the family of tests larger than it is.
+    """
+    return next((other for other in arms if _own(other.name) == _own(arm.name) and _same(arm, other)), None)
+
+
+def _own(name: str) -> str:
+    """The name of an arm in its own report."""
+    return name.rpartition("/")[2]
+
+
 def _same(one: Arm, other: Arm) -> bool:
     """Whether two arms are the same fits."""
     return one.seeds == other.seeds and all(
@@ -124,15 +138,20 @@ def _same(one: Arm, other: Arm) -> bool:
     )
 
 
-def _origin(label: str, report: Results, arms: Sequence[Arm]) -> Origin:
+def _origin(label: str, report: Results, arms: Sequence[Arm], twins: Mapping[str, str]) -> Origin:
     chosen = f"{label}/{report.chosen.name}" if report.chosen else None
-    return Origin(label, report.name, report.setting, tuple(arm.name for arm in arms), chosen)
+    stands = None if chosen is None else twins.get(chosen, chosen)
+    return Origin(label, report.name, report.setting, tuple(arm.name for arm in arms), stands)
 
 
-def _setting(label: str, report: Results, first: Results, first_label: str, shared: bool) -> str:
+def _setting(label: str, report: Results, first: Results, first_label: str, twins: Mapping[str, str]) -> str:
     text = f"{label}: {report.setting}"
-    if shared:
-        text += f" Its baseline is that of {first_label}, to the last bit, and stands here once."
+    shared: dict[str, list[str]] = {}
+    for name, twin in twins.items():
+        shared.setdefault(twin.rpartition("/")[0], []).append(_own(name))
+    for other, names in shared.items():
+        those, stand = ("is that", "stands") if len(names) == 1 else ("are those", "stand")
+        text += f" Its {listed(names)} {those} of {other}, to the last bit, and {stand} here once."
     if not report.data.equals(first.data):
         text += f" It has other data for training than {first_label}, whose data is shown below."
     return text

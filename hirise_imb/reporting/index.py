@@ -11,6 +11,8 @@ from hirise_imb.reporting.pages import rendered
 from hirise_imb.reporting.read import read_summary
 
 INDEX = "index.html"
+_MARK = "<title>Reports · hirise_imb</title>".encode()
+"""What no page of somebody else holds."""
 
 
 def write_index(reports: Path) -> Path:
@@ -23,6 +25,14 @@ def write_index(reports: Path) -> Path:
     page = reports / INDEX
     write_whole(page, lambda path: write_text(path, rendered("index.html.jinja", {"entries": entries})))
     return page
+
+
+def is_index(path: Path) -> bool:
+    """Whether there is a list of reports, and no page of somebody else."""
+    try:
+        return _MARK in path.read_bytes()
+    except OSError:
+        return False
 
 
 def _entry(reports: Path, folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from hirise_imb.reporting.style import chance, score, signed
+from hirise_imb.reporting.style import chance, p_value, score, signed
 
 _SHARES = (0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.92)
 """Where a share of a class takes the next of the colours s1 to s9 of the stylesheet; one that is 0 has none."""
@@ -41,6 +41,7 @@ def _environment() -> Environment:
         "cell": _cell,
         "breakable": _breakable,
         "chance": chance,
+        "p_value": p_value,
         "count": _count,
         "percent": _percent,
         "points": _points,

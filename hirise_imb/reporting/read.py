@@ -19,6 +19,9 @@ from hirise_imb.reporting.summary import refused
 from hirise_imb.reporting.tables import PROBABILITIES
 
 _AGAIN = "run its study again to have it written anew"
+_PREDICTIONS = "predictions/{}.parquet"
+_CURVES = "figures/curves-{}.csv"
+"""Files of an arm, by its name."""
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -77,6 +80,16 @@ def read_report(folder: Path) -> Results:
     )
 
 
+def made_from(summary: dict[str, Any]) -> frozenset[str]:
+    """Names of the files that a report is read from, beside its summary."""
+    found = {"study.toml", "environment.json"}
+    for arm in summary["arms"]:
+        found.add(_PREDICTIONS.format(arm["name"]))
+        if arm["has_epochs"]:
+            found.add(_CURVES.format(arm["name"]))
+    return frozenset(found)
+
+
 class _Kept:
     """Files of a report, checked against their digests."""
 
@@ -99,7 +112,7 @@ class _Kept:
 
 def _predictions(files: _Kept, arm: dict[str, Any]) -> list[pd.DataFrame]:
     """One table a seed."""
-    table = pd.read_parquet(files.path(f"predictions/{arm['name']}.parquet"))
+    table = pd.read_parquet(files.path(_PREDICTIONS.format(arm["name"])))
     return [table[table["seed"] == seed] for seed in arm["seeds"]]
 
 
@@ -126,6 +139,5 @@ def _arm(files: _Kept, stored: dict[str, Any], fits: list[pd.DataFrame], seconds
 def _histories(files: _Kept, stored: dict[str, Any]) -> tuple[pd.DataFrame, ...]:
     if not stored["has_epochs"]:
         return tuple(pd.DataFrame() for _ in stored["seeds"])
-    path = files.path(f"figures/curves-{stored['name']}.csv")
-    table = pd.read_csv(path)
+    table = pd.read_csv(files.path(_CURVES.format(stored["name"])))
     return tuple(table[table["seed"] == seed].drop(columns="seed").reset_index(drop=True) for seed in stored["seeds"])

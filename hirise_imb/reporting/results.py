@@ -182,9 +182,9 @@ class Results:
         return self.headline_scores(arm)[name].mean - self.headline_scores(other)[name].mean
 
     def gain_is_clear(self, arm: str, name: str, other: str) -> bool:
-        """Whether the range of a score over seeds lies apart from another arm's; never with a single seed."""
+        """Whether the range of a score over seeds lies apart from another arm's; never where one has a single seed."""
         mine, theirs = (self.headline_scores(which)[name] for which in (arm, other))
-        return self._several(arm) and mine.apart(theirs)
+        return self._several(arm, other) and mine.apart(theirs)
 
     def difference(self, arm: str, metric: str, other: str) -> Floats:
         """Mean over seeds, minus another arm's, of each class, shape (8,)."""
@@ -192,9 +192,9 @@ class Results:
         return np.array([a.mean - b.mean for a, b in zip(mine, base, strict=True)])
 
     def clear(self, arm: str, metric: str, other: str) -> list[bool]:
-        """Whether a class's range over seeds lies apart from another arm's; never with a single seed."""
+        """Whether a class's range over seeds lies apart from another arm's; never where one has a single seed."""
         pairs = zip(self.per_class(arm, metric), self.per_class(other, metric), strict=True)
-        return [self._several(arm) and mine.apart(base) for mine, base in pairs]
+        return [self._several(arm, other) and mine.apart(base) for mine, base in pairs]
 
     def confusion(self, arm: str) -> Floats:
         """Counts on the test split, mean over seeds, shape (8, 8); rows are true classes."""
@@ -208,8 +208,8 @@ class Results:
         """Whether predictions and labels belong together, in a sentence or two."""
         return sentence(self.pairings, len(self.test))
 
-    def _several(self, arm: str) -> bool:
-        return len(self.scores[arm]) > 1
+    def _several(self, *arms: str) -> bool:
+        return all(len(self.scores[arm]) > 1 for arm in arms)
 
     @cached_property
     def _headline_scores(self) -> dict[str, dict[str, Spread]]:

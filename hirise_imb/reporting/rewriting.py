@@ -13,8 +13,8 @@ from hirise_imb.errors import UserError
 from hirise_imb.files import make_folder
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.comparison import compared
-from hirise_imb.reporting.index import INDEX, write_index
-from hirise_imb.reporting.read import read_report, read_summary
+from hirise_imb.reporting.index import INDEX, is_index, write_index
+from hirise_imb.reporting.read import made_from, read_report, read_summary
 from hirise_imb.reporting.results import Results
 from hirise_imb.reporting.thumbnails import thumbnails as pictures_of
 from hirise_imb.reporting.write import write_baseline, write_report
@@ -40,9 +40,9 @@ def compare(folders: Sequence[Path], name: str | None, out: Path) -> tuple[Resul
 
 
 def rewrite(folder: Path, *, thumbnails: bool = False, data: str | None = None) -> Path:
-    """Write a report again from what its folder keeps; return the path of the page.
+    """Write a report again from what its folder keeps, which stays as it is; return the path of the page.
 
-    The list of reports beside it is written again too, where there is one.
+    The list of reports that it is in is written again too, where there is one.
 
     Args:
         folder: of the report.
@@ -52,18 +52,20 @@ def rewrite(folder: Path, *, thumbnails: bool = False, data: str | None = None) 
     Raises:
         UserError: the folder holds no whole report, or the landmarks are not there.
     """
-    kind = read_summary(folder)["kind"]
-    results = read_report(folder)
-    if kind == "baseline":
+    summary = read_summary(folder)
+    results, leave = read_report(folder), made_from(summary)
+    if summary["kind"] == "baseline":
         if thumbnails:
             raise UserError(
                 f"{folder} is the report of a reference run, which shows no landmarks: leave --thumbnails out."
             )
-        page = write_baseline(Baseline(results), folder)
+        page = write_baseline(Baseline(results), folder, leave)
     else:
-        page = write_report(results, folder, _thumbnails(results, data) if thumbnails else None)
-    if (folder.parent / INDEX).exists():
-        write_index(folder.parent)
+        page = write_report(results, folder, _thumbnails(results, data) if thumbnails else None, leave)
+    whole = folder.resolve()
+    for above in (whole.parent, whole.parent.parent):  # a reference run's report may lie in that of its study
+        if is_index(above / INDEX):
+            write_index(above)
     return page
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.reporting.results import Results
-from hirise_imb.reporting.style import LINES, SOFT, figure
+from hirise_imb.reporting.style import SOFT, figure, lines
 from hirise_imb.reporting.words import counted
 from hirise_imb.uncertainty import LEAST_SOURCES
 
@@ -45,7 +45,7 @@ def sources(results: Results, rows: pd.DataFrame) -> Figure:
     for label, (axes, name) in enumerate(zip(panels.flat, CLASSES, strict=True)):
         of = int(results.sources[label])
         axes.set_title(f"{name}\n{results.support[label]} from {counted(of, 'source')}", fontsize=9)
-        for place, (arm, line) in enumerate(zip(results.shown, LINES, strict=False)):
+        for place, (arm, line) in enumerate(zip(results.shown, lines(len(results.shown)), strict=True)):
             part = rows[(rows["arm"] == arm.name) & (rows["class"] == name)]
             _dots(axes, place, part, most, str(line["color"]))
             _f1(axes, place, part, str(line["color"]))

@@ -31,12 +31,12 @@ _SHARED = (
     ("#009E73", "-."),
     ("#CC79A7", (0, (5, 1, 1, 1, 1, 1))),
 )
-LINES: tuple[dict[str, Any], ...] = tuple(
+_LINES: tuple[dict[str, Any], ...] = tuple(
     {"color": colour, "linestyle": _SHARED[(n + shift) % len(_SHARED)][1], "linewidth": 1.7}
     for shift in range(len(_SHARED))
     for n, (colour, _) in enumerate(_SHARED)
 )
-"""Of the arms that share a panel, told apart without colour too; a sixth has the first colour with other dashes."""
+"""Of arms that share a panel, told apart without colour too; a sixth has the first colour with other dashes."""
 INK = "#111827"
 """Of words."""
 SOFT = "#4b5563"
@@ -100,6 +100,12 @@ def chance(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
+def p_value(p: float) -> str:
+    """A p value as it stands in a sentence: `p = 0.28`, `p < 0.001`."""
+    told = chance(p)
+    return f"p {told}" if told.startswith("<") else f"p = {told}"
+
+
 def figure(width: float, height: float, margins: Sequence[float] | None = None) -> Figure:
     """An empty figure, sizes in inches, that belongs to no window system.
 
@@ -119,6 +125,11 @@ def figure(width: float, height: float, margins: Sequence[float] | None = None) 
     canvas = Figure(figsize=(width, height), dpi=120)
     canvas.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
     return canvas
+
+
+def lines(number: int) -> list[dict[str, Any]]:
+    """How so many arms are drawn; beyond 25 some look alike."""
+    return [_LINES[n % len(_LINES)] for n in range(number)]
 
 
 def inks(image: AxesImage) -> NDArray[np.str_]:

@@ -69,7 +69,7 @@ def refused(summary: object) -> str | None:
     if error is not None:
         return f"at {error.json_path}: {_shortened(error.message)}"
     assert isinstance(summary, Mapping)
-    return _unknown_arm(summary)
+    return _unknown_arm(summary) or _uneven(summary)
 
 
 def _shortened(message: str) -> str:
@@ -87,6 +87,14 @@ def _unknown_arm(summary: Mapping[str, Any]) -> str | None:
     for key, named in (("control", [summary["control"]]), ("chosen", [summary["chosen"]]), ("shown", summary["shown"])):
         if unknown := set(named) - {*names, None}:
             return f"at $.{key}: {min(unknown)!r} is none of the arms"
+    return None
+
+
+def _uneven(summary: Mapping[str, Any]) -> str | None:
+    """Where an arm has more of one thing a fit than of another."""
+    for place, arm in enumerate(summary["arms"]):
+        if not len(arm["seeds"]) == len(arm["best_epochs"]) == len(arm["temperatures"]):
+            return f"at $.arms[{place}]: it has not as many best_epochs and temperatures as seeds"
     return None
 
 

@@ -31,9 +31,10 @@ def print_comparison(results: Results, console: Console) -> None:
             table.add_section()
         table.add_row(arm.name, *_cells(results, arm, wide))
     console.print(table)
+    where = "val in each report on its own landmarks" if results.origins else "of all arms on the same landmarks"
     key = (
-        "val, test: macro F1, of all arms on the same landmarks. 95 % interval: over sources. p Holm: swap test "
-        "against the baseline, adjusted for the number of arms."
+        f"val, test: macro F1, {where}. 95 % interval: over sources. p Holm: swap test against the baseline, adjusted "
+        "for the number of arms."
     )
     if wide:
         names = ", ".join(f"{short} {name}" for short, name in zip(SHORT, CLASSES, strict=True))

@@ -30,7 +30,8 @@ _QUALITY = 70
 def thumbnails(results: Results, path_of: Callable[[str], Path]) -> dict[str, Any]:
     """What a page shows of the images, as data addresses: `arm`, `mistakes` and `rare`.
 
-    They belong to the strategy that validation prefers, or else to the baseline. Probabilities are means over its fits.
+    They belong to the strategy that validation prefers, in a comparison the first such, or else to the baseline.
+    Probabilities are means over its fits.
 
     Args:
         results: of the report.
@@ -39,7 +40,7 @@ def thumbnails(results: Results, path_of: Callable[[str], Path]) -> dict[str, An
     Raises:
         UserError: an image is missing or broken.
     """
-    arm = results.chosen or results.arms[0]
+    arm = next((arm for arm in results.ordered if arm.name in results.preferred), results.arms[0])
     p = np.mean([fit.probabilities for fit in arm.predictions], axis=0)
     return {
         "arm": arm.name,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from hirise_imb.landmarks import CLASSES
 from hirise_imb.reporting.arms import Arm
 from hirise_imb.reporting.results import Origin, Results
-from hirise_imb.reporting.style import chance
+from hirise_imb.reporting.style import p_value
 from hirise_imb.swaps import ALPHA
 from hirise_imb.uncertainty import DRAWS, LEAST_SOURCES
 
@@ -27,7 +27,7 @@ def headline(results: Results) -> str:
     references = [base] if control is None else [base, control]
     above = sum(results.macro(arm.name).mean > start for arm in results.strategies)
     return (
-        f"{_begin(results.chosen, references)} {against(results, results.chosen)}{alone} {above} of "
+        f"{_begin(results, results.chosen, references)} {against(results, results.chosen)}{alone} {above} of "
         f"{len(results.strategies)} strategies score above the baseline there."
     )
 
@@ -55,6 +55,8 @@ def resolution(results: Results) -> str:
         return ""
     sizes = results.inference.resolvable
     where = counted(results.inference.total, "source")
+    if not any(tested.swap.informative for tested in results.inference.tests.values()):
+        return f"In every source the counts of all arms are those of {_named(results)}, so there is nothing to test."
     if sizes is None:
         return f"No difference to {_named(results)} could be told from chance on {where} (p <= {ALPHA:g})."
     told = (
@@ -71,9 +73,9 @@ def resolution(results: Results) -> str:
 def _verdict(results: Results, arm: Arm) -> str:
     tested = results.inference.tests[arm.name]
     swap, family = tested.swap, results.inference.family
-    told = f"swap test {_p(swap.p)}"
+    told = f"swap test {p_value(swap.p)}"
     if family > 1:
-        told += f", {_p(tested.p_holm).removeprefix('p = ')} after Holm over {family} comparisons"
+        told += f", {p_value(tested.p_holm).removeprefix('p = ')} after Holm over {family} comparisons"
     if swap.informative == 0:
         return f"as its counts in every source are those of {_named(results)}"
     if tested.p_holm <= ALPHA:
@@ -84,11 +86,6 @@ def _verdict(results: Results, arm: Arm) -> str:
     return f"which can't be told from chance: here {least} ({told})"
 
 
-def _p(p: float) -> str:
-    told = chance(p)
-    return f"p {told}" if told.startswith("<") else f"p = {told}"
-
-
 def _named(results: Results) -> str:
     return results.reference if results.origins else "the baseline"
 
@@ -96,17 +93,22 @@ def _named(results: Results) -> str:
 def _of_origin(results: Results, origin: Origin) -> str:
     arms = {arm.name: arm for arm in results.arms}
     if origin.chosen is not None:
-        return f"{origin.chosen}, which validation prefers in {origin.name}, {against(results, arms[origin.chosen])}"
+        return (
+            f"{origin.chosen}, the best strategy of {origin.name} on validation, "
+            f"{against(results, arms[origin.chosen])}"
+        )
     others = [name for name in origin.arms if name != results.reference]
     if not others:
         return f"{origin.name} has no further arm."
     return f"{others[0]} {against(results, arms[others[0]])}"
 
 
-def _begin(best: Arm, references: Sequence[Arm]) -> str:
+def _begin(results: Results, best: Arm, references: Sequence[Arm]) -> str:
     unbeaten = [arm.name for arm in references if best.val_macro_f1 <= arm.val_macro_f1]
     if not unbeaten:
-        return f"{best.name}, the best strategy on validation,"
+        equals = [arm.name for arm in results.strategies[1:] if arm.val_macro_f1 == best.val_macro_f1]
+        tie = f" (as good there: {', '.join(equals)})" if equals else ""
+        return f"{best.name}, the best strategy on validation{tie},"
     names = " or ".join(
         f"the {'baseline' if arm is references[0] else 'control'}" for arm in references if arm.name in unbeaten
     )
@@ -115,15 +117,19 @@ def _begin(best: Arm, references: Sequence[Arm]) -> str:
 
 def _tuning(results: Results, control: Arm) -> str:
     tuned, start = results.macro(control.name).mean, results.macro(results.reference).mean
-    return f"Tuning alone gives {tuned - start:+.3f}: the control, {control.name}, reaches {tuned:.3f}."
+    interval = results.inference.against(control.name, results.reference).interval
+    between = f" ({interval.low:+.3f} to {interval.high:+.3f})" if interval else ""
+    return f"Tuning alone gives {tuned - start:+.3f}{between}: the control, {control.name}, reaches {tuned:.3f}."
 
 
 def caution(results: Results) -> str:
     """What the numbers can't tell."""
-    seeds = len(results.arms[0].seeds)
-    ranges = (
-        "Ranges are over seeds; intervals over sources." if seeds > 1 else "Fitted with one seed, so without ranges."
-    )
+    seeds = {len(arm.seeds) for arm in results.arms}
+    ranges = "Ranges are over seeds; intervals over sources."
+    if seeds == {1}:
+        ranges = "Fitted with one seed, so without ranges."
+    elif 1 in seeds:
+        ranges += " Arms that were fitted with one seed have no range."
     return " ".join(text for text in (ranges, resolution(results), limits(results)) if text)
 
 
@@ -202,7 +208,7 @@ def _choice(searched: Sequence[Arm]) -> str:
         return f"Recipes were chosen by macro F1 {given}."
     deep = all(arm.recipe["cut"] != "top" for arm in searched if arm.selection == "val")
     why = ", where layers of the backbone are trained," if deep else ""
-    return f"Recipes were chosen by macro F1: {folds}, but of {_listed(named)}{why} {given}, which is another scale."
+    return f"Recipes were chosen by macro F1: {folds}, but of {listed(named)}{why} {given}, which is another scale."
 
 
 def _budget(searched: Sequence[Arm]) -> str:
@@ -217,14 +223,14 @@ def _space(results: Results, searched: Sequence[Arm]) -> Iterator[str]:
     for parameter in results.appendix["shared_parameters"]:
         alike.setdefault(tuple(parameter["strategies"]), []).append(f"{parameter['name']} ({parameter['range']})")
     for names, parameters in alike.items():
-        yield f"{len(names)} of the {len(searched)} search alike: {_listed(parameters)}."
+        yield f"{len(names)} of the {len(searched)} search alike: {listed(parameters)}."
     bases: dict[tuple[str, ...], list[str]] = {}
     for strategy in results.appendix["strategies"]:
         bases.setdefault(tuple(strategy["starts_from"]), []).append(strategy["name"])
     for after, started in bases.items():
         if after:
             start = "starts" if len(started) == 1 else "start"
-            yield f"{_listed(started)} {start} from the recipe chosen for {_listed(after)}, with trials beyond those."
+            yield f"{listed(started)} {start} from the recipe chosen for {listed(after)}, with trials beyond those."
 
 
 def _stopping(results: Results) -> str:
@@ -234,7 +240,7 @@ def _stopping(results: Results) -> str:
     if not rest:
         return "Training stops by validation loss."
     text = (
-        f"Training stops by validation loss for {_listed(loss)}, and by validation macro F1 for all others that have "
+        f"Training stops by validation loss for {listed(loss)}, and by validation macro F1 for all others that have "
         "epochs, because re-weighted losses do not aim at a low cross-entropy."
     )
     if results.control is not None and results.control.name in rest and results.reference in loss:
@@ -242,5 +248,6 @@ def _stopping(results: Results) -> str:
     return text
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

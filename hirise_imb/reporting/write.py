@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from hirise_imb.reporting.results import Results
 from hirise_imb.reporting.style import METRIC_NAMES
 
 
-def write_report(results: Results, folder: Path, thumbnails: Mapping[str, Any] | None = None) -> Path:
+def write_report(
+    results: Results, folder: Path, thumbnails: Mapping[str, Any] | None = None, leave: Collection[str] = ()
+) -> Path:
     """Write all files of the report of a study or a comparison into `folder`; return the page's path.
 
     Files of an earlier report that this one does not have (a strategy left out) are removed; `summary.json`, written
@@ -34,19 +36,22 @@ def write_report(results: Results, folder: Path, thumbnails: Mapping[str, Any] |
         results: what is shown.
         folder: where to.
         thumbnails: of `reporting.thumbnails`, for the page.
+        leave: files of the folder that the results were read from. They stay as they are: a report that is written
+            again, and interrupted, can still be read.
 
     Raises:
         UserError: the folder holds another kind of report.
     """
     kept = {"per_class.csv": tables.per_class(results)}
-    return _write("report", results, summary.of_study(results), kept, gallery.of_study(results), thumbnails, folder)
+    files = _Files(folder, leave)
+    return _write("report", results, summary.of_study(results), kept, gallery.of_study(results), thumbnails, files)
 
 
-def write_baseline(baseline: Baseline, folder: Path) -> Path:
+def write_baseline(baseline: Baseline, folder: Path, leave: Collection[str] = ()) -> Path:
     """Write all files of the reference run's report, as `write_report` does."""
     kept = {"published.csv": baseline.table()}
     drawn = gallery.of_baseline(baseline)
-    return _write("baseline", baseline.results, baseline.to_dict(), kept, drawn, None, folder)
+    return _write("baseline", baseline.results, baseline.to_dict(), kept, drawn, None, _Files(folder, leave))
 
 
 def _write(
@@ -56,14 +61,13 @@ def _write(
     kept: dict[str, pd.DataFrame],
     drawn: Mapping[str, Draw],
     thumbnails: Mapping[str, Any] | None,
-    folder: Path,
+    files: _Files,
 ) -> Path:
     """Write a report: its own tables and figures, and what all reports have; `shown` is what its pages show."""
     if (fault := summary.refused(shown | {"files": {}})) is not None:
         raise ValueError(f"the summary breaks its schema: {fault}")
-    make_folder(folder)
+    folder = make_folder(files.folder)
     earlier = _earlier(folder, shown["kind"])
-    files = _Files(folder)
     for name, table in kept.items():
         files.csv(name, table)
     for arm in results.arms:
@@ -83,14 +87,16 @@ def _write(
 class _Files:
     """Writes files below a folder and remembers their names and digests (SHA-256)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, leave: Collection[str]) -> None:
         self.folder = folder
         self.digests: dict[str, str] = {}
+        self._leave = leave
 
     def write(self, name: str, write: Callable[[Path], Any]) -> bytes:
         path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, write)
+        if name not in self._leave:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, write)
         content = path.read_bytes()
         self.digests[name] = hashlib.sha256(content).hexdigest()
         return content
