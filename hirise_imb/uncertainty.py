@@ -182,11 +182,6 @@ def without_each(counts: Counts, label: int) -> Floats:
     return np.asarray(counts.f1(weights)[:, :, label].mean(axis=0))
 
 
-def least_recognisable(sources: int) -> float:
-    """The share of sources that can be recognised is at least this (one-sided, 95 %), where all that were seen are."""
-    return float((1 - LEVEL) ** (1 / sources))
-
-
 def _between(values: Floats, tail: float) -> Interval | None:
     """What lies between equal tails; None where there is nothing between."""
     if np.ptp(values) < ROUNDING:

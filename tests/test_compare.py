@@ -26,6 +26,7 @@ from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Baseline, Results, write_baseline, write_report
 from hirise_imb.reporting.comparison import compared
 from hirise_imb.reporting.index import write_index
+from hirise_imb.reporting.inference import Inference
 from hirise_imb.reporting.rewriting import compare, rewrite
 from hirise_imb.reporting.words import caution, headline
 from hirise_imb.study import main
@@ -231,6 +232,19 @@ def test_a_baseline_that_differs_in_a_bit_stands_beside_the_first(out: Path, tmp
     found = compared([first, second], "c")
     assert len(found.arms) == 6
     assert "to the last bit" not in found.setting
+
+
+def test_a_resample_without_a_difference_is_not_counted_as_one() -> None:
+    """Means over one fit and over five differ in their last digit."""
+    sources, labels = np.repeat(np.arange(12), 16), np.tile(np.arange(8), 24)
+    rng = np.random.default_rng(0)
+    base = np.where(rng.random(len(labels)) < 0.6, labels, rng.integers(0, 8, len(labels)))
+    base[sources == 4] = 0
+    better = np.where(sources == 4, labels, base)
+    found = Inference(
+        labels, pd.Series([f"s{n}" for n in sources]), {"base": base[None], "arm": np.stack([better] * 5)}
+    )
+    assert found.against("arm", "base").share_above == pytest.approx(1 - (11 / 12) ** 12, abs=0.02)
 
 
 def test_an_arm_that_two_reports_have_stands_once(catalogue: Catalogue, out: Path, tmp_path: Path) -> None:

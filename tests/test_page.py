@@ -170,7 +170,19 @@ def test_the_arm_in_detail_is_chosen_by_keyboard(pages: dict[str, Path], browser
         found.page.keyboard.press("Enter")
         assert select.evaluate("s => s.selectedIndex") == len(names) - 1
         assert found.page.locator("main").inner_text() != before
+        last = found.page.locator("details.arm").last
+        panel = last.locator(".panel").evaluate("e => e.textContent")
+        assert found.page.locator("#arm-panel").evaluate("e => e.textContent") == panel
+        assert found.page.locator("#arm-shown").inner_text() == f"{names[-1]} against baseline"
         assert found.complaints == []
+
+
+def test_only_where_sources_are_enough_is_a_winner_bold(pages: dict[str, Path], browser: Browser) -> None:
+    with opened(browser, pages["study"]) as found:
+        table = found.page.get_by_role("region", name="F1 of each class").locator("table")
+        bold = table.locator("td.best").evaluate_all("cells => cells.map(cell => cell.cellIndex)")
+        # Crater alone has six test sources: it stands after the arm, the mean of rare classes, and other.
+        assert set(bold) == {3}
 
 
 def test_the_index_leads_to_every_report(pages: dict[str, Path], browser: Browser) -> None:

@@ -164,9 +164,11 @@ def test_the_headline_says_what_tuning_alone_gives(results: Results, folder: Pat
         f"partial_unfreeze, the best strategy on validation, reaches macro F1 {best:.3f} on the test split against "
         f"{base:.3f} of the baseline: {best - base:+.3f} ("
     )
+    interval = next(a for a in summary_of(folder)["arms"] if a["name"] == "plain")["vs_baseline"]["interval"]
+    low, high = interval["low"], interval["high"]
     assert told.endswith(
-        f" after Holm over 6 comparisons). Tuning alone gives {control - base:+.3f}: the control, plain, reaches "
-        f"{control:.3f}. {above} of 5 strategies score above the baseline there."
+        f" after Holm over 6 comparisons). Tuning alone gives {control - base:+.3f} ({low:+.3f} to {high:+.3f}): the "
+        f"control, plain, reaches {control:.3f}. {above} of 5 strategies score above the baseline there."
     )
     tuned = [replace(arm, val_macro_f1=0.6) if arm.name == "plain" else arm for arm in results.arms]
     text = headline(replace(results, arms=tuple(tuned)))
@@ -188,9 +190,11 @@ def test_a_study_whose_strategies_came_to_nothing_is_reported(results: Results, 
     assert "figures/best_so_far.png" not in contents(tmp_path / "one")
     text = headline(replace(results, arms=(base, control)))
     gain = results.macro("plain").mean - results.macro("baseline").mean
+    interval = results.inference.against("plain", "baseline").interval
+    assert interval
     assert text == (
         f"No strategy came to a result here. The baseline reaches macro F1 {starts[0]} on the test split. Tuning alone "
-        f"gives {gain:+.3f}: the control, plain, reaches {starts[1]}."
+        f"gives {gain:+.3f} ({interval.low:+.3f} to {interval.high:+.3f}): the control, plain, reaches {starts[1]}."
     )
     page = write_report(replace(results, arms=(base, control)), tmp_path / "two").read_text(encoding="utf-8")
     assert html.escape(text) in page

@@ -150,6 +150,18 @@ BROKEN: dict[str, tuple[Change, str]] = {
         lambda s: s["arms"][1]["temperatures"].pop(),
         "at $.arms[1]: it has not as many best_epochs and temperatures as seeds",
     ),
+    "a report that chose an arm that is none": (
+        lambda s: s.update(
+            kind="comparison",
+            chosen=None,
+            control=None,
+            origins=[
+                {"name": name, "study": "a", "setting": "a", "arms": ["baseline"], "chosen": chosen}
+                for name, chosen in (("a", "plain"), ("b", "smote"))
+            ],
+        ),
+        "at $.origins[1]: 'smote' is none of the arms",
+    ),
     "an arm named twice": (
         lambda s: s["arms"][2].update(name="plain"),
         "at $.order: it does not name each arm",

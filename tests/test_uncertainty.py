@@ -21,7 +21,6 @@ from hirise_imb.uncertainty import (
     Resamples,
     expanded,
     image_interval,
-    least_recognisable,
     resample,
     without_each,
 )
@@ -287,12 +286,6 @@ def test_scores_without_each_source_are_those_of_the_rest(images: Images, label:
             np.testing.assert_allclose(value, np.mean(scores), atol=1e-12)
         else:
             assert np.isnan(value)
-
-
-def test_least_share_of_sources_that_can_be_recognised() -> None:
-    assert [round(least_recognisable(sources), 2) for sources in range(1, 6)] == [0.05, 0.22, 0.37, 0.47, 0.55]
-    # With a share at the bound, all sources are recognised in 5 % of samples.
-    assert least_recognisable(17) ** 17 == pytest.approx(0.05)
 
 
 # --- simulated test sets on the layout of the official one ---

@@ -14,6 +14,7 @@ from hirise_imb.landmarks import CLASSES
 from hirise_imb.swaps import Swap, holm, swap_test
 from hirise_imb.uncertainty import (
     LEAST_SOURCES,
+    ROUNDING,
     Counts,
     Interval,
     Resamples,
@@ -105,7 +106,7 @@ class Inference:
     def against(self, arm: str, other: str) -> Against:
         """The differences of an arm to another."""
         gains = self.resamples[arm].macro_f1 - self.resamples[other].macro_f1
-        return Against(expanded(gains, self.total), float((gains > 0).mean()))
+        return Against(expanded(gains, self.total), float((gains > ROUNDING).mean()))
 
     def class_intervals(self, arm: str) -> list[Interval | None]:
         """Of F1, one a class; None where it has too few sources, or nothing to vary."""

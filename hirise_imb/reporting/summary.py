@@ -87,6 +87,9 @@ def _unknown_arm(summary: Mapping[str, Any]) -> str | None:
     for key, named in (("control", [summary["control"]]), ("chosen", [summary["chosen"]]), ("shown", summary["shown"])):
         if unknown := set(named) - {*names, None}:
             return f"at $.{key}: {min(unknown)!r} is none of the arms"
+    for place, origin in enumerate(summary["origins"]):
+        if unknown := {origin["chosen"], *origin["arms"]} - {*names, None}:
+            return f"at $.origins[{place}]: {min(unknown)!r} is none of the arms"
     return None
 
 

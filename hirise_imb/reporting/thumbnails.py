@@ -62,9 +62,9 @@ def _mistakes(results: Results, p: NDArray[np.floating]) -> list[int]:
 
 def _of_class(results: Results, label: int) -> list[int]:
     """Rows of landmarks of a class: the first of each source, then the second of each, and so on."""
-    rows = results.test[results.labels == label]
+    rows = results.test.reset_index(drop=True)[results.labels == label]
     turns = rows.groupby("source").cumcount().sort_values(kind="stable")
-    return sorted(int(row) for row in turns.index[:OF_CLASS])
+    return [int(row) for row in turns.index[:OF_CLASS]]
 
 
 def _shown(results: Results, path_of: Callable[[str], Path], p: NDArray[np.floating], row: int) -> dict[str, Any]:

@@ -160,7 +160,8 @@ def _write_pages(
         "thumbnails": thumbnails,
         "seconds": {arm.name: arm.seconds for arm in results.arms},
         "study_toml": results.study_toml,
-        "environment": results.environment,
+        "environment": _json(results.environment),
+        "most_seeds": max(len(arm.seeds) for arm in results.arms),
     }
     for kind in ("html", "md"):
         files.text(f"report.{kind}", rendered(f"{template}.{kind}.jinja", view))
