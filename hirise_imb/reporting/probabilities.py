@@ -48,7 +48,7 @@ def precision_recall(results: Results, table: pd.DataFrame) -> Figure:
             axes.text(0.5, 0.5, "no test landmark", ha="center", va="center", fontsize=9)
             continue
         axes.axhline(n / len(results.test), color=BACKGROUND, linewidth=1)
-        for arm, line in zip(results.shown, lines(len(results.shown)), strict=True):
+        for arm, line in zip(results.shown, lines(results.shown), strict=True):
             part = table[(table["arm"] == arm.name) & (table["class"] == name)]
             found = results.average_precision(arm.name)[label]
             assert found is not None
@@ -57,7 +57,7 @@ def precision_recall(results: Results, table: pd.DataFrame) -> Figure:
             axes.plot(recall, precision, **line, drawstyle="steps-pre", label=f"{found.mean:.2f}")
         axes.legend(fontsize=8, title="average precision", title_fontsize=7, loc="best", handlelength=1.6)
     # Names stand once, above: those of a comparison are longer than a panel.
-    handles = [Line2D([], [], **line) for line in lines(len(results.shown))]
+    handles = [Line2D([], [], **line) for line in lines(results.shown)]
     canvas.legend(handles, [arm.name for arm in results.shown], loc="outside upper left", ncols=3, fontsize=9)
     panels[0, 0].set_xlim(-0.02, 1.02)
     panels[0, 0].set_ylim(-0.02, 1.05)
@@ -88,7 +88,7 @@ def calibration(results: Results, table: pd.DataFrame) -> Figure:
     panels = canvas.subplots(1, 2, sharex=True, sharey=True)
     for axes, hot in zip(panels, (False, True), strict=True):
         axes.plot((0, 1), (0, 1), color=BACKGROUND, linewidth=1)
-        for arm, line in zip(results.shown, lines(len(results.shown)), strict=True):
+        for arm, line in zip(results.shown, lines(results.shown), strict=True):
             part = table[(table["arm"] == arm.name) & (table["tempered"] == hot)]
             name = "calibration_error_tempered" if hot else "calibration_error"
             label = f"{arm.name}, error {results.headline_scores(arm.name)[name].mean:.3f}"
@@ -117,7 +117,7 @@ def risk_coverage(results: Results, table: pd.DataFrame) -> Figure:
     """Share of mistakes among the most confident predictions; a dot where confidence is 0.9."""
     canvas = figure(11, 3.8)
     axes = canvas.subplots()
-    for arm, line in zip(results.shown, lines(len(results.shown)), strict=True):
+    for arm, line in zip(results.shown, lines(results.shown), strict=True):
         part = table[table["arm"] == arm.name]
         area = results.headline_scores(arm.name)["risk_coverage_area"].mean
         axes.plot(part["coverage"], part["risk"], **line, label=f"{arm.name}, area {area:.3f}")

@@ -45,7 +45,7 @@ def sources(results: Results, rows: pd.DataFrame) -> Figure:
     for label, (axes, name) in enumerate(zip(panels.flat, CLASSES, strict=True)):
         of = int(results.sources[label])
         axes.set_title(f"{name}\n{results.support[label]} from {counted(of, 'source')}", fontsize=9)
-        for place, (arm, line) in enumerate(zip(results.shown, lines(len(results.shown)), strict=True)):
+        for place, (arm, line) in enumerate(zip(results.shown, lines(results.shown), strict=True)):
             part = rows[(rows["arm"] == arm.name) & (rows["class"] == name)]
             _dots(axes, place, part, most, str(line["color"]))
             _f1(axes, place, part, str(line["color"]))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Sequence, Sized
 
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
@@ -127,9 +127,9 @@ def figure(width: float, height: float, margins: Sequence[float] | None = None) 
     return canvas
 
 
-def lines(number: int) -> list[dict[str, Any]]:
-    """How so many arms are drawn; beyond 25 some look alike."""
-    return [_LINES[n % len(_LINES)] for n in range(number)]
+def lines(arms: Sized) -> list[dict[str, Any]]:
+    """How each of these arms is drawn; beyond 25 some look alike."""
+    return [_LINES[n % len(_LINES)] for n in range(len(arms))]
 
 
 def inks(image: AxesImage) -> NDArray[np.str_]:
