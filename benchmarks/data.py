@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from benchmarks.runner import has_sample
 from hirise_imb.backbones import TOP
-from hirise_imb.epochs import Failed
-from hirise_imb.features import Features
-from hirise_imb.files import alone, cache_root, make_folder, write_whole
-from hirise_imb.landmarks import CLASSES
-from hirise_imb.sampling import Pool
-from hirise_imb.task import Fold, Images, Task
-from hirise_imb.training import Run, Trainer
+from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.splits import Fold, Images, Task
+from hirise_imb.features.arrays import Features
+from hirise_imb.imbalance.sampling import Pool
+from hirise_imb.training.epoch_loop import Failed
+from hirise_imb.training.trainer import Run, Trainer
+from hirise_imb.utils.files import alone, cache_root, make_folder, write_whole
 
 if TYPE_CHECKING:
-    from hirise_imb.catalogue import Catalogue
+    from hirise_imb.data.manifest import Catalogue
 
 TRAIN = (40_019, 3_598, 616, 924, 1_561, 343, 1_281, 637)
 """Unique training images of each class in the official split."""
@@ -170,9 +170,9 @@ def _stored(labels: NDArray[np.int64], landmarks: NDArray[np.int64], width: int)
 
 def images() -> Catalogue:
     """The landmarks that $HIRISE_SAMPLE names, else the synthetic ones."""
-    from hirise_imb import catalogue, datasets
+    from hirise_imb.data import manifest, resolve
 
-    return catalogue.read(datasets.locate("$HIRISE_SAMPLE" if has_sample() else "synthetic"))
+    return manifest.read(resolve.locate("$HIRISE_SAMPLE" if has_sample() else "synthetic"))
 
 
 def landmarks(count: int) -> tuple[list[Path], NDArray[np.int64]]:

@@ -62,7 +62,7 @@ def ours(name: str, weights: str, count: int, seed: int) -> Figures:  # noqa: AR
 
     from benchmarks.data import landmarks
     from hirise_imb.backbones import BACKBONES, TOP
-    from hirise_imb.features import BATCH, extract
+    from hirise_imb.features.extraction import BATCH, extract
 
     paths, _ = landmarks(count + BATCH)
     backbone = BACKBONES[name].load(weights)
@@ -85,8 +85,8 @@ def bare(name: str, weights: str, count: int, seed: int) -> Figures:  # noqa: AR
 
     from benchmarks.data import landmarks
     from hirise_imb.backbones import BACKBONES, TOP
-    from hirise_imb.features import BATCH
-    from hirise_imb.images import decode
+    from hirise_imb.data.images import decode
+    from hirise_imb.features.extraction import BATCH
 
     paths, _ = landmarks(count + BATCH)
     pixels = np.stack([decode(path) for path in paths])[..., None].astype(np.float32)
@@ -109,7 +109,7 @@ def memory(count: int, seed: int) -> Figures:  # noqa: ARG001
 
     from benchmarks.networks import small
     from hirise_imb.backbones import TOP
-    from hirise_imb.features import extract
+    from hirise_imb.features.extraction import extract
 
     with tempfile.TemporaryDirectory() as folder:
         files = _copies(Path(folder), count)

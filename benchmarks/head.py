@@ -86,8 +86,8 @@ def draw(size: float, seed: int) -> Figures:  # noqa: ARG001
 
 def _recipe(epochs: int) -> Recipe:
     """The reference run on the repeated rows, without an early end."""
+    from hirise_imb.imbalance.sampling import SplitFileRows
     from hirise_imb.recipe import Recipe
-    from hirise_imb.sampling import SplitFileRows
 
     return Recipe(sampling=SplitFileRows(), max_epochs=epochs, patience=epochs)
 
@@ -95,7 +95,7 @@ def _recipe(epochs: int) -> Recipe:
 def ours(size: float, epochs: int, seed: int) -> Figures:
     """`Trainer.select` with one recipe."""
     from benchmarks.data import fitted, simulated, trainer
-    from hirise_imb.epochs import Job
+    from hirise_imb.training.epoch_loop import Job
 
     task = simulated(size)
     select = trainer(task).select
@@ -117,8 +117,8 @@ def eight(size: float, epochs: int, seed: int) -> Figures:
     from dataclasses import replace
 
     from benchmarks.data import fitted, simulated, trainer
-    from hirise_imb.epochs import Job
-    from hirise_imb.losses import EffectiveNumber, Focal, InversePower
+    from hirise_imb.imbalance.losses import EffectiveNumber, Focal, InversePower
+    from hirise_imb.training.epoch_loop import Job
 
     select = trainer(simulated(size)).select
 
@@ -151,8 +151,8 @@ def plain(size: float, epochs: int, seed: int, steps_per_execution: int = 1) -> 
 
     from benchmarks.data import in_memory, simulated
     from benchmarks.networks import one_hot, plain_head
-    from hirise_imb.evaluation import confusion, macro_f1
-    from hirise_imb.sampling import SplitFileRows
+    from hirise_imb.imbalance.sampling import SplitFileRows
+    from hirise_imb.metrics.classification import confusion, macro_f1
 
     keras.utils.set_random_seed(seed)
     task = simulated(size)
@@ -180,8 +180,8 @@ def logistic(size: float, seed: int) -> Figures:
     from sklearn.preprocessing import StandardScaler
 
     from benchmarks.data import in_memory, simulated
-    from hirise_imb.evaluation import confusion, macro_f1
-    from hirise_imb.sampling import SplitFileRows
+    from hirise_imb.imbalance.sampling import SplitFileRows
+    from hirise_imb.metrics.classification import confusion, macro_f1
 
     task = simulated(size)
     rows = SplitFileRows().rows(task.train.pool, seed, 1, 0.0)
@@ -202,7 +202,7 @@ def floor(size: float, epochs: int, seed: int) -> Figures:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from benchmarks.data import simulated
-    from hirise_imb.sampling import SplitFileRows
+    from hirise_imb.imbalance.sampling import SplitFileRows
 
     threadpool_limits(1)  # products this small gain nothing from a second thread, and lose where the machine is busy
     task = simulated(size)
@@ -221,7 +221,7 @@ def floor(size: float, epochs: int, seed: int) -> Figures:
 def ours_seeds(size: float, epochs: int, seeds: int, seed: int) -> Figures:
     """Macro F1 on validation of several seeds."""
     from benchmarks.data import fitted, simulated, trainer
-    from hirise_imb.epochs import Job
+    from hirise_imb.training.epoch_loop import Job
 
     select = trainer(simulated(size)).select
     runs = [fitted(select([Job(_recipe(epochs), seed + number)], "val")[0]) for number in range(seeds)]

@@ -10,7 +10,7 @@ from typing import Any
 
 def describe(seed: int) -> dict[str, Any]:  # noqa: ARG001  (every measurement is given a seed)
     """What `hirise_imb` tells of itself and its surroundings, the processor's model, and memory."""
-    from hirise_imb import environment
+    from hirise_imb.utils import environment
 
     info = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None

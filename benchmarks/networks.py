@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.backbones.base import Backbone, BackboneCard
-from hirise_imb.landmarks import CLASSES, IMAGE_SIZE
+from hirise_imb.data.hirise import CLASSES, IMAGE_SIZE
 
 if TYPE_CHECKING:
     import keras

@@ -45,7 +45,7 @@ def search(metric: str, trials: int, rows: int, seed: int) -> Figures:
     from sklearn.metrics import f1_score
 
     from benchmarks.data import TRAIN
-    from hirise_imb.evaluation import confusion, macro_f1
+    from hirise_imb.metrics.classification import confusion, macro_f1
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rng = np.random.default_rng(0)

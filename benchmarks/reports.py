@@ -11,8 +11,8 @@ import pandas as pd
 
 from benchmarks.report import Report, Table, Target, middle, ratios, spread, values
 from benchmarks.runner import Bench, Case, Figures
-from hirise_imb.evaluation import Predictions
-from hirise_imb.landmarks import CLASSES
+from hirise_imb.data.hirise import CLASSES
+from hirise_imb.metrics.classification import Predictions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +71,7 @@ def run(bench: Bench) -> Report:
 
 def bootstrap(draws: int, seed: int) -> Figures:  # noqa: ARG001
     """Ours, counting included; its draws are always the same."""
-    from hirise_imb.uncertainty import Counts, resample
+    from hirise_imb.metrics.bootstrap import Counts, resample
 
     labels, sources = landmarks()
     predicted = np.stack([probabilities(labels, 0, fit).argmax(axis=1) for fit in range(SEEDS)])
@@ -98,8 +98,8 @@ def bootstrap_images(draws: int, seed: int) -> Figures:
 
 def swap(draws: int, seed: int) -> Figures:
     """Ours, counting included."""
-    from hirise_imb.swaps import swap_test
-    from hirise_imb.uncertainty import Counts
+    from hirise_imb.metrics.bootstrap import Counts
+    from hirise_imb.metrics.permutation import swap_test
 
     labels, sources = landmarks()
     arms = [np.stack([probabilities(labels, arm, fit).argmax(axis=1) for fit in range(SEEDS)]) for arm in range(2)]
@@ -164,7 +164,7 @@ def probabilities(labels: NDArray[np.int64], arm: int, fit: int) -> NDArray[np.f
 
 def made_up(arms: int, seed: int) -> Results:
     """A study of so many arms, named after strategies."""
-    from hirise_imb.landmarks import SPLITS
+    from hirise_imb.data.hirise import SPLITS
     from hirise_imb.reporting import Results
     from hirise_imb.reporting.appendix import appendix
     from hirise_imb.strategies import CONTROL, STRATEGIES

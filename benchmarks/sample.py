@@ -79,7 +79,7 @@ def extract_all(limit: int | None, seed: int) -> Figures:  # noqa: ARG001
 
     from benchmarks.data import images
     from hirise_imb.backbones import BACKBONES, TOP
-    from hirise_imb.features import extract
+    from hirise_imb.features.extraction import extract
 
     found = images()
     paths = [found.path(image) for image in found.table["image"][:limit]]
@@ -99,9 +99,9 @@ def _cached() -> tuple[Any, Data]:
     """The backbone, and the task on its cached features."""
     from benchmarks.data import Data, images
     from hirise_imb.backbones import BACKBONES, TOP
-    from hirise_imb.bench import task_of
-    from hirise_imb.features import extract
-    from hirise_imb.files import cache_root
+    from hirise_imb.features.extraction import extract
+    from hirise_imb.training.context import task_of
+    from hirise_imb.utils.files import cache_root
 
     found = images()
     backbone = BACKBONES[NAME].load("imagenet")
@@ -114,7 +114,7 @@ def ours(seed: int) -> Figures:
     from benchmarks.data import fitted
     from hirise_imb.backbones import TOP
     from hirise_imb.recipe import Recipe
-    from hirise_imb.training import Trainer
+    from hirise_imb.training.trainer import Trainer
 
     backbone, task = _cached()
     trainer = Trainer(backbone, task.task, {(TOP, "plain"): task.features})
@@ -178,8 +178,8 @@ def on_pixels(limit: int | None, seed: int) -> Figures:
     from benchmarks.data import images
     from benchmarks.networks import one_hot
     from hirise_imb.backbones import BACKBONES
-    from hirise_imb.evaluation import confusion, macro_f1
-    from hirise_imb.landmarks import CLASSES
+    from hirise_imb.data.hirise import CLASSES
+    from hirise_imb.metrics.classification import confusion, macro_f1
 
     keras.utils.set_random_seed(seed)
     found = images()
@@ -211,6 +211,6 @@ def on_pixels(limit: int | None, seed: int) -> Figures:
 
 
 def _macro_f1(task: Data, predicted: NDArray[np.int64]) -> float:
-    from hirise_imb.evaluation import confusion, macro_f1
+    from hirise_imb.metrics.classification import confusion, macro_f1
 
     return macro_f1(confusion(task.test.labels, predicted))

@@ -66,8 +66,8 @@ def draw(size: float, seed: int) -> Figures:  # noqa: ARG001
 def epochs(size: float, seed: int) -> Figures:
     """Three epochs of the reference run, after one that compiles."""
     from benchmarks.data import simulated, trainer
-    from hirise_imb.epochs import Job
     from hirise_imb.recipe import Recipe
+    from hirise_imb.training.epoch_loop import Job
 
     task = simulated(size)
     select = trainer(task).select
@@ -86,9 +86,9 @@ def whole(size: float, seed: int) -> Figures:
 
     from benchmarks.data import fitted, simulated, trainer
     from benchmarks.searching import searched
-    from hirise_imb.epochs import TOGETHER, Failed
     from hirise_imb.recipe import Recipe
     from hirise_imb.strategies import STRATEGIES
+    from hirise_imb.training.epoch_loop import TOGETHER, Failed
 
     task = simulated(size)
     ours, strategy = trainer(task), STRATEGIES["class_weights"]

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hirise_imb.epochs import Failed
-    from hirise_imb.progress import Show
-    from hirise_imb.search import Chosen, Fit
+    from hirise_imb.search.search import Chosen, Fit
     from hirise_imb.strategies import Strategy
+    from hirise_imb.training.epoch_loop import Failed
+    from hirise_imb.utils.progress import Show
 
 
 def searched(path: Path, strategy: Strategy, trials: int, seed: int, fit: Fit, show: Show) -> Chosen | Failed:
     """Search with a new database at `path`, and choose; the strategy must start from no other."""
-    from hirise_imb.database import connect
-    from hirise_imb.leases import Leases
-    from hirise_imb.search import Search, open_study
+    from hirise_imb.search.database import connect
+    from hirise_imb.search.leases import Leases
+    from hirise_imb.search.search import Search, open_study
     from hirise_imb.strategies import Context
 
     store = connect(path)

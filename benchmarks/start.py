@@ -10,7 +10,7 @@ from functools import partial
 from benchmarks.report import Report, Table, Target, middle, spread, values
 from benchmarks.runner import ROOT, Bench, Case, Figures
 
-TABLE = "hirise_imb/published.csv"
+TABLE = "hirise_imb/forensics/published.csv"
 COMMANDS = {
     "python, nothing imported": "pass",
     "import hirise_imb": "import hirise_imb",

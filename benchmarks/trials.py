@@ -85,10 +85,10 @@ def search(trials: int, marks: list[int], seed: int) -> Figures:
     from benchmarks.child import resident_mb
     from benchmarks.data import fitted, simulated, trainer
     from benchmarks.searching import searched
-    from hirise_imb.epochs import Failed, Job
     from hirise_imb.recipe import Recipe
     from hirise_imb.strategies import STRATEGIES
-    from hirise_imb.training import Run
+    from hirise_imb.training.epoch_loop import Failed, Job
+    from hirise_imb.training.trainer import Run
 
     data = simulated(SIZE, WIDTH)
     ours = trainer(data)
@@ -146,7 +146,7 @@ def plain(trials: int, clear: bool, seed: int) -> Figures:
     from benchmarks.child import resident_mb
     from benchmarks.data import in_memory, simulated
     from benchmarks.networks import one_hot, plain_head
-    from hirise_imb.losses import inverse_power
+    from hirise_imb.imbalance.losses import inverse_power
 
     task = simulated(SIZE, WIDTH)
     x, y = in_memory(task.train), one_hot(task.train.labels)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hirise_imb.backbones import Backbone
-    from hirise_imb.features import Features
+    from hirise_imb.features.arrays import Features
 
 NAME = "efficientnet-lite0"
 CUTS = ("head_conv", "block7", "block6d")
@@ -90,8 +90,8 @@ class _Pixels:
         import numpy as np
         import tensorflow as tf
 
-        from hirise_imb.features import BATCH
-        from hirise_imb.images import decode
+        from hirise_imb.data.images import decode
+        from hirise_imb.features.extraction import BATCH
 
         with ThreadPoolExecutor() as pool:
             pixels = np.stack(list(pool.map(decode, [self._paths[place] for place in positions])))[..., None]
@@ -105,12 +105,12 @@ def epoch(cut: str, count: int, cached: bool, seed: int) -> Figures:
 
     from benchmarks.data import fitted, landmarks
     from hirise_imb.backbones import BACKBONES, TOP
-    from hirise_imb.epochs import Job
-    from hirise_imb.features import extract
-    from hirise_imb.files import cache_root
+    from hirise_imb.data.splits import Fold, Images, Task
+    from hirise_imb.features.extraction import extract
     from hirise_imb.recipe import Recipe
-    from hirise_imb.task import Fold, Images, Task
-    from hirise_imb.training import Trainer
+    from hirise_imb.training.epoch_loop import Job
+    from hirise_imb.training.trainer import Trainer
+    from hirise_imb.utils.files import cache_root
 
     paths, labels = landmarks(count + count // 8)
     rows = np.arange(len(paths))

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
-from hirise_imb.classifiers import Discriminant, Logistic, NearestMean
-from hirise_imb.losses import ClassWeights, CrossEntropy, InversePower, LabelDistributionAwareMargin, Loss
-from hirise_imb.posthoc import Adjustment, Unadjusted
-from hirise_imb.projection import NuisanceProjection
-from hirise_imb.sampling import EveryImage, Sampling
-from hirise_imb.synthesis import Synthesis
-from hirise_imb.views import DIHEDRAL, VIEWS
+from hirise_imb.features.views import DIHEDRAL, VIEWS
+from hirise_imb.imbalance.logit_adjustment import Adjustment, Unadjusted
+from hirise_imb.imbalance.losses import ClassWeights, CrossEntropy, InversePower, LabelDistributionAwareMargin, Loss
+from hirise_imb.imbalance.sampling import EveryImage, Sampling
+from hirise_imb.imbalance.smote import Synthesis
+from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
+from hirise_imb.models.projection import NuisanceProjection
 
 Monitor = Literal["val_loss", "val_macro_f1"]
 Inputs = tuple[str, ...]

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from hypothesis import settings
 
-from hirise_imb.evaluation import Predictions
-from hirise_imb.landmarks import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE, SPLITS
+from hirise_imb.data.hirise import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE, SPLITS
+from hirise_imb.metrics.classification import Predictions
 
 SOURCES = dict(zip(SPLITS, ("ESP_000001_1000", "ESP_000002_1000", "PSP_000003_1000"), strict=True))
 CLASS_IDS = tuple(map(str, range(len(CLASSES))))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from builders import image, predict, valid_lines, write_data
 
-from hirise_imb.catalogue import Catalogue, read
+from hirise_imb.data.manifest import Catalogue, read
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results
 from hirise_imb.reporting.appendix import appendix

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from worlds import WIDTH
 
-from hirise_imb.heads import dropout_bits, dropout_mask
-from hirise_imb.network import Block, State
+from hirise_imb.models.heads import dropout_bits, dropout_mask
+from hirise_imb.training.train_step import Block, State
 
 
 class GivenDropout(keras.layers.Layer):

@@ -18,15 +18,15 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial
 
-from hirise_imb.database import Storage, connect
-from hirise_imb.epochs import Failed, Job
-from hirise_imb.files import CACHE_VARIABLE
-from hirise_imb.landmarks import CLASSES
-from hirise_imb.leases import Leases
+from hirise_imb.data.hirise import CLASSES
 from hirise_imb.recipe import Recipe
-from hirise_imb.search import Search, open_study, outcomes
+from hirise_imb.search.database import Storage, connect
+from hirise_imb.search.leases import Leases
+from hirise_imb.search.search import Search, open_study, outcomes
 from hirise_imb.strategies import CONTROL, STRATEGIES, Context, Settings, Strategy
-from hirise_imb.training import Run
+from hirise_imb.training.epoch_loop import Failed, Job
+from hirise_imb.training.trainer import Run
+from hirise_imb.utils.files import CACHE_VARIABLE
 
 _CONTROL = Recipe(monitor="val_macro_f1", learning_rate=3e-3)
 CONTEXT = Context(("late", "early"), {CONTROL: _CONTROL, "partial_unfreeze": replace(_CONTROL, cut="late")})
@@ -220,10 +220,12 @@ DEADLINE = 240.0
 
 _LAUNCHER = """\
 import os, sys, time
-from hirise_imb import leases, study, training
+from hirise_imb.search import leases
+from hirise_imb.cli import main
+from hirise_imb.training import trainer
 
 leases.Leases.__init__.__kwdefaults__.update(every=0.5, grace=float(os.environ["GRACE"]))
-select = training.Trainer.select
+select = trainer.Trainer.select
 
 
 def slowly(self, jobs, selection):
@@ -232,9 +234,9 @@ def slowly(self, jobs, selection):
     return select(self, jobs, selection)
 
 
-training.Trainer.select = slowly
+trainer.Trainer.select = slowly
 if __name__ == "__main__":
-    sys.exit(study.main())
+    sys.exit(main.main())
 """
 """The command line, but holders count as dead sooner, and trials take so long that each process gets a share. Processes
 that the study starts import it too."""

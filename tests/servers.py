@@ -23,7 +23,9 @@ import sqlalchemy
 
 PROCESSES = multiprocessing.get_context("forkserver")
 """New processes that share no connection with this one, and need not import what takes long."""
-PROCESSES.set_forkserver_preload(["builders", "hypothesis", "hirise_imb.database", "hirise_imb.leases", "psycopg"])
+PROCESSES.set_forkserver_preload(
+    ["builders", "hypothesis", "hirise_imb.search.database", "hirise_imb.search.leases", "psycopg"]
+)
 
 Answers: TypeAlias = "multiprocessing.queues.Queue[object]"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hirise_imb.uncertainty import Counts
+from hirise_imb.metrics.bootstrap import Counts
 
 SOURCES = 29
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hirise_imb.classifiers import Discriminant, Logistic, NearestMean
-from hirise_imb.losses import (
+from hirise_imb.imbalance.logit_adjustment import ClassBias, LogitAdjustment, Temperature, Unadjusted
+from hirise_imb.imbalance.losses import (
     CrossEntropy,
     EffectiveNumber,
     Focal,
@@ -18,17 +18,11 @@ from hirise_imb.losses import (
     LabelDistributionAwareMargin,
     LogitAdjusted,
 )
-from hirise_imb.posthoc import ClassBias, LogitAdjustment, Temperature, Unadjusted
-from hirise_imb.projection import NuisanceProjection
+from hirise_imb.imbalance.sampling import ClassSampling, EveryImage, RandomOversampling, SplitFileRows, Undersampling
+from hirise_imb.imbalance.smote import Synthesis
+from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
+from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.recipe import Cosine, Linear, Recipe, Retraining
-from hirise_imb.sampling import (
-    ClassSampling,
-    EveryImage,
-    RandomOversampling,
-    SplitFileRows,
-    Undersampling,
-)
-from hirise_imb.synthesis import Synthesis
 
 NEAREST = NearestMean("unit", 0.0)
 LOGISTIC = Logistic(1.0, 0.5)

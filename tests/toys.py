@@ -9,13 +9,13 @@ import numpy as np
 from worlds import LATE, WIDTH, make_task
 
 from hirise_imb.backbones import TOP, Backbone
-from hirise_imb.features import Features
-from hirise_imb.landmarks import CLASSES
+from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.splits import Fold, Images, Task
+from hirise_imb.features.arrays import Features
+from hirise_imb.features.views import DIHEDRAL, VIEWS
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies import STRATEGIES, Context, Settings, Strategy, completed
-from hirise_imb.task import Fold, Images, Task
-from hirise_imb.training import Trainer
-from hirise_imb.views import DIHEDRAL, VIEWS
+from hirise_imb.training.trainer import Trainer
 
 CUTS = ("late", "early")
 """Of the toy backbone, as a context has them."""

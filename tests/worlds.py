@@ -11,18 +11,18 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from hirise_imb import catalogue
 from hirise_imb.backbones import TOP, Backbone, BackboneCard
-from hirise_imb.database import Storage, connect
-from hirise_imb.epochs import Failed, Job, Lesson, Scored
-from hirise_imb.errors import UserError
-from hirise_imb.features import Features
-from hirise_imb.landmarks import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
-from hirise_imb.network import Network
+from hirise_imb.data import manifest
+from hirise_imb.data.hirise import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
+from hirise_imb.data.splits import Fold, Images, Selection, Task
+from hirise_imb.features.arrays import Features
 from hirise_imb.recipe import Recipe
-from hirise_imb.search import held
-from hirise_imb.task import Fold, Images, Selection, Task
-from hirise_imb.training import Run, Trainer
+from hirise_imb.search.database import Storage, connect
+from hirise_imb.search.search import held
+from hirise_imb.training.epoch_loop import Failed, Job, Lesson, Scored
+from hirise_imb.training.train_step import Network
+from hirise_imb.training.trainer import Run, Trainer
+from hirise_imb.utils.errors import UserError
 
 SEEDS = {"random": 0, "imagenet": 1}
 WIDTH = 16
@@ -70,7 +70,7 @@ TOY = BackboneCard(
 
 def small_copy(whole: Path, folder: Path, most: int) -> Path:
     """The official files of `whole` with at most `most` landmarks of each class and split, one source each at least."""
-    table = catalogue.read(whole).table
+    table = manifest.read(whole).table
     firsts = table.drop_duplicates("landmark").groupby(["split", "label"]).head(most)["landmark"]
     kept = set(table.loc[table["landmark"].isin(set(firsts)), "image"])
     (folder / IMAGE_FOLDER).mkdir(parents=True)

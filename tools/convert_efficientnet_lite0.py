@@ -42,7 +42,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 
 from hirise_imb.backbones.efficientnet_lite0 import EFFICIENTNET_LITE0, EMBEDDED_WEIGHTS, STAGES, feature_map
-from hirise_imb.landmarks import IMAGE_SIZE
+from hirise_imb.data.hirise import IMAGE_SIZE
 
 Array = npt.NDArray[np.float32]
 Tensors = dict[str, Array]

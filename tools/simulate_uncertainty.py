@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 from simulated import CRATER, LABELS, SOURCES, Law, counted, f1, fewer
 
-from hirise_imb.landmarks import CLASSES
-from hirise_imb.reporting.style import COLOURS, ROLE_COLOURS, figure
-from hirise_imb.swaps import ALPHA, swap_test
-from hirise_imb.uncertainty import LEAST_SOURCES, LEVEL, Counts, Interval, expanded, image_interval, resample
+from hirise_imb.data.hirise import CLASSES
+from hirise_imb.metrics.bootstrap import LEAST_SOURCES, LEVEL, Counts, Interval, expanded, image_interval, resample
+from hirise_imb.metrics.permutation import ALPHA, swap_test
+from hirise_imb.reporting.figures.style import COLOURS, ROLE_COLOURS, figure
 
 DOCS = Path(__file__).parents[1] / "docs"
 DRAWS = 2000

@@ -13,9 +13,9 @@ from collections import Counter
 
 import numpy as np
 
-from hirise_imb.evaluation import confusion, per_class
+from hirise_imb.data.hirise import CLASSES
 from hirise_imb.forensics import METRICS, PublishedTable, Rounded, Verdict, examine
-from hirise_imb.landmarks import CLASSES
+from hirise_imb.metrics.classification import confusion, per_class
 
 SUPPORTS = (1482, 89, 66, 49, 16, 7, 42, 42)
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hirise_imb.landmarks import IMAGE_SIZE
+from hirise_imb.data.hirise import IMAGE_SIZE
 
 if TYPE_CHECKING:
     import keras

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hirise_imb.backbones.base import BackboneCard, read_weights
-from hirise_imb.errors import UserError
-from hirise_imb.landmarks import IMAGE_SIZE
+from hirise_imb.data.hirise import IMAGE_SIZE
+from hirise_imb.utils.errors import UserError
 
 if TYPE_CHECKING:
     import keras

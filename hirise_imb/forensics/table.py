@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hirise_imb.errors import UserError, listed
+from hirise_imb.utils.errors import UserError, listed
 
 METRICS = ("precision", "recall", "f1")
 

@@ -1,7 +1,7 @@
 """Tables, figures and the page of a study, or of its reference run alone."""
 
-from hirise_imb.reporting.arms import Arm, Omitted
 from hirise_imb.reporting.baseline import Baseline
+from hirise_imb.reporting.records import Arm, Omitted
 from hirise_imb.reporting.results import Results
 from hirise_imb.reporting.write import write_baseline, write_report
 

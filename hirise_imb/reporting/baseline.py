@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.evaluation import rates
+from hirise_imb.data.hirise import CLASSES
 from hirise_imb.forensics import METRICS, Finding, Null, PublishedTable, Rounded, examine
-from hirise_imb.landmarks import CLASSES
-from hirise_imb.reporting import summary, words
-from hirise_imb.reporting.arms import Arm
+from hirise_imb.metrics.classification import rates
+from hirise_imb.reporting import narrative, summary
 from hirise_imb.reporting.pairing import null_of
+from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import BASELINE, Results
 
 WHOLE = ("accuracy", "macro_f1", "weighted_f1", "kappa")
@@ -110,7 +110,7 @@ class Entry:
 
 def read_published() -> pd.DataFrame:
     """The published table: precision, recall and f1 by class, in the order of the classes."""
-    with (files("hirise_imb") / "published.csv").open(encoding="utf-8") as lines:
+    with (files("hirise_imb.forensics") / "published.csv").open(encoding="utf-8") as lines:
         return pd.read_csv(lines, index_col="class").loc[list(CLASSES), list(METRICS)]
 
 
@@ -199,7 +199,7 @@ class Baseline:
 
     def caution(self) -> str:
         """What the numbers can't tell."""
-        return f"{_seeds(len(self.arm.seeds))} {words.limits(self.results)}"
+        return f"{_seeds(len(self.arm.seeds))} {narrative.limits(self.results)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything the page shows, as plain values; without times, so that equal results are equal files."""

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.landmarks import CLASSES
-from hirise_imb.swaps import Swap, holm, swap_test
-from hirise_imb.uncertainty import (
+from hirise_imb.data.hirise import CLASSES
+from hirise_imb.metrics.bootstrap import (
     LEAST_SOURCES,
     ROUNDING,
     Counts,
@@ -23,6 +22,7 @@ from hirise_imb.uncertainty import (
     resample,
     without_each,
 )
+from hirise_imb.metrics.permutation import Swap, holm, swap_test
 
 IMAGE_DRAWS = 2_000
 """Resamples of images: enough for an interval that is only shown as a warning."""

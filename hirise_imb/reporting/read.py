@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hirise_imb.errors import UserError
-from hirise_imb.evaluation import Predictions
-from hirise_imb.landmarks import CLASSES
-from hirise_imb.reporting.arms import Arm, Omitted
+from hirise_imb.data.hirise import CLASSES
+from hirise_imb.metrics.classification import Predictions
+from hirise_imb.reporting.records import Arm, Omitted
 from hirise_imb.reporting.results import Origin, Results
 from hirise_imb.reporting.summary import refused
 from hirise_imb.reporting.tables import PROBABILITIES
+from hirise_imb.utils.errors import UserError
 
 _AGAIN = "run its study again to have it written anew"
 _PREDICTIONS = "predictions/{}.parquet"

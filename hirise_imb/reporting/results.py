@@ -11,13 +11,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.confidence import OperatingPoint, average_precision, calibration_error, risk_at_coverage, tempered
-from hirise_imb.evaluation import Predictions, Scores, score
+from hirise_imb.data.hirise import CLASSES
 from hirise_imb.forensics import METRICS, Statistic
-from hirise_imb.landmarks import CLASSES
-from hirise_imb.reporting.arms import Arm, Omitted, Spread
+from hirise_imb.metrics.calibration import (
+    OperatingPoint,
+    average_precision,
+    calibration_error,
+    risk_at_coverage,
+    tempered,
+)
+from hirise_imb.metrics.classification import Predictions, Scores, score
 from hirise_imb.reporting.inference import Inference
 from hirise_imb.reporting.pairing import compare, sentence
+from hirise_imb.reporting.records import Arm, Omitted, Spread
 
 BASELINE = "baseline"
 """The name of the reference run in its own study."""

@@ -9,14 +9,14 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from hirise_imb.confidence import DECIDED
+from hirise_imb.data.hirise import CLASSES
 from hirise_imb.forensics import METRICS
-from hirise_imb.landmarks import CLASSES
-from hirise_imb.reporting import searches, words
-from hirise_imb.reporting.arms import Arm, Spread
+from hirise_imb.metrics.bootstrap import DRAWS, LEAST_SOURCES, LEVEL, Interval
+from hirise_imb.metrics.calibration import DECIDED
+from hirise_imb.metrics.permutation import ALPHA
+from hirise_imb.reporting import narrative, search_summary
+from hirise_imb.reporting.records import Arm, Spread
 from hirise_imb.reporting.results import Results
-from hirise_imb.swaps import ALPHA
-from hirise_imb.uncertainty import DRAWS, LEAST_SOURCES, LEVEL, Interval
 
 SCHEMA_VERSION = 3
 
@@ -27,9 +27,9 @@ _LONGEST = 160
 def of_study(results: Results) -> dict[str, Any]:
     """Everything the page of a study, or of a comparison, shows; without times, so that equal results are equal."""
     told = {
-        "headline": words.headline(results),
-        "caution": words.caution(results),
-        "protocol": words.protocol(results),
+        "headline": narrative.headline(results),
+        "caution": narrative.caution(results),
+        "protocol": narrative.protocol(results),
     }
     kind = "comparison" if results.origins else "study"
     return {"kind": kind} | facts(results) | told | dict(results.appendix)
@@ -136,8 +136,8 @@ def _arm(results: Results, arm: Arm) -> dict[str, Any]:
         "selection": arm.selection if arm.trials else None,
         "val_macro_f1": arm.val_macro_f1,
         "trials": arm.trials,
-        "search": searches.tally(arm),
-        "failures": searches.failures(arm),
+        "search": search_summary.tally(arm),
+        "failures": search_summary.failures(arm),
         "scores": {name: vars(spread) for name, spread in scores.items()},
         "per_class": {m: _spreads(results.per_class(arm.name, m)) for m in METRICS},
         "average_precision": _spreads(results.average_precision(arm.name)),

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hirise_imb.data.hirise import CLASSES
 from hirise_imb.forensics import METRICS
-from hirise_imb.landmarks import CLASSES
-from hirise_imb.reporting.arms import Arm
+from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Results
 
 PROBABILITIES = tuple(f"p_{name.replace(' ', '_')}" for name in CLASSES)

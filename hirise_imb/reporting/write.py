@@ -12,16 +12,17 @@ from typing import Any
 
 import pandas as pd
 
-from hirise_imb.errors import UserError
-from hirise_imb.files import make_folder, write_text, write_whole
-from hirise_imb.progress import say
-from hirise_imb.reporting import gallery, style, summary, tables
-from hirise_imb.reporting.arms import SELECTIONS
+from hirise_imb.reporting import summary, tables
 from hirise_imb.reporting.baseline import Baseline
-from hirise_imb.reporting.gallery import Draw
-from hirise_imb.reporting.pages import rendered
+from hirise_imb.reporting.figures import gallery, style
+from hirise_imb.reporting.figures.gallery import Draw
+from hirise_imb.reporting.figures.style import METRIC_NAMES
+from hirise_imb.reporting.html.render import rendered
+from hirise_imb.reporting.records import SELECTIONS
 from hirise_imb.reporting.results import Results
-from hirise_imb.reporting.style import METRIC_NAMES
+from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.files import make_folder, write_text, write_whole
+from hirise_imb.utils.progress import say
 
 
 def write_report(

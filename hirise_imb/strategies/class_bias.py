@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hirise_imb.posthoc import ClassBias
+from hirise_imb.imbalance.logit_adjustment import ClassBias
 from hirise_imb.strategies.base import AfterTraining
 from hirise_imb.strategies.parameters import Real, Settings
 

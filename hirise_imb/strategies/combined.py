@@ -2,12 +2,18 @@
 
 from typing import Any
 
-from hirise_imb.classifiers import Discriminant, Logistic
-from hirise_imb.losses import EffectiveNumber, Focal, InversePower, LabelDistributionAwareMargin, LogitAdjusted
-from hirise_imb.posthoc import ClassBias, LogitAdjustment
-from hirise_imb.projection import NuisanceProjection
+from hirise_imb.imbalance.logit_adjustment import ClassBias, LogitAdjustment
+from hirise_imb.imbalance.losses import (
+    EffectiveNumber,
+    Focal,
+    InversePower,
+    LabelDistributionAwareMargin,
+    LogitAdjusted,
+)
+from hirise_imb.imbalance.sampling import ClassSampling
+from hirise_imb.models.closed_form import Discriminant, Logistic
+from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.recipe import Cosine
-from hirise_imb.sampling import ClassSampling
 from hirise_imb.strategies.base import Context, Trained
 from hirise_imb.strategies.parameters import Choice, Real, Settings, Whole
 

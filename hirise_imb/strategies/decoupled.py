@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from hirise_imb.imbalance.sampling import ClassSampling
 from hirise_imb.recipe import Recipe, Retraining
-from hirise_imb.sampling import ClassSampling
 from hirise_imb.strategies.base import OPTIMISER, Context, Strategy, optimiser
 from hirise_imb.strategies.parameters import Parameter, Real, Settings
 

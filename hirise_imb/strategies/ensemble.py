@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hirise_imb.classifiers import Discriminant, Logistic
+from hirise_imb.models.closed_form import Discriminant, Logistic
 from hirise_imb.strategies.base import AfterTraining
 from hirise_imb.strategies.parameters import Choice, Settings, Whole
 

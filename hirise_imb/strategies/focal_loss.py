@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hirise_imb.losses import EffectiveNumber, Focal, InversePower
+from hirise_imb.imbalance.losses import EffectiveNumber, Focal, InversePower
 from hirise_imb.strategies.base import Context, Trained
 from hirise_imb.strategies.parameters import Choice, Real, Settings
 

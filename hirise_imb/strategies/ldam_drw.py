@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hirise_imb.losses import EffectiveNumber, LabelDistributionAwareMargin
+from hirise_imb.imbalance.losses import EffectiveNumber, LabelDistributionAwareMargin
 from hirise_imb.recipe import Cosine
 from hirise_imb.strategies.base import Context, Trained
 from hirise_imb.strategies.parameters import Real, Settings, Whole

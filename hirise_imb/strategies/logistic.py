@@ -1,6 +1,6 @@
 """Logistic regression."""
 
-from hirise_imb.classifiers import Logistic
+from hirise_imb.models.closed_form import Logistic
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import Context, Strategy
 from hirise_imb.strategies.parameters import Real, Settings

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hirise_imb.losses import LogitAdjusted
+from hirise_imb.imbalance.losses import LogitAdjusted
 from hirise_imb.strategies.base import Context, Trained
 from hirise_imb.strategies.parameters import Real, Settings
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hirise_imb.projection import NuisanceProjection
+from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.strategies.base import Context, Trained
 from hirise_imb.strategies.parameters import Settings, Whole
 

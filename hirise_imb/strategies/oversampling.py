@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hirise_imb.sampling import ClassSampling, RandomOversampling, Sampling, SplitFileRows
+from hirise_imb.imbalance.sampling import ClassSampling, RandomOversampling, Sampling, SplitFileRows
 from hirise_imb.strategies.base import Context, Trained
 from hirise_imb.strategies.parameters import Choice, Real, Settings
 

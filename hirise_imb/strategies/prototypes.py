@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hirise_imb.classifiers import Discriminant, NearestMean
+from hirise_imb.models.closed_form import Discriminant, NearestMean
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import Context, Strategy
 from hirise_imb.strategies.parameters import Choice, Real, Settings

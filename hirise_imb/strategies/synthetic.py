@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from hirise_imb.imbalance.smote import Synthesis
 from hirise_imb.strategies.base import Context, Trained
 from hirise_imb.strategies.parameters import Choice, Real, Settings, Whole
-from hirise_imb.synthesis import Synthesis
 
 
 class Synthetic(Trained):

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from hirise_imb.features.views import DIHEDRAL
 from hirise_imb.strategies.base import AfterTraining
 from hirise_imb.strategies.parameters import Choice, Settings
-from hirise_imb.views import DIHEDRAL
 
 _VIEWS = {
     "mirror": ("plain", "fh"),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hirise_imb.sampling import Undersampling
+from hirise_imb.imbalance.sampling import Undersampling
 from hirise_imb.strategies.base import Context, Trained
 from hirise_imb.strategies.parameters import Real, Settings, Whole
 

@@ -1,0 +1,97 @@
+"""Confusion matrices: of one arm, and of what an arm changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hirise_imb.data.hirise import CLASSES
+from hirise_imb.reporting import tables
+from hirise_imb.reporting.figures.style import DIVERGING, SHARES, SOFT, figure, inks
+from hirise_imb.reporting.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+Floats = NDArray[np.float64]
+
+_SIZE = len(CLASSES)
+
+
+def confusion(results: Results, arm: str) -> Figure:
+    """Confusion matrix: colour is the share of the true class, text gives the share in per cent and the count."""
+    table = tables.confusion(results, arm)
+    shares, counts = (table[name].to_numpy().reshape(_SIZE, _SIZE) for name in ("share_of_true", "count"))
+    canvas = figure(6.4, 5.8, (1.75, 0.1, 1.1, 0.6))
+    axes = canvas.subplots()
+    image = axes.imshow(shares, cmap=SHARES, vmin=0, vmax=1, aspect="auto")
+    texts = [[_share_and_count(*cell) for cell in zip(*row, strict=True)] for row in zip(shares, counts, strict=True)]
+    _write(axes, image, texts)
+    _frame(axes, results)
+    _name_rows(axes, results)
+    title = f"{arm}\nabove: % of the true class; below: landmarks, mean over seeds"
+    canvas.suptitle(title, x=0.02, ha="left", fontsize=10)
+    return canvas
+
+
+def confusion_difference(results: Results, arm: str) -> Figure:
+    """The shares of the reference and of an arm, in per cent of the true class, and what the arm changes in points."""
+    table = tables.confusion_difference(results, arm)
+    base, mine, change = (table[name].to_numpy().reshape(_SIZE, _SIZE) for name in ("reference", "arm", "difference"))
+    canvas = figure(11, 4.5, (1.6, 0.1, 0.95, 0.6))
+    panels = canvas.subplots(1, 3, sharey=True, gridspec_kw={"wspace": 0.05})
+    for axes, name, shares in zip(panels, (results.reference, arm), (base, mine), strict=False):
+        _write(axes, axes.imshow(shares, cmap=SHARES, vmin=0, vmax=1, aspect="auto"), _hundredths(shares, ""))
+        axes.set_title(f"{name}\n% of the true class", fontsize=10)
+    most = max(0.1, float(np.abs(change).max()))
+    image = panels[2].imshow(change, cmap=DIVERGING, vmin=-most, vmax=most, aspect="auto")
+    _write(panels[2], image, _hundredths(change, "+"))
+    panels[2].set_title("difference in points\non the diagonal, plus is better", fontsize=10)
+    for axes in panels:
+        _frame(axes, results)
+    _name_rows(panels[0], results)
+    return canvas
+
+
+def _share_and_count(share: float, count: float) -> str:
+    if count == 0:
+        return ""
+    return f"{100 * share:.0f}\n{count:.4g}" if count == round(count) else f"{100 * share:.0f}\n{count:.1f}"
+
+
+def _hundredths(values: Floats, sign: str) -> list[list[str]]:
+    """Whole hundredths, a 0 where there is less than a half, and nothing where there is nothing."""
+    return [[_hundredth(value, sign) if value else "" for value in row] for row in values.tolist()]
+
+
+def _hundredth(value: float, sign: str) -> str:
+    whole = round(100 * value)
+    return f"{whole:{sign}d}".replace("-", "−") if whole else "0"
+
+
+def _write(axes: Axes, image: AxesImage, texts: list[list[str]]) -> None:
+    """Words in cells, dark or white, whatever is read better there."""
+    colours = inks(image)
+    for row, line in enumerate(texts):
+        for column, text in enumerate(line):
+            if text:
+                style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
+                axes.text(column, row, text, color=str(colours[row, column]), **style)
+
+
+def _frame(axes: Axes, results: Results) -> None:
+    axes.grid(visible=False)
+    axes.set_xticks(range(_SIZE), CLASSES, rotation=40, ha="right", rotation_mode="anchor", fontsize=9)
+    axes.set_xlabel("predicted class")
+    axes.tick_params(length=0)
+    for row in np.flatnonzero(results.support == 0).tolist():
+        axes.text((_SIZE - 1) / 2, row, "no test landmark", ha="center", va="center", fontsize=8, color=SOFT)
+
+
+def _name_rows(axes: Axes, results: Results) -> None:
+    axes.set_yticks(range(_SIZE), [f"{name} ({n})" for name, n in zip(CLASSES, results.support, strict=True)])
+    axes.set_ylabel("true class (test landmarks)")

@@ -1,0 +1,147 @@
+"""What probabilities tell, drawn for a few arms: precision and recall, calibration, risk and coverage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hirise_imb.data.hirise import CLASSES
+from hirise_imb.metrics.calibration import DECIDED, Reliability, precision_at_hits, risk_at_coverage, tempered
+from hirise_imb.reporting.figures.style import BACKGROUND, figure, lines
+from hirise_imb.reporting.records import Arm
+from hirise_imb.reporting.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+
+
+def precision_table(results: Results) -> pd.DataFrame:
+    """One row for each of a few arms, class and recall that it can have: arm, class, recall, precision.
+
+    Precision is the mean over seeds at the threshold that finds so many landmarks of the class.
+    """
+    parts = []
+    for arm in results.shown:
+        for label in np.flatnonzero(results.support):
+            fits = [precision_at_hits(results.labels, fit.probabilities, int(label)) for fit in arm.predictions]
+            n = int(results.support[label])
+            part = {"recall": np.arange(1, n + 1) / n, "precision": np.mean(fits, axis=0)}
+            parts.append(pd.DataFrame({"arm": arm.name, "class": CLASSES[label]} | part))
+    return pd.concat(parts, ignore_index=True)
+
+
+def precision_recall(results: Results, table: pd.DataFrame) -> Figure:
+    """A panel a class: precision against recall of a few arms, and what guessing would give."""
+    from matplotlib.lines import Line2D
+
+    canvas = figure(11, 5.8)
+    panels = canvas.subplots(2, 4, sharex=True, sharey=True)
+    for label, (axes, name) in enumerate(zip(panels.flat, CLASSES, strict=True)):
+        n = int(results.support[label])
+        axes.set_title(f"{name} (n = {n})", fontsize=10)
+        if n == 0:
+            axes.text(0.5, 0.5, "no test landmark", ha="center", va="center", fontsize=9)
+            continue
+        axes.axhline(n / len(results.test), color=BACKGROUND, linewidth=1)
+        for arm, line in zip(results.shown, lines(results.shown), strict=True):
+            part = table[(table["arm"] == arm.name) & (table["class"] == name)]
+            found = results.average_precision(arm.name)[label]
+            assert found is not None
+            # Steps from recall 0 enclose the average precision.
+            recall, precision = np.append(0, part["recall"]), np.append(part["precision"].iloc[0], part["precision"])
+            axes.plot(recall, precision, **line, drawstyle="steps-pre", label=f"{found.mean:.2f}")
+        axes.legend(fontsize=8, title="average precision", title_fontsize=7, loc="best", handlelength=1.6)
+    # Names stand once, above: those of a comparison are longer than a panel.
+    handles = [Line2D([], [], **line) for line in lines(results.shown)]
+    canvas.legend(handles, [arm.name for arm in results.shown], loc="outside upper left", ncols=3, fontsize=9)
+    panels[0, 0].set_xlim(-0.02, 1.02)
+    panels[0, 0].set_ylim(-0.02, 1.05)
+    canvas.supxlabel("recall; grey: the share of the class, which is what guessing gives", fontsize=9)
+    canvas.supylabel("precision", fontsize=10)
+    return canvas
+
+
+def reliability_table(results: Results) -> pd.DataFrame:
+    """One row for each arm, with and without temperature, and bin: arm, tempered, bin, count, confidence, accuracy.
+
+    Predictions of all seeds are taken together; bins without one have no row.
+    """
+    parts = []
+    for arm in results.ordered:
+        for hot in (False, True):
+            found = _reliability(results, arm, hot)
+            there = np.flatnonzero(found.count)
+            count = found.count[there]
+            shares = {"confidence": found.confidence[there] / count, "accuracy": found.hits[there] / count}
+            parts.append(pd.DataFrame({"arm": arm.name, "tempered": hot, "bin": there + 1, "count": count} | shares))
+    return pd.concat(parts, ignore_index=True)
+
+
+def calibration(results: Results, table: pd.DataFrame) -> Figure:
+    """Accuracy against confidence in fifteen bins, as predicted and after the temperature that validation asks for."""
+    canvas = figure(11, 4.4)
+    panels = canvas.subplots(1, 2, sharex=True, sharey=True)
+    for axes, hot in zip(panels, (False, True), strict=True):
+        axes.plot((0, 1), (0, 1), color=BACKGROUND, linewidth=1)
+        for arm, line in zip(results.shown, lines(results.shown), strict=True):
+            part = table[(table["arm"] == arm.name) & (table["tempered"] == hot)]
+            name = "calibration_error_tempered" if hot else "calibration_error"
+            label = f"{arm.name}, error {results.headline_scores(arm.name)[name].mean:.3f}"
+            axes.plot(part["confidence"], part["accuracy"], **line, label=label)
+            sizes = 6 + 200 * part["count"] / part["count"].sum()
+            axes.scatter(part["confidence"], part["accuracy"], sizes, color=line["color"], alpha=0.7, zorder=3)
+        axes.set_title("with the temperature of validation" if hot else "as predicted")
+        axes.set_xlabel("confidence of the chosen class")
+        axes.legend(loc="upper left", fontsize=9)
+    panels[0].set_ylabel("share of right predictions")
+    words = "Dots: bins of confidence, larger with more predictions. On the diagonal, confidence is right."
+    canvas.suptitle(words, x=0.01, ha="left", fontsize=9)
+    return canvas
+
+
+def risk_table(results: Results) -> pd.DataFrame:
+    """One row for each of a few arms and number of decided landmarks: arm, coverage, risk (mean over seeds)."""
+    coverage = np.arange(1, len(results.test) + 1) / len(results.test)
+    parts = [
+        pd.DataFrame({"arm": arm.name, "coverage": coverage, "risk": _risk(results, arm)}) for arm in results.shown
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def risk_coverage(results: Results, table: pd.DataFrame) -> Figure:
+    """Share of mistakes among the most confident predictions; a dot where confidence is 0.9."""
+    canvas = figure(11, 3.8)
+    axes = canvas.subplots()
+    for arm, line in zip(results.shown, lines(results.shown), strict=True):
+        part = table[table["arm"] == arm.name]
+        area = results.headline_scores(arm.name)["risk_coverage_area"].mean
+        axes.plot(part["coverage"], part["risk"], **line, label=f"{arm.name}, area {area:.3f}")
+        found = results.decided(arm)
+        if found.shown.sum() > 0:
+            place = found.shown.sum() / len(results.test), 1 - found.right.sum() / found.shown.sum()
+            axes.plot(*place, "o", color=line["color"], markersize=8, zorder=4, clip_on=False)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("share of landmarks that are decided, the most confident first")
+    axes.set_ylabel("share of mistakes among them")
+    axes.set_title(f"Dot: predictions of {DECIDED:g} confidence or more", fontsize=9)
+    axes.legend()
+    return canvas
+
+
+def _risk(results: Results, arm: Arm) -> Floats:
+    fits = [risk_at_coverage(results.labels, fit.probabilities) for fit in arm.predictions]
+    return np.asarray(np.mean(fits, axis=0), np.float64)
+
+
+def _reliability(results: Results, arm: Arm, hot: bool) -> Reliability:
+    fits = [
+        tempered(fit.probabilities, temperature) if hot else fit.probabilities
+        for fit, temperature in zip(arm.predictions, arm.temperatures, strict=True)
+    ]
+    return Reliability.of(np.tile(results.labels, len(fits)), np.concatenate(fits))

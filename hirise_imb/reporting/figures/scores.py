@@ -1,0 +1,180 @@
+"""Figures of one arm, and of the data. They draw numbers that were computed; the one thing they decide is how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from hirise_imb.data.hirise import CLASSES, SPLITS
+from hirise_imb.forensics import METRICS
+from hirise_imb.reporting.baseline import Baseline, Entry
+from hirise_imb.reporting.figures.style import (
+    BACKGROUND,
+    COLOURS,
+    MARKS,
+    METRIC_NAMES,
+    SPLIT_COLOURS,
+    SPLIT_LINES,
+    figure,
+)
+from hirise_imb.reporting.records import Arm, Spread
+from hirise_imb.reporting.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
+
+
+def class_distribution(results: Results) -> Figure:
+    """Landmarks of each class by split, on a logarithmic axis, since they differ by a factor of hundreds."""
+    canvas = figure(10, 3.8)
+    axes = canvas.subplots()
+    summary = results.data
+    for n, split in enumerate(SPLITS):
+        counts = summary.loc[summary["split"] == split, "landmarks"].to_numpy()
+        _bars(axes, n, len(SPLITS), counts, _SPLIT_NAMES[split], SPLIT_COLOURS[split], "{:d}")
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=0.8)
+    axes.margins(y=0.15)
+    axes.set_ylabel("landmarks (log scale)")
+    _class_axis(axes)
+    axes.legend(ncols=3)
+    return canvas
+
+
+def scores_per_class(results: Results, arm: str) -> Figure:
+    """Precision, recall and F1 of each class for one arm, with the range over seeds."""
+    canvas = figure(10, 4.2)
+    axes = canvas.subplots()
+    for n, (metric, colour) in enumerate(zip(METRICS, COLOURS, strict=False)):
+        _spread_bars(axes, n, len(METRICS), results.per_class(arm, metric), METRIC_NAMES[metric], colour)
+    _score_axis(axes, results, f"{arm} on the test split", len(METRICS))
+    return canvas
+
+
+def published(baseline: Baseline) -> Figure:
+    """The published figure of each class between the range of shuffled pairings and the aligned model."""
+    canvas = figure(10, 5)
+    title = "The published figures, this model, and the same predictions paired with shuffled labels"
+    canvas.suptitle(title, x=0.01, ha="left", fontsize=11)
+    panels = canvas.subplots(1, len(METRICS), sharex=True, sharey=True)
+    for axes, metric in zip(panels, METRICS, strict=True):
+        entries = baseline.of(metric)
+        for entry in entries:
+            _compared(axes, entry)
+        _name_marks(axes, entries)
+        axes.set_title(METRIC_NAMES[metric])
+        axes.set_xlim(-0.03, 1.03)
+        axes.grid(visible=False, axis="y")
+    names = [f"{name} ({n})" for name, n in zip(CLASSES, baseline.results.support, strict=True)]
+    panels[0].set_yticks(range(len(CLASSES)), names)
+    panels[0].set_ylim(len(CLASSES) - 0.4, -0.6)
+    panels[0].set_ylabel("class (test landmarks)")
+    return canvas
+
+
+def curves(arm: Arm) -> Figure:
+    """Loss and accuracy over epochs for train, validation and test; thin lines are the further seeds."""
+    canvas = figure(9, 3.6, (0.75, 1.35, 0.55, 0.35))
+    for axes, what, unit in zip(canvas.subplots(1, 2), ("loss", "accuracy"), ("nats", "share"), strict=True):
+        for split in SPLITS:
+            _curve(axes, arm.histories, f"{split}_{what}", split)
+        for best in arm.best_epochs[:1]:
+            axes.axvline(best, color=BACKGROUND, linewidth=4, zorder=0, label="kept epoch")
+        axes.set_title("cross-entropy" if what == "loss" else what)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(unit)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_ylim(0, 1)
+    # Beside the axes, where no curve can be below it.
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return canvas
+
+
+def _curve(axes: Axes, histories: Sequence[pd.DataFrame], column: str, split: str) -> None:
+    for n, history in enumerate(histories):
+        first = n == 0
+        axes.plot(
+            history["epoch"],
+            history[column],
+            color=SPLIT_COLOURS[split],
+            linestyle=SPLIT_LINES[split],
+            label=_SPLIT_NAMES[split] if first else None,
+            linewidth=1.8 if first else 0.7,
+            alpha=1 if first else 0.5,
+            marker="o" if len(history) == 1 else None,
+        )
+
+
+def _compared(axes: Axes, entry: Entry) -> None:
+    """One class: the shuffled range as a bar, the published and the aligned figure as marks on one line."""
+    assert entry.shuffled is not None
+    assert entry.aligned is not None
+    assert entry.published is not None
+    place, law = CLASSES.index(entry.name), entry.shuffled
+    axes.plot([law.mean, entry.aligned], [place, place], color="#d1d5db", linewidth=1, zorder=1)
+    # The edge shows a range without width, such as that of a class that is never predicted.
+    colour = MARKS["shuffled"]
+    axes.barh(place, law.high - law.low, 0.5, law.low, color=colour, alpha=0.35, edgecolor=colour, linewidth=2)
+    axes.plot(entry.aligned, place, "o", color=MARKS["aligned"], markersize=8)
+    axes.plot(entry.published, place, "D", color=MARKS["published"], markersize=5)
+
+
+def _name_marks(axes: Axes, entries: Sequence[Entry]) -> None:
+    """Name the marks of the class where they lie farthest apart; there the names have room."""
+    widest = max(entries, key=lambda entry: (entry.aligned or 0) - (entry.published or 0))
+    assert widest.aligned is not None
+    assert widest.published is not None
+    assert widest.shuffled is not None
+    place = CLASSES.index(widest.name)
+    # Where even these lie close together, the model's name moves away from the word beside it.
+    model = min(max(widest.aligned, widest.published + 0.42), 0.85)
+    for kind, text, at, points, side in (
+        ("aligned", "this model", model, 11, "center"),
+        ("published", "published", widest.published, 11, "left"),
+        ("shuffled", "labels shuffled (95 %)", widest.shuffled.low, -18, "left"),
+    ):
+        style: dict[str, Any] = {"fontsize": 9, "fontweight": "bold", "color": MARKS[kind], "ha": side}
+        axes.annotate(text, (at, place), (0, points), textcoords="offset points", **style)
+
+
+def _bars(
+    axes: Axes,
+    n: int,
+    of: int,
+    values: np.ndarray[Any, Any],
+    label: str,
+    colour: str,
+    text: str,
+    errors: np.ndarray[Any, Any] | None = None,
+) -> None:
+    width = 0.84 / of
+    places = np.arange(len(CLASSES)) + (n - (of - 1) / 2) * width
+    bars = axes.bar(places, values, width * 0.94, color=colour, label=label, yerr=errors, ecolor="#111827")
+    if text:
+        axes.bar_label(bars, [text.format(value) for value in values], fontsize=7, padding=1)
+
+
+def _spread_bars(axes: Axes, n: int, of: int, spreads: Sequence[Spread], label: str, colour: str) -> None:
+    means = np.array([spread.mean for spread in spreads])
+    ranges = np.array([[s.mean - s.low for s in spreads], [s.high - s.mean for s in spreads]])
+    _bars(axes, n, of, means, label, colour, "", errors=np.maximum(ranges, 0))
+
+
+def _score_axis(axes: Axes, results: Results, label: str, columns: int) -> None:
+    axes.set_ylim(0, 1)
+    axes.set_ylabel(label)
+    _class_axis(axes, results.support)
+    axes.legend(ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1))
+
+
+def _class_axis(axes: Axes, support: np.ndarray[Any, Any] | None = None) -> None:
+    names = list(CLASSES) if support is None else [f"{c}\nn = {n}" for c, n in zip(CLASSES, support, strict=True)]
+    axes.set_xticks(range(len(CLASSES)), names)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(visible=False, axis="x")

@@ -1,0 +1,90 @@
+"""Every test source of every class by itself, since a class is known as well as its sources are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from hirise_imb.data.hirise import CLASSES
+from hirise_imb.metrics.bootstrap import LEAST_SOURCES
+from hirise_imb.reporting.figures.style import SOFT, figure, lines
+from hirise_imb.reporting.narrative import counted
+from hirise_imb.reporting.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def table(results: Results) -> pd.DataFrame:
+    """One row for each arm, source and class that it has: landmarks, hits (mean over seeds) and recall.
+
+    Columns `f1`, `f1_low` and `f1_high` are of the class, the same for all its sources: the mean over seeds, and the
+    interval over sources, empty where there is none.
+    """
+    parts = []
+    for arm in results.ordered:
+        part = results.inference.per_source(arm.name)
+        part.insert(0, "arm", arm.name)
+        intervals = dict(zip(CLASSES, results.inference.class_intervals(arm.name), strict=True))
+        means = dict(zip(CLASSES, results.per_class(arm.name, "f1"), strict=True))
+        part["f1"] = [means[name].mean for name in part["class"]]
+        for end in ("low", "high"):
+            part[f"f1_{end}"] = [float(getattr(intervals[name], end, np.nan)) for name in part["class"]]
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def sources(results: Results, rows: pd.DataFrame) -> Figure:
+    """A panel a class: recall in each of its sources, and F1 with its interval where there are sources enough."""
+    most = int(rows["landmarks"].max())
+    canvas = figure(11, 2.4 + 1.2 * len(results.shown))
+    panels = canvas.subplots(2, 4, sharex=True, sharey=True)
+    for label, (axes, name) in enumerate(zip(panels.flat, CLASSES, strict=True)):
+        of = int(results.sources[label])
+        axes.set_title(f"{name}\n{results.support[label]} from {counted(of, 'source')}", fontsize=9)
+        for place, (arm, line) in enumerate(zip(results.shown, lines(results.shown), strict=True)):
+            part = rows[(rows["arm"] == arm.name) & (rows["class"] == name)]
+            _dots(axes, place, part, most, str(line["color"]))
+            _f1(axes, place, part, str(line["color"]))
+        if of == 0:
+            axes.text(0.5, 0.5, "no test landmark", transform=axes.transAxes, ha="center", va="center", fontsize=9)
+        elif of < LEAST_SOURCES:
+            _note(axes, "no interval can be estimated")
+        elif rows.loc[
+            (rows["class"] == name) & rows["arm"].isin([arm.name for arm in results.shown]), "f1_low"
+        ].hasnans:
+            _note(axes, "no line: nothing varies")
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+    panels[0, 0].set_yticks(range(len(results.shown)), [arm.name for arm in results.shown])
+    panels[0, 0].set_ylim(len(results.shown) - 0.25, -0.6)
+    panels[0, 0].set_xlim(-0.05, 1.05)
+    circles = f"circles: recall in each source, area by landmarks (largest: {most})"
+    canvas.supxlabel(f"{circles}; diamond: F1 of the class; line: its 95 % interval over sources", fontsize=9)
+    return canvas
+
+
+def _note(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.02, text, transform=axes.transAxes, ha="center", va="bottom", fontsize=8, color=SOFT)
+
+
+def _dots(axes: Axes, place: int, part: pd.DataFrame, most: int, colour: str) -> None:
+    """Sources side by side, by their names, so that one source stands at one height in all rows."""
+    if part.empty:
+        return
+    heights = place + np.linspace(-0.26, 0.1, len(part)) if len(part) > 1 else np.array([float(place) - 0.08])
+    # One scale in all panels. What is added keeps a single landmark visible.
+    sizes = 10 + 150 * part["landmarks"] / most
+    axes.scatter(part["recall"], heights, sizes, color=colour, alpha=0.45, linewidths=0.5, edgecolors="white", zorder=3)
+
+
+def _f1(axes: Axes, place: int, part: pd.DataFrame, colour: str) -> None:
+    if part.empty:
+        return
+    height, found = place + 0.27, part.iloc[0]
+    if np.isfinite(found["f1_low"]):
+        axes.plot((found["f1_low"], found["f1_high"]), (height, height), color=colour, linewidth=1.5, zorder=4)
+    axes.plot(found["f1"], height, "D", color=colour, markersize=5, zorder=5, clip_on=False)

@@ -1,0 +1,299 @@
+"""The official files, read into the table and refused where they contradict themselves."""
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import pytest
+from builders import CLASS_LINES, SOURCES, image, quick, valid_lines, write_data
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from hirise_imb.data.download import import_data
+from hirise_imb.data.hirise import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE, SPLITS
+from hirise_imb.data.manifest import Catalogue, read
+from hirise_imb.utils.errors import UserError
+
+TRAIN = SOURCES["train"]
+ORDER = ("", "r90", "r180", "r270", "fh", "fv", "brt")
+"""The original, then the variants as the archive's description lists them."""
+FIRST = image(TRAIN, 0)
+"""What line 1 of `valid_lines()` names: class 0, train."""
+
+
+def catalogue(folder: Path, *more: str) -> Catalogue:
+    return read(write_data(folder, [*valid_lines(), *more]))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        read(folder)
+    return str(caught.value)
+
+
+def mistakes(folder: Path, *more: str) -> list[str]:
+    """What is said about lines after line 24, where the valid ones end."""
+    write_data(folder, [*valid_lines(), *more])
+    message, *listed = refusal(folder).split("\n  ")
+    count = f"{len(listed)} mistake{'s' if len(listed) > 1 else ''}"
+    assert message == f"{folder / SPLIT_FILE} holds {count}; mend the file or import the data again:"
+    return listed
+
+
+# --- the table ---
+
+
+def test_one_row_for_each_image_in_the_order_of_names(tmp_path: Path) -> None:
+    original, variant = image(TRAIN, 9), image(TRAIN, 9, "r90")
+    found = catalogue(tmp_path, f"{variant} 4 train", f"{original} 4 train", f"{variant} 4 train", f"{variant} 4 train")
+    assert found.table.columns.tolist() == ["image", "landmark", "source", "variant", "label", "split", "copies"]
+    assert found.table["image"].tolist() == sorted([*(line.split()[0] for line in valid_lines()), original, variant])
+    rows = found.table.set_index("image").loc[[variant, original, FIRST]].to_numpy().tolist()
+    assert rows == [
+        [f"{TRAIN}_RED-0009", TRAIN, "r90", 4, "train", 3],
+        [f"{TRAIN}_RED-0009", TRAIN, "", 4, "train", 1],
+        [f"{TRAIN}_RED-0000", TRAIN, "", 0, "train", 1],
+    ]
+    assert found.path(variant) == tmp_path / IMAGE_FOLDER / variant
+    assert found.path(variant).exists()
+
+
+def test_blank_lines_and_other_files_do_not_matter(tmp_path: Path) -> None:
+    labels = [line.rpartition(" ")[0] for line in valid_lines()]
+    folder = write_data(tmp_path, ["", *valid_lines(), "  "], labels=["", *labels, ""], classes=[*CLASS_LINES, ""])
+    for name in (f"._{FIRST}", "notes.txt", image(TRAIN, 77)):
+        (folder / IMAGE_FOLDER / name).touch()
+    pd.testing.assert_frame_equal(read(folder).table, catalogue(tmp_path / "plain").table)
+
+
+def test_a_split_keeps_the_row_numbers_of_the_table(tmp_path: Path) -> None:
+    found = catalogue(tmp_path)
+    for split, source in SOURCES.items():
+        part = found.split(split)
+        assert part["source"].unique().tolist() == [source]
+        assert found.table.loc[part.index].equals(part)
+    assert sum(len(found.split(split)) for split in SPLITS) == len(found.table)
+
+
+@quick
+@given(st.lists(st.sets(st.sampled_from(ORDER), min_size=1), min_size=1, max_size=5))
+@example([set(ORDER[n:]) for n in range(7)])
+def test_one_image_stands_for_a_landmark(families: list[set[str]]) -> None:
+    more = [f"{image(TRAIN, 10 + n, variant)} 2 train" for n, family in enumerate(families) for variant in family]
+    with TemporaryDirectory() as folder:
+        found = catalogue(Path(folder), *more)
+    kept = found.one_per_landmark("train")
+    expected = [image(TRAIN, 10 + n, min(family, key=ORDER.index)) for n, family in enumerate(families)]
+    expected += [line.split()[0] for line in valid_lines()[:8]]
+    assert kept["image"].tolist() == sorted(expected, key=found.table["image"].tolist().index)
+    assert found.table.loc[kept.index].equals(kept)
+
+
+def test_counts_are_of_landmarks_images_and_rows(tmp_path: Path) -> None:
+    spiders = [image(TRAIN, 20), image(TRAIN, 20, "fh"), image(TRAIN, 20, "fh"), image("ESP_000009_1000", 21, "fv")]
+    found = catalogue(tmp_path, *(f"{spider} 7 train" for spider in spiders))
+    assert found.landmark_counts("train").tolist() == [1, 1, 1, 1, 1, 1, 1, 3]
+    assert found.landmark_counts("val").tolist() == [1] * 8
+    summary = found.summary()
+    assert summary.columns.tolist() == ["split", "label", "class", "sources", "landmarks", "images", "rows"]
+    assert summary.shape == (24, 7)
+    assert summary["split"].unique().tolist() == list(SPLITS)
+    assert summary["class"].tolist() == list(CLASSES) * 3
+    row = summary[(summary["split"] == "train") & (summary["class"] == "spider")].iloc[0]
+    assert (row["sources"], row["landmarks"], row["images"], row["rows"]) == (2, 3, 4, 5)
+
+
+def test_a_class_may_be_absent_from_test_and_counts_zero(tmp_path: Path) -> None:
+    found = read(write_data(tmp_path, valid_lines()[:-1]))
+    assert found.landmark_counts("test").tolist() == [1] * 7 + [0]
+    row = found.summary().iloc[-1]
+    assert (row["split"], row["class"], row["landmarks"], row["rows"]) == ("test", "spider", 0, 0)
+
+
+def test_the_digest_is_of_names_labels_splits_and_copies(tmp_path: Path) -> None:
+    more = f"{image(TRAIN, 30)} 3 train"
+    lines = [*valid_lines(), more]
+    changed = {
+        "same": lines[::-1],
+        "name": [*valid_lines(), f"{image(TRAIN, 31)} 3 train"],
+        "label": [*valid_lines(), f"{image(TRAIN, 30)} 4 train"],
+        "copies": [*lines, more],
+        "fewer": valid_lines(),
+        "split": [line.replace(" val", " *").replace(" test", " val").replace(" *", " test") for line in lines],
+    }
+    digest = read(write_data(tmp_path / "one", lines)).digest
+    digests = {what: read(write_data(tmp_path / what, new)).digest for what, new in changed.items()}
+    assert re.fullmatch(r"[0-9a-f]{64}", digest)
+    assert digests.pop("same") == digest
+    assert len({digest, *digests.values()}) == 6
+
+
+# --- mistakes ---
+
+A_LANDMARK = image(TRAIN, 50)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([f"{A_LANDMARK} 3"], rf"expected `filename class_id set`, found '{A_LANDMARK} 3'"),
+        ([f"{A_LANDMARK} 3 train twice"], rf"expected `filename class_id set`, found '{A_LANDMARK} 3 train twice'"),
+        ([f"{A_LANDMARK} 8 train"], "unknown class id '8'"),
+        ([f"{A_LANDMARK} -1 train"], "unknown class id '-1'"),
+        ([f"{A_LANDMARK} 03 train"], "unknown class id '03'"),
+        ([f"{A_LANDMARK} crater train"], "unknown class id 'crater'"),
+        ([f"{A_LANDMARK} 3 valid"], "unknown set name 'valid', expected one of train, val, test"),
+        (["a.jpg 3 train"], r"file name 'a.jpg' is not <SOURCE>_RED-<NNNN>[-<variant>].jpg"),
+        ([f"._{A_LANDMARK} 3 train"], rf"file name '._{A_LANDMARK}' is not <SOURCE>_RED-<NNNN>[-<variant>].jpg"),
+        ([f"{FIRST} 1 train"], f"{FIRST} has class 'crater', and class 'other' before"),
+        ([f"{FIRST} 0 val"], f"{FIRST} has set 'val', and set 'train' before"),
+        (
+            [f"{image(TRAIN, 0, 'r90')} 0 test"],
+            f"{TRAIN}_RED-0000 has set 'test', and set 'train' before",
+        ),
+        ([f"{A_LANDMARK} 0 test"], f"{TRAIN} has set 'test', and set 'train' before"),
+    ],
+)
+def test_a_mistake_of_the_split_file_is_named_with_its_line(lines: list[str], expected: str, tmp_path: Path) -> None:
+    assert mistakes(tmp_path, *lines) == [f"line 25: {expected}"]
+
+
+def test_all_mistakes_come_in_one_message(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, "x", f"{FIRST} 0 train", f"{A_LANDMARK} 9 dev", "", f"{FIRST} 2 train")
+    assert found == [
+        "line 25: expected `filename class_id set`, found 'x'",
+        "line 27: unknown class id '9'",
+        "line 27: unknown set name 'dev', expected one of train, val, test",
+        f"line 29: {FIRST} has class 'dark dune', and class 'other' before",
+    ]
+
+
+def test_many_mistakes_are_counted_and_the_first_fifty_shown(tmp_path: Path) -> None:
+    write_data(tmp_path, [*valid_lines(), *(["x"] * 60)])
+    message = refusal(tmp_path)
+    assert "holds 60 mistakes" in message
+    assert "line 74:" in message
+    assert "line 75:" not in message
+    assert message.endswith("\n  ... and 10 more")
+
+
+def test_variants_of_one_landmark_show_one_class(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, f"{A_LANDMARK} 3 train", f"{image(TRAIN, 50, 'r90')} 4 train")
+    assert len(found) == 1
+    assert re.match(rf"line 26: {TRAIN}_RED-0050.* has class 'bright dune', and class 'slope streak' before", found[0])
+
+
+def test_both_label_files_must_agree(tmp_path: Path) -> None:
+    labels = [line.rpartition(" ")[0] for line in valid_lines()]
+    write_data(tmp_path, valid_lines(), labels=[f"{FIRST} 5", *labels[2:]])
+    found = refusal(tmp_path).split("\n  ")[1:]
+    assert found == [
+        f"line 1: {FIRST} has class 0, and 5 in {LABEL_FILE}",
+        f"line 2: {image(TRAIN, 1)} has class 1, and no class in {LABEL_FILE}",
+    ]
+
+
+def test_mistakes_of_the_label_file(tmp_path: Path) -> None:
+    write_data(tmp_path, valid_lines(), labels=[f"{FIRST} 0", f"{FIRST}", f"{FIRST} 8", f"{FIRST} 1", "a b c"])
+    assert refusal(tmp_path).split("\n  ") == [
+        f"{tmp_path / LABEL_FILE} holds 4 mistakes; mend the file or import the data again:",
+        f"line 2: expected `filename class_id`, found '{FIRST}'",
+        "line 3: unknown class id '8'",
+        f"line 4: {FIRST} has class 1, and class 0 before",
+        "line 5: expected `filename class_id`, found 'a b c'",
+    ]
+
+
+def test_missing_images_are_counted_and_five_named(tmp_path: Path) -> None:
+    names = sorted(line.split()[0] for line in valid_lines())
+    write_data(tmp_path, valid_lines(), images=names[:2] + names[9:] + [f"._{name}" for name in names])
+    message = refusal(tmp_path)
+    assert message == (
+        f"7 of 24 images named in {SPLIT_FILE} are missing from {tmp_path / IMAGE_FOLDER} "
+        f"(first: {', '.join(names[2:7])}): import the data again, or remove their lines."
+    )
+
+
+def test_a_missing_image_folder_is_named(tmp_path: Path) -> None:
+    write_data(tmp_path, valid_lines(), images=[])
+    (tmp_path / IMAGE_FOLDER).rmdir()
+    with pytest.raises(UserError, match=rf"^The image folder .*{IMAGE_FOLDER} is missing: import the whole archive"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_no_split_may_be_empty(split: str, tmp_path: Path) -> None:
+    write_data(tmp_path, [line for line in valid_lines() if not line.endswith(split)])
+    with pytest.raises(UserError, match=rf"{SPLIT_FILE} holds 1 mistake; .*\n  set '{split}' is empty$"):
+        read(tmp_path)
+
+
+def test_every_class_needs_a_training_landmark(tmp_path: Path) -> None:
+    gone = {f"{image(TRAIN, k)} {k} train" for k in (2, 7)}
+    write_data(tmp_path, [line for line in valid_lines() if line not in gone])
+    assert refusal(tmp_path).split("\n  ")[1:] == [
+        "class 'dark dune' has no training landmark",
+        "class 'spider' has no training landmark",
+    ]
+
+
+def test_an_empty_split_file(tmp_path: Path) -> None:
+    assert refusal(write_data(tmp_path, [])).split("\n  ")[1:] == [f"set {split!r} is empty" for split in SPLITS]
+
+
+@pytest.mark.parametrize("name", [LABEL_FILE, SPLIT_FILE, CLASS_FILE])
+def test_an_official_file_that_is_missing_or_no_text(name: str, tmp_path: Path) -> None:
+    path = write_data(tmp_path, valid_lines()) / name
+    path.write_bytes(b"0,other\n\xff\xfe")
+    with pytest.raises(UserError, match=rf"{name} is no UTF-8 text \(byte 8\): fetch or import the data again\.$"):
+        read(tmp_path)
+    path.unlink()
+    with pytest.raises(UserError, match=rf"{name} is missing: name a folder or zip in the official layout\.$"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [CLASS_LINES[:-1], CLASS_LINES[::-1], ["id,name", *CLASS_LINES], ["0,bright dune", *CLASS_LINES[1:]]],
+    ids=["fewer", "another order", "a header", "another name"],
+)
+def test_another_class_map_is_refused(classes: list[str], tmp_path: Path) -> None:
+    write_data(tmp_path, valid_lines(), classes=classes)
+    with pytest.raises(UserError, match=rf"{CLASS_FILE} names other classes than version 3\.2: expected .*, found "):
+        read(tmp_path)
+
+
+# --- the real thing ---
+
+
+@pytest.mark.real
+@pytest.mark.skipif("HIRISE_SAMPLE" not in os.environ, reason="HIRISE_SAMPLE names no real landmarks")
+def test_the_real_sample(tmp_path: Path) -> None:
+    folder = import_data(Path(os.environ["HIRISE_SAMPLE"]), tmp_path)
+    found = read(folder)
+    assert len(found.table) == 3616
+    assert found.table["copies"].sum() == 3747
+    assert {split: found.landmark_counts(split).tolist() for split in SPLITS} == {
+        "train": [1620, 178, 28, 69, 53, 5, 52, 8],
+        "val": [540, 61, 10, 30, 7, 2, 9, 2],
+        "test": [540, 58, 9, 22, 69, 2, 11, 7],
+    }
+    assert (found.split("test")["variant"] == "").all()
+    per_source = found.table.groupby("source")["split"].nunique()
+    assert (per_source == 1).all()
+    # Repeated rows and landmarks without an original are in it, and are read as such.
+    lines = Counter((folder / SPLIT_FILE).read_text().split()[::3])
+    assert found.table.set_index("image")["copies"].to_dict() == lines
+    originals = found.table[found.table["variant"] == ""]["landmark"]
+    assert set(originals) < set(found.table["landmark"])
+    for split in SPLITS:
+        kept = found.one_per_landmark(split)
+        assert kept["landmark"].is_unique
+        counts = np.bincount(kept["label"], minlength=8)
+        assert counts.tolist() == found.landmark_counts(split).tolist()
+        with_original = set(originals) & set(kept["landmark"])
+        assert set(kept.loc[kept["variant"] == "", "landmark"]) == with_original

@@ -1,0 +1,210 @@
+"""Finding the data that a study names."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from builders import valid_lines, write_data
+
+from hirise_imb.data import download, manifest, resolve, synthetic
+from hirise_imb.data.download import Archive
+from hirise_imb.data.hirise import SPLIT_FILE
+from hirise_imb.data.resolve import locate, take
+from hirise_imb.utils.errors import UserError
+
+
+class Drawn:
+    """Stands for `synthetic.write`: a tiny data folder instead of the sample, and a count of calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.dies = False
+
+    def __call__(self, folder: Path, seed: int = 0) -> Path:
+        self.calls += 1
+        made = write_data(folder / "hirise-map-proj-v3_2", valid_lines())
+        if self.dies:
+            raise KeyboardInterrupt
+        return made
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
+    writer = Drawn()
+    monkeypatch.setattr(synthetic, "write", writer)
+    return writer
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "landmarks", valid_lines())
+
+
+@pytest.fixture
+def zipped(folder: Path, tmp_path: Path) -> Path:
+    with zipfile.ZipFile(tmp_path / "landmarks.zip", "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder.parent))
+    return tmp_path / "landmarks.zip"
+
+
+def seen(folder: Path) -> list[str]:
+    """Names in a folder; hidden ones are only locks here."""
+    hidden = [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    assert all(name.endswith(".lock") for name in hidden), hidden
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def same_data(found: Path, expected: Path) -> bool:
+    tables = [manifest.read(path).table for path in (found, expected)]
+    return bool(tables[0].equals(tables[1]))
+
+
+# --- synthetic ---
+
+
+def test_the_sample_is_drawn_once(drawn: Drawn, cache: Path, folder: Path) -> None:
+    found = locate("synthetic")
+    assert same_data(found, folder)
+    assert cache in found.parents
+    assert locate("synthetic") == found
+    assert drawn.calls == 1
+
+
+def test_another_version_of_the_sample_is_drawn_again(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = locate("synthetic")
+    monkeypatch.setattr(synthetic, "VERSION", synthetic.VERSION + 1)
+    assert locate("synthetic") != before
+    assert drawn.calls == 2
+
+
+def test_an_interrupted_drawing_leaves_nothing(drawn: Drawn, cache: Path) -> None:
+    drawn.dies = True
+    with pytest.raises(KeyboardInterrupt):
+        locate("synthetic")
+    assert seen(cache) == []
+    drawn.dies = False
+    assert (locate("synthetic") / SPLIT_FILE).is_file()
+    assert drawn.calls == 2
+
+
+def test_a_killed_drawing_is_not_taken_for_the_sample(drawn: Drawn, cache: Path) -> None:
+    script = (
+        "import os\nfrom hirise_imb import datasets, synthetic\n"
+        "def dies(folder):\n (folder / 'half').touch()\n os._exit(9)\n"
+        "synthetic.write = dies\ndatasets.locate('synthetic')"
+    )
+    assert subprocess.run([sys.executable, "-c", script], env=os.environ).returncode == 9
+    assert (locate("synthetic") / SPLIT_FILE).is_file()
+    assert drawn.calls == 1
+
+
+# --- folders, zips, variables ---
+
+
+def test_a_folder_is_used_where_it_is(folder: Path, tmp_path: Path) -> None:
+    assert locate(str(folder)) == folder
+    assert locate(str(tmp_path)) == folder  # one level above
+
+
+def test_a_zip_is_unpacked_into_the_cache_once(zipped: Path, folder: Path, cache: Path) -> None:
+    found = locate(str(zipped))
+    assert cache in found.parents
+    assert same_data(found, folder)
+    stamp = found.stat().st_mtime_ns
+    assert locate(str(zipped)) == found
+    assert found.stat().st_mtime_ns == stamp
+
+
+def test_a_variable_names_a_path(folder: Path, zipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_LANDMARKS", str(folder))
+    assert locate("$MY_LANDMARKS") == folder
+    monkeypatch.setenv("MY_LANDMARKS", str(zipped))
+    assert same_data(locate("$MY_LANDMARKS"), folder)
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_variable_that_is_not_set_is_named(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if value is not None:
+        monkeypatch.setenv("MY_LANDMARKS", value)
+    with pytest.raises(UserError, match=r"environment variable MY_LANDMARKS is not set: let it name a zip or folder"):
+        locate("$MY_LANDMARKS")
+
+
+def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere does not exist"):
+        locate(str(tmp_path / "nowhere"))
+
+
+def test_a_cache_that_is_a_file_is_named(drawn: Drawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HIRISE_IMB_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"file can't be written to"):
+        locate("synthetic")
+    assert drawn.calls == 0
+
+
+# --- the official archive ---
+
+
+def test_hirise_must_have_been_fetched(cache: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"not in .*hirise: get it with .*study data fetch`, or with `data import FILE`"
+    ):
+        locate("hirise")
+    assert seen(cache) == []
+
+
+@pytest.fixture
+def official(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
+    """The little zip passes for the official archive."""
+    content = zipped.read_bytes()
+    archive = Archive(
+        name="official.zip",
+        address="http://localhost:9/official.zip",
+        size=len(content),
+        md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
+        page="",
+        citation="",
+        licence="",
+    )
+    monkeypatch.setattr(download, "HIRISE_V3_2", archive)
+    return archive
+
+
+def test_the_official_archive_becomes_hirise_when_imported(official: Archive, zipped: Path, folder: Path) -> None:
+    found, name = take(zipped)
+    assert name == "hirise"
+    assert same_data(Path(found), folder)
+    assert locate("hirise") == Path(found)
+    zipped.unlink()  # nothing needs it any more
+    assert locate("hirise") == Path(found)
+
+
+def test_it_becomes_hirise_when_fetched(official: Archive, zipped: Path, folder: Path, cache: Path) -> None:
+    (cache / "archives").mkdir()
+    shutil.copy(zipped, cache / "archives" / official.name)  # downloaded before
+    found = resolve.fetch()
+    assert same_data(found, folder)
+    assert locate("hirise") == found
+
+
+def test_another_zip_does_not_become_hirise(official: Archive, zipped: Path) -> None:
+    with zipfile.ZipFile(zipped, "a") as archive:
+        archive.writestr("notes.txt", "mine")
+    found, name = take(zipped)
+    assert name == str(zipped)
+    assert Path(found) == locate(name)
+    with pytest.raises(UserError, match="not in"):
+        locate("hirise")
+
+
+def test_a_folder_that_is_imported_stays_where_it_is(folder: Path) -> None:
+    assert take(folder) == (str(folder), str(folder))

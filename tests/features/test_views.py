@@ -1,0 +1,157 @@
+"""Views of an image: against Pillow's own transpositions, as a group, and what photometric normalisation promises."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from builders import quick
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from hirise_imb.data.hirise import IMAGE_SIZE, VARIANTS
+from hirise_imb.features.views import DEVIATION, DIHEDRAL, MEAN, VIEWS, photometric
+
+PIXELS = arrays(np.uint8, st.integers(1, 9).map(lambda size: (size, size)))
+PILLOW = {
+    "r90": Image.Transpose.ROTATE_270,  # Pillow turns counter-clockwise
+    "r180": Image.Transpose.ROTATE_180,
+    "r270": Image.Transpose.ROTATE_90,
+    "fh": Image.Transpose.FLIP_LEFT_RIGHT,
+    "fv": Image.Transpose.FLIP_TOP_BOTTOM,
+    "t": Image.Transpose.TRANSPOSE,
+    "at": Image.Transpose.TRANSVERSE,
+}
+Array = np.ndarray
+
+
+def grey(seed: int, low: int = 0, high: int = 256) -> Array:
+    return np.random.default_rng(seed).integers(low, high, (IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+
+
+def test_every_view_has_a_name() -> None:
+    assert list(DIHEDRAL) == ["plain", *PILLOW]
+    assert set(VIEWS) == {*DIHEDRAL, "photometric"}
+    assert isinstance(VIEWS, Mapping)
+    assert set(VARIANTS) - {"brt"} < set(DIHEDRAL)  # the geometric variants of the data set mean the same
+
+
+@pytest.mark.parametrize("view", PILLOW)
+def test_symmetries_are_those_of_pillow(view: str) -> None:
+    image = grey(0)
+    found = VIEWS[view](image)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, np.asarray(Image.fromarray(image).transpose(PILLOW[view])))
+
+
+def test_clockwise_is_clockwise() -> None:
+    image = np.array([[1, 2], [3, 4]], np.uint8)
+    expected = {
+        "plain": [[1, 2], [3, 4]],
+        "r90": [[3, 1], [4, 2]],
+        "r180": [[4, 3], [2, 1]],
+        "r270": [[2, 4], [1, 3]],
+        "fh": [[2, 1], [4, 3]],
+        "fv": [[3, 4], [1, 2]],
+        "t": [[1, 3], [2, 4]],
+        "at": [[4, 2], [3, 1]],
+    }
+    assert {view: VIEWS[view](image).tolist() for view in DIHEDRAL} == expected
+
+
+def after(image: Array, *views: str) -> Array:
+    for view in views:
+        image = VIEWS[view](image)  # type: ignore[assignment]
+    return image
+
+
+@quick
+@given(PIXELS)
+def test_symmetries_are_a_group(image: Array) -> None:
+    for view in ("fh", "fv", "t", "at", "r180"):
+        np.testing.assert_array_equal(after(image, view, view), image)
+    np.testing.assert_array_equal(after(image, *["r90"] * 4), image)
+    np.testing.assert_array_equal(after(image, "r90", "r270"), image)
+    np.testing.assert_array_equal(after(image, "fh", "fv"), after(image, "r180"))
+    np.testing.assert_array_equal(after(image, "t", "fh"), after(image, "r90"))
+    np.testing.assert_array_equal(after(image, "at", "fh"), after(image, "r270"))
+
+
+def test_a_product_of_two_is_a_third() -> None:
+    image = grey(1)
+    eight = {after(image, view).tobytes() for view in DIHEDRAL}
+    assert len(eight) == 8
+    for one in DIHEDRAL:
+        assert {after(image, one, other).tobytes() for other in DIHEDRAL} == eight
+
+
+@pytest.mark.parametrize("view", sorted(VIEWS))
+def test_the_image_itself_is_left_alone(view: str) -> None:
+    image = grey(2)
+    before = image.copy()
+    VIEWS[view](image)
+    np.testing.assert_array_equal(image, before)
+
+
+# --- photometric ---
+
+
+@quick
+@given(st.integers(0, 1000), st.integers(0, 226))
+def test_pixels_that_are_not_black_get_the_same_mean_and_deviation(seed: int, border: int) -> None:
+    image = grey(seed, 1)  # uniform: within 1.8 deviations of its mean, so nothing is clipped
+    image[:border] = 0
+    found = photometric(image)
+    assert found.dtype == np.float32
+    assert found.shape == image.shape
+    assert (found[:border] == 0).all()
+    there = found[border:].astype(float)
+    assert there.mean() == pytest.approx(MEAN, abs=1e-3)
+    assert there.std() == pytest.approx(DEVIATION, abs=1e-3)
+
+
+def test_it_is_the_formula_then_clipped() -> None:
+    image = grey(3, 90, 110)
+    image[0, :40], image[1, :30] = 255, 1  # beyond what 0..255 can show
+    image[2, :] = 0
+    values = image[image > 0].astype(float)
+    raw = MEAN + DEVIATION * (values - values.mean()) / values.std()
+    assert raw.max() > 255
+    assert raw.min() < 0
+    np.testing.assert_allclose(photometric(image)[image > 0], np.clip(raw, 0, 255), rtol=1e-5, atol=1e-4)
+    assert (photometric(image)[2] == 0).all()
+
+
+@quick
+@given(st.integers(0, 1000), st.integers(1, 3), st.integers(0, 60), st.booleans())
+def test_brightness_and_contrast_are_forgotten(seed: int, gain: int, shift: int, border: bool) -> None:
+    image = grey(seed, 1, 60)
+    changed = (gain * image.astype(int) + shift).astype(np.uint8)
+    if border:
+        image[:50], changed[:50] = 0, 0
+    np.testing.assert_allclose(photometric(changed), photometric(image), atol=1e-3)
+
+
+@quick
+@given(PIXELS)
+def test_every_image_gives_grey_values_and_black_stays_black(image: Array) -> None:
+    found = photometric(image)
+    assert np.isfinite(found).all()
+    assert found.min() >= 0
+    assert found.max() <= 255
+    assert (found[image == 0] == 0).all()
+    # Order of grey values is kept, so no structure turns around.
+    order = np.argsort(image, axis=None, kind="stable")
+    assert (np.diff(found.ravel()[order]) >= 0).all()
+
+
+@pytest.mark.parametrize("value", [1, 77, 255])
+def test_an_image_without_contrast_becomes_the_mean(value: int) -> None:
+    image = np.full((5, 5), value, np.uint8)
+    image[2] = 0
+    assert (photometric(image) == np.where(image > 0, MEAN, 0)).all()
+
+
+def test_an_all_black_image_stays_so() -> None:
+    assert (photometric(np.zeros((5, 5), np.uint8)) == 0).all()

@@ -1,0 +1,217 @@
+"""Scores, against scikit-learn and against loops that follow the definitions word by word."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from builders import predict, quick
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from hirise_imb.metrics import classification
+from hirise_imb.metrics.classification import Predictions, score
+
+EIGHT = list(range(8))
+OFFICIAL_TEST = (1482, 89, 66, 49, 16, 7, 42, 42)
+Array = np.ndarray
+
+# Few classes make classes absent or never predicted, many make all sorts of errors.
+PAIRS = st.integers(1, 7).flatmap(
+    lambda most: st.lists(st.tuples(st.integers(0, most), st.integers(0, 7)), min_size=1, max_size=60)
+)
+
+
+def table(labels: Array) -> pd.DataFrame:
+    return pd.DataFrame({"image": [f"{n}.jpg" for n in range(len(labels))], "label": labels})
+
+
+def both(pairs: list[tuple[int, int]]) -> tuple[Array, Array]:
+    true, predicted = np.array(pairs).T
+    return true, predicted
+
+
+def random_probabilities(seed: int, rows: int, sharpness: float) -> Array:
+    logits = sharpness * np.random.default_rng(seed).normal(size=(rows, 8))
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+@quick
+@given(PAIRS)
+def test_confusion_and_scores_of_classes_agree_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    true, predicted = both(pairs)
+    counts = classification.confusion(true, predicted)
+    np.testing.assert_array_equal(counts, metrics.confusion_matrix(true, predicted, labels=EIGHT))
+    expected = metrics.precision_recall_fscore_support(true, predicted, labels=EIGHT, zero_division=0)
+    found = classification.per_class(counts)
+    for name, values in zip(("precision", "recall", "f1"), expected, strict=False):
+        np.testing.assert_allclose(found[name], values, atol=1e-12)
+
+
+@quick
+@given(PAIRS)
+def test_scores_of_one_number_agree_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    true, predicted = both(pairs)
+
+    def f1(labels: list[int], average: str) -> float:
+        return float(metrics.f1_score(true, predicted, labels=labels, average=average, zero_division=0))
+
+    counts = classification.confusion(true, predicted)
+    found = classification.summary(counts)
+    assert classification.macro_f1(counts) == found["macro_f1"] == pytest.approx(f1(EIGHT, "macro"))
+    assert found["macro_f1_rare"] == pytest.approx(f1(EIGHT[1:], "macro"))
+    assert found["weighted_f1"] == pytest.approx(f1(EIGHT, "weighted"))
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(true, predicted))
+    # The mean recall of the classes that occur; scikit-learn warns where others are predicted.
+    occurring = sorted(set(true.tolist()))
+    recall = metrics.recall_score(true, predicted, labels=occurring, average="macro", zero_division=0)
+    assert found["balanced_accuracy"] == pytest.approx(recall)
+    if set(predicted.tolist()) <= set(occurring) and len(occurring) > 1:
+        assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(true, predicted))
+
+
+@quick
+@given(PAIRS)
+def test_kappa_agrees_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    true, predicted = both(pairs)
+    assume(len(set(true.tolist()) | set(predicted.tolist())) > 1)
+    found = classification.summary(classification.confusion(true, predicted))["kappa"]
+    assert found == pytest.approx(metrics.cohen_kappa_score(true, predicted), abs=1e-12)
+
+
+def test_kappa_is_zero_where_chance_leaves_nothing_to_reach() -> None:
+    assert classification.summary(classification.confusion([3, 3], [3, 3]))["kappa"] == 0
+
+
+def test_shares_of_a_class_never_predicted_and_of_a_class_that_does_not_occur() -> None:
+    # Class 5 occurs and is never predicted; class 6 is predicted and never occurs; class 7 neither.
+    true = [0, 1, 2, 3, 4, 5, 5]
+    found = classification.per_class(classification.confusion(true, [0, 1, 2, 3, 4, 6, 0]))
+    assert found["precision"].tolist() == [0.5, 1, 1, 1, 1, 0, 0, 0]
+    assert found["recall"].tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
+    assert found["f1"] == pytest.approx([2 / 3, 1, 1, 1, 1, 0, 0, 0])
+    # The mean is over eight classes, whatever occurs.
+    perfect = classification.confusion([0, 1], [0, 1])
+    assert classification.macro_f1(perfect) == 2 / 8
+
+
+def test_calling_everything_other_on_the_official_test_split() -> None:
+    true = np.repeat(EIGHT, OFFICIAL_TEST)
+    found = classification.summary(classification.confusion(true, np.zeros_like(true)))
+    assert found["accuracy"] == pytest.approx(0.8265, abs=5e-5)
+    assert found["macro_f1"] == pytest.approx(0.113, abs=5e-4)
+    assert found["macro_f1_rare"] == 0
+    assert found["balanced_accuracy"] == 1 / 8
+    assert found["kappa"] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_a_perfect_predictor_reaches_one(seed: int | None) -> None:
+    true = np.repeat(EIGHT, OFFICIAL_TEST)
+    images = table(true)
+    if seed is not None:
+        images = images.sample(frac=1, random_state=seed)
+    found = score(predict(images["image"], images["label"], confidence=1.0), images)
+    assert found.summary() == {
+        "macro_f1": 1.0,
+        "macro_f1_rare": 1.0,
+        "weighted_f1": 1.0,
+        "accuracy": 1.0,
+        "balanced_accuracy": 1.0,
+        "kappa": 1.0,
+        "log_loss": 0.0,
+        "calibration_error": 0.0,
+    }
+    assert {name: values.tolist() for name, values in found.per_class().items()} == {
+        name: [1.0] * 8 for name in ("precision", "recall", "f1")
+    }
+
+
+@pytest.mark.parametrize("change", ["order", "fewer", "more", "other"])
+def test_predictions_of_other_images_or_in_another_order_are_refused(change: str) -> None:
+    images = table(np.repeat(EIGHT, 3))
+    names, labels = images["image"].tolist(), images["label"].tolist()
+    order = {"order": [1, 0, *range(2, 24)], "fewer": range(23), "more": [*range(24), 0], "other": range(24)}[change]
+    chosen = [names[n] for n in order]
+    if change == "other":
+        chosen[-1] = "99.jpg"
+    predictions = predict(chosen, [labels[n] for n in order])
+    with pytest.raises(ValueError, match=r"name different images, or the same in another order"):
+        score(predictions, images)
+
+
+def test_a_score_is_of_rows_of_the_catalogue_in_any_index() -> None:
+    images = table(np.array([0, 1, 2, 7])).set_index(pd.Index([40, 3, 7, 9]))
+    found = score(predict(images["image"], [0, 1, 1, 7]), images)
+    assert found.confusion.sum() == 4
+    assert found.confusion[2, 1] == 1
+    assert found.log_loss == pytest.approx(-(3 * np.log(0.9) + np.log(0.1 / 7)) / 4)
+
+
+def test_the_label_is_the_most_probable_class() -> None:
+    probabilities = np.eye(8, dtype=np.float32)[[3, 0, 7]]
+    assert Predictions(("a", "b", "c"), probabilities).labels().tolist() == [3, 0, 7]
+
+
+@quick
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.floats(0, 5))
+def test_log_loss_agrees_with_scikit_learn(seed: int, rows: int, sharpness: float) -> None:
+    labels = np.random.default_rng(seed + 1).integers(0, 8, rows)
+    probabilities = random_probabilities(seed, rows, sharpness)
+    expected = metrics.log_loss(labels, probabilities, labels=EIGHT)
+    assert classification.log_loss(labels, probabilities) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    single = classification.log_loss(labels, probabilities.astype(np.float32))
+    assert single == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_log_loss_of_an_underflow_is_finite_and_large() -> None:
+    found = classification.log_loss(np.array([1]), np.eye(8, dtype=np.float32)[:1])
+    assert found == pytest.approx(126 * np.log(2))  # float32's smallest normal number is 2 ** -126
+
+
+def calibration_by_loop(labels: Array, probabilities: Array, bins: int) -> float:
+    """Guo et al. 2017, equations 2 to 5, in words: sum over bins of share x |accuracy - mean confidence|."""
+    total = 0.0
+    for b in range(bins):
+        members = []
+        for label, row in zip(labels, probabilities, strict=True):
+            confidence = max(row)
+            if b / bins <= confidence < (b + 1) / bins or (b == bins - 1 and confidence == 1):
+                members.append((float(row.tolist().index(confidence) == label), confidence))
+        if members:
+            accuracy = sum(hit for hit, _ in members) / len(members)
+            mean = sum(confidence for _, confidence in members) / len(members)
+            total += len(members) / len(labels) * abs(accuracy - mean)
+    return total
+
+
+@quick
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.floats(0.1, 5), st.sampled_from([1, 2, 10, 15]))
+def test_calibration_error_agrees_with_a_plain_loop(seed: int, rows: int, sharpness: float, bins: int) -> None:
+    labels = np.random.default_rng(seed + 1).integers(0, 8, rows)
+    probabilities = random_probabilities(seed, rows, sharpness)
+    found = classification.calibration_error(labels, probabilities, bins)
+    assert found == pytest.approx(calibration_by_loop(labels, probabilities, bins), abs=1e-9)
+    assert 0 <= found <= 1
+
+
+@pytest.mark.parametrize(("hits", "expected"), [(8, 0.1), (9, 0.0), (10, 0.1), (0, 0.9)])
+def test_calibration_error_is_the_gap_of_confidence_and_accuracy(hits: int, expected: float) -> None:
+    labels = np.array([0] * hits + [1] * (10 - hits))
+    predictions = predict([f"{n}.jpg" for n in range(10)], [0] * 10, confidence=0.9)
+    found = score(predictions, table(labels)).calibration_error
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_calibration_error_uses_fifteen_bins() -> None:
+    # A miss and a hit cancel in one bin: 0.61 and 0.66 share one of 15 bins, not of 20; 0.65 and 0.68 one of 10 only.
+    rows = ["a", "b"]
+    labels = np.array([0, 1])
+
+    def found(*confidences: float) -> float:
+        parts = [predict(row, [0], confidence) for row, confidence in zip(rows, confidences, strict=True)]
+        joined = Predictions(("0.jpg", "1.jpg"), np.concatenate([part.probabilities for part in parts]))
+        return score(joined, table(labels)).calibration_error
+
+    assert found(0.61, 0.66) == pytest.approx(abs(0.61 + 0.66 - 1) / 2, abs=1e-6)
+    assert found(0.65, 0.68) == pytest.approx((1 - 0.65 + 0.68) / 2, abs=1e-6)

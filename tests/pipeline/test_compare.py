@@ -1,0 +1,468 @@
+"""Reports set side by side: what may be compared, that pairing is by image, and the list of all reports."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+import pytest
+from handmade import SEEDS, check_files, exchanged, guesses, make_arm, make_catalogue, make_results, p_of
+from sklearn import metrics
+
+from hirise_imb.cli.main import main
+from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.manifest import Catalogue
+from hirise_imb.metrics.classification import Predictions
+from hirise_imb.models.closed_form import NearestMean
+from hirise_imb.pipeline.compare import compared
+from hirise_imb.pipeline.rebuild import compare, rewrite
+from hirise_imb.recipe import Recipe
+from hirise_imb.reporting import Baseline, Results, write_baseline, write_report
+from hirise_imb.reporting.html.index import write_index
+from hirise_imb.reporting.inference import Inference
+from hirise_imb.reporting.narrative import caution, headline
+
+FEW = (8, 12, 4, 0, 0, 0, 0, 0)
+"""Ten test sources, so that all exchanges can be looked at."""
+
+COMPUTED = Recipe(head=NearestMean("none", 0.5))
+"""Without curves, which take time to draw."""
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    return make_catalogue(tmp_path_factory.mktemp("data"), FEW)
+
+
+def study(catalogue: Catalogue, name: str, right: dict[str, float], seeds: Sequence[int] = SEEDS) -> Results:
+    """Arms that are right so often; the last is the best on validation."""
+    truth = catalogue.one_per_landmark("test")["label"].tolist()
+    arms = []
+    for n, (arm, share) in enumerate(right.items()):
+        # Where the share is the same, so are the guesses.
+        predicted = [guesses(truth, share, seed + round(100 * share)) for seed in seeds]
+        arms.append(replace(make_arm(catalogue, arm, predicted, 0.3 + n / 10, COMPUTED), seeds=tuple(seeds)))
+    made = make_results(catalogue, *arms)
+    return replace(made, name=name, setting=f"Setting of {name}.", study_toml=f'name = "{name}"\n')
+
+
+def reversed_test(results: Results) -> Results:
+    """The same with the test landmarks the other way round."""
+    arms = []
+    for arm in results.arms:
+        fits = tuple(Predictions(fit.images[::-1], fit.probabilities[::-1]) for fit in arm.predictions)
+        arms.append(replace(arm, predictions=fits))
+    return replace(results, test=results.test.iloc[::-1].reset_index(drop=True), arms=tuple(arms))
+
+
+@pytest.fixture(scope="module")
+def out(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two halves of a study, the second in another order, and a baseline of another backbone; not to be changed."""
+    out = tmp_path_factory.mktemp("out")
+    first = study(catalogue, "half", {"baseline": 0.4, "tta": 0.45, "focal_loss": 0.9})
+    other = study(catalogue, "other-half", {"baseline": 0.4, "plain": 0.5, "class_weights": 0.55})
+    alone = study(catalogue, "big", {"baseline": 0.8}, [7])
+    write_report(first, out / "reports" / "half")
+    write_report(reversed_test(other), out / "reports" / "other-half")
+    write_report(alone, out / "reports" / "big")
+    return out
+
+
+@pytest.fixture(scope="module")
+def three(out: Path) -> Path:
+    """The comparison of all three."""
+    reports = [out / "reports" / name for name in ("half", "other-half", "big")]
+    results, page = compare(reports, "three", out)
+    assert page == out / "reports" / "three" / "report.html"
+    assert results.name == "three"
+    return page.parent
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+
+
+ARMS = (
+    "half/baseline",
+    "half/focal_loss",
+    "half/tta",
+    "other-half/plain",
+    "other-half/class_weights",
+    "big/baseline",
+)
+"""The best of a report on validation first, after its baseline and its control."""
+
+
+def joined(out: Path) -> dict[str, list[pd.DataFrame]]:
+    """Predictions of each arm from its own report, in the order of the first one's test, one table a seed."""
+    order = pd.read_parquet(out / "reports/half/predictions/baseline.parquet").drop_duplicates("image")["image"]
+    found = {}
+    for arm in ARMS:
+        report, name = arm.split("/")
+        table = pd.read_parquet(out / "reports" / report / "predictions" / f"{name}.parquet")
+        found[arm] = [part.set_index("image").loc[order].reset_index() for _, part in table.groupby("seed")]
+    return found
+
+
+# --- what is compared ---
+
+
+def test_every_arm_stands_under_the_name_of_its_report(three: Path) -> None:
+    check_files(three)
+    summary = summary_of(three)
+    assert summary["kind"] == "comparison"
+    assert [arm["name"] for arm in summary["arms"]] == summary["order"] == list(ARMS)
+    assert (summary["reference"], summary["control"], summary["chosen"]) == ("half/baseline", None, None)
+    assert summary["inference"]["family"] == len(ARMS) - 1
+    origins = [(origin["name"], origin["arms"], origin["chosen"]) for origin in summary["origins"]]
+    assert origins == [
+        ("half", ["half/baseline", "half/focal_loss", "half/tta"], "half/focal_loss"),
+        ("other-half", ["other-half/plain", "other-half/class_weights"], "other-half/class_weights"),
+        ("big", ["big/baseline"], None),
+    ]
+    assert summary["setting"] == (
+        "half: Setting of half. other-half: Setting of other-half. Its baseline is that of half, to the last bit, and "
+        "stands here once. big: Setting of big."
+    )
+    assert summary["shown"] == ["half/baseline", "half/focal_loss", "other-half/class_weights"]
+
+
+def test_predictions_are_paired_by_image(out: Path, three: Path) -> None:
+    own = joined(out)
+    orders = [
+        tuple(pd.read_parquet(out / "reports" / name / "predictions/baseline.parquet")["image"][:24])
+        for name in ("half", "other-half")
+    ]
+    assert orders[0] == orders[1][::-1]
+    for arm in summary_of(three)["arms"]:
+        fits = own[arm["name"]]
+        assert len(arm["seeds"]) == len(fits)
+        table = [
+            metrics.precision_recall_fscore_support(
+                fit["true_class"], fit["predicted_class"], labels=CLASSES, zero_division=0
+            )[:3]
+            for fit in fits
+        ]
+        for n, metric in enumerate(("precision", "recall", "f1")):
+            found = [spread["mean"] for spread in arm["per_class"][metric]]
+            np.testing.assert_allclose(found, np.mean([fit[n] for fit in table], axis=0), atol=1e-12)
+        macro = [fit[2].mean() for fit in table]
+        assert arm["scores"]["macro_f1"] == pytest.approx(
+            {"mean": np.mean(macro), "low": min(macro), "high": max(macro)}
+        )
+
+
+def test_all_other_arms_are_one_family_of_tests(out: Path, three: Path) -> None:
+    own = {
+        arm: [[CLASSES.index(name) for name in fit["predicted_class"]] for fit in fits]
+        for arm, fits in joined(out).items()
+    }
+    first = joined(out)["half/baseline"][0]
+    test = pd.DataFrame({"source": first["source"], "label": [CLASSES.index(name) for name in first["true_class"]]})
+    p = {}
+    for name, fits in own.items():
+        if name != "half/baseline":
+            fits = fits * (2 // len(fits))  # the one of two seeds against one twice
+            p[name] = p_of(exchanged(test, fits, own["half/baseline"]))
+    arms = {arm["name"]: arm for arm in summary_of(three)["arms"]}
+    assert arms["half/baseline"]["test"] is None
+    ascending = sorted(p, key=lambda name: p[name])
+    highest = 0.0
+    for place, name in enumerate(ascending):
+        assert arms[name]["test"]["exact"]
+        assert arms[name]["test"]["p"] == pytest.approx(p[name], abs=1e-12)
+        highest = max(highest, min(1.0, (len(p) - place) * p[name]))
+        assert arms[name]["test"]["p_holm"] == pytest.approx(highest, abs=1e-12)
+    assert len(set(p.values())) > 2
+
+
+def test_the_headline_has_a_sentence_for_each_report(out: Path, three: Path) -> None:
+    summary = summary_of(three)
+    macro = {arm["name"]: arm["scores"]["macro_f1"]["mean"] for arm in summary["arms"]}
+    base = macro["half/baseline"]
+    starts = [
+        "half/focal_loss, the best strategy of half on validation, reaches",
+        "other-half/class_weights, the best strategy of other-half on validation, reaches",
+        "big/baseline reaches",
+    ]
+    places = [summary["headline"].index(start) for start in starts]
+    assert places == sorted(places)
+    assert places[0] == 0
+    for start in starts:
+        name = start.split()[0].rstrip(",")
+        assert (
+            f"{start} macro F1 {macro[name]:.3f} on the test split against {base:.3f} of half/baseline: "
+            f"{macro[name] - base:+.3f} (95 % interval "
+        ) in summary["headline"]
+    assert summary["headline"].count("after Holm over 5 comparisons") == 3
+    told = " ".join(summary["protocol"])
+    assert "All arms are set against half/baseline, on the same 24 test landmarks" in told
+    alone = compared([out / "reports" / "half", out / "reports" / "big"], "c")
+    assert [arm.name for arm in alone.arms] == [name for name in ARMS if not name.startswith("other")]
+
+
+def altered(folder: Path, place: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:
+    """A copy of a report whose predictions are changed, as if it had been written so."""
+    shutil.copytree(folder, place)
+    summary = summary_of(place)
+    for name in summary["files"]:
+        if name.endswith(".parquet"):
+            change(pd.read_parquet(place / name)).to_parquet(place / name)
+            summary["files"][name] = hashlib.sha256((place / name).read_bytes()).hexdigest()
+    (place / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    return place
+
+
+def test_a_baseline_that_differs_in_a_bit_stands_beside_the_first(out: Path, tmp_path: Path) -> None:
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        place = table.columns.get_loc("p_other")
+        table.iloc[0, place] = np.nextafter(table.iloc[0, place], np.float32(1))
+        return table
+
+    first, second = out / "reports" / "half", altered(out / "reports" / "half", tmp_path / "near", change)
+    found = compared([first, second], "c")
+    assert len(found.arms) == 6
+    assert "to the last bit" not in found.setting
+
+
+def test_a_resample_without_a_difference_is_not_counted_as_one() -> None:
+    """Means over one fit and over five differ in their last digit."""
+    sources, labels = np.repeat(np.arange(12), 16), np.tile(np.arange(8), 24)
+    rng = np.random.default_rng(0)
+    base = np.where(rng.random(len(labels)) < 0.6, labels, rng.integers(0, 8, len(labels)))
+    base[sources == 4] = 0
+    better = np.where(sources == 4, labels, base)
+    found = Inference(
+        labels, pd.Series([f"s{n}" for n in sources]), {"base": base[None], "arm": np.stack([better] * 5)}
+    )
+    assert found.against("arm", "base").share_above == pytest.approx(1 - (11 / 12) ** 12, abs=0.02)
+
+
+def test_an_arm_that_two_reports_have_stands_once(catalogue: Catalogue, out: Path, tmp_path: Path) -> None:
+    """A study that was extended has the arms it had; to count them twice would make the family of tests larger."""
+    right = {"baseline": 0.4, "tta": 0.45, "focal_loss": 0.9}
+    write_report(study(catalogue, "more", right | {"class_weights": 0.2}), tmp_path / "more")
+    shutil.copytree(out / "reports" / "half", tmp_path / "copy")
+    folders = [out / "reports" / "half", tmp_path / "more", tmp_path / "copy"]
+    results, _ = compare(folders, "both", tmp_path)
+    assert [arm.name for arm in results.arms] == ["half/baseline", "half/focal_loss", "half/tta", "more/class_weights"]
+    assert results.inference.family == 3
+    assert (
+        "Its baseline, focal_loss and tta are those of half, to the last bit, and stand here once." in results.setting
+    )
+    assert [origin.chosen for origin in results.origins] == ["half/focal_loss", "more/class_weights", "half/focal_loss"]
+    assert "half/focal_loss, the best strategy of copy on validation, reaches" in headline(results)
+
+
+def test_a_report_without_an_arm_of_its_own_says_so(catalogue: Catalogue, out: Path, tmp_path: Path) -> None:
+    alone = write_report(study(catalogue, "alone", {"baseline": 0.4}), tmp_path / "alone").parent
+    found = compared([out / "reports" / "half", alone], "c")
+    assert found.origins[1].arms == ()
+    assert headline(found).endswith(" alone has no further arm.")
+
+
+def test_other_data_for_training_is_told(out: Path, tmp_path: Path) -> None:
+    first = out / "reports" / "half"
+    other = Path(shutil.copytree(first, tmp_path / "cleaned"))
+    summary = summary_of(other)
+    summary["data"][0]["landmarks"] += 3
+    (other / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    found = compared([first, other], "c")
+    assert "It has other data for training than half, whose data is shown below." in found.setting
+    assert found.data.equals(compared([first, out / "reports" / "big"], "c").data)
+    assert "other data" not in compared([first, out / "reports" / "big"], "c").setting
+
+
+def test_reports_of_the_same_folder_name_are_numbered(out: Path, tmp_path: Path) -> None:
+    folders = [
+        Path(shutil.copytree(out / "reports" / "big", tmp_path / place))
+        for place in ("x/same", "y/same", "z/same-1", "z/my läst report!", "z/--")
+    ]
+    found = compared(folders, "c")
+    assert [origin.name for origin in found.origins] == ["same-2", "same-3", "same-1", "my-l-st-report", "report"]
+    assert found.reference == "same-2/baseline"
+
+
+def test_the_command_names_the_comparison_after_its_folders(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = [str(out / "reports" / name) for name in ("big", "half")]
+    assert main(["compare", *reports, "--out", str(tmp_path)]) == 0
+    folder = tmp_path / "reports" / "big-vs-half"
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"Report: {folder / 'report.html'}\n")
+    check_files(folder)
+    assert summary_of(folder)["headline"] in " ".join(printed.split())
+    assert summary_of(folder)["headline"].startswith(
+        "big has no further arm. half/focal_loss, the best strategy of half"
+    )
+    assert (tmp_path / "reports" / "index.html").exists()
+
+
+# --- what may not be compared ---
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
+    """Compare what must be refused: exit code 2, one sentence, nothing written. Return the sentence."""
+
+    def call(*words: object) -> str:
+        assert main(["compare", *map(str, words), "--out", str(tmp_path / "out")]) == 2
+        printed = capsys.readouterr()
+        assert (printed.out, printed.err.count("\n")) == ("", 1)
+        assert list(tmp_path.glob("out/reports/*/*")) == []
+        return printed.err.removeprefix("error: ").strip()
+
+    return call
+
+
+def test_other_test_landmarks_are_refused(refused: Callable[..., str], out: Path, tmp_path: Path) -> None:
+    first = out / "reports" / "half"
+    image = pd.read_parquet(first / "predictions/tta.parquet")["image"][3]
+
+    def renamed(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(image=table["image"].replace(image, "ESP_999999_1000_RED-0001.jpg"))
+
+    def one_class(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(true_class=table["true_class"].where(table["image"] != image, "spider"))
+
+    def one_source(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(source=table["source"].where(table["image"] != image, "ESP_999999_1000"))
+
+    second = altered(first, tmp_path / "a", renamed)
+    assert refused(first, second) == (
+        f"{second} was tested on other landmarks than {first} (24 and 24, 23 in both; {image} is in one only): scores "
+        "can be compared on the same test landmarks alone."
+    )
+    for change in (one_class, one_source):
+        second = altered(first, tmp_path / change.__name__, change)
+        assert refused(first, second) == (
+            f"{second} and {first} name other classes or sources for 1 of 24 test landmarks (first: {image}): compare "
+            "reports of the same version of the test labels."
+        )
+    second = altered(first, tmp_path / "fewer", lambda table: table[table["image"] != image])
+    assert "(23 and 24, 23 in both;" in refused(first, second)
+
+
+def test_what_can_not_be_compared_is_refused(
+    refused: Callable[..., str], out: Path, three: Path, tmp_path: Path
+) -> None:
+    first, second = out / "reports" / "half", out / "reports" / "big"
+    few = "A comparison takes two reports or more, each once: name their folders."
+    assert refused(first) == few
+    assert refused(first, first) == few
+    assert refused(first, second, first.parent / "." / "big") == few
+    assert refused(first, three) == f"{three} is itself a comparison: name the reports that it compares."
+    assert refused(first, tmp_path) == f"There is no report in {tmp_path}: name a folder that holds summary.json."
+    for name in ("../up", "a/b", "", ".hidden", "x" * 101, "a b"):
+        assert refused(first, second, "--name", name).startswith(f"The name {name!r} can't name a folder: use")
+    place = Path(shutil.copytree(second, tmp_path / "odd name"))
+    assert refused(first, place).startswith("The name 'half-vs-odd name' can't name a folder: use")
+
+
+def test_a_name_that_holds_a_study_is_refused(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Path(shutil.copytree(out, tmp_path / "out"))
+    reports = [str(place / "reports" / name) for name in ("half", "big")]
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    assert main(["compare", *reports, "--name", "half", "--out", str(place)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {place / 'reports' / 'half'} holds the report of a study: give this comparison another name.\n"
+    )
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+
+
+# --- the list of reports ---
+
+
+class Links(HTMLParser):
+    """Where the links of a page lead, and its words."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: set[str] = set()
+        self.text = ""
+        self.feed(page.read_text(encoding="utf-8"))
+        self.targets = [page.parent / unquote(link) for link in self.found if not link.startswith("#")]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.found += [value or "" for key, value in attrs if key in {"href", "src"}]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_list_leads_to_every_report(catalogue: Catalogue, out: Path, three: Path, tmp_path: Path) -> None:
+    reports = Path(shutil.copytree(out / "reports", tmp_path / "reports"))
+    assert (reports / "index.html").exists()  # the comparison wrote it
+    alone = study(catalogue, "half", {"baseline": 0.4})
+    write_baseline(Baseline(alone), reports / "half" / "baseline")
+    hostile = "<img src=x onerror=alert(1)> \"&'#%41?"
+    shutil.copytree(reports / "big", reports / hostile)
+    summary = summary_of(reports / hostile)
+    summary["headline"] = "<script>alert(2)</script>"
+    (reports / hostile / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    for name, text in (("older", '{"schema_version": 2, "files": []}'), ("broken", "{")):
+        (reports / name).mkdir()
+        (reports / name / "summary.json").write_text(text)
+    (reports / "no-report").mkdir()
+
+    page = write_index(reports)
+    links = Links(page)
+    names = ["big", "half", "half/baseline", "other-half", "three", hostile]
+    assert {reports / name / "report.html" for name in names} <= set(links.targets)
+    assert all(target.is_file() for target in links.targets)
+    assert "img" not in links.tags
+    text = " ".join(links.text.split())
+    for name in names:
+        assert summary_of(reports / name)["headline"] in text
+    assert "older/summary.json is no summary that this program can read (it has schema version 2" in text
+    assert "broken/summary.json is no JSON" in text
+    assert str(tmp_path) not in text
+    assert "no-report" not in text
+
+    for gone, written in (("older", "big"), ("broken", "half/baseline")):
+        shutil.rmtree(reports / gone)
+        rewrite(reports / written)
+        assert gone not in Links(page).text
+
+
+def test_the_list_is_written_again_from_within_and_no_page_of_somebody_else(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "reports" / "big"
+    shutil.copytree(out / "reports" / "big", place)
+    page = write_index(place.parent)
+    before = page.read_bytes()
+    (place.parent / "broken").mkdir()
+    (place.parent / "broken" / "summary.json").write_text("{")
+    own = tmp_path / "index.html"
+    own.write_text("<title>My site, with reports of hirise_imb</title>")
+    monkeypatch.chdir(place)
+    rewrite(Path())
+    assert page.read_bytes() != before
+    assert own.read_text() == "<title>My site, with reports of hirise_imb</title>"
+
+
+def test_where_seeds_are_of_different_number_no_range_is_said_to_lie_apart(
+    catalogue: Catalogue, out: Path, tmp_path: Path
+) -> None:
+    single = study(catalogue, "single", {"baseline": 0.3}, [5])
+    write_report(single, tmp_path / "single")
+    results, _ = compare([tmp_path / "single", out / "reports" / "half"], "mixed", tmp_path)
+    assert results.gain("half/focal_loss", "macro_f1", "single/baseline") > 0.1
+    assert not results.gain_is_clear("half/focal_loss", "macro_f1", "single/baseline")
+    assert not any(results.clear("half/focal_loss", "f1", "single/baseline"))
+    assert results.gain_is_clear("half/focal_loss", "macro_f1", "half/tta")
+    told = caution(results)
+    assert told.startswith("Ranges are over seeds; intervals over sources. Arms that were fitted with one seed have no")

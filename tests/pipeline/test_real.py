@@ -1,0 +1,87 @@
+"""The whole path on real landmarks; `HIRISE_SAMPLE` names their zip."""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from worlds import done
+
+from hirise_imb.backbones import BACKBONES, TOP
+from hirise_imb.cli.main import main
+from hirise_imb.data import download, manifest
+from hirise_imb.data.hirise import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
+from hirise_imb.features.extraction import extract
+from hirise_imb.metrics.classification import Predictions, score
+from hirise_imb.recipe import Recipe
+from hirise_imb.training.context import task_of
+from hirise_imb.training.train_step import Network
+from hirise_imb.training.trainer import Trainer
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif("HIRISE_SAMPLE" not in os.environ, reason="HIRISE_SAMPLE names no zip of real landmarks"),
+]
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return download.import_data(Path(os.environ["HIRISE_SAMPLE"]), tmp_path_factory.mktemp("real"))
+
+
+def subset(real: Path, folder: Path, wanted: dict[str, int]) -> Path:
+    """Up to so many images of each class and split, in the official layout."""
+    table = manifest.read(real).table
+    parts = [table[table["split"] == split].groupby("label").head(count) for split, count in wanted.items()]
+    chosen = pd.concat(parts)
+    (folder / IMAGE_FOLDER).mkdir()
+    for image in chosen["image"]:
+        (folder / IMAGE_FOLDER / image).symlink_to(real / IMAGE_FOLDER / image)
+    rows = list(chosen[["image", "label", "split"]].itertuples(index=False))
+    (folder / LABEL_FILE).write_text("".join(f"{image} {label}\n" for image, label, _ in rows))
+    (folder / SPLIT_FILE).write_text("".join(f"{image} {label} {split}\n" for image, label, split in rows))
+    (folder / CLASS_FILE).write_text((real / CLASS_FILE).read_text())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def few(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return subset(real, tmp_path_factory.mktemp("few"), {"train": 4, "val": 2, "test": 2})
+
+
+def test_the_reference_backbone_runs_the_whole_path(few: Path, tmp_path: Path) -> None:
+    assert len(manifest.read(few).table) == 64
+    options = "--backbone resnet50v2 --weights random --trials 2 --refits 1 --name few "
+    options += "--selection val --strategies class_weights,oversampling,focal_loss,partial_unfreeze"
+    assert main(["run", *options.split(), "--data", str(few), "--out", str(tmp_path)]) == 0
+    summary = json.loads((tmp_path / "reports/few/summary.json").read_text())
+    names = ["baseline", "plain", "oversampling", "class_weights", "focal_loss", "partial_unfreeze"]
+    assert [arm["name"] for arm in summary["arms"]] == names
+    for name in names:
+        predictions = pd.read_parquet(tmp_path / f"reports/few/predictions/{name}.parquet")
+        assert len(predictions) == 16
+        assert set(predictions["true_class"]) == set(CLASSES)
+
+
+def test_the_head_of_the_reference_run_has_the_published_number_of_parameters() -> None:
+    backbone = BACKBONES["resnet50v2"].load("random")
+    # Gamma, beta, kernel and bias of the head; its moving mean and variance, and all of the backbone.
+    state = Network(backbone, TOP, backbone.card.feature_width).start([0])
+    assert sum(value.shape.num_elements() for value in state.parameters) == 20_488
+    assert state.average.shape.num_elements() + backbone.network.count_params() == 23_568_896
+
+
+def test_predictions_belong_to_their_landmarks(real: Path, tmp_path: Path) -> None:
+    """Paired with the wrong labels, agreement beyond chance would be nil."""
+    (tmp_path / "data").mkdir()
+    data = subset(real, tmp_path / "data", {"train": 60, "val": 15, "test": 25})
+    images = manifest.read(data)
+    paths = [images.path(image) for image in images.table["image"]]
+    backbone = BACKBONES["efficientnet-lite0"].load("imagenet")
+    features = extract(backbone, [TOP], paths, tmp_path)
+    trainer = Trainer(backbone, task_of(images), {(TOP, "plain"): features[TOP]})
+    run = done(trainer.refit(Recipe(learning_rate=1e-3), 0))
+    assert run.test is not None
+    test = images.one_per_landmark("test")
+    assert score(Predictions(tuple(test["image"]), run.test), test).summary()["kappa"] > 0.5

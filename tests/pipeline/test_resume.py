@@ -1,0 +1,104 @@
+"""A study that is killed twice and started again ends as one that was left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from searches import results
+
+from hirise_imb.search.database import file_below
+
+DEADLINE = 120.0
+"""Seconds after which something hangs."""
+
+
+def command(data: Path, out: Path) -> list[str]:
+    options = {
+        "--name": "demo",
+        "--data": data,
+        "--strategies": "class_weights,focal_loss",
+        "--trials": 3,
+        "--refits": 2,
+        "--out": out,
+    }
+    return [sys.executable, "-m", "hirise_imb.study", "run", *(str(word) for pair in options.items() for word in pair)]
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return os.environ | {"HIRISE_IMB_CACHE": str(cache), "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
+
+
+def run(data: Path, out: Path, cache: Path) -> str:
+    done = subprocess.run(
+        command(data, out), env=environment(cache), capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def kill_when(ready: Callable[[], bool], data: Path, out: Path, cache: Path) -> None:
+    """Start the study and kill it at once when `ready`, which has to come before its end."""
+    process = subprocess.Popen(
+        command(data, out), env=environment(cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        begin = time.monotonic()
+        while not ready():
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() - begin < DEADLINE
+            time.sleep(0.005)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def cached_bytes(cache: Path) -> int:
+    return sum(path.stat().st_size for path in cache.glob("features/*/index.bin"))
+
+
+def trials(out: Path) -> list[tuple[str, int]]:
+    """State of each trial and its study, read beside the running process."""
+    database = file_below(out)
+    if not database.exists():
+        return []
+    # A schema that is being made, or a lock, only means that it is too early.
+    with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(database)) as connection:
+        return connection.execute("SELECT state, study_id FROM trials ORDER BY trial_id").fetchall()
+    return []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
+def test_killed_and_started_again_it_ends_as_if_left_alone(small_data: Path, tmp_path: Path) -> None:
+    out, cache = tmp_path / "killed", tmp_path / "cache"
+    kill_when(lambda: cached_bytes(cache) > 0, small_data, out, cache)
+    kept = cached_bytes(cache)
+    images = 68 * sum(1 for _ in (small_data / "map-proj-v3_2").iterdir())
+    assert 0 < kept < images  # in the midst of the extraction
+    assert not (out / "reports" / "demo" / "summary.json").exists()
+
+    kill_when(lambda: ("COMPLETE", 2) in trials(out), small_data, out, cache)
+    assert cached_bytes(cache) == images
+    done = trials(out)
+    assert [study for _, study in done].count(2) < 4  # in the midst of the second search
+    assert not (out / "reports" / "demo" / "summary.json").exists()
+
+    run(small_data, out, cache)
+    after = trials(out)
+    finished = [trial for trial in done if trial[0] == "COMPLETE"]
+    assert [trial for trial in after if trial[0] == "COMPLETE"][: len(finished)] == finished
+    assert [state for state, _ in after].count("COMPLETE") == 3 * 3  # the control has some too
+    assert "RUNNING" not in {state for state, _ in after}
+
+    run(small_data, tmp_path / "undisturbed", tmp_path / "other-cache")
+    assert results(out / "reports" / "demo") == results(tmp_path / "undisturbed" / "reports" / "demo")
+    assert (
+        len(results(out / "reports" / "demo")) == 2 + 4 + 3 * 4
+    )  # beside two of all arms, predictions and a figure of each

@@ -1,0 +1,379 @@
+"""The figures of a study's report: what they show is right, and they can be drawn of whatever a study comes to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+from numpy.typing import NDArray
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score, average_precision_score, confusion_matrix, f1_score, precision_recall_curve
+
+from hirise_imb.data.hirise import CLASSES, SPLITS
+from hirise_imb.metrics.classification import Predictions
+from hirise_imb.reporting import Arm, Results
+from hirise_imb.reporting.figures import gallery, style
+from hirise_imb.reporting.results import Origin
+
+SUPPORT = (60, 24, 9, 5, 8, 3, 4, 2)
+SOURCES = (9, 8, 1, 2, 3, 1, 2, 1)
+
+Floats = NDArray[np.float64]
+
+
+def landmarks(support: Sequence[int] = SUPPORT, sources: Sequence[int] = SOURCES) -> pd.DataFrame:
+    """So many landmarks of each class, from its sources in turn."""
+    labels = np.repeat(np.arange(8), support)
+    turns = [n % sources[label] for label, count in enumerate(support) for n in range(count)]
+    names = [f"ESP_00000{turn}_1000" for turn in turns]
+    images = [f"{name}_RED-{n:04}.jpg" for n, name in enumerate(names)]
+    return pd.DataFrame({"image": images, "landmark": [i[:-4] for i in images], "source": names, "label": labels})
+
+
+def guess(labels: NDArray[np.int64], seed: int, sure: float = 2.0) -> Floats:
+    """Probabilities that know something of the labels, some of them equal."""
+    logits = np.random.default_rng(seed).normal(size=(len(labels), 8)) + sure * np.eye(8)[labels]
+    rounded = np.round(softmax(1.5 * logits, axis=1), 2) + 0.001
+    return np.asarray(rounded / rounded.sum(axis=1, keepdims=True))
+
+
+def certain(predicted: NDArray[np.int64]) -> Floats:
+    return np.asarray(0.9 * np.eye(8)[predicted] + 0.0125)
+
+
+TRIALS: list[dict[str, str | float | None]] = [
+    {"state": "fail", "value": None, "error": "no memory"},
+    {"state": "complete", "value": 0.31},
+    {"state": "complete", "value": 0.25},
+    {"state": "pruned", "value": 0.99},
+    {"state": "complete", "value": 0.42},
+    {"state": "complete", "value": 0.40},
+]
+
+
+def arm_of(name: str, test: pd.DataFrame, fits: Sequence[Floats], trained: bool = True) -> Arm:
+    seeds = range(len(fits))
+    history = pd.DataFrame({"epoch": [1, 2, 3]})
+    for split in SPLITS:
+        history = history.assign(**{f"{split}_loss": [2.0, 1.5, 1.25], f"{split}_accuracy": [0.5, 0.625, 0.75]})
+    return Arm(
+        name=name,
+        summary="what it does",
+        recipe={},
+        settings={},
+        val_macro_f1=0.5,
+        trials=TRIALS if name != "baseline" else [],
+        seeds=tuple(seeds),
+        predictions=tuple(Predictions(tuple(test["image"]), fit.astype(np.float32)) for fit in fits),
+        histories=tuple(history if trained else pd.DataFrame() for _ in seeds),
+        best_epochs=tuple(2 if trained else 0 for _ in seeds),
+        temperatures=tuple(1.5 - 0.75 * seed for seed in seeds),
+        seconds=1.0,
+    )
+
+
+def results_of(test: pd.DataFrame, fits: Mapping[str, Sequence[Floats]], computed: Sequence[str] = ()) -> Results:
+    data = pd.DataFrame({"split": np.repeat(SPLITS, 8), "class": CLASSES * 3, "landmarks": range(1, 25)})
+    arms = tuple(arm_of(name, test, found, name not in computed) for name, found in fits.items())
+    control = "plain" if "plain" in fits else None
+    return Results("by-hand", "Made up.", "", test, data, arms, {}, control_name=control)
+
+
+def usual(seeds: int = 2, test: pd.DataFrame | None = None, names: Sequence[str] = ("plain", "remedy")) -> Results:
+    test = landmarks() if test is None else test
+    labels = test["label"].to_numpy(np.int64)
+    arms = {
+        name: [guess(labels, 10 * n + seed, 1.0 + 0.5 * n) for seed in range(seeds)]
+        for n, name in enumerate(("baseline", *names))
+    }
+    return results_of(test, arms)
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return usual()
+
+
+def data(results: Results, name: str) -> pd.DataFrame:
+    return gallery.of_study(results)[f"figures/{name}"]().data
+
+
+def words(results: Results, name: str) -> list[str]:
+    return [text.get_text() for text in gallery.of_study(results)[name]().figure.findobj(Text)]
+
+
+def labels_of(arm: Arm) -> list[NDArray[np.int64]]:
+    return [fit.probabilities.argmax(axis=1) for fit in arm.predictions]
+
+
+# What they show
+
+
+def test_macro_f1_is_that_of_scikit_learn_with_its_range_and_its_difference(results: Results) -> None:
+    table = data(results, "macro_f1").set_index("arm")
+    assert list(table.index) == [arm.name for arm in results.ordered]
+    reached = {
+        arm.name: [
+            f1_score(results.labels, fit, labels=range(8), average="macro", zero_division=0) for fit in labels_of(arm)
+        ]
+        for arm in results.arms
+    }
+    for name, scores in reached.items():
+        row = table.loc[str(name)]
+        expected = np.mean(scores), min(scores), max(scores)
+        assert (row["macro_f1"], row["seeds_low"], row["seeds_high"]) == pytest.approx(expected)
+        assert row["sources_low"] < row["macro_f1"] < row["sources_high"]
+        if name != "baseline":
+            assert row["difference"] == pytest.approx(np.mean(scores) - np.mean(reached["baseline"]))
+            assert row["difference_low"] < row["difference"] < row["difference_high"]
+            # The resolvable difference is the one where a single test says so.
+            assert (abs(row["difference"]) >= row["resolvable"]) == (row["p"] <= 0.05)
+            assert row["p_holm"] >= row["p"]
+
+
+def test_every_source_is_shown_with_its_recall(results: Results) -> None:
+    table = data(results, "sources").set_index(["arm", "source", "class"])
+    assert table.index.is_unique
+    seen = 0
+    for arm in results.arms:
+        for source in results.test["source"].unique():
+            for label, name in enumerate(CLASSES):
+                mask = ((results.test["source"] == source) & (results.test["label"] == label)).to_numpy()
+                if mask.any():
+                    row = table.xs((arm.name, source, name))
+                    hits = [int((fit[mask] == label).sum()) for fit in labels_of(arm)]
+                    found = row["landmarks"], row["hits"], row["recall"]
+                    assert found == pytest.approx((mask.sum(), np.mean(hits), np.mean(hits) / mask.sum()))
+                    seen += 1
+    assert seen == len(table)
+
+
+def test_precision_at_each_recall_is_that_of_scikit_learn() -> None:
+    results = usual(seeds=1)
+    table = data(results, "precision_recall")
+    for arm in results.shown:
+        scores = arm.predictions[0].probabilities
+        for label, name in enumerate(CLASSES):
+            part = table[(table["arm"] == arm.name) & (table["class"] == name)]
+            truth = results.labels == label
+            precision, recall, _ = precision_recall_curve(truth, scores[:, label])
+            expected = [precision[np.flatnonzero(recall >= wanted - 1e-9)[-1]] for wanted in part["recall"]]
+            assert part["recall"].tolist() == pytest.approx(np.arange(1, truth.sum() + 1) / truth.sum())
+            assert part["precision"].tolist() == pytest.approx(expected)
+            assert part["precision"].mean() == pytest.approx(average_precision_score(truth, scores[:, label]))
+
+
+def test_average_precision_stands_beside_the_curves_of_a_class(results: Results) -> None:
+    figure = gallery.of_study(results)["figures/precision_recall"]().figure
+    written = " ".join(text.get_text() for text in [*figure.axes[1].findobj(Text), *figure.legends[0].get_texts()])
+    for arm in results.shown:
+        expected = np.mean(
+            [average_precision_score(results.labels == 1, f.probabilities[:, 1]) for f in arm.predictions]
+        )
+        assert f"{expected:.2f}" in written
+        assert arm.name in written
+
+
+def test_calibration_counts_the_predictions_of_all_seeds_in_each_bin(results: Results) -> None:
+    table = data(results, "calibration")
+    for arm in results.arms:
+        for hot in (False, True):
+            bins: dict[int, list[tuple[float, bool]]] = {}
+            for fit, temperature in zip(arm.predictions, arm.temperatures, strict=True):
+                logits = np.log(fit.probabilities.astype(float))
+                shares = softmax(logits / temperature, axis=1) if hot else fit.probabilities
+                for row, truth in zip(shares, results.labels, strict=True):
+                    place = min(int(float(row.max()) * 15), 14) + 1
+                    bins.setdefault(place, []).append((float(row.max()), bool(row.argmax() == truth)))
+            part = table[(table["arm"] == arm.name) & (table["tempered"] == hot)].set_index("bin")
+            assert sorted(bins) == part.index.tolist()
+            for place, members in bins.items():
+                expected = len(members), *np.mean(members, axis=0)
+                found = part.loc[place]
+                assert (found["count"], found["confidence"], found["accuracy"]) == pytest.approx(expected)
+
+
+def test_risk_is_the_share_of_mistakes_among_the_most_confident() -> None:
+    test = landmarks()
+    rng = np.random.default_rng(5)
+    # No two confidences are equal.
+    fits = [softmax(rng.normal(size=(len(test), 8)), axis=1) for _ in range(2)]
+    results = results_of(test, {"baseline": fits})
+    table = data(results, "risk_coverage")
+    expected = np.zeros(len(test))
+    for fit in results.arms[0].predictions:
+        order = np.argsort(-fit.probabilities.max(axis=1))
+        wrong = (fit.probabilities.argmax(axis=1) != results.labels)[order]
+        expected += [wrong[: n + 1].mean() / 2 for n in range(len(test))]
+    assert table["coverage"].tolist() == pytest.approx(np.arange(1, len(test) + 1) / len(test))
+    assert table["risk"].tolist() == pytest.approx(expected)
+    accuracy = np.mean([accuracy_score(results.labels, fit) for fit in labels_of(results.arms[0])])
+    assert table["risk"].iloc[-1] == pytest.approx(1 - accuracy)
+
+
+def test_the_confusion_difference_is_that_of_shares_to_the_chosen_strategy(results: Results) -> None:
+    assert results.chosen is not None
+    table = data(results, "confusion_difference")
+    base, mine = (
+        np.mean([confusion_matrix(results.labels, fit, normalize="true") for fit in labels_of(arm)], axis=0)
+        for arm in (results.arms[0], results.chosen)
+    )
+    assert table["reference"].tolist() == pytest.approx(base.ravel().tolist())
+    assert table["arm"].tolist() == pytest.approx(mine.ravel().tolist())
+    assert table["difference"].tolist() == pytest.approx((mine - base).ravel().tolist())
+    changed = round(100 * (mine - base)[1, 1])
+    assert changed > 0
+    assert f"+{changed}" in words(results, "figures/confusion_difference")
+
+
+def test_the_line_of_a_search_rises_where_a_complete_trial_is_the_best_so_far(results: Results) -> None:
+    figure = gallery.of_study(results)["figures/best_so_far"]().figure
+    axes = next(axes for axes in figure.axes if axes.get_title() == "remedy" or axes.get_title(loc="left") == "remedy")
+    line = max(axes.lines, key=lambda line: line.get_linewidth())
+    corners = np.column_stack([line.get_xdata(), line.get_ydata()]).tolist()
+    # Nothing before the second trial, the first complete one; what was pruned is no best value.
+    assert corners == [[2, 0.31], [5, 0.31], [5, 0.42], [6, 0.42]]
+
+
+# Classes of which little is known
+
+
+def test_what_can_not_be_estimated_is_said_in_the_panel_of_the_class() -> None:
+    results = usual(test=landmarks((60, 24, 9, 0, 8, 3, 4, 1), SOURCES))
+    written = words(results, "figures/sources")
+    assert written.count("no test landmark") == 1
+    # Other and crater have sources enough, slope streak has no landmark.
+    assert written.count("no interval can be estimated") == 5
+    assert words(results, "figures/precision_recall").count("no test landmark") == 1
+    assert words(results, "figures/f1_per_class").count("–") == len(results.arms)
+    assert words(results, "confusion/baseline").count("no test landmark") == 1
+    assert "slope streak" not in set(data(results, "precision_recall")["class"])
+    assert "slope streak" not in set(data(results, "sources")["class"])
+
+
+def test_two_sources_have_no_interval() -> None:
+    results = usual(test=landmarks(SUPPORT, (2, 2, 1, 2, 2, 1, 2, 1)))
+    table = data(results, "macro_f1")
+    assert table[["sources_low", "sources_high", "difference_low", "difference_high"]].isna().to_numpy().all()
+    assert table["resolvable"].isna().all()
+    assert table["images_low"].notna().all()
+
+
+def comparison(of: int) -> Results:
+    """So many reports, each with a chosen strategy of a long name."""
+    names = [f"real-landmarks-{n}/a_strategy_with_a_long_name" for n in range(of)]
+    results = usual(names=names)
+    origins = [Origin(name.split("/")[0], "study", "setting", (name,), name) for name in names]
+    return replace(results, origins=tuple(origins))
+
+
+def test_no_arm_of_a_comparison_is_left_out_of_a_panel() -> None:
+    results = comparison(7)
+    assert len(results.shown) == 8
+    figure = gallery.of_study(results)["figures/precision_recall"]().figure
+    lines = [line for line in figure.axes[1].lines if not str(line.get_label()).startswith("_")]
+    looks = {(str(line.get_color()), str(line.get_linestyle())) for line in lines}
+    assert len(lines) == len(looks) == 8
+
+
+def test_more_arms_than_there_are_looks_are_all_drawn() -> None:
+    results = comparison(27)
+    figure = gallery.of_study(results)["figures/risk_coverage"]().figure
+    legend = figure.axes[0].get_legend()
+    assert legend
+    assert len(legend.get_texts()) == len(results.shown) == 28
+
+
+# Whatever a study comes to
+
+
+def edge(name: str) -> Results:
+    test = landmarks()
+    labels = test["label"].to_numpy(np.int64)
+    if name == "one seed":
+        return usual(seeds=1)
+    if name == "a class is absent, another has one landmark":
+        return usual(test=landmarks((60, 24, 9, 0, 8, 3, 4, 1), SOURCES))
+    if name == "a class is never predicted":
+        found = np.where(labels == 5, 0, labels)
+        return results_of(test, {"baseline": [guess(labels, 1)], "remedy": [certain(found)]})
+    if name == "no mistake":
+        return results_of(test, {"baseline": [np.eye(8)[labels]] * 2, "remedy": [certain(labels)] * 2})
+    if name == "all are other":
+        return results_of(test, {"baseline": [certain(0 * labels)] * 2, "remedy": [guess(labels, 1)] * 2})
+    if name == "two sources":
+        return usual(test=landmarks(SUPPORT, (2, 2, 1, 2, 2, 1, 2, 1)))
+    if name == "no strategy":
+        return usual(names=())
+    if name == "a computed head":
+        fits = {"baseline": [guess(labels, 1)], "plain": [guess(labels, 2)], "computed": [guess(labels, 3)]}
+        return results_of(test, fits, computed=["computed"])
+    return comparison(3)
+
+
+EDGES = (
+    "one seed",
+    "a class is absent, another has one landmark",
+    "a class is never predicted",
+    "no mistake",
+    "all are other",
+    "two sources",
+    "no strategy",
+    "a computed head",
+    "a comparison",
+)
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_every_figure_can_be_drawn(name: str) -> None:
+    results = edge(name)
+    drawn = gallery.of_study(results)
+    assert ("figures/confusion_difference" in drawn) == (results.chosen is not None)
+    curves = {figure.removeprefix("figures/curves-") for figure in drawn if "/curves-" in figure}
+    assert curves == {arm.name for arm in results.arms if arm.name != "computed"}
+    for figure, draw in drawn.items():
+        drawing = draw()
+        assert len(drawing.data)
+        assert not drawing.data.select_dtypes("number").isin([np.inf, -np.inf]).to_numpy().any(), figure
+        # Warnings of the layout, of empty axes or of missing letters are errors here.
+        drawing.figure.draw_without_rendering()
+
+
+# Files
+
+
+def test_the_same_results_are_the_same_bytes(results: Results, tmp_path: Path) -> None:
+    drawn = {name: draw for name, draw in gallery.of_study(results).items() if not name.endswith(("plain", "remedy"))}
+    assert {"confusion/baseline", "figures/curves-baseline", "figures/best_so_far"} < set(drawn)
+    for name, draw in drawn.items():
+        for run in ("one", "two"):
+            canvas = draw().figure
+            style.write_png(canvas, tmp_path / f"{run}.png")
+            canvas.set_layout_engine("none")
+            style.write_svg(canvas, tmp_path / f"{run}.svg")
+        for suffix in ("png", "svg"):
+            one, two = ((tmp_path / f"{run}.{suffix}").read_bytes() for run in ("one", "two"))
+            assert one == two, f"{name}.{suffix}"
+
+
+def test_a_file_has_short_coordinates_and_keeps_what_is_drawn(tmp_path: Path) -> None:
+    canvas = style.figure(4, 3, (0.5, 0.5, 0.5, 0.5))
+    axes = canvas.subplots()
+    axes.plot([0, 1 / 3, 1], [0, 2 / 3, 1], "o-", gid="drawn")
+    assert axes.get_position().bounds == pytest.approx((0.125, 1 / 6, 0.75, 2 / 3))
+    style.write_svg(canvas, tmp_path / "short.svg")
+    text = (tmp_path / "short.svg").read_text(encoding="utf-8")
+    ElementTree.fromstring(text)
+    path = re.search(r'<g id="drawn">\s*<path d="([^"]*)"', text)
+    assert path is not None
+    points = np.array(re.findall(r"-?[0-9.]+", path[1]), float).reshape(-1, 2)
+    places = axes.transData.transform(np.array([[0, 0], [1 / 3, 2 / 3], [1, 1]])) * 72 / canvas.dpi
+    assert points == pytest.approx(np.column_stack([places[:, 0], 3 * 72 - places[:, 1]]), abs=0.011)
+    assert not re.search(r' (?:d|x|y)="[^"]*\.[0-9]{3}', text)

@@ -1,0 +1,197 @@
+"""Pages in Chromium: opened from disk with the network off, on a phone, a tablet and a desk, by keyboard, on paper."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser import CUT, OVERFLOWING, needs_chromium, opened, started
+from handmade import guesses, make_arm, make_catalogue, make_results
+from playwright.sync_api import Browser, Page
+
+from hirise_imb.models.closed_form import NearestMean
+from hirise_imb.pipeline.rebuild import compare
+from hirise_imb.recipe import Recipe
+from hirise_imb.reporting import Arm, Baseline, Results, write_baseline, write_report
+
+pytestmark = needs_chromium
+
+WIDTHS = (360, 800, 1440)
+KINDS = ("study", "comparison", "baseline", "index")
+STRATEGIES = ("plain", "logit_adjusted_loss", "nuisance_projection", "prototypes", "undersampling")
+
+
+def made_up(folder: Path) -> Results:
+    """Five arms beside the baseline, of classes with one source and with many; one class is absent."""
+    catalogue = make_catalogue(folder, (300, 40, 20, 12, 8, 4, 9, 0))
+    truth = catalogue.one_per_landmark("test")["label"].tolist()
+
+    def arm(place: int, name: str) -> Arm:
+        recipe = Recipe(head=NearestMean(normalise="unit", prior_power=0.0)) if name == "prototypes" else None
+        fits = [guesses(truth, 0.6 + 0.05 * place, seed) for seed in (3, 4)]
+        return make_arm(catalogue, name, fits, 0.4 + 0.02 * place, recipe)
+
+    return make_results(catalogue, *(arm(place, name) for place, name in enumerate(("baseline", *STRATEGIES))))
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One page of each kind."""
+    out = tmp_path_factory.mktemp("pages")
+    results = made_up(tmp_path_factory.mktemp("data"))
+    study = write_report(results, out / "reports" / "by-hand")
+    write_report(results, out / "elsewhere" / "by-hand-with-a-name-that-is-rather-long")
+    (out / "reports" / "broken").mkdir()
+    (out / "reports" / "broken" / "summary.json").write_text("{")
+    nothing: dict[str, Any] = {"strategies": [], "shared_parameters": []}
+    alone = replace(results, arms=results.arms[:1], control_name=None, appendix=nothing)
+    baseline = write_baseline(Baseline(alone), out / "reports" / "by-hand" / "baseline")
+    _, comparison = compare([study.parent, out / "elsewhere" / "by-hand-with-a-name-that-is-rather-long"], "both", out)
+    return {"study": study, "comparison": comparison, "baseline": baseline, "index": out / "reports" / "index.html"}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with started() as browser:
+        yield browser
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_opens_offline_without_a_complaint_or_a_request(kind: str, pages: dict[str, Path], browser: Browser) -> None:
+    with opened(browser, pages[kind]) as found:
+        assert found.page.title()
+        assert found.complaints == []
+        asked = [url for url in found.requests if not url.startswith("data:")]
+        assert asked == [pages[kind].as_uri()]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_sticks_out_of_the_window(kind: str, width: int, pages: dict[str, Path], browser: Browser) -> None:
+    with opened(browser, pages[kind], width) as found:
+        assert found.page.evaluate(OVERFLOWING) == []
+        open_all(found.page)
+        assert found.page.evaluate(OVERFLOWING) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_paper_cuts_nothing_off(kind: str, pages: dict[str, Path], browser: Browser) -> None:
+    """What only scrolling shows would be lost. A4 is some 690 pixels wide within its margins."""
+    with opened(browser, pages[kind], 690) as found:
+        found.page.emulate_media(media="print")
+        found.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert found.page.evaluate("[...document.querySelectorAll('details')].every(e => e.open)")
+        assert found.page.evaluate(CUT) == []
+        assert found.page.evaluate(OVERFLOWING) == []
+        assert found.page.pdf(format="A4").startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_axe_finds_nothing_serious(kind: str, pages: dict[str, Path], browser: Browser) -> None:
+    with opened(browser, pages[kind]) as found:
+        open_all(found.page)
+        violations = Axe().run(found.page).response["violations"]
+        grave = [(v["id"], v["nodes"][0]["html"]) for v in violations if v["impact"] in ("serious", "critical")]
+        assert grave == []
+
+
+@pytest.mark.parametrize("kind", ["study", "comparison", "index"])
+def test_every_column_with_a_button_sorts_by_keyboard(kind: str, pages: dict[str, Path], browser: Browser) -> None:
+    with opened(browser, pages[kind]) as found:
+        open_all(found.page)
+        buttons = found.page.locator("table thead th button").all()
+        assert len(buttons) >= 3
+        for button in buttons:
+            button.focus()
+            seen = []
+            for _ in range(2):
+                found.page.keyboard.press("Enter")
+                seen.append(button.evaluate("b => b.closest('th').getAttribute('aria-sort')"))
+                assert_sorted(button.evaluate(COLUMN), ascending=seen[-1] == "ascending")
+            assert set(seen) == {"ascending", "descending"}
+            assert button.evaluate("b => b === document.activeElement")
+        assert found.complaints == []
+
+
+COLUMN = """b => {
+  const th = b.closest("th"), place = Number(th.dataset.column), text = th.dataset.sort === "text";
+  return [...th.closest("table").tBodies[0].rows].map(row => row.cells[place])
+    .map(cell => text ? cell.textContent.trim() : cell.dataset.value ?? "–");
+}"""
+"""The values of the column of a button, in the order of rows."""
+
+
+def assert_sorted(values: list[str], *, ascending: bool) -> None:
+    """Numbers as numbers, what is none last either way; texts as texts."""
+    there = [value for value in values if value != "–"]
+    assert values == there + ["–"] * (len(values) - len(there))
+    keys = [value.casefold() for value in there]
+    with contextlib.suppress(ValueError):
+        keys = [float(value) for value in there]
+    assert keys == sorted(keys, reverse=not ascending)
+
+
+def open_all(page: Page) -> None:
+    """Unfold everything."""
+    page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true })")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_scripts_everything_is_there(kind: str, pages: dict[str, Path], browser: Browser) -> None:
+    """What scripts alone could work is not shown, and what is folded unfolds by keyboard."""
+    with opened(browser, pages[kind], scripts=False) as found:
+        page = found.page
+        assert page.locator("select:visible").count() == 0
+        assert page.locator("th button:visible:not([disabled])").count() == 0
+        for summary in page.locator("summary").all()[:3]:
+            details = summary.locator("xpath=..")
+            before = details.get_attribute("open")
+            summary.focus()
+            page.keyboard.press("Enter")
+            assert (details.get_attribute("open") is None) != (before is None)
+        if kind != "index":
+            for name in ("swiss cheese", "impact ejecta", "slope streak"):
+                assert page.get_by_text(name).first.is_visible()
+
+
+def test_the_arm_in_detail_is_chosen_by_keyboard(pages: dict[str, Path], browser: Browser) -> None:
+    with opened(browser, pages["study"]) as found:
+        select = found.page.locator("select").first
+        names = select.locator("option").all_inner_texts()
+        assert len(names) >= len(STRATEGIES)
+        select.focus()
+        before = found.page.locator("main").inner_text()
+        found.page.keyboard.press("End")
+        found.page.keyboard.press("Enter")
+        assert select.evaluate("s => s.selectedIndex") == len(names) - 1
+        assert found.page.locator("main").inner_text() != before
+        last = found.page.locator("details.arm").last
+        panel = last.locator(".panel").evaluate("e => e.textContent")
+        assert found.page.locator("#arm-panel").evaluate("e => e.textContent") == panel
+        assert found.page.locator("#arm-shown").inner_text() == f"{names[-1]} against baseline"
+        assert found.complaints == []
+
+
+def test_only_where_sources_are_enough_is_a_winner_bold(pages: dict[str, Path], browser: Browser) -> None:
+    with opened(browser, pages["study"]) as found:
+        table = found.page.get_by_role("region", name="F1 of each class").locator("table")
+        bold = table.locator("td.best").evaluate_all("cells => cells.map(cell => cell.cellIndex)")
+        # Crater alone has six test sources: it stands after the arm, the mean of rare classes, and other.
+        assert set(bold) == {3}
+
+
+def test_the_index_leads_to_every_report(pages: dict[str, Path], browser: Browser) -> None:
+    with opened(browser, pages["index"]) as found:
+        links = found.page.locator("a[href$='report.html']")
+        places = sorted({str(link.get_attribute("href")) for link in links.all()})
+        assert places == ["both/report.html", "by-hand/baseline/report.html", "by-hand/report.html"]
+        assert "broken" in found.page.locator("main").inner_text()
+        links.first.click()
+        found.page.wait_for_load_state("load")
+        assert found.page.url.endswith("report.html")
+        assert found.complaints == []

@@ -1,0 +1,436 @@
+"""Reports of a study with a control, computed heads, failed trials and strategies that came to nothing."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from builders import quick
+from handmade import SEEDS, TRIALS, contents, guesses, make_arm, make_catalogue, make_results
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.lines import Line2D
+from rich.console import Console
+from sklearn import metrics
+
+from hirise_imb.cli.report_tables import print_comparison
+from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.manifest import Catalogue
+from hirise_imb.models.closed_form import NearestMean
+from hirise_imb.recipe import Recipe
+from hirise_imb.reporting import Arm, Omitted, Results, write_report
+from hirise_imb.reporting.figures.overview import best_so_far as figure
+from hirise_imb.reporting.narrative import headline, protocol
+from hirise_imb.reporting.search_summary import best_so_far, failures, tally
+from hirise_imb.strategies import STRATEGIES
+
+ORDER = ["baseline", "plain", "partial_unfreeze", "focal_loss", "prototypes", "tta", "class_weights"]
+REASON = "with seed 3: <b>one</b> landmark | of\nspider"
+STOPS_LATE = Recipe(monitor="val_macro_f1")
+RECIPES = dict.fromkeys(("plain", "focal_loss", "class_weights", "tta"), STOPS_LATE) | {
+    "baseline": Recipe(),
+    "partial_unfreeze": Recipe(monitor="val_macro_f1", cut="stage"),
+    "prototypes": Recipe(head=NearestMean("none", 0.5)),
+}
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    return make_catalogue(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def results(catalogue: Catalogue) -> Results:
+    truth = catalogue.one_per_landmark("test")["label"].tolist()
+
+    def arm(name: str, right: float, val: float, trials: list[dict[str, Any]], selection: str = "grouped-cv") -> Arm:
+        predicted = [guesses(truth, right, seed) for seed in SEEDS]
+        return make_arm(catalogue, name, predicted, val, RECIPES[name], trials=trials, selection=selection)
+
+    done = [{"state": "complete", "value": 0.1 * n} for n in range(1, 8)]
+    none = [{"state": "pruned", "value": 0.2}] * 7
+    return make_results(
+        catalogue,
+        arm("baseline", 0.5, 0.40, []),
+        arm("class_weights", 0.8, 0.45, TRIALS),
+        arm("tta", 0.85, 0.46, none),
+        arm("prototypes", 0.55, 0.47, done),
+        arm("plain", 0.6, 0.44, done[::-1]),
+        arm("partial_unfreeze", 0.7, 0.50, TRIALS, "val"),
+        arm("focal_loss", 0.9, 0.48, TRIALS[:4]),
+        omitted=[Omitted("synthetic", "makes up rows", REASON)],
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report that no test may change."""
+    return write_report(results, tmp_path_factory.mktemp("reports") / "by-hand").parent
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+
+
+def f1_again(folder: Path, arm: str) -> np.ndarray:
+    """F1 of each class by scikit-learn, from the stored predictions, shape (seeds, 8)."""
+    table = pd.read_parquet(folder / "predictions" / f"{arm}.parquet")
+    parts = [table[table["seed"] == seed] for seed in SEEDS]
+    return np.array(
+        [
+            metrics.f1_score(p["true_class"], p["predicted_class"], labels=CLASSES, average=None, zero_division=0)
+            for p in parts
+        ]
+    )
+
+
+# --- every table: the baseline, the control, the strategies as validation has them ---
+
+
+def rows_of(text: str, heading: str) -> list[list[str]]:
+    """The cells of the first table after a heading of a Markdown page, but for its rule."""
+    lines = text[text.index(f"\n## {heading}\n") :].splitlines()
+    first = next(n for n, line in enumerate(lines) if line.startswith("|"))
+    last = next(n for n, line in enumerate(lines[first:], first) if not line.startswith("|"))
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines[first:last]]
+    return [[cell.strip() for cell in row] for row in (rows[0], *rows[2:])]
+
+
+def test_arms_stand_in_the_order_of_validation(results: Results, folder: Path) -> None:
+    assert [arm.name for arm in results.ordered] == ORDER
+    summary = summary_of(folder)
+    assert summary["order"] == ORDER
+    assert summary["control"] == "plain"
+    assert pd.read_csv(folder / "per_class.csv")["arm"].unique().tolist() == ORDER
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    for heading in ("Every arm", "Scores"):
+        assert [row[0] for row in rows_of(text, heading)[1:]] == ORDER
+    assert [row[0] for row in rows_of(text, "The searches")[1:]] == ORDER[1:]
+    page = re.sub("<wbr>", "", (folder / "report.html").read_text(encoding="utf-8"))
+    tables = [re.findall(r'<th scope="row"[^>]*>(\w+)</th>', table) for table in page.split("</table>")]
+    assert tables.count(ORDER) >= 2  # of all that have a row for each arm
+    assert not any(sorted(rows) == sorted(ORDER) and rows != ORDER for rows in tables)
+
+
+def test_the_table_of_arms_shows_scores_and_differences(folder: Path) -> None:
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    title, *rows = rows_of(text, "Every arm")
+    assert title[:6] == ["arm", "val", "test macro F1", "vs baseline", "vs plain", "rare"]
+    f1 = {name: f1_again(folder, name) for name in ORDER}
+    macro = {name: found.mean(axis=1) for name, found in f1.items()}
+    val = {arm["name"]: arm["val_macro_f1"] for arm in summary_of(folder)["arms"]}
+    for row in rows:
+        name = row[0]
+        mean = macro[name].mean()
+        assert row[1:3] == [f"{val[name]:.3f}", f"{mean:.3f} ({macro[name].min():.3f} to {macro[name].max():.3f})"]
+        for cell, other in zip(row[3:5], ("baseline", "plain"), strict=True):
+            assert cell == ("–" if name == other else f"{mean - macro[other].mean():+.3f}")
+        assert row[5] == f"{f1[name][:, 1:].mean():.3f}"
+        assert row[6:13] == [f"{value:.3f}" for value in f1[name].mean(axis=0)[:7]]
+        assert row[13] == "–"  # no spider in the test split
+
+
+def test_differences_to_the_control_follow_from_the_predictions(folder: Path) -> None:
+    control = f1_again(folder, "plain")
+    table = pd.read_csv(folder / "per_class.csv").set_index("arm")
+    for arm in summary_of(folder)["arms"]:
+        mine = f1_again(folder, arm["name"])
+        gain = mine.mean(axis=0) - control.mean(axis=0)
+        found = arm["vs_control"]
+        np.testing.assert_allclose(found["per_class"]["f1"], gain, atol=1e-12)
+        np.testing.assert_allclose(table.loc[arm["name"], "f1_vs_control"], gain, atol=1e-12)
+        assert found["scores"]["macro_f1"] == pytest.approx(gain.mean(), abs=1e-12)
+        low, high = (bound(mine.mean(axis=1)) for bound in (min, max))
+        apart = low > control.mean(axis=1).max() or high < control.mean(axis=1).min()
+        assert found["scores_clear"]["macro_f1"] == apart
+    assert any(arm["vs_control"]["scores_clear"]["macro_f1"] for arm in summary_of(folder)["arms"])
+
+
+def test_the_headline_says_what_tuning_alone_gives(results: Results, folder: Path) -> None:
+    macro = {name: f1_again(folder, name).mean() for name in ORDER}
+    base, control, best = (macro[name] for name in ("baseline", "plain", "partial_unfreeze"))
+    above = sum(macro[name] > base for name in ORDER[2:])
+    told = summary_of(folder)["headline"]
+    assert told.startswith(
+        f"partial_unfreeze, the best strategy on validation, reaches macro F1 {best:.3f} on the test split against "
+        f"{base:.3f} of the baseline: {best - base:+.3f} ("
+    )
+    interval = next(a for a in summary_of(folder)["arms"] if a["name"] == "plain")["vs_baseline"]["interval"]
+    low, high = interval["low"], interval["high"]
+    assert told.endswith(
+        f" after Holm over 6 comparisons). Tuning alone gives {control - base:+.3f} ({low:+.3f} to {high:+.3f}): the "
+        f"control, plain, reaches {control:.3f}. {above} of 5 strategies score above the baseline there."
+    )
+    tuned = [replace(arm, val_macro_f1=0.6) if arm.name == "plain" else arm for arm in results.arms]
+    text = headline(replace(results, arms=tuple(tuned)))
+    assert text.startswith("On validation no strategy beats the control; the nearest, partial_unfreeze, reaches")
+    tuned[0] = replace(tuned[0], val_macro_f1=0.6)
+    text = headline(replace(results, arms=tuple(tuned)))
+    assert text.startswith("On validation no strategy beats the baseline or the control; the nearest, partial_")
+
+
+def test_a_study_whose_strategies_came_to_nothing_is_reported(results: Results, tmp_path: Path) -> None:
+    base, control = results.arms[0], results.control
+    assert control is not None
+    starts = [f"{results.macro(arm.name).mean:.3f}" for arm in (base, control)]
+    text = headline(replace(results, arms=(base,)))
+    assert text == f"No strategy came to a result here. The baseline reaches macro F1 {starts[0]} on the test split."
+    page = write_report(replace(results, arms=(base,)), tmp_path / "one").read_text(encoding="utf-8")
+    assert "The searches" not in page
+    assert "Not applicable here" in page
+    assert "figures/best_so_far.png" not in contents(tmp_path / "one")
+    text = headline(replace(results, arms=(base, control)))
+    gain = results.macro("plain").mean - results.macro("baseline").mean
+    interval = results.inference.against("plain", "baseline").interval
+    assert interval
+    assert text == (
+        f"No strategy came to a result here. The baseline reaches macro F1 {starts[0]} on the test split. Tuning alone "
+        f"gives {gain:+.3f} ({interval.low:+.3f} to {interval.high:+.3f}): the control, plain, reaches {starts[1]}."
+    )
+    page = write_report(replace(results, arms=(base, control)), tmp_path / "two").read_text(encoding="utf-8")
+    assert html.escape(text) in page
+
+
+def test_what_is_not_applicable_is_told_as_text(folder: Path) -> None:
+    assert summary_of(folder)["omitted"] == [{"name": "synthetic", "summary": "makes up rows", "reason": REASON}]
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "with seed 3: &lt;b&gt;one&lt;/b&gt; landmark" in page
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    row = rows_of(text, "Not applicable here")[1]
+    assert row == ["synthetic", "makes up rows", "with seed 3: &lt;b>one&lt;/b> landmark \\| of spider"]
+
+
+def test_a_computed_head_has_no_curves(folder: Path) -> None:
+    files = contents(folder)
+    assert {"confusion/prototypes.png", "predictions/prototypes.parquet"} < set(files)
+    assert not {name for name in files if "curves-prototypes" in name}
+    assert {"figures/curves-tta.png", "figures/curves-tta.csv"} < set(files)
+    for name in ("report.html", "report.md"):
+        assert files[name].decode().count("Its head is computed, so there are no epochs; seeds 3, 4.") == 1
+
+
+# --- the searches ---
+
+states = st.sampled_from(["complete", "pruned", "fail"])
+trials = st.lists(st.tuples(states, st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5])), min_size=1, max_size=30)
+
+
+@quick
+@given(trials)
+def test_the_best_so_far_is_the_running_maximum_of_complete_trials(found: list[tuple[str, float]]) -> None:
+    entries: list[dict[str, str | float | None]] = [{"state": state, "value": value} for state, value in found]
+    arm = replace(BARE, trials=entries)
+    before = [found[: n + 1] for n in range(len(found))]
+    expected = [max((value for state, value in some if state == "complete"), default=math.nan) for some in before]
+    np.testing.assert_array_equal(best_so_far(arm), expected)
+    counted = tally(arm)
+    assert counted["complete"] + counted["pruned"] + counted["failed"] == counted["trials"] == len(found)
+    if math.isnan(expected[-1]):
+        assert (counted["best_trial"], counted["best_value"]) == (None, None)
+    else:
+        assert counted["best_value"] == expected[-1]
+        assert found[counted["best_trial"] - 1] == ("complete", expected[-1])
+        assert ("complete", expected[-1]) not in found[: counted["best_trial"] - 1]
+
+
+BARE = Arm("a", "", {}, {}, 0.5, [], (), (), (), (), (), 0.0)
+
+
+def test_the_data_of_the_figure_are_kept(folder: Path) -> None:
+    table = pd.read_csv(folder / "figures" / "best_so_far.csv")
+    assert table.columns.tolist() == ["arm", "selection", "trial", "state", "value", "best_so_far"]
+    assert table["arm"].unique().tolist() == ORDER[1:]
+    deep = table[table["arm"] == "partial_unfreeze"]
+    assert set(deep["selection"]) == {"val"}
+    assert deep["trial"].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert deep["state"].tolist() == ["complete", "pruned", "failed", "complete", "complete", "failed", "complete"]
+    np.testing.assert_array_equal(deep["best_so_far"], [0.31, 0.31, 0.31, 0.42, 0.42, 0.42, 0.42])
+    assert table.loc[table["arm"] == "tta", "best_so_far"].isna().all()
+
+
+def test_the_figure_draws_them(results: Results) -> None:
+    canvas = figure(results)
+    assert canvas is not None
+    panels = {axes.get_title(loc="left"): axes for axes in canvas.axes if axes.get_visible()}
+    assert list(panels) == ORDER[1:]
+    for arm in results.ordered[1:]:
+        axes = panels[arm.name]
+        bold = [line for line in axes.get_lines() if line.get_linewidth() == 2]
+        assert len(bold) == 1
+        np.testing.assert_array_equal(at_each_trial(bold[0], len(arm.trials)), best_so_far(arm))
+        behind = [line for line in axes.get_lines() if line.get_linewidth() == 0.8]
+        pieces = sum(np.count_nonzero(np.isnan(line.get_ydata())) for line in behind)
+        # All searches of its scale in one line, with a gap after each; those of the other scale are not there.
+        assert pieces == sum(other.selection == arm.selection for other in results.ordered[1:])
+    assert len({axes.get_ylim() for axes in panels.values()}) == 1
+
+
+def at_each_trial(line: Line2D, trials: int) -> np.ndarray:
+    """What a line of steps says of trials 1, 2 .. n; NaN before it begins."""
+    numbers, values = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+    if not len(numbers):
+        return np.full(trials, np.nan)
+    places = np.searchsorted(numbers, np.arange(1, trials + 1), side="right") - 1
+    return np.where(places >= 0, values[places], np.nan)
+
+
+def test_trials_are_counted_and_failures_explained(folder: Path, results: Results) -> None:
+    arms = {arm["name"]: arm for arm in summary_of(folder)["arms"]}
+    assert arms["class_weights"]["search"] == {
+        "trials": 7,
+        "complete": 4,
+        "pruned": 1,
+        "failed": 2,
+        "best_trial": 4,
+        "best_value": 0.42,
+    }
+    assert arms["class_weights"]["failures"] == [{"reason": "val_loss became inf in epoch 3", "trials": 2}]
+    assert arms["tta"]["failures"] == []
+    assert failures(replace(BARE, trials=[{"state": "fail", "value": None}])) == [
+        {"reason": "no reason is known", "trials": 1}
+    ]
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    rows = {row[0]: row[1:8] for row in rows_of(text, "The searches")[1:]}
+    assert rows["partial_unfreeze"] == ["validation split", "7", "4", "1", "2", "4", "0.420"]
+    assert rows["tta"] == ["folds by source", "7", "0", "7", "0", "–", "–"]
+    assert "| focal_loss | 1 | val_loss became inf in epoch 3 |" in text
+    page = re.sub("<wbr>", "", (folder / "report.html").read_text(encoding="utf-8"))
+    table = page[page.index('aria-label="Why trials failed"') :].split("</table>")[0]
+    assert re.findall(r'<th scope="row">(\w+)</th><td>(\d)</td>', table) == [
+        ("partial_unfreeze", "2"),
+        ("focal_loss", "1"),
+        ("class_weights", "2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"selection": "test"}, "selection must be one of"), ({"trials": [{"state": "COMPLETE"}]}, "got 'COMPLETE'")],
+)
+def test_words_that_no_table_knows_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(BARE, **change)
+
+
+# --- what was done, and with what ---
+
+
+def test_the_protocol_follows_from_the_arms(results: Results, folder: Path) -> None:
+    told = " ".join(protocol(results))
+    assert "but of partial_unfreeze, where layers of the backbone are trained, on the given validation split" in told
+    assert "The searches have 4 to 7 finished trials, so not all the same budget." in told
+    assert "4 of the 6 search alike: learning_rate (a number from" in told
+    assert "tta starts from the recipe chosen for plain" in told
+    assert "Training stops by validation loss for baseline, and by validation macro F1 for all others" in told
+    assert "with 2 seeds" in told
+    assert "environment.json" in told
+    for name in ("report.html", "report.md"):
+        text = html.unescape((folder / name).read_text(encoding="utf-8"))
+        assert all(sentence in text for sentence in protocol(results))
+    assert "2026-01-02" not in (folder / "report.md").read_text(encoding="utf-8")  # times differ from run to run
+    assert "2026-01-02" not in (folder / "summary.json").read_text(encoding="utf-8")
+
+    same = tuple(replace(arm, trials=arm.trials[:4], selection="val") for arm in results.arms)
+    told = " ".join(protocol(replace(results, arms=same, environment={})))
+    assert told.startswith("Recipes were chosen by macro F1 on the given validation split. Every search has 4 finished")
+    assert "environment.json" not in told
+
+
+def test_the_appendix_lists_what_is_declared(folder: Path) -> None:
+    summary = summary_of(folder)
+    assert [strategy["name"] for strategy in summary["strategies"]] == [arm["name"] for arm in summary["arms"][1:]]
+    shared = {parameter["name"]: parameter for parameter in summary["shared_parameters"]}
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    for entry in summary["strategies"]:
+        declared = STRATEGIES[entry["name"]]
+        assert (entry["summary"], entry["source"]) == (declared.summary, declared.source)
+        own = {parameter["name"]: parameter for parameter in entry["parameters"]}
+        for parameter in declared.parameters:
+            found = own.get(parameter.name) or shared[parameter.name]
+            assert found["range"] == parameter.range()
+            assert (found["default"], found["help"], found["source"]) == (
+                parameter.default,
+                parameter.help,
+                parameter.source,
+            )
+            assert (found["when"] is None) == (parameter.when is None)
+            if parameter.name in shared:
+                assert entry["name"] in found["strategies"]
+            else:
+                assert f"| {entry['name']} | {parameter.name} | {parameter.range()} |" in text
+    assert set(shared) == {"learning_rate", "weight_decay"}
+    power = next(p for p in summary["strategies"][0]["parameters"] if p["name"] == "power")
+    assert power["when"] == "scheme is inverse_power"
+
+
+# --- the terminal ---
+
+
+def shown(results: Results, width: int) -> str:
+    console = Console(width=width, record=True, file=io.StringIO(), force_terminal=False)
+    print_comparison(results, console)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("control", [True, False])
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_every_arm_has_one_whole_row(control: bool, seeds: int, results: Results) -> None:
+    names = [name for name in STRATEGIES if control or name != "plain"]
+    arms = [replace(results.arms[1], name=name) for name in names]
+    every = tuple(
+        replace(
+            arm,
+            seeds=SEEDS[:seeds],
+            predictions=arm.predictions[:seeds],
+            temperatures=arm.temperatures[:seeds],
+        )
+        for arm in (results.arms[0], *arms)
+    )
+    found = replace(results, arms=every)
+    for width in (80, 100, 120, 200):
+        text = shown(found, width)
+        lines = [line.rstrip() for line in text.splitlines()]
+        assert max(map(len, lines)) <= width
+        assert "…" not in text
+        gain = r" +([+-]\d\.\d{3}|–)"
+        classes = r"( +\d\.\d{3}){8} +–" if width >= 120 else r" +\d\.\d{3}"
+        for name in ("baseline", *names):
+            interval, p = r" +\d\.\d{3}-\d\.\d{3}", " +–" if name == "baseline" else r" +\d\.\d{3}"
+            row = rf"{name}( +\d\.\d{{3}}){{2}}{interval}{gain * (1 + control)}{p}{classes}"
+            assert len([line for line in lines if re.fullmatch(row, line)]) == 1, name
+        if width >= 120:
+            assert all(f" {name}" in " ".join(text.split()) for name in CLASSES)
+
+
+def test_the_terminal_shows_the_scores(results: Results, folder: Path) -> None:
+    f1 = {name: f1_again(folder, name) for name in ("baseline", "plain", "focal_loss")}
+    macro = {name: found.mean() for name, found in f1.items()}
+    mine = f1["focal_loss"]
+    gains = [f"{macro['focal_loss'] - macro[name]:+.3f}" for name in ("baseline", "plain")]
+    arm = next(arm for arm in summary_of(folder)["arms"] if arm["name"] == "focal_loss")
+    ends = arm["uncertainty"]["macro_f1"]
+    start = ["focal_loss", "0.480", f"{macro['focal_loss']:.3f}", f"{ends['low']:.3f}-{ends['high']:.3f}", *gains]
+    start.append(f"{arm['test']['p_holm']:.3f}")
+    rare = f"{mine[:, 1:].mean():.3f}"
+    for width, ending in ((80, mine.mean(axis=0)[:1]), (120, mine.mean(axis=0)[:7])):
+        text = shown(results, width)
+        row = next(line for line in text.splitlines() if line.startswith("focal_loss")).split()
+        assert row == [
+            *start,
+            *([rare] if width == 120 else []),
+            *(f"{value:.3f}" for value in ending),
+            *(["–"] if width == 120 else []),
+        ]
+        words = " ".join(text.split())
+        assert headline(results) in words
+        assert results.pairing() in words
+        assert f"synthetic is not applicable here: {' '.join(REASON.split())}" in words

@@ -1,0 +1,386 @@
+"""The strategies one by one: what recipe they make of settings, what they say of themselves, and how one is added."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from toys import CUTS, recipe_of
+
+from hirise_imb.backbones import TOP
+from hirise_imb.cli import main
+from hirise_imb.config import Definition
+from hirise_imb.data.hirise import CLASSES
+from hirise_imb.features.views import DIHEDRAL
+from hirise_imb.imbalance.logit_adjustment import ClassBias, LogitAdjustment, Temperature, Unadjusted
+from hirise_imb.imbalance.losses import (
+    CrossEntropy,
+    EffectiveNumber,
+    Focal,
+    InversePower,
+    LabelDistributionAwareMargin,
+    LogitAdjusted,
+)
+from hirise_imb.imbalance.sampling import ClassSampling, EveryImage, RandomOversampling, SplitFileRows, Undersampling
+from hirise_imb.imbalance.smote import Synthesis
+from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
+from hirise_imb.models.projection import NuisanceProjection
+from hirise_imb.pipeline.runner import run_study
+from hirise_imb.recipe import PLAIN, Cosine, Linear, Recipe, Retraining
+from hirise_imb.strategies import CONTROL, STRATEGIES, Context, Settings, Strategy, suggested
+from hirise_imb.strategies.base import Trained
+from hirise_imb.strategies.parameters import Choice, Real
+
+each = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
+
+TUNED = Recipe(learning_rate=1e-3, weight_decay=1e-2, monitor="val_macro_f1")
+"""The control with its defaults."""
+CAO = {"class_weights": EffectiveNumber(0.9999), "reweight_after": 20}
+UNFROZEN = replace(TUNED, cut="late", backbone_learning_rate=1e-4)
+THREE = (Discriminant(0.1, 1.0), Logistic(1e-2, 0.5))
+
+
+def random_recipes(strategy: Strategy, trials: int = 30) -> list[Recipe]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    searched = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    return [recipe_of(strategy, suggested(strategy.parameters, searched.ask())) for _ in range(trials)]
+
+
+# --- what they say of themselves ---
+
+
+def test_there_are_21_and_names_are_keys() -> None:
+    assert {name: strategy.name for name, strategy in STRATEGIES.items()} == {name: name for name in STRATEGIES}
+    assert len(STRATEGIES) == 21
+    assert len({strategy.summary for strategy in STRATEGIES.values()}) == 21
+
+
+@each
+def test_a_strategy_says_what_it_does_and_who_described_it(strategy: Strategy) -> None:
+    assert 0 < len(strategy.summary) < 90
+    assert "\n" not in strategy.summary
+    assert not strategy.summary.endswith(".")
+    years = [word for word in strategy.source.replace(";", " ").replace(")", " ").split() if word.isdigit()]
+    assert strategy.source in ("control", "this project") or any(1900 < int(year) < 2030 for year in years)
+
+
+@each
+def test_what_a_strategy_starts_from_comes_before_it(strategy: Strategy) -> None:
+    names = list(STRATEGIES)
+    assert all(names.index(base) < names.index(strategy.name) for base in strategy.after)
+
+
+@each
+def test_recipes_name_only_cuts_and_views_that_were_declared(strategy: Strategy) -> None:
+    """What is not declared is not cached."""
+    recipes = [recipe_of(strategy), *random_recipes(strategy)]
+    assert {recipe.cut for recipe in recipes} <= {TOP, *CUTS}
+    assert any(recipe.cut != TOP for recipe in recipes) == strategy.trains_backbone
+    assert {view for recipe in recipes for view in recipe.inputs} <= {*PLAIN, *strategy.inputs}
+    assert {view for recipe in recipes for view in recipe.views} <= {*PLAIN, *strategy.views}
+
+
+@each
+def test_what_is_trained_in_a_strategy_watches_macro_f1(strategy: Strategy) -> None:
+    assert {recipe.monitor for recipe in random_recipes(strategy) if recipe.trained} <= {"val_macro_f1"}
+
+
+@each
+def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy: Strategy) -> None:
+    """Batch size, dropout and epochs are no strategy's; so are rule and patience of stopping."""
+    for recipe in random_recipes(strategy):
+        assert recipe.batch_size == 32
+        assert recipe.dropout == 0.2
+        assert recipe.max_epochs == 30
+        assert recipe.patience == 4
+
+
+# --- exact recipes ---
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("plain", {}, TUNED),
+        ("plain", {"learning_rate": 5e-3, "weight_decay": 0.5}, replace(TUNED, learning_rate=5e-3, weight_decay=0.5)),
+        ("oversampling", {}, replace(TUNED, sampling=ClassSampling(0.5))),
+        ("oversampling", {"scheme": "class", "power": 0.0}, replace(TUNED, sampling=ClassSampling(0.0))),
+        ("oversampling", {"scheme": "source"}, replace(TUNED, sampling=ClassSampling(0.5, by_source=True))),
+        (
+            "oversampling",
+            {"scheme": "progressive", "power": 0.2},
+            replace(TUNED, sampling=ClassSampling(0.2, progressive=True)),
+        ),
+        ("oversampling", {"scheme": "random", "ratio": 0.3}, replace(TUNED, sampling=RandomOversampling(0.3))),
+        ("oversampling", {"scheme": "split_file"}, replace(TUNED, sampling=SplitFileRows())),
+        ("synthetic", {}, replace(TUNED, synthesis=Synthesis("smote", 0.5, 2))),
+        (
+            "synthetic",
+            {"kind": "adasyn", "ratio": 0.25, "neighbours": 2},
+            replace(TUNED, synthesis=Synthesis("adasyn", 0.25, 2)),
+        ),
+        ("undersampling", {}, replace(TUNED, sampling=Undersampling(3.0), members=4)),
+        ("undersampling", {"ratio": 1.5, "members": 6}, replace(TUNED, sampling=Undersampling(1.5), members=6)),
+        ("class_weights", {}, replace(TUNED, class_weights=InversePower(1.0))),
+        (
+            "class_weights",
+            {"power": 0.25, "unit": "sources"},
+            replace(TUNED, class_weights=InversePower(0.25, "sources")),
+        ),
+        (
+            "class_weights",
+            {"scheme": "effective_number", "one_minus_beta": 0.01, "unit": "sources"},
+            replace(TUNED, class_weights=EffectiveNumber(0.99, "sources")),
+        ),
+        ("focal_loss", {}, replace(TUNED, loss=Focal(2.0))),
+        (
+            "focal_loss",
+            {"gamma": 0.5, "weights": "effective_number"},
+            replace(TUNED, loss=Focal(0.5), class_weights=EffectiveNumber(0.999)),
+        ),
+        ("logit_adjusted_loss", {}, replace(TUNED, loss=LogitAdjusted(1.0))),
+        ("logit_adjusted_loss", {"tau": 0.25}, replace(TUNED, loss=LogitAdjusted(0.25))),
+        ("ldam_drw", {}, replace(TUNED, head=Cosine(30.0), loss=LabelDistributionAwareMargin(0.5), **CAO)),
+        (
+            "ldam_drw",
+            {"max_margin": 0.3, "scale": 10.0, "reweight_after": 6},
+            replace(TUNED, head=Cosine(10.0), loss=LabelDistributionAwareMargin(0.3), **{**CAO, "reweight_after": 6}),
+        ),
+        ("partial_unfreeze", {}, UNFROZEN),
+        (
+            "partial_unfreeze",
+            {"depth": 2, "backbone_learning_rate": 2e-5},
+            replace(TUNED, cut="early", backbone_learning_rate=2e-5),
+        ),
+        ("decoupled", {}, replace(UNFROZEN, retraining=Retraining(ClassSampling(0.0), 1e-3, 1e-2))),
+        (
+            "decoupled",
+            {"power": 0.5, "learning_rate": 2e-3, "weight_decay": 0.1},
+            replace(UNFROZEN, retraining=Retraining(ClassSampling(0.5), 2e-3, 0.1)),
+        ),
+        ("logit_adjustment", {}, replace(TUNED, adjustment=LogitAdjustment(1.0))),
+        ("logit_adjustment", {"tau": 0.3}, replace(TUNED, adjustment=LogitAdjustment(0.3))),
+        ("tau_norm", {}, replace(TUNED, weight_norm=1.0, keep_bias=True)),
+        ("tau_norm", {"tau": 0.5, "bias": "dropped"}, replace(TUNED, weight_norm=0.5)),
+        ("class_bias", {}, replace(TUNED, adjustment=ClassBias(0.03))),
+        ("class_bias", {"strength": 0.5}, replace(TUNED, adjustment=ClassBias(0.5))),
+        ("temperature", {}, replace(TUNED, adjustment=Temperature())),
+        ("temperature", {"kind": "bias_corrected"}, replace(TUNED, adjustment=Temperature(bias=True))),
+        ("prototypes", {}, Recipe(head=Discriminant(0.1, 1.0))),
+        ("prototypes", {"shrinkage": 0.5, "prior_power": 0.0}, Recipe(head=Discriminant(0.5, 0.0))),
+        ("prototypes", {"kind": "nearest_mean"}, Recipe(head=NearestMean("centred_unit", 1.0))),
+        ("prototypes", {"kind": "nearest_mean", "normalise": "unit"}, Recipe(head=NearestMean("unit", 1.0))),
+        ("logistic", {}, Recipe(head=Logistic(0.01, 1.0))),
+        ("logistic", {"c": 0.5, "power": 0.0}, Recipe(head=Logistic(0.5, 0.0))),
+        ("nuisance_projection", {}, replace(TUNED, projection=NuisanceProjection(5))),
+        ("nuisance_projection", {"rank": 12}, replace(TUNED, projection=NuisanceProjection(12))),
+        ("photometric", {}, replace(TUNED, inputs=("plain", "photometric"))),
+        ("photometric", {"features": "alone"}, replace(TUNED, inputs=("photometric",))),
+        ("tta", {}, replace(TUNED, views=DIHEDRAL)),
+        ("tta", {"views": "mirror"}, replace(TUNED, views=("plain", "fh"))),
+        ("tta", {"views": "rotations"}, replace(TUNED, views=("plain", "r90", "r180", "r270"))),
+        ("ensemble", {}, replace(TUNED, members=5)),
+        ("ensemble", {"kind": "seeds", "members": 1}, TUNED),
+        ("ensemble", {"kind": "heads", "members": 2}, replace(TUNED, members=2, also=THREE)),
+        ("combined", {}, replace(TUNED, class_weights=InversePower(0.5))),
+        (
+            "combined",
+            {"features": "beside", "projection": "nuisance", "rank": 3, "heads": "three", "members": 2},
+            replace(
+                TUNED,
+                inputs=("plain", "photometric"),
+                projection=NuisanceProjection(3),
+                class_weights=InversePower(0.5),
+                also=THREE,
+                members=2,
+            ),
+        ),
+    ],
+)
+def test_settings_make_this_recipe(name: str, given: dict[str, Any], expected: Recipe) -> None:
+    assert recipe_of(STRATEGIES[name], given) == expected
+
+
+@pytest.mark.parametrize("name", [name for name, strategy in STRATEGIES.items() if strategy.after])
+def test_what_starts_from_another_keeps_its_choice(name: str) -> None:
+    strategy = STRATEGIES[name]
+    (base,) = strategy.after
+    chosen = replace(recipe_of(STRATEGIES[base]), learning_rate=7e-3, weight_decay=0.25)
+    settings = {parameter.name: parameter.default for parameter in strategy.parameters if parameter.when is None}
+    found = strategy.recipe(settings, Context(CUTS, {base: chosen}))
+    assert (found.learning_rate, found.weight_decay) == (7e-3, 0.25)
+    if base == CONTROL and name != "ensemble":
+        assert found.training() == chosen
+
+
+# --- compositions ---
+
+
+COMBINED = STRATEGIES["combined"]
+
+
+def corrections(recipe: Recipe) -> int:
+    """How often the prior is corrected; LDAM and its late weights are one correction."""
+    margins = isinstance(recipe.loss, LabelDistributionAwareMargin)
+    weighted = recipe.class_weights != InversePower() and not margins
+    by_loss = margins or isinstance(recipe.loss, LogitAdjusted)
+    return (
+        weighted
+        + by_loss
+        + (recipe.sampling != EveryImage())
+        + isinstance(recipe.adjustment, LogitAdjustment | ClassBias)
+    )
+
+
+def test_no_composition_corrects_the_prior_twice() -> None:
+    recipes = random_recipes(COMBINED, 500)
+    assert {corrections(recipe) for recipe in recipes} == {0, 1}
+    assert all(isinstance(recipe.head, Linear) or recipe.adjustment == Unadjusted() for recipe in recipes)
+
+
+@pytest.mark.parametrize("correction", ["class_weights", "oversampling", "logit_adjusted_loss", "ldam_drw"])
+@pytest.mark.parametrize("adjustment", ["none", "logit_adjustment", "class_bias"])
+def test_a_second_correction_can_not_even_be_written(correction: str, adjustment: str) -> None:
+    with pytest.raises(ValueError, match="no parameter adjustment here"):
+        recipe_of(COMBINED, {"correction": correction, "adjustment": adjustment})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, TUNED),
+        ({"correction": "class_weights", "weight_power": 1.5}, replace(TUNED, class_weights=InversePower(1.5))),
+        ({"correction": "oversampling", "sampling_power": 0.1}, replace(TUNED, sampling=ClassSampling(0.1))),
+        ({"correction": "logit_adjusted_loss", "loss_tau": 1.0}, replace(TUNED, loss=LogitAdjusted(1.0))),
+        ({"correction": "focal_loss", "gamma": 1.0}, replace(TUNED, loss=Focal(1.0))),
+        (
+            {"correction": "ldam_drw", "max_margin": 0.3},
+            replace(TUNED, head=Cosine(15.0), loss=LabelDistributionAwareMargin(0.3), **{**CAO, "reweight_after": 8}),
+        ),
+        ({"adjustment": "logit_adjustment", "tau": 1.0}, replace(TUNED, adjustment=LogitAdjustment(1.0))),
+        ({"adjustment": "class_bias", "strength": 0.1}, replace(TUNED, adjustment=ClassBias(0.1))),
+        ({"features": "beside"}, replace(TUNED, inputs=("plain", "photometric"))),
+        ({"projection": "nuisance", "rank": 20}, replace(TUNED, projection=NuisanceProjection(20))),
+        ({"heads": "three"}, replace(TUNED, also=THREE)),
+        ({"members": 4}, replace(TUNED, members=4)),
+    ],
+)
+def test_each_remedy_can_be_had_alone(given: dict[str, Any], expected: Recipe) -> None:
+    assert recipe_of(COMBINED, {"correction": "none", **given}) == expected
+
+
+def test_random_compositions_hold_every_remedy() -> None:
+    recipes = random_recipes(COMBINED, 500)
+    assert {type(recipe.loss) for recipe in recipes} == {
+        CrossEntropy,
+        Focal,
+        LogitAdjusted,
+        LabelDistributionAwareMargin,
+    }
+    assert {type(recipe.adjustment) for recipe in recipes} == {Unadjusted, LogitAdjustment, ClassBias}
+    assert {type(recipe.sampling) for recipe in recipes} == {EveryImage, ClassSampling}
+    assert {recipe.members for recipe in recipes} == {1, 2, 3, 4}
+    assert {len(recipe.also) for recipe in recipes} == {0, 2}
+    assert {recipe.inputs for recipe in recipes} == {PLAIN, ("plain", "photometric")}
+    # Two remedies of different kinds do go together.
+    assert any(recipe.projection and recipe.also and recipe.adjustment != Unadjusted() for recipe in recipes)
+
+
+# --- the baseline ---
+
+
+def test_the_baseline_is_the_published_reference_run() -> None:
+    base = Recipe()
+    assert base.head == Linear()
+    assert base.sampling == EveryImage()
+    assert base.class_weights == InversePower(0.0)
+    assert base.loss == CrossEntropy()
+    assert base.cut == TOP == "top"
+    assert base.inputs == base.views == ("plain",)
+    assert (base.projection, base.synthesis, base.retraining) == (None, None, None)
+    assert (base.also, base.members, base.adjustment) == ((), 1, Unadjusted())
+    assert (base.weight_norm, base.weight_decay, base.reweight_after) == (0, 0, 0)
+    assert base.learning_rate == 1e-4
+    assert base.batch_size == 32
+    assert base.dropout == 0.2
+    assert base.max_epochs == 30
+    assert base.monitor == "val_loss"
+    assert base.patience == 4
+
+
+# --- one more strategy ---
+
+
+class Wider(Trained):
+    """Another dropout: a remedy that nobody has proposed."""
+
+    name = "wider"
+    summary = "more or less of the features are dropped"
+    source = "this project"
+    own = (
+        Choice(name="kind", choices=("none", "some"), default="some", help="whether any is", source="this project"),
+        Real(
+            name="share",
+            low=0.1,
+            high=0.9,
+            default=0.5,
+            help="that is dropped",
+            source="this project",
+            when=("kind", ("some",)),
+        ),
+    )
+
+    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:
+        return {"dropout": float(settings["share"]) if settings["kind"] == "some" else 0.0}
+
+
+@pytest.fixture
+def wider(monkeypatch: pytest.MonkeyPatch) -> Strategy:
+    """Known to the package for the time of a test, by its entry alone."""
+    monkeypatch.setitem(STRATEGIES, Wider.name, Wider())
+    return STRATEGIES[Wider.name]
+
+
+def test_a_new_strategy_is_listed(wider: Strategy, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["strategies"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in STRATEGIES)
+    assert main.main(["strategies", "wider"]) == 0
+    shown = capsys.readouterr().out
+    assert wider.summary in shown
+    assert "share: a number from 0.1 to 0.9 (default 0.5), with kind some" in shown
+    assert "learning_rate: " in shown
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_new_strategy_is_searched_and_compared(wider: Strategy, small_data: Path, tmp_path: Path) -> None:
+    definition = Definition(
+        name="t",
+        data=str(small_data),
+        backbone="toy",
+        weights="random",
+        strategies=("wider",),
+        selection="val",
+        trials=2,
+        refits=1,
+    )
+    results, page = run_study(definition, tmp_path)
+    assert page.exists()
+    summary = json.loads((page.parent / "summary.json").read_text(encoding="utf-8"))
+    arms = {arm["name"]: arm for arm in summary["arms"]}
+    assert list(arms) == ["baseline", "plain", "wider"]
+    arm = arms["wider"]
+    assert arm["summary"] == wider.summary
+    assert arm["recipe"] == recipe_of(wider, arm["settings"]).to_dict()
+    assert len(arm["trials"]) == 2
+    assert 0 <= arm["scores"]["macro_f1"]["mean"] <= 1
+    table = pd.read_csv(page.parent / "per_class.csv")
+    assert set(table.loc[table["arm"] == "wider", "class"]) == set(CLASSES)
+    chances = next(one for one in results.arms if one.name == "wider").predictions[0].probabilities
+    assert np.isfinite(chances).all()
