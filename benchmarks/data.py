@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from benchmarks.runner import has_sample
 from hirise_imb.backbones import TOP
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.data.splits import Fold, Images, Task
+from hirise_imb.data.splits import DataSplits, Fold, ImageTable
 from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance.sampling import Pool
 from hirise_imb.training.epoch_loop import Failed
 from hirise_imb.training.trainer import Run, Trainer
-from hirise_imb.utils.files import alone, cache_root, make_folder, write_whole
+from hirise_imb.utils.files import cache_root, ensure_folder, exclusive_lock, write_atomically
 
 if TYPE_CHECKING:
-    from hirise_imb.data.manifest import Catalogue
+    from hirise_imb.data.manifest import Manifest
 
 TRAIN = (40_019, 3_598, 616, 924, 1_561, 343, 1_281, 637)
 """Unique training images of each class in the official split."""
@@ -58,7 +58,7 @@ class Part:
 class Data:
     """A task and its features at the top."""
 
-    task: Task
+    task: DataSplits
     features: Features
 
     def part(self, rows: NDArray[np.int64]) -> Part:
@@ -73,7 +73,7 @@ class Data:
     @property
     def val(self) -> Part:
         """Of validation, one image a landmark."""
-        return self.part(self.task.split.held)
+        return self.part(self.task.split.heldout)
 
     @property
     def test(self) -> Part:
@@ -99,9 +99,9 @@ def simulated(size: float = 1.0, width: int = WIDTH) -> Data:
     copies[: len(train)] = _copies(train)
     firsts = (rows >= end) | (rows % VARIANTS == 0)
     held = rows[len(train) : end : VARIANTS]
-    images = Images(tuple(map(str, rows)), labels, copies, landmarks // SOURCE, firsts)
+    images = ImageTable(tuple(map(str, rows)), labels, copies, landmarks // SOURCE, firsts)
     groups = images.sources[held] % 2
-    task = Task(images, Fold(rows[: len(train)], held), groups, (), rows[end:])
+    task = DataSplits(images, Fold(rows[: len(train)], held), groups, (), rows[end:])
     return Data(task, Features.of(stored))
 
 
@@ -142,7 +142,7 @@ def _copies(labels: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _stored(labels: NDArray[np.int64], landmarks: NDArray[np.int64], width: int) -> NDArray[np.float32]:
     """Features shaped (n, width), like pooled ones not negative; drawn in chunks, so that memory stays small."""
-    folder = make_folder(cache_root() / "benchmarks")
+    folder = ensure_folder(cache_root() / "benchmarks")
     path = folder / f"simulated-{_VERSION}-{len(labels)}x{width}.npy"
 
     def draw(part: Path) -> None:
@@ -161,18 +161,18 @@ def _stored(labels: NDArray[np.int64], landmarks: NDArray[np.int64], width: int)
             rows[start : start + _CHUNK] = np.maximum(latent.astype(np.float32) @ lift + noise, 0)
         rows.flush()
 
-    with alone(path):
+    with exclusive_lock(path):
         if not path.exists():
-            write_whole(path, draw)
+            write_atomically(path, draw)
     stored: NDArray[np.float32] = np.load(path, mmap_mode="r")
     return stored
 
 
-def images() -> Catalogue:
+def images() -> Manifest:
     """The landmarks that $HIRISE_SAMPLE names, else the synthetic ones."""
     from hirise_imb.data import manifest, resolve
 
-    return manifest.read(resolve.locate("$HIRISE_SAMPLE" if has_sample() else "synthetic"))
+    return manifest.read_manifest(resolve.resolve_data("$HIRISE_SAMPLE" if has_sample() else "synthetic"))
 
 
 def landmarks(count: int) -> tuple[list[Path], NDArray[np.int64]]:

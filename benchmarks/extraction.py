@@ -62,7 +62,7 @@ def ours(name: str, weights: str, count: int, seed: int) -> Figures:  # noqa: AR
 
     from benchmarks.data import landmarks
     from hirise_imb.backbones import BACKBONES, TOP
-    from hirise_imb.features.extraction import BATCH, extract
+    from hirise_imb.features.extraction import BATCH, extract_features
 
     paths, _ = landmarks(count + BATCH)
     backbone = BACKBONES[name].load(weights)
@@ -70,7 +70,7 @@ def ours(name: str, weights: str, count: int, seed: int) -> Figures:  # noqa: AR
     def seconds(some: list[Path]) -> float:
         with tempfile.TemporaryDirectory() as cache:
             begin = time.perf_counter()
-            extract(backbone, [TOP], some, Path(cache))
+            extract_features(backbone, [TOP], some, Path(cache))
             return time.perf_counter() - begin
 
     first = seconds(paths[:BATCH])
@@ -85,11 +85,11 @@ def bare(name: str, weights: str, count: int, seed: int) -> Figures:  # noqa: AR
 
     from benchmarks.data import landmarks
     from hirise_imb.backbones import BACKBONES, TOP
-    from hirise_imb.data.images import decode
+    from hirise_imb.data.images import decode_image
     from hirise_imb.features.extraction import BATCH
 
     paths, _ = landmarks(count + BATCH)
-    pixels = np.stack([decode(path) for path in paths])[..., None].astype(np.float32)
+    pixels = np.stack([decode_image(path) for path in paths])[..., None].astype(np.float32)
     batches = [tf.constant(pixels[start : start + BATCH]) for start in range(0, len(pixels) - BATCH + 1, BATCH)]
     trunk = BACKBONES[name].load(weights).trunk(TOP)
     forward = tf.function(lambda batch: trunk(batch, training=False))
@@ -109,12 +109,12 @@ def memory(count: int, seed: int) -> Figures:  # noqa: ARG001
 
     from benchmarks.networks import small
     from hirise_imb.backbones import TOP
-    from hirise_imb.features.extraction import extract
+    from hirise_imb.features.extraction import extract_features
 
     with tempfile.TemporaryDirectory() as folder:
         files = _copies(Path(folder), count)
         begin = time.perf_counter()
-        extract(small(64).load("random"), [TOP], files, Path(folder) / "cache")
+        extract_features(small(64).load("random"), [TOP], files, Path(folder) / "cache")
         return {"seconds": time.perf_counter() - begin}
 
 

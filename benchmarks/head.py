@@ -152,7 +152,7 @@ def plain(size: float, epochs: int, seed: int, steps_per_execution: int = 1) -> 
     from benchmarks.data import in_memory, simulated
     from benchmarks.networks import one_hot, plain_head
     from hirise_imb.imbalance.sampling import SplitFileRows
-    from hirise_imb.metrics.classification import confusion, macro_f1
+    from hirise_imb.metrics.classification import confusion_matrix, macro_f1
 
     keras.utils.set_random_seed(seed)
     task = simulated(size)
@@ -166,7 +166,7 @@ def plain(size: float, epochs: int, seed: int, steps_per_execution: int = 1) -> 
     begin = time.perf_counter()
     model.fit(x, y, batch_size=32, epochs=epochs - 1, validation_data=(x_val, y_val), verbose=0)
     seconds = (time.perf_counter() - begin) / (epochs - 1)
-    found = confusion(task.val.labels, model.predict(x_val, verbose=0).argmax(axis=1))
+    found = confusion_matrix(task.val.labels, model.predict(x_val, verbose=0).argmax(axis=1))
     return {"first": first, "seconds": seconds, "macro_f1": macro_f1(found)}
 
 
@@ -181,7 +181,7 @@ def logistic(size: float, seed: int) -> Figures:
 
     from benchmarks.data import in_memory, simulated
     from hirise_imb.imbalance.sampling import SplitFileRows
-    from hirise_imb.metrics.classification import confusion, macro_f1
+    from hirise_imb.metrics.classification import confusion_matrix, macro_f1
 
     task = simulated(size)
     rows = SplitFileRows().rows(task.train.pool, seed, 1, 0.0)
@@ -192,7 +192,7 @@ def logistic(size: float, seed: int) -> Figures:
         begin = time.perf_counter()
         model.fit(x, y)
         seconds = time.perf_counter() - begin
-    found = confusion(task.val.labels, model.predict(in_memory(task.val)))
+    found = confusion_matrix(task.val.labels, model.predict(in_memory(task.val)))
     return {"seconds": seconds, "macro_f1": macro_f1(found)}
 
 

@@ -45,7 +45,7 @@ def search(metric: str, trials: int, rows: int, seed: int) -> Figures:
     from sklearn.metrics import f1_score
 
     from benchmarks.data import TRAIN
-    from hirise_imb.metrics.classification import confusion, macro_f1
+    from hirise_imb.metrics.classification import confusion_matrix, macro_f1
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rng = np.random.default_rng(0)
@@ -61,7 +61,7 @@ def search(metric: str, trials: int, rows: int, seed: int) -> Figures:
         predicted = (logits + offsets).argmax(axis=1)
         if metric == SKLEARN:
             return float(f1_score(labels, predicted, average="macro", zero_division=0.0))
-        return macro_f1(confusion(labels, predicted))
+        return macro_f1(confusion_matrix(labels, predicted))
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     begin = time.perf_counter()

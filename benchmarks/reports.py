@@ -71,12 +71,12 @@ def run(bench: Bench) -> Report:
 
 def bootstrap(draws: int, seed: int) -> Figures:  # noqa: ARG001
     """Ours, counting included; its draws are always the same."""
-    from hirise_imb.metrics.bootstrap import Counts, resample
+    from hirise_imb.metrics.bootstrap import SourceCounts, bootstrap_sources
 
     labels, sources = landmarks()
     predicted = np.stack([probabilities(labels, 0, fit).argmax(axis=1) for fit in range(SEEDS)])
     begin = time.perf_counter()
-    resample(Counts.of(labels, predicted, sources), draws).interval()
+    bootstrap_sources(SourceCounts.of(labels, predicted, sources), draws).interval()
     return {"ms_a_draw": 1e3 * (time.perf_counter() - begin) / draws}
 
 
@@ -98,13 +98,13 @@ def bootstrap_images(draws: int, seed: int) -> Figures:
 
 def swap(draws: int, seed: int) -> Figures:
     """Ours, counting included."""
-    from hirise_imb.metrics.bootstrap import Counts
+    from hirise_imb.metrics.bootstrap import SourceCounts
     from hirise_imb.metrics.permutation import swap_test
 
     labels, sources = landmarks()
     arms = [np.stack([probabilities(labels, arm, fit).argmax(axis=1) for fit in range(SEEDS)]) for arm in range(2)]
     begin = time.perf_counter()
-    swap_test(*(Counts.of(labels, arm, sources) for arm in arms), draws, seed)
+    swap_test(*(SourceCounts.of(labels, arm, sources) for arm in arms), draws, seed)
     return {"ms_a_draw": 1e3 * (time.perf_counter() - begin) / draws}
 
 

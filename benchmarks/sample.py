@@ -79,14 +79,14 @@ def extract_all(limit: int | None, seed: int) -> Figures:  # noqa: ARG001
 
     from benchmarks.data import images
     from hirise_imb.backbones import BACKBONES, TOP
-    from hirise_imb.features.extraction import extract
+    from hirise_imb.features.extraction import extract_features
 
     found = images()
     paths = [found.path(image) for image in found.table["image"][:limit]]
     backbone = BACKBONES[NAME].load("imagenet")
     with tempfile.TemporaryDirectory() as cache:
         begin = time.perf_counter()
-        extract(backbone, [TOP], paths, Path(cache))
+        extract_features(backbone, [TOP], paths, Path(cache))
         return {"seconds": time.perf_counter() - begin, "images": len(paths)}
 
 
@@ -99,14 +99,14 @@ def _cached() -> tuple[Any, Data]:
     """The backbone, and the task on its cached features."""
     from benchmarks.data import Data, images
     from hirise_imb.backbones import BACKBONES, TOP
-    from hirise_imb.features.extraction import extract
-    from hirise_imb.training.context import task_of
+    from hirise_imb.features.extraction import extract_features
+    from hirise_imb.training.context import make_splits
     from hirise_imb.utils.files import cache_root
 
     found = images()
     backbone = BACKBONES[NAME].load("imagenet")
     paths = [found.path(image) for image in found.table["image"]]
-    return backbone, Data(task_of(found), extract(backbone, [TOP], paths, cache_root())[TOP])
+    return backbone, Data(make_splits(found), extract_features(backbone, [TOP], paths, cache_root())[TOP])
 
 
 def ours(seed: int) -> Figures:
@@ -179,7 +179,7 @@ def on_pixels(limit: int | None, seed: int) -> Figures:
     from benchmarks.networks import one_hot
     from hirise_imb.backbones import BACKBONES
     from hirise_imb.data.hirise import CLASSES
-    from hirise_imb.metrics.classification import confusion, macro_f1
+    from hirise_imb.metrics.classification import confusion_matrix, macro_f1
 
     keras.utils.set_random_seed(seed)
     found = images()
@@ -201,16 +201,20 @@ def on_pixels(limit: int | None, seed: int) -> Figures:
     x = layers.Dropout(0.2)(layers.BatchNormalization()(x))
     model = keras.Model(backbone.input, layers.Dense(len(CLASSES), activation="softmax")(x))
     model.compile(optimizer=keras.optimizers.Adam(1e-4), loss="categorical_crossentropy", metrics=["accuracy"])
-    train, val = dataset(found.split("train"), shuffle=True), dataset(found.one_per_landmark("val"))
+    train, val = dataset(found.split("train"), shuffle=True), dataset(found.canonical_images("val"))
     begin = time.perf_counter()
     model.fit(train, epochs=1, validation_data=val, verbose=0)
     seconds = time.perf_counter() - begin
-    table = found.one_per_landmark("test")[:limit]
+    table = found.canonical_images("test")[:limit]
     predicted = model.predict(dataset(table), verbose=0).argmax(axis=1)
-    return {"seconds": seconds, "epochs": 1, "macro_f1": macro_f1(confusion(table["label"].to_numpy(), predicted))}
+    return {
+        "seconds": seconds,
+        "epochs": 1,
+        "macro_f1": macro_f1(confusion_matrix(table["label"].to_numpy(), predicted)),
+    }
 
 
 def _macro_f1(task: Data, predicted: NDArray[np.int64]) -> float:
-    from hirise_imb.metrics.classification import confusion, macro_f1
+    from hirise_imb.metrics.classification import confusion_matrix, macro_f1
 
-    return macro_f1(confusion(task.test.labels, predicted))
+    return macro_f1(confusion_matrix(task.test.labels, predicted))

@@ -88,7 +88,7 @@ def whole(size: float, seed: int) -> Figures:
     from benchmarks.searching import searched
     from hirise_imb.recipe import Recipe
     from hirise_imb.strategies import STRATEGIES
-    from hirise_imb.training.epoch_loop import TOGETHER, Failed
+    from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Failed
 
     task = simulated(size)
     ours, strategy = trainer(task), STRATEGIES["class_weights"]
@@ -96,7 +96,7 @@ def whole(size: float, seed: int) -> Figures:
     fitted(ours.refit(Recipe(), seed))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "study.db"
-        chosen = searched(path, strategy, TOGETHER, seed, lambda jobs: ours.select(jobs, "val"), lambda _: None)
+        chosen = searched(path, strategy, HEADS_PER_BATCH, seed, lambda jobs: ours.select(jobs, "val"), lambda _: None)
     if isinstance(chosen, Failed):
         raise RuntimeError(chosen.reason)
     fitted(ours.refit(chosen.recipe, seed))

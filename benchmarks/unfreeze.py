@@ -90,11 +90,11 @@ class _Pixels:
         import numpy as np
         import tensorflow as tf
 
-        from hirise_imb.data.images import decode
+        from hirise_imb.data.images import decode_image
         from hirise_imb.features.extraction import BATCH
 
         with ThreadPoolExecutor() as pool:
-            pixels = np.stack(list(pool.map(decode, [self._paths[place] for place in positions])))[..., None]
+            pixels = np.stack(list(pool.map(decode_image, [self._paths[place] for place in positions])))[..., None]
         starts = range(0, len(pixels), BATCH)
         return np.concatenate([self._forward(tf.constant(pixels[s : s + BATCH], tf.float32)).numpy() for s in starts])
 
@@ -105,8 +105,8 @@ def epoch(cut: str, count: int, cached: bool, seed: int) -> Figures:
 
     from benchmarks.data import fitted, landmarks
     from hirise_imb.backbones import BACKBONES, TOP
-    from hirise_imb.data.splits import Fold, Images, Task
-    from hirise_imb.features.extraction import extract
+    from hirise_imb.data.splits import DataSplits, Fold, ImageTable
+    from hirise_imb.features.extraction import extract_features
     from hirise_imb.recipe import Recipe
     from hirise_imb.training.epoch_loop import Job
     from hirise_imb.training.trainer import Trainer
@@ -115,10 +115,10 @@ def epoch(cut: str, count: int, cached: bool, seed: int) -> Figures:
     paths, labels = landmarks(count + count // 8)
     rows = np.arange(len(paths))
     ones = np.ones_like(rows)
-    images = Images(tuple(map(str, paths)), labels, ones, rows, ones > 0)
-    task = Task(images, Fold(rows[:count], rows[count:]), rows[count:] % 2, (), rows[:0])
+    images = ImageTable(tuple(map(str, paths)), labels, ones, rows, ones > 0)
+    task = DataSplits(images, Fold(rows[:count], rows[count:]), rows[count:] % 2, (), rows[:0])
     backbone = BACKBONES[NAME].load("imagenet")
-    features = extract(backbone, [TOP, cut], paths, cache_root() / "benchmarks")
+    features = extract_features(backbone, [TOP, cut], paths, cache_root() / "benchmarks")
     below = features[cut] if cached else cast("Features", _Pixels.at(backbone, cut, paths))
     select = Trainer(backbone, task, {(TOP, "plain"): features[TOP], (cut, "plain"): below}).select
     begin = time.perf_counter()

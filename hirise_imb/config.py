@@ -16,7 +16,7 @@ from hirise_imb.utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class Definition:
+class StudyDefinition:
     """A study; the defaults are the demo on the embedded sample, which `studies/demo.toml` spells out."""
 
     name: str = "demo"
@@ -57,7 +57,7 @@ class Definition:
                 raise UserError(f"{what} is {getattr(self, what)}: use {least} or more.")
         if self.seed + self.refits > 2**32:
             raise UserError(f"seed is {self.seed}: it and the seeds of the refits after it must stay below 2**32.")
-        known("selection", self.selection, ("grouped-cv", "val"))
+        check_known("selection", self.selection, ("grouped-cv", "val"))
         if not self.strategies:
             raise UserError("strategies is empty: name at least one (`study strategies` lists them).")
         if len(set(self.strategies)) < len(self.strategies):
@@ -78,7 +78,7 @@ def check_name(name: str) -> None:
         raise UserError(f"The name {name!r} can't name a folder: use up to 100 letters, digits, '.', '_' and '-'.")
 
 
-def known(kind: str, name: str, names: Collection[str]) -> str:
+def check_known(kind: str, name: str, names: Collection[str]) -> str:
     """Return `name` if it is one of `names`.
 
     Raises:
@@ -91,7 +91,7 @@ def known(kind: str, name: str, names: Collection[str]) -> str:
     raise UserError(f"There is no {kind} {name!r}{hint} Known: {', '.join(names)}.")
 
 
-def load(path: Path, options: Mapping[str, Any]) -> Definition:
+def load_definition(path: Path, options: Mapping[str, Any]) -> StudyDefinition:
     """Read a definition; each of `options` replaces what the file says.
 
     Raises:
@@ -100,10 +100,10 @@ def load(path: Path, options: Mapping[str, Any]) -> Definition:
     return _definition({"name": _name_of(path)} | _read(path) | dict(options))
 
 
-def default(options: Mapping[str, Any]) -> Definition:
+def default_definition(options: Mapping[str, Any]) -> StudyDefinition:
     """The demo, with `options` in place of its own values; other data gives it another name."""
-    data = options.get("data", Definition.data)
-    name = Definition.name if data == Definition.data else _name_of(Path(str(data)))
+    data = options.get("data", StudyDefinition.data)
+    name = StudyDefinition.name if data == StudyDefinition.data else _name_of(Path(str(data)))
     return _definition({"name": name} | dict(options))
 
 
@@ -112,12 +112,12 @@ def _name_of(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "study"
 
 
-def _definition(values: Mapping[str, Any]) -> Definition:
-    keys = [field.name for field in fields(Definition)]
+def _definition(values: Mapping[str, Any]) -> StudyDefinition:
+    keys = [field.name for field in fields(StudyDefinition)]
     for key in values:
-        known("key", key, keys)
+        check_known("key", key, keys)
     ready: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return Definition(**ready)
+    return StudyDefinition(**ready)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is no valid TOML: {error}.") from error
 
 
-def _check_types(definition: Definition) -> None:
+def _check_types(definition: StudyDefinition) -> None:
     for field in fields(definition):
         value = getattr(definition, field.name)
         wanted = type(field.default)

@@ -12,10 +12,10 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from hirise_imb.features.views import DIHEDRAL, VIEWS
-from hirise_imb.imbalance.logit_adjustment import Adjustment, Unadjusted
+from hirise_imb.imbalance.logit_adjustment import Adjustment, NoAdjustment
 from hirise_imb.imbalance.losses import ClassWeights, CrossEntropy, InversePower, LabelDistributionAwareMargin, Loss
 from hirise_imb.imbalance.sampling import EveryImage, Sampling
-from hirise_imb.imbalance.smote import Synthesis
+from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
 from hirise_imb.models.projection import NuisanceProjection
 
@@ -83,7 +83,7 @@ class Recipe:
     """Directions taken out of the features."""
 
     sampling: Sampling = field(default_factory=EveryImage)
-    synthesis: Synthesis | None = None
+    synthesis: SyntheticOversampling | None = None
     """Rows made up between landmarks; then one image a landmark is learnt from, and these."""
 
     head: Head = field(default_factory=Linear)
@@ -123,7 +123,7 @@ class Recipe:
     """Whether tau-normalisation divides biases likewise, rather than drop them."""
     views: Inputs = PLAIN
     """Views of a landmark whose logits are averaged in prediction."""
-    adjustment: Adjustment = field(default_factory=Unadjusted)
+    adjustment: Adjustment = field(default_factory=NoAdjustment)
     """What is done to the logits; what it learns, it learns on validation."""
 
     def __post_init__(self) -> None:
@@ -172,7 +172,7 @@ class Recipe:
 
     def training(self) -> Recipe:
         """The same, with nothing done to its logits: recipes with the same training share their fits."""
-        return replace(self, weight_norm=0.0, keep_bias=False, views=PLAIN, adjustment=Unadjusted())
+        return replace(self, weight_norm=0.0, keep_bias=False, views=PLAIN, adjustment=NoAdjustment())
 
     @property
     def trained(self) -> bool:

@@ -16,7 +16,8 @@ from worlds import TOY, small_copy
 
 from hirise_imb.backbones import BACKBONES, Backbone
 from hirise_imb.data import synthetic
-from hirise_imb.utils.files import CACHE_VARIABLE, log
+from hirise_imb.utils.files import CACHE_VARIABLE
+from hirise_imb.utils.progress import log
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LONG = ("test_workers.py", "test_distributed.py", "test_experiment.py")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from builders import image, predict, valid_lines, write_data
 
-from hirise_imb.data.manifest import Catalogue, read
+from hirise_imb.data.manifest import Manifest, read_manifest
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results
 from hirise_imb.reporting.appendix import appendix
@@ -26,14 +26,14 @@ TEST_SUPPORT = (1482, 89, 66, 49, 16, 7, 42, 0)
 NEVER = 5
 
 
-def make_catalogue(folder: Path, supports: Sequence[int] = TEST_SUPPORT) -> Catalogue:
+def make_catalogue(folder: Path, supports: Sequence[int] = TEST_SUPPORT) -> Manifest:
     """One landmark of each class in training and validation, and so many in the test split."""
     lines = [line for line in valid_lines() if not line.endswith("test")]
     for label, support in enumerate(supports):
         # Crater has six test sources, every other class two or one.
         sources = 6 if label == 1 else 2
         lines += [f"{image(f'ESP_1{label:03}{n % sources:02}_2000', n)} {label} test" for n in range(support)]
-    return read(write_data(folder, lines))
+    return read_manifest(write_data(folder, lines))
 
 
 def guesses(truth: Sequence[int], right: float, seed: int) -> list[int]:
@@ -57,7 +57,7 @@ TRIALS: list[dict[str, str | float | None]] = [
 
 
 def make_arm(
-    catalogue: Catalogue,
+    catalogue: Manifest,
     name: str,
     predicted: Sequence[Sequence[int]],
     val: float = 0.5,
@@ -67,7 +67,7 @@ def make_arm(
     selection: str = "grouped-cv",
 ) -> Arm:
     """An arm with these predictions of the test landmarks, one row a seed; of a computed head without epochs."""
-    test = catalogue.one_per_landmark("test")
+    test = catalogue.canonical_images("test")
     strategy = name != "baseline"
     history = pd.DataFrame({"epoch": [1, 2, 3]} | {"val_macro_f1": [0.1, val, 0.2]})
     for split in ("train", "val", "test"):
@@ -91,14 +91,14 @@ def make_arm(
     )
 
 
-def make_results(catalogue: Catalogue, *arms: Arm, omitted: Sequence[Omitted] = ()) -> Results:
+def make_results(catalogue: Manifest, *arms: Arm, omitted: Sequence[Omitted] = ()) -> Results:
     """Results of these arms, the baseline first; an arm with the control's name is the control."""
     names = [arm.name for arm in arms]
     return Results(
         name="by-hand",
         setting="Landmarks: made up.",
         study_toml='name = "by-hand"\n',
-        test=catalogue.one_per_landmark("test")[["image", "landmark", "source", "label"]].reset_index(drop=True),
+        test=catalogue.canonical_images("test")[["image", "landmark", "source", "label"]].reset_index(drop=True),
         data=catalogue.summary().drop(columns="label"),
         arms=arms,
         control_name=CONTROL if CONTROL in names else None,

@@ -9,7 +9,7 @@ import numpy as np
 from worlds import WIDTH
 
 from hirise_imb.models.heads import dropout_bits, dropout_mask
-from hirise_imb.training.train_step import Block, State
+from hirise_imb.training.train_step import StepBlock, TrainingState
 
 
 class GivenDropout(keras.layers.Layer):
@@ -81,7 +81,7 @@ SEED = 11
 """Of all dropout masks here."""
 
 
-def weights_of(state: State, head: int, *, cosine: bool = False) -> list[np.ndarray]:
+def weights_of(state: TrainingState, head: int, *, cosine: bool = False) -> list[np.ndarray]:
     """In Keras' order: gamma, beta, moving mean, moving variance, kernel, bias; a cosine head has the middle three."""
     scales, bias = (np.asarray(values) for values in state.parameters[:2])
     if cosine:
@@ -94,7 +94,7 @@ def kept_in(shape: tuple[int, ...], rate: float, done: int, seed: int = SEED) ->
     return np.asarray(dropout_mask(dropout_bits(shape, (seed, done)), np.float32(rate))) > 0
 
 
-def block_of(batches: list[tuple[np.ndarray, np.ndarray]], size: int, done: int) -> Block:
+def block_of(batches: list[tuple[np.ndarray, np.ndarray]], size: int, done: int) -> StepBlock:
     """Features and labels of some batches, each filled up to `size`; what fills up is nonsense that must not count."""
     steps = len(batches)
     features = np.full((steps, size, *batches[0][0].shape[1:]), 7.0, np.float32)
@@ -103,4 +103,4 @@ def block_of(batches: list[tuple[np.ndarray, np.ndarray]], size: int, done: int)
     for step, (x, labels) in enumerate(batches):
         features[step, : len(x)], one_hot[step, : len(x)], valid[step, : len(x)] = x, np.eye(8)[labels], 1
     bits = dropout_bits((steps, size, WIDTH), (SEED, done))
-    return Block.of(features, one_hot, valid, bits, steps)
+    return StepBlock.of(features, one_hot, valid, bits, steps)

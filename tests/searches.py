@@ -22,14 +22,14 @@ from hirise_imb.data.hirise import CLASSES
 from hirise_imb.recipe import Recipe
 from hirise_imb.search.database import Storage, connect
 from hirise_imb.search.leases import Leases
-from hirise_imb.search.search import Search, open_study, outcomes
-from hirise_imb.strategies import CONTROL, STRATEGIES, Context, Settings, Strategy
+from hirise_imb.search.search import Search, finished_trials, open_study
+from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Settings, Strategy
 from hirise_imb.training.epoch_loop import Failed, Job
 from hirise_imb.training.trainer import Run
 from hirise_imb.utils.files import CACHE_VARIABLE
 
 _CONTROL = Recipe(monitor="val_macro_f1", learning_rate=3e-3)
-CONTEXT = Context(("late", "early"), {CONTROL: _CONTROL, "partial_unfreeze": replace(_CONTROL, cut="late")})
+CONTEXT = RecipeContext(("late", "early"), {CONTROL: _CONTROL, "partial_unfreeze": replace(_CONTROL, cut="late")})
 FACTS: dict[str, str | int] = {"data": "abc", "seed": 0}
 WEIGHTS = STRATEGIES["class_weights"]
 BY_ITSELF = STRATEGIES["prototypes"]
@@ -140,13 +140,13 @@ def finished(one: Search) -> Finished:
     """Place, state, settings, value, recipe and reason of failure of each finished trial, by place."""
     return [
         (place, trial.state.name, trial.params, trial.value, trial.user_attrs["recipe"], trial.user_attrs.get("error"))
-        for place, trial in outcomes(one.study).items()
+        for place, trial in finished_trials(one.study).items()
     ]
 
 
 def settings(one: Search) -> list[Settings]:
     """What each finished trial tried, by place."""
-    return [trial.params for trial in outcomes(one.study).values()]
+    return [trial.params for trial in finished_trials(one.study).values()]
 
 
 def everything(study: optuna.Study) -> list[FrozenTrial]:

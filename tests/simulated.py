@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hirise_imb.metrics.bootstrap import Counts
+from hirise_imb.metrics.bootstrap import SourceCounts
 
 SOURCES = 29
 
@@ -94,6 +94,6 @@ def f1(predicted: np.ndarray, there: np.ndarray = ALL) -> np.ndarray:
     return 2 * hits / (np.bincount(labels, minlength=8) + np.bincount(predicted, minlength=8))
 
 
-def counted(predicted: np.ndarray, there: np.ndarray = ALL) -> Counts:
+def counted(predicted: np.ndarray, there: np.ndarray = ALL) -> SourceCounts:
     """What one fit with these predictions made of each source, of those landmarks that are there."""
-    return Counts.of(LABELS[there], predicted[None, there], WHERE[there])
+    return SourceCounts.of(LABELS[there], predicted[None, there], WHERE[there])

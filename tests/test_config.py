@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hirise_imb import config
-from hirise_imb.config import Definition
+from hirise_imb.config import StudyDefinition
 from hirise_imb.utils.errors import UserError
 
 STUDIES = Path(__file__).parents[1] / "studies"
 
 DEFINITIONS = st.builds(
-    Definition,
+    StudyDefinition,
     name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True),
     data=st.text(st.characters(codec="utf-8")),
     backbone=st.text(st.characters(codec="utf-8")),
@@ -36,56 +36,56 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_the_committed_demo_is_the_default() -> None:
-    assert config.load(STUDIES / "demo.toml", {}) == Definition() == config.default({})
+    assert config.load_definition(STUDIES / "demo.toml", {}) == StudyDefinition() == config.default_definition({})
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_committed_study_loads(path: Path) -> None:
-    assert config.load(path, {}).name
+    assert config.load_definition(path, {}).name
 
 
 def test_the_committed_studies_have_names_of_their_own() -> None:
-    names = [config.load(path, {}).name for path in STUDIES.glob("*.toml")]
+    names = [config.load_definition(path, {}).name for path in STUDIES.glob("*.toml")]
     assert len(names) >= 3
     assert len(set(names)) == len(names)
 
 
 def test_a_file_need_not_give_everything(tmp_path: Path) -> None:
     path = written(tmp_path, 'name = "mine"\ntrials = 7\nstrategies = ["focal_loss"]\n')
-    assert config.load(path, {}) == Definition(name="mine", trials=7, strategies=("focal_loss",))
-    assert config.load(written(tmp_path, 'name = "demo"'), {}) == Definition()
+    assert config.load_definition(path, {}) == StudyDefinition(name="mine", trials=7, strategies=("focal_loss",))
+    assert config.load_definition(written(tmp_path, 'name = "demo"'), {}) == StudyDefinition()
 
 
 @pytest.mark.parametrize(("file", "name"), [("mine.toml", "mine"), ("a b,c.toml", "a-b-c"), ("_.toml", "study")])
 def test_a_file_without_a_name_gives_its_own(file: str, name: str, tmp_path: Path) -> None:
     (tmp_path / file).touch()
-    assert config.load(tmp_path / file, {}) == Definition(name=name)
+    assert config.load_definition(tmp_path / file, {}) == StudyDefinition(name=name)
 
 
 def test_other_data_than_the_demos_has_another_name() -> None:
-    assert config.default({"trials": 5}).name == "demo"
-    assert config.default({"data": "synthetic"}).name == "demo"
-    assert config.default({"data": "hirise"}).name == "hirise"
-    assert config.default({"data": "/some/where/my landmarks.zip"}).name == "my-landmarks"
-    assert config.default({"data": "$HIRISE_SAMPLE"}).name == "HIRISE_SAMPLE"
-    assert config.default({"data": "x.zip", "name": "given"}).name == "given"
+    assert config.default_definition({"trials": 5}).name == "demo"
+    assert config.default_definition({"data": "synthetic"}).name == "demo"
+    assert config.default_definition({"data": "hirise"}).name == "hirise"
+    assert config.default_definition({"data": "/some/where/my landmarks.zip"}).name == "my-landmarks"
+    assert config.default_definition({"data": "$HIRISE_SAMPLE"}).name == "HIRISE_SAMPLE"
+    assert config.default_definition({"data": "x.zip", "name": "given"}).name == "given"
 
 
 @pytest.mark.parametrize("value", [["oversampling"], ("oversampling",)])
 def test_options_come_before_the_file(value: list[str] | tuple[str, ...], tmp_path: Path) -> None:
     path = written(tmp_path, 'name = "mine"\ntrials = 7\nstrategies = ["focal_loss"]\n')
-    found = config.load(path, {"trials": 9, "strategies": value})
-    assert found == Definition(name="mine", trials=9, strategies=("oversampling",))
-    assert config.default({"strategies": value}).strategies == ("oversampling",)
+    found = config.load_definition(path, {"trials": 9, "strategies": value})
+    assert found == StudyDefinition(name="mine", trials=9, strategies=("oversampling",))
+    assert config.default_definition({"strategies": value}).strategies == ("oversampling",)
 
 
 def test_an_option_mends_a_wrong_value_of_the_file(tmp_path: Path) -> None:
-    assert config.load(written(tmp_path, "trials = 0\n"), {"trials": 1}).trials == 1
+    assert config.load_definition(written(tmp_path, "trials = 0\n"), {"trials": 1}).trials == 1
 
 
 @quick
 @given(DEFINITIONS)
-def test_the_toml_of_a_definition_reads_back_as_it(study: Definition) -> None:
+def test_the_toml_of_a_definition_reads_back_as_it(study: StudyDefinition) -> None:
     import tomllib
 
     found = tomllib.loads(study.to_toml())
@@ -93,8 +93,8 @@ def test_the_toml_of_a_definition_reads_back_as_it(study: Definition) -> None:
 
 
 def test_the_toml_of_a_definition_loads(tmp_path: Path) -> None:
-    study = replace(Definition(), name="a.b-c_1", data="$HOME/é", strategies=("a", "b"))
-    assert config.load(written(tmp_path, study.to_toml()), {}) == study
+    study = replace(StudyDefinition(), name="a.b-c_1", data="$HOME/é", strategies=("a", "b"))
+    assert config.load_definition(written(tmp_path, study.to_toml()), {}) == study
 
 
 @pytest.mark.parametrize(
@@ -117,22 +117,22 @@ def test_the_toml_of_a_definition_loads(tmp_path: Path) -> None:
 )
 def test_a_wrong_value_is_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        config.default(values)
+        config.default_definition(values)
 
 
 @pytest.mark.parametrize(("seed", "refits"), [(2**32, 1), (2**32 - 1, 2), (10**30, 1)])
 def test_a_seed_that_no_generator_takes_is_refused(seed: int, refits: int) -> None:
     # Seeds are `seed` and the `refits - 1` after it; over-sampling and dropout take 32 bits.
-    assert config.default({"seed": 2**32 - 1, "refits": 1}).seed == 2**32 - 1
+    assert config.default_definition({"seed": 2**32 - 1, "refits": 1}).seed == 2**32 - 1
     with pytest.raises(UserError, match=rf"^seed is {seed}: "):
-        config.default({"seed": seed, "refits": refits})
+        config.default_definition({"seed": seed, "refits": refits})
 
 
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "-x", "a/b", "a\\b", "a b", "a\n", "é", "a:b", "index.html"])
 def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
     message = f"The name {name!r} can't name a folder: use up to 100 letters, digits, '.', '_' and '-'."
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        config.default({"name": name})
+        config.default_definition({"name": name})
 
 
 @pytest.mark.parametrize("where", ["file", "option"])
@@ -141,36 +141,36 @@ def test_an_unknown_key_names_the_nearest(where: str, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"^There is no key 'trails': did you mean trials\? Known: name, data, backbone, .*, seed\.$"
     ):
-        config.load(path, {} if where == "file" else {"trails": 3})
+        config.load_definition(path, {} if where == "file" else {"trails": 3})
 
 
 def test_a_key_like_no_other_gets_the_list_alone() -> None:
     with pytest.raises(UserError, match=r"^There is no key 'zzz'\. Known: name, "):
-        config.default({"zzz": 3})
+        config.default_definition({"zzz": 3})
 
 
 def test_a_known_name_is_returned() -> None:
-    assert config.known("animal", "cat", ["dog", "cat"]) == "cat"
+    assert config.check_known("animal", "cat", ["dog", "cat"]) == "cat"
     with pytest.raises(UserError, match=r"^There is no animal 'cta': did you mean cat\? Known: dog, cat\.$"):
-        config.known("animal", "cta", ["dog", "cat"])
+        config.check_known("animal", "cta", ["dog", "cat"])
 
 
 def test_a_missing_file_names_those_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"^There is no study definition none\.toml\.$"):
-        config.load(Path("none.toml"), {})
+        config.load_definition(Path("none.toml"), {})
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies" / "b.toml").touch()
     (tmp_path / "studies" / "a.toml").touch()
     with pytest.raises(
         UserError, match=r"^There is no study definition none\.toml; there are studies.a\.toml, studies.b\.toml\.$"
     ):
-        config.load(Path("none.toml"), {})
+        config.load_definition(Path("none.toml"), {})
 
 
 def test_a_folder_is_no_definition(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is a folder: name a study definition, a TOML file\.$"):
-        config.load(tmp_path, {})
+        config.load_definition(tmp_path, {})
 
 
 @pytest.mark.parametrize("content", [b"name = ", b"name: demo", b"a = 1\na = 2\n", b'name = "\xff"'])
@@ -178,4 +178,4 @@ def test_what_is_no_toml_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"study\.toml is no valid TOML: .+\.$"):
-        config.load(path, {})
+        config.load_definition(path, {})

@@ -9,24 +9,24 @@ from typing import Any
 
 import pytest
 
-from hirise_imb.imbalance.logit_adjustment import ClassBias, LogitAdjustment, Temperature, Unadjusted
+from hirise_imb.imbalance.logit_adjustment import ClassBias, NoAdjustment, PosthocLogitAdjustment, Temperature
 from hirise_imb.imbalance.losses import (
     CrossEntropy,
     EffectiveNumber,
     Focal,
     InversePower,
     LabelDistributionAwareMargin,
-    LogitAdjusted,
+    LogitAdjustedCrossEntropy,
 )
 from hirise_imb.imbalance.sampling import ClassSampling, EveryImage, RandomOversampling, SplitFileRows, Undersampling
-from hirise_imb.imbalance.smote import Synthesis
+from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
 from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.recipe import Cosine, Linear, Recipe, Retraining
 
 NEAREST = NearestMean("unit", 0.0)
 LOGISTIC = Logistic(1.0, 0.5)
-SMOTE = Synthesis("smote", 0.5, 3)
+SMOTE = SyntheticOversampling("smote", 0.5, 3)
 RETRAINING = Retraining(ClassSampling(0.0), 1e-3, 0.01)
 
 RECIPES = [
@@ -35,10 +35,12 @@ RECIPES = [
         inputs=("plain", "photometric"), projection=NuisanceProjection(2), synthesis=SMOTE, members=3, also=(LOGISTIC,)
     ),
     Recipe(head=Cosine(20.0), loss=LabelDistributionAwareMargin(0.3), class_weights=EffectiveNumber(0.99, "sources")),
-    Recipe(cut="late", retraining=RETRAINING, loss=LogitAdjusted(0.5), sampling=ClassSampling(0.5, True, True)),
+    Recipe(
+        cut="late", retraining=RETRAINING, loss=LogitAdjustedCrossEntropy(0.5), sampling=ClassSampling(0.5, True, True)
+    ),
     Recipe(class_weights=InversePower(1.0, "sources"), reweight_after=5, loss=Focal(1.0, 0.5), weight_decay=0.1),
     Recipe(head=NEAREST, also=(LOGISTIC, Discriminant(0.5, 1.0)), adjustment=Temperature(bias=True)),
-    Recipe(weight_norm=0.5, views=("plain", "fh"), adjustment=LogitAdjustment(1.0), sampling=SplitFileRows()),
+    Recipe(weight_norm=0.5, views=("plain", "fh"), adjustment=PosthocLogitAdjustment(1.0), sampling=SplitFileRows()),
     Recipe(adjustment=ClassBias(0.1), sampling=Undersampling(2.0), loss=CrossEntropy()),
     Recipe(sampling=RandomOversampling(0.5)),
 ]
@@ -105,7 +107,7 @@ def test_a_scale_that_is_not_positive_is_refused(scale: float) -> None:
         {"head": NEAREST, "projection": NuisanceProjection(1), "views": ("plain", "fh")},
         {"inputs": ("photometric",), "also": (NEAREST,)},
         {"reweight_after": 29},
-        {"cut": "late", "members": 3, "adjustment": LogitAdjustment()},
+        {"cut": "late", "members": 3, "adjustment": PosthocLogitAdjustment()},
     ],
     ids="-".join,
 )
@@ -119,7 +121,7 @@ def test_the_baseline_is_the_default() -> None:
         Linear(),
         CrossEntropy(),
         EveryImage(),
-        Unadjusted(),
+        NoAdjustment(),
     )
     assert plain == plain.training()
     assert plain.trained

@@ -10,11 +10,11 @@ from worlds import LATE, WIDTH, make_task
 
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.data.splits import Fold, Images, Task
+from hirise_imb.data.splits import DataSplits, Fold, ImageTable
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.views import DIHEDRAL, VIEWS
 from hirise_imb.recipe import Recipe
-from hirise_imb.strategies import STRATEGIES, Context, Settings, Strategy, completed
+from hirise_imb.strategies import STRATEGIES, RecipeContext, Settings, Strategy, complete_settings
 from hirise_imb.training.trainer import Trainer
 
 CUTS = ("late", "early")
@@ -37,8 +37,10 @@ FAST: Settings = {"learning_rate": 1e-2}
 
 def recipe_of(strategy: Strategy, given: Settings | None = None) -> Recipe:
     """The recipe of some settings and defaults; what it starts from has its defaults."""
-    settings = completed(strategy.parameters, given or {})
-    return strategy.recipe(settings, Context(CUTS, {base: recipe_of(STRATEGIES[base]) for base in strategy.after}))
+    settings = complete_settings(strategy.parameters, given or {})
+    return strategy.recipe(
+        settings, RecipeContext(CUTS, {base: recipe_of(STRATEGIES[base]) for base in strategy.after})
+    )
 
 
 def quick_recipe(strategy: Strategy, given: Settings | None = None) -> Recipe:
@@ -47,8 +49,10 @@ def quick_recipe(strategy: Strategy, given: Settings | None = None) -> Recipe:
     Moving averages of batch normalisation take some hundred steps to come near what they average.
     """
     suited = {name: value for name, value in FAST.items() if name in {p.name for p in strategy.parameters}}
-    settings = completed(strategy.parameters, {**suited, **GIVEN.get(strategy.name, {}), **(given or {})})
-    recipe = strategy.recipe(settings, Context(CUTS, {base: quick_recipe(STRATEGIES[base]) for base in strategy.after}))
+    settings = complete_settings(strategy.parameters, {**suited, **GIVEN.get(strategy.name, {}), **(given or {})})
+    recipe = strategy.recipe(
+        settings, RecipeContext(CUTS, {base: quick_recipe(STRATEGIES[base]) for base in strategy.after})
+    )
     return replace(recipe, batch_size=8) if recipe.trained else recipe
 
 
@@ -56,7 +60,7 @@ def quick_recipe(strategy: Strategy, given: Settings | None = None) -> Recipe:
 class Toy:
     """A task and the features of its images."""
 
-    task: Task
+    task: DataSplits
     features: Mapping[tuple[str, str], Features]
     """By cut and view."""
 
@@ -67,12 +71,12 @@ class Toy:
     def moved(self, order: np.ndarray) -> Toy:
         """The same images at other places: image `order[i]` comes to place i, and rows name the new places."""
         images, places = self.task.images, np.argsort(order)
-        there = Images(
+        there = ImageTable(
             names=tuple(images.names[i] for i in order),
             labels=images.labels[order],
             copies=images.copies[order],
             sources=images.sources[order],
-            firsts=images.firsts[order],
+            is_canonical=images.is_canonical[order],
         )
         task = replace(
             self.task,
@@ -122,10 +126,10 @@ def make_toy(backbone: Backbone, noise: float, *, shift: float = 0.0, seed: int 
     features = {("late", "plain"): late, (TOP, "plain"): top, (TOP, "photometric"): clusters(WIDTH)}
     for view in DIHEDRAL[1:]:
         turned = top + 0.1 * noise * rng.normal(size=top.shape)
-        features[TOP, view] = np.where(task.images.firsts[:, None], turned, np.nan).astype(np.float32)
+        features[TOP, view] = np.where(task.images.is_canonical[:, None], turned, np.nan).astype(np.float32)
     assert {view for cut, view in features if cut == TOP} == set(VIEWS)
     return Toy(task, {key: Features.of(values) for key, values in features.items()})
 
 
 def _placed(fold: Fold, places: np.ndarray) -> Fold:
-    return Fold(places[fold.train], places[fold.held])
+    return Fold(places[fold.train], places[fold.heldout])

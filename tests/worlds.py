@@ -14,12 +14,12 @@ import numpy as np
 from hirise_imb.backbones import TOP, Backbone, BackboneCard
 from hirise_imb.data import manifest
 from hirise_imb.data.hirise import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
-from hirise_imb.data.splits import Fold, Images, Selection, Task
+from hirise_imb.data.splits import DataSplits, Fold, ImageTable, Selection
 from hirise_imb.features.arrays import Features
 from hirise_imb.recipe import Recipe
 from hirise_imb.search.database import Storage, connect
-from hirise_imb.search.search import held
-from hirise_imb.training.epoch_loop import Failed, Job, Lesson, Scored
+from hirise_imb.search.search import lock_study
+from hirise_imb.training.epoch_loop import EvaluationSet, Failed, FoldData, Job
 from hirise_imb.training.train_step import Network
 from hirise_imb.training.trainer import Run, Trainer
 from hirise_imb.utils.errors import UserError
@@ -70,7 +70,7 @@ TOY = BackboneCard(
 
 def small_copy(whole: Path, folder: Path, most: int) -> Path:
     """The official files of `whole` with at most `most` landmarks of each class and split, one source each at least."""
-    table = manifest.read(whole).table
+    table = manifest.read_manifest(whole).table
     firsts = table.drop_duplicates("landmark").groupby(["split", "label"]).head(most)["landmark"]
     kept = set(table.loc[table["landmark"].isin(set(firsts)), "image"])
     (folder / IMAGE_FOLDER).mkdir(parents=True)
@@ -91,7 +91,7 @@ def change_split_file(data: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def make_task(*, variants: int = 1, seed: int = 0) -> Task:
+def make_task(*, variants: int = 1, seed: int = 0) -> DataSplits:
     """Images of eight classes, unequal in size, those of a split in random order; each has sources of its own.
 
     Args:
@@ -113,15 +113,15 @@ def make_task(*, variants: int = 1, seed: int = 0) -> Task:
         begin += len(own) * variants
     label, source = np.concatenate(labels), np.concatenate(sources)
     firsts = np.arange(len(label)) % variants == 0
-    images = Images(tuple(f"image{i}" for i in range(len(label))), label, np.ones_like(label), source, firsts)
+    images = ImageTable(tuple(f"image{i}" for i in range(len(label))), label, np.ones_like(label), source, firsts)
     pool = np.concatenate([rows["train"], rows["val"]])
     val, test = (rows[split][firsts[rows[split]]] for split in ("val", "test"))
     fold_of = source[pool] % 4
     folds = tuple(Fold(pool[fold_of != k], pool[(fold_of == k) & firsts[pool]]) for k in range(4))
-    return Task(images, Fold(rows["train"], val), source[val] % 3, folds, test)
+    return DataSplits(images, Fold(rows["train"], val), source[val] % 3, folds, test)
 
 
-def make_features(task: Task, cut: str = TOP, *, noise: float = 1.0, seed: int = 0) -> Features:
+def make_features(task: DataSplits, cut: str = TOP, *, noise: float = 1.0, seed: int = 0) -> Features:
     """Of all images of a task: eight noisy clusters, in the shape that the toy backbone has at the cut."""
     rng = np.random.default_rng(seed)
     shape = {TOP: (WIDTH,), "late": LATE}[cut]
@@ -133,7 +133,7 @@ def make_features(task: Task, cut: str = TOP, *, noise: float = 1.0, seed: int =
 _NETWORKS: dict[int, tuple[Backbone, dict[tuple[str, int], Network]]] = {}
 
 
-def make_trainer(backbone: Backbone, task: Task, *cuts: str, fresh: bool = False) -> Trainer:
+def make_trainer(backbone: Backbone, task: DataSplits, *cuts: str, fresh: bool = False) -> Trainer:
     """A trainer on the plain features at these cuts, `top` among them.
 
     What networks have compiled is shared by all trainers that are not `fresh`: it takes most of a test's time.
@@ -151,17 +151,17 @@ def quick_start(trainer: Trainer, fresh: bool = False) -> Trainer:
     return trainer
 
 
-def lesson(task: Task, fold: Fold, features: Features | None = None) -> Lesson:
+def lesson(task: DataSplits, fold: Fold, features: Features | None = None) -> FoldData:
     """What a fold learns from; features at the top where none are given."""
     features = make_features(task) if features is None else features
     labels, sources = task.images.labels[fold.train], task.images.sources[fold.train]
     pairs = {(int(y), int(s)) for y, s in zip(labels, sources, strict=True)}
-    return Lesson(
+    return FoldData(
         features.select(fold.train),
         task.images.pool(fold.train),
         np.array([(labels == k).sum() for k in range(8)]),
         np.array([sum(y == k for y, _ in pairs) for k in range(8)]),
-        Scored(features.select(fold.held), task.images.labels[fold.held]),
+        EvaluationSet(features.select(fold.heldout), task.images.labels[fold.heldout]),
     )
 
 
@@ -181,20 +181,20 @@ def refitted(trainer: Trainer, recipe: Recipe, seed: int = 0) -> Run:
     return done(trainer.refit(recipe, seed))
 
 
-def changed_labels(task: Task, rows: np.ndarray, labels: np.ndarray) -> Task:
+def changed_labels(task: DataSplits, rows: np.ndarray, labels: np.ndarray) -> DataSplits:
     """The same task, with other labels at some rows."""
     new = task.images.labels.copy()
     new[rows] = labels
     return dataclasses.replace(task, images=dataclasses.replace(task.images, labels=new))
 
 
-def shifted(task: Task) -> Task:
+def shifted(task: DataSplits) -> DataSplits:
     """Validation labels are those of the next class: the better the fit, the worse the validation loss."""
-    return changed_labels(task, task.split.held, (task.images.labels[task.split.held] + 1) % len(CLASSES))
+    return changed_labels(task, task.split.heldout, (task.images.labels[task.split.heldout] + 1) % len(CLASSES))
 
 
 @contextmanager
 def storage(path: Path) -> Iterator[Storage]:
     """A study's database, held as a run holds it."""
-    with held(path):
+    with lock_study(path):
         yield connect(path)

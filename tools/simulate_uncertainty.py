@@ -18,7 +18,15 @@ import pandas as pd
 from simulated import CRATER, LABELS, SOURCES, Law, counted, f1, fewer
 
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.metrics.bootstrap import LEAST_SOURCES, LEVEL, Counts, Interval, expanded, image_interval, resample
+from hirise_imb.metrics.bootstrap import (
+    LEVEL,
+    MIN_SOURCES,
+    Interval,
+    SourceCounts,
+    bootstrap_sources,
+    expanded_percentile_interval,
+    image_interval,
+)
 from hirise_imb.metrics.permutation import ALPHA, swap_test
 from hirise_imb.reporting.figures.style import COLOURS, ROLE_COLOURS, figure
 
@@ -83,7 +91,7 @@ def few_sources(law: Law, sources: int, lopsided: bool, sets: int) -> Iterator[R
     held, widths = [], []
     for number in range(sets):
         predicted = law.draw(np.random.default_rng((4, number)))[0]
-        interval = resample(counted(predicted, there), DRAWS).class_interval(CRATER)
+        interval = bootstrap_sources(counted(predicted, there), DRAWS).class_interval(CRATER)
         held.append(interval is not None and interval.low <= truth <= interval.high)
         widths.append(interval.high - interval.low if interval else 0.0)
     what = f"{sources} sources{', lopsided' if lopsided else ''}"
@@ -94,18 +102,18 @@ def few_sources(law: Law, sources: int, lopsided: bool, sets: int) -> Iterator[R
 def _intervals(predicted: np.ndarray, rng: np.random.Generator) -> tuple[dict[str, Interval | None], dict[str, float]]:
     """All kinds of intervals, and the means of the resamples of macro F1."""
     counts = counted(predicted)
-    found = resample(counts, DRAWS)
+    found = bootstrap_sources(counts, DRAWS)
     smooth = counts.f1(rng.dirichlet(np.ones(SOURCES), DRAWS)).mean(axis=(0, 2))
     intervals = {
         "sources": found.interval(),
         "images": image_interval(LABELS, predicted[None], DRAWS),
-        "Dirichlet": expanded(smooth, SOURCES),
+        "Dirichlet": expanded_percentile_interval(smooth, SOURCES),
     }
     for label, name in enumerate(CLASSES):
-        if counts.sources[label] >= LEAST_SOURCES:
+        if counts.sources[label] >= MIN_SOURCES:
             intervals[name] = found.class_interval(label)
         else:  # The suite refuses; this is what would come out.
-            intervals[name] = expanded(found.f1[np.isfinite(found.f1[:, label]), label], SOURCES)
+            intervals[name] = expanded_percentile_interval(found.f1[np.isfinite(found.f1[:, label]), label], SOURCES)
     return intervals, {"sources": float(found.macro_f1.mean()), "Dirichlet": float(smooth.mean())}
 
 
@@ -119,7 +127,9 @@ def rejections(law: Law, gain: float, sets: int) -> Iterator[Row]:
         one, other = counted(better), counted(base)
         swap = swap_test(one, other, DRAWS)
         told["swap sources"].append(swap.p <= ALPHA)
-        interval = expanded(resample(one, DRAWS).macro_f1 - resample(other, DRAWS).macro_f1, SOURCES)
+        interval = expanded_percentile_interval(
+            bootstrap_sources(one, DRAWS).macro_f1 - bootstrap_sources(other, DRAWS).macro_f1, SOURCES
+        )
         told["bootstrap sources"].append(interval is not None and not interval.low <= 0 <= interval.high)
         told["swap images"].append(swap_test(_by_image(better), _by_image(base), DRAWS).p <= ALPHA)
         told["McNemar"].append(_mcnemar(better, base) <= ALPHA)
@@ -133,8 +143,8 @@ def rejections(law: Law, gain: float, sets: int) -> Iterator[Row]:
     yield Row("difference", "standard deviation", *common, float(np.std(observed)), sets)
 
 
-def _by_image(predicted: np.ndarray) -> Counts:
-    return Counts.of(LABELS, predicted[None], np.arange(len(LABELS)))
+def _by_image(predicted: np.ndarray) -> SourceCounts:
+    return SourceCounts.of(LABELS, predicted[None], np.arange(len(LABELS)))
 
 
 def _mcnemar(one: np.ndarray, other: np.ndarray) -> float:

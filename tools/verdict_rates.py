@@ -15,14 +15,14 @@ import numpy as np
 
 from hirise_imb.data.hirise import CLASSES
 from hirise_imb.forensics import METRICS, PublishedTable, Rounded, Verdict, examine
-from hirise_imb.metrics.classification import confusion, per_class
+from hirise_imb.metrics.classification import confusion_matrix, per_class_scores
 
 SUPPORTS = (1482, 89, 66, 49, 16, 7, 42, 42)
 
 
 def printed(labels: np.ndarray, predicted: np.ndarray, decimals: int) -> PublishedTable:
     """The rounded table of these predictions."""
-    scores = per_class(confusion(labels, predicted))
+    scores = per_class_scores(confusion_matrix(labels, predicted))
     figures = {m: tuple(Rounded.read(f"{value:.{decimals}f}") for value in scores[m]) for m in METRICS}
     return PublishedTable(CLASSES, figures, SUPPORTS)
 

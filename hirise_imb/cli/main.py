@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.progress import say, to_standard_error
+from hirise_imb.utils.progress import log_to_stderr, say
 
 if TYPE_CHECKING:
-    from hirise_imb.config import Definition
+    from hirise_imb.config import StudyDefinition
 
 # Nothing heavy is imported up here: `--help` has to answer at once.
 
@@ -111,7 +111,7 @@ _MENDABLE = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 2 for an error the user can mend, 130 for an interruption."""
     options = _parser().parse_args(arguments)
-    to_standard_error()
+    log_to_stderr()
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -247,23 +247,25 @@ def _add_forensics(commands: Any) -> None:  # noqa: ANN401
         forensics.add_argument(f"--{average}", metavar="X", help=f"the {average.replace('-', ' ')} printed with it")
 
 
-def _definition(options: argparse.Namespace) -> Definition:
+def _definition(options: argparse.Namespace) -> StudyDefinition:
     from dataclasses import fields
 
     from hirise_imb import config
 
-    given = {field.name: getattr(options, field.name, None) for field in fields(config.Definition)}
+    given = {field.name: getattr(options, field.name, None) for field in fields(config.StudyDefinition)}
     chosen = {name: value for name, value in given.items() if value is not None}
-    return config.load(options.definition, chosen) if options.definition else config.default(chosen)
+    return (
+        config.load_definition(options.definition, chosen) if options.definition else config.default_definition(chosen)
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from hirise_imb.cli.report_tables import print_comparison
-    from hirise_imb.pipeline.runner import Effort, run_study
+    from hirise_imb.pipeline.runner import RunOptions, run_study
 
-    effort = Effort(options.storage, options.workers, options.timeout, options.thumbnails)
+    effort = RunOptions(options.storage, options.workers, options.timeout, options.thumbnails)
     results, page = run_study(_definition(options), options.out, effort)
     console = Console()
     print_comparison(results, console)
@@ -283,13 +285,13 @@ def _strategies(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from hirise_imb.cli.strategy_list import print_strategies, print_strategy
-    from hirise_imb.config import known
+    from hirise_imb.config import check_known
     from hirise_imb.strategies import STRATEGIES
 
     if options.name is None:
         print_strategies(Console())
     else:
-        print_strategy(STRATEGIES[known("strategy", options.name, STRATEGIES)], Console())
+        print_strategy(STRATEGIES[check_known("strategy", options.name, STRATEGIES)], Console())
     return 0
 
 
@@ -348,21 +350,21 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _fetch(_: argparse.Namespace) -> int:
-    from hirise_imb.data.resolve import fetch
+    from hirise_imb.data.resolve import fetch_hirise
 
-    return _show(str(fetch()), "hirise")
+    return _show(str(fetch_hirise()), "hirise")
 
 
 def _import(options: argparse.Namespace) -> int:
-    from hirise_imb.data.resolve import take
+    from hirise_imb.data.resolve import import_landmarks
 
-    return _show(*take(options.path))
+    return _show(*import_landmarks(options.path))
 
 
 def _check(options: argparse.Namespace) -> int:
-    from hirise_imb.data.resolve import locate
+    from hirise_imb.data.resolve import resolve_data
 
-    return _show(str(locate(options.path)), options.path)
+    return _show(str(resolve_data(options.path)), options.path)
 
 
 def _show(folder: str, name: str) -> int:
@@ -371,11 +373,11 @@ def _show(folder: str, name: str) -> int:
     from rich.table import Table
 
     from hirise_imb.data.hirise import CLASSES, SPLITS
-    from hirise_imb.data.images import check
-    from hirise_imb.data.manifest import read
+    from hirise_imb.data.images import check_images
+    from hirise_imb.data.manifest import read_manifest
 
-    images = read(Path(folder))
-    check([images.path(image) for image in images.table["image"]])
+    images = read_manifest(Path(folder))
+    check_images([images.path(image) for image in images.table["image"]])
     summary = images.summary().set_index(["split", "class"])
     console = Console()
     for split in SPLITS:
@@ -396,11 +398,11 @@ def _show(folder: str, name: str) -> int:
 def _dashboard(options: argparse.Namespace) -> int:
     if not 0 < options.port < 65536:
         raise UserError(f"--port is {options.port}: use a number from 1 to 65535.")
-    from hirise_imb.search.dashboard import artifacts_folder, serve
-    from hirise_imb.search.database import file_below
+    from hirise_imb.search.dashboard import artifacts_folder, serve_dashboard
+    from hirise_imb.search.database import database_path
 
-    place = file_below(options.out) if options.storage is None else options.storage
-    serve(place, artifacts_folder(options.out), options.port)
+    place = database_path(options.out) if options.storage is None else options.storage
+    serve_dashboard(place, artifacts_folder(options.out), options.port)
     return 0
 
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from hirise_imb.data.hirise import IMAGE_FOLDER, OFFICIAL_FILES, SPLIT_FILE
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import alone, make_folder
+from hirise_imb.utils.files import ensure_folder, exclusive_lock
 from hirise_imb.utils.progress import track
 
 CHUNK = 1 << 20
@@ -40,8 +40,8 @@ def unpack(zip_path: Path, folder: Path) -> Path:
     """
     try:
         if not folder.exists():
-            make_folder(folder.parent)
-            with alone(folder):
+            ensure_folder(folder.parent)
+            with exclusive_lock(folder):
                 if not folder.exists():  # another process may have made it while this one waited
                     _unpack_new(zip_path, folder)
     except OSError as error:

@@ -16,10 +16,10 @@ from hirise_imb import __version__
 from hirise_imb.data.archive import unpack
 from hirise_imb.data.hirise import SPLIT_FILE
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import alone, make_folder
-from hirise_imb.utils.progress import Show, log, track
+from hirise_imb.utils.files import ensure_folder, exclusive_lock
+from hirise_imb.utils.progress import ProgressCallback, log, track
 
-__all__ = ["HIRISE_V3_2", "Archive", "fetch", "find_data_folder", "import_data", "is_archive", "unpack"]
+__all__ = ["HIRISE_V3_2", "Archive", "download_archive", "find_data_folder", "import_data", "is_archive", "unpack"]
 
 USER_AGENT = f"hirise_imb/{__version__} (+https://doi.org/10.5281/zenodo.4002935)"
 """Names the project: Zenodo slows down clients that do not say who they are."""
@@ -64,7 +64,7 @@ HIRISE_V3_2 = Archive(
 )
 
 
-def fetch(archive: Archive, folder: Path, *, sleep: Callable[[float], None] = time.sleep) -> Path:
+def download_archive(archive: Archive, folder: Path, *, sleep: Callable[[float], None] = time.sleep) -> Path:
     """Download into `folder / archive.name` unless it is there and whole; return the path.
 
     An interrupted download leaves `<name>.part` and goes on from there the next time.
@@ -76,8 +76,8 @@ def fetch(archive: Archive, folder: Path, *, sleep: Callable[[float], None] = ti
     target = folder / archive.name
     try:
         if not target.exists():
-            make_folder(folder)
-            with alone(target):
+            ensure_folder(folder)
+            with exclusive_lock(target):
                 if not target.exists():  # another process may have fetched it while this one waited
                     _download(archive, target, sleep)
                     return target
@@ -189,7 +189,7 @@ def _complete(archive: Archive, part: Path, sleep: Callable[[float], None]) -> N
                 sleep(wait)
 
 
-def _request(archive: Archive, part: Path, start: int, show: Show) -> None:
+def _request(archive: Archive, part: Path, start: int, show: ProgressCallback) -> None:
     """Ask once for what is missing from byte `start` on and write what comes."""
     headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
     if start:
@@ -223,7 +223,7 @@ def _first_byte(archive: Archive, response: requests.Response, start: int) -> in
     return first
 
 
-def _receive(archive: Archive, response: requests.Response, part: Path, first: int, show: Show) -> None:
+def _receive(archive: Archive, response: requests.Response, part: Path, first: int, show: ProgressCallback) -> None:
     """Write the body behind the `first` bytes of the `.part` file."""
     done = first
     with part.open("ab") as sink:

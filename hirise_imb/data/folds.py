@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Assignment:
+class FoldAssignment:
     """The fold of each landmark."""
 
     folds: Ints
@@ -29,7 +29,7 @@ class Assignment:
     """What could not be: `class (n sources)` of each class that some fold lacks."""
 
 
-def assign(labels: Ints, sources: Ints, folds: int = FOLDS) -> Assignment:
+def assign_folds(labels: Ints, sources: Ints, folds: int = FOLDS) -> FoldAssignment:
     """Put whole sources into folds of like classes, so that each fold has each class where its sources suffice.
 
     scikit-learn's StratifiedGroupKFold is asked with several seeds, and the assignment that leaves the fewest (class,
@@ -69,7 +69,7 @@ def assign(labels: Ints, sources: Ints, folds: int = FOLDS) -> Assignment:
             best, fewest = found, empty
     if not np.isfinite(fewest):
         raise ValueError(f"no assignment of {len(np.unique(sources))} sources fills {folds} folds")
-    return Assignment(best, _missing(labels, sources, best, folds))
+    return FoldAssignment(best, _missing(labels, sources, best, folds))
 
 
 def _missing(labels: Ints, sources: Ints, folds: Ints, count: int) -> tuple[str, ...]:

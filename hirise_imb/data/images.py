@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hirise_imb.data.hirise import IMAGE_SIZE
-from hirise_imb.utils.errors import UserError, listed
+from hirise_imb.utils.errors import UserError, bullet_list
 from hirise_imb.utils.progress import track
 
 _SHOWN = 20
 """Broken files named in one message; the rest is counted."""
 
 
-def decode(path: Path) -> NDArray[np.uint8]:
+def decode_image(path: Path) -> NDArray[np.uint8]:
     """The grey values of one landmark image, shape (227, 227).
 
     Raises:
@@ -40,7 +40,7 @@ def decode(path: Path) -> NDArray[np.uint8]:
         raise UserError(f"{path} is no whole JPEG image ({reason}): import the data again.") from error
 
 
-def check(paths: Sequence[Path]) -> None:
+def check_images(paths: Sequence[Path]) -> None:
     """Decode every file.
 
     Raises:
@@ -52,12 +52,12 @@ def check(paths: Sequence[Path]) -> None:
             show(done)
             broken += [fault] if fault else []
     if broken:
-        raise UserError(f"{len(broken)} of {len(paths)} images can't be used:{listed(broken, _SHOWN)}")
+        raise UserError(f"{len(broken)} of {len(paths)} images can't be used:{bullet_list(broken, _SHOWN)}")
 
 
 def _fault(path: Path) -> str:
     try:
-        decode(path)
+        decode_image(path)
     except UserError as error:
         return str(error)
     return ""

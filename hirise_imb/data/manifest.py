@@ -23,14 +23,14 @@ from hirise_imb.data.hirise import (
     VARIANTS,
     parse_name,
 )
-from hirise_imb.utils.errors import UserError, listed
+from hirise_imb.utils.errors import UserError, bullet_list
 
 _SHOWN = 50
 """Mistakes listed in one message; the rest is counted."""
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Manifest:
     """The images that the split file names, one row each, in the order of their names.
 
     Columns of `table`: image (file name), landmark, source, variant ('' for an original), label (class id), split,
@@ -44,7 +44,7 @@ class Catalogue:
         """All images of one split; the index is the row number in `table`."""
         return self.table[self.table["split"] == name]
 
-    def one_per_landmark(self, split: str) -> pd.DataFrame:
+    def canonical_images(self, split: str) -> pd.DataFrame:
         """One image a landmark: the original where it exists, else the first variant in the order of `VARIANTS`.
 
         Scores are taken on these, since the variants of a landmark are no independent evidence.
@@ -84,7 +84,7 @@ class Catalogue:
         return hashlib.sha256(columns.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
 
 
-def read(data_folder: Path) -> Catalogue:
+def read_manifest(data_folder: Path) -> Manifest:
     """Read and check the official files in `data_folder`.
 
     Raises:
@@ -96,7 +96,7 @@ def read(data_folder: Path) -> Catalogue:
     folder = data_folder / IMAGE_FOLDER
     _check_files(folder, table)
     _check_splits(data_folder / SPLIT_FILE, table)
-    return Catalogue(folder, table)
+    return Manifest(folder, table)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -112,7 +112,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _refuse(path: Path, mistakes: list[str]) -> None:
     if mistakes:
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        raise UserError(f"{path} holds {count}; mend the file or import the data again:{listed(mistakes, _SHOWN)}")
+        raise UserError(f"{path} holds {count}; mend the file or import the data again:{bullet_list(mistakes, _SHOWN)}")
 
 
 def _check_classes(path: Path) -> None:
@@ -157,7 +157,7 @@ def _split_line_mistakes(fields: list[str], line: str) -> list[str]:
 
 
 def _read_split(path: Path, labels: dict[str, int]) -> pd.DataFrame:
-    """The table of a `Catalogue`, from lines `filename class_id set`, each line checked against all before it."""
+    """The table of a `Manifest`, from lines `filename class_id set`, each line checked against all before it."""
     mistakes: list[str] = []
     copies: Counter[str] = Counter()
     seen: dict[str, tuple[str, int]] = {}

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from hirise_imb.data import download, synthetic
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import alone, cache_root, make_folder
+from hirise_imb.utils.files import cache_root, ensure_folder, exclusive_lock
 from hirise_imb.utils.progress import say
 
 HIRISE_FOLDER = "hirise"
 """Folder in the cache that `study data fetch` fills."""
 
 
-def locate(data: str) -> Path:
+def resolve_data(data: str) -> Path:
     """The folder with the official files.
 
     Args:
@@ -33,13 +33,13 @@ def locate(data: str) -> Path:
         data = os.environ.get(name := data[1:]) or ""
         if not data:
             raise UserError(f"The environment variable {name} is not set: let it name a zip or folder with landmarks.")
-    return download.import_data(Path(data), make_folder(cache_root() / "data"))
+    return download.import_data(Path(data), ensure_folder(cache_root() / "data"))
 
 
 def _synthetic() -> Path:
-    cache = make_folder(cache_root())
+    cache = ensure_folder(cache_root())
     folder = cache / f"synthetic-{synthetic.VERSION}"
-    with alone(folder):
+    with exclusive_lock(folder):
         if not folder.is_dir():
             say("Drawing the synthetic landmarks ...")
             work = Path(tempfile.mkdtemp(prefix=".synthetic-", dir=cache))
@@ -61,17 +61,17 @@ def _hirise() -> Path:
     return download.find_data_folder(folder)
 
 
-def fetch() -> Path:
+def fetch_hirise() -> Path:
     """Download the official archive, unpack it as `hirise`, and return the folder with the official files."""
-    zip_path = download.fetch(download.HIRISE_V3_2, cache_root() / "archives")
+    zip_path = download.download_archive(download.HIRISE_V3_2, cache_root() / "archives")
     return download.unpack(zip_path, cache_root() / HIRISE_FOLDER)
 
 
-def take(path: Path) -> tuple[str, str]:
+def import_landmarks(path: Path) -> tuple[str, str]:
     """Import a zip or folder; return the folder with the official files and what `--data` calls it.
 
     The official archive, known by its size and digest, becomes `hirise`, as if it had been downloaded.
     """
     if download.is_archive(path, download.HIRISE_V3_2):
         return str(download.unpack(path, cache_root() / HIRISE_FOLDER)), "hirise"
-    return str(locate(str(path))), str(path)
+    return str(resolve_data(str(path))), str(path)

@@ -15,7 +15,7 @@ Selection = Literal["val", "grouped-cv"]
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageTable:
     """What is known of the images of a data set, one entry each."""
 
     names: tuple[str, ...]
@@ -24,7 +24,7 @@ class Images:
     """Lines of the split file."""
     sources: Ints
     """As numbers."""
-    firsts: NDArray[np.bool_]
+    is_canonical: NDArray[np.bool_]
     """Whether the image stands for its landmark: landmarks are counted and scored by these."""
 
     def pool(self, rows: Ints) -> Pool:
@@ -37,22 +37,22 @@ class Fold:
     """Rows of images to learn from, and rows that are predicted, one a landmark."""
 
     train: Ints
-    held: Ints
+    heldout: Ints
 
 
 @dataclass(frozen=True)
-class Task:
+class DataSplits:
     """The parts of a data set, as rows of its images."""
 
-    images: Images
+    images: ImageTable
     split: Fold
     """The given one: training images, and validation."""
-    groups: Ints
+    val_groups: Ints
     """Fold of each validation landmark, for what is learnt on validation, shape (n_val,)."""
     folds: tuple[Fold, ...]
     """Of a cross-validation over training and validation."""
     test: Ints
 
-    def selected(self, selection: Selection) -> tuple[Fold, ...]:
+    def selection_folds(self, selection: Selection) -> tuple[Fold, ...]:
         """The folds by which recipes are chosen."""
         return (self.split,) if selection == "val" else self.folds

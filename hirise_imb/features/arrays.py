@@ -41,7 +41,7 @@ class Features:
         return Features(self.stored, self.rows[positions])
 
 
-def joined(parts: Sequence[Features]) -> Features:
+def concatenate_features(parts: Sequence[Features]) -> Features:
     """Pooled features of the same images side by side, in memory, shape (n_images, sum of widths), float32.
 
     Raises:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.backbones import TOP, Backbone
-from hirise_imb.utils.files import alone, make_folder, write_text, write_whole
+from hirise_imb.utils.files import ensure_folder, exclusive_lock, write_atomically, write_text
 from hirise_imb.utils.progress import say
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def open_store(cache: Path, backbone: Backbone, cut: str, trunk: keras.Model, vi
     seen = {} if view == "plain" else {"view": view}
     text = json.dumps(key | seen, indent=1)
     short = hashlib.sha256(text.encode()).hexdigest()[:12]
-    folder = make_folder(cache / "features" / "-".join([backbone.card.name, cut, *seen.values(), short]))
-    with alone(folder / "rows"):
+    folder = ensure_folder(cache / "features" / "-".join([backbone.card.name, cut, *seen.values(), short]))
+    with exclusive_lock(folder / "rows"):
         if not (folder / "key.json").exists():  # for people: nothing reads it
-            write_whole(folder / "key.json", lambda path: write_text(path, f"{text}\n"))
+            write_atomically(folder / "key.json", lambda path: write_text(path, f"{text}\n"))
         yield FeatureStore(folder, cut, shape, dtype)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.hirise import IMAGE_SIZE
-from hirise_imb.data.images import decode
+from hirise_imb.data.images import decode_image
 from hirise_imb.features.views import VIEWS, Seen
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.progress import say, track
@@ -38,7 +38,7 @@ def image_digests(paths: Sequence[Path]) -> list[str]:
         return list(pool.map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), paths))
 
 
-def extract(
+def extract_features(
     backbone: Backbone,
     cuts: Sequence[str],
     paths: Sequence[Path],
@@ -73,9 +73,9 @@ def extract(
         return {store.cut: store.features(digests) for store in stores}
 
 
-def difference(one: Backbone, other: Backbone, paths: Sequence[Path]) -> float:
+def median_relative_difference(one: Backbone, other: Backbone, paths: Sequence[Path]) -> float:
     """How far pooled features of two backbones are apart: |a - b| / |b|, Euclidean, median over the images."""
-    pixels = np.stack([decode(path) for path in paths])[:, :, :, None].astype(np.float32)
+    pixels = np.stack([decode_image(path) for path in paths])[:, :, :, None].astype(np.float32)
     a, b = (np.asarray(backbone.trunk(TOP)(pixels, training=False)) for backbone in (one, other))
     return float(np.median(np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)))
 
@@ -124,7 +124,7 @@ def _decoded(todo: list[tuple[str, Path]], view: str) -> Iterator[tuple[list[tup
     """Batches of images with their pixels (BATCH, 227, 227, 1); the next one is decoded while this one is used."""
 
     def seen(path: Path) -> Seen:
-        return VIEWS[view](decode(path))
+        return VIEWS[view](decode_image(path))
 
     batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
     with ThreadPoolExecutor() as pool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hirise_imb.utils.errors import UserError, listed
+from hirise_imb.utils.errors import UserError, bullet_list
 
 METRICS = ("precision", "recall", "f1")
 
@@ -149,7 +149,7 @@ def read(path: Path, supports: str | None = None, decimals: int | None = None) -
     if not faults and not 2 <= sum(support) <= MOST_LABELS:
         faults.append(f"the supports add up to {sum(support):,}; they must be 2 to {MOST_LABELS:,} together")
     if faults:
-        raise UserError(f"{path} can't be used: {listed(faults, _SHOWN).strip()}.")
+        raise UserError(f"{path} can't be used: {bullet_list(faults, _SHOWN).strip()}.")
     return PublishedTable(tuple(classes), figures, tuple(support))
 
 

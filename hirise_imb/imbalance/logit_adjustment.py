@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.metrics.classification import confusion, macro_f1, rates
+from hirise_imb.metrics.classification import confusion_matrix, macro_f1, precision_recall_f1
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -62,7 +62,7 @@ class Adjustment(Protocol):
     learns: ClassVar[bool]
     """Whether the correction depends on the held-out landmarks; without, they may be none."""
 
-    def fitted(self, logits: Logits, labels: Labels, prior: Floats) -> Correction:
+    def fit(self, logits: Logits, labels: Labels, prior: Floats) -> Correction:
         """The correction for one classifier.
 
         A class that was never trained on (prior 0) has offset 0, whatever the adjustment.
@@ -80,19 +80,19 @@ class Adjustment(Protocol):
 
 
 @dataclass(frozen=True)
-class Unadjusted:
+class NoAdjustment:
     """Logits as they are."""
 
     learns: ClassVar[bool] = False
 
-    def fitted(self, logits: Logits, labels: Labels, prior: Floats) -> Correction:
+    def fit(self, logits: Logits, labels: Labels, prior: Floats) -> Correction:
         """The identity."""
         _refuse(logits, labels, prior, self)
         return Correction(1.0, np.zeros(len(CLASSES)))
 
 
 @dataclass(frozen=True)
-class LogitAdjustment:
+class PosthocLogitAdjustment:
     """z - tau log prior (Menon et al. 2021, "Long-tail learning via logit adjustment", the post-hoc form).
 
     tau 1 aims at the best balanced accuracy where logits are calibrated, tau 0 changes nothing. It belongs to the rows
@@ -109,7 +109,7 @@ class LogitAdjustment:
         if not 0 <= self.tau < np.inf:  # so that it refuses NaN too
             raise ValueError(f"tau must be finite and not negative, got {self.tau}")
 
-    def fitted(self, logits: Logits, labels: Labels, prior: Floats) -> Correction:
+    def fit(self, logits: Logits, labels: Labels, prior: Floats) -> Correction:
         """Offsets from the prior alone."""
         _refuse(logits, labels, prior, self)
         return Correction(1.0, -self.tau * _log_prior(prior))
@@ -139,7 +139,7 @@ class ClassBias:
         if not 0 < self.strength < np.inf:
             raise ValueError(f"strength must be positive and finite, got {self.strength}")
 
-    def fitted(self, logits: Logits, labels: Labels, prior: Floats) -> Correction:
+    def fit(self, logits: Logits, labels: Labels, prior: Floats) -> Correction:
         """The offsets; a few thousand landmarks take about a tenth of a second."""
         _refuse(logits, labels, prior, self)
         z = _wide(logits)
@@ -176,7 +176,7 @@ class ClassBias:
         predicted, hits = _left(taken), _left(right)
         predicted[:, k] = np.arange(len(truth) + 1)
         hits[1:, k] = np.cumsum(truth == k)
-        f1 = rates(hits, np.bincount(truth, minlength=len(CLASSES)), predicted)["f1"].mean(axis=1)
+        f1 = precision_recall_f1(hits, np.bincount(truth, minlength=len(CLASSES)), predicted)["f1"].mean(axis=1)
 
         distance = (offsets - anchor) ** 2
         distance[k] = 0
@@ -208,7 +208,7 @@ class Temperature:
         if not isinstance(self.bias, bool):
             raise ValueError(f"bias must be true or false, got {self.bias!r}")
 
-    def fitted(self, logits: Logits, labels: Labels, prior: Floats) -> Correction:
+    def fit(self, logits: Logits, labels: Labels, prior: Floats) -> Correction:
         """The scale 1 / T, and the offsets.
 
         Raises:
@@ -224,7 +224,9 @@ class Temperature:
         return _bias_corrected(z, np.asarray(labels), tunable, temperature)
 
 
-def cross_fitted(adjustment: Adjustment, logits: Logits, labels: Labels, priors: Floats, groups: Labels) -> Floats:
+def cross_fit_adjustment(
+    adjustment: Adjustment, logits: Logits, labels: Labels, priors: Floats, groups: Labels
+) -> Floats:
     """Logits of each group as corrected by what was fitted on all other groups, shape (n, 8).
 
     So no landmark is corrected by its own label. The correction of group g is fitted with `priors[g]`.
@@ -238,7 +240,7 @@ def cross_fitted(adjustment: Adjustment, logits: Logits, labels: Labels, priors:
         groups: the row of `priors` each landmark belongs to, such as its fold of sources, shape (n,).
 
     Raises:
-        ValueError: as of `Adjustment.fitted`; a group has no prior; or the adjustment learns from landmarks and there
+        ValueError: as of `Adjustment.fit`; a group has no prior; or the adjustment learns from landmarks and there
             is one group only, so that no landmarks are left to learn from.
     """
     groups = np.asarray(groups)
@@ -256,7 +258,7 @@ def cross_fitted(adjustment: Adjustment, logits: Logits, labels: Labels, priors:
     corrected = np.empty((len(groups), len(CLASSES)))
     for group in present:
         own = groups == group
-        correction = adjustment.fitted(logits[~own], labels[~own], priors[group])
+        correction = adjustment.fit(logits[~own], labels[~own], priors[group])
         corrected[own] = correction(logits[own])
     return corrected
 
@@ -310,7 +312,7 @@ def _tunable(labels: Labels, prior: Floats) -> NDArray[np.bool_]:
 
 
 def _macro_f1(logits: Floats, labels: Labels) -> float:
-    return macro_f1(confusion(labels, logits.argmax(axis=1)))
+    return macro_f1(confusion_matrix(labels, logits.argmax(axis=1)))
 
 
 def _best_tau(z: Floats, labels: Labels, prior: Floats) -> float:

@@ -21,7 +21,7 @@ Unit = Literal["landmarks", "sources"]
 
 
 @dataclass(frozen=True)
-class Counts:
+class ClassCounts:
     """What is known of each class in the rows a classifier learns from, shape (n_classes,) each."""
 
     landmarks: Ints
@@ -80,7 +80,7 @@ def _mean_one(landmarks: Ints, weights: Floats) -> Floats:
 class ClassWeights(Protocol):
     """Gives each class the weight of its rows in the training loss."""
 
-    def weights(self, counts: Counts) -> Floats:
+    def weights(self, counts: ClassCounts) -> Floats:
         """Weights, shape (n_classes,), with mean 1 over landmarks."""
         ...
 
@@ -92,7 +92,7 @@ class InversePower:
     power: float = 0.0
     unit: Unit = "landmarks"
 
-    def weights(self, counts: Counts) -> Floats:
+    def weights(self, counts: ClassCounts) -> Floats:
         """Weights, shape (n_classes,)."""
         return inverse_power(counts.of(self.unit), self.power, counts.landmarks)
 
@@ -109,13 +109,13 @@ class EffectiveNumber:
         if not 0 <= self.beta < 1:
             raise ValueError(f"beta must be in [0, 1), got {self.beta}")
 
-    def weights(self, counts: Counts) -> Floats:
+    def weights(self, counts: ClassCounts) -> Floats:
         """Weights, shape (n_classes,)."""
         return effective_number(counts.of(self.unit), self.beta, counts.landmarks)
 
 
 @dataclass(frozen=True)
-class Terms:
+class LossTerms:
     """A loss in numbers, so that a new value compiles nothing and heads with different losses train in one step.
 
     With the logits z' = z + offsets, from which margins[y] is taken off the own class y, the loss of a row is
@@ -134,7 +134,7 @@ class Terms:
 class Loss(Protocol):
     """A loss a recipe can name."""
 
-    def terms(self, counts: Counts) -> Terms:
+    def terms(self, counts: ClassCounts) -> LossTerms:
         """Its numbers."""
         ...
 
@@ -143,9 +143,9 @@ class Loss(Protocol):
 class CrossEntropy:
     """Categorical cross-entropy."""
 
-    def terms(self, counts: Counts) -> Terms:
+    def terms(self, counts: ClassCounts) -> LossTerms:
         """All classes alike."""
-        return Terms(np.ones(len(counts.landmarks)))
+        return LossTerms(np.ones(len(counts.landmarks)))
 
 
 @dataclass(frozen=True)
@@ -165,13 +165,13 @@ class Focal:
         if not self.gamma >= 0:  # so that it refuses NaN too
             raise ValueError(f"gamma must not be negative, got {self.gamma}")
 
-    def terms(self, counts: Counts) -> Terms:
+    def terms(self, counts: ClassCounts) -> LossTerms:
         """Alpha and gamma."""
-        return Terms(inverse_power(counts.landmarks, self.alpha_power), self.gamma)
+        return LossTerms(inverse_power(counts.landmarks, self.alpha_power), self.gamma)
 
 
 @dataclass(frozen=True)
-class LogitAdjusted:
+class LogitAdjustedCrossEntropy:
     """Cross-entropy of z + tau log prior, predicted by z itself (Menon et al. 2021).
 
     tau 1 is balanced softmax (Ren et al. 2020), tau 0 cross-entropy. The prior is that of the rows as sampled.
@@ -184,9 +184,9 @@ class LogitAdjusted:
         if not 0 <= self.tau < np.inf:
             raise ValueError(f"tau must not be negative, got {self.tau}")
 
-    def terms(self, counts: Counts) -> Terms:
+    def terms(self, counts: ClassCounts) -> LossTerms:
         """The prior as offsets."""
-        return Terms(np.ones(len(counts.landmarks)), offsets=self.tau * counts.log_prior())
+        return LossTerms(np.ones(len(counts.landmarks)), offsets=self.tau * counts.log_prior())
 
 
 @dataclass(frozen=True)
@@ -204,18 +204,18 @@ class LabelDistributionAwareMargin:
         if not 0 <= self.max_margin <= 2:
             raise ValueError(f"max_margin must be in [0, 2], got {self.max_margin}")
 
-    def terms(self, counts: Counts) -> Terms:
+    def terms(self, counts: ClassCounts) -> LossTerms:
         """The margins; a class without landmarks has none."""
         there = counts.landmarks > 0
         margins = np.zeros(len(there))
         margins[there] = counts.landmarks[there] ** -0.25
-        return Terms(np.ones(len(there)), margins=margins * self.max_margin / margins.max())
+        return LossTerms(np.ones(len(there)), margins=margins * self.max_margin / margins.max())
 
 
-def rowwise(
+def row_losses(
     one_hot: Tensor, logits: Tensor, weights: Tensor, focus: Tensor, offsets: Tensor, margins: Tensor
 ) -> Tensor:
-    """The loss of each row in each head, shape (batch, n_heads); see `Terms`.
+    """The loss of each row in each head, shape (batch, n_heads); see `LossTerms`.
 
     Args:
         one_hot: labels, shape (batch, n_classes): a single 1 in a row, or none in padding.

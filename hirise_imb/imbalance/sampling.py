@@ -39,7 +39,7 @@ class Pool:
         return np.bincount(self.labels, minlength=len(CLASSES))
 
 
-def lifted(counts: Indices, ratio: float) -> Indices:
+def oversampled_counts(counts: Indices, ratio: float) -> Indices:
     """Counts after over-sampling: each class that is there has at least round(`ratio` x the largest), none has fewer.
 
     Args:
@@ -117,7 +117,7 @@ class RandomOversampling:
         from imblearn.over_sampling import RandomOverSampler
 
         positions = np.arange(len(pool.labels))
-        wanted = {k: n for k, n in enumerate(lifted(pool.counts(), self.ratio).tolist()) if n > 0}
+        wanted = {k: n for k, n in enumerate(oversampled_counts(pool.counts(), self.ratio).tolist()) if n > 0}
         if len(wanted) < 2:  # nothing to balance; imbalanced-learn refuses it
             return positions
         sampler = RandomOverSampler(sampling_strategy=wanted, random_state=seed)
@@ -126,7 +126,7 @@ class RandomOversampling:
 
     def shares(self, pool: Pool) -> Floats:
         """Shares after the lift."""
-        return _normalised(lifted(pool.counts(), self.ratio))
+        return _normalised(oversampled_counts(pool.counts(), self.ratio))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.imbalance.sampling import Indices, lifted
+from hirise_imb.imbalance.sampling import Indices, oversampled_counts
 from hirise_imb.utils.errors import NotApplicable
 
 Rows = NDArray[np.float32]
@@ -20,7 +20,7 @@ _VICINITY = 10
 
 
 @dataclass(frozen=True)
-class Synthesis:
+class SyntheticOversampling:
     """imbalanced-learn's interpolation between a landmark's features and those of a near one of its class.
 
     `smote` (Chawla et al. 2002) starts from each landmark of a class alike. `borderline_smote` (Han et al. 2005, the
@@ -45,7 +45,7 @@ class Synthesis:
         if not isinstance(self.neighbours, int) or self.neighbours < 1:
             raise ValueError(f"neighbours must be a positive whole number, got {self.neighbours}")
 
-    def extended(self, features: Rows, labels: Indices, seed: int) -> tuple[Rows, Indices]:
+    def resample(self, features: Rows, labels: Indices, seed: int) -> tuple[Rows, Indices]:
         """The given rows, unchanged and in order, then the synthetic ones, class by class.
 
         A class that is large enough already, or not there, gets none.
@@ -68,7 +68,7 @@ class Synthesis:
         if not np.isfinite(features).all():
             raise ValueError("features must be finite")
         counts = np.bincount(labels, minlength=len(CLASSES))
-        targets = lifted(counts, self.ratio)
+        targets = oversampled_counts(counts, self.ratio)
         wanting = np.flatnonzero(targets > counts).tolist()
         for k in wanting:
             self._check_neighbours(CLASSES[k], int(counts[k]))

@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.metrics.classification import rates
+from hirise_imb.metrics.classification import precision_recall_f1
 
 LEVEL = 0.95
 """Nominal coverage of an interval."""
 
-DRAWS = 10_000
+N_RESAMPLES = 10_000
 """Resamples, unless told otherwise."""
 
-LEAST_SOURCES = 6
+MIN_SOURCES = 6
 """Sources below which no interval is given: too few to tell how sources differ (Webb 2014; docs/uncertainty.md)."""
 
 Ints = NDArray[np.int64]
@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Counts:
+class SourceCounts:
     """What several fits made of each source; F1 needs no more."""
 
     support: Ints
@@ -41,7 +41,7 @@ class Counts:
     """Predictions of each class, shape (n_fits, n_sources, 8)."""
 
     @classmethod
-    def of(cls, labels: Ints, predicted: Ints, sources: Ints) -> Counts:
+    def of(cls, labels: Ints, predicted: Ints, sources: Ints) -> SourceCounts:
         """Count.
 
         Args:
@@ -71,7 +71,7 @@ class Counts:
             Shape (n_fits, n_draws, 8), NaN where a class has no landmark.
         """
         support = weights @ self.support
-        f1 = rates(weights @ self.hits, support, weights @ self.predicted)["f1"]
+        f1 = precision_recall_f1(weights @ self.hits, support, weights @ self.predicted)["f1"]
         return np.where(support > 0, f1, np.nan)
 
 
@@ -110,15 +110,15 @@ class Resamples:
 
     def interval(self) -> Interval | None:
         """Of macro F1."""
-        return expanded(self.macro_f1, self.total)
+        return expanded_percentile_interval(self.macro_f1, self.total)
 
     def class_interval(self, label: int) -> Interval | None:
         """Of the F1 of a class."""
         values = self.f1[:, label]
-        return expanded(values[np.isfinite(values)], int(self.sources[label]))
+        return expanded_percentile_interval(values[np.isfinite(values)], int(self.sources[label]))
 
 
-def resample(counts: Counts, draws: int = DRAWS) -> Resamples:
+def bootstrap_sources(counts: SourceCounts, draws: int = N_RESAMPLES) -> Resamples:
     """Draw sources with replacement, and fits too, so that the chance in training is in the interval (crossed).
 
     Draws depend on nothing but how many sources and fits there are, so differences of arms are paired, by seed too.
@@ -129,7 +129,7 @@ def resample(counts: Counts, draws: int = DRAWS) -> Resamples:
     return Resamples(np.einsum("fdk,df->dk", f1, shares), counts.sources, sources)
 
 
-def expanded(values: Floats, clusters: int, level: float = LEVEL) -> Interval | None:
+def expanded_percentile_interval(values: Floats, clusters: int, level: float = LEVEL) -> Interval | None:
     """The percentile interval with its tails moved outwards for few clusters (Hesterberg 2015, "expanded percentile").
 
     A bootstrap of n clusters is too narrow by sqrt((n - 1) / n), and its normal quantiles ought to be those of t; with
@@ -141,18 +141,18 @@ def expanded(values: Floats, clusters: int, level: float = LEVEL) -> Interval | 
         level: nominal coverage.
 
     Returns:
-        None for fewer than `LEAST_SOURCES` clusters, and where all resamples are alike: a classifier without any
+        None for fewer than `MIN_SOURCES` clusters, and where all resamples are alike: a classifier without any
         mistake would seem to be certain.
     """
     from scipy.special import ndtr, stdtrit  # scipy.stats takes a second to import
 
-    if clusters < LEAST_SOURCES:
+    if clusters < MIN_SOURCES:
         return None
     tail = ndtr(np.sqrt(clusters / (clusters - 1)) * stdtrit(clusters - 1, (1 - level) / 2))
     return _between(values, float(tail))
 
 
-def image_interval(labels: Ints, predicted: Ints, draws: int = DRAWS) -> Interval | None:
+def image_interval(labels: Ints, predicted: Ints, draws: int = N_RESAMPLES) -> Interval | None:
     """The interval of macro F1 that a bootstrap over images would give. It is too narrow; reports show how much.
 
     Args:
@@ -165,13 +165,13 @@ def image_interval(labels: Ints, predicted: Ints, draws: int = DRAWS) -> Interva
     """
     # Images with the same label and predictions are interchangeable, so kinds of images are drawn.
     kinds, repeats = np.unique(np.vstack([labels, predicted]), axis=1, return_counts=True)
-    counts = Counts.of(kinds[0], kinds[1:], np.arange(len(repeats)))
+    counts = SourceCounts.of(kinds[0], kinds[1:], np.arange(len(repeats)))
     weights = np.random.default_rng(2).multinomial(len(labels), repeats / len(labels), draws).astype(float)
     macro = Resamples(counts.f1(weights).mean(axis=0), counts.sources, len(repeats)).macro_f1
     return _between(macro, (1 - LEVEL) / 2)
 
 
-def without_each(counts: Counts, label: int) -> Floats:
+def leave_one_source_out(counts: SourceCounts, label: int) -> Floats:
     """F1 of a class without each of its sources in turn, mean over fits, shape (n_sources_of_class,).
 
     NaN where the class has no other source.

@@ -17,7 +17,7 @@ from hirise_imb.data.hirise import CLASSES
 BINS = 15
 """Of a reliability diagram, of equal width."""
 
-DECIDED = 0.9
+CONFIDENCE_THRESHOLD = 0.9
 """Confidence from which on a prediction is shown to users, as in the deployed classifier (Wagstaff et al. 2021)."""
 
 Ints = NDArray[np.int64]
@@ -31,7 +31,7 @@ def log_loss(labels: Ints, probabilities: Probabilities) -> float:
     return float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
 
 
-def tempered(probabilities: Probabilities, temperature: float) -> Floats:
+def apply_temperature(probabilities: Probabilities, temperature: float) -> Floats:
     """The softmax of log p / temperature, which changes no decision (Guo et al. 2017)."""
     p = np.asarray(probabilities, np.float64)
     powers = (p / p.max(axis=1, keepdims=True)) ** (1 / temperature)
@@ -39,7 +39,7 @@ def tempered(probabilities: Probabilities, temperature: float) -> Floats:
 
 
 @dataclass(frozen=True)
-class Reliability:
+class ReliabilityDiagram:
     """A reliability diagram of the chosen class: sums in each bin of confidence, shape (15,) each.
 
     The first bin is empty: no confidence is below 1/8.
@@ -52,7 +52,7 @@ class Reliability:
     """Right predictions."""
 
     @classmethod
-    def of(cls, labels: Ints, probabilities: Probabilities, bins: int = BINS) -> Reliability:
+    def of(cls, labels: Ints, probabilities: Probabilities, bins: int = BINS) -> ReliabilityDiagram:
         """Sort predictions into bins."""
         confidence = probabilities.max(axis=1).astype(float)
         right = (probabilities.argmax(axis=1) == labels).astype(float)
@@ -69,9 +69,9 @@ class Reliability:
         return float(np.abs(self.hits - self.confidence).sum() / self.count.sum())
 
 
-def calibration_error(labels: Ints, probabilities: Probabilities, bins: int = BINS) -> float:
+def expected_calibration_error(labels: Ints, probabilities: Probabilities, bins: int = BINS) -> float:
     """Expected calibration error of the chosen class (Guo et al. 2017)."""
-    return Reliability.of(labels, probabilities, bins).error
+    return ReliabilityDiagram.of(labels, probabilities, bins).error
 
 
 def precision_at_hits(labels: Ints, probabilities: Probabilities, label: int) -> Floats:
@@ -110,7 +110,7 @@ def risk_at_coverage(labels: Ints, probabilities: Probabilities) -> Floats:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What is left when only predictions of at least `DECIDED` confidence are shown; counts of classes, shape (8,)."""
+    """Counts of classes, shape (8,), when only predictions of at least `CONFIDENCE_THRESHOLD` are shown."""
 
     support: Ints | Floats
     decided: Ints | Floats
@@ -123,7 +123,7 @@ class OperatingPoint:
     @classmethod
     def of(cls, labels: Ints, probabilities: Probabilities) -> OperatingPoint:
         """Count."""
-        chosen, sure = probabilities.argmax(axis=1), probabilities.max(axis=1) >= DECIDED
+        chosen, sure = probabilities.argmax(axis=1), probabilities.max(axis=1) >= CONFIDENCE_THRESHOLD
         groups = labels, labels[sure], chosen[sure], chosen[sure & (chosen == labels)]
         return cls(*(np.bincount(group, minlength=len(CLASSES)) for group in groups))
 

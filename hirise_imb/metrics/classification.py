@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from hirise_imb.data.hirise import CLASSES, RARE
-from hirise_imb.metrics.calibration import calibration_error, log_loss
+from hirise_imb.metrics.calibration import expected_calibration_error, log_loss
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -41,17 +41,17 @@ class Scores:
 
     def per_class(self) -> dict[str, Floats]:
         """Precision, recall and F1, shape (8,) each."""
-        return per_class(self.confusion)
+        return per_class_scores(self.confusion)
 
     def summary(self) -> dict[str, float]:
         """The scores that are one number."""
-        return summary(self.confusion) | {
+        return summary_scores(self.confusion) | {
             "log_loss": self.log_loss,
             "calibration_error": self.calibration_error,
         }
 
 
-def score(predictions: Predictions, images: pd.DataFrame) -> Scores:
+def score_predictions(predictions: Predictions, images: pd.DataFrame) -> Scores:
     """Score predictions against the catalogue rows of the same images.
 
     Predictions and labels are paired by image name. Predictions in an order of their own (a shuffled generator) or of
@@ -64,25 +64,25 @@ def score(predictions: Predictions, images: pd.DataFrame) -> Scores:
         raise ValueError("predictions and labels name different images, or the same in another order")
     labels = images["label"].to_numpy()
     return Scores(
-        confusion=confusion(labels, predictions.labels()),
+        confusion=confusion_matrix(labels, predictions.labels()),
         log_loss=log_loss(labels, predictions.probabilities),
-        calibration_error=calibration_error(labels, predictions.probabilities),
+        calibration_error=expected_calibration_error(labels, predictions.probabilities),
     )
 
 
-def confusion(labels: ArrayLike, predicted: ArrayLike) -> Ints:
+def confusion_matrix(labels: ArrayLike, predicted: ArrayLike) -> Ints:
     """Counts of (true class, predicted class), shape (8, 8)."""
     k = len(CLASSES)
     pairs = np.asarray(labels, np.int64) * k + np.asarray(predicted, np.int64)
     return np.bincount(pairs, minlength=k * k).reshape(k, k)
 
 
-def per_class(confusion: Ints) -> dict[str, Floats]:
+def per_class_scores(confusion: Ints) -> dict[str, Floats]:
     """Precision, recall and F1 of each class, shape (8,) each; 0 where undefined."""
-    return rates(np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
+    return precision_recall_f1(np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
 
 
-def rates(hits: Ints | Floats, support: ArrayLike, predicted: ArrayLike) -> dict[str, Floats]:
+def precision_recall_f1(hits: Ints | Floats, support: ArrayLike, predicted: ArrayLike) -> dict[str, Floats]:
     """Precision, recall and F1 where a class has so many hits, labels and predictions; 0 where undefined.
 
     Args:
@@ -101,12 +101,12 @@ def rates(hits: Ints | Floats, support: ArrayLike, predicted: ArrayLike) -> dict
 
 def macro_f1(confusion: Ints) -> float:
     """Mean of F1 over all eight classes."""
-    return float(per_class(confusion)["f1"].mean())
+    return float(per_class_scores(confusion)["f1"].mean())
 
 
-def summary(confusion: Ints) -> dict[str, float]:
+def summary_scores(confusion: Ints) -> dict[str, float]:
     """Accuracy, balanced accuracy, macro F1 (all, and the seven rare classes), weighted F1, Cohen's kappa (1960)."""
-    scores = per_class(confusion)
+    scores = per_class_scores(confusion)
     support = confusion.sum(axis=1)
     total = confusion.sum()
     agreement = np.trace(confusion) / total

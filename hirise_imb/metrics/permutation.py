@@ -15,8 +15,8 @@ from math import lcm
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.metrics.bootstrap import DRAWS, ROUNDING, Counts
-from hirise_imb.metrics.classification import rates
+from hirise_imb.metrics.bootstrap import N_RESAMPLES, ROUNDING, SourceCounts
+from hirise_imb.metrics.classification import precision_recall_f1
 
 ALPHA = 0.05
 """Chance of a false alarm that is accepted."""
@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Swap:
+class SwapTest:
     """What exchanging predictions shows."""
 
     difference: float
@@ -40,7 +40,7 @@ class Swap:
     """Whether every exchange was looked at, and not some at random."""
 
 
-def swap_test(one: Counts, other: Counts, draws: int = DRAWS, seed: int = 0) -> Swap:
+def swap_test(one: SourceCounts, other: SourceCounts, draws: int = N_RESAMPLES, seed: int = 0) -> SwapTest:
     """Compare two arms on the same sources.
 
     Fits are exchanged in pairs, first with first; where one arm has more, both are repeated until they are as many,
@@ -66,7 +66,7 @@ def swap_test(one: Counts, other: Counts, draws: int = DRAWS, seed: int = 0) -> 
     sizes = np.abs(chance)
     as_large = int(np.count_nonzero(sizes >= abs(observed) - ROUNDING))
     p = as_large / len(swaps) if exact else (1 + as_large) / (1 + draws)
-    return Swap(observed, p, _resolvable(sizes, exact), len(differ), exact)
+    return SwapTest(observed, p, _resolvable(sizes, exact), len(differ), exact)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -78,7 +78,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def _paired(one: Counts, other: Counts) -> tuple[Floats, Floats]:
+def _paired(one: SourceCounts, other: SourceCounts) -> tuple[Floats, Floats]:
     """Hits and predictions of both, shape (n_fits, n_sources, 2, 8)."""
     fits = lcm(len(one.hits), len(other.hits))
     stacked = [np.stack([arm.hits, arm.predicted], axis=2).astype(float) for arm in (one, other)]
@@ -88,7 +88,7 @@ def _paired(one: Counts, other: Counts) -> tuple[Floats, Floats]:
 
 def _macro(counts: Floats, support: NDArray[np.int64]) -> Floats:
     """Macro F1, mean over fits, of counts of shape (..., n_fits, 2, 8)."""
-    f1 = rates(counts[..., 0, :], support, counts[..., 1, :])["f1"]
+    f1 = precision_recall_f1(counts[..., 0, :], support, counts[..., 1, :])["f1"]
     return np.asarray(f1.mean(axis=(-1, -2)))
 
 

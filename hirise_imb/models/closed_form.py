@@ -162,7 +162,7 @@ class NearestMean:
         bias = -(means[there] ** 2).sum(axis=1) / (2 * spread)
         prior = counts / len(labels)
         distances = _placed(there, kernel, bias, centre, gain, unit).logits(features)
-        scale = Temperature().fitted(distances, labels, prior).scale
+        scale = Temperature().fit(distances, labels, prior).scale
         bias = scale * bias + self.prior_power * np.log(prior[there])
         return _placed(there, scale * kernel, bias, centre, gain, unit)
 

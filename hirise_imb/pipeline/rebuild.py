@@ -17,7 +17,7 @@ from hirise_imb.reporting.read import made_from, read_report, read_summary
 from hirise_imb.reporting.results import Results
 from hirise_imb.reporting.write import write_baseline, write_report
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import make_folder
+from hirise_imb.utils.files import ensure_folder
 
 
 def compare(folders: Sequence[Path], name: str | None, out: Path) -> tuple[Results, Path]:
@@ -34,7 +34,7 @@ def compare(folders: Sequence[Path], name: str | None, out: Path) -> tuple[Resul
     chosen = "-vs-".join(folder.resolve().name for folder in folders) if name is None else name
     check_name(chosen)
     results = compared(folders, chosen)
-    page = write_report(results, make_folder(out / "reports") / chosen)
+    page = write_report(results, ensure_folder(out / "reports") / chosen)
     write_index(out / "reports")
     return results, page
 
@@ -72,7 +72,7 @@ def rewrite(folder: Path, *, thumbnails: bool = False, data: str | None = None) 
 def _thumbnails(results: Results, data: str | None) -> Mapping[str, Any]:
     definition = tomllib.loads(results.study_toml)
     first = definition if not results.origins else next(iter(definition["reports"].values()))
-    images = manifest.read(resolve.locate(str(first["data"]) if data is None else data))
+    images = manifest.read_manifest(resolve.resolve_data(str(first["data"]) if data is None else data))
     missing = sorted(set(results.test["image"]) - set(images.table["image"]))
     if missing:
         raise UserError(

@@ -15,7 +15,7 @@ import pandas as pd
 from hirise_imb.recipe import Recipe
 from hirise_imb.training.epoch_loop import Failed
 from hirise_imb.training.trainer import Run
-from hirise_imb.utils.files import write_whole
+from hirise_imb.utils.files import write_atomically
 
 _COLUMN = "history_"
 _VERSION = 2
@@ -46,7 +46,7 @@ class RunStore:
             return _load(path)
         run = fit()
         if isinstance(run, Run):
-            write_whole(path, lambda part: _save(run, part))
+            write_atomically(path, lambda part: _save(run, part))
         return run
 
     def has(self, name: str, recipe: Recipe, seed: int) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from hirise_imb.config import Definition, known
+from hirise_imb.config import StudyDefinition, check_known
 from hirise_imb.data.splits import Selection
 from hirise_imb.imbalance.sampling import SplitFileRows
 from hirise_imb.metrics.classification import Predictions
@@ -20,23 +20,23 @@ from hirise_imb.reporting.html.index import write_index
 from hirise_imb.reporting.html.thumbnails import thumbnails
 from hirise_imb.reporting.results import BASELINE
 from hirise_imb.search import search
-from hirise_imb.search.scheduler import opened, searched, selection_of
-from hirise_imb.search.search import Chosen
-from hirise_imb.search.workers import beside
+from hirise_imb.search.scheduler import open_scheduler, selection_of, strategies_to_search
+from hirise_imb.search.search import SearchResult
+from hirise_imb.search.workers import worker_pool
 from hirise_imb.strategies import CONTROL, Strategy
-from hirise_imb.training.context import Bench, data_of
+from hirise_imb.training.context import TrainingContext, load_manifest
 from hirise_imb.training.epoch_loop import Failed, Job
 from hirise_imb.utils import environment
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import make_folder
+from hirise_imb.utils.files import ensure_folder
 from hirise_imb.utils.progress import track
 
-REFERENCES = {"unique": Recipe(), "split-file": Recipe(sampling=SplitFileRows())}
+REFERENCE_RECIPES = {"unique": Recipe(), "split-file": Recipe(sampling=SplitFileRows())}
 """The reference run by the rows an epoch goes through: each unique image once, or as often as the split file has it."""
 
 
 @dataclass(frozen=True)
-class Effort:
+class RunOptions:
     """How a study is run; no result depends on it but by a time that ran out."""
 
     storage: str | None = None
@@ -56,7 +56,7 @@ class Effort:
             raise UserError(f"--timeout is {self.timeout:g}: give seconds, more than 0.")
 
 
-def run_study(definition: Definition, out: Path, effort: Effort = Effort()) -> tuple[Results, Path]:
+def run_study(definition: StudyDefinition, out: Path, effort: RunOptions = RunOptions()) -> tuple[Results, Path]:
     """Run or continue a study; return what it found and the path of its page.
 
     Args:
@@ -67,16 +67,16 @@ def run_study(definition: Definition, out: Path, effort: Effort = Effort()) -> t
     Raises:
         UserError: the definition can't be run here; nothing was written then that a later run would not use.
     """
-    strategies = searched(definition)
-    images = data_of(definition)
+    strategies = strategies_to_search(definition)
+    images = load_manifest(definition)
     with _held(definition, out):
-        with opened(definition, images, strategies, out, effort.storage) as searches:
+        with open_scheduler(definition, images, strategies, out, effort.storage) as searches:
             bench = searches.bench
             runs = _runs(bench, out)
             arms = [_baseline(bench, "unique", runs)]
             if effort.storage is None:
                 searches.leases.clear(f"{definition.name}/")  # whoever held one is gone: this process has the lock
-            with beside(
+            with worker_pool(
                 effort.workers - 1, out / "studies" / definition.name, join_study, definition, out, searches.place
             ):
                 searches.work(effort.timeout)
@@ -84,7 +84,7 @@ def run_study(definition: Definition, out: Path, effort: Effort = Effort()) -> t
         omitted = []
         for strategy in strategies:
             chosen = found[strategy.name]
-            arm = _of_strategy(bench, strategy, chosen, runs) if isinstance(chosen, Chosen) else chosen
+            arm = _of_strategy(bench, strategy, chosen, runs) if isinstance(chosen, SearchResult) else chosen
             if isinstance(arm, Failed):
                 omitted.append(Omitted(strategy.name, strategy.summary, arm.reason))
             else:
@@ -97,7 +97,7 @@ def run_study(definition: Definition, out: Path, effort: Effort = Effort()) -> t
     return results, page
 
 
-def join_study(definition: Definition, out: Path, place: Path | str) -> None:
+def join_study(definition: StudyDefinition, out: Path, place: Path | str) -> None:
     """Work on the searches of a study that runs elsewhere, until there is nothing left to do.
 
     Args:
@@ -108,32 +108,32 @@ def join_study(definition: Definition, out: Path, place: Path | str) -> None:
     Raises:
         UserError: the definition can't be run here, or the study was made with other data or weights.
     """
-    strategies = searched(definition)
-    images = data_of(definition)
+    strategies = strategies_to_search(definition)
+    images = load_manifest(definition)
     address = None if isinstance(place, Path) else place
-    with opened(definition, images, strategies, out, address) as searches:
+    with open_scheduler(definition, images, strategies, out, address) as searches:
         searches.work(None)
 
 
-def run_baseline(definition: Definition, rows: str, out: Path) -> tuple[Baseline, Path]:
+def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Baseline, Path]:
     """Fit the reference run of a study alone, and set it beside the published table.
 
     What the study has fitted is used, and the study will use what is fitted here.
 
     Args:
         definition: of the study; its strategies and trials play no part.
-        rows: that an epoch goes through, one of `REFERENCES`.
+        rows: that an epoch goes through, one of `REFERENCE_RECIPES`.
         out: as for `run_study`.
 
     Raises:
         UserError: the definition can't be run here, or the test split has a single landmark.
     """
-    known("kind of rows", rows, REFERENCES)
-    images = data_of(definition)
-    if len(images.one_per_landmark("test")) < 2:
+    check_known("kind of rows", rows, REFERENCE_RECIPES)
+    images = load_manifest(definition)
+    if len(images.canonical_images("test")) < 2:
         raise UserError(f"{definition.data} has one test landmark: a shuffled pairing takes two, use other data.")
     with _held(definition, out):
-        bench = Bench.of(definition, images, [])
+        bench = TrainingContext.of(definition, images, [])
         runs = _runs(bench, out)
         arm = _baseline(bench, rows, runs)
     head = f"# The reference run of this study alone: study baseline --rows {rows}\n"
@@ -146,41 +146,41 @@ def run_baseline(definition: Definition, rows: str, out: Path) -> tuple[Baseline
     return baseline, page
 
 
-def _report(definition: Definition, out: Path) -> Path:
+def _report(definition: StudyDefinition, out: Path) -> Path:
     return out / "reports" / definition.name
 
 
 @contextmanager
-def _held(definition: Definition, out: Path) -> Iterator[None]:
+def _held(definition: StudyDefinition, out: Path) -> Iterator[None]:
     """Keep other processes out of the study below `out`."""
     # What can't be written is found out before the hours of work; what can't be computed, before anything is.
-    make_folder(out / "reports")
-    make_folder(out / "studies")
-    with search.held(out / "studies" / definition.name):
+    ensure_folder(out / "reports")
+    ensure_folder(out / "studies")
+    with search.lock_study(out / "studies" / definition.name):
         yield
 
 
-def _runs(bench: Bench, out: Path) -> RunStore:
+def _runs(bench: TrainingContext, out: Path) -> RunStore:
     """The finished fits of the study."""
-    return RunStore(make_folder(out / "studies" / f"{bench.definition.name}.runs"), bench.facts)
+    return RunStore(ensure_folder(out / "studies" / f"{bench.definition.name}.runs"), bench.facts)
 
 
-def _seeds(bench: Bench) -> tuple[int, ...]:
+def _seeds(bench: TrainingContext) -> tuple[int, ...]:
     return tuple(range(bench.definition.seed, bench.definition.seed + bench.definition.refits))
 
 
-def _baseline(bench: Bench, rows: str, runs: RunStore) -> Arm:
+def _baseline(bench: TrainingContext, rows: str, runs: RunStore) -> Arm:
     through = {"unique": "unique images", "split-file": "the repeated rows of the split file"}
     summary = f"the reference run: cross-entropy on {through[rows]}, frozen backbone"
-    arm = _arm(bench, BASELINE, summary, REFERENCES[rows], runs)
-    judged = arm if isinstance(arm, Failed) else _judged(bench, REFERENCES[rows], runs)
+    arm = _arm(bench, BASELINE, summary, REFERENCE_RECIPES[rows], runs)
+    judged = arm if isinstance(arm, Failed) else _judged(bench, REFERENCE_RECIPES[rows], runs)
     if isinstance(arm, Failed) or isinstance(judged, Failed):
         failure = arm if isinstance(arm, Failed) else judged
         raise UserError(f"The baseline can't be fitted ({failure}): check the weights and the images.")
     return replace(arm, val_macro_f1=judged)
 
 
-def _of_strategy(bench: Bench, strategy: Strategy, chosen: Chosen, runs: RunStore) -> Arm | Failed:
+def _of_strategy(bench: TrainingContext, strategy: Strategy, chosen: SearchResult, runs: RunStore) -> Arm | Failed:
     selection = selection_of(bench.definition, strategy)
     arm = _arm(bench, strategy.name, strategy.summary, chosen.recipe, runs)
     if isinstance(arm, Failed):
@@ -199,12 +199,12 @@ def _of_strategy(bench: Bench, strategy: Strategy, chosen: Chosen, runs: RunStor
     )
 
 
-def _yardstick(definition: Definition) -> Selection:
+def _yardstick(definition: StudyDefinition) -> Selection:
     """How all arms are compared before the test split is looked at."""
     return "val" if definition.selection == "val" else "grouped-cv"
 
 
-def _judged(bench: Bench, recipe: Recipe, runs: RunStore) -> float | Failed:
+def _judged(bench: TrainingContext, recipe: Recipe, runs: RunStore) -> float | Failed:
     """Macro F1 of a recipe by the common yardstick."""
     by = _yardstick(bench.definition)
     job = Job(recipe, bench.definition.seed)
@@ -212,7 +212,7 @@ def _judged(bench: Bench, recipe: Recipe, runs: RunStore) -> float | Failed:
     return run if isinstance(run, Failed) else run.val_macro_f1
 
 
-def _arm(bench: Bench, name: str, summary: str, recipe: Recipe, store: RunStore) -> Arm | Failed:
+def _arm(bench: TrainingContext, name: str, summary: str, recipe: Recipe, store: RunStore) -> Arm | Failed:
     """Fit a recipe with each seed and predict the test split, as an arm without a search."""
     seeds = _seeds(bench)
     there = sum(store.has("test", recipe, seed) for seed in seeds)
@@ -243,7 +243,7 @@ def _arm(bench: Bench, name: str, summary: str, recipe: Recipe, store: RunStore)
 
 
 def _results(
-    bench: Bench, arms: list[Arm], omitted: list[Omitted], counts: str, study_toml: str, runs: RunStore
+    bench: TrainingContext, arms: list[Arm], omitted: list[Omitted], counts: str, study_toml: str, runs: RunStore
 ) -> Results:
     """What a report is made from; `counts` ends the sentence that says what was run."""
     definition = bench.definition
@@ -259,7 +259,7 @@ def _results(
         name=definition.name,
         setting=f"{data} {bench.about}; {counts}.",
         study_toml=study_toml,
-        test=bench.images.one_per_landmark("test")[["image", "landmark", "source", "label"]].reset_index(drop=True),
+        test=bench.images.canonical_images("test")[["image", "landmark", "source", "label"]].reset_index(drop=True),
         data=bench.images.summary().drop(columns="label"),
         arms=tuple(arms),
         omitted=tuple(omitted),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hirise_imb.data.hirise import CLASSES
 from hirise_imb.forensics import METRICS, Finding, Null, PublishedTable, Rounded, examine
-from hirise_imb.metrics.classification import rates
+from hirise_imb.metrics.classification import precision_recall_f1
 from hirise_imb.reporting import narrative, summary
 from hirise_imb.reporting.pairing import null_of
 from hirise_imb.reporting.records import Arm
@@ -226,7 +226,7 @@ def _class_laws(nulls: Sequence[Null], label: int) -> dict[str, Law]:
     for null in nulls:
         hits, chances = null.law(label)
         weights.append(chances / len(nulls))
-        for metric, reached in rates(hits, null.support[label], null.predicted[label]).items():
+        for metric, reached in precision_recall_f1(hits, null.support[label], null.predicted[label]).items():
             values[metric].append(reached)
     return {metric: Law.of(np.concatenate(parts), np.concatenate(weights)) for metric, parts in values.items()}
 
@@ -245,7 +245,7 @@ def _whole_scores(null: Null, seed: int) -> dict[str, Floats]:
     """Each score in each random pairing, shape (draws,)."""
     drawn = null.draw(seed=seed)
     hits = drawn.sum(axis=1)
-    f1 = rates(drawn, null.support, null.predicted)["f1"]
+    f1 = precision_recall_f1(drawn, null.support, null.predicted)["f1"]
     return {
         "accuracy": hits / null.total,
         "macro_f1": f1.mean(axis=1),

@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 
 from hirise_imb.data.hirise import CLASSES
 from hirise_imb.metrics.bootstrap import (
-    LEAST_SOURCES,
+    MIN_SOURCES,
     ROUNDING,
-    Counts,
     Interval,
     Resamples,
-    expanded,
+    SourceCounts,
+    bootstrap_sources,
+    expanded_percentile_interval,
     image_interval,
-    resample,
-    without_each,
+    leave_one_source_out,
 )
-from hirise_imb.metrics.permutation import Swap, holm, swap_test
+from hirise_imb.metrics.permutation import SwapTest, holm, swap_test
 
 IMAGE_DRAWS = 2_000
 """Resamples of images: enough for an interval that is only shown as a warning."""
@@ -44,7 +44,7 @@ class Against:
 class Tested:
     """An arm against the reference, as one of the family of tests."""
 
-    swap: Swap
+    swap: SwapTest
     p_holm: float
     """Adjusted for the number of arms that are compared with the reference."""
 
@@ -62,7 +62,7 @@ class Inference:
         """
         numbers, names = pd.factorize(sources)
         self.names = [str(name) for name in names]
-        self.counts = {arm: Counts.of(labels, fits, numbers.astype(np.int64)) for arm, fits in predicted.items()}
+        self.counts = {arm: SourceCounts.of(labels, fits, numbers.astype(np.int64)) for arm, fits in predicted.items()}
         self._labels, self._predicted = labels, predicted
         self._reference = next(iter(predicted))
 
@@ -79,7 +79,7 @@ class Inference:
     @cached_property
     def resamples(self) -> dict[str, Resamples]:
         """By arm."""
-        return {arm: resample(counts) for arm, counts in self.counts.items()}
+        return {arm: bootstrap_sources(counts) for arm, counts in self.counts.items()}
 
     @cached_property
     def by_image(self) -> dict[str, Interval | None]:
@@ -106,7 +106,7 @@ class Inference:
     def against(self, arm: str, other: str) -> Against:
         """The differences of an arm to another."""
         gains = self.resamples[arm].macro_f1 - self.resamples[other].macro_f1
-        return Against(expanded(gains, self.total), float((gains > ROUNDING).mean()))
+        return Against(expanded_percentile_interval(gains, self.total), float((gains > ROUNDING).mean()))
 
     def class_intervals(self, arm: str) -> list[Interval | None]:
         """Of F1, one a class; None where it has too few sources, or nothing to vary."""
@@ -116,7 +116,7 @@ class Inference:
         """Lowest and highest F1 without one source of the class, for classes of two sources to five."""
         found: list[Interval | None] = []
         for label, sources in enumerate(self.counts[arm].sources):
-            rest = without_each(self.counts[arm], label) if 1 < sources < LEAST_SOURCES else None
+            rest = leave_one_source_out(self.counts[arm], label) if 1 < sources < MIN_SOURCES else None
             found.append(None if rest is None else Interval(float(rest.min()), float(rest.max())))
         return found
 

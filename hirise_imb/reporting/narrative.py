@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.metrics.bootstrap import DRAWS, LEAST_SOURCES
+from hirise_imb.metrics.bootstrap import MIN_SOURCES, N_RESAMPLES
 from hirise_imb.metrics.permutation import ALPHA
 from hirise_imb.reporting.figures.style import p_value
 from hirise_imb.reporting.records import Arm
@@ -135,7 +135,7 @@ def caution(results: Results) -> str:
 
 def limits(results: Results) -> str:
     """What no number of any report on this test split can tell."""
-    few = [f"{CLASSES[k]} ({n})" for k, n in enumerate(results.sources) if 0 < n < LEAST_SOURCES]
+    few = [f"{CLASSES[k]} ({n})" for k, n in enumerate(results.sources) if 0 < n < MIN_SOURCES]
     absent = [CLASSES[k] for k, n in enumerate(results.support) if n == 0]
     capped = [f"{arm.name} ({arm.at_last_epoch} of {len(arm.seeds)})" for arm in results.ordered if arm.at_last_epoch]
     text = "Images of one source observation are not independent, so the uncertainty of a class is that of its sources."
@@ -190,9 +190,10 @@ def _compared(results: Results) -> Iterator[str]:
 
 def _uncertainty(results: Results) -> str:
     return (
-        f"Intervals of macro F1 are from {DRAWS:,} resamples of the {counted(results.inference.total, 'test source')}, "
-        "the same ones for all arms, and of the fits of each (expanded percentiles, Hesterberg 2015; a class that was "
-        f"not drawn is left out of a resample's mean); of a class only from {LEAST_SOURCES} sources on. Against "
+        f"Intervals of macro F1 are from {N_RESAMPLES:,} resamples of the "
+        f"{counted(results.inference.total, 'test source')}, the same ones for all arms, and of the fits of each "
+        "(expanded percentiles, Hesterberg 2015; a class that was not drawn is left out of a resample's mean); of a "
+        f"class only from {MIN_SOURCES} sources on. Against "
         f"{_named(results)}: the source-level swap test on macro F1, two-sided, adjusted by Holm (1979). "
         "Differences of single classes are descriptive: nothing is tested there."
     )

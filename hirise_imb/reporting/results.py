@@ -15,12 +15,12 @@ from hirise_imb.data.hirise import CLASSES
 from hirise_imb.forensics import METRICS, Statistic
 from hirise_imb.metrics.calibration import (
     OperatingPoint,
+    apply_temperature,
     average_precision,
-    calibration_error,
+    expected_calibration_error,
     risk_at_coverage,
-    tempered,
 )
-from hirise_imb.metrics.classification import Predictions, Scores, score
+from hirise_imb.metrics.classification import Predictions, Scores, score_predictions
 from hirise_imb.reporting.inference import Inference
 from hirise_imb.reporting.pairing import compare, sentence
 from hirise_imb.reporting.records import Arm, Omitted, Spread
@@ -143,7 +143,10 @@ class Results:
     @cached_property
     def scores(self) -> dict[str, list[Scores]]:
         """Scores on the test split, by arm, one a seed."""
-        return {arm.name: [score(predictions, self.test) for predictions in arm.predictions] for arm in self.arms}
+        return {
+            arm.name: [score_predictions(predictions, self.test) for predictions in arm.predictions]
+            for arm in self.arms
+        }
 
     @cached_property
     def support(self) -> Ints:
@@ -231,8 +234,8 @@ class Results:
         f1 = scores.per_class()["f1"]
         found = scores.summary() | {
             "macro_f1_several": float(f1[several].mean()) if several.any() else 0.0,
-            "calibration_error_tempered": calibration_error(
-                self.labels, tempered(predictions.probabilities, temperature)
+            "calibration_error_tempered": expected_calibration_error(
+                self.labels, apply_temperature(predictions.probabilities, temperature)
             ),
             "risk_coverage_area": float(risk_at_coverage(self.labels, predictions.probabilities).mean()),
         }

@@ -11,8 +11,8 @@ from typing import Any
 
 from hirise_imb.data.hirise import CLASSES
 from hirise_imb.forensics import METRICS
-from hirise_imb.metrics.bootstrap import DRAWS, LEAST_SOURCES, LEVEL, Interval
-from hirise_imb.metrics.calibration import DECIDED
+from hirise_imb.metrics.bootstrap import LEVEL, MIN_SOURCES, N_RESAMPLES, Interval
+from hirise_imb.metrics.calibration import CONFIDENCE_THRESHOLD
 from hirise_imb.metrics.permutation import ALPHA
 from hirise_imb.reporting import narrative, search_summary
 from hirise_imb.reporting.records import Arm, Spread
@@ -113,9 +113,9 @@ def _inference(results: Results) -> dict[str, Any]:
     return {
         "level": LEVEL,
         "alpha": ALPHA,
-        "draws": DRAWS,
+        "draws": N_RESAMPLES,
         "sources": results.inference.total,
-        "least_sources": LEAST_SOURCES,
+        "least_sources": MIN_SOURCES,
         "family": results.inference.family,
         "resolvable": _interval(results.inference.resolvable),
     }
@@ -172,7 +172,7 @@ def _decided(results: Results, arm: Arm) -> dict[str, Any]:
     """Means over seeds of what is left at the operating point."""
     found = results.decided(arm)
     return {
-        "confidence": DECIDED,
+        "confidence": CONFIDENCE_THRESHOLD,
         "coverage": float(found.decided.sum() / len(results.test)),
         "accuracy": float(found.right.sum() / found.shown.sum()) if found.shown.sum() else None,
         "landmarks": found.decided.tolist(),

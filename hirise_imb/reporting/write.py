@@ -21,7 +21,7 @@ from hirise_imb.reporting.html.render import rendered
 from hirise_imb.reporting.records import SELECTIONS
 from hirise_imb.reporting.results import Results
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import make_folder, write_text, write_whole
+from hirise_imb.utils.files import ensure_folder, write_atomically, write_text
 from hirise_imb.utils.progress import say
 
 
@@ -67,7 +67,7 @@ def _write(
     """Write a report: its own tables and figures, and what all reports have; `shown` is what its pages show."""
     if (fault := summary.refused(shown | {"files": {}})) is not None:
         raise ValueError(f"the summary breaks its schema: {fault}")
-    folder = make_folder(files.folder)
+    folder = ensure_folder(files.folder)
     earlier = _earlier(folder, shown["kind"])
     for name, table in kept.items():
         files.csv(name, table)
@@ -97,7 +97,7 @@ class _Files:
         path = self.folder / name
         if name not in self._leave:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, write)
+            write_atomically(path, write)
         content = path.read_bytes()
         self.digests[name] = hashlib.sha256(content).hexdigest()
         return content

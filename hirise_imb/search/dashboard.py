@@ -22,13 +22,13 @@ from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upl
 from optuna.trial import FrozenTrial, TrialState
 
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.search.database import Storage, connect, shown
-from hirise_imb.search.search import Chosen, Publish, Search, outcomes
+from hirise_imb.search.database import Storage, connect, display_address
+from hirise_imb.search.search import PublishTrial, Search, SearchResult, finished_trials
 from hirise_imb.strategies import Strategy
 from hirise_imb.training.epoch_loop import Failed
 from hirise_imb.training.trainer import Run
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import make_folder
+from hirise_imb.utils.files import ensure_folder
 from hirise_imb.utils.progress import say
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def artifacts_folder(out: Path) -> Path:
     return out / "studies" / "artifacts"
 
 
-def publisher(store: Storage, out: Path) -> Publish:
+def make_publisher(store: Storage, out: Path) -> PublishTrial:
     """Shows the confusion matrix of each run as artifacts of its trial, a picture and a table.
 
     Args:
@@ -73,7 +73,7 @@ def publisher(store: Storage, out: Path) -> Publish:
     Raises:
         UserError: the folder of the artifacts can't be written to.
     """
-    artifacts = FileSystemArtifactStore(make_folder(artifacts_folder(out)))
+    artifacts = FileSystemArtifactStore(ensure_folder(artifacts_folder(out)))
 
     def publish(trial: FrozenTrial, run: Run) -> None:
         title = f"Trial {trial.number}: macro F1 {run.val_macro_f1:.3f} on held-out landmarks"
@@ -87,7 +87,7 @@ def publisher(store: Storage, out: Path) -> Publish:
     return publish
 
 
-def write_note(store: Storage, search: Search) -> None:
+def write_study_note(store: Storage, search: Search) -> None:
     """Say in Markdown, as the note of the study, what was searched and found.
 
     It tells of the same trials as `search.choose`. What a user has written below its last line is kept; written again
@@ -102,7 +102,7 @@ def write_note(store: Storage, search: Search) -> None:
     before = get_note(search.study)
     theirs = before.partition(KEPT)[2] if KEPT in before else f"\n\n{before}" if before else ""
     chosen = search.choose()  # first: trials that end meanwhile are told of, the chosen one must be among them
-    trials = [trial for place, trial in outcomes(search.study).items() if place < search.trials]
+    trials = [trial for place, trial in finished_trials(search.study).items() if place < search.trials]
     told = "\n\n".join(_told(store, search, chosen, trials))
     if before.startswith(f"{told}\n\n"):
         return  # nor are importances of the same trials computed again, which takes seconds
@@ -110,7 +110,7 @@ def write_note(store: Storage, search: Search) -> None:
     save_note(search.study, f"{told}\n\n## Importance of parameters\n\n{importance}\n\n---\n\n{KEPT}{theirs}")
 
 
-def serve(place: Path | str, artifacts: Path, port: int) -> None:
+def serve_dashboard(place: Path | str, artifacts: Path, port: int) -> None:
     """Run the dashboard of all studies in a database, for this machine alone, until it is interrupted.
 
     Args:
@@ -123,14 +123,14 @@ def serve(place: Path | str, artifacts: Path, port: int) -> None:
     """
     from optuna_dashboard import wsgi
 
-    name = shown(place)
+    name = display_address(place)
     file = place if isinstance(place, Path) else _file(name)
     if file is not None and not file.exists():
         raise UserError(f"There is no database {file}: run a study first, or say where it is with --out or --storage.")
     store = connect(place)
     try:
         # It has no password, so it listens to this machine alone.
-        application = wsgi(store, artifact_store=FileSystemArtifactStore(make_folder(artifacts)))
+        application = wsgi(store, artifact_store=FileSystemArtifactStore(ensure_folder(artifacts)))
         try:
             server = make_server("127.0.0.1", port, application, _Server, _Quiet)
         except OSError as error:
@@ -229,7 +229,7 @@ def _write_table(confusion: NDArray[np.int64], path: Path) -> None:
 # --- the note ---
 
 
-def _told(store: Storage, search: Search, chosen: Chosen | Failed, trials: Sequence[FrozenTrial]) -> list[str]:
+def _told(store: Storage, search: Search, chosen: SearchResult | Failed, trials: Sequence[FrozenTrial]) -> list[str]:
     """All but the importances."""
     strategy = search.strategy
     summary = strategy.summary[:1].upper() + strategy.summary[1:]
@@ -239,7 +239,7 @@ def _told(store: Storage, search: Search, chosen: Chosen | Failed, trials: Seque
         parts.append(f"The best trial is the one with the highest macro F1 on {_SELECTION[chosen_by]}.")
     parts += ["## Trials", *_fates(search, trials)]
     settings: Mapping[str, object] = {}
-    if isinstance(chosen, Chosen):
+    if isinstance(chosen, SearchResult):
         settings = chosen.settings
         [best] = [trial for trial in trials if trial.user_attrs["place"] == chosen.trial]
         parts += ["## Best trial", *_best(store, search, best)]

@@ -10,7 +10,7 @@ import sqlalchemy
 from sqlalchemy import URL, event
 
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import alone, make_folder
+from hirise_imb.utils.files import ensure_folder, exclusive_lock
 
 Storage = optuna.storages.RDBStorage
 
@@ -29,7 +29,7 @@ _ONE_AT_A_TIME = {
 }
 
 
-def file_below(out: Path) -> Path:
+def database_path(out: Path) -> Path:
     """The file that holds all searches of a project, unless an address is given."""
     return out / "studies" / "studies.db"
 
@@ -53,7 +53,7 @@ def connect(place: Path | str) -> Storage:
     return _in_file(Path(str(url.database))) if url.get_backend_name() == "sqlite" else _on_server(url)
 
 
-def shown(place: Path | str) -> str:
+def display_address(place: Path | str) -> str:
     """A file or an address as messages show it: without password, and without options, where one may stand too.
 
     Raises:
@@ -91,9 +91,9 @@ def _parsed(address: str) -> URL:
 
 def _in_file(path: Path) -> Storage:
     url = URL.create("sqlite", database=str(path))
-    make_folder(path.parent)
+    ensure_folder(path.parent)
     try:
-        with alone(path):
+        with exclusive_lock(path):
             store = _storage(url, {"connect_args": {"timeout": PATIENCE}})
             # Only now: while it makes the tables, Optuna opens a second connection inside a transaction of the first.
             event.listen(store.engine, "connect", _for_many_writers)

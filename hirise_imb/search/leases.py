@@ -40,7 +40,7 @@ class Lease:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"lease of {unit}", daemon=True)
 
-    def held(self) -> bool:
+    def is_ours(self) -> bool:
         """Ask the database whether the unit is still ours, and give a sign of life.
 
         Ask before a result is stored: after True, nobody takes the unit over within the grace of the others. False is
@@ -55,10 +55,10 @@ class Lease:
     def _keep(self) -> None:
         while not self._done.wait(self._every):
             try:
-                if not self.held():
+                if not self.is_ours():
                     return  # it never comes back: each lease has an owner of its own
             except SQLAlchemyError:
-                continue  # the database is away: the next beat may reach it, and who asks `held` is told
+                continue  # the database is away: the next beat may reach it, and who asks `is_ours` is told
 
     def __enter__(self) -> Lease:
         """Start to beat."""

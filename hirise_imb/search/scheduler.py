@@ -11,43 +11,43 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from hirise_imb.config import Definition, known
-from hirise_imb.data.manifest import Catalogue
+from hirise_imb.config import StudyDefinition, check_known
+from hirise_imb.data.manifest import Manifest
 from hirise_imb.data.splits import Selection
 from hirise_imb.search import database, search
-from hirise_imb.search.dashboard import publisher, write_note
+from hirise_imb.search.dashboard import make_publisher, write_study_note
 from hirise_imb.search.leases import Leases
-from hirise_imb.search.search import Chosen, Search
-from hirise_imb.search.workers import orphaned
-from hirise_imb.strategies import CONTROL, STRATEGIES, Context, Strategy
-from hirise_imb.training.context import Bench
+from hirise_imb.search.search import Search, SearchResult
+from hirise_imb.search.workers import is_orphaned
+from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Strategy
+from hirise_imb.training.context import TrainingContext
 from hirise_imb.training.epoch_loop import Failed
-from hirise_imb.utils.progress import Show, track
+from hirise_imb.utils.progress import ProgressCallback, track
 
 
-def searched(definition: Definition) -> list[Strategy]:
+def strategies_to_search(definition: StudyDefinition) -> list[Strategy]:
     """The strategies a study searches, in order: the named ones, the control, and what they start from.
 
     Raises:
         UserError: one is unknown.
     """
-    wanted = [CONTROL, *(known("strategy", name, STRATEGIES) for name in definition.strategies)]
+    wanted = [CONTROL, *(check_known("strategy", name, STRATEGIES) for name in definition.strategies)]
     for name in wanted:  # grows while it is gone through
         wanted += [base for base in STRATEGIES[name].after if base not in wanted]
     return [strategy for name, strategy in STRATEGIES.items() if name in wanted]
 
 
 @dataclass
-class Searches:
+class SearchScheduler:
     """The searches of a study. A strategy that starts from another is searched once that one is done."""
 
-    bench: Bench
+    bench: TrainingContext
     strategies: Sequence[Strategy]
     store: database.Storage
     place: Path | str
     leases: Leases
     out: Path
-    ended: dict[str, Chosen | Failed] = field(default_factory=dict)
+    ended: dict[str, SearchResult | Failed] = field(default_factory=dict)
     opened: dict[str, Search] = field(default_factory=dict)
 
     def open(self) -> None:
@@ -60,9 +60,9 @@ class Searches:
         """Work until nothing is left, or the time is over."""
         until = None if timeout is None else time.monotonic() + timeout
         with _Bars() as bars:
-            search.together(self._ready, lambda one: self._unit(one, bars), partial(_over, until))
+            search.run_round_robin(self._ready, lambda one: self._unit(one, bars), partial(_over, until))
 
-    def found(self) -> Mapping[str, Chosen | Failed]:
+    def found(self) -> Mapping[str, SearchResult | Failed]:
         """What each search came to; a search whose time ran out chooses from what it has."""
         for strategy in self.strategies:
             if strategy.name not in self.ended:
@@ -79,7 +79,7 @@ class Searches:
                 self.ended[strategy.name] = one
             elif one.done():
                 self.ended[strategy.name] = one.choose()
-                write_note(self.store, one)
+                write_study_note(self.store, one)
             else:
                 yield one
 
@@ -99,7 +99,7 @@ class Searches:
                 name += f" after {hashlib.sha256(text.encode()).hexdigest()[:8]}"
             facts = self.bench.facts | {"selection": selection_of(definition, strategy)}
             study = search.open_study(self.store, name, facts)
-            context = Context(self.bench.cuts, bases)
+            context = RecipeContext(self.bench.cuts, bases)
             trials, seed = definition.trials, definition.seed
             self.opened[strategy.name] = Search(study, self.store, strategy, context, trials, seed)
         return self.opened[strategy.name]
@@ -107,23 +107,23 @@ class Searches:
     def _unit(self, one: Search, bars: _Bars) -> bool:
         chosen_by = selection_of(self.bench.definition, one.strategy)
         fit = partial(self.bench.trainer.select, selection=chosen_by)
-        show = bars.of(one.strategy.name, one.trials, len(search.outcomes(one.study)))
-        return one.work(self.leases, fit, show, publisher(self.store, self.out))
+        show = bars.of(one.strategy.name, one.trials, len(search.finished_trials(one.study)))
+        return one.work(self.leases, fit, show, make_publisher(self.store, self.out))
 
 
 @contextmanager
-def opened(
-    definition: Definition, images: Catalogue, strategies: Sequence[Strategy], out: Path, address: str | None
-) -> Iterator[Searches]:
+def open_scheduler(
+    definition: StudyDefinition, images: Manifest, strategies: Sequence[Strategy], out: Path, address: str | None
+) -> Iterator[SearchScheduler]:
     """Open the searches of a study, in the file below `out` or at an address.
 
     The database comes before the features: an address that is wrong is told at once, not after an hour of them.
     """
-    place = database.file_below(out) if address is None else address
+    place = database.database_path(out) if address is None else address
     store = database.connect(place)
     try:
-        bench = Bench.of(definition, images, strategies)
-        searches = Searches(bench, strategies, store, place, Leases(store.engine), out)
+        bench = TrainingContext.of(definition, images, strategies)
+        searches = SearchScheduler(bench, strategies, store, place, Leases(store.engine), out)
         searches.open()
         yield searches
     finally:
@@ -136,7 +136,7 @@ class _Bars:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._name = ""
-        self._show: Show
+        self._show: ProgressCallback
 
     def __enter__(self) -> _Bars:
         return self
@@ -144,7 +144,7 @@ class _Bars:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def of(self, name: str, trials: int, done: int) -> Show:
+    def of(self, name: str, trials: int, done: int) -> ProgressCallback:
         """The bar of a strategy; that of another is closed."""
         if name != self._name:
             self._stack.close()
@@ -155,9 +155,9 @@ class _Bars:
 
 def _over(until: float | None) -> bool:
     """Whether to begin nothing more."""
-    return orphaned() or (until is not None and time.monotonic() >= until)
+    return is_orphaned() or (until is not None and time.monotonic() >= until)
 
 
-def selection_of(definition: Definition, strategy: Strategy) -> Selection:
+def selection_of(definition: StudyDefinition, strategy: Strategy) -> Selection:
     """A backbone trained anew for each fold is a matter of hours: such strategies are chosen on the given split."""
     return "val" if definition.selection == "val" or strategy.trains_backbone else "grouped-cv"

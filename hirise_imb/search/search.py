@@ -26,21 +26,21 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.metrics.classification import per_class
+from hirise_imb.metrics.classification import per_class_scores
 from hirise_imb.recipe import Recipe
 from hirise_imb.search.database import Storage
 from hirise_imb.search.leases import Lease, Leases
-from hirise_imb.strategies import Context, Settings, Strategy, completed, suggested
-from hirise_imb.training.epoch_loop import TOGETHER, Failed, Job, OnEpoch, shared
+from hirise_imb.strategies import RecipeContext, Settings, Strategy, complete_settings, suggest_settings
+from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Failed, Job, OnEpoch, batch_key
 from hirise_imb.training.trainer import Run
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import make_folder
-from hirise_imb.utils.progress import Show
+from hirise_imb.utils.files import ensure_folder
+from hirise_imb.utils.progress import ProgressCallback
 
 Fit = Callable[[Sequence[Job]], list[Run | Failed]]
 """Trains jobs, calling back after each epoch."""
 
-Publish = Callable[[FrozenTrial, Run], None]
+PublishTrial = Callable[[FrozenTrial, Run], None]
 """Shows more of a running trial than its numbers."""
 
 VERSION = 2
@@ -51,7 +51,7 @@ _LIVES = 3
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SearchResult:
     """What a search decided."""
 
     recipe: Recipe
@@ -66,13 +66,13 @@ class Chosen:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def lock_study(path: Path) -> Iterator[None]:
     """Keep other runs out of the study whose files are named after `path`, there already or not.
 
     Raises:
         UserError: another process runs this study.
     """
-    make_folder(path.parent)
+    ensure_folder(path.parent)
     lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=0)  # a name may have dots
     try:
         lock.acquire()
@@ -119,7 +119,7 @@ class Search:
     study: optuna.Study
     store: Storage
     strategy: Strategy
-    context: Context
+    context: RecipeContext
     trials: int
     """Trials to be finished: complete, pruned, or failed for a reason of their own."""
     seed: int
@@ -127,7 +127,7 @@ class Search:
     _rounds: dict[int, dict[int, _Proposal]] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What rounds try, by their first place."""
 
-    def work(self, leases: Leases, fit: Fit, show: Show, publish: Publish | None = None) -> bool:
+    def work(self, leases: Leases, fit: Fit, show: ProgressCallback, publish: PublishTrial | None = None) -> bool:
         """Take one unit and do it; False if there is none to be had now.
 
         Args:
@@ -136,9 +136,9 @@ class Search:
             show: called with the number of finished trials, and shares of those that train, as they grow.
             publish: called with each run before its trial ends.
         """
-        there = outcomes(self.study)
-        rounds = range(0, self.trials, TOGETHER)
-        first = next((start for start in rounds if not _all(there, start, start + TOGETHER, self.trials)), None)
+        there = finished_trials(self.study)
+        rounds = range(0, self.trials, HEADS_PER_BATCH)
+        first = next((start for start in rounds if not _all(there, start, start + HEADS_PER_BATCH, self.trials)), None)
         if first is None:
             return False
         known = [there[place] for place in range(first)]
@@ -162,14 +162,14 @@ class Search:
 
     def done(self) -> bool:
         """Whether all trials are finished."""
-        return _all(outcomes(self.study), 0, self.trials, self.trials)
+        return _all(finished_trials(self.study), 0, self.trials, self.trials)
 
-    def choose(self) -> Chosen | Failed:
+    def choose(self) -> SearchResult | Failed:
         """The best of the first trials: complete, highest value, earliest of equals.
 
         Later ones, from a run that asked for more, are left aside, so that a definition always gives the same choice.
         """
-        there = outcomes(self.study)
+        there = finished_trials(self.study)
         first = {place: there[place] for place in range(self.trials) if place in there}
         complete = {place: trial for place, trial in first.items() if trial.state is TrialState.COMPLETE}
         if not complete:
@@ -177,7 +177,7 @@ class Search:
             return Failed(reasons[0] if reasons else "no trial was finished in time")
         best = max(complete, key=lambda place: (complete[place].values[0], -place))
         settings = complete[best].params
-        return Chosen(
+        return SearchResult(
             recipe=self.strategy.recipe(settings, self.context),
             settings=settings,
             trial=best,
@@ -193,23 +193,23 @@ class Search:
         told better ("constant liar"; Ginsbourger et al. 2010).
         """
         parameters = self.strategy.parameters
-        starts = [completed(parameters, start) for start in ({}, *self.strategy.starts())]
+        starts = [complete_settings(parameters, start) for start in ({}, *self.strategy.starts())]
         # A study of its own: the sampler sees the rounds before and nothing that the round under way has found.
         aside = optuna.create_study(direction="maximize")
         aside.add_trials([_taken(trial) for trial in known])
         proposals = {}
-        for place in range(len(known), len(known) + TOGETHER):
+        for place in range(len(known), len(known) + HEADS_PER_BATCH):
             # A sampler's state is not stored: with one seed for all, a resumed search would repeat its first points.
             state = np.random.SeedSequence((self.seed, place)).generate_state(1)[0]
             with _experimental():
                 # Grouped: parameters that are there under a condition only are modelled with it.
                 tree = optuna.samplers.TPESampler(
-                    seed=int(state), n_startup_trials=TOGETHER, multivariate=True, group=True, constant_liar=True
+                    seed=int(state), n_startup_trials=HEADS_PER_BATCH, multivariate=True, group=True, constant_liar=True
                 )
                 start: Settings = starts[place] if place < len(starts) else {}
                 aside.sampler = optuna.samplers.PartialFixedSampler(dict(start), tree)
             trial = aside.ask()
-            settings = suggested(parameters, trial)
+            settings = suggest_settings(parameters, trial)
             recipe = self.strategy.recipe(settings, self.context)
             proposals[place] = _Proposal(settings, trial.distributions, Job(recipe, self.seed))
         return proposals
@@ -220,14 +220,14 @@ class Search:
         known: Sequence[FrozenTrial],
         proposals: Mapping[int, _Proposal],
         fit: Fit,
-        show: Show,
-        publish: Publish | None,
+        show: ProgressCallback,
+        publish: PublishTrial | None,
     ) -> None:
         """Trials with these settings; the value of each is the validation macro F1 of its best epoch, pruned or not."""
         lost = self._bury(proposals)
         if any(lost.values()):  # one at a time, so that a trial that kills its worker takes no other with it
             proposals = dict([next(iter(proposals.items()))])
-        there = outcomes(self.study)  # another may have finished some between our look and our lease
+        there = finished_trials(self.study)  # another may have finished some between our look and our lease
         trials: dict[int, int] = {}
         try:
             for place, proposal in proposals.items():
@@ -238,7 +238,7 @@ class Search:
                     self._fail(trials.pop(place), f"{lost[place]} workers died in this trial")
             runs = fit(self._jobs(trials, proposals, known, show, len(there)))
             for trial, run in zip(trials.values(), runs, strict=True):
-                if not lease.held():  # suspended for so long that another has taken over: what it finds counts
+                if not lease.is_ours():  # suspended for so long that another has taken over: what it finds counts
                     return
                 self._end(trial, run, publish)
         except UpdateFinishedTrialError:
@@ -248,14 +248,14 @@ class Search:
                 if not self.store.get_trial(trial).state.is_finished():
                     self.store.set_trial_state_values(trial, TrialState.FAIL)
             raise
-        show(len(outcomes(self.study)))
+        show(len(finished_trials(self.study)))
 
     def _jobs(
         self,
         trials: Mapping[int, int],
         proposals: Mapping[int, _Proposal],
         known: Sequence[FrozenTrial],
-        show: Show,
+        show: ProgressCallback,
         done: int,
     ) -> list[Job]:
         """What trains the trials of a unit: each reports its epochs, and ends where its search would prune it."""
@@ -303,12 +303,12 @@ class Search:
         )
         return self.store.create_new_trial(self._id, trial)
 
-    def _end(self, trial: int, run: Run | Failed, publish: Publish | None) -> None:
+    def _end(self, trial: int, run: Run | Failed, publish: PublishTrial | None) -> None:
         if isinstance(run, Failed):
             self._fail(trial, run.reason)
             return
         facts: dict[str, Any] = {"seconds": round(run.seconds, 2), "best_epoch": run.best_epoch}
-        facts |= {f"f1/{CLASSES[k]}": float(f1) for k, f1 in enumerate(per_class(run.val_confusion)["f1"])}
+        facts |= {f"f1/{CLASSES[k]}": float(f1) for k, f1 in enumerate(per_class_scores(run.val_confusion)["f1"])}
         for key, value in facts.items():
             self.store.set_trial_user_attr(trial, key, value)
         if publish is not None:
@@ -335,7 +335,7 @@ def _taken(trial: FrozenTrial) -> FrozenTrial:
     return optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=0.0)
 
 
-def outcomes(study: optuna.Study) -> dict[int, FrozenTrial]:
+def finished_trials(study: optuna.Study) -> dict[int, FrozenTrial]:
     """Finished trials by place, in order: complete, pruned, or failed for a reason of their own."""
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     found = {
@@ -346,7 +346,7 @@ def outcomes(study: optuna.Study) -> dict[int, FrozenTrial]:
     return dict(sorted(found.items()))
 
 
-def together(
+def run_round_robin(
     searches: Callable[[], Iterator[Search]], work: Callable[[Search], bool], over: Callable[[], bool]
 ) -> None:
     """Work on searches, the first first, until all that can be done is done.
@@ -382,7 +382,7 @@ def _units(proposals: Mapping[int, _Proposal]) -> list[list[int]]:
     for place, proposal in proposals.items():
         recipe = proposal.job.recipe
         alone = not recipe.trained or recipe.cut != "top" or recipe.members > 1
-        units.setdefault(place if alone else shared(proposal.job), []).append(place)
+        units.setdefault(place if alone else batch_key(proposal.job), []).append(place)
     return list(units.values())
 
 
@@ -391,7 +391,7 @@ def _entry(trial: FrozenTrial) -> dict[str, str | float | None]:
     return entry | ({"error": trial.user_attrs["error"]} if "error" in trial.user_attrs else {})
 
 
-def _reporter(store: Storage, trial: int, judged: optuna.Trial, most: int, note: Show) -> OnEpoch:
+def _reporter(store: Storage, trial: int, judged: optuna.Trial, most: int, note: ProgressCallback) -> OnEpoch:
     """Report to a trial, and end its run when its double among the known trials would be pruned.
 
     Args:

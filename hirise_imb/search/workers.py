@@ -12,11 +12,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hirise_imb.utils.progress import say, to_standard_error
+from hirise_imb.utils.progress import log_to_stderr, say
 
 
 @contextmanager
-def beside(count: int, logs: Path, work: Callable[..., None], *arguments: Any) -> Iterator[None]:  # noqa: ANN401
+def worker_pool(count: int, logs: Path, work: Callable[..., None], *arguments: Any) -> Iterator[None]:  # noqa: ANN401
     """Let processes do `work` as well, until the block ends; what they say goes to files.
 
     A process that ends early, or is killed, is told of and not replaced: what it had begun, others do again.
@@ -43,7 +43,7 @@ def beside(count: int, logs: Path, work: Callable[..., None], *arguments: Any) -
             process.join()
 
 
-def orphaned() -> bool:
+def is_orphaned() -> bool:
     """Whether this is a worker whose study has ended, or was killed."""
     parent = multiprocessing.parent_process()
     return parent is not None and not parent.is_alive()
@@ -54,7 +54,7 @@ def _logged(log: Path, work: Callable[..., None], arguments: tuple[Any, ...]) ->
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout = sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
-    to_standard_error()
+    log_to_stderr()
     signal.signal(signal.SIGTERM, _leave)
     work(*arguments)
 

@@ -1,6 +1,6 @@
 """The remedies that are compared; one file each, one line each below."""
 
-from hirise_imb.strategies.base import CONTROL, Context, Strategy
+from hirise_imb.strategies.base import CONTROL, RecipeContext, Strategy
 from hirise_imb.strategies.class_bias import ClassBiasing
 from hirise_imb.strategies.class_weights import ClassWeighting
 from hirise_imb.strategies.combined import Combined
@@ -9,11 +9,11 @@ from hirise_imb.strategies.ensemble import Ensemble
 from hirise_imb.strategies.focal_loss import FocalLoss
 from hirise_imb.strategies.ldam_drw import LdamDrw
 from hirise_imb.strategies.logistic import LogisticRegression
-from hirise_imb.strategies.logit_adjusted_loss import LogitAdjustedLoss
-from hirise_imb.strategies.logit_adjustment import LogitAdjusting
+from hirise_imb.strategies.logit_adjusted_loss import LogitAdjustedLossStrategy
+from hirise_imb.strategies.logit_adjustment import LogitAdjustmentStrategy
 from hirise_imb.strategies.nuisance_projection import Projection
 from hirise_imb.strategies.oversampling import Oversampling
-from hirise_imb.strategies.parameters import Settings, completed, suggested
+from hirise_imb.strategies.parameters import Settings, complete_settings, suggest_settings
 from hirise_imb.strategies.partial_unfreeze import PartialUnfreeze
 from hirise_imb.strategies.photometric import Photometric
 from hirise_imb.strategies.plain import Plain
@@ -33,11 +33,11 @@ STRATEGIES: dict[str, Strategy] = {
         UnderSampling(),
         ClassWeighting(),
         FocalLoss(),
-        LogitAdjustedLoss(),
+        LogitAdjustedLossStrategy(),
         LdamDrw(),
         PartialUnfreeze(),
         Decoupled(),
-        LogitAdjusting(),
+        LogitAdjustmentStrategy(),
         TauNorm(),
         ClassBiasing(),
         TemperatureScaling(),
@@ -52,4 +52,4 @@ STRATEGIES: dict[str, Strategy] = {
 }
 """By name; a strategy comes after those it starts from."""
 
-__all__ = ["CONTROL", "STRATEGIES", "Context", "Settings", "Strategy", "completed", "suggested"]
+__all__ = ["CONTROL", "STRATEGIES", "RecipeContext", "Settings", "Strategy", "complete_settings", "suggest_settings"]

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from hirise_imb.recipe import PLAIN, Inputs, Recipe
-from hirise_imb.strategies.parameters import Parameter, Real, Settings
+from hirise_imb.strategies.parameters import Float, Parameter, Settings
 
 CONTROL = "plain"
 """The strategy that only tunes the optimiser: what others gain beyond it, their remedy gives."""
 
 OPTIMISER = (
-    Real(
+    Float(
         name="learning_rate",
         low=1e-4,
         high=1e-2,
@@ -23,7 +23,7 @@ OPTIMISER = (
         help="Adam's, for the head; the baseline has 1e-4",
         source="methods in common: searched alike by every strategy that trains",
     ),
-    Real(
+    Float(
         name="weight_decay",
         low=1e-4,
         high=1.0,
@@ -41,7 +41,7 @@ def optimiser(settings: Settings) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Context:
+class RecipeContext:
     """What a recipe is made for."""
 
     cuts: Sequence[str]
@@ -75,7 +75,7 @@ class Strategy(ABC):
         return self.own
 
     @abstractmethod
-    def recipe(self, settings: Settings, context: Context) -> Recipe:
+    def recipe(self, settings: Settings, context: RecipeContext) -> Recipe:
         """The recipe of settings, which have a value for each parameter that goes with them."""
 
     def starts(self) -> list[Settings]:
@@ -83,7 +83,7 @@ class Strategy(ABC):
         return []
 
 
-class Trained(Strategy):
+class TrainedStrategy(Strategy):
     """A strategy that changes how a head is trained: the optimiser is searched with it."""
 
     @property
@@ -91,22 +91,22 @@ class Trained(Strategy):
         """Its own, then the optimiser's."""
         return (*self.own, *OPTIMISER)
 
-    def recipe(self, settings: Settings, context: Context) -> Recipe:
+    def recipe(self, settings: Settings, context: RecipeContext) -> Recipe:
         """The baseline with another optimiser and stopping rule, and what the strategy changes."""
         changes = {**optimiser(settings), "monitor": "val_macro_f1", **self.changes(settings, context)}
         return replace(Recipe(), **changes)
 
     @abstractmethod
-    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:
+    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:
         """Fields of the recipe."""
 
 
-class AfterTraining(Strategy):
+class PosthocStrategy(Strategy):
     """A strategy that changes what is done with the control's logits: it trains nothing."""
 
     after = (CONTROL,)
 
-    def recipe(self, settings: Settings, context: Context) -> Recipe:
+    def recipe(self, settings: Settings, context: RecipeContext) -> Recipe:
         """The control's chosen recipe, and what the strategy changes."""
         return replace(context.bases[CONTROL], **self.changes(settings))
 

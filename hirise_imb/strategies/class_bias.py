@@ -3,18 +3,18 @@
 from typing import Any
 
 from hirise_imb.imbalance.logit_adjustment import ClassBias
-from hirise_imb.strategies.base import AfterTraining
-from hirise_imb.strategies.parameters import Real, Settings
+from hirise_imb.strategies.base import PosthocStrategy
+from hirise_imb.strategies.parameters import Float, Settings
 
 
-class ClassBiasing(AfterTraining):
+class ClassBiasing(PosthocStrategy):
     """Offsets of the control's logits, tuned for macro F1 on validation and drawn towards logit adjustment."""
 
     name = "class_bias"
     summary = "offsets of the control's logits are tuned for macro F1"
     source = "Lipton et al. 2014"
     own = (
-        Real(
+        Float(
             name="strength",
             low=1e-3,
             high=1.0,

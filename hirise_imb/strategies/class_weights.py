@@ -3,32 +3,32 @@
 from typing import Any
 
 from hirise_imb.imbalance.losses import ClassWeights, EffectiveNumber, InversePower
-from hirise_imb.strategies.base import Context, Trained
-from hirise_imb.strategies.parameters import Choice, Real, Settings
+from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
+from hirise_imb.strategies.parameters import Categorical, Float, Settings
 
 
-class ClassWeighting(Trained):
+class ClassWeighting(TrainedStrategy):
     """Weights from none to beyond inverse frequency, or by effective numbers."""
 
     name = "class_weights"
     summary = "rows of rare classes weigh more in the loss"
     source = "King & Zeng 2001; Cui et al. 2019"
     own = (
-        Choice(
+        Categorical(
             name="scheme",
             choices=("inverse_power", "effective_number"),
             default="inverse_power",
             help="n^-power, or 1 / effective number",
             source="King & Zeng 2001; Cui et al. 2019",
         ),
-        Choice(
+        Categorical(
             name="unit",
             choices=("landmarks", "sources"),
             default="landmarks",
             help="what n counts",
             source="Kish 1965: landmarks of one source are not independent",
         ),
-        Real(
+        Float(
             name="power",
             low=0.0,
             high=1.5,
@@ -37,7 +37,7 @@ class ClassWeighting(Trained):
             source="King & Zeng 2001",
             when=("scheme", ("inverse_power",)),
         ),
-        Real(
+        Float(
             name="one_minus_beta",
             low=1e-4,
             high=1e-1,
@@ -49,7 +49,7 @@ class ClassWeighting(Trained):
         ),
     )
 
-    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:  # noqa: ARG002
+    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
         """The weights."""
         weights: ClassWeights
         unit: Any = settings["unit"]

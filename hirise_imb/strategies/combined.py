@@ -2,25 +2,25 @@
 
 from typing import Any
 
-from hirise_imb.imbalance.logit_adjustment import ClassBias, LogitAdjustment
+from hirise_imb.imbalance.logit_adjustment import ClassBias, PosthocLogitAdjustment
 from hirise_imb.imbalance.losses import (
     EffectiveNumber,
     Focal,
     InversePower,
     LabelDistributionAwareMargin,
-    LogitAdjusted,
+    LogitAdjustedCrossEntropy,
 )
 from hirise_imb.imbalance.sampling import ClassSampling
 from hirise_imb.models.closed_form import Discriminant, Logistic
 from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.recipe import Cosine
-from hirise_imb.strategies.base import Context, Trained
-from hirise_imb.strategies.parameters import Choice, Real, Settings, Whole
+from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
+from hirise_imb.strategies.parameters import Categorical, Float, Integer, Settings
 
 _OWN = "the strategy of that name"
 
 
-class Combined(Trained):
+class Combined(TrainedStrategy):
     """Remedies that go together: one for the features, one for the prior, several heads, offsets where none has any.
 
     The prior is corrected once: whatever corrects it in training leaves nothing to adjust afterwards.
@@ -31,15 +31,17 @@ class Combined(Trained):
     source = "Zhang et al. 2021 (bag of tricks)"
     inputs = ("plain", "photometric")
     own = (
-        Choice(
+        Categorical(
             name="features",
             choices=("plain", "beside"),
             default="plain",
             help="plain images, or those with normalised contrast beside them",
             source=_OWN,
         ),
-        Choice(name="projection", choices=("none", "nuisance"), default="none", help="of the features", source=_OWN),
-        Whole(
+        Categorical(
+            name="projection", choices=("none", "nuisance"), default="none", help="of the features", source=_OWN
+        ),
+        Integer(
             name="rank",
             low=1,
             high=20,
@@ -48,14 +50,14 @@ class Combined(Trained):
             source=_OWN,
             when=("projection", ("nuisance",)),
         ),
-        Choice(
+        Categorical(
             name="correction",
             choices=("none", "class_weights", "oversampling", "logit_adjusted_loss", "ldam_drw", "focal_loss"),
             default="class_weights",
             help="what is done about the prior in training",
             source=_OWN,
         ),
-        Real(
+        Float(
             name="weight_power",
             low=0.0,
             high=1.5,
@@ -64,7 +66,7 @@ class Combined(Trained):
             source=_OWN,
             when=("correction", ("class_weights",)),
         ),
-        Real(
+        Float(
             name="sampling_power",
             low=0.0,
             high=0.9,
@@ -73,7 +75,7 @@ class Combined(Trained):
             source=_OWN,
             when=("correction", ("oversampling",)),
         ),
-        Real(
+        Float(
             name="loss_tau",
             low=0.0,
             high=2.0,
@@ -82,7 +84,7 @@ class Combined(Trained):
             source=_OWN,
             when=("correction", ("logit_adjusted_loss",)),
         ),
-        Real(
+        Float(
             name="max_margin",
             low=0.0,
             high=0.8,
@@ -91,7 +93,7 @@ class Combined(Trained):
             source=_OWN,
             when=("correction", ("ldam_drw",)),
         ),
-        Real(
+        Float(
             name="gamma",
             low=0.0,
             high=5.0,
@@ -100,7 +102,7 @@ class Combined(Trained):
             source=_OWN,
             when=("correction", ("focal_loss",)),
         ),
-        Choice(
+        Categorical(
             name="adjustment",
             choices=("none", "logit_adjustment", "class_bias"),
             default="none",
@@ -108,7 +110,7 @@ class Combined(Trained):
             source=_OWN,
             when=("correction", ("none", "focal_loss")),
         ),
-        Real(
+        Float(
             name="tau",
             low=0.0,
             high=2.0,
@@ -117,7 +119,7 @@ class Combined(Trained):
             source=_OWN,
             when=("adjustment", ("logit_adjustment",)),
         ),
-        Real(
+        Float(
             name="strength",
             low=1e-3,
             high=1.0,
@@ -127,17 +129,17 @@ class Combined(Trained):
             source=_OWN,
             when=("adjustment", ("class_bias",)),
         ),
-        Choice(
+        Categorical(
             name="heads",
             choices=("one", "three"),
             default="one",
             help="the trained one, or discriminant analysis and logistic regression beside it",
             source=_OWN,
         ),
-        Whole(name="members", low=1, high=4, default=1, help="fits that are averaged", source=_OWN),
+        Integer(name="members", low=1, high=4, default=1, help="fits that are averaged", source=_OWN),
     )
 
-    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:  # noqa: ARG002
+    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
         """All that was composed."""
         changes: dict[str, Any] = {"members": int(settings["members"])}
         if settings["features"] == "beside":
@@ -165,7 +167,7 @@ def _correction(settings: Settings) -> dict[str, Any]:
         case "oversampling":
             return {"sampling": ClassSampling(float(settings["sampling_power"]))}
         case "logit_adjusted_loss":
-            return {"loss": LogitAdjusted(float(settings["loss_tau"]))}
+            return {"loss": LogitAdjustedCrossEntropy(float(settings["loss_tau"]))}
         case "ldam_drw":
             return {
                 "head": Cosine(15.0),
@@ -182,7 +184,7 @@ def _correction(settings: Settings) -> dict[str, Any]:
 def _adjustment(settings: Settings) -> dict[str, Any]:
     match settings.get("adjustment"):
         case "logit_adjustment":
-            return {"adjustment": LogitAdjustment(float(settings["tau"]))}
+            return {"adjustment": PosthocLogitAdjustment(float(settings["tau"]))}
         case "class_bias":
             return {"adjustment": ClassBias(float(settings["strength"]))}
         case _:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from hirise_imb.imbalance.sampling import ClassSampling
 from hirise_imb.recipe import Recipe, Retraining
-from hirise_imb.strategies.base import OPTIMISER, Context, Strategy, optimiser
-from hirise_imb.strategies.parameters import Parameter, Real, Settings
+from hirise_imb.strategies.base import OPTIMISER, RecipeContext, Strategy, optimiser
+from hirise_imb.strategies.parameters import Float, Parameter, Settings
 
 
 class Decoupled(Strategy):
@@ -17,7 +17,7 @@ class Decoupled(Strategy):
     after = ("partial_unfreeze",)
     trains_backbone = True
     own = (
-        Real(
+        Float(
             name="power",
             low=0.0,
             high=0.9,
@@ -32,7 +32,7 @@ class Decoupled(Strategy):
         """Its own, then the optimiser's, for the second stage."""
         return (*self.own, *OPTIMISER)
 
-    def recipe(self, settings: Settings, context: Context) -> Recipe:
+    def recipe(self, settings: Settings, context: RecipeContext) -> Recipe:
         """The chosen recipe of partial unfreezing, and a second stage."""
         second = Retraining(sampling=ClassSampling(float(settings["power"])), **optimiser(settings))
         return replace(context.bases["partial_unfreeze"], retraining=second)

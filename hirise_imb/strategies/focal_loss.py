@@ -3,18 +3,18 @@
 from typing import Any
 
 from hirise_imb.imbalance.losses import EffectiveNumber, Focal, InversePower
-from hirise_imb.strategies.base import Context, Trained
-from hirise_imb.strategies.parameters import Choice, Real, Settings
+from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
+from hirise_imb.strategies.parameters import Categorical, Float, Settings
 
 
-class FocalLoss(Trained):
+class FocalLoss(TrainedStrategy):
     """Rows that are classified well weigh less; classes may weigh by effective numbers."""
 
     name = "focal_loss"
     summary = "rows that are easy already weigh less in the loss"
     source = "Lin et al. 2017; Cui et al. 2019"
     own = (
-        Real(
+        Float(
             name="gamma",
             low=0.0,
             high=5.0,
@@ -22,14 +22,14 @@ class FocalLoss(Trained):
             help="how much less; 0 is cross-entropy",
             source="Lin et al. 2017",
         ),
-        Choice(
+        Categorical(
             name="weights",
             choices=("none", "effective_number"),
             default="none",
             help="of classes; with effective numbers it is class-balanced focal loss, in its softmax form",
             source="Cui et al. 2019",
         ),
-        Real(
+        Float(
             name="one_minus_beta",
             low=1e-4,
             high=1e-1,
@@ -41,7 +41,7 @@ class FocalLoss(Trained):
         ),
     )
 
-    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:  # noqa: ARG002
+    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
         """The loss, and the weights beside it."""
         balanced = settings["weights"] == "effective_number"
         weights = EffectiveNumber(1 - float(settings["one_minus_beta"])) if balanced else InversePower()

@@ -4,18 +4,18 @@ from typing import Any
 
 from hirise_imb.imbalance.losses import EffectiveNumber, LabelDistributionAwareMargin
 from hirise_imb.recipe import Cosine
-from hirise_imb.strategies.base import Context, Trained
-from hirise_imb.strategies.parameters import Real, Settings, Whole
+from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
+from hirise_imb.strategies.parameters import Float, Integer, Settings
 
 
-class LdamDrw(Trained):
+class LdamDrw(TrainedStrategy):
     """A cosine head must win by a margin, wider for rare classes; class weights come in after some epochs."""
 
     name = "ldam_drw"
     summary = "rare classes must win by a wider margin, and weigh more in late epochs"
     source = "Cao et al. 2019"
     own = (
-        Real(
+        Float(
             name="max_margin",
             low=0.0,
             high=0.8,
@@ -23,7 +23,7 @@ class LdamDrw(Trained):
             help="margin of the rarest class, as a difference of cosines",
             source="Cao et al. 2019",
         ),
-        Real(
+        Float(
             name="scale",
             low=5.0,
             high=40.0,
@@ -32,7 +32,7 @@ class LdamDrw(Trained):
             help="logits are this times a cosine",
             source="Cao et al. 2019",
         ),
-        Whole(
+        Integer(
             name="reweight_after",
             low=3,
             high=24,
@@ -42,7 +42,7 @@ class LdamDrw(Trained):
         ),
     )
 
-    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:  # noqa: ARG002
+    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
         """Head, loss and late weights."""
         return {
             "head": Cosine(float(settings["scale"])),

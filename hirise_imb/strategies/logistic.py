@@ -2,8 +2,8 @@
 
 from hirise_imb.models.closed_form import Logistic
 from hirise_imb.recipe import Recipe
-from hirise_imb.strategies.base import Context, Strategy
-from hirise_imb.strategies.parameters import Real, Settings
+from hirise_imb.strategies.base import RecipeContext, Strategy
+from hirise_imb.strategies.parameters import Float, Settings
 
 
 class LogisticRegression(Strategy):
@@ -13,7 +13,7 @@ class LogisticRegression(Strategy):
     summary = "logistic regression with class weights, solved to the end"
     source = "King & Zeng 2001; Kirichenko et al. 2023"
     own = (
-        Real(
+        Float(
             name="c",
             low=1e-4,
             high=1.0,
@@ -22,7 +22,7 @@ class LogisticRegression(Strategy):
             help="inverse strength of the penalty on squared weights, as scikit-learn has it",
             source="Kirichenko et al. 2023",
         ),
-        Real(
+        Float(
             name="power",
             low=0.0,
             high=1.5,
@@ -32,7 +32,7 @@ class LogisticRegression(Strategy):
         ),
     )
 
-    def recipe(self, settings: Settings, context: Context) -> Recipe:  # noqa: ARG002
+    def recipe(self, settings: Settings, context: RecipeContext) -> Recipe:  # noqa: ARG002
         """The head."""
         return Recipe(head=Logistic(float(settings["c"]), float(settings["power"])))
 

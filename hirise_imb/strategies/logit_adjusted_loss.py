@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from hirise_imb.imbalance.losses import LogitAdjusted
-from hirise_imb.strategies.base import Context, Trained
-from hirise_imb.strategies.parameters import Real, Settings
+from hirise_imb.imbalance.losses import LogitAdjustedCrossEntropy
+from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
+from hirise_imb.strategies.parameters import Float, Settings
 
 
-class LogitAdjustedLoss(Trained):
+class LogitAdjustedLossStrategy(TrainedStrategy):
     """The loss sees logits to which the log prior is added; predictions are made without it."""
 
     name = "logit_adjusted_loss"
     summary = "the loss expects the prior, so that logits need not learn it"
     source = "Menon et al. 2021; Ren et al. 2020"
     own = (
-        Real(
+        Float(
             name="tau",
             low=0.0,
             high=2.0,
@@ -24,9 +24,9 @@ class LogitAdjustedLoss(Trained):
         ),
     )
 
-    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:  # noqa: ARG002
+    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
         """The loss."""
-        return {"loss": LogitAdjusted(float(settings["tau"]))}
+        return {"loss": LogitAdjustedCrossEntropy(float(settings["tau"]))}
 
     def starts(self) -> list[Settings]:
         """Half the prior: macro F1 asks for less than balanced error does."""

@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from hirise_imb.imbalance.logit_adjustment import LogitAdjustment
-from hirise_imb.strategies.base import AfterTraining
-from hirise_imb.strategies.parameters import Real, Settings
+from hirise_imb.imbalance.logit_adjustment import PosthocLogitAdjustment
+from hirise_imb.strategies.base import PosthocStrategy
+from hirise_imb.strategies.parameters import Float, Settings
 
 
-class LogitAdjusting(AfterTraining):
+class LogitAdjustmentStrategy(PosthocStrategy):
     """tau times the log prior is taken off the control's logits."""
 
     name = "logit_adjustment"
     summary = "the prior is taken off the control's logits"
     source = "Menon et al. 2021"
     own = (
-        Real(
+        Float(
             name="tau",
             low=0.0,
             high=2.0,
@@ -26,7 +26,7 @@ class LogitAdjusting(AfterTraining):
 
     def changes(self, settings: Settings) -> dict[str, Any]:
         """The adjustment."""
-        return {"adjustment": LogitAdjustment(float(settings["tau"]))}
+        return {"adjustment": PosthocLogitAdjustment(float(settings["tau"]))}
 
     def starts(self) -> list[Settings]:
         """Less than the balanced error asks for."""

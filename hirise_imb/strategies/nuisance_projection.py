@@ -3,19 +3,19 @@
 from typing import Any
 
 from hirise_imb.models.projection import NuisanceProjection
-from hirise_imb.strategies.base import Context, Trained
-from hirise_imb.strategies.parameters import Settings, Whole
+from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
+from hirise_imb.strategies.parameters import Integer, Settings
 
 
-class Projection(Trained):
+class Projection(TrainedStrategy):
     """Directions in which sources of `other` differ most are removed; labels of rare classes play no part."""
 
     name = "nuisance_projection"
     summary = "directions in which sources differ are taken out of the features"
     source = "Solomonoff et al. 2005; Hatch et al. 2006"
-    own = (Whole(name="rank", low=1, high=20, default=5, help="directions", source="Solomonoff et al. 2005"),)
+    own = (Integer(name="rank", low=1, high=20, default=5, help="directions", source="Solomonoff et al. 2005"),)
 
-    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:  # noqa: ARG002
+    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
         """The projection."""
         return {"projection": NuisanceProjection(int(settings["rank"]))}
 

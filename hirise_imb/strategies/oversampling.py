@@ -3,20 +3,20 @@
 from typing import Any
 
 from hirise_imb.imbalance.sampling import ClassSampling, RandomOversampling, Sampling, SplitFileRows
-from hirise_imb.strategies.base import Context, Trained
-from hirise_imb.strategies.parameters import Choice, Real, Settings
+from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
+from hirise_imb.strategies.parameters import Categorical, Float, Settings
 
 _DRAWN = ("class", "source", "progressive")
 
 
-class Oversampling(Trained):
+class Oversampling(TrainedStrategy):
     """The split file's own up-sampling, imbalanced-learn's, or rows drawn by class."""
 
     name = "oversampling"
     summary = "images of rare classes are seen more often"
     source = "Buda et al. 2018; Kang et al. 2020; Doran et al. 2020 (split file)"
     own = (
-        Choice(
+        Categorical(
             name="scheme",
             choices=(*_DRAWN, "random", "split_file"),
             default="class",
@@ -24,7 +24,7 @@ class Oversampling(Trained):
             "images up to a ratio; the rows of the split file",
             source="Kang et al. 2020; Buda et al. 2018; Doran et al. 2020",
         ),
-        Real(
+        Float(
             name="power",
             low=0.0,
             high=0.9,
@@ -33,7 +33,7 @@ class Oversampling(Trained):
             source="Mahajan et al. 2018; Kang et al. 2020",
             when=("scheme", _DRAWN),
         ),
-        Real(
+        Float(
             name="ratio",
             low=0.02,
             high=1.0,
@@ -45,7 +45,7 @@ class Oversampling(Trained):
         ),
     )
 
-    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:  # noqa: ARG002
+    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
         """The sampling."""
         sampling: Sampling
         scheme = settings["scheme"]

@@ -60,7 +60,7 @@ class Parameter(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Real(Parameter):
+class Float(Parameter):
     """A number between two others."""
 
     low: float
@@ -85,7 +85,7 @@ class Real(Parameter):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Whole(Parameter):
+class Integer(Parameter):
     """A whole number between two others."""
 
     low: int
@@ -108,7 +108,7 @@ class Whole(Parameter):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice(Parameter):
+class Categorical(Parameter):
     """One of some words."""
 
     choices: Sequence[str]
@@ -129,7 +129,7 @@ class Choice(Parameter):
         return f"one of {', '.join(self.choices)}"
 
 
-def suggested(parameters: Sequence[Parameter], trial: BaseTrial) -> dict[str, Value]:
+def suggest_settings(parameters: Sequence[Parameter], trial: BaseTrial) -> dict[str, Value]:
     """Ask a trial for every parameter that is there."""
     settings: dict[str, Value] = {}
     for parameter in parameters:
@@ -138,7 +138,7 @@ def suggested(parameters: Sequence[Parameter], trial: BaseTrial) -> dict[str, Va
     return settings
 
 
-def completed(parameters: Sequence[Parameter], given: Settings) -> dict[str, Value]:
+def complete_settings(parameters: Sequence[Parameter], given: Settings) -> dict[str, Value]:
     """Settings with the defaults of what is not given, all checked.
 
     Raises:

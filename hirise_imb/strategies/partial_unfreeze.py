@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from hirise_imb.strategies.base import Context, Trained
-from hirise_imb.strategies.parameters import Real, Settings, Whole
+from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
+from hirise_imb.strategies.parameters import Float, Integer, Settings
 
 
-class PartialUnfreeze(Trained):
+class PartialUnfreeze(TrainedStrategy):
     """The head is trained first, then it and the backbone's end, whose batch normalisation stays in inference mode."""
 
     name = "partial_unfreeze"
@@ -14,7 +14,7 @@ class PartialUnfreeze(Trained):
     source = "Kumar et al. 2022"
     trains_backbone = True
     own = (
-        Whole(
+        Integer(
             name="depth",
             low=1,
             high=2,
@@ -22,7 +22,7 @@ class PartialUnfreeze(Trained):
             help="which of the backbone's cut points it is trained from, counted from its end",
             source="Kumar et al. 2022",
         ),
-        Real(
+        Float(
             name="backbone_learning_rate",
             low=1e-6,
             high=1e-3,
@@ -33,7 +33,7 @@ class PartialUnfreeze(Trained):
         ),
     )
 
-    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:
+    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:
         """Cut point and learning rate."""
         return {
             "cut": context.cuts[int(settings["depth"]) - 1],

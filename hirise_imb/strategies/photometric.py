@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from hirise_imb.strategies.base import Context, Trained
-from hirise_imb.strategies.parameters import Choice, Settings
+from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
+from hirise_imb.strategies.parameters import Categorical, Settings
 
 _INPUTS = {"alone": ("photometric",), "beside": ("plain", "photometric")}
 
 
-class Photometric(Trained):
+class Photometric(TrainedStrategy):
     """Mean and spread of an image's grey values, black borders aside, are made alike before the backbone."""
 
     name = "photometric"
@@ -16,7 +16,7 @@ class Photometric(Trained):
     source = "Reinhard et al. 2001"
     inputs = ("plain", "photometric")
     own = (
-        Choice(
+        Categorical(
             name="features",
             choices=("alone", "beside"),
             default="beside",
@@ -25,7 +25,7 @@ class Photometric(Trained):
         ),
     )
 
-    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:  # noqa: ARG002
+    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
         """What the head sees."""
         return {"inputs": _INPUTS[str(settings["features"])]}
 

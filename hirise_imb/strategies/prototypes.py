@@ -4,8 +4,8 @@ from typing import Any
 
 from hirise_imb.models.closed_form import Discriminant, NearestMean
 from hirise_imb.recipe import Recipe
-from hirise_imb.strategies.base import Context, Strategy
-from hirise_imb.strategies.parameters import Choice, Real, Settings
+from hirise_imb.strategies.base import RecipeContext, Strategy
+from hirise_imb.strategies.parameters import Categorical, Float, Settings
 
 
 class Prototypes(Strategy):
@@ -15,14 +15,14 @@ class Prototypes(Strategy):
     summary = "classes are means of features: nothing is trained"
     source = "Kang et al. 2020; Wang et al. 2019; Ledoit & Wolf 2004"
     own = (
-        Choice(
+        Categorical(
             name="kind",
             choices=("discriminant", "nearest_mean"),
             default="discriminant",
             help="distance by the common covariance, or plain distance to means of per-source means",
             source="Hayes & Kanan 2020; Kang et al. 2020",
         ),
-        Real(
+        Float(
             name="shrinkage",
             low=1e-3,
             high=1.0,
@@ -32,7 +32,7 @@ class Prototypes(Strategy):
             source="Ledoit & Wolf 2004",
             when=("kind", ("discriminant",)),
         ),
-        Choice(
+        Categorical(
             name="normalise",
             choices=("none", "unit", "centred_unit"),
             default="centred_unit",
@@ -40,7 +40,7 @@ class Prototypes(Strategy):
             source="Wang et al. 2019",
             when=("kind", ("nearest_mean",)),
         ),
-        Real(
+        Float(
             name="prior_power",
             low=0.0,
             high=2.0,
@@ -50,7 +50,7 @@ class Prototypes(Strategy):
         ),
     )
 
-    def recipe(self, settings: Settings, context: Context) -> Recipe:  # noqa: ARG002
+    def recipe(self, settings: Settings, context: RecipeContext) -> Recipe:  # noqa: ARG002
         """The head."""
         prior_power = float(settings["prior_power"])
         if settings["kind"] == "discriminant":

@@ -2,26 +2,26 @@
 
 from typing import Any
 
-from hirise_imb.imbalance.smote import Synthesis
-from hirise_imb.strategies.base import Context, Trained
-from hirise_imb.strategies.parameters import Choice, Real, Settings, Whole
+from hirise_imb.imbalance.smote import SyntheticOversampling
+from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
+from hirise_imb.strategies.parameters import Categorical, Float, Integer, Settings
 
 
-class Synthetic(Trained):
+class Synthetic(TrainedStrategy):
     """SMOTE and its kin on pooled features, between landmarks and inside the fold."""
 
     name = "synthetic"
     summary = "features of rare classes are made up between those of landmarks"
     source = "Chawla et al. 2002; Han et al. 2005; He et al. 2008"
     own = (
-        Choice(
+        Categorical(
             name="kind",
             choices=("smote", "borderline_smote", "adasyn"),
             default="smote",
             help="between any neighbours; from those near other classes; more where other classes are near",
             source="Chawla et al. 2002; Han et al. 2005; He et al. 2008",
         ),
-        Whole(
+        Integer(
             name="neighbours",
             low=1,
             high=7,
@@ -29,7 +29,7 @@ class Synthetic(Trained):
             help="of its class that a landmark is joined with; a class with no more landmarks can't be lifted",
             source="Chawla et al. 2002",
         ),
-        Real(
+        Float(
             name="ratio",
             low=0.05,
             high=1.0,
@@ -40,10 +40,10 @@ class Synthetic(Trained):
         ),
     )
 
-    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:  # noqa: ARG002
+    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
         """The synthesis."""
         kind: Any = settings["kind"]
-        return {"synthesis": Synthesis(kind, float(settings["ratio"]), int(settings["neighbours"]))}
+        return {"synthesis": SyntheticOversampling(kind, float(settings["ratio"]), int(settings["neighbours"]))}
 
     def starts(self) -> list[Settings]:
         """The kinds; the papers' five neighbours, which need six landmarks of each class."""

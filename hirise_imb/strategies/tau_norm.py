@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from hirise_imb.strategies.base import AfterTraining
-from hirise_imb.strategies.parameters import Choice, Real, Settings
+from hirise_imb.strategies.base import PosthocStrategy
+from hirise_imb.strategies.parameters import Categorical, Float, Settings
 
 
-class TauNorm(AfterTraining):
+class TauNorm(PosthocStrategy):
     """Each class's weights are divided by their norm to the power tau; the bias is dropped, or divided likewise.
 
     The paper's features are not centred and it drops the bias. Those of a head with batch normalisation are centred, so
@@ -17,7 +17,7 @@ class TauNorm(AfterTraining):
     summary = "weights of the control's head are divided by a power of their norm"
     source = "Kang et al. 2020"
     own = (
-        Real(
+        Float(
             name="tau",
             low=0.05,
             high=2.0,
@@ -25,7 +25,7 @@ class TauNorm(AfterTraining):
             help="the power; 1 makes all norms alike",
             source="Kang et al. 2020",
         ),
-        Choice(
+        Categorical(
             name="bias",
             choices=("divided", "dropped"),
             default="divided",

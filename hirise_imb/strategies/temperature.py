@@ -3,18 +3,18 @@
 from typing import Any
 
 from hirise_imb.imbalance.logit_adjustment import Temperature
-from hirise_imb.strategies.base import AfterTraining
-from hirise_imb.strategies.parameters import Choice, Settings
+from hirise_imb.strategies.base import PosthocStrategy
+from hirise_imb.strategies.parameters import Categorical, Settings
 
 
-class TemperatureScaling(AfterTraining):
+class TemperatureScaling(PosthocStrategy):
     """The control's logits are divided by a temperature, fitted on validation; classes may get offsets too."""
 
     name = "temperature"
     summary = "the control's probabilities are calibrated"
     source = "Guo et al. 2017; Alexandari et al. 2020"
     own = (
-        Choice(
+        Categorical(
             name="kind",
             choices=("temperature", "bias_corrected"),
             default="temperature",

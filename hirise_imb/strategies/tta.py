@@ -3,8 +3,8 @@
 from typing import Any
 
 from hirise_imb.features.views import DIHEDRAL
-from hirise_imb.strategies.base import AfterTraining
-from hirise_imb.strategies.parameters import Choice, Settings
+from hirise_imb.strategies.base import PosthocStrategy
+from hirise_imb.strategies.parameters import Categorical, Settings
 
 _VIEWS = {
     "mirror": ("plain", "fh"),
@@ -13,7 +13,7 @@ _VIEWS = {
 }
 
 
-class TestTimeViews(AfterTraining):
+class TestTimeViews(PosthocStrategy):
     """Log probabilities of the control are averaged over views of a landmark."""
 
     name = "tta"
@@ -21,7 +21,7 @@ class TestTimeViews(AfterTraining):
     source = "Shanmugam et al. 2021"
     views = DIHEDRAL
     own = (
-        Choice(
+        Categorical(
             name="views",
             choices=tuple(_VIEWS),
             default="dihedral",

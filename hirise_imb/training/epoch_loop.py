@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from hirise_imb.data.hirise import CLASSES
 from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance.logit_adjustment import softmax
-from hirise_imb.imbalance.losses import Counts
+from hirise_imb.imbalance.losses import ClassCounts
 from hirise_imb.imbalance.sampling import Pool, Sampling
 from hirise_imb.metrics.calibration import log_loss
-from hirise_imb.metrics.classification import confusion, macro_f1
+from hirise_imb.metrics.classification import confusion_matrix, macro_f1
 from hirise_imb.models.closed_form import Classifier
 from hirise_imb.models.heads import classifier, dropout_bits
 from hirise_imb.recipe import Cosine, Recipe
-from hirise_imb.training.train_step import Block, Network, Settings, State
+from hirise_imb.training.train_step import HeadOptions, Network, StepBlock, TrainingState
 
-TOGETHER = 8
+HEADS_PER_BATCH = 8
 """Heads in one pass."""
 
 _BLOCK_BYTES = 4 << 20
@@ -36,7 +36,7 @@ block draws its own dropout masks, so the numbers of a run depend on this."""
 
 
 @dataclass(frozen=True)
-class Scored:
+class EvaluationSet:
     """Images that are predicted, one a landmark."""
 
     features: Features
@@ -44,7 +44,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class FoldData:
     """What one fold learns from and is scored on, at one cut."""
 
     features: Features
@@ -54,11 +54,11 @@ class Lesson:
     """Of each class in the pool, shape (8,)."""
     sources: NDArray[np.int64]
     """That hold the class in the pool, shape (8,)."""
-    held: Scored
+    heldout: EvaluationSet
 
-    def counts(self, sampling: Sampling) -> Counts:
+    def counts(self, sampling: Sampling) -> ClassCounts:
         """What formulas take, where rows are sampled so."""
-        return Counts(self.landmarks, self.sources, sampling.shares(self.pool))
+        return ClassCounts(self.landmarks, self.sources, sampling.shares(self.pool))
 
 
 OnEpoch = Callable[[int, float], bool]
@@ -80,15 +80,15 @@ class Snapshot:
     """A head of a network as it was at its best epoch."""
 
     network: Network
-    state: State
+    state: TrainingState
     head: int
     scale: float
     """Of cosines, else 0."""
 
-    def probe(self) -> State:
+    def probe(self) -> TrainingState:
         """The state of this head alone."""
         parameters = [value[self.head : self.head + 1] for value in self.state.parameters[:2]]
-        return State(parameters, [], [], self.state.average)
+        return TrainingState(parameters, [], [], self.state.average)
 
     def logits(self, features: Features) -> NDArray[np.float64]:
         """Shape (n, 8)."""
@@ -100,7 +100,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """What came out of the epochs of one job."""
 
     history: pd.DataFrame
@@ -120,7 +120,7 @@ class Failed:
     reason: str
 
 
-def shared(job: Job) -> tuple[Any, ...]:
+def batch_key(job: Job) -> tuple[Any, ...]:
     """What runs of one pass have in common: the rows, their order and the dropout mask."""
     recipe = job.recipe
     rows = recipe.inputs, recipe.projection, recipe.synthesis, recipe.sampling
@@ -128,23 +128,23 @@ def shared(job: Job) -> tuple[Any, ...]:
     return recipe.cut, rows, recipe.batch_size, recipe.dropout, recipe.max_epochs, job.seed
 
 
-def train(
+def train_heads(
     network: Network,
     jobs: Sequence[Job],
-    lessons: Sequence[Lesson],
-    test: Scored | None = None,
-    probes: Sequence[State] | None = None,
-) -> list[Trained | Failed]:
+    lessons: Sequence[FoldData],
+    test: EvaluationSet | None = None,
+    probes: Sequence[TrainingState] | None = None,
+) -> list[TrainingResult | Failed]:
     """Train jobs that have `shared` in common, in one pass, until the stopping rule of each says so.
 
     Args:
         network: at the cut of the recipes.
-        jobs: up to `TOGETHER`; one below the cut `top`.
+        jobs: up to `HEADS_PER_BATCH`; one below the cut `top`.
         lessons: one a fold, at that cut.
         test: recorded in the history where it is given; nothing depends on it.
         probes: states of heads from which training goes on, one a lesson.
     """
-    heads = len(jobs) if probes is not None else TOGETHER
+    heads = len(jobs) if probes is not None else HEADS_PER_BATCH
     # Always as many heads: the numbers of a run do not depend on how many it trains beside.
     all_jobs = [*jobs, *[Job(jobs[0].recipe, jobs[0].seed)] * (heads - len(jobs))]
     seeds = [job.seed for job in all_jobs]
@@ -152,7 +152,7 @@ def train(
     rows = [_Rows(jobs[0], lesson, network.width) for lesson in lessons]
     fits = [_Fit(job) for job in jobs]
     counts = [lesson.counts(jobs[0].recipe.sampling) for lesson in lessons]
-    labels = np.concatenate([lesson.held.labels for lesson in lessons])
+    labels = np.concatenate([lesson.heldout.labels for lesson in lessons])
     for epoch in range(1, 1 + max(job.recipe.max_epochs for job in jobs)):
         sums, count = np.zeros((2, heads)), 0
         for state, counted, drawn in zip(states, counts, rows, strict=True):
@@ -161,7 +161,8 @@ def train(
             count += drawn.count
         scales = settings.scales
         held = [
-            network.logits(state, lesson.held.features, scales) for state, lesson in zip(states, lessons, strict=True)
+            network.logits(state, lesson.heldout.features, scales)
+            for state, lesson in zip(states, lessons, strict=True)
         ]
         val = np.concatenate(held, axis=1)
         tested = None if test is None else network.logits(states[0], test.features, scales)
@@ -173,7 +174,7 @@ def train(
                     "train_accuracy": float(sums[1][head]) / count,
                 }
                 figures |= _figures("val", labels, val[head])
-                figures["val_macro_f1"] = macro_f1(confusion(labels, val[head].argmax(axis=1)))
+                figures["val_macro_f1"] = macro_f1(confusion_matrix(labels, val[head].argmax(axis=1)))
                 if test is not None and tested is not None:
                     figures |= _figures("test", test.labels, tested[head])
                 fit.see(figures, [Snapshot(network, _settled(state), head, float(scales[head])) for state in states])
@@ -182,14 +183,14 @@ def train(
     return [fit.result() for fit in fits]
 
 
-def _settings(jobs: Sequence[Job], counts: Counts, epoch: int) -> Settings:
+def _settings(jobs: Sequence[Job], counts: ClassCounts, epoch: int) -> HeadOptions:
     recipes = [job.recipe for job in jobs]
     terms = [recipe.loss.terms(counts) for recipe in recipes]
     equal = np.ones(len(CLASSES))
     classes = [r.class_weights.weights(counts) if epoch > r.reweight_after else equal for r in recipes]
     scales = np.array([r.head.scale if isinstance(r.head, Cosine) else 0.0 for r in recipes], np.float32)
     whole = (len(jobs), len(CLASSES))
-    return Settings(
+    return HeadOptions(
         weights=np.array([t.weights * w for t, w in zip(terms, classes, strict=True)], np.float32),
         focus=np.array([t.focus for t in terms], np.float32),
         offsets=np.array([np.broadcast_to(t.offsets, whole[1:]) for t in terms], np.float32),
@@ -205,7 +206,7 @@ def _settings(jobs: Sequence[Job], counts: Counts, epoch: int) -> Settings:
 class _Rows:
     """The training rows of a pass, in a new order each epoch."""
 
-    def __init__(self, job: Job, lesson: Lesson, width: int) -> None:
+    def __init__(self, job: Job, lesson: FoldData, width: int) -> None:
         self._width = width
         self._rng = np.random.default_rng(job.seed)
         self._job = job
@@ -216,7 +217,7 @@ class _Rows:
         self.count = 0
         """Rows of the epoch."""
 
-    def epoch(self, number: int) -> Iterator[Block]:
+    def epoch(self, number: int) -> Iterator[StepBlock]:
         """All rows of an epoch once; a block is read while the one before is trained on."""
         recipe = self._job.recipe
         progress = (number - 1) / max(1, recipe.max_epochs - 1)
@@ -230,7 +231,7 @@ class _Rows:
                 yield block
             yield ahead.result()
 
-    def _block(self, rows: NDArray[np.int64]) -> Block:
+    def _block(self, rows: NDArray[np.int64]) -> StepBlock:
         def filled(values: NDArray[np.float32]) -> NDArray[np.float32]:
             """In batches, with zeros where rows are missing."""
             whole = values
@@ -239,7 +240,7 @@ class _Rows:
             return whole.reshape(-1, self._batch, *values.shape[1:])
 
         bits = (self._most // self._batch, self._batch, self._width)
-        block = Block.of(
+        block = StepBlock.of(
             features=filled(self._lesson.features.take(rows)),
             one_hot=filled(np.eye(len(CLASSES), dtype=np.float32)[self._lesson.pool.labels[rows]]),
             valid=filled(np.ones((len(rows), 1), np.float32)),
@@ -250,9 +251,9 @@ class _Rows:
         return block
 
 
-def _settled(state: State) -> State:
+def _settled(state: TrainingState) -> TrainingState:
     """A state to predict with, which further training leaves as it is."""
-    return State(state.parameters, [], [], state.average)
+    return TrainingState(state.parameters, [], [], state.average)
 
 
 class _Fit:
@@ -289,11 +290,11 @@ class _Fit:
             self._cut_short = self.going and not wanted
             self.going = self.going and wanted
 
-    def result(self) -> Trained | Failed:
+    def result(self) -> TrainingResult | Failed:
         """What came out."""
         if self._failure is not None:
             return Failed(self._failure)
-        return Trained(pd.DataFrame(self._history), self._epoch, tuple(self._snapshots), self._cut_short)
+        return TrainingResult(pd.DataFrame(self._history), self._epoch, tuple(self._snapshots), self._cut_short)
 
 
 def _figures(split: str, labels: NDArray[np.int64], logits: NDArray[np.float32]) -> dict[str, float]:

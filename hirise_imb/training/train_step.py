@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.features.arrays import Features
-from hirise_imb.imbalance.losses import rowwise
+from hirise_imb.imbalance.losses import row_losses
 from hirise_imb.models import heads
 from hirise_imb.models.heads import Tensor
 
@@ -27,7 +27,7 @@ _BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-7
 
 
 @dataclass
-class State:
+class TrainingState:
     """All that training changes."""
 
     parameters: list[Tensor]
@@ -42,7 +42,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Settings:
+class HeadOptions:
     """What recipes vary in a step: one entry a head, or one number where the heads have it in common."""
 
     weights: NDArray[np.float32]
@@ -64,7 +64,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Block:
+class StepBlock:
     """Rows of some steps; all blocks of a pass have one shape, the last is filled up."""
 
     features: Tensor
@@ -86,7 +86,7 @@ class Block:
         valid: NDArray[np.float32],
         bits: NDArray[np.uint16],
         steps: int,
-    ) -> Block:
+    ) -> StepBlock:
         """A block from arrays; it can be made in another thread, ahead of its use."""
         import tensorflow as tf
 
@@ -108,7 +108,7 @@ class Network:
         self.width = width
         self._compiled: dict[str, Any] = {}
 
-    def start(self, seeds: Sequence[int], probe: State | None = None) -> State:
+    def start(self, seeds: Sequence[int], probe: TrainingState | None = None) -> TrainingState:
         """The first state of a head for each seed; below `top` there can be one.
 
         Args:
@@ -125,14 +125,14 @@ class Network:
             parameters, average = [np.asarray(value) for value in probe.parameters], np.asarray(probe.average)
         if self._tail is not None:
             parameters += [np.asarray(variable) for variable in self._tail.trainable_variables]
-        return State(
+        return TrainingState(
             parameters=[tf.constant(value) for value in parameters],
             first=[tf.zeros_like(value) for value in parameters],
             second=[tf.zeros_like(value) for value in parameters],
             average=tf.constant(average),
         )
 
-    def train(self, state: State, settings: Settings, block: Block) -> NDArray[np.float32]:
+    def train(self, state: TrainingState, settings: HeadOptions, block: StepBlock) -> NDArray[np.float32]:
         """Go through a block, changing `state`; return the sums of cross-entropy and of hits, shape (2, n_heads)."""
         import tensorflow as tf
 
@@ -153,8 +153,8 @@ class Network:
         state.steps += block.steps
         return np.asarray(sums)
 
-    def logits(self, state: State, features: Features, scales: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of each head, shape (n_heads, n, 8), with everything in inference mode; `scales` as in `Settings`."""
+    def logits(self, state: TrainingState, features: Features, scales: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits of each head in inference mode, shape (n_heads, n, 8); `scales` as in `HeadOptions`."""
         import tensorflow as tf
 
         forward = self._function(f"forward {state.parameters[1].shape[0]}", self._forward)
@@ -165,7 +165,7 @@ class Network:
         ]
         return np.concatenate(parts).transpose(1, 0, 2)
 
-    def pooled(self, state: State, features: Features) -> NDArray[np.float32]:
+    def pooled(self, state: TrainingState, features: Features) -> NDArray[np.float32]:
         """What the heads stand on, shape (n, width): at `top` the features themselves."""
         import tensorflow as tf
 
@@ -234,7 +234,7 @@ class Network:
                 features *= mask
             logits = heads.logits(parameters[:2], features, mask, scales)
             # The mean is over rows, not over the sum of weights, as Keras' class_weight has it.
-            losses = rowwise(one_hot, logits, weights, focus, offsets, margins) * valid / tf.reduce_sum(valid)
+            losses = row_losses(one_hot, logits, weights, focus, offsets, margins) * valid / tf.reduce_sum(valid)
         gradients = tape.gradient(losses, parameters)
         first = [m + (g - m) * (1 - _BETA_1) for m, g in zip(first, gradients, strict=True)]
         second = [v + (g * g - v) * (1 - _BETA_2) for v, g in zip(second, gradients, strict=True)]

@@ -17,13 +17,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hirise_imb.backbones import Backbone
-from hirise_imb.data.splits import Selection, Task
+from hirise_imb.data.splits import DataSplits, Selection
 from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance import logit_adjustment
-from hirise_imb.metrics.classification import confusion, macro_f1
+from hirise_imb.metrics.classification import confusion_matrix, macro_f1
 from hirise_imb.recipe import PLAIN, Recipe
 from hirise_imb.training.epoch_loop import Failed, Job
-from hirise_imb.training.stages import Fits, Fitted, Model, OnTop, Request
+from hirise_imb.training.stages import FitRequest, Model, PooledModel, StageFit, StageRunner
 from hirise_imb.utils.errors import NotApplicable
 
 Ints = NDArray[np.int64]
@@ -65,7 +65,7 @@ class Run:
 class Trainer:
     """Fits recipes on one data set. Networks and the last fits are kept between runs."""
 
-    def __init__(self, backbone: Backbone, task: Task, features: Mapping[tuple[str, str], Features]) -> None:
+    def __init__(self, backbone: Backbone, task: DataSplits, features: Mapping[tuple[str, str], Features]) -> None:
         """Take the data and its features.
 
         Args:
@@ -79,13 +79,14 @@ class Trainer:
         # Same seed, same machine, same numbers: without it, parallel reductions add in any order.
         tf.config.experimental.enable_op_determinism()
         self.task = task
-        self._fits = Fits(backbone, task, features)
+        self._fits = StageRunner(backbone, task, features)
 
     def select(self, jobs: Sequence[Job], selection: Selection) -> list[Run | Failed]:
         """Fit each job on the folds by which recipes are chosen; the test split plays no part.
 
         Jobs that go through the same rows in the same order train in one pass. A run's numbers do not depend on the
-        others: there are always `TOGETHER` heads in a pass, some of them idle. A run that comes to nothing says why.
+        others: there are always `HEADS_PER_BATCH` heads in a pass, some of them idle. A failed run
+        gives its reason.
         """
         return self._runs(jobs, selection, False)
 
@@ -101,46 +102,46 @@ class Trainer:
             runs.append(self._run(job, selection, test, [next(fits) for _ in some]))
         return runs
 
-    def _run(self, job: Job, selection: Selection, test: bool, fits: Sequence[Fitted | Failed]) -> Run | Failed:
+    def _run(self, job: Job, selection: Selection, test: bool, fits: Sequence[StageFit | Failed]) -> Run | Failed:
         begin = time.monotonic()
         members = []
         for fit in fits:
             if isinstance(fit, Failed):
                 return fit
             members.append(fit)
-        recipe, folds = job.recipe, self.task.selected(selection)
-        labels = np.concatenate([self.task.images.labels[fold.held] for fold in folds])
-        groups = np.repeat(np.arange(len(folds)), [len(fold.held) for fold in folds])
+        recipe, folds = job.recipe, self.task.selection_folds(selection)
+        labels = np.concatenate([self.task.images.labels[fold.heldout] for fold in folds])
+        groups = np.repeat(np.arange(len(folds)), [len(fold.heldout) for fold in folds])
         priors = np.stack(members[0].priors)
         if selection == "val":
-            groups = self.task.groups
+            groups = self.task.val_groups
             priors = np.repeat(priors, groups.max() + 1, axis=0)
         if recipe.adjustment.learns and len(np.unique(groups)) < 2:
             return Failed("validation has landmarks of one source: nothing learnt there can be judged on another")
         tested, temperature = None, None
         try:
-            held = [self._logits(recipe, members, place, fold.held) for place, fold in enumerate(folds)]
+            held = [self._logits(recipe, members, place, fold.heldout) for place, fold in enumerate(folds)]
             logits = np.concatenate(held)
-            found = logit_adjustment.cross_fitted(recipe.adjustment, logits, labels, priors, groups)
+            found = logit_adjustment.cross_fit_adjustment(recipe.adjustment, logits, labels, priors, groups)
             if test:
-                correction = recipe.adjustment.fitted(logits, labels, priors[0])
+                correction = recipe.adjustment.fit(logits, labels, priors[0])
                 corrected = correction(self._logits(recipe, members, 0, self.task.test))
                 tested = logit_adjustment.softmax(corrected).astype(np.float32)
-                temperature = 1 / logit_adjustment.Temperature().fitted(found, labels, priors[0]).scale
+                temperature = 1 / logit_adjustment.Temperature().fit(found, labels, priors[0]).scale
         except NotApplicable as error:
             return Failed(str(error))
         return Run(
             seed=job.seed,
             history=members[0].history,
             best_epoch=members[0].best_epoch,
-            val_confusion=confusion(labels, found.argmax(axis=1)),
+            val_confusion=confusion_matrix(labels, found.argmax(axis=1)),
             test=tested,
             temperature=temperature,
             seconds=sum(fit.seconds for fit in members) + time.monotonic() - begin,
             cut_short=members[0].cut_short,
         )
 
-    def _logits(self, recipe: Recipe, members: Sequence[Fitted], fold: int, rows: Ints) -> Floats:
+    def _logits(self, recipe: Recipe, members: Sequence[StageFit], fold: int, rows: Ints) -> Floats:
         """Mean log probabilities over members, heads and views, shape (n_rows, 8)."""
         parts = []
         for view in recipe.views:
@@ -151,7 +152,7 @@ class Trainer:
         return np.asarray(np.mean(parts, axis=0))
 
 
-def _requests(job: Job, selection: Selection, test: bool) -> list[Request]:
+def _requests(job: Job, selection: Selection, test: bool) -> list[FitRequest]:
     """The fits whose log probabilities a job averages: members, then the heads that are computed beside them."""
     recipe = replace(job.recipe.training(), members=1, also=())
     seeds = [job.seed, *(_member(job.seed, place) for place in range(1, job.recipe.members))]
@@ -164,7 +165,7 @@ def _requests(job: Job, selection: Selection, test: bool) -> list[Request]:
         # What is computed has no epochs to record and, from landmarks alone, no chance in it: one fit serves all.
         settled = not one.trained and one.synthesis is None
         recorded = test and one.trained
-        requests.append(Request(one, 0 if settled else seed, selection, recorded, on_epoch))
+        requests.append(FitRequest(one, 0 if settled else seed, selection, recorded, on_epoch))
     return requests
 
 
@@ -181,5 +182,5 @@ def _member(seed: int, place: int) -> int:
 def _normed(model: Model, recipe: Recipe) -> Model:
     if recipe.weight_norm == 0:
         return model
-    assert isinstance(model, OnTop)  # what a recipe allows
-    return OnTop(model.classifier.weight_normalised(recipe.weight_norm, keep_bias=recipe.keep_bias))
+    assert isinstance(model, PooledModel)  # what a recipe allows
+    return PooledModel(model.classifier.weight_normalised(recipe.weight_norm, keep_bias=recipe.keep_bias))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 
-def listed(faults: Sequence[str], most: int) -> str:
+def bullet_list(faults: Sequence[str], most: int) -> str:
     """Faults as lines of a message, the first `most` of them; the rest is counted."""
     more = f"\n  ... and {len(faults) - most} more" if len(faults) > most else ""
     return "".join(f"\n  {fault}" for fault in faults[:most]) + more

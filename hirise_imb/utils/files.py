@@ -19,7 +19,7 @@ def cache_root() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("hirise_imb"))
 
 
-def make_folder(folder: Path) -> Path:
+def ensure_folder(folder: Path) -> Path:
     """Create `folder` with its parents and see that it can be written to.
 
     Raises:
@@ -37,7 +37,7 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then give it its name, so that no half file is ever seen.
 
     The temporary file keeps the suffix of `path`, because some writers choose the format by it.
@@ -56,7 +56,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Hold the lock of `path` among processes, waiting for another that has it."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:

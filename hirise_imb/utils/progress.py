@@ -15,12 +15,14 @@ from rich.text import Text
 
 log = logging.getLogger("hirise_imb")
 
-Show = Callable[[float], None]
+ProgressCallback = Callable[[float], None]
 """Takes the amount that is done by now."""
 
 
 @contextmanager
-def track(what: str, total: float, unit: str, *, scale: float = 1.0, already: float = 0.0) -> Iterator[Show]:
+def track(
+    what: str, total: float, unit: str, *, scale: float = 1.0, already: float = 0.0
+) -> Iterator[ProgressCallback]:
     """Show amount, rate and time left while the body runs; on a terminal as a bar, else a line every tenth.
 
     Args:
@@ -69,7 +71,7 @@ def _amount(done: float, total: float, speed: float, unit: str, scale: float) ->
     return f"{amount}, {1 / rate:.1f} s each" if countable and rate < 1 else f"{amount}, {rate:.1f} {unit}/s"
 
 
-def _lines(what: str, total: float, unit: str, scale: float, already: float) -> Show:
+def _lines(what: str, total: float, unit: str, scale: float, already: float) -> ProgressCallback:
     begin = time.monotonic()
     shown = int(10 * already // total) if total else 10
 
@@ -90,7 +92,7 @@ def say(message: str) -> None:
     log.info("%s", message)
 
 
-def to_standard_error() -> None:
+def log_to_stderr() -> None:
     """Send the package's messages to standard error, as the command line does."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))

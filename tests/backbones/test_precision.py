@@ -11,28 +11,28 @@ from worlds import TOY, chosen, make_task, make_trainer
 from hirise_imb.backbones import TOP
 from hirise_imb.cli.main import main
 from hirise_imb.data import manifest
-from hirise_imb.features.extraction import difference, extract
+from hirise_imb.features.extraction import extract_features, median_relative_difference
 from hirise_imb.recipe import Recipe
 
 
 def paths(data: Path) -> list[Path]:
-    images = manifest.read(data)
+    images = manifest.read_manifest(data)
     return [images.path(image) for image in images.table["image"][:12]]
 
 
 def test_features_are_near_those_in_float32_and_not_the_same(small_data: Path, tmp_path: Path) -> None:
     exact, rough = TOY.load("random"), TOY.load("random", "bfloat16")
     assert exact.digest == rough.digest  # weights stay float32
-    one, other = (extract(backbone, [TOP], paths(small_data), tmp_path)[TOP] for backbone in (exact, rough))
+    one, other = (extract_features(backbone, [TOP], paths(small_data), tmp_path)[TOP] for backbone in (exact, rough))
     a, b = (np.asarray(features.take(np.arange(12))) for features in (one, other))
     assert b.dtype == np.float32
     apart = np.median(np.linalg.norm(a - b, axis=1) / np.linalg.norm(a, axis=1))
     # bfloat16 keeps 8 bits: each number is off by up to 2^-8 or so.
     assert 1e-4 < apart < 5e-2
-    assert difference(rough, exact, paths(small_data)) == pytest.approx(
+    assert median_relative_difference(rough, exact, paths(small_data)) == pytest.approx(
         apart, rel=0.2
     )  # compiled or not, it rounds elsewhere
-    assert difference(exact, exact, paths(small_data)) == 0
+    assert median_relative_difference(exact, exact, paths(small_data)) == 0
 
 
 def test_what_is_built_afterwards_is_float32() -> None:
@@ -59,9 +59,9 @@ def test_the_report_tells_what_it_does_to_the_numbers(toy: str, small_data: Path
     setting = json.loads((tmp_path / "reports/rough/baseline/summary.json").read_text())["setting"]
     assert "in bfloat16 (its features are " in setting
     share = float(setting.split("its features are ")[1].split("%")[0])
-    images = manifest.read(small_data)
+    images = manifest.read_manifest(small_data)
     first = [images.path(image) for image in images.table["image"][:32]]
-    expected = 100 * difference(TOY.load("random", "bfloat16"), TOY.load("random"), first)
+    expected = 100 * median_relative_difference(TOY.load("random", "bfloat16"), TOY.load("random"), first)
     assert share == pytest.approx(expected, abs=0.006)
 
 

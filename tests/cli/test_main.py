@@ -19,10 +19,10 @@ from optuna_dashboard import wsgi
 from worlds import change_split_file, storage
 
 from hirise_imb.cli.main import main
-from hirise_imb.config import Definition
+from hirise_imb.config import StudyDefinition
 from hirise_imb.data import manifest
 from hirise_imb.data.hirise import CLASSES, IMAGE_FOLDER, SPLIT_FILE
-from hirise_imb.search.search import held
+from hirise_imb.search.search import lock_study
 from hirise_imb.strategies import STRATEGIES
 
 COMMANDS = (
@@ -109,7 +109,7 @@ def test_the_module_hands_on_the_exit_code(tmp_path: Path) -> None:
 def test_data_check_prints_classes_by_split(small_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(small_data)]) == 0
     printed = capsys.readouterr().out
-    table = manifest.read(small_data).summary()
+    table = manifest.read_manifest(small_data).summary()
     for split in ("train", "val", "test"):
         assert split in [line.strip() for line in printed.splitlines()]
     for label in CLASSES:
@@ -170,7 +170,7 @@ def test_a_broken_split_file_is_refused(refused: Refused, own_data: Path) -> Non
 
 
 def test_a_source_in_two_splits_is_refused(refused: Refused, own_data: Path) -> None:
-    table = manifest.read(own_data).table
+    table = manifest.read_manifest(own_data).table
     source = table.loc[table["split"] == "train"].drop_duplicates("landmark")["source"].mode()[0]
     image = table.loc[table["source"] == source, "image"].iloc[-1]
     text = (own_data / SPLIT_FILE).read_text()
@@ -218,7 +218,7 @@ def test_weights_that_can_not_be_had_are_refused(
 
 def test_a_study_that_runs_already_is_refused(refused: Refused, small_data: Path, toy: str, tmp_path: Path) -> None:
     arguments = ["run", "--data", small_data, "--backbone", toy, "--weights", "random"]
-    with held(tmp_path / "out" / "studies" / "data"):  # the name that the data gives the study
+    with lock_study(tmp_path / "out" / "studies" / "data"):  # the name that the data gives the study
         assert "is in use by another `study run`" in refused(*arguments)
 
 
@@ -264,7 +264,7 @@ def test_an_interruption_says_how_to_continue(
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hirise_imb.features.extraction.decode", interrupted)
+    monkeypatch.setattr("hirise_imb.features.extraction.decode_image", interrupted)
     arguments = ["run", "--data", str(small_data), "--backbone", toy, "--weights", "random", "--out", str(tmp_path)]
     assert main(arguments) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "interrupted: the same command continues from here."
@@ -306,7 +306,7 @@ def test_a_run_ends_with_its_report_and_the_dashboard_shows_it(
     printed = capsys.readouterr().out
     report = out / "reports" / "mine"
     assert printed.endswith(f"Report: {report / 'report.html'}\n")
-    searched = {"plain", *Definition().strategies}
+    searched = {"plain", *StudyDefinition().strategies}
     for name in ("baseline", *searched):
         assert name in printed
     assert tomllib.loads((report / "study.toml").read_text())["trials"] == 1  # the option, not the file

@@ -19,7 +19,7 @@ from builders import names
 
 from hirise_imb import __version__
 from hirise_imb.data import download
-from hirise_imb.data.download import HIRISE_V3_2, Archive, fetch
+from hirise_imb.data.download import HIRISE_V3_2, Archive, download_archive
 from hirise_imb.utils.errors import UserError
 
 CHUNK = 1 << 10
@@ -152,14 +152,14 @@ def test_the_facts_of_the_archive() -> None:
 
 def test_downloads_into_a_new_folder_naming_the_project(server: Server, tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "cache"
-    assert_whole(fetch(server.archive, folder), folder)
+    assert_whole(download_archive(server.archive, folder), folder)
     assert server.ranges == [None]
     assert server.seen[0]["User-Agent"] == f"hirise_imb/{__version__} (+https://doi.org/10.5281/zenodo.4002935)"
 
 
 def test_goes_on_where_the_connection_broke(server: Server, tmp_path: Path, waits: list[float]) -> None:
     server.answers = [breaks_after(len(BODY) // 2), whole]
-    assert_whole(fetch(server.archive, tmp_path, sleep=waits.append), tmp_path)
+    assert_whole(download_archive(server.archive, tmp_path, sleep=waits.append), tmp_path)
     first, second = server.ranges
     assert first is None
     start = int(re.fullmatch(r"bytes=(\d+)-", second or "")[1])  # type: ignore[index]
@@ -170,20 +170,20 @@ def test_goes_on_where_the_connection_broke(server: Server, tmp_path: Path, wait
 
 def test_goes_on_with_the_part_of_a_killed_run(server: Server, tmp_path: Path) -> None:
     (tmp_path / "a.zip.part").write_bytes(BODY[:5000])
-    assert_whole(fetch(server.archive, tmp_path), tmp_path)
+    assert_whole(download_archive(server.archive, tmp_path), tmp_path)
     assert server.ranges == ["bytes=5000-"]
     assert server.served == len(BODY) - 5000
 
 
 def test_a_complete_part_needs_no_request(server: Server, tmp_path: Path) -> None:
     (tmp_path / "a.zip.part").write_bytes(BODY)
-    assert_whole(fetch(server.archive, tmp_path), tmp_path)
+    assert_whole(download_archive(server.archive, tmp_path), tmp_path)
     assert server.seen == []
 
 
 def test_a_part_that_is_too_long_is_discarded(server: Server, tmp_path: Path) -> None:
     (tmp_path / "a.zip.part").write_bytes(BODY + b"!")
-    assert_whole(fetch(server.archive, tmp_path), tmp_path)
+    assert_whole(download_archive(server.archive, tmp_path), tmp_path)
     assert server.ranges == [None]
 
 
@@ -193,16 +193,16 @@ def test_an_interrupted_run_keeps_its_part(server: Server, tmp_path: Path) -> No
 
     server.answers = [breaks_after(len(BODY) // 2), whole]
     with pytest.raises(KeyboardInterrupt):
-        fetch(server.archive, tmp_path, sleep=interrupt)
+        download_archive(server.archive, tmp_path, sleep=interrupt)
     assert names(tmp_path) == ["a.zip.part"]
-    assert_whole(fetch(server.archive, tmp_path), tmp_path)
+    assert_whole(download_archive(server.archive, tmp_path), tmp_path)
     assert server.served <= len(BODY) + CHUNK
 
 
 def test_starts_over_where_the_server_ignores_the_range(server: Server, tmp_path: Path) -> None:
     (tmp_path / "a.zip.part").write_bytes(b"x" * 5000)
     server.answers = [ignores_range]
-    assert_whole(fetch(server.archive, tmp_path), tmp_path)
+    assert_whole(download_archive(server.archive, tmp_path), tmp_path)
     assert server.ranges == ["bytes=5000-"]
 
 
@@ -226,7 +226,7 @@ def test_a_wrong_answer_is_asked_again(
 ) -> None:
     (tmp_path / "a.zip.part").write_bytes(BODY[:5000])
     server.answers = [answer, whole]
-    assert_whole(fetch(server.archive, tmp_path, sleep=waits.append), tmp_path)
+    assert_whole(download_archive(server.archive, tmp_path, sleep=waits.append), tmp_path)
     assert reason in caplog.text
     assert len(waits) == 1
 
@@ -246,21 +246,21 @@ def test_waits_as_long_as_the_server_asks(
     answer: Callable[[Handler], None], expected: list[float], server: Server, tmp_path: Path, waits: list[float]
 ) -> None:
     server.answers = [answer, answer, whole]
-    assert_whole(fetch(server.archive, tmp_path, sleep=waits.append), tmp_path)
+    assert_whole(download_archive(server.archive, tmp_path, sleep=waits.append), tmp_path)
     assert waits == expected
 
 
 def test_waits_until_the_date_the_server_names(server: Server, tmp_path: Path, waits: list[float]) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=300), usegmt=True)
     server.answers = [status(503, date), whole]
-    assert_whole(fetch(server.archive, tmp_path, sleep=waits.append), tmp_path)
+    assert_whole(download_archive(server.archive, tmp_path, sleep=waits.append), tmp_path)
     assert 290 <= waits[0] <= 300
 
 
 def test_does_not_wait_for_hours(server: Server, tmp_path: Path, waits: list[float]) -> None:
     server.answers = [status(429, "86400")]
     with pytest.raises(UserError, match=r"^The server asks to wait 86,400 seconds \(HTTP 429 .*" + BY_HAND):
-        fetch(server.archive, tmp_path, sleep=waits.append)
+        download_archive(server.archive, tmp_path, sleep=waits.append)
     assert waits == []
 
 
@@ -268,7 +268,7 @@ def test_does_not_wait_for_hours(server: Server, tmp_path: Path, waits: list[flo
 def test_a_refusal_ends_it_at_once(code: int, reason: str, server: Server, tmp_path: Path, waits: list[float]) -> None:
     server.answers = [status(code)]
     with pytest.raises(UserError, match=rf"^The download failed \(HTTP {code} {reason}.*\): .*{BY_HAND}\.$"):
-        fetch(server.archive, tmp_path, sleep=waits.append)
+        download_archive(server.archive, tmp_path, sleep=waits.append)
     assert len(server.seen) == 1
     assert waits == []
     assert names(tmp_path) == []
@@ -277,7 +277,7 @@ def test_a_refusal_ends_it_at_once(code: int, reason: str, server: Server, tmp_p
 def test_gives_up_on_a_server_that_stays_down(server: Server, tmp_path: Path, waits: list[float]) -> None:
     server.answers = [status(503)]
     with pytest.raises(UserError, match=r"failed 6 times in a row \(HTTP 503 Service Unavailable\): .*" + BY_HAND):
-        fetch(server.archive, tmp_path, sleep=waits.append)
+        download_archive(server.archive, tmp_path, sleep=waits.append)
     assert len(server.seen) == download.ATTEMPTS
     assert waits == [2.0, 4.0, 8.0, 16.0, 32.0]
 
@@ -287,20 +287,20 @@ def test_gives_up_where_nobody_answers(server: Server, tmp_path: Path, waits: li
     server.shutdown()
     server.server_close()
     with pytest.raises(UserError, match=r"the connection failed: ConnectionError\): .*" + BY_HAND):
-        fetch(archive, tmp_path, sleep=waits.append)
+        download_archive(archive, tmp_path, sleep=waits.append)
     assert len(waits) == download.ATTEMPTS - 1
 
 
 def test_an_address_that_makes_no_sense_is_not_asked_again(tmp_path: Path, waits: list[float]) -> None:
     archive = Archive("a.zip", "nowhere:/", 1, "", PAGE, "", "")
     with pytest.raises(UserError, match=r"^The download failed \(No connection adapters"):
-        fetch(archive, tmp_path, sleep=waits.append)
+        download_archive(archive, tmp_path, sleep=waits.append)
     assert waits == []
 
 
 def test_a_flaky_line_that_makes_progress_ends_eventually(server: Server, tmp_path: Path, waits: list[float]) -> None:
     server.answers = [breaks_after(3 * CHUNK)]
-    assert_whole(fetch(server.archive, tmp_path, sleep=waits.append), tmp_path)
+    assert_whole(download_archive(server.archive, tmp_path, sleep=waits.append), tmp_path)
     assert len(server.seen) > 3 * download.ATTEMPTS
     assert set(waits) == {1.0}
 
@@ -311,7 +311,7 @@ def test_bytes_fetched_again_are_no_progress(server: Server, tmp_path: Path, wai
 
     server.answers = [ignores_range_and_breaks]
     with pytest.raises(UserError, match="failed 6 times in a row"):
-        fetch(server.archive, tmp_path, sleep=waits.append)
+        download_archive(server.archive, tmp_path, sleep=waits.append)
     assert len(server.seen) == 1 + download.ATTEMPTS
 
 
@@ -320,23 +320,23 @@ def test_a_wrong_byte_is_found_and_nothing_kept(server: Server, tmp_path: Path) 
     with pytest.raises(
         UserError, match=r"its md5 is [0-9a-f]{32} instead of .* was deleted: try again, or .*" + BY_HAND
     ):
-        fetch(server.archive, tmp_path)
+        download_archive(server.archive, tmp_path)
     assert names(tmp_path) == []
-    assert_whole(fetch(server.archive, tmp_path), tmp_path)
+    assert_whole(download_archive(server.archive, tmp_path), tmp_path)
 
 
 def test_more_than_the_archive_is_refused(server: Server, tmp_path: Path) -> None:
     server.answers = [without_length(BODY + bytes(100 * CHUNK)), whole]
     with pytest.raises(UserError, match=r"sends more than the 65,536 bytes of the archive: .*" + BY_HAND):
-        fetch(server.archive, tmp_path)
+        download_archive(server.archive, tmp_path)
     assert not (tmp_path / "a.zip").exists()
     assert (tmp_path / "a.zip.part").stat().st_size <= len(BODY) + CHUNK
-    assert_whole(fetch(server.archive, tmp_path), tmp_path)
+    assert_whole(download_archive(server.archive, tmp_path), tmp_path)
 
 
 def test_a_whole_file_is_used_without_a_request(server: Server, tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(BODY)
-    assert_whole(fetch(server.archive, tmp_path), tmp_path)
+    assert_whole(download_archive(server.archive, tmp_path), tmp_path)
     assert server.seen == []
 
 
@@ -351,7 +351,7 @@ def test_another_file_of_that_name_is_neither_used_nor_replaced(
     with pytest.raises(
         UserError, match=rf"a\.zip is not the archive \({fault}.*delete it and fetch again, or .*{BY_HAND}"
     ):
-        fetch(server.archive, tmp_path)
+        download_archive(server.archive, tmp_path)
     assert (tmp_path / "a.zip").read_bytes() == content
     assert server.seen == []
 
@@ -364,10 +364,10 @@ def test_the_disk_must_have_room_for_what_is_missing(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     (tmp_path / "a.zip.part").write_bytes(BODY[:have])
     if enough:
-        assert_whole(fetch(server.archive, tmp_path), tmp_path)
+        assert_whole(download_archive(server.archive, tmp_path), tmp_path)
         return
     with pytest.raises(UserError, match=rf"needs 67,174,400 free bytes and has {free:,}: free some, or .*{BY_HAND}"):
-        fetch(server.archive, tmp_path)
+        download_archive(server.archive, tmp_path)
     assert server.seen == []
 
 
@@ -376,7 +376,7 @@ def test_a_failing_disk_is_the_users_error(server: Server, tmp_path: Path) -> No
     with pytest.raises(
         UserError, match=rf"a\.zip can't be read or written \(Is a directory\); mend that, or .*{BY_HAND}"
     ):
-        fetch(server.archive, tmp_path)
+        download_archive(server.archive, tmp_path)
 
 
 def test_two_at_once_download_once(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -389,8 +389,8 @@ def test_two_at_once_download_once(server: Server, tmp_path: Path, caplog: pytes
         whole(handler)
 
     server.answers = [slow, whole]
-    first = threading.Thread(target=fetch, args=(server.archive, tmp_path))
-    second = threading.Thread(target=fetch, args=(server.archive, tmp_path))
+    first = threading.Thread(target=download_archive, args=(server.archive, tmp_path))
+    second = threading.Thread(target=download_archive, args=(server.archive, tmp_path))
     first.start()
     assert begun.wait(10)
     second.start()
@@ -411,7 +411,7 @@ def test_without_a_terminal_progress_is_ten_log_lines(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="hirise_imb")
-    fetch(server.archive, tmp_path)
+    download_archive(server.archive, tmp_path)
     shown = [record.getMessage() for record in caplog.records if record.name == "hirise_imb"]
     assert len(shown) == 10
     assert re.fullmatch(r"a\.zip: 0\.1 of 0\.1 MB, \d+\.\d MB/s", shown[-1])
@@ -423,5 +423,5 @@ def test_on_a_terminal_progress_is_a_bar(server: Server, tmp_path: Path, monkeyp
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    fetch(server.archive, tmp_path)
+    download_archive(server.archive, tmp_path)
     assert re.search(r"a\.zip.*0\.1 of 0\.1 MB, \d+\.\d MB/s", terminal.getvalue())

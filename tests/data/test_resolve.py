@@ -16,7 +16,7 @@ from builders import valid_lines, write_data
 from hirise_imb.data import download, manifest, resolve, synthetic
 from hirise_imb.data.download import Archive
 from hirise_imb.data.hirise import SPLIT_FILE
-from hirise_imb.data.resolve import locate, take
+from hirise_imb.data.resolve import import_landmarks, resolve_data
 from hirise_imb.utils.errors import UserError
 
 
@@ -63,7 +63,7 @@ def seen(folder: Path) -> list[str]:
 
 
 def same_data(found: Path, expected: Path) -> bool:
-    tables = [manifest.read(path).table for path in (found, expected)]
+    tables = [manifest.read_manifest(path).table for path in (found, expected)]
     return bool(tables[0].equals(tables[1]))
 
 
@@ -71,38 +71,38 @@ def same_data(found: Path, expected: Path) -> bool:
 
 
 def test_the_sample_is_drawn_once(drawn: Drawn, cache: Path, folder: Path) -> None:
-    found = locate("synthetic")
+    found = resolve_data("synthetic")
     assert same_data(found, folder)
     assert cache in found.parents
-    assert locate("synthetic") == found
+    assert resolve_data("synthetic") == found
     assert drawn.calls == 1
 
 
 def test_another_version_of_the_sample_is_drawn_again(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = locate("synthetic")
+    before = resolve_data("synthetic")
     monkeypatch.setattr(synthetic, "VERSION", synthetic.VERSION + 1)
-    assert locate("synthetic") != before
+    assert resolve_data("synthetic") != before
     assert drawn.calls == 2
 
 
 def test_an_interrupted_drawing_leaves_nothing(drawn: Drawn, cache: Path) -> None:
     drawn.dies = True
     with pytest.raises(KeyboardInterrupt):
-        locate("synthetic")
+        resolve_data("synthetic")
     assert seen(cache) == []
     drawn.dies = False
-    assert (locate("synthetic") / SPLIT_FILE).is_file()
+    assert (resolve_data("synthetic") / SPLIT_FILE).is_file()
     assert drawn.calls == 2
 
 
 def test_a_killed_drawing_is_not_taken_for_the_sample(drawn: Drawn, cache: Path) -> None:
     script = (
-        "import os\nfrom hirise_imb import datasets, synthetic\n"
+        "import os\nfrom hirise_imb.data import resolve, synthetic\n"
         "def dies(folder):\n (folder / 'half').touch()\n os._exit(9)\n"
-        "synthetic.write = dies\ndatasets.locate('synthetic')"
+        "synthetic.write = dies\nresolve.resolve_data('synthetic')"
     )
     assert subprocess.run([sys.executable, "-c", script], env=os.environ).returncode == 9
-    assert (locate("synthetic") / SPLIT_FILE).is_file()
+    assert (resolve_data("synthetic") / SPLIT_FILE).is_file()
     assert drawn.calls == 1
 
 
@@ -110,24 +110,24 @@ def test_a_killed_drawing_is_not_taken_for_the_sample(drawn: Drawn, cache: Path)
 
 
 def test_a_folder_is_used_where_it_is(folder: Path, tmp_path: Path) -> None:
-    assert locate(str(folder)) == folder
-    assert locate(str(tmp_path)) == folder  # one level above
+    assert resolve_data(str(folder)) == folder
+    assert resolve_data(str(tmp_path)) == folder  # one level above
 
 
 def test_a_zip_is_unpacked_into_the_cache_once(zipped: Path, folder: Path, cache: Path) -> None:
-    found = locate(str(zipped))
+    found = resolve_data(str(zipped))
     assert cache in found.parents
     assert same_data(found, folder)
     stamp = found.stat().st_mtime_ns
-    assert locate(str(zipped)) == found
+    assert resolve_data(str(zipped)) == found
     assert found.stat().st_mtime_ns == stamp
 
 
 def test_a_variable_names_a_path(folder: Path, zipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_LANDMARKS", str(folder))
-    assert locate("$MY_LANDMARKS") == folder
+    assert resolve_data("$MY_LANDMARKS") == folder
     monkeypatch.setenv("MY_LANDMARKS", str(zipped))
-    assert same_data(locate("$MY_LANDMARKS"), folder)
+    assert same_data(resolve_data("$MY_LANDMARKS"), folder)
 
 
 @pytest.mark.parametrize("value", [None, ""])
@@ -135,19 +135,19 @@ def test_a_variable_that_is_not_set_is_named(value: str | None, monkeypatch: pyt
     if value is not None:
         monkeypatch.setenv("MY_LANDMARKS", value)
     with pytest.raises(UserError, match=r"environment variable MY_LANDMARKS is not set: let it name a zip or folder"):
-        locate("$MY_LANDMARKS")
+        resolve_data("$MY_LANDMARKS")
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere does not exist"):
-        locate(str(tmp_path / "nowhere"))
+        resolve_data(str(tmp_path / "nowhere"))
 
 
 def test_a_cache_that_is_a_file_is_named(drawn: Drawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("HIRISE_IMB_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match=r"file can't be written to"):
-        locate("synthetic")
+        resolve_data("synthetic")
     assert drawn.calls == 0
 
 
@@ -158,7 +158,7 @@ def test_hirise_must_have_been_fetched(cache: Path) -> None:
     with pytest.raises(
         UserError, match=r"not in .*hirise: get it with .*study data fetch`, or with `data import FILE`"
     ):
-        locate("hirise")
+        resolve_data("hirise")
     assert seen(cache) == []
 
 
@@ -180,31 +180,31 @@ def official(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
 
 
 def test_the_official_archive_becomes_hirise_when_imported(official: Archive, zipped: Path, folder: Path) -> None:
-    found, name = take(zipped)
+    found, name = import_landmarks(zipped)
     assert name == "hirise"
     assert same_data(Path(found), folder)
-    assert locate("hirise") == Path(found)
+    assert resolve_data("hirise") == Path(found)
     zipped.unlink()  # nothing needs it any more
-    assert locate("hirise") == Path(found)
+    assert resolve_data("hirise") == Path(found)
 
 
 def test_it_becomes_hirise_when_fetched(official: Archive, zipped: Path, folder: Path, cache: Path) -> None:
     (cache / "archives").mkdir()
     shutil.copy(zipped, cache / "archives" / official.name)  # downloaded before
-    found = resolve.fetch()
+    found = resolve.fetch_hirise()
     assert same_data(found, folder)
-    assert locate("hirise") == found
+    assert resolve_data("hirise") == found
 
 
 def test_another_zip_does_not_become_hirise(official: Archive, zipped: Path) -> None:
     with zipfile.ZipFile(zipped, "a") as archive:
         archive.writestr("notes.txt", "mine")
-    found, name = take(zipped)
+    found, name = import_landmarks(zipped)
     assert name == str(zipped)
-    assert Path(found) == locate(name)
+    assert Path(found) == resolve_data(name)
     with pytest.raises(UserError, match="not in"):
-        locate("hirise")
+        resolve_data("hirise")
 
 
 def test_a_folder_that_is_imported_stays_where_it_is(folder: Path) -> None:
-    assert take(folder) == (str(folder), str(folder))
+    assert import_landmarks(folder) == (str(folder), str(folder))

@@ -18,10 +18,10 @@ from hirise_imb.imbalance.logit_adjustment import (
     Adjustment,
     ClassBias,
     Correction,
-    LogitAdjustment,
+    NoAdjustment,
+    PosthocLogitAdjustment,
     Temperature,
-    Unadjusted,
-    cross_fitted,
+    cross_fit_adjustment,
     log_softmax,
     softmax,
 )
@@ -30,7 +30,13 @@ Array = np.ndarray
 SEEDS = st.integers(0, 2**32 - 1)
 PRIOR = np.array([0.81, 0.07, 0.03, 0.02, 0.03, 0.005, 0.02, 0.015])
 UNIFORM = np.full(8, 1 / 8)
-EVERY: list[Adjustment] = [Unadjusted(), LogitAdjustment(1.0), ClassBias(0.1), Temperature(), Temperature(bias=True)]
+EVERY: list[Adjustment] = [
+    NoAdjustment(),
+    PosthocLogitAdjustment(1.0),
+    ClassBias(0.1),
+    Temperature(),
+    Temperature(bias=True),
+]
 LEARNERS = [adjustment for adjustment in EVERY if adjustment.learns]
 
 
@@ -91,8 +97,8 @@ def test_corrections_are_computed_in_double_precision() -> None:
 def test_logits_that_come_in_stay_as_they_are(adjustment: Adjustment) -> None:
     z, labels = drawn(0)
     before = z.copy()
-    adjustment.fitted(z, labels, PRIOR)(z)
-    cross_fitted(adjustment, z, labels, np.tile(PRIOR, (2, 1)), np.arange(len(z)) % 2)
+    adjustment.fit(z, labels, PRIOR)(z)
+    cross_fit_adjustment(adjustment, z, labels, np.tile(PRIOR, (2, 1)), np.arange(len(z)) % 2)
     np.testing.assert_array_equal(z, before)
 
 
@@ -114,14 +120,14 @@ def test_softmax_of_enormous_logits_is_finite() -> None:
 
 def test_nothing_is_adjusted_by_default() -> None:
     z, labels = drawn(1)
-    np.testing.assert_array_equal(Unadjusted().fitted(z, labels, PRIOR)(z), z)
+    np.testing.assert_array_equal(NoAdjustment().fit(z, labels, PRIOR)(z), z)
 
 
 @quick
 @given(SEEDS, st.floats(0, 3))
 def test_logit_adjustment_is_the_formula_of_menon(seed: int, tau: float) -> None:
     z, labels = drawn(seed)
-    corrected = LogitAdjustment(tau).fitted(z, labels, PRIOR)(z)
+    corrected = PosthocLogitAdjustment(tau).fit(z, labels, PRIOR)(z)
     # Equation 9 of the paper, with f = z: the class with the largest exp(f_y) / pi_y^tau.
     np.testing.assert_allclose(np.exp(corrected), np.exp(z) / PRIOR**tau, rtol=1e-9)
 
@@ -130,21 +136,21 @@ def test_logit_adjustment_is_the_formula_of_menon(seed: int, tau: float) -> None
 @given(SEEDS, st.floats(0, 3))
 def test_logit_adjustment_after_uniform_training_changes_no_decision(seed: int, tau: float) -> None:
     z, labels = drawn(seed)
-    correction = LogitAdjustment(tau).fitted(z, labels, UNIFORM)
+    correction = PosthocLogitAdjustment(tau).fit(z, labels, UNIFORM)
     assert np.ptp(correction.offsets) == 0
     np.testing.assert_array_equal(correction(z).argmax(axis=1), z.argmax(axis=1))
 
 
 def test_logit_adjustment_with_tau_zero_is_the_identity() -> None:
     z, labels = drawn(2)
-    np.testing.assert_array_equal(LogitAdjustment(0.0).fitted(z, labels, PRIOR)(z), z)
+    np.testing.assert_array_equal(PosthocLogitAdjustment(0.0).fit(z, labels, PRIOR)(z), z)
 
 
 def test_logit_adjustment_needs_no_labels() -> None:
     z, labels = drawn(3)
-    expected = LogitAdjustment(1.0).fitted(z, labels, PRIOR).offsets
+    expected = PosthocLogitAdjustment(1.0).fit(z, labels, PRIOR).offsets
     for rows in (z[:0], z):
-        found = LogitAdjustment(1.0).fitted(rows, np.zeros(len(rows), int), PRIOR)
+        found = PosthocLogitAdjustment(1.0).fit(rows, np.zeros(len(rows), int), PRIOR)
         np.testing.assert_array_equal(found.offsets, expected)
 
 
@@ -153,7 +159,7 @@ def test_a_class_never_trained_on_has_offset_zero(adjustment: Adjustment) -> Non
     prior = np.array([0.7, 0.1, 0.1, 0.02, 0.03, 0.0, 0.03, 0.02])
     z, labels = drawn(4, 400)
     assert 5 in labels
-    assert adjustment.fitted(z, labels, prior).offsets[5] == 0
+    assert adjustment.fit(z, labels, prior).offsets[5] == 0
 
 
 # Class bias
@@ -165,7 +171,7 @@ def test_class_bias_is_no_worse_than_its_logit_adjustment(seed: int, strength: f
     z, labels = drawn(seed)
     z = z.round() if tied else z  # rows whose decisions change together
     anchor = anchor_of(z, labels, PRIOR)
-    b = ClassBias(strength).fitted(z, labels, PRIOR).offsets
+    b = ClassBias(strength).fit(z, labels, PRIOR).offsets
     assert macro(labels, z + b) - strength * ((b - anchor) ** 2).mean() >= macro(labels, z + anchor) - 1e-9
 
 
@@ -177,7 +183,7 @@ def test_class_bias_of_two_classes_is_the_best_threshold_there_is(seed: int) -> 
     gaps = np.sort(z[:, 0] - z[:, 1])
     thresholds = [gaps[0] - 1, *(gaps[1:] + gaps[:-1]) / 2, gaps[-1] + 1]
     best = max(macro(labels, z + np.eye(8)[1] * threshold) for threshold in thresholds)
-    found = ClassBias(1e-9).fitted(z, labels, PRIOR)
+    found = ClassBias(1e-9).fit(z, labels, PRIOR)
     assert macro(labels, found(z)) == pytest.approx(best, abs=1e-12)
 
 
@@ -186,7 +192,7 @@ def test_class_bias_of_two_classes_is_the_best_threshold_there_is(seed: int) -> 
 def test_no_change_of_one_class_improves_class_bias(seed: int, classes: int, strength: float) -> None:
     z, labels = drawn(seed, 25, classes, signal=1.0)
     anchor = anchor_of(z, labels, PRIOR)
-    b = ClassBias(strength).fitted(z, labels, PRIOR).offsets
+    b = ClassBias(strength).fit(z, labels, PRIOR).offsets
 
     def objective(offsets: Array) -> float:
         return plain_macro(labels, z + offsets) - strength * float(((offsets - anchor) ** 2).mean())
@@ -207,13 +213,13 @@ def test_no_change_of_one_class_improves_class_bias(seed: int, classes: int, str
 @given(SEEDS)
 def test_class_bias_held_with_all_strength_is_the_best_logit_adjustment(seed: int) -> None:
     z, labels = drawn(seed)
-    found = ClassBias(1e9).fitted(z, labels, PRIOR).offsets
+    found = ClassBias(1e9).fit(z, labels, PRIOR).offsets
     np.testing.assert_allclose(found, anchor_of(z, labels, PRIOR), atol=1e-4)
 
 
 def test_class_bias_of_equal_taus_is_held_by_the_smallest() -> None:
     labels = np.arange(8)  # all right whatever the tau
-    np.testing.assert_array_equal(ClassBias(1e9).fitted(100 * np.eye(8), labels, PRIOR).offsets, np.zeros(8))
+    np.testing.assert_array_equal(ClassBias(1e9).fit(100 * np.eye(8), labels, PRIOR).offsets, np.zeros(8))
 
 
 @quick
@@ -221,13 +227,13 @@ def test_class_bias_of_equal_taus_is_held_by_the_smallest() -> None:
 def test_the_order_of_landmarks_does_not_matter_to_class_bias(seed: int, strength: float) -> None:
     z, labels = drawn(seed)
     order = np.random.default_rng(seed).permutation(len(z))
-    one, other = (ClassBias(strength).fitted(z[rows], labels[rows], PRIOR) for rows in (slice(None), order))
+    one, other = (ClassBias(strength).fit(z[rows], labels[rows], PRIOR) for rows in (slice(None), order))
     np.testing.assert_array_equal(one.offsets, other.offsets)
 
 
 def test_class_bias_leaves_classes_without_landmarks_at_the_logit_adjustment() -> None:
     z, labels = drawn(5, classes=3, signal=0.5)
-    moved = ClassBias(1e-6).fitted(z, labels, PRIOR).offsets - anchor_of(z, labels, PRIOR)
+    moved = ClassBias(1e-6).fit(z, labels, PRIOR).offsets - anchor_of(z, labels, PRIOR)
     np.testing.assert_allclose(moved[3:], 0, atol=1e-12)
     assert np.abs(moved[:3]).max() > 1e-3
 
@@ -237,13 +243,13 @@ def test_class_bias_finds_what_a_shift_of_logits_hides() -> None:
     hidden = np.array([3.0, 0, 0, -2, 0, 1, 0, 0])
     z = np.eye(8)[labels] + hidden
     assert macro(labels, z) < 0.5
-    assert macro(labels, ClassBias(1e-3).fitted(z, labels, UNIFORM)(z)) == 1
+    assert macro(labels, ClassBias(1e-3).fit(z, labels, UNIFORM)(z)) == 1
 
 
 def test_class_bias_stands_ties_and_single_landmarks() -> None:
     for labels in (np.array([3]), np.array([0, 1, 1, 5])):  # best is to call them all 3, or 1
         z = np.zeros((len(labels), 8))
-        b = ClassBias(0.01).fitted(z, labels, UNIFORM).offsets
+        b = ClassBias(0.01).fit(z, labels, UNIFORM).offsets
         assert b.argmax() == np.bincount(labels).argmax()
         assert macro(labels, z + b) == max(macro(labels, z + np.eye(8)[k]) for k in range(8))
 
@@ -256,7 +262,7 @@ def test_class_bias_stands_ties_and_single_landmarks() -> None:
 def test_temperature_changes_no_decision_and_improves_the_likelihood(seed: int, size: float) -> None:
     z, labels = drawn(seed)
     z *= 10**size
-    correction = Temperature().fitted(z, labels, PRIOR)
+    correction = Temperature().fit(z, labels, PRIOR)
     np.testing.assert_array_equal(correction(z).argmax(axis=1), z.argmax(axis=1))
     assert not correction.offsets.any()
     assert 0.05 <= 1 / correction.scale <= 20 * (1 + 1e-12)
@@ -267,7 +273,7 @@ def test_temperature_changes_no_decision_and_improves_the_likelihood(seed: int, 
 @given(SEEDS)
 def test_no_temperature_is_more_likely(seed: int) -> None:
     z, labels = drawn(seed, 30, signal=0.5)
-    correction = Temperature().fitted(z, labels, PRIOR)
+    correction = Temperature().fit(z, labels, PRIOR)
     reached = loss_of(correction(z), labels)
     for temperature in np.geomspace(0.05, 20, 100):
         assert loss_of(z / temperature, labels) >= reached - 1e-12
@@ -295,7 +301,7 @@ def test_temperature_is_that_of_scikit_learn() -> None:
     labels = np.repeat(np.arange(8), 40)
     z = 3 * (rng.normal(size=(len(labels), 8)) + np.eye(8)[labels])
     theirs = CalibratedClassifierCV(FrozenEstimator(Given().fit(z, labels)), method="temperature").fit(z, labels)
-    corrected = Temperature().fitted(z, labels, UNIFORM)(z)
+    corrected = Temperature().fit(z, labels, UNIFORM)(z)
     np.testing.assert_allclose(softmax(corrected), theirs.predict_proba(z), atol=1e-4)
     assert loss_of(corrected, labels) == pytest.approx(log_loss(labels, theirs.predict_proba(z)), abs=1e-6)
 
@@ -305,21 +311,21 @@ def test_a_known_temperature_is_recovered(true: float) -> None:
     rng = np.random.default_rng(7)
     z = 3 * true * rng.normal(size=(20_000, 8))
     labels = (z / true + rng.gumbel(size=z.shape)).argmax(axis=1)  # drawn from softmax(z / T)
-    assert 1 / Temperature().fitted(z, labels, UNIFORM).scale == pytest.approx(true, rel=0.03)
+    assert 1 / Temperature().fit(z, labels, UNIFORM).scale == pytest.approx(true, rel=0.03)
 
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_temperature_ends_at_its_bounds(bias: bool) -> None:
     labels = np.repeat(np.arange(8), 3)
     for logits, temperature in ((10 * np.eye(8)[labels], 0.05), (-10 * np.eye(8)[labels], 20.0)):
-        correction = Temperature(bias).fitted(logits, labels, UNIFORM)
+        correction = Temperature(bias).fit(logits, labels, UNIFORM)
         assert 1 / correction.scale == pytest.approx(temperature, rel=1e-12)
         np.testing.assert_allclose(correction.offsets, 0, atol=1e-6)
 
 
 def test_logits_that_tell_nothing_keep_temperature_one() -> None:
     for logits in (np.zeros((8, 8)), 1e4 * np.eye(8)):
-        assert Temperature().fitted(logits, np.arange(8), UNIFORM).scale == 1
+        assert Temperature().fit(logits, np.arange(8), UNIFORM).scale == 1
 
 
 def test_known_offsets_are_recovered() -> None:
@@ -327,7 +333,7 @@ def test_known_offsets_are_recovered() -> None:
     z = 4 * rng.normal(size=(30_000, 8))
     shift = np.log(PRIOR) - np.log(PRIOR).mean()
     labels = (z / 2 + shift + rng.gumbel(size=z.shape)).argmax(axis=1)  # drawn from softmax(z / 2 + shift)
-    correction = Temperature(bias=True).fitted(z, labels, UNIFORM)
+    correction = Temperature(bias=True).fit(z, labels, UNIFORM)
     assert 1 / correction.scale == pytest.approx(2, rel=0.03)
     np.testing.assert_allclose(correction.offsets, shift, atol=0.12)
 
@@ -346,7 +352,7 @@ def test_bias_is_where_another_optimiser_finds_it(classes: int) -> None:
     theirs: Any = minimize(
         lambda free: loss_of(correction(free), labels), [1.0, *np.zeros(classes - 1)], tol=1e-6, method="BFGS"
     )
-    ours = Temperature(bias=True).fitted(z, labels, PRIOR)
+    ours = Temperature(bias=True).fit(z, labels, PRIOR)
     assert loss_of(ours(z), labels) == pytest.approx(theirs.fun, abs=1e-8)
     np.testing.assert_allclose(ours(z), correction(theirs.x), atol=0.01)
 
@@ -356,7 +362,7 @@ def test_bias_is_where_another_optimiser_finds_it(classes: int) -> None:
 def test_bias_is_more_likely_than_temperature_alone(seed: int, classes: int, size: float) -> None:
     z, labels = drawn(seed, 50, classes)
     z *= 10**size
-    plain, biased = (Temperature(bias).fitted(z, labels, PRIOR) for bias in (False, True))
+    plain, biased = (Temperature(bias).fit(z, labels, PRIOR) for bias in (False, True))
     assert loss_of(biased(z), labels) <= loss_of(plain(z), labels) + 1e-12
     assert abs(biased.offsets.mean()) < 1e-9
     assert not biased.offsets[[k for k in range(8) if k not in labels]].any()
@@ -364,7 +370,7 @@ def test_bias_is_more_likely_than_temperature_alone(seed: int, classes: int, siz
 
 def test_bias_has_nothing_to_fit_where_no_held_out_class_was_trained_on() -> None:
     z, _ = drawn(16, 5)
-    assert not Temperature(bias=True).fitted(z, np.full(5, 3), np.eye(8)[0]).offsets.any()
+    assert not Temperature(bias=True).fit(z, np.full(5, 3), np.eye(8)[0]).offsets.any()
 
 
 # Cross-fitting
@@ -375,7 +381,7 @@ def test_labels_of_a_group_do_not_reach_its_own_logits(adjustment: Adjustment) -
     z, labels = drawn(10, 120, signal=1.0)
     groups, priors = np.arange(120) % 3, np.tile(PRIOR, (3, 1))
     swapped = np.where(groups == 1, (labels + 1) % 8, labels)
-    one, other = (cross_fitted(adjustment, z, which, priors, groups) for which in (labels, swapped))
+    one, other = (cross_fit_adjustment(adjustment, z, which, priors, groups) for which in (labels, swapped))
     np.testing.assert_array_equal(one[groups == 1], other[groups == 1])
     for group in (0, 2):
         assert not np.allclose(one[groups == group], other[groups == group])
@@ -386,10 +392,10 @@ def test_each_group_is_corrected_by_all_others_and_its_own_prior(adjustment: Adj
     z, labels = drawn(11, 90)
     groups = np.random.default_rng(11).integers(0, 3, 90) * 2  # priors of groups that have no landmark are not used
     priors = np.stack([PRIOR, UNIFORM, np.roll(PRIOR, 1), UNIFORM, PRIOR[::-1]])
-    found = cross_fitted(adjustment, z, labels, priors, groups)
+    found = cross_fit_adjustment(adjustment, z, labels, priors, groups)
     for group in (0, 2, 4):
         rest = groups != group
-        expected = adjustment.fitted(z[rest], labels[rest], priors[group])(z[~rest])
+        expected = adjustment.fit(z[rest], labels[rest], priors[group])(z[~rest])
         np.testing.assert_array_equal(found[~rest], expected)
 
 
@@ -398,22 +404,24 @@ def test_one_group_has_nothing_to_learn_from() -> None:
     priors, groups = PRIOR[None], np.zeros(len(z), int)
     for adjustment in LEARNERS:
         with pytest.raises(ValueError, match="learns from the other groups"):
-            cross_fitted(adjustment, z, labels, priors, groups)
-    np.testing.assert_array_equal(cross_fitted(Unadjusted(), z, labels, priors, groups), z)
-    np.testing.assert_allclose(cross_fitted(LogitAdjustment(1.0), z, labels, priors, groups), z - np.log(PRIOR))
+            cross_fit_adjustment(adjustment, z, labels, priors, groups)
+    np.testing.assert_array_equal(cross_fit_adjustment(NoAdjustment(), z, labels, priors, groups), z)
+    np.testing.assert_allclose(
+        cross_fit_adjustment(PosthocLogitAdjustment(1.0), z, labels, priors, groups), z - np.log(PRIOR)
+    )
 
 
 @pytest.mark.parametrize("groups", [np.zeros(59, int), np.full(60, 2), np.full(60, -1), np.zeros(60)])
 def test_groups_without_prior_are_refused(groups: Array) -> None:
     z, labels = drawn(13)
     with pytest.raises(ValueError, match="groups must be"):
-        cross_fitted(Unadjusted(), z, labels, np.tile(PRIOR, (2, 1)), groups)
+        cross_fit_adjustment(NoAdjustment(), z, labels, np.tile(PRIOR, (2, 1)), groups)
 
 
 def test_cross_fitting_refuses_labels_of_other_rows() -> None:
     z, labels = drawn(14)
     with pytest.raises(ValueError, match="labels must be"):
-        cross_fitted(Unadjusted(), z, labels[1:], np.tile(PRIOR, (2, 1)), np.arange(60) % 2)
+        cross_fit_adjustment(NoAdjustment(), z, labels[1:], np.tile(PRIOR, (2, 1)), np.arange(60) % 2)
 
 
 # Wrong values
@@ -422,7 +430,7 @@ def test_cross_fitting_refuses_labels_of_other_rows() -> None:
 @pytest.mark.parametrize("value", [-0.1, np.nan, np.inf])
 def test_wrong_values_are_refused(value: float) -> None:
     with pytest.raises(ValueError, match=r"tau must be .* got"):
-        LogitAdjustment(value)
+        PosthocLogitAdjustment(value)
     for strength in (value, 0.0):
         with pytest.raises(ValueError, match=r"strength must be .* got"):
             ClassBias(strength)
@@ -452,10 +460,10 @@ WRONG = {
 @pytest.mark.parametrize(("match", "wrong"), [(match, wrong) for match, cases in WRONG.items() for wrong in cases])
 def test_wrong_arguments_are_refused(adjustment: Adjustment, match: str, wrong: tuple[Array, Array, Array]) -> None:
     with pytest.raises(ValueError, match=match):
-        adjustment.fitted(*wrong)
+        adjustment.fit(*wrong)
 
 
 @pytest.mark.parametrize("adjustment", LEARNERS, ids=repr)
 def test_nothing_to_learn_from_is_refused(adjustment: Adjustment) -> None:
     with pytest.raises(ValueError, match="must not be empty"):
-        adjustment.fitted(Z[:0], LABELS[:0], PRIOR)
+        adjustment.fit(Z[:0], LABELS[:0], PRIOR)

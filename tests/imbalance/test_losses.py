@@ -10,13 +10,13 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from hirise_imb.imbalance import losses
 from hirise_imb.imbalance.losses import (
-    Counts,
+    ClassCounts,
     CrossEntropy,
     EffectiveNumber,
     Focal,
     InversePower,
     LabelDistributionAwareMargin,
-    LogitAdjusted,
+    LogitAdjustedCrossEntropy,
     Loss,
     effective_number,
     inverse_power,
@@ -31,9 +31,11 @@ Array = np.ndarray
 COUNTS = st.lists(st.integers(1, 10_000), min_size=8, max_size=8).map(np.array)
 
 
-def counted(landmarks: Array = TRAIN_LANDMARKS, sources: Array = TRAIN_SOURCES, shares: Array | None = None) -> Counts:
+def counted(
+    landmarks: Array = TRAIN_LANDMARKS, sources: Array = TRAIN_SOURCES, shares: Array | None = None
+) -> ClassCounts:
     """Counts of rows that are sampled as they are, or in these shares."""
-    return Counts(landmarks, sources, landmarks / landmarks.sum() if shares is None else shares)
+    return ClassCounts(landmarks, sources, landmarks / landmarks.sum() if shares is None else shares)
 
 
 @quick
@@ -141,7 +143,7 @@ def test_a_gamma_that_is_negative_or_no_number_is_refused(gamma: float) -> None:
 @pytest.mark.parametrize("tau", [-0.1, float("inf"), float("nan")])
 def test_a_tau_that_is_negative_or_no_number_is_refused(tau: float) -> None:
     with pytest.raises(ValueError, match=rf"^tau must not be negative, got {tau}$"):
-        LogitAdjusted(tau)
+        LogitAdjustedCrossEntropy(tau)
 
 
 @pytest.mark.parametrize("margin", [-0.1, 2.1, float("nan")])
@@ -164,7 +166,7 @@ def rows(seed: int, size: float = 2.0) -> tuple[Array, Array]:
 
 
 def gradient(
-    loss: Loss, labels: Array, logits: Array, counts: Counts | None = None, scale: float = 1.0
+    loss: Loss, labels: Array, logits: Array, counts: ClassCounts | None = None, scale: float = 1.0
 ) -> tuple[Array, Array]:
     """The loss of each row and its slopes, as training computes them: in float32, here for one head.
 
@@ -178,7 +180,7 @@ def gradient(
     with tf.GradientTape() as tape:
         shifts = [np.broadcast_to(part, 8)[None] for part in (terms.offsets, terms.margins * scale)]
         numbers = [np.asarray(part, np.float32) for part in (terms.weights[None], [terms.focus], *shifts)]
-        found = losses.rowwise(tf.constant(one_hot), variable[:, None], *map(tf.constant, numbers))
+        found = losses.row_losses(tf.constant(one_hot), variable[:, None], *map(tf.constant, numbers))
     assert found.shape == (len(labels), 1)
     return found.numpy()[:, 0], tape.gradient(found, variable).numpy()
 
@@ -263,7 +265,7 @@ def test_each_head_has_its_own_loss() -> None:
     p = softmax(logits + offsets - hot[:, None] * margins)[np.arange(30), :, labels]
     expected = -weights.T[labels] * (1 - p) ** focus * np.log(p)
     numbers = (logits, weights, focus, offsets, margins)
-    found = losses.rowwise(hot, *(values.astype(np.float32) for values in numbers))
+    found = losses.row_losses(hot, *(values.astype(np.float32) for values in numbers))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -331,7 +333,7 @@ def test_logit_adjustment_with_tau_one_is_balanced_softmax(seed: int, counts: Ar
     labels, logits = rows(seed)
     exponentials = counts * np.exp(logits)
     chances = exponentials / exponentials.sum(axis=1, keepdims=True)
-    found, slopes = gradient(LogitAdjusted(), labels, logits, counted(counts))
+    found, slopes = gradient(LogitAdjustedCrossEntropy(), labels, logits, counted(counts))
     np.testing.assert_allclose(found, -np.log(chances[np.arange(30), labels]), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(slopes, chances - np.eye(8)[labels], atol=1e-5)
 
@@ -342,7 +344,7 @@ def test_logit_adjusted_loss_is_cross_entropy_of_shifted_logits(seed: int, tau: 
     """By the shares of rows as sampled, whatever the landmarks are."""
     labels, logits = rows(seed)
     shares = sampled / sampled.sum()
-    found, slopes = gradient(LogitAdjusted(tau), labels, logits, counted(shares=shares))
+    found, slopes = gradient(LogitAdjustedCrossEntropy(tau), labels, logits, counted(shares=shares))
     expected, theirs = gradient(CrossEntropy(), labels, logits + tau * np.log(shares))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(slopes, theirs, atol=1e-4)
@@ -351,9 +353,9 @@ def test_logit_adjusted_loss_is_cross_entropy_of_shifted_logits(seed: int, tau: 
 def test_logit_adjusted_loss_without_tau_or_with_equal_shares_is_cross_entropy() -> None:
     labels, logits = rows(1)
     expected = rowwise(CrossEntropy(), labels, logits)
-    np.testing.assert_allclose(gradient(LogitAdjusted(0.0), labels, logits)[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient(LogitAdjustedCrossEntropy(0.0), labels, logits)[0], expected, rtol=1e-6)
     even = counted(shares=np.full(8, 1 / 8))
-    np.testing.assert_allclose(gradient(LogitAdjusted(), labels, logits, even)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient(LogitAdjustedCrossEntropy(), labels, logits, even)[0], expected, rtol=1e-5)
 
 
 def test_margins_are_those_of_cao() -> None:
@@ -379,7 +381,9 @@ def test_the_margin_loss_is_that_of_cao_row_by_row(seed: int, counts: Array, wid
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("loss", [LogitAdjusted(), LabelDistributionAwareMargin(), Focal(2.0, 1.0)], ids=str)
+@pytest.mark.parametrize(
+    "loss", [LogitAdjustedCrossEntropy(), LabelDistributionAwareMargin(), Focal(2.0, 1.0)], ids=str
+)
 def test_a_class_that_is_not_there_leaves_losses_finite(loss: Loss) -> None:
     there = np.array([1, 1, 0, 1, 1, 1, 0, 1])
     labels, logits = np.arange(8), rows(2)[1][:8]

@@ -8,7 +8,7 @@ from builders import quick
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hirise_imb.imbalance.smote import Method, Synthesis
+from hirise_imb.imbalance.smote import Method, SyntheticOversampling
 from hirise_imb.utils.errors import NotApplicable
 
 Array = np.ndarray
@@ -70,7 +70,7 @@ def test_smote_lifts_each_class_to_the_ratio_with_rows_between_near_rows(
     given_: tuple[Array, Array], ratio: float, neighbours: int, seed: int
 ) -> None:
     features, labels = given_
-    found, classes = Synthesis("smote", ratio, neighbours).extended(features, labels, seed)
+    found, classes = SyntheticOversampling("smote", ratio, neighbours).resample(features, labels, seed)
     made, of = found[len(features) :], classes[len(labels) :]
     wanted = targets(labels, ratio)
     assert set(of.tolist()) == set(wanted)
@@ -89,12 +89,12 @@ def test_borderline_smote_starts_from_rows_in_danger(given_: tuple[Array, Array]
     for k in wanted:  # Han et al. 2005: m/2 <= m' < m, with m = 10
         others = foreign(features, labels, k, 10)
         danger[k] = (others >= 5) & (others < 10)
-    synthesis = Synthesis("borderline_smote", 1.0, neighbours)
+    synthesis = SyntheticOversampling("borderline_smote", 1.0, neighbours)
     if not all(mask.any() for mask in danger.values()):
         with pytest.raises(NotApplicable, match=r"^borderline_smote finds no landmark of "):
-            synthesis.extended(features, labels, seed)
+            synthesis.resample(features, labels, seed)
         return
-    found, classes = synthesis.extended(features, labels, seed)
+    found, classes = synthesis.resample(features, labels, seed)
     made, of = found[len(features) :], classes[len(labels) :]
     assert set(of.tolist()) == set(wanted)
     for k, target in wanted.items():
@@ -116,7 +116,7 @@ def test_adasyn_starts_from_each_row_by_its_share_of_foreign_neighbours(
         assume(others.any())
         times[k] = np.rint(others / others.sum() * (target - (labels == k).sum())).astype(int)
         assume(times[k].any())
-    found, classes = Synthesis("adasyn", ratio, neighbours).extended(features, labels, seed)
+    found, classes = SyntheticOversampling("adasyn", ratio, neighbours).resample(features, labels, seed)
     for k, target in wanted.items():
         own, made = features[labels == k], found[len(features) :][classes[len(labels) :] == k]
         assert len(made) == times[k].sum()
@@ -132,17 +132,17 @@ def test_adasyn_starts_from_each_row_by_its_share_of_foreign_neighbours(
 def test_given_rows_come_first_untouched_and_the_same_seed_makes_the_same(method: Method, seed: int) -> None:
     features, labels = world({0: 40, 3: 12, 6: 9}, 4)
     before, before_labels = features.copy(), labels.copy()
-    synthesis = Synthesis(method, 0.8, 3)
-    found, classes = synthesis.extended(features, labels, seed)
+    synthesis = SyntheticOversampling(method, 0.8, 3)
+    found, classes = synthesis.resample(features, labels, seed)
     assert found.dtype == np.float32
     assert classes.dtype == np.int64
     assert len(found) == len(classes) > len(features)
     assert found[: len(features)].tolist() == before.tolist() == features.tolist()
     assert classes[: len(labels)].tolist() == before_labels.tolist() == labels.tolist()
     assert sorted(classes[len(labels) :].tolist()) == classes[len(labels) :].tolist()
-    again, _ = synthesis.extended(features, labels, seed)
+    again, _ = synthesis.resample(features, labels, seed)
     assert again.tolist() == found.tolist()
-    other, _ = synthesis.extended(features, labels, (seed + 1) % 2**32)
+    other, _ = synthesis.resample(features, labels, (seed + 1) % 2**32)
     assert not set(map(tuple, other[len(features) :].tolist())) & set(map(tuple, found[len(features) :].tolist()))
 
 
@@ -151,7 +151,7 @@ def test_two_classes_do_not_share_their_draws() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(6, 4))
     features = np.concatenate([rng.normal(size=(12, 4)), rows, rows]).astype(np.float32)
-    found, _ = Synthesis("smote", 1.0, 2).extended(features, np.repeat([0, 1, 2], [12, 6, 6]), 0)
+    found, _ = SyntheticOversampling("smote", 1.0, 2).resample(features, np.repeat([0, 1, 2], [12, 6, 6]), 0)
     assert found[24:30].tolist() != found[30:].tolist()
 
 
@@ -159,7 +159,7 @@ def test_two_classes_do_not_share_their_draws() -> None:
 @pytest.mark.parametrize("counts", [{3: 5}, {0: 4, 2: 4}, {0: 10, 1: 2}])
 def test_classes_that_are_large_enough_are_left(method: Method, counts: dict[int, int]) -> None:
     features, labels = world(counts, 0)
-    found, classes = Synthesis(method, 0.2, 5).extended(features, labels, 0)
+    found, classes = SyntheticOversampling(method, 0.2, 5).resample(features, labels, 0)
     assert found.tolist() == features.tolist()
     assert found.dtype == np.float32
     assert classes.tolist() == labels.tolist()
@@ -179,13 +179,13 @@ def test_too_few_rows_to_interpolate_between_are_not_applicable(
     method: Method, rare: dict[int, int], neighbours: int, sentence: str
 ) -> None:
     with pytest.raises(NotApplicable) as caught:
-        Synthesis(method, 0.5, neighbours).extended(*world({0: 40} | rare, 1), 0)
+        SyntheticOversampling(method, 0.5, neighbours).resample(*world({0: 40} | rare, 1), 0)
     assert str(caught.value) == f"{method} needs at least {sentence}"
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_row_more_than_neighbours_is_enough(method: Method) -> None:
-    _, classes = Synthesis(method, 0.5, 5).extended(*world({0: 40, 5: 6}, 0, apart=0), 0)
+    _, classes = SyntheticOversampling(method, 0.5, 5).resample(*world({0: 40, 5: 6}, 0, apart=0), 0)
     assert (classes == 5).sum() > 6
 
 
@@ -199,7 +199,7 @@ def lonely(rows: int) -> tuple[Array, Array]:
 def test_borderline_smote_without_a_row_in_danger_is_not_applicable() -> None:
     # imbalanced-learn passes over the class and says nothing.
     with pytest.raises(NotApplicable) as caught:
-        Synthesis("borderline_smote", 1.0, 5).extended(*lonely(12), 0)
+        SyntheticOversampling("borderline_smote", 1.0, 5).resample(*lonely(12), 0)
     assert str(caught.value) == (
         "borderline_smote finds no landmark of swiss cheese to start from: there is none of whose nearest 10 landmarks "
         "at least half, but not all, are of other classes."
@@ -210,14 +210,14 @@ def test_one_class_that_cannot_be_lifted_is_enough_to_make_nothing() -> None:
     features, labels = world({0: 40, 2: 15}, 3, apart=0)
     far, _ = world({6: 12}, 3)
     both = np.concatenate([features, far + 1000]), np.concatenate([labels, np.full(12, 6)])
-    assert len(Synthesis("borderline_smote", 1.0, 5).extended(features, labels, 0)[0]) == 80
+    assert len(SyntheticOversampling("borderline_smote", 1.0, 5).resample(features, labels, 0)[0]) == 80
     with pytest.raises(NotApplicable, match="of swiss cheese"):
-        Synthesis("borderline_smote", 1.0, 5).extended(*both, 0)
+        SyntheticOversampling("borderline_smote", 1.0, 5).resample(*both, 0)
 
 
 def test_adasyn_without_a_foreign_neighbour_is_not_applicable() -> None:
     with pytest.raises(NotApplicable, match=r"^adasyn cannot make landmarks of swiss cheese: Not any neig.*majority"):
-        Synthesis("adasyn", 1.0, 5).extended(*lonely(12), 0)
+        SyntheticOversampling("adasyn", 1.0, 5).resample(*lonely(12), 0)
 
 
 def test_adasyn_whose_rows_are_all_rounded_away_is_not_applicable() -> None:
@@ -226,12 +226,12 @@ def test_adasyn_whose_rows_are_all_rounded_away_is_not_applicable() -> None:
     features = np.concatenate([at, [[5000.0], [5001], [5002]]]).astype(np.float32)
     labels = np.array([0, 4] * 10 + [0] * 3)
     with pytest.raises(NotApplicable, match=r"^adasyn cannot make landmarks of bright dune: No samples will be gen"):
-        Synthesis("adasyn", 1.0, 1).extended(features, labels, 0)
+        SyntheticOversampling("adasyn", 1.0, 1).resample(features, labels, 0)
 
 
 def test_what_the_library_refuses_is_not_applicable_with_its_reason() -> None:
     with pytest.raises(NotApplicable, match=r"^borderline_smote cannot make landmarks of spider: .*n_samples_fit = 9"):
-        Synthesis("borderline_smote", 1.0, 2).extended(*world({0: 6, 7: 3}, 0), 0)
+        SyntheticOversampling("borderline_smote", 1.0, 2).resample(*world({0: 6, 7: 3}, 0), 0)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -239,13 +239,13 @@ def test_features_that_are_not_finite_are_a_mistake(value: float) -> None:
     features, labels = world({0: 20, 1: 8}, 0)
     features[5, 2] = value
     with pytest.raises(ValueError, match=r"^features must be finite$"):
-        Synthesis("smote", 1.0, 5).extended(features, labels, 0)
+        SyntheticOversampling("smote", 1.0, 5).resample(features, labels, 0)
 
 
 def test_labels_of_another_number_than_rows_are_a_mistake() -> None:
     features, labels = world({0: 20, 1: 8}, 0)
     with pytest.raises(ValueError, match=r"^features and labels must be as long as each other, got 28, 27$"):
-        Synthesis("smote", 1.0, 5).extended(features, labels[1:], 0)
+        SyntheticOversampling("smote", 1.0, 5).resample(features, labels[1:], 0)
 
 
 @pytest.mark.parametrize(
@@ -262,5 +262,5 @@ def test_labels_of_another_number_than_rows_are_a_mistake() -> None:
 )
 def test_values_outside_their_ranges_are_refused(values: tuple[Method, float, int], message: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011
-        Synthesis(*values)
+        SyntheticOversampling(*values)
     assert str(caught.value) == message

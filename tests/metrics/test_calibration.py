@@ -13,15 +13,15 @@ from scipy.special import log_softmax, softmax
 from sklearn import metrics
 
 from hirise_imb.metrics.calibration import (
-    DECIDED,
+    CONFIDENCE_THRESHOLD,
     OperatingPoint,
-    Reliability,
+    ReliabilityDiagram,
+    apply_temperature,
     average_precision,
-    calibration_error,
+    expected_calibration_error,
     log_loss,
     precision_at_hits,
     risk_at_coverage,
-    tempered,
 )
 
 EIGHT = range(8)
@@ -61,23 +61,27 @@ def test_a_probability_that_underflowed_is_no_infinite_loss() -> None:
 @given(SEEDS, st.floats(0.1, 10))
 def test_a_temperature_divides_logits(case: Case, temperature: float) -> None:
     _, probabilities = drawn(case)
-    found = tempered(probabilities, temperature)
+    found = apply_temperature(probabilities, temperature)
     expected = softmax(np.log(probabilities.astype(float)) / temperature, axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-12)
     np.testing.assert_array_equal(found.argmax(axis=1), probabilities.argmax(axis=1))
     # A second temperature multiplies.
-    np.testing.assert_allclose(tempered(found, 1 / temperature), tempered(probabilities, 1.0), atol=1e-9)
+    np.testing.assert_allclose(
+        apply_temperature(found, 1 / temperature), apply_temperature(probabilities, 1.0), atol=1e-9
+    )
 
 
 def test_temperature_of_one_and_the_ends() -> None:
     _, probabilities = drawn((0, 20, 8, 2.0, False))
-    np.testing.assert_allclose(tempered(probabilities, 1.0), probabilities, atol=1e-7)
-    np.testing.assert_allclose(tempered(probabilities, 1e6), np.full((20, 8), 1 / 8), atol=1e-4)
-    np.testing.assert_allclose(tempered(probabilities, 1e-3), np.eye(8)[probabilities.argmax(axis=1)], atol=1e-6)
+    np.testing.assert_allclose(apply_temperature(probabilities, 1.0), probabilities, atol=1e-7)
+    np.testing.assert_allclose(apply_temperature(probabilities, 1e6), np.full((20, 8), 1 / 8), atol=1e-4)
+    np.testing.assert_allclose(
+        apply_temperature(probabilities, 1e-3), np.eye(8)[probabilities.argmax(axis=1)], atol=1e-6
+    )
     # Zero stays zero, and nothing overflows.
     sure = np.eye(8, dtype=np.float32)
-    np.testing.assert_array_equal(tempered(sure, 0.05), sure)
-    np.testing.assert_array_equal(tempered(sure, 20), sure)
+    np.testing.assert_array_equal(apply_temperature(sure, 0.05), sure)
+    np.testing.assert_array_equal(apply_temperature(sure, 20), sure)
 
 
 @quick
@@ -85,7 +89,9 @@ def test_temperature_of_one_and_the_ends() -> None:
 def test_the_temperature_of_a_softmax_is_undone(seed: int, temperature: float) -> None:
     logits = np.random.default_rng(seed).normal(size=(10, 8))
     expected = np.exp(log_softmax(logits, axis=1))
-    np.testing.assert_allclose(tempered(softmax(logits / temperature, axis=1), 1 / temperature), expected, atol=1e-9)
+    np.testing.assert_allclose(
+        apply_temperature(softmax(logits / temperature, axis=1), 1 / temperature), expected, atol=1e-9
+    )
 
 
 # --- calibration ---
@@ -102,20 +108,20 @@ def test_the_reliability_diagram_is_that_of_a_loop(case: Case, bins: int) -> Non
         count[which] += 1
         confidence[which] += sure
         hits[which] += row.index(sure) == label
-    found = Reliability.of(labels, probabilities, bins)
+    found = ReliabilityDiagram.of(labels, probabilities, bins)
     assert found.count.tolist() == count
     assert found.hits.tolist() == hits
     np.testing.assert_allclose(found.confidence, confidence, atol=1e-9)
     error = sum(n / len(labels) * abs(h / n - c / n) for n, h, c in zip(count, hits, confidence, strict=True) if n)
     assert found.error == pytest.approx(error, abs=1e-9)
-    assert calibration_error(labels, probabilities, bins) == found.error
+    assert expected_calibration_error(labels, probabilities, bins) == found.error
 
 
 def test_certain_predictions_fall_in_the_last_bin() -> None:
-    found = Reliability.of(np.arange(8), np.eye(8, dtype=np.float32))
+    found = ReliabilityDiagram.of(np.arange(8), np.eye(8, dtype=np.float32))
     assert found.count.tolist() == [0] * 14 + [8]
     assert found.error == 0
-    even = Reliability.of(np.arange(8), np.full((8, 8), 1 / 8, np.float32))
+    even = ReliabilityDiagram.of(np.arange(8), np.full((8, 8), 1 / 8, np.float32))
     assert even.count[0] == 0
     assert even.error == 0
 
@@ -156,7 +162,7 @@ def test_the_order_of_images_plays_no_part(seed: int, order: list[int]) -> None:
     mixed = labels[order], probabilities[order]
     np.testing.assert_allclose(average_precision(*mixed), average_precision(labels, probabilities))
     np.testing.assert_allclose(risk_at_coverage(*mixed), risk_at_coverage(labels, probabilities))
-    assert Reliability.of(*mixed).error == pytest.approx(Reliability.of(labels, probabilities).error)
+    assert ReliabilityDiagram.of(*mixed).error == pytest.approx(ReliabilityDiagram.of(labels, probabilities).error)
 
 
 def test_perfect_reversed_and_uninformed_rankings() -> None:
@@ -224,9 +230,9 @@ def test_the_operating_point_is_that_of_a_loop(case: Case) -> None:
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_a_confidence_of_exactly_the_limit_is_shown(kind: type) -> None:
-    rest = (1 - DECIDED) / 7
+    rest = (1 - CONFIDENCE_THRESHOLD) / 7
     at = np.full((1, 8), rest, kind)
-    at[0, 3] = DECIDED
+    at[0, 3] = CONFIDENCE_THRESHOLD
     below = at.copy()
     below[0, 3] = np.nextafter(at[0, 3], kind(0))
     labels = np.array([3])

@@ -8,8 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from hirise_imb.metrics import classification
-from hirise_imb.metrics.classification import Predictions, score
+from hirise_imb.metrics import calibration, classification
+from hirise_imb.metrics.classification import Predictions, score_predictions
 
 EIGHT = list(range(8))
 OFFICIAL_TEST = (1482, 89, 66, 49, 16, 7, 42, 42)
@@ -40,10 +40,10 @@ def random_probabilities(seed: int, rows: int, sharpness: float) -> Array:
 @given(PAIRS)
 def test_confusion_and_scores_of_classes_agree_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     true, predicted = both(pairs)
-    counts = classification.confusion(true, predicted)
+    counts = classification.confusion_matrix(true, predicted)
     np.testing.assert_array_equal(counts, metrics.confusion_matrix(true, predicted, labels=EIGHT))
     expected = metrics.precision_recall_fscore_support(true, predicted, labels=EIGHT, zero_division=0)
-    found = classification.per_class(counts)
+    found = classification.per_class_scores(counts)
     for name, values in zip(("precision", "recall", "f1"), expected, strict=False):
         np.testing.assert_allclose(found[name], values, atol=1e-12)
 
@@ -56,8 +56,8 @@ def test_scores_of_one_number_agree_with_scikit_learn(pairs: list[tuple[int, int
     def f1(labels: list[int], average: str) -> float:
         return float(metrics.f1_score(true, predicted, labels=labels, average=average, zero_division=0))
 
-    counts = classification.confusion(true, predicted)
-    found = classification.summary(counts)
+    counts = classification.confusion_matrix(true, predicted)
+    found = classification.summary_scores(counts)
     assert classification.macro_f1(counts) == found["macro_f1"] == pytest.approx(f1(EIGHT, "macro"))
     assert found["macro_f1_rare"] == pytest.approx(f1(EIGHT[1:], "macro"))
     assert found["weighted_f1"] == pytest.approx(f1(EIGHT, "weighted"))
@@ -75,29 +75,29 @@ def test_scores_of_one_number_agree_with_scikit_learn(pairs: list[tuple[int, int
 def test_kappa_agrees_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     true, predicted = both(pairs)
     assume(len(set(true.tolist()) | set(predicted.tolist())) > 1)
-    found = classification.summary(classification.confusion(true, predicted))["kappa"]
+    found = classification.summary_scores(classification.confusion_matrix(true, predicted))["kappa"]
     assert found == pytest.approx(metrics.cohen_kappa_score(true, predicted), abs=1e-12)
 
 
 def test_kappa_is_zero_where_chance_leaves_nothing_to_reach() -> None:
-    assert classification.summary(classification.confusion([3, 3], [3, 3]))["kappa"] == 0
+    assert classification.summary_scores(classification.confusion_matrix([3, 3], [3, 3]))["kappa"] == 0
 
 
 def test_shares_of_a_class_never_predicted_and_of_a_class_that_does_not_occur() -> None:
     # Class 5 occurs and is never predicted; class 6 is predicted and never occurs; class 7 neither.
     true = [0, 1, 2, 3, 4, 5, 5]
-    found = classification.per_class(classification.confusion(true, [0, 1, 2, 3, 4, 6, 0]))
+    found = classification.per_class_scores(classification.confusion_matrix(true, [0, 1, 2, 3, 4, 6, 0]))
     assert found["precision"].tolist() == [0.5, 1, 1, 1, 1, 0, 0, 0]
     assert found["recall"].tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
     assert found["f1"] == pytest.approx([2 / 3, 1, 1, 1, 1, 0, 0, 0])
     # The mean is over eight classes, whatever occurs.
-    perfect = classification.confusion([0, 1], [0, 1])
+    perfect = classification.confusion_matrix([0, 1], [0, 1])
     assert classification.macro_f1(perfect) == 2 / 8
 
 
 def test_calling_everything_other_on_the_official_test_split() -> None:
     true = np.repeat(EIGHT, OFFICIAL_TEST)
-    found = classification.summary(classification.confusion(true, np.zeros_like(true)))
+    found = classification.summary_scores(classification.confusion_matrix(true, np.zeros_like(true)))
     assert found["accuracy"] == pytest.approx(0.8265, abs=5e-5)
     assert found["macro_f1"] == pytest.approx(0.113, abs=5e-4)
     assert found["macro_f1_rare"] == 0
@@ -111,7 +111,7 @@ def test_a_perfect_predictor_reaches_one(seed: int | None) -> None:
     images = table(true)
     if seed is not None:
         images = images.sample(frac=1, random_state=seed)
-    found = score(predict(images["image"], images["label"], confidence=1.0), images)
+    found = score_predictions(predict(images["image"], images["label"], confidence=1.0), images)
     assert found.summary() == {
         "macro_f1": 1.0,
         "macro_f1_rare": 1.0,
@@ -137,12 +137,12 @@ def test_predictions_of_other_images_or_in_another_order_are_refused(change: str
         chosen[-1] = "99.jpg"
     predictions = predict(chosen, [labels[n] for n in order])
     with pytest.raises(ValueError, match=r"name different images, or the same in another order"):
-        score(predictions, images)
+        score_predictions(predictions, images)
 
 
 def test_a_score_is_of_rows_of_the_catalogue_in_any_index() -> None:
     images = table(np.array([0, 1, 2, 7])).set_index(pd.Index([40, 3, 7, 9]))
-    found = score(predict(images["image"], [0, 1, 1, 7]), images)
+    found = score_predictions(predict(images["image"], [0, 1, 1, 7]), images)
     assert found.confusion.sum() == 4
     assert found.confusion[2, 1] == 1
     assert found.log_loss == pytest.approx(-(3 * np.log(0.9) + np.log(0.1 / 7)) / 4)
@@ -159,13 +159,13 @@ def test_log_loss_agrees_with_scikit_learn(seed: int, rows: int, sharpness: floa
     labels = np.random.default_rng(seed + 1).integers(0, 8, rows)
     probabilities = random_probabilities(seed, rows, sharpness)
     expected = metrics.log_loss(labels, probabilities, labels=EIGHT)
-    assert classification.log_loss(labels, probabilities) == pytest.approx(expected, rel=1e-9, abs=1e-12)
-    single = classification.log_loss(labels, probabilities.astype(np.float32))
+    assert calibration.log_loss(labels, probabilities) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    single = calibration.log_loss(labels, probabilities.astype(np.float32))
     assert single == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_log_loss_of_an_underflow_is_finite_and_large() -> None:
-    found = classification.log_loss(np.array([1]), np.eye(8, dtype=np.float32)[:1])
+    found = calibration.log_loss(np.array([1]), np.eye(8, dtype=np.float32)[:1])
     assert found == pytest.approx(126 * np.log(2))  # float32's smallest normal number is 2 ** -126
 
 
@@ -190,7 +190,7 @@ def calibration_by_loop(labels: Array, probabilities: Array, bins: int) -> float
 def test_calibration_error_agrees_with_a_plain_loop(seed: int, rows: int, sharpness: float, bins: int) -> None:
     labels = np.random.default_rng(seed + 1).integers(0, 8, rows)
     probabilities = random_probabilities(seed, rows, sharpness)
-    found = classification.calibration_error(labels, probabilities, bins)
+    found = calibration.expected_calibration_error(labels, probabilities, bins)
     assert found == pytest.approx(calibration_by_loop(labels, probabilities, bins), abs=1e-9)
     assert 0 <= found <= 1
 
@@ -199,7 +199,7 @@ def test_calibration_error_agrees_with_a_plain_loop(seed: int, rows: int, sharpn
 def test_calibration_error_is_the_gap_of_confidence_and_accuracy(hits: int, expected: float) -> None:
     labels = np.array([0] * hits + [1] * (10 - hits))
     predictions = predict([f"{n}.jpg" for n in range(10)], [0] * 10, confidence=0.9)
-    found = score(predictions, table(labels)).calibration_error
+    found = score_predictions(predictions, table(labels)).calibration_error
     assert found == pytest.approx(expected, abs=1e-6)
 
 
@@ -211,7 +211,7 @@ def test_calibration_error_uses_fifteen_bins() -> None:
     def found(*confidences: float) -> float:
         parts = [predict(row, [0], confidence) for row, confidence in zip(rows, confidences, strict=True)]
         joined = Predictions(("0.jpg", "1.jpg"), np.concatenate([part.probabilities for part in parts]))
-        return score(joined, table(labels)).calibration_error
+        return score_predictions(joined, table(labels)).calibration_error
 
     assert found(0.61, 0.66) == pytest.approx(abs(0.61 + 0.66 - 1) / 2, abs=1e-6)
     assert found(0.65, 0.68) == pytest.approx((1 - 0.65 + 0.68) / 2, abs=1e-6)

@@ -20,7 +20,7 @@ from sklearn import metrics
 
 from hirise_imb.cli.main import main
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.data.manifest import Catalogue
+from hirise_imb.data.manifest import Manifest
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.models.closed_form import NearestMean
 from hirise_imb.pipeline.compare import compared
@@ -39,13 +39,13 @@ COMPUTED = Recipe(head=NearestMean("none", 0.5))
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return make_catalogue(tmp_path_factory.mktemp("data"), FEW)
 
 
-def study(catalogue: Catalogue, name: str, right: dict[str, float], seeds: Sequence[int] = SEEDS) -> Results:
+def study(catalogue: Manifest, name: str, right: dict[str, float], seeds: Sequence[int] = SEEDS) -> Results:
     """Arms that are right so often; the last is the best on validation."""
-    truth = catalogue.one_per_landmark("test")["label"].tolist()
+    truth = catalogue.canonical_images("test")["label"].tolist()
     arms = []
     for n, (arm, share) in enumerate(right.items()):
         # Where the share is the same, so are the guesses.
@@ -65,7 +65,7 @@ def reversed_test(results: Results) -> Results:
 
 
 @pytest.fixture(scope="module")
-def out(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(catalogue: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two halves of a study, the second in another order, and a baseline of another backbone; not to be changed."""
     out = tmp_path_factory.mktemp("out")
     first = study(catalogue, "half", {"baseline": 0.4, "tta": 0.45, "focal_loss": 0.9})
@@ -247,7 +247,7 @@ def test_a_resample_without_a_difference_is_not_counted_as_one() -> None:
     assert found.against("arm", "base").share_above == pytest.approx(1 - (11 / 12) ** 12, abs=0.02)
 
 
-def test_an_arm_that_two_reports_have_stands_once(catalogue: Catalogue, out: Path, tmp_path: Path) -> None:
+def test_an_arm_that_two_reports_have_stands_once(catalogue: Manifest, out: Path, tmp_path: Path) -> None:
     """A study that was extended has the arms it had; to count them twice would make the family of tests larger."""
     right = {"baseline": 0.4, "tta": 0.45, "focal_loss": 0.9}
     write_report(study(catalogue, "more", right | {"class_weights": 0.2}), tmp_path / "more")
@@ -263,7 +263,7 @@ def test_an_arm_that_two_reports_have_stands_once(catalogue: Catalogue, out: Pat
     assert "half/focal_loss, the best strategy of copy on validation, reaches" in headline(results)
 
 
-def test_a_report_without_an_arm_of_its_own_says_so(catalogue: Catalogue, out: Path, tmp_path: Path) -> None:
+def test_a_report_without_an_arm_of_its_own_says_so(catalogue: Manifest, out: Path, tmp_path: Path) -> None:
     alone = write_report(study(catalogue, "alone", {"baseline": 0.4}), tmp_path / "alone").parent
     found = compared([out / "reports" / "half", alone], "c")
     assert found.origins[1].arms == ()
@@ -402,7 +402,7 @@ class Links(HTMLParser):
         self.text += data
 
 
-def test_the_list_leads_to_every_report(catalogue: Catalogue, out: Path, three: Path, tmp_path: Path) -> None:
+def test_the_list_leads_to_every_report(catalogue: Manifest, out: Path, three: Path, tmp_path: Path) -> None:
     reports = Path(shutil.copytree(out / "reports", tmp_path / "reports"))
     assert (reports / "index.html").exists()  # the comparison wrote it
     alone = study(catalogue, "half", {"baseline": 0.4})
@@ -455,7 +455,7 @@ def test_the_list_is_written_again_from_within_and_no_page_of_somebody_else(
 
 
 def test_where_seeds_are_of_different_number_no_range_is_said_to_lie_apart(
-    catalogue: Catalogue, out: Path, tmp_path: Path
+    catalogue: Manifest, out: Path, tmp_path: Path
 ) -> None:
     single = study(catalogue, "single", {"baseline": 0.3}, [5])
     write_report(single, tmp_path / "single")

@@ -12,10 +12,10 @@ from hirise_imb.backbones import BACKBONES, TOP
 from hirise_imb.cli.main import main
 from hirise_imb.data import download, manifest
 from hirise_imb.data.hirise import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
-from hirise_imb.features.extraction import extract
-from hirise_imb.metrics.classification import Predictions, score
+from hirise_imb.features.extraction import extract_features
+from hirise_imb.metrics.classification import Predictions, score_predictions
 from hirise_imb.recipe import Recipe
-from hirise_imb.training.context import task_of
+from hirise_imb.training.context import make_splits
 from hirise_imb.training.train_step import Network
 from hirise_imb.training.trainer import Trainer
 
@@ -32,7 +32,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def subset(real: Path, folder: Path, wanted: dict[str, int]) -> Path:
     """Up to so many images of each class and split, in the official layout."""
-    table = manifest.read(real).table
+    table = manifest.read_manifest(real).table
     parts = [table[table["split"] == split].groupby("label").head(count) for split, count in wanted.items()]
     chosen = pd.concat(parts)
     (folder / IMAGE_FOLDER).mkdir()
@@ -51,7 +51,7 @@ def few(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_reference_backbone_runs_the_whole_path(few: Path, tmp_path: Path) -> None:
-    assert len(manifest.read(few).table) == 64
+    assert len(manifest.read_manifest(few).table) == 64
     options = "--backbone resnet50v2 --weights random --trials 2 --refits 1 --name few "
     options += "--selection val --strategies class_weights,oversampling,focal_loss,partial_unfreeze"
     assert main(["run", *options.split(), "--data", str(few), "--out", str(tmp_path)]) == 0
@@ -76,12 +76,12 @@ def test_predictions_belong_to_their_landmarks(real: Path, tmp_path: Path) -> No
     """Paired with the wrong labels, agreement beyond chance would be nil."""
     (tmp_path / "data").mkdir()
     data = subset(real, tmp_path / "data", {"train": 60, "val": 15, "test": 25})
-    images = manifest.read(data)
+    images = manifest.read_manifest(data)
     paths = [images.path(image) for image in images.table["image"]]
     backbone = BACKBONES["efficientnet-lite0"].load("imagenet")
-    features = extract(backbone, [TOP], paths, tmp_path)
-    trainer = Trainer(backbone, task_of(images), {(TOP, "plain"): features[TOP]})
+    features = extract_features(backbone, [TOP], paths, tmp_path)
+    trainer = Trainer(backbone, make_splits(images), {(TOP, "plain"): features[TOP]})
     run = done(trainer.refit(Recipe(learning_rate=1e-3), 0))
     assert run.test is not None
-    test = images.one_per_landmark("test")
-    assert score(Predictions(tuple(test["image"]), run.test), test).summary()["kappa"] > 0.5
+    test = images.canonical_images("test")
+    assert score_predictions(Predictions(tuple(test["image"]), run.test), test).summary()["kappa"] > 0.5

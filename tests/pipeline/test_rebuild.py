@@ -19,7 +19,7 @@ import pytest
 from handmade import SEEDS, check_files, contents, guesses, make_arm, make_catalogue, make_results
 
 from hirise_imb.cli.main import main
-from hirise_imb.data.manifest import Catalogue
+from hirise_imb.data.manifest import Manifest
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.models.closed_form import NearestMean
 from hirise_imb.pipeline.rebuild import compare, rewrite
@@ -34,13 +34,13 @@ EVERY = (12, 12, 6, 4, 2, 3, 4, 2)
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return make_catalogue(tmp_path_factory.mktemp("data"), FEW)
 
 
-def arm(catalogue: Catalogue, name: str, right: float, recipe: Recipe | None = None, **changes: Any) -> Arm:  # noqa: ANN401
+def arm(catalogue: Manifest, name: str, right: float, recipe: Recipe | None = None, **changes: Any) -> Arm:  # noqa: ANN401
     """With probabilities that are not the same everywhere."""
-    truth = catalogue.one_per_landmark("test")["label"].tolist()
+    truth = catalogue.canonical_images("test")["label"].tolist()
     made = make_arm(catalogue, name, [guesses(truth, right, seed) for seed in SEEDS], 0.3 + right / 2, recipe)
     rng = np.random.default_rng(len(name))
     fits = []
@@ -58,7 +58,7 @@ def timed(results: Results) -> Results:
 
 
 @pytest.fixture(scope="module")
-def study(catalogue: Catalogue) -> Results:
+def study(catalogue: Manifest) -> Results:
     return timed(
         replace(
             make_results(
@@ -75,7 +75,7 @@ def study(catalogue: Catalogue) -> Results:
 
 
 @pytest.fixture(scope="module")
-def folders(study: Results, catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def folders(study: Results, catalogue: Manifest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A report of each kind, which no test may change."""
     root = tmp_path_factory.mktemp("out")
     reports = root / "reports"
@@ -304,9 +304,9 @@ def chosen(classes: Sequence[int], confidence: float = 0.9) -> np.ndarray:
     return (rest + (confidence - rest) * np.eye(8)[list(classes)]).astype(np.float32)
 
 
-def odd(catalogue: Catalogue, *fits: np.ndarray, sources: Callable[[int], str] | None = None) -> Results:
+def odd(catalogue: Manifest, *fits: np.ndarray, sources: Callable[[int], str] | None = None) -> Results:
     """A baseline that guesses and an arm with these probabilities; `sources` names them by the landmark's number."""
-    test = catalogue.one_per_landmark("test")
+    test = catalogue.canonical_images("test")
     images = tuple(test["image"])
     guessed = [guesses(test["label"].tolist(), 0.4, seed) for seed in SEEDS[: len(fits)]]
     done: list[dict[str, str | float | None]] = [{"state": "complete", "value": 0.5}]
@@ -318,8 +318,8 @@ def odd(catalogue: Catalogue, *fits: np.ndarray, sources: Callable[[int], str] |
     return made
 
 
-def truth_of(catalogue: Catalogue) -> np.ndarray:
-    return catalogue.one_per_landmark("test")["label"].to_numpy()
+def truth_of(catalogue: Manifest) -> np.ndarray:
+    return catalogue.canonical_images("test")["label"].to_numpy()
 
 
 def perfect(folder: Path) -> Results:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from searches import results
 
-from hirise_imb.search.database import file_below
+from hirise_imb.search.database import database_path
 
 DEADLINE = 120.0
 """Seconds after which something hangs."""
@@ -66,7 +66,7 @@ def cached_bytes(cache: Path) -> int:
 
 def trials(out: Path) -> list[tuple[str, int]]:
     """State of each trial and its study, read beside the running process."""
-    database = file_below(out)
+    database = database_path(out)
     if not database.exists():
         return []
     # A schema that is being made, or a lock, only means that it is too early.

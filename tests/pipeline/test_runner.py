@@ -19,13 +19,13 @@ from sklearn.metrics import precision_recall_fscore_support
 from worlds import TOY, change_split_file
 
 from hirise_imb.backbones import BACKBONES
-from hirise_imb.config import Definition
+from hirise_imb.config import StudyDefinition
 from hirise_imb.data import manifest
 from hirise_imb.data.hirise import CLASSES, IMAGE_FOLDER
 from hirise_imb.data.splits import Selection
 from hirise_imb.features import extraction
 from hirise_imb.pipeline.rebuild import rewrite
-from hirise_imb.pipeline.runner import Effort, run_study
+from hirise_imb.pipeline.runner import RunOptions, run_study
 from hirise_imb.recipe import Recipe
 from hirise_imb.training.epoch_loop import Failed, Job
 from hirise_imb.training.trainer import Run, Trainer
@@ -39,7 +39,7 @@ ARMS = ("baseline", *SEARCHED)
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    definition: Definition
+    definition: StudyDefinition
     out: Path
     cache: Path
 
@@ -52,7 +52,7 @@ class Finished:
 def original(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A study with two trials and two seeds. Not to be changed."""
     root = tmp_path_factory.mktemp("study")
-    definition = Definition(
+    definition = StudyDefinition(
         name="t", data=str(small_data), backbone="toy", weights="random", strategies=SEARCHED[1:], trials=2, refits=2
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -75,7 +75,7 @@ def finished(original: Finished, toy: str, tmp_path: Path, monkeypatch: pytest.M
 def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     """Counts decoded images, trials and refits."""
     counts: Counter[str] = Counter()
-    decode, refit, select = extraction.decode, Trainer.refit, Trainer.select
+    decode, refit, select = extraction.decode_image, Trainer.refit, Trainer.select
 
     def decoding(path: Path) -> np.ndarray:
         counts["decoded"] += 1
@@ -89,7 +89,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         counts["trial" if jobs[0].on_epoch else "yardstick"] += len(jobs)
         return select(self, jobs, selection)
 
-    monkeypatch.setattr(extraction, "decode", decoding)
+    monkeypatch.setattr(extraction, "decode_image", decoding)
     monkeypatch.setattr(Trainer, "refit", refitting)
     monkeypatch.setattr(Trainer, "select", selecting)
     return counts
@@ -146,7 +146,7 @@ def test_it_is_written_again_from_its_folder(original: Finished, tmp_path: Path)
 
 
 def test_predictions_name_the_test_images_in_order(original: Finished, small_data: Path) -> None:
-    test = manifest.read(small_data).one_per_landmark("test")
+    test = manifest.read_manifest(small_data).canonical_images("test")
     for arm in ARMS:
         table = predictions(original.report, arm)
         assert sorted(set(table["seed"])) == [0, 1]
@@ -181,7 +181,7 @@ def test_the_numbers_follow_from_the_predictions(original: Finished) -> None:
 def test_thumbnails_are_on_the_page_alone(finished: Finished) -> None:
     before = results(finished.report)
     assert b"data:image/jpeg" not in (finished.report / "report.html").read_bytes()
-    run_study(finished.definition, finished.out, Effort(thumbnails=True))
+    run_study(finished.definition, finished.out, RunOptions(thumbnails=True))
     assert b"data:image/jpeg" in (finished.report / "report.html").read_bytes()
     assert results(finished.report) == before
 

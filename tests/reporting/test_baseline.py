@@ -21,7 +21,7 @@ from sklearn import metrics
 from hirise_imb.cli.main import main
 from hirise_imb.cli.report_tables import print_baseline
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.data.manifest import Catalogue
+from hirise_imb.data.manifest import Manifest
 from hirise_imb.data.splits import Selection
 from hirise_imb.features import extraction
 from hirise_imb.imbalance.sampling import Pool, SplitFileRows
@@ -36,7 +36,7 @@ PER_CLASS = ("precision", "recall", "f1")
 WHOLE = ("accuracy", "macro_f1", "weighted_f1", "kappa")
 
 
-def make_baseline(catalogue: Catalogue, *predicted: Sequence[int]) -> Baseline:
+def make_baseline(catalogue: Manifest, *predicted: Sequence[int]) -> Baseline:
     return Baseline(make_results(catalogue, make_arm(catalogue, "baseline", predicted)))
 
 
@@ -90,14 +90,14 @@ def test_shuffled_figures_are_those_of_all_pairings(predicted: list[list[int]], 
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return make_catalogue(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
-def baseline(catalogue: Catalogue) -> Baseline:
+def baseline(catalogue: Manifest) -> Baseline:
     """Two seeds that are right nine times of ten."""
-    truth = catalogue.one_per_landmark("test")["label"].tolist()
+    truth = catalogue.canonical_images("test")["label"].tolist()
     return make_baseline(catalogue, *(guesses(truth, 0.9, seed) for seed in SEEDS))
 
 
@@ -247,7 +247,7 @@ def test_the_terminal_shows_it_in_eighty_columns(baseline: Baseline) -> None:
 def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     """Counts decoded images, cuts, trials, and fits for the report by the kind of rows they go through."""
     counts: Counter[str] = Counter()
-    decode, refit, select = extraction.decode, Trainer.refit, Trainer.select
+    decode, refit, select = extraction.decode_image, Trainer.refit, Trainer.select
 
     def decoding(path: Path) -> np.ndarray:
         counts["decoded"] += 1
@@ -261,7 +261,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         counts["trial" if jobs[0].on_epoch else "yardstick"] += len(jobs)
         return select(self, jobs, selection)
 
-    monkeypatch.setattr(extraction, "decode", decoding)
+    monkeypatch.setattr(extraction, "decode_image", decoding)
     monkeypatch.setattr(Trainer, "refit", refitting)
     monkeypatch.setattr(Trainer, "select", selecting)
     return counts

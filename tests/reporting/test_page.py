@@ -29,7 +29,7 @@ STRATEGIES = ("plain", "logit_adjusted_loss", "nuisance_projection", "prototypes
 def made_up(folder: Path) -> Results:
     """Five arms beside the baseline, of classes with one source and with many; one class is absent."""
     catalogue = make_catalogue(folder, (300, 40, 20, 12, 8, 4, 9, 0))
-    truth = catalogue.one_per_landmark("test")["label"].tolist()
+    truth = catalogue.canonical_images("test")["label"].tolist()
 
     def arm(place: int, name: str) -> Arm:
         recipe = Recipe(head=NearestMean(normalise="unit", prior_power=0.0)) if name == "prototypes" else None

@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from handmade import make_arm, make_catalogue, make_results, shuffled_hits
 
-from hirise_imb.data.manifest import Catalogue
+from hirise_imb.data.manifest import Manifest
 from hirise_imb.reporting import write_report
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return make_catalogue(tmp_path_factory.mktemp("data"))
 
 
-def line(catalogue: Catalogue, **arms: list[list[int]]) -> str:
+def line(catalogue: Manifest, **arms: list[list[int]]) -> str:
     return make_results(catalogue, *(make_arm(catalogue, *entry) for entry in arms.items())).pairing()
 
 
-def test_right_predictions_belong_to_their_labels(catalogue: Catalogue) -> None:
-    truth = catalogue.one_per_landmark("test")["label"].to_numpy()
+def test_right_predictions_belong_to_their_labels(catalogue: Manifest) -> None:
+    truth = catalogue.canonical_images("test")["label"].to_numpy()
     mean, law = (truth[:, None] == truth).mean() * len(truth), shuffled_hits(truth, truth)
     found = re.fullmatch(
         r"Predictions and labels belong together: every fit has 1751 hits or more of 1751 on the test split, where a "
@@ -34,8 +34,8 @@ def test_right_predictions_belong_to_their_labels(catalogue: Catalogue) -> None:
     assert float(found[1]) == pytest.approx(law.std(), rel=0.1)
 
 
-def test_fits_no_better_than_shuffled_are_named(catalogue: Catalogue) -> None:
-    truth = catalogue.one_per_landmark("test")["label"].to_numpy()
+def test_fits_no_better_than_shuffled_are_named(catalogue: Manifest) -> None:
+    truth = catalogue.canonical_images("test")["label"].to_numpy()
     shuffled = np.random.default_rng(1).permutation(truth)
     hits, law = np.count_nonzero(truth == shuffled), shuffled_hits(truth, shuffled)
     found = line(catalogue, baseline=[truth.tolist()] * 2, bad=[truth.tolist(), shuffled.tolist()])
@@ -53,7 +53,7 @@ def test_fits_no_better_than_shuffled_are_named(catalogue: Catalogue) -> None:
     assert "Every other fit" not in line(catalogue, baseline=[wrong])
 
 
-def test_predictions_of_one_class_stand_for_nothing(catalogue: Catalogue) -> None:
+def test_predictions_of_one_class_stand_for_nothing(catalogue: Manifest) -> None:
     found = line(catalogue, baseline=[[0] * 1751])
     assert "baseline (1482 hits, which no pairing could change, as in a table with one class only)" in found
     assert "belong together:" not in found

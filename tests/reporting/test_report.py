@@ -26,7 +26,7 @@ from handmade import (
 from sklearn import metrics
 
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.data.manifest import Catalogue
+from hirise_imb.data.manifest import Manifest
 from hirise_imb.imbalance.losses import Focal
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.recipe import Recipe
@@ -51,17 +51,17 @@ SCORES = (
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return make_catalogue(tmp_path_factory.mktemp("data"))
 
 
-def arm(catalogue: Catalogue, name: str, right: float, val: float, recipe: Recipe | None = None) -> Arm:
-    truth = catalogue.one_per_landmark("test")["label"].tolist()
+def arm(catalogue: Manifest, name: str, right: float, val: float, recipe: Recipe | None = None) -> Arm:
+    truth = catalogue.canonical_images("test")["label"].tolist()
     return make_arm(catalogue, name, [guesses(truth, right, seed) for seed in SEEDS], val, recipe)
 
 
 @pytest.fixture(scope="module")
-def results(catalogue: Catalogue) -> Results:
+def results(catalogue: Manifest) -> Results:
     """class_weights is better on test, focal_loss on validation; there is no control."""
     made = make_results(
         catalogue,
@@ -132,12 +132,12 @@ def test_what_ran_is_kept_as_it_was(folder: Path, results: Results) -> None:
     assert json.loads((folder / "environment.json").read_text(encoding="utf-8")) == results.environment
 
 
-def test_predictions_name_image_truth_and_probabilities(folder: Path, results: Results, catalogue: Catalogue) -> None:
+def test_predictions_name_image_truth_and_probabilities(folder: Path, results: Results, catalogue: Manifest) -> None:
     table = pd.read_parquet(folder / "predictions" / "class_weights.parquet")
     probabilities = [f"p_{name.replace(' ', '_')}" for name in CLASSES]
     first = ["image", "landmark", "source", "true_class", "predicted_class"]
     assert table.columns.tolist() == [*first, *probabilities, "seed"]
-    test = catalogue.one_per_landmark("test")
+    test = catalogue.canonical_images("test")
     assert len(table) == 2 * len(test)
     for seed, predictions in zip(SEEDS, results.arms[1].predictions, strict=True):
         part = table[table["seed"] == seed]
@@ -320,7 +320,7 @@ def test_the_page_shows_the_scores_of_the_table(page: Page, folder: Path) -> Non
 
 def test_a_share_near_all_or_none_is_not_shown_as_all_or_none(tmp_path: Path) -> None:
     catalogue = make_catalogue(tmp_path / "data", (400, 3, 3, 3, 3, 3, 3, 3))
-    right = catalogue.one_per_landmark("test")["label"].tolist()
+    right = catalogue.canonical_images("test")["label"].tolist()
     arm = make_arm(catalogue, "baseline", [[1, *right[1:]]])
     text = write_report(make_results(catalogue, arm), tmp_path / "report").read_text(encoding="utf-8")
     row = re.search(r'<tr><th scope="row">other</th>(<td class="s\d.*?)</tr>', text, re.DOTALL)

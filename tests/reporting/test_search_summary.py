@@ -24,7 +24,7 @@ from sklearn import metrics
 
 from hirise_imb.cli.report_tables import print_comparison
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.data.manifest import Catalogue
+from hirise_imb.data.manifest import Manifest
 from hirise_imb.models.closed_form import NearestMean
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results, write_report
@@ -44,13 +44,13 @@ RECIPES = dict.fromkeys(("plain", "focal_loss", "class_weights", "tta"), STOPS_L
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return make_catalogue(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
-def results(catalogue: Catalogue) -> Results:
-    truth = catalogue.one_per_landmark("test")["label"].tolist()
+def results(catalogue: Manifest) -> Results:
+    truth = catalogue.canonical_images("test")["label"].tolist()
 
     def arm(name: str, right: float, val: float, trials: list[dict[str, Any]], selection: str = "grouped-cv") -> Arm:
         predicted = [guesses(truth, right, seed) for seed in SEEDS]

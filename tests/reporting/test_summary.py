@@ -27,8 +27,8 @@ from jsonschema import Draft202012Validator
 from sklearn import metrics
 
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.data.manifest import Catalogue
-from hirise_imb.metrics.bootstrap import Counts
+from hirise_imb.data.manifest import Manifest
+from hirise_imb.metrics.bootstrap import SourceCounts
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.metrics.permutation import swap_test
 from hirise_imb.reporting import Arm, Baseline, Omitted, Results, summary, write_report
@@ -45,7 +45,7 @@ SUPPORT = (120, 40, 20, 12, 6, 1, 9, 0)
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Probabilities of which no two are alike, but for some ties."""
     catalogue = make_catalogue(tmp_path_factory.mktemp("data"), SUPPORT)
-    truth = catalogue.one_per_landmark("test")["label"].tolist()
+    truth = catalogue.canonical_images("test")["label"].tolist()
 
     def arm(name: str, right: float) -> Arm:
         made = make_arm(catalogue, name, [guesses(truth, right, seed) for seed in SEEDS], right)
@@ -323,7 +323,7 @@ def test_tests_against_the_baseline_follow_from_the_predictions(found: dict[str,
     sources = pd.read_parquet(folder / "predictions/baseline.parquet").query(f"seed == {SEEDS[0]}")["source"]
     numbers = np.unique(sources, return_inverse=True)[1]
     counts = {
-        arm: Counts.of(fits[0][0], np.array([fit[1] for fit in fits]), numbers)
+        arm: SourceCounts.of(fits[0][0], np.array([fit[1] for fit in fits]), numbers)
         for arm, fits in ((arm, fits_of(folder, arm)) for arm in ARMS)
     }
     p = {arm: swap_test(counts[arm], counts["baseline"]).p for arm in ARMS[1:]}
@@ -347,13 +347,13 @@ FEW = (8, 12, 4, 0, 0, 0, 0, 0)
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+def few(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return make_catalogue(tmp_path_factory.mktemp("few"), FEW)
 
 
-def of_few(few: Catalogue, **mistakes: dict[int, int]) -> Results:
+def of_few(few: Manifest, **mistakes: dict[int, int]) -> Results:
     """Arms that are right but for the sources of these classes, so many of each, which they take for other."""
-    test = few.one_per_landmark("test")
+    test = few.canonical_images("test")
     arms = []
     for n, (name, wrong) in enumerate(mistakes.items()):
         labels = test["label"].to_numpy().copy()
@@ -381,7 +381,7 @@ def against_baseline(results: Results, name: str) -> tuple[str, float]:
     return text, p_of(exchanged(results.test, arms[name], arms["baseline"]))
 
 
-def test_a_difference_beyond_chance_is_told(few: Catalogue) -> None:
+def test_a_difference_beyond_chance_is_told(few: Manifest) -> None:
     found = of_few(few, baseline={1: 6, 2: 2}, good={})
     text, p = against_baseline(found, "good")
     assert p == 2 / 2**8  # all eight sources gain, so only all exchanges together are as large
@@ -397,7 +397,7 @@ def test_a_difference_beyond_chance_is_told(few: Catalogue) -> None:
     )
 
 
-def test_a_difference_that_several_tests_can_not_tell_is_told(few: Catalogue) -> None:
+def test_a_difference_that_several_tests_can_not_tell_is_told(few: Manifest) -> None:
     found = of_few(few, baseline={1: 6}, good={}, also={1: 3}, third={1: 6})
     text, p = against_baseline(found, "good")
     assert p == 2 / 2**6
@@ -407,7 +407,7 @@ def test_a_difference_that_several_tests_can_not_tell_is_told(few: Catalogue) ->
     )
 
 
-def test_a_difference_within_chance_is_told_with_the_least_that_could_be(few: Catalogue) -> None:
+def test_a_difference_within_chance_is_told_with_the_least_that_could_be(few: Manifest) -> None:
     found = of_few(few, baseline={1: 3}, good={})
     text, p = against_baseline(found, "good")
     assert p == 2 / 2**3
@@ -427,7 +427,7 @@ def test_a_difference_within_chance_is_told_with_the_least_that_could_be(few: Ca
     )
 
 
-def test_the_headline_admits_that_nothing_helped(few: Catalogue) -> None:
+def test_the_headline_admits_that_nothing_helped(few: Manifest) -> None:
     found = of_few(few, baseline={1: 2}, same={1: 2}, worse={1: 4})
     text, p = against_baseline(found, "same")
     assert p == 1

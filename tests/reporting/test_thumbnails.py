@@ -34,8 +34,8 @@ COMPUTED = Recipe(head=NearestMean("none", 0.5))
 
 def results_on(data: Path) -> Results:
     """A baseline and a strategy whose seeds are sure of different things."""
-    images = manifest.read(data)
-    truth = images.one_per_landmark("test")["label"].tolist()
+    images = manifest.read_manifest(data)
+    truth = images.canonical_images("test")["label"].tolist()
     arms = []
     for n, (name, right) in enumerate((("baseline", 0.4), ("tta", 0.6))):
         made = make_arm(images, name, [guesses(truth, right, seed + n) for seed in SEEDS], 0.5, COMPUTED)
@@ -53,7 +53,7 @@ def results_on(data: Path) -> Results:
 def whole(whole_sample: Path) -> tuple[Results, dict[str, Any]]:
     """Results on the whole sample, and their thumbnails."""
     results = results_on(whole_sample)
-    return results, thumbnails(results, manifest.read(whole_sample).path)
+    return results, thumbnails(results, manifest.read_manifest(whole_sample).path)
 
 
 def mean_of(results: Results, arm: int) -> np.ndarray:
@@ -114,15 +114,15 @@ def test_pictures_are_those_of_the_images(whole: tuple[Results, dict[str, Any]],
 def test_without_a_strategy_they_are_of_the_baseline(whole: tuple[Results, dict[str, Any]], whole_sample: Path) -> None:
     alone = replace(whole[0], arms=whole[0].arms[:1])
     p = mean_of(alone, 0)
-    shown = thumbnails(alone, manifest.read(whole_sample).path)
+    shown = thumbnails(alone, manifest.read_manifest(whole_sample).path)
     assert shown["arm"] == "baseline"
     surest = p.max(axis=1)[p.argmax(axis=1) != alone.labels].max()
     assert shown["mistakes"][0]["confidence"] == pytest.approx(surest)
 
 
 def test_a_perfect_arm_has_no_mistakes(small_data: Path) -> None:
-    images = manifest.read(small_data)
-    truth = images.one_per_landmark("test")["label"].tolist()
+    images = manifest.read_manifest(small_data)
+    truth = images.canonical_images("test")["label"].tolist()
     shown = thumbnails(make_results(images, make_arm(images, "baseline", [truth])), images.path)
     assert shown["mistakes"] == []
     assert shown["rare"]
@@ -152,7 +152,7 @@ def test_a_page_shows_them_only_when_asked(own: Path, report: Path, small_data: 
     before = contents(own)
     assert main(["report", str(own), "--thumbnails"]) == 0
     results = results_on(small_data)
-    shown = thumbnails(results, manifest.read(small_data).path)
+    shown = thumbnails(results, manifest.read_manifest(small_data).path)
     expected = [entry["address"] for entry in shown["mistakes"]]
     expected += [entry["address"] for entries in shown["rare"].values() for entry in entries]
     assert set(expected) <= set(pictures_of(own))
@@ -183,7 +183,7 @@ def test_a_comparison_shows_landmarks_of_what_its_first_report_prefers(
     assert pictures_of(page.parent) == []
     assert main(["report", str(page.parent), "--thumbnails"]) == 0
     found = results_on(small_data)
-    shown = thumbnails(found, manifest.read(small_data).path)
+    shown = thumbnails(found, manifest.read_manifest(small_data).path)
     assert found.chosen
     assert shown["arm"] == found.chosen.name
     assert {entry["address"] for entry in shown["mistakes"]} <= set(pictures_of(page.parent))
@@ -191,7 +191,7 @@ def test_a_comparison_shows_landmarks_of_what_its_first_report_prefers(
 
 def without_images(data: Path) -> str:
     """Another landmark in the place of two of the test."""
-    table = manifest.read(data).one_per_landmark("test")
+    table = manifest.read_manifest(data).canonical_images("test")
     gone = table["image"].tolist()[:2]
     for path in data.glob("*.txt"):
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -200,13 +200,13 @@ def without_images(data: Path) -> str:
 
 
 def broken_image(data: Path) -> str:
-    image = manifest.read(data).one_per_landmark("test").query("label == 1")["image"].iloc[0]
+    image = manifest.read_manifest(data).canonical_images("test").query("label == 1")["image"].iloc[0]
     (data / IMAGE_FOLDER / image).write_bytes(b"\xff\xd8\xff no picture")
     return f"{image} is no whole JPEG image"
 
 
 def missing_image(data: Path) -> str:
-    image = manifest.read(data).one_per_landmark("test").query("label == 1")["image"].iloc[0]
+    image = manifest.read_manifest(data).canonical_images("test").query("label == 1")["image"].iloc[0]
     (data / IMAGE_FOLDER / image).unlink()
     return f"(first: {image})"
 

@@ -33,16 +33,16 @@ from sklearn.metrics import f1_score
 from hirise_imb.cli.main import main
 from hirise_imb.data.hirise import CLASSES
 from hirise_imb.recipe import Recipe
-from hirise_imb.search.dashboard import KEPT, artifacts_folder, publisher, write_note
-from hirise_imb.search.database import Storage, connect, file_below
+from hirise_imb.search.dashboard import KEPT, artifacts_folder, make_publisher, write_study_note
+from hirise_imb.search.database import Storage, connect, database_path
 from hirise_imb.search.leases import Leases
-from hirise_imb.search.search import Chosen, Search, open_study
-from hirise_imb.strategies import STRATEGIES, Context
+from hirise_imb.search.search import Search, SearchResult, open_study
+from hirise_imb.strategies import STRATEGIES, RecipeContext
 from hirise_imb.training.epoch_loop import Failed, Job
 from hirise_imb.training.trainer import Run
 
 WEIGHTS = STRATEGIES["class_weights"]
-CONTEXT = Context(("late", "early"))
+CONTEXT = RecipeContext(("late", "early"))
 FACTS: dict[str, str | int] = {"data": "abc", "seed": 0, "selection": "grouped-cv"}
 EPOCHS = 12
 REASON = "loss is <nan> in epoch 3 | *odd* [text](x) `_a_`\n& more"
@@ -55,7 +55,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(out: Path) -> Iterator[Storage]:
-    made = connect(file_below(out))
+    made = connect(database_path(out))
     yield made
     made.engine.dispose()
 
@@ -95,10 +95,10 @@ def prepared(store: Storage, trials: int, name: str = "class_weights", **facts: 
 
 def searched(store: Storage, out: Path, trials: int, fit: Fits, name: str = "class_weights") -> Search:
     search = prepared(store, trials, name)
-    while search.work(Leases(store.engine), fit, lambda done: None, publisher(store, out)):
+    while search.work(Leases(store.engine), fit, lambda done: None, make_publisher(store, out)):
         pass
     assert search.done()
-    write_note(store, search)
+    write_study_note(store, search)
     return search
 
 
@@ -205,7 +205,7 @@ def test_the_picture_is_coloured_by_row(store: Storage, out: Path) -> None:
     confusion[7, 0] = 5
     search = prepared(store, 1)
     number = store.create_new_trial(1)
-    publisher(store, out)(store.get_trial(number), Run(0, pd.DataFrame(), 1, confusion, None, None, 1.0))
+    make_publisher(store, out)(store.get_trial(number), Run(0, pd.DataFrame(), 1, confusion, None, None, 1.0))
     [shown] = api(store, out, "studies/1")["trials"]
     image = Image.open(io.BytesIO(artifact(store, out, 1, shown, "confusion.png")[1])).convert("RGB")
     pixels = np.asarray(image).reshape(-1, 3)
@@ -232,7 +232,7 @@ def test_a_trial_that_another_has_ended_gets_nothing(store: Storage, out: Path) 
     store.set_trial_state_values(number, TrialState.COMPLETE, [0.5])
     run = Run(0, pd.DataFrame(), 1, np.eye(8, dtype=int), None, None, 1.0)
     with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):  # the search knows what that means
-        publisher(store, out)(store.get_trial(number), run)
+        make_publisher(store, out)(store.get_trial(number), run)
     assert list(artifacts_folder(out).iterdir()) == []
 
 
@@ -247,7 +247,7 @@ def test_the_note_tells_of_the_best_trial(store: Storage, out: Path) -> None:
     assert "- 1 failed: it broke\n" in body
     assert "held-out folds of training and validation" in body
     chosen = search.choose()
-    assert isinstance(chosen, Chosen)
+    assert isinstance(chosen, SearchResult)
     best = search.study.trials[2]
     assert chosen.trial == 2
     part = section(search, "Best trial")
@@ -290,14 +290,14 @@ def test_the_note_tells_of_the_trials_that_were_asked_for(store: Storage, out: P
     fit = scripted([0.5, 0.6, 0.7, 0.9])
     searched(store, out, 4, fit)
     smaller = prepared(store, 3)
-    write_note(store, smaller)
+    write_study_note(store, smaller)
     assert "3 of 3 are finished" in note(smaller)
     assert "[Trial 2](" in note(smaller)
 
 
 def test_the_selection_of_the_study_is_named(store: Storage) -> None:
     search = prepared(store, 1, selection="val")
-    write_note(store, search)
+    write_study_note(store, search)
     assert "highest macro F1 on the validation split." in note(search)
 
 
@@ -331,7 +331,7 @@ def test_importance_sees_the_effect_of_words(store: Storage, out: Path, monkeypa
     assert "Not covered: power (not part of every trial), one\\_minus\\_beta (not part of every trial)." in part
     before = note(search)
     monkeypatch.delattr("optuna.importance.get_param_importances")
-    write_note(store, search)  # without it: what is known is not computed again
+    write_study_note(store, search)  # without it: what is known is not computed again
     assert note(search) == before
 
 
@@ -367,7 +367,7 @@ def test_a_note_can_be_made_of_any_trials(data: st.DataObject) -> None:
         search.study.add_trial(
             create_trial(params=chosen, distributions=distributions, value=value, user_attrs=attributes)
         )
-    write_note(store, search)
+    write_study_note(store, search)
     part = section(search, "Importance of parameters")
     if count < 8:
         assert part.startswith("Left out: it takes 8 complete trials.")
@@ -393,7 +393,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 
 def test_there_must_be_a_database(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = file_below(out)
+    path = database_path(out)
     ending = ": run a study first, or say where it is with --out or --storage.\n"
     with socket.create_server(("127.0.0.1", 0)) as taken:  # so that it can't start to serve
         arguments = ["--out", out, "--port", taken.getsockname()[1]]
@@ -441,7 +441,7 @@ def test_it_serves_until_it_is_interrupted(store: Storage, out: Path) -> None:
         server.wait()
     assert server.returncode == 0
     assert output == ""
-    place = f"The dashboard of {file_below(out)} is at http://127.0.0.1:{port}/ until you press Ctrl-C.\n"
+    place = f"The dashboard of {database_path(out)} is at http://127.0.0.1:{port}/ until you press Ctrl-C.\n"
     assert errors == place
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 from servers import Answers, Server, at_once, postgresql
 
-from hirise_imb.search.database import connect, shown
+from hirise_imb.search.database import connect, display_address
 from hirise_imb.utils.errors import UserError
 
 SECRET = "Zq9"
@@ -78,8 +78,8 @@ def test_an_address_that_is_of_no_use_is_refused(address: str, message: str) -> 
 def test_psycopg_3_is_the_driver_of_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)  # as if it were not installed
     assert "pip install 'hirise-imb[postgresql]'" in refusal("postgresql://u:Zq9@127.0.0.1/studies")
-    assert shown("postgresql://127.0.0.1/studies") == "postgresql+psycopg://127.0.0.1/studies"
-    assert shown("postgresql+psycopg2://127.0.0.1/studies") == "postgresql+psycopg2://127.0.0.1/studies"
+    assert display_address("postgresql://127.0.0.1/studies") == "postgresql+psycopg://127.0.0.1/studies"
+    assert display_address("postgresql+psycopg2://127.0.0.1/studies") == "postgresql+psycopg2://127.0.0.1/studies"
 
 
 def test_a_server_that_refuses_is_named_without_password(server: Server) -> None:
@@ -124,11 +124,11 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_siz
 def test_no_password_is_ever_shown(before: str, after: str) -> None:
     password = before + SECRET + after
     url = sqlalchemy.URL.create("postgresql", "me", password, "host", 5432, "studies")
-    assert shown(url.render_as_string(hide_password=False)) == "postgresql+psycopg://me:***@host:5432/studies"
+    assert display_address(url.render_as_string(hide_password=False)) == "postgresql+psycopg://me:***@host:5432/studies"
     option = sqlalchemy.URL.create("mysql+pymysql", "me", host="host", database="x", query={"passwd": password})
-    assert shown(option.render_as_string(hide_password=False)) == "mysql+pymysql://me@host/x"
+    assert display_address(option.render_as_string(hide_password=False)) == "mysql+pymysql://me@host/x"
     try:  # as people write it: not quoted
-        text = shown(f"postgresql://me:{password}@host/studies")
+        text = display_address(f"postgresql://me:{password}@host/studies")
     except UserError as error:
         text = str(error)
     assert SECRET not in text
@@ -141,7 +141,7 @@ def test_a_path_may_have_any_name(name: str, tmp_path: Path) -> None:
     optuna.create_study(storage=store, study_name="kept")
     store.engine.dispose()
     assert path.exists()
-    assert shown(path) == str(path)
+    assert display_address(path) == str(path)
     again = connect(path)
     assert [study.study_name for study in again.get_all_studies()] == ["kept"]
     again.engine.dispose()

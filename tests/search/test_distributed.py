@@ -15,7 +15,7 @@ import sqlalchemy
 from searches import Command, ended, results, until
 from servers import PASSWORD, Server, postgresql
 
-from hirise_imb.search.database import connect, file_below
+from hirise_imb.search.database import connect, database_path
 
 TRIALS = 10
 STRATEGIES = ("class_weights", "focal_loss", "logit_adjustment", "prototypes")
@@ -150,5 +150,5 @@ def test_a_study_of_four_processes_one_of_which_is_killed_ends_as_that_of_one(
     assert database.rows("SELECT COUNT(*) FROM begun") == begun
     assert results(tmp_path / "again" / "reports" / "demo") == expected
 
-    assert not file_below(tmp_path / "shared" / "main").exists()
+    assert not database_path(tmp_path / "shared" / "main").exists()
     no_secret(list(said.values()), tmp_path / "shared", tmp_path / "again")

@@ -69,11 +69,11 @@ def test_a_unit_has_one_holder_until_it_is_given_back(engine: Engine) -> None:
     assert lease
     with lease:
         assert lease.unit == "a"
-        assert lease.held()
+        assert lease.is_ours()
         assert others.take("a") is None
         assert mine.take("a") is None
         assert is_free(engine, "b")
-    assert not lease.held()
+    assert not lease.is_ours()
     assert is_free(engine, "a")
 
 
@@ -118,11 +118,11 @@ def test_a_lease_beats_through_a_database_that_is_away_for_a_moment(engine: Engi
             connection.exec_driver_sql("ALTER TABLE hirise_imb_leases RENAME TO away")
         time.sleep(4 * FAST)
         with pytest.raises(sqlalchemy.exc.SQLAlchemyError):
-            lease.held()
+            lease.is_ours()
         with engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE away RENAME TO hirise_imb_leases")
         assert until(2.5, lambda: others.take("a")) is None
-        assert lease.held()
+        assert lease.is_ours()
 
 
 def hold(place: Path | str, every: float, pipe: Connection) -> None:
@@ -132,7 +132,7 @@ def hold(place: Path | str, every: float, pipe: Connection) -> None:
     with lease:
         pipe.send("taken")
         while pipe.recv() == "held?":
-            pipe.send(lease.held())
+            pipe.send(lease.is_ours())
     pipe.send("given back")
 
 
@@ -167,7 +167,7 @@ def test_the_unit_of_a_killed_process_is_taken_over_after_the_grace(
     assert time.monotonic() - start >= 0.6
     assert lease
     with lease:
-        assert lease.held()
+        assert lease.is_ours()
         assert Leases(engine).take("a") is None
     assert is_free(engine, "a")
 
@@ -199,7 +199,7 @@ def test_a_suspended_process_finds_its_unit_lost_and_leaves_it_to_the_new_holder
         assert pipe.recv() is False
         pipe.send("give back")
         assert pipe.recv() == "given back"
-        assert lease.held()
+        assert lease.is_ours()
         assert Leases(engine).take("a") is None
 
 
@@ -246,7 +246,7 @@ def work(place: Path | str, folder: Path, barrier: Barrier, answers: Answers) ->
                 with lease:
                     with (folder / unit).open("x"):
                         time.sleep(random.random() / 50)
-                    assert lease.held()
+                    assert lease.is_ours()
                     (folder / unit).unlink()
                 times += 1
         answers.put(times)
@@ -299,8 +299,8 @@ def test_whose_a_unit_is_follows_from_what_each_has_seen(steps: list[tuple[str, 
                     if seen[number][0] != life:
                         seen[number] = (life, now)
             elif lease := leases[number]:
-                assert lease.held() == (number == holder)
+                assert lease.is_ours() == (number == holder)
                 life += number == holder
         for number, lease in enumerate(leases):
-            assert not lease or lease.held() == (number == holder)
+            assert not lease or lease.is_ours() == (number == holder)
     engine.dispose()

@@ -39,9 +39,9 @@ from worlds import storage
 
 from hirise_imb.search.database import Storage, connect
 from hirise_imb.search.leases import Leases
-from hirise_imb.search.search import outcomes
+from hirise_imb.search.search import finished_trials
 from hirise_imb.strategies import STRATEGIES, Strategy
-from hirise_imb.training.epoch_loop import TOGETHER, Failed, Job, shared
+from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Failed, Job, batch_key
 
 EACH_KIND = pytest.mark.parametrize("strategy", KINDS, ids=lambda strategy: strategy.name)
 
@@ -72,7 +72,7 @@ def test_trials_train_in_rounds_of_eight(store: Storage) -> None:
     do(store, 26, fit, shown=shown)
     assert fit.units[3:] == [1, 3, 2]  # a round that was begun is filled up first
     assert [count for count in shown if isinstance(count, int)][3:] == [21, 24, 26]
-    assert TOGETHER == 8
+    assert HEADS_PER_BATCH == 8
 
 
 @pytest.mark.parametrize("name", ["class_weights", "oversampling", "prototypes", "partial_unfreeze", "ensemble"])
@@ -84,7 +84,7 @@ def test_a_unit_is_what_trains_in_one_pass(name: str, store: Storage) -> None:
         return [fake_run(quality(job.recipe)) for job in jobs]
 
     do(store, 8, fit, strategy=STRATEGIES[name])
-    together = [[shared(job) for job in unit] for unit in units if len(unit) > 1]
+    together = [[batch_key(job) for job in unit] for unit in units if len(unit) > 1]
     assert all(keys == keys[:1] * len(keys) for keys in together)
     assert len({keys[0] for keys in together}) == len(together)  # none could be joined with another
     for unit in units:
@@ -416,7 +416,7 @@ def test_a_trial_in_which_three_workers_died_has_failed(tmp_path: Path) -> None:
     store = connect(path)
     one = search(store, 3, BY_ITSELF)
     taken_over(store, 3, BY_ITSELF, fit)
-    trials = outcomes(one.study)
+    trials = finished_trials(one.study)
     lost = Counter(trial.user_attrs["place"] for trial in everything(one.study) if "lost" in trial.user_attrs)
     failed = {place: trial.user_attrs["error"] for place, trial in trials.items() if "error" in trial.user_attrs}
     assert failed == {place: "3 workers died in this trial" for place, count in lost.items() if count == 3}

@@ -17,10 +17,10 @@ from worlds import storage
 from hirise_imb.data.hirise import CLASSES
 from hirise_imb.search.database import Storage
 from hirise_imb.search.leases import Leases
-from hirise_imb.search.search import VERSION, Chosen, held, open_study
-from hirise_imb.strategies import CONTROL, STRATEGIES, Strategy, completed
-from hirise_imb.strategies.parameters import Real
-from hirise_imb.training.epoch_loop import TOGETHER, Failed, Job
+from hirise_imb.search.search import VERSION, SearchResult, lock_study, open_study
+from hirise_imb.strategies import CONTROL, STRATEGIES, Strategy, complete_settings
+from hirise_imb.strategies.parameters import Float
+from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Failed, Job
 from hirise_imb.training.trainer import Run
 from hirise_imb.utils.errors import UserError
 
@@ -71,10 +71,10 @@ def test_a_finished_search_runs_nothing(store: Storage) -> None:
 @EACH
 def test_the_known_points_come_first_and_none_comes_twice(strategy: Strategy, store: Storage) -> None:
     tried = settings(do(store, 11, strategy=strategy))
-    known = [completed(strategy.parameters, start) for start in ({}, *strategy.starts())]
+    known = [complete_settings(strategy.parameters, start) for start in ({}, *strategy.starts())]
     assert tried[: len(known)] == known
-    assert all(completed(strategy.parameters, one) == one for one in tried)  # whole, and nothing beside
-    if any(isinstance(parameter, Real) for parameter in strategy.parameters):
+    assert all(complete_settings(strategy.parameters, one) == one for one in tried)  # whole, and nothing beside
+    if any(isinstance(parameter, Float) for parameter in strategy.parameters):
         # A sampler that starts over would repeat its first points.
         assert len({json.dumps(one, sort_keys=True) for one in tried}) == len(tried)
 
@@ -100,10 +100,10 @@ def test_settings_that_depend_on_others_are_modelled_with_them(
         alone.append(name)
         return original(self, study, trial, name, space)  # type: ignore[arg-type]
 
-    one = do(store, TOGETHER, strategy=STRATEGIES[name])
+    one = do(store, HEADS_PER_BATCH, strategy=STRATEGIES[name])
     seen = {name for some in settings(one) for name in some}
     monkeypatch.setattr(optuna.samplers.TPESampler, "sample_independent", counting)
-    do(store, 2 * TOGETHER, strategy=STRATEGIES[name])
+    do(store, 2 * HEADS_PER_BATCH, strategy=STRATEGIES[name])
     assert not seen & set(alone)
     conditional = {parameter.name for parameter in STRATEGIES[name].parameters if parameter.when}
     assert seen & conditional
@@ -163,8 +163,8 @@ def scripted(values: Sequence[float], **options: object) -> Fits:
     return Fits(value=lambda recipe: next(left), **options)  # type: ignore[arg-type]
 
 
-def chosen_of(one: object) -> Chosen:
-    assert isinstance(one, Chosen)
+def chosen_of(one: object) -> SearchResult:
+    assert isinstance(one, SearchResult)
     return one
 
 
@@ -172,7 +172,7 @@ def test_the_highest_is_chosen(store: Storage) -> None:
     chosen = chosen_of(do(store, 4, scripted([0.2, 0.7, 0.6, 0.1])).choose())
     assert chosen.trial == 1
     assert chosen.val_macro_f1 == pytest.approx(0.7)
-    assert chosen.settings == completed(WEIGHTS.parameters, {"power": 0.5})
+    assert chosen.settings == complete_settings(WEIGHTS.parameters, {"power": 0.5})
     assert chosen.recipe == WEIGHTS.recipe(chosen.settings, CONTEXT)
     assert [entry["state"] for entry in chosen.history] == ["complete"] * 4
     assert [entry["value"] for entry in chosen.history] == pytest.approx([0.2, 0.7, 0.6, 0.1])
@@ -269,7 +269,7 @@ def test_nothing_is_chosen_from_nothing(store: Storage) -> None:
 
 def test_what_was_pruned_is_no_choice_even_alone(store: Storage) -> None:
     study = search(store, 1).study
-    recipe = WEIGHTS.recipe(completed(WEIGHTS.parameters, {}), CONTEXT).to_dict()
+    recipe = WEIGHTS.recipe(complete_settings(WEIGHTS.parameters, {}), CONTEXT).to_dict()
     pruned = optuna.trial.TrialState.PRUNED
     study.add_trial(optuna.trial.create_trial(state=pruned, value=0.5, user_attrs={"place": 0, "recipe": recipe}))
     assert isinstance(search(store, 1).choose(), Failed)
@@ -339,7 +339,12 @@ def test_only_one_run_at_a_time(tmp_path: Path) -> None:
 
 
 def test_studies_whose_names_differ_after_a_dot_run_beside_each_other(tmp_path: Path) -> None:
-    with held(tmp_path / "v3.1"), held(tmp_path / "v3.2"), pytest.raises(UserError), held(tmp_path / "v3.1"):
+    with (
+        lock_study(tmp_path / "v3.1"),
+        lock_study(tmp_path / "v3.2"),
+        pytest.raises(UserError),
+        lock_study(tmp_path / "v3.1"),
+    ):
         pass
 
 

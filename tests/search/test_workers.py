@@ -15,9 +15,9 @@ import pytest
 from searches import Command, ended, results, until
 
 from hirise_imb.cli.main import main
-from hirise_imb.config import Definition
-from hirise_imb.pipeline.runner import Effort, run_study
-from hirise_imb.search.database import file_below
+from hirise_imb.config import StudyDefinition
+from hirise_imb.pipeline.runner import RunOptions, run_study
+from hirise_imb.search.database import database_path
 from hirise_imb.utils.errors import UserError
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
@@ -27,7 +27,7 @@ SEARCHED = 3
 
 def rows(out: Path, query: str) -> list[tuple[object, ...]]:
     """Of the database, read beside those who write."""
-    path = file_below(out)
+    path = database_path(out)
     if not path.exists():
         return []
     # Tables that are being made, or a lock, only mean that it is too early.
@@ -165,17 +165,17 @@ def test_efforts_of_no_use_are_refused(words: list[str], tmp_path: Path, capsys:
 
 def test_an_effort_is_checked_where_it_is_made() -> None:
     with pytest.raises(UserError, match="--workers is 0: use 1 or more"):
-        Effort(workers=0)
+        RunOptions(workers=0)
     with pytest.raises(UserError, match="--timeout is -1: give seconds, more than 0"):
-        Effort(timeout=-1)
+        RunOptions(timeout=-1)
 
 
 def test_a_study_whose_time_runs_out_says_what_is_missing_and_goes_on_later(
     toy: str, small_data: Path, tmp_path: Path
 ) -> None:
     strategies = ("class_weights", "logit_adjustment")
-    definition = Definition("demo", str(small_data), toy, "random", strategies=strategies, trials=10, refits=1)
-    found, page = run_study(definition, tmp_path / "short", Effort(timeout=1e-6))
+    definition = StudyDefinition("demo", str(small_data), toy, "random", strategies=strategies, trials=10, refits=1)
+    found, page = run_study(definition, tmp_path / "short", RunOptions(timeout=1e-6))
     assert [arm.name for arm in found.arms] == ["baseline"]
     missing = {omitted.name: omitted.reason for omitted in found.omitted}
     assert list(missing) == ["plain", *strategies]
@@ -185,7 +185,7 @@ def test_a_study_whose_time_runs_out_says_what_is_missing_and_goes_on_later(
 
     few = dataclasses.replace(definition, trials=3)
     run_study(few, tmp_path / "short")  # some trials are there
-    found, _ = run_study(definition, tmp_path / "short", Effort(timeout=1e-6))
+    found, _ = run_study(definition, tmp_path / "short", RunOptions(timeout=1e-6))
     there = {arm.name: len(arm.trials) for arm in found.arms}
     assert there == {"baseline": 0, "plain": 3, **dict.fromkeys(strategies, 3)}
 

@@ -15,8 +15,8 @@ from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.hirise import CLASSES
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.views import DIHEDRAL
-from hirise_imb.imbalance.logit_adjustment import LogitAdjustment
-from hirise_imb.metrics.classification import confusion, macro_f1
+from hirise_imb.imbalance.logit_adjustment import PosthocLogitAdjustment
+from hirise_imb.metrics.classification import confusion_matrix, macro_f1
 from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies import STRATEGIES, Strategy
@@ -80,10 +80,10 @@ def elsewhere(noisy: Fits, begin: Callable[[Toy], Fits]) -> Fits:
     """
     rng = np.random.default_rng(1)
     toy = noisy.toy.moved(rng.permutation(len(noisy.toy.task.images.labels)))
-    order = rng.permutation(len(toy.task.split.held))
-    split = replace(toy.task.split, held=toy.task.split.held[order])
+    order = rng.permutation(len(toy.task.split.heldout))
+    split = replace(toy.task.split, heldout=toy.task.split.heldout[order])
     test = rng.permutation(toy.task.test)[: len(toy.task.test) // 2]
-    task = replace(toy.task, split=split, groups=toy.task.groups[order], test=test)
+    task = replace(toy.task, split=split, val_groups=toy.task.val_groups[order], test=test)
     fits = begin(replace(toy, task=task))
     for strategy in reversed(STRATEGIES.values()):
         recipe = quick_recipe(strategy)
@@ -104,8 +104,8 @@ def contents(toy: Toy) -> list[bytes]:
     arrays = [value for value in vars(task.images).values() if isinstance(value, np.ndarray)]
     arrays += [
         task.test,
-        task.groups,
-        *(rows for fold in (task.split, *task.folds) for rows in (fold.train, fold.held)),
+        task.val_groups,
+        *(rows for fold in (task.split, *task.folds) for rows in (fold.train, fold.heldout)),
     ]
     arrays += [values for own in toy.features.values() for values in (own.stored, own.rows)]
     return [values.tobytes() for values in arrays]
@@ -174,7 +174,7 @@ def test_clusters_far_apart_are_told_apart(name: str, clear: Fits) -> None:
     gentle = {"logit_adjustment": {"tau": 0.25}}.get(name, {})
     recipe = of(name, **gentle)
     test = clear.toy.task.test
-    found = confusion(clear.toy.task.images.labels[test], clear.probabilities(recipe).argmax(axis=1))
+    found = confusion_matrix(clear.toy.task.images.labels[test], clear.probabilities(recipe).argmax(axis=1))
     assert macro_f1(found) == 1
     assert done(clear.select(recipe)).val_macro_f1 == 1
 
@@ -262,11 +262,11 @@ def test_focal_loss_with_gamma_0_is_cross_entropy(noisy: Fits) -> None:
 
 def test_after_uniform_sampling_no_prior_is_left_to_adjust(noisy: Fits) -> None:
     recipe = of("oversampling", power=0.0)
-    adjusted = replace(recipe, adjustment=LogitAdjustment(1.0))
+    adjusted = replace(recipe, adjustment=PosthocLogitAdjustment(1.0))
     np.testing.assert_allclose(noisy.probabilities(adjusted), noisy.probabilities(recipe), atol=EXACT)
     # After any other sampling there is.
     halfway = of("oversampling", power=0.5)
-    adjusted = replace(halfway, adjustment=LogitAdjustment(1.0))
+    adjusted = replace(halfway, adjustment=PosthocLogitAdjustment(1.0))
     assert np.abs(noisy.probabilities(adjusted) - noisy.probabilities(halfway)).max() > 0.05
 
 
@@ -309,7 +309,7 @@ def test_what_was_projected_out_moves_no_prediction(noisy: Fits, begin: Callable
     recipe = of("nuisance_projection")
     toy, images = noisy.toy, noisy.toy.task.images
     values = toy.features[TOP, "plain"].stored.astype(np.float64)
-    rows = toy.task.split.train[images.firsts[toy.task.split.train]]
+    rows = toy.task.split.train[images.is_canonical[toy.task.split.train]]
     taught = NuisanceProjection(5).directions(values[rows], images.labels[rows], images.sources[rows])
     # The sources of `other` no longer differ in these: the scatter between their means vanishes there.
     others = rows[images.labels[rows] == 0]

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 from toys import CUTS, recipe_of
 
-from hirise_imb.strategies import STRATEGIES, Strategy, completed, suggested
-from hirise_imb.strategies.base import OPTIMISER, Trained
-from hirise_imb.strategies.parameters import Choice, Parameter, Real, Whole
+from hirise_imb.strategies import STRATEGIES, Strategy, complete_settings, suggest_settings
+from hirise_imb.strategies.base import OPTIMISER, TrainedStrategy
+from hirise_imb.strategies.parameters import Categorical, Float, Integer, Parameter
 
 each = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
 EVERY = [(strategy, parameter) for strategy in STRATEGIES.values() for parameter in strategy.parameters]
@@ -31,7 +31,7 @@ def among(chosen: list[tuple[Strategy, Parameter]]) -> pytest.MarkDecorator:
 
 each_parameter = among(EVERY)
 each_conditional = among([(strategy, parameter) for strategy, parameter in EVERY if parameter.when is not None])
-each_real = among([(strategy, parameter) for strategy, parameter in EVERY if isinstance(parameter, Real)])
+each_real = among([(strategy, parameter) for strategy, parameter in EVERY if isinstance(parameter, Float)])
 
 
 def reach(strategy: Strategy, parameter: Parameter) -> dict[str, Any]:
@@ -44,20 +44,20 @@ def reach(strategy: Strategy, parameter: Parameter) -> dict[str, Any]:
 
 
 def ends(parameter: Parameter) -> list[Any]:
-    if isinstance(parameter, Choice):
+    if isinstance(parameter, Categorical):
         return list(parameter.choices)
-    assert isinstance(parameter, Real | Whole)
+    assert isinstance(parameter, Float | Integer)
     return [parameter.low, parameter.high]
 
 
 def wrong(parameter: Parameter) -> list[object]:
     """Values of other types and outside the range."""
     bad: list[object] = [None, True, False, [], {}, np.bool_(True)]
-    if isinstance(parameter, Choice):
+    if isinstance(parameter, Categorical):
         return [*bad, "", "no such word", parameter.choices[0].upper(), 0, 1.0]
-    assert isinstance(parameter, Real | Whole)
+    assert isinstance(parameter, Float | Integer)
     bad += [str(parameter.default), float("nan"), float("inf"), -float("inf")]
-    if isinstance(parameter, Whole):
+    if isinstance(parameter, Integer):
         return [*bad, float(parameter.default), parameter.low - 1, parameter.high + 1]
     return [*bad, float(np.nextafter(parameter.low, -np.inf)), float(np.nextafter(parameter.high, np.inf))]
 
@@ -65,7 +65,7 @@ def wrong(parameter: Parameter) -> list[object]:
 def drawn(strategy: Strategy, trials: int = 30) -> list[tuple[dict[str, Any], optuna.Trial]]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     asked = [study.ask() for _ in range(trials)]
-    return [(suggested(strategy.parameters, trial), trial) for trial in asked]
+    return [(suggest_settings(strategy.parameters, trial), trial) for trial in asked]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -83,9 +83,9 @@ def test_a_parameter_says_what_it_does_and_where_it_comes_from(strategy: Strateg
     assert "\n" not in parameter.help
     assert parameter.source.strip()
     assert parameter.allows(parameter.default)
-    if isinstance(parameter, Real | Whole):
+    if isinstance(parameter, Float | Integer):
         assert parameter.low < parameter.high
-    if isinstance(parameter, Real) and parameter.log:
+    if isinstance(parameter, Float) and parameter.log:
         assert parameter.low > 0
 
 
@@ -101,7 +101,7 @@ def test_a_condition_is_about_a_choice_before(strategy: Strategy, parameter: Par
     name, values = parameter.when
     before = strategy.parameters[: strategy.parameters.index(parameter)]
     above = next(other for other in before if other.name == name)
-    assert isinstance(above, Choice)
+    assert isinstance(above, Categorical)
     assert values
     assert set(values) < set(above.choices)
 
@@ -110,7 +110,7 @@ def test_a_condition_is_about_a_choice_before(strategy: Strategy, parameter: Par
 def test_whoever_trains_has_the_same_optimiser(strategy: Strategy) -> None:
     """The same objects: no remedy is given a wider search than the control."""
     tuned = [parameter for parameter in strategy.parameters if parameter.name in {one.name for one in OPTIMISER}]
-    if isinstance(strategy, Trained) or strategy.name == "decoupled":
+    if isinstance(strategy, TrainedStrategy) or strategy.name == "decoupled":
         assert len(tuned) == len(OPTIMISER)
         assert all(one is other for one, other in zip(tuned, OPTIMISER, strict=True))
     else:
@@ -125,7 +125,7 @@ def test_wrong_values_are_refused_by_name(strategy: Strategy, parameter: Paramet
     there = reach(strategy, parameter)
     for value in wrong(parameter):
         with pytest.raises(ValueError, match=f"^{parameter.name} must be ") as caught:
-            completed(strategy.parameters, {**there, parameter.name: value})
+            complete_settings(strategy.parameters, {**there, parameter.name: value})
         assert repr(value) in str(caught.value)
 
 
@@ -138,7 +138,7 @@ def test_the_ends_of_a_range_belong_to_it(strategy: Strategy, parameter: Paramet
 @each
 def test_unknown_names_are_refused(strategy: Strategy) -> None:
     with pytest.raises(ValueError, match=r"no parameter tua here; .* there are ") as caught:
-        completed(strategy.parameters, {"tua": 1.0})
+        complete_settings(strategy.parameters, {"tua": 1.0})
     always = [parameter.name for parameter in strategy.parameters if parameter.when is None]
     assert all(name in str(caught.value) for name in always)
 
@@ -148,10 +148,12 @@ def test_what_does_not_go_with_the_rest_is_refused(strategy: Strategy, parameter
     assert parameter.when is not None
     name, values = parameter.when
     above = next(other for other in strategy.parameters if other.name == name)
-    assert isinstance(above, Choice)
+    assert isinstance(above, Categorical)
     for other in set(above.choices) - set(values):
         with pytest.raises(ValueError, match=f"no parameter {parameter.name} here"):
-            completed(strategy.parameters, {**reach(strategy, above), name: other, parameter.name: parameter.default})
+            complete_settings(
+                strategy.parameters, {**reach(strategy, above), name: other, parameter.name: parameter.default}
+            )
 
 
 # --- what is asked for ---
@@ -161,7 +163,7 @@ def test_what_does_not_go_with_the_rest_is_refused(strategy: Strategy, parameter
 def test_random_settings_are_declared_and_give_recipes(strategy: Strategy) -> None:
     for settings, trial in drawn(strategy):
         assert settings == trial.params  # nothing else is asked for, and nothing less
-        assert completed(strategy.parameters, settings) == settings
+        assert complete_settings(strategy.parameters, settings) == settings
         recipe = recipe_of(strategy, settings)
         plain = recipe.to_dict()
         assert json.loads(json.dumps(plain, allow_nan=False)) == plain
@@ -172,7 +174,7 @@ def test_random_settings_reach_every_parameter_and_choice(strategy: Strategy) ->
     found = [settings for settings, _ in drawn(strategy, 300)]
     for parameter in strategy.parameters:
         values = {settings[parameter.name] for settings in found if parameter.name in settings}
-        if isinstance(parameter, Choice):
+        if isinstance(parameter, Categorical):
             assert values == set(parameter.choices)
         else:
             assert len(values) > 1
@@ -181,9 +183,9 @@ def test_random_settings_reach_every_parameter_and_choice(strategy: Strategy) ->
 @each
 def test_starts_can_be_asked_for_differ_and_are_no_repetition(strategy: Strategy) -> None:
     """As a search asks for them: a value outside a distribution would warn, and warnings are errors here."""
-    starts = [completed(strategy.parameters, start) for start in ({}, *strategy.starts())]
+    starts = [complete_settings(strategy.parameters, start) for start in ({}, *strategy.starts())]
     for settings in starts:
-        assert suggested(strategy.parameters, FixedTrial(settings)) == settings
+        assert suggest_settings(strategy.parameters, FixedTrial(settings)) == settings
     recipes = [recipe_of(strategy, settings) for settings in starts]
     assert all(recipe not in recipes[:place] for place, recipe in enumerate(recipes))
 
@@ -193,7 +195,7 @@ def test_starts_can_be_asked_for_differ_and_are_no_repetition(strategy: Strategy
 
 @each
 def test_settings_survive_toml_and_json(strategy: Strategy) -> None:
-    for settings in [completed(strategy.parameters, {}), *(settings for settings, _ in drawn(strategy))]:
+    for settings in [complete_settings(strategy.parameters, {}), *(settings for settings, _ in drawn(strategy))]:
         for again in (tomllib.loads(tomli_w.dumps(settings)), json.loads(json.dumps(settings))):
             assert again == settings
             assert recipe_of(strategy, again) == recipe_of(strategy, settings)
@@ -201,7 +203,7 @@ def test_settings_survive_toml_and_json(strategy: Strategy) -> None:
 
 
 @each_real
-def test_a_whole_number_will_do_for_any_number(strategy: Strategy, parameter: Real) -> None:
+def test_a_whole_number_will_do_for_any_number(strategy: Strategy, parameter: Float) -> None:
     """Somebody writes `tau = 1`: the recipe is that of 1.0, also as text, by which stored runs are found."""
     there = reach(strategy, parameter)
     for number in range(int(np.ceil(parameter.low)), int(parameter.high) + 1):
@@ -219,47 +221,47 @@ texts = {"help": "what it does", "source": "Someone 2000"}
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.floats(allow_nan=True, allow_infinity=True))
 def test_a_real_allows_what_lies_between(low: float, width: float, value: float) -> None:
     high = low + width
-    parameter = Real(name="x", low=low, high=high, default=low, **texts)
+    parameter = Float(name="x", low=low, high=high, default=low, **texts)
     assert parameter.allows(value) == (low <= value <= high)
 
 
 @quick
 @given(st.integers(-100, 100), st.integers(0, 100), st.integers(-300, 300))
 def test_a_whole_number_allows_what_lies_between(low: int, width: int, value: int) -> None:
-    parameter = Whole(name="n", low=low, high=low + width, default=low, **texts)
+    parameter = Integer(name="n", low=low, high=low + width, default=low, **texts)
     assert parameter.allows(value) == (value in range(low, low + width + 1))
 
 
 def test_ranges_in_words() -> None:
-    assert Real(name="x", low=1e-4, high=1.0, log=True, default=1.0, **texts).range() == (
+    assert Float(name="x", low=1e-4, high=1.0, log=True, default=1.0, **texts).range() == (
         "a number from 0.0001 to 1, log scale"
     )
-    assert Real(name="x", low=0.0, high=1.5, default=1.0, **texts).range() == "a number from 0 to 1.5"
-    assert Whole(name="n", low=1, high=4, default=1, **texts).range() == "a whole number from 1 to 4"
-    assert Choice(name="c", choices=("a", "b"), default="a", **texts).range() == "one of a, b"
+    assert Float(name="x", low=0.0, high=1.5, default=1.0, **texts).range() == "a number from 0 to 1.5"
+    assert Integer(name="n", low=1, high=4, default=1, **texts).range() == "a whole number from 1 to 4"
+    assert Categorical(name="c", choices=("a", "b"), default="a", **texts).range() == "one of a, b"
 
 
 def test_a_parameter_below_one_that_is_not_there_is_not_there() -> None:
-    kind = Choice(name="kind", choices=("a", "b"), default="a", **texts)
-    inner = Choice(name="inner", choices=("c", "d"), default="d", when=("kind", ("b",)), **texts)
-    number = Real(name="x", low=0.0, high=1.0, default=0.5, when=("inner", ("d",)), **texts)
+    kind = Categorical(name="kind", choices=("a", "b"), default="a", **texts)
+    inner = Categorical(name="inner", choices=("c", "d"), default="d", when=("kind", ("b",)), **texts)
+    number = Float(name="x", low=0.0, high=1.0, default=0.5, when=("inner", ("d",)), **texts)
     parameters = (kind, inner, number)
-    assert completed(parameters, {}) == {"kind": "a"}
-    assert completed(parameters, {"kind": "b"}) == {"kind": "b", "inner": "d", "x": 0.5}
-    assert completed(parameters, {"kind": "b", "inner": "c"}) == {"kind": "b", "inner": "c"}
-    assert suggested(parameters, FixedTrial({"kind": "b", "inner": "d", "x": 0.25})) == {
+    assert complete_settings(parameters, {}) == {"kind": "a"}
+    assert complete_settings(parameters, {"kind": "b"}) == {"kind": "b", "inner": "d", "x": 0.5}
+    assert complete_settings(parameters, {"kind": "b", "inner": "c"}) == {"kind": "b", "inner": "c"}
+    assert suggest_settings(parameters, FixedTrial({"kind": "b", "inner": "d", "x": 0.25})) == {
         "kind": "b",
         "inner": "d",
         "x": 0.25,
     }
     with pytest.raises(ValueError, match="no parameter x here; with these settings there are kind, inner, x"):
-        completed(parameters, {"x": 0.5})
+        complete_settings(parameters, {"x": 0.5})
 
 
 def test_there_are_as_many_cuts_as_partial_unfreezing_may_ask_for() -> None:
     from hirise_imb.backbones import BACKBONES
 
     depth = next(one for one in STRATEGIES["partial_unfreeze"].parameters if one.name == "depth")
-    assert isinstance(depth, Whole)
+    assert isinstance(depth, Integer)
     assert len(CUTS) >= depth.high
     assert all(len(card.cuts) >= depth.high for card in BACKBONES.values())

@@ -15,27 +15,27 @@ from toys import CUTS, recipe_of
 
 from hirise_imb.backbones import TOP
 from hirise_imb.cli import main
-from hirise_imb.config import Definition
+from hirise_imb.config import StudyDefinition
 from hirise_imb.data.hirise import CLASSES
 from hirise_imb.features.views import DIHEDRAL
-from hirise_imb.imbalance.logit_adjustment import ClassBias, LogitAdjustment, Temperature, Unadjusted
+from hirise_imb.imbalance.logit_adjustment import ClassBias, NoAdjustment, PosthocLogitAdjustment, Temperature
 from hirise_imb.imbalance.losses import (
     CrossEntropy,
     EffectiveNumber,
     Focal,
     InversePower,
     LabelDistributionAwareMargin,
-    LogitAdjusted,
+    LogitAdjustedCrossEntropy,
 )
 from hirise_imb.imbalance.sampling import ClassSampling, EveryImage, RandomOversampling, SplitFileRows, Undersampling
-from hirise_imb.imbalance.smote import Synthesis
+from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
 from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.pipeline.runner import run_study
 from hirise_imb.recipe import PLAIN, Cosine, Linear, Recipe, Retraining
-from hirise_imb.strategies import CONTROL, STRATEGIES, Context, Settings, Strategy, suggested
-from hirise_imb.strategies.base import Trained
-from hirise_imb.strategies.parameters import Choice, Real
+from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Settings, Strategy, suggest_settings
+from hirise_imb.strategies.base import TrainedStrategy
+from hirise_imb.strategies.parameters import Categorical, Float
 
 each = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
 
@@ -49,7 +49,7 @@ THREE = (Discriminant(0.1, 1.0), Logistic(1e-2, 0.5))
 def random_recipes(strategy: Strategy, trials: int = 30) -> list[Recipe]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     searched = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
-    return [recipe_of(strategy, suggested(strategy.parameters, searched.ask())) for _ in range(trials)]
+    return [recipe_of(strategy, suggest_settings(strategy.parameters, searched.ask())) for _ in range(trials)]
 
 
 # --- what they say of themselves ---
@@ -119,11 +119,11 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
         ),
         ("oversampling", {"scheme": "random", "ratio": 0.3}, replace(TUNED, sampling=RandomOversampling(0.3))),
         ("oversampling", {"scheme": "split_file"}, replace(TUNED, sampling=SplitFileRows())),
-        ("synthetic", {}, replace(TUNED, synthesis=Synthesis("smote", 0.5, 2))),
+        ("synthetic", {}, replace(TUNED, synthesis=SyntheticOversampling("smote", 0.5, 2))),
         (
             "synthetic",
             {"kind": "adasyn", "ratio": 0.25, "neighbours": 2},
-            replace(TUNED, synthesis=Synthesis("adasyn", 0.25, 2)),
+            replace(TUNED, synthesis=SyntheticOversampling("adasyn", 0.25, 2)),
         ),
         ("undersampling", {}, replace(TUNED, sampling=Undersampling(3.0), members=4)),
         ("undersampling", {"ratio": 1.5, "members": 6}, replace(TUNED, sampling=Undersampling(1.5), members=6)),
@@ -144,8 +144,8 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
             {"gamma": 0.5, "weights": "effective_number"},
             replace(TUNED, loss=Focal(0.5), class_weights=EffectiveNumber(0.999)),
         ),
-        ("logit_adjusted_loss", {}, replace(TUNED, loss=LogitAdjusted(1.0))),
-        ("logit_adjusted_loss", {"tau": 0.25}, replace(TUNED, loss=LogitAdjusted(0.25))),
+        ("logit_adjusted_loss", {}, replace(TUNED, loss=LogitAdjustedCrossEntropy(1.0))),
+        ("logit_adjusted_loss", {"tau": 0.25}, replace(TUNED, loss=LogitAdjustedCrossEntropy(0.25))),
         ("ldam_drw", {}, replace(TUNED, head=Cosine(30.0), loss=LabelDistributionAwareMargin(0.5), **CAO)),
         (
             "ldam_drw",
@@ -164,8 +164,8 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
             {"power": 0.5, "learning_rate": 2e-3, "weight_decay": 0.1},
             replace(UNFROZEN, retraining=Retraining(ClassSampling(0.5), 2e-3, 0.1)),
         ),
-        ("logit_adjustment", {}, replace(TUNED, adjustment=LogitAdjustment(1.0))),
-        ("logit_adjustment", {"tau": 0.3}, replace(TUNED, adjustment=LogitAdjustment(0.3))),
+        ("logit_adjustment", {}, replace(TUNED, adjustment=PosthocLogitAdjustment(1.0))),
+        ("logit_adjustment", {"tau": 0.3}, replace(TUNED, adjustment=PosthocLogitAdjustment(0.3))),
         ("tau_norm", {}, replace(TUNED, weight_norm=1.0, keep_bias=True)),
         ("tau_norm", {"tau": 0.5, "bias": "dropped"}, replace(TUNED, weight_norm=0.5)),
         ("class_bias", {}, replace(TUNED, adjustment=ClassBias(0.03))),
@@ -213,7 +213,7 @@ def test_what_starts_from_another_keeps_its_choice(name: str) -> None:
     (base,) = strategy.after
     chosen = replace(recipe_of(STRATEGIES[base]), learning_rate=7e-3, weight_decay=0.25)
     settings = {parameter.name: parameter.default for parameter in strategy.parameters if parameter.when is None}
-    found = strategy.recipe(settings, Context(CUTS, {base: chosen}))
+    found = strategy.recipe(settings, RecipeContext(CUTS, {base: chosen}))
     assert (found.learning_rate, found.weight_decay) == (7e-3, 0.25)
     if base == CONTROL and name != "ensemble":
         assert found.training() == chosen
@@ -229,19 +229,19 @@ def corrections(recipe: Recipe) -> int:
     """How often the prior is corrected; LDAM and its late weights are one correction."""
     margins = isinstance(recipe.loss, LabelDistributionAwareMargin)
     weighted = recipe.class_weights != InversePower() and not margins
-    by_loss = margins or isinstance(recipe.loss, LogitAdjusted)
+    by_loss = margins or isinstance(recipe.loss, LogitAdjustedCrossEntropy)
     return (
         weighted
         + by_loss
         + (recipe.sampling != EveryImage())
-        + isinstance(recipe.adjustment, LogitAdjustment | ClassBias)
+        + isinstance(recipe.adjustment, PosthocLogitAdjustment | ClassBias)
     )
 
 
 def test_no_composition_corrects_the_prior_twice() -> None:
     recipes = random_recipes(COMBINED, 500)
     assert {corrections(recipe) for recipe in recipes} == {0, 1}
-    assert all(isinstance(recipe.head, Linear) or recipe.adjustment == Unadjusted() for recipe in recipes)
+    assert all(isinstance(recipe.head, Linear) or recipe.adjustment == NoAdjustment() for recipe in recipes)
 
 
 @pytest.mark.parametrize("correction", ["class_weights", "oversampling", "logit_adjusted_loss", "ldam_drw"])
@@ -257,13 +257,13 @@ def test_a_second_correction_can_not_even_be_written(correction: str, adjustment
         ({}, TUNED),
         ({"correction": "class_weights", "weight_power": 1.5}, replace(TUNED, class_weights=InversePower(1.5))),
         ({"correction": "oversampling", "sampling_power": 0.1}, replace(TUNED, sampling=ClassSampling(0.1))),
-        ({"correction": "logit_adjusted_loss", "loss_tau": 1.0}, replace(TUNED, loss=LogitAdjusted(1.0))),
+        ({"correction": "logit_adjusted_loss", "loss_tau": 1.0}, replace(TUNED, loss=LogitAdjustedCrossEntropy(1.0))),
         ({"correction": "focal_loss", "gamma": 1.0}, replace(TUNED, loss=Focal(1.0))),
         (
             {"correction": "ldam_drw", "max_margin": 0.3},
             replace(TUNED, head=Cosine(15.0), loss=LabelDistributionAwareMargin(0.3), **{**CAO, "reweight_after": 8}),
         ),
-        ({"adjustment": "logit_adjustment", "tau": 1.0}, replace(TUNED, adjustment=LogitAdjustment(1.0))),
+        ({"adjustment": "logit_adjustment", "tau": 1.0}, replace(TUNED, adjustment=PosthocLogitAdjustment(1.0))),
         ({"adjustment": "class_bias", "strength": 0.1}, replace(TUNED, adjustment=ClassBias(0.1))),
         ({"features": "beside"}, replace(TUNED, inputs=("plain", "photometric"))),
         ({"projection": "nuisance", "rank": 20}, replace(TUNED, projection=NuisanceProjection(20))),
@@ -280,16 +280,16 @@ def test_random_compositions_hold_every_remedy() -> None:
     assert {type(recipe.loss) for recipe in recipes} == {
         CrossEntropy,
         Focal,
-        LogitAdjusted,
+        LogitAdjustedCrossEntropy,
         LabelDistributionAwareMargin,
     }
-    assert {type(recipe.adjustment) for recipe in recipes} == {Unadjusted, LogitAdjustment, ClassBias}
+    assert {type(recipe.adjustment) for recipe in recipes} == {NoAdjustment, PosthocLogitAdjustment, ClassBias}
     assert {type(recipe.sampling) for recipe in recipes} == {EveryImage, ClassSampling}
     assert {recipe.members for recipe in recipes} == {1, 2, 3, 4}
     assert {len(recipe.also) for recipe in recipes} == {0, 2}
     assert {recipe.inputs for recipe in recipes} == {PLAIN, ("plain", "photometric")}
     # Two remedies of different kinds do go together.
-    assert any(recipe.projection and recipe.also and recipe.adjustment != Unadjusted() for recipe in recipes)
+    assert any(recipe.projection and recipe.also and recipe.adjustment != NoAdjustment() for recipe in recipes)
 
 
 # --- the baseline ---
@@ -304,7 +304,7 @@ def test_the_baseline_is_the_published_reference_run() -> None:
     assert base.cut == TOP == "top"
     assert base.inputs == base.views == ("plain",)
     assert (base.projection, base.synthesis, base.retraining) == (None, None, None)
-    assert (base.also, base.members, base.adjustment) == ((), 1, Unadjusted())
+    assert (base.also, base.members, base.adjustment) == ((), 1, NoAdjustment())
     assert (base.weight_norm, base.weight_decay, base.reweight_after) == (0, 0, 0)
     assert base.learning_rate == 1e-4
     assert base.batch_size == 32
@@ -317,15 +317,17 @@ def test_the_baseline_is_the_published_reference_run() -> None:
 # --- one more strategy ---
 
 
-class Wider(Trained):
+class Wider(TrainedStrategy):
     """Another dropout: a remedy that nobody has proposed."""
 
     name = "wider"
     summary = "more or less of the features are dropped"
     source = "this project"
     own = (
-        Choice(name="kind", choices=("none", "some"), default="some", help="whether any is", source="this project"),
-        Real(
+        Categorical(
+            name="kind", choices=("none", "some"), default="some", help="whether any is", source="this project"
+        ),
+        Float(
             name="share",
             low=0.1,
             high=0.9,
@@ -336,7 +338,7 @@ class Wider(Trained):
         ),
     )
 
-    def changes(self, settings: Settings, context: Context) -> dict[str, Any]:
+    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:
         return {"dropout": float(settings["share"]) if settings["kind"] == "some" else 0.0}
 
 
@@ -360,7 +362,7 @@ def test_a_new_strategy_is_listed(wider: Strategy, capsys: pytest.CaptureFixture
 
 @pytest.mark.usefixtures("toy")
 def test_a_new_strategy_is_searched_and_compared(wider: Strategy, small_data: Path, tmp_path: Path) -> None:
-    definition = Definition(
+    definition = StudyDefinition(
         name="t",
         data=str(small_data),
         backbone="toy",

@@ -13,21 +13,21 @@ import pytest
 from worlds import chosen, done, make_task, make_trainer, shifted
 
 from hirise_imb.backbones import Backbone
-from hirise_imb.imbalance.logit_adjustment import ClassBias, LogitAdjustment
+from hirise_imb.imbalance.logit_adjustment import ClassBias, PosthocLogitAdjustment
 from hirise_imb.imbalance.losses import (
     EffectiveNumber,
     Focal,
     InversePower,
     LabelDistributionAwareMargin,
-    LogitAdjusted,
+    LogitAdjustedCrossEntropy,
 )
 from hirise_imb.imbalance.sampling import RandomOversampling, SplitFileRows
 from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.recipe import Cosine, Recipe
 from hirise_imb.training import epoch_loop, stages
 from hirise_imb.training import trainer as trainer_module
-from hirise_imb.training.epoch_loop import TOGETHER, Failed, Job
-from hirise_imb.training.train_step import Network, State
+from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Failed, Job
+from hirise_imb.training.train_step import Network, TrainingState
 from hirise_imb.training.trainer import Run, Trainer
 
 QUICK = Recipe(max_epochs=3)
@@ -36,7 +36,7 @@ VARIED = [
     dataclasses.replace(QUICK, loss=Focal(2.0)),
     dataclasses.replace(QUICK, class_weights=InversePower(1.0), learning_rate=1e-2),
     dataclasses.replace(QUICK, class_weights=EffectiveNumber(0.99), loss=Focal(1.0, 0.5), monitor="val_macro_f1"),
-    dataclasses.replace(QUICK, learning_rate=3e-2, weight_decay=0.1, loss=LogitAdjusted()),
+    dataclasses.replace(QUICK, learning_rate=3e-2, weight_decay=0.1, loss=LogitAdjustedCrossEntropy()),
     dataclasses.replace(QUICK, head=Cosine(10.0), loss=LabelDistributionAwareMargin(), learning_rate=1e-2),
     dataclasses.replace(QUICK, class_weights=InversePower(1.0), reweight_after=1, learning_rate=1e-2),
 ]
@@ -55,7 +55,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     original = Network.start
 
-    def noting(self: Network, seeds: Sequence[int], probe: State | None = None) -> State:
+    def noting(self: Network, seeds: Sequence[int], probe: TrainingState | None = None) -> TrainingState:
         found.append(len(seeds))
         return original(self, seeds, probe)
 
@@ -90,7 +90,7 @@ def alone(trainer: Trainer, recipe: Recipe, seed: int = 0) -> Run:
 def test_runs_have_the_same_bits_in_any_company(trainer: Trainer, backbone: Backbone) -> None:
     expected = [bits(alone(trainer, recipe)) for recipe in VARIED]
     assert len(set(expected)) == len(VARIED)
-    for order in ([0, 1, 2, 3, 4, 5, 6], [6, 4, 2, 0, 5], [3, 3, 3, 0, 1, 4, 4, 2, 0, 6, 3, 5], [1] * TOGETHER):
+    for order in ([0, 1, 2, 3, 4, 5, 6], [6, 4, 2, 0, 5], [3, 3, 3, 0, 1, 4, 4, 2, 0, 6, 3, 5], [1] * HEADS_PER_BATCH):
         found = select(trainer, jobs([VARIED[k] for k in order]))
         assert [bits(run) for run in found] == [expected[k] for k in order]
     fresh = make_trainer(backbone, trainer.task, fresh=True)
@@ -136,14 +136,14 @@ def test_runs_with_other_rows_or_masks_have_a_pass_of_their_own(
     found = select(trainer, [Job(recipe, seed), Job(QUICK, 0), Job(recipe, seed), Job(QUICK, 0)])
     assert [bits(run) for run in found] == [expected[1], expected[0]] * 2
     assert passes.count(1) == (recipe.cut == "late")
-    assert passes.count(TOGETHER) >= 2 - (recipe.cut == "late")
+    assert passes.count(HEADS_PER_BATCH) >= 2 - (recipe.cut == "late")
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 0), (1, 1), (8, 1), (9, 2), (17, 3)])
 def test_a_pass_has_eight_heads(count: int, expected: int, trainer: Trainer, passes: list[int]) -> None:
     recipes = [dataclasses.replace(QUICK, learning_rate=1e-3 * k, max_epochs=1) for k in range(count)]
     runs = select(trainer, jobs(recipes))
-    assert passes == [TOGETHER] * expected
+    assert passes == [HEADS_PER_BATCH] * expected
     assert len({bits(run) for run in runs}) == len(runs) == count
     last = [bits(alone(trainer, recipe)) for recipe in recipes[-1:]]
     assert [bits(run) for run in runs[-1:]] == last
@@ -151,7 +151,7 @@ def test_a_pass_has_eight_heads(count: int, expected: int, trainer: Trainer, pas
 
 def test_the_time_of_a_pass_is_shared(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [10.0]
-    original = epoch_loop.train
+    original = epoch_loop.train_heads
 
     def timed(*arguments: Any) -> Any:  # noqa: ANN401
         clock[0] += 6
@@ -172,7 +172,7 @@ def test_the_time_of_a_pass_is_shared(trainer: Trainer, monkeypatch: pytest.Monk
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[Recipe]]:
     """Recipes of each call that trains."""
     found: list[list[Recipe]] = []
-    original = epoch_loop.train
+    original = epoch_loop.train_heads
 
     def noting(network: Network, jobs: Sequence[Job], *others: Any) -> Any:  # noqa: ANN401
         found.append([job.recipe for job in jobs])
@@ -184,7 +184,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[Recipe]]:
 
 ADJUSTED = [
     QUICK,
-    dataclasses.replace(QUICK, adjustment=LogitAdjustment(1.0)),
+    dataclasses.replace(QUICK, adjustment=PosthocLogitAdjustment(1.0)),
     dataclasses.replace(QUICK, adjustment=ClassBias(0.1)),
     dataclasses.replace(QUICK, weight_norm=0.5),
 ]

@@ -11,26 +11,26 @@ import pytest
 from worlds import change_split_file
 
 from hirise_imb.backbones import BACKBONES, TOP
-from hirise_imb.config import Definition
+from hirise_imb.config import StudyDefinition
 from hirise_imb.data import manifest
-from hirise_imb.data.manifest import Catalogue
-from hirise_imb.features.extraction import extract
+from hirise_imb.data.manifest import Manifest
+from hirise_imb.features.extraction import extract_features
 from hirise_imb.recipe import Inputs, Recipe
 from hirise_imb.strategies import STRATEGIES, Strategy
 from hirise_imb.training import context
-from hirise_imb.training.context import Bench, data_of, task_of
+from hirise_imb.training.context import TrainingContext, load_manifest, make_splits
 from hirise_imb.training.trainer import Run
 from hirise_imb.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def images(small_data: Path) -> Catalogue:
-    return manifest.read(small_data)
+def images(small_data: Path) -> Manifest:
+    return manifest.read_manifest(small_data)
 
 
 @pytest.fixture
-def definition(toy: str, small_data: Path) -> Definition:
-    return Definition(backbone=toy, weights="random", data=str(small_data))
+def definition(toy: str, small_data: Path) -> StudyDefinition:
+    return StudyDefinition(backbone=toy, weights="random", data=str(small_data))
 
 
 class Seeing(type(STRATEGIES["class_weights"])):  # type: ignore[misc]
@@ -43,8 +43,8 @@ class Seeing(type(STRATEGIES["class_weights"])):  # type: ignore[misc]
 # --- the task ---
 
 
-def test_the_task_is_the_table_row_by_row(images: Catalogue) -> None:
-    task, table = task_of(images), images.table
+def test_the_task_is_the_table_row_by_row(images: Manifest) -> None:
+    task, table = make_splits(images), images.table
     assert task.images.names == tuple(table["image"])
     np.testing.assert_array_equal(task.images.labels, table["label"])
     np.testing.assert_array_equal(task.images.copies, table["copies"])
@@ -52,58 +52,58 @@ def test_the_task_is_the_table_row_by_row(images: Catalogue) -> None:
     np.testing.assert_array_equal(task.images.sources[:, None] == task.images.sources[None, :], same)
 
 
-def test_every_image_is_learnt_from_and_one_of_a_landmark_is_scored(images: Catalogue) -> None:
-    task, table = task_of(images), images.table
+def test_every_image_is_learnt_from_and_one_of_a_landmark_is_scored(images: Manifest) -> None:
+    task, table = make_splits(images), images.table
     np.testing.assert_array_equal(task.split.train, np.flatnonzero(table["split"] == "train"))
-    for split, rows in (("val", task.split.held), ("test", task.test)):
+    for split, rows in (("val", task.split.heldout), ("test", task.test)):
         own = table.iloc[rows]
         assert set(own["split"]) == {split}
         assert sorted(own["landmark"]) == sorted(set(table.loc[table["split"] == split, "landmark"]))
-    firsts = table[task.images.firsts]
+    firsts = table[task.images.is_canonical]
     assert sorted(firsts["landmark"]) == sorted(set(table["landmark"]))
     originals = set(table.loc[table["variant"] == "", "landmark"])
     assert set(firsts.loc[firsts["variant"] != "", "landmark"]).isdisjoint(originals)
 
 
-def test_folds_divide_the_landmarks_of_training_and_validation_by_source(images: Catalogue) -> None:
-    task, table = task_of(images), images.table
+def test_folds_divide_the_landmarks_of_training_and_validation_by_source(images: Manifest) -> None:
+    task, table = make_splits(images), images.table
     pool = set(np.flatnonzero(table["split"] != "test").tolist())
-    held = np.concatenate([fold.held for fold in task.folds])
-    assert sorted(held.tolist()) == sorted(pool & set(np.flatnonzero(task.images.firsts).tolist()))
+    held = np.concatenate([fold.heldout for fold in task.folds])
+    assert sorted(held.tolist()) == sorted(pool & set(np.flatnonzero(task.images.is_canonical).tolist()))
     for fold in task.folds:
-        sources = set(table["source"].iloc[fold.held])
+        sources = set(table["source"].iloc[fold.heldout])
         others = set(table["source"].iloc[fold.train])
         assert not sources & others
         left_out = pool - set(fold.train.tolist())
         assert {table["source"][row] for row in left_out} == sources
-    assert task.selected("val") == (task.split,)
-    assert task.selected("grouped-cv") is task.folds
+    assert task.selection_folds("val") == (task.split,)
+    assert task.selection_folds("grouped-cv") is task.folds
 
 
-def test_groups_divide_validation_by_source(images: Catalogue) -> None:
-    task, table = task_of(images), images.table
-    assert task.groups.shape == task.split.held.shape
-    assert len(set(task.groups.tolist())) > 1
-    sources = table["source"].to_numpy()[task.split.held]
+def test_groups_divide_validation_by_source(images: Manifest) -> None:
+    task, table = make_splits(images), images.table
+    assert task.val_groups.shape == task.split.heldout.shape
+    assert len(set(task.val_groups.tolist())) > 1
+    sources = table["source"].to_numpy()[task.split.heldout]
     for source in set(sources):
-        assert len(set(task.groups[sources == source].tolist())) == 1
+        assert len(set(task.val_groups[sources == source].tolist())) == 1
 
 
-def test_validation_of_one_source_is_one_group(images: Catalogue) -> None:
+def test_validation_of_one_source_is_one_group(images: Manifest) -> None:
     table = images.table.copy()
     table.loc[table["split"] == "val", "source"] = table.loc[table["split"] == "val", "source"].iloc[0]
-    task = task_of(dataclasses.replace(images, table=table))
-    assert not task.groups.any()
+    task = make_splits(dataclasses.replace(images, table=table))
+    assert not task.val_groups.any()
 
 
-def test_what_the_folds_lack_is_told(images: Catalogue, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_the_folds_lack_is_told(images: Manifest, caplog: pytest.LogCaptureFixture) -> None:
     table = images.table.copy()
     rare = table["label"] == 7
     table.loc[rare, "source"] = "ESP_000009_1000"
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(context, "say", said.append)
-        task_of(dataclasses.replace(images, table=table))
+        make_splits(dataclasses.replace(images, table=table))
     assert len(said) == 1
     assert "Some fold of the cross-validation lacks " in said[0]
     assert "(1 source)" in said[0]
@@ -114,31 +114,33 @@ def test_what_the_folds_lack_is_told(images: Catalogue, caplog: pytest.LogCaptur
 
 @pytest.mark.parametrize("deep", [False, True])
 def test_features_are_those_of_every_image(
-    deep: bool, definition: Definition, images: Catalogue, tmp_path: Path
+    deep: bool, definition: StudyDefinition, images: Manifest, tmp_path: Path
 ) -> None:
     strategies: Sequence[Strategy] = [STRATEGIES["partial_unfreeze"]] if deep else [STRATEGIES["class_weights"]]
-    found = Bench.of(definition, images, strategies)
+    found = TrainingContext.of(definition, images, strategies)
     card = BACKBONES[definition.backbone]
     assert found.cuts == tuple(card.cuts)
     features = found.trainer._fits._features
     assert set(features) == {(cut, "plain") for cut in ([TOP, *card.cuts] if deep else [TOP])}
     paths = [images.path(image) for image in images.table["image"]]
-    expected = extract(card.load("random"), [TOP], paths, tmp_path)[TOP]
+    expected = extract_features(card.load("random"), [TOP], paths, tmp_path)[TOP]
     every = np.arange(len(paths))
     np.testing.assert_array_equal(features[TOP, "plain"].take(every), expected.take(every))
 
 
 def test_views_are_extracted_as_far_as_they_are_needed(
-    definition: Definition, images: Catalogue, tmp_path: Path
+    definition: StudyDefinition, images: Manifest, tmp_path: Path
 ) -> None:
-    found = Bench.of(definition, images, [Seeing(inputs=("plain", "photometric")), Seeing(views=("plain", "fh"))])
-    features, firsts = found.trainer._fits._features, found.trainer.task.images.firsts
+    found = TrainingContext.of(
+        definition, images, [Seeing(inputs=("plain", "photometric")), Seeing(views=("plain", "fh"))]
+    )
+    features, firsts = found.trainer._fits._features, found.trainer.task.images.is_canonical
     assert set(features) == {(TOP, view) for view in ("plain", "photometric", "fh")}
     paths = [images.path(image) for image in images.table["image"]]
     every, backbone = np.arange(len(paths)), BACKBONES[definition.backbone].load("random")
-    whole = extract(backbone, [TOP], paths, tmp_path, view="photometric")[TOP]
+    whole = extract_features(backbone, [TOP], paths, tmp_path, view="photometric")[TOP]
     np.testing.assert_array_equal(features[TOP, "photometric"].take(every), whole.take(every))
-    mirrored = extract(backbone, [TOP], paths, tmp_path, view="fh")[TOP]
+    mirrored = extract_features(backbone, [TOP], paths, tmp_path, view="fh")[TOP]
     rows = np.flatnonzero(firsts)
     np.testing.assert_array_equal(features[TOP, "fh"].take(rows), mirrored.take(rows))
     with pytest.raises(IndexError):
@@ -149,9 +151,9 @@ def test_views_are_extracted_as_far_as_they_are_needed(
 
 
 def test_a_view_that_is_learnt_from_and_turned_to_is_there_for_every_image(
-    definition: Definition, images: Catalogue
+    definition: StudyDefinition, images: Manifest
 ) -> None:
-    both = Bench.of(definition, images, [Seeing(inputs=("plain", "fh")), Seeing(views=("plain", "fh"))])
+    both = TrainingContext.of(definition, images, [Seeing(inputs=("plain", "fh")), Seeing(views=("plain", "fh"))])
     recipe = Recipe(inputs=("plain", "fh"), max_epochs=1)
     assert isinstance(both.trainer.refit(recipe, 0), Run)
 
@@ -159,9 +161,9 @@ def test_a_view_that_is_learnt_from_and_turned_to_is_there_for_every_image(
 # --- what is told ---
 
 
-def test_the_facts_are_what_numbers_depend_on(definition: Definition, own_data: Path) -> None:
-    def facts(changed: Definition) -> dict[str, str | int]:
-        return Bench.of(changed, data_of(changed), []).facts
+def test_the_facts_are_what_numbers_depend_on(definition: StudyDefinition, own_data: Path) -> None:
+    def facts(changed: StudyDefinition) -> dict[str, str | int]:
+        return TrainingContext.of(changed, load_manifest(changed), []).facts
 
     mine = dataclasses.replace(definition, data=str(own_data))
     base = facts(mine)
@@ -170,7 +172,7 @@ def test_the_facts_are_what_numbers_depend_on(definition: Definition, own_data: 
     for change in ({"weights": "imagenet"}, {"seed": 1}, {"selection": "val"}, {"precision": "bfloat16"}):
         other = facts(dataclasses.replace(mine, **change))  # type: ignore[arg-type]
         assert {name for name in base if base[name] != other[name]} == set(change)
-    line = manifest.read(own_data).table.iloc[0]
+    line = manifest.read_manifest(own_data).table.iloc[0]
     change_split_file(
         own_data, f"{line['image']} ", f"{line['image']} {line['label']} {line['split']}\n{line['image']} "
     )
@@ -178,8 +180,8 @@ def test_the_facts_are_what_numbers_depend_on(definition: Definition, own_data: 
     assert {name for name in base if base[name] != other[name]} == {"data"}
 
 
-def test_what_it_is_about_names_the_backbone(definition: Definition, images: Catalogue) -> None:
-    found = Bench.of(definition, images, [])
+def test_what_it_is_about_names_the_backbone(definition: StudyDefinition, images: Manifest) -> None:
+    found = TrainingContext.of(definition, images, [])
     assert found.about.startswith("Backbone: toy with weights random")
     assert found.seconds >= 0
     assert found.definition is definition
@@ -187,11 +189,11 @@ def test_what_it_is_about_names_the_backbone(definition: Definition, images: Cat
 
 
 @pytest.mark.parametrize("changes", [{"backbone": "nothing"}, {"precision": "float8"}, {"data": "/nowhere"}])
-def test_what_is_not_there_is_told_at_once(changes: dict[str, str], definition: Definition) -> None:
+def test_what_is_not_there_is_told_at_once(changes: dict[str, str], definition: StudyDefinition) -> None:
     with pytest.raises(UserError, match=next(iter(changes.values()))):
-        data_of(dataclasses.replace(definition, **changes))  # type: ignore[arg-type]
+        load_manifest(dataclasses.replace(definition, **changes))  # type: ignore[arg-type]
 
 
-def test_weights_that_are_not_there_are_told(definition: Definition, images: Catalogue) -> None:
+def test_weights_that_are_not_there_are_told(definition: StudyDefinition, images: Manifest) -> None:
     with pytest.raises(UserError, match="holds no weights of toy"):
-        Bench.of(dataclasses.replace(definition, weights="elsewhere"), images, [])
+        TrainingContext.of(dataclasses.replace(definition, weights="elsewhere"), images, [])

@@ -12,20 +12,20 @@ from sklearn.metrics import f1_score, log_loss
 from worlds import WIDTH, lesson, make_features, make_task
 
 from hirise_imb.backbones import TOP, Backbone
-from hirise_imb.data.splits import Fold, Task
+from hirise_imb.data.splits import DataSplits, Fold
 from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance.losses import (
     EffectiveNumber,
     Focal,
     InversePower,
     LabelDistributionAwareMargin,
-    LogitAdjusted,
+    LogitAdjustedCrossEntropy,
 )
 from hirise_imb.imbalance.sampling import ClassSampling, EveryImage
 from hirise_imb.models import heads
 from hirise_imb.recipe import Cosine, Recipe
 from hirise_imb.training import epoch_loop
-from hirise_imb.training.epoch_loop import Failed, Job, Lesson, Scored, Snapshot, Trained, shared
+from hirise_imb.training.epoch_loop import EvaluationSet, Failed, FoldData, Job, Snapshot, TrainingResult, batch_key
 from hirise_imb.training.train_step import Network
 
 QUICK = Recipe(learning_rate=1e-2, max_epochs=3)
@@ -33,7 +33,7 @@ MARGIN = dataclasses.replace(QUICK, head=Cosine(8.0), loss=LabelDistributionAwar
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def task() -> DataSplits:
     return make_task()
 
 
@@ -42,8 +42,8 @@ def network(backbone: Backbone) -> Network:
     return Network(backbone, TOP, WIDTH)
 
 
-def train(network: Network, lessons: list[Lesson], *recipes: Recipe, **options: Any) -> list[Trained]:  # noqa: ANN401
-    outcomes = epoch_loop.train(network, [Job(recipe, 3) for recipe in recipes], lessons, **options)
+def train(network: Network, lessons: list[FoldData], *recipes: Recipe, **options: Any) -> list[TrainingResult]:  # noqa: ANN401
+    outcomes = epoch_loop.train_heads(network, [Job(recipe, 3) for recipe in recipes], lessons, **options)
     assert not any(isinstance(outcome, Failed) for outcome in outcomes)
     return outcomes  # type: ignore[return-value]
 
@@ -56,7 +56,7 @@ def train(network: Network, lessons: list[Lesson], *recipes: Recipe, **options: 
     [dataclasses.replace(QUICK, max_epochs=6), dataclasses.replace(MARGIN, max_epochs=6)],
     ids=["linear", "ldam"],
 )
-def test_class_weights_come_in_after_their_epoch(base: Recipe, network: Network, task: Task) -> None:
+def test_class_weights_come_in_after_their_epoch(base: Recipe, network: Network, task: DataSplits) -> None:
     given = [lesson(task, task.split)]
     weighted = dataclasses.replace(base, class_weights=EffectiveNumber(0.95))
     late = dataclasses.replace(weighted, reweight_after=4)
@@ -68,12 +68,12 @@ def test_class_weights_come_in_after_their_epoch(base: Recipe, network: Network,
 
 
 @pytest.mark.parametrize("after", [0, 1, 6])
-def test_a_run_with_deferred_weights_does_not_end_before_them(after: int, network: Network, task: Task) -> None:
+def test_a_run_with_deferred_weights_does_not_end_before_them(after: int, network: Network, task: DataSplits) -> None:
     # A learning rate of 0 improves nothing after the first epochs, in which moving averages settle.
     still = Recipe(learning_rate=0.0, monitor="val_macro_f1", patience=2, max_epochs=15)
     weighted = dataclasses.replace(still, class_weights=InversePower(1.0), reweight_after=after)
     noisy = dataclasses.replace(
-        lesson(task, task.split), held=Scored(Features.of(np.zeros((9, WIDTH))), np.arange(9) % 8)
+        lesson(task, task.split), heldout=EvaluationSet(Features.of(np.zeros((9, WIDTH))), np.arange(9) % 8)
     )
     plain, deferred = train(network, [noisy], still, weighted)
     assert (plain.best_epoch, len(plain.history)) == (1, 3)
@@ -83,13 +83,13 @@ def test_a_run_with_deferred_weights_does_not_end_before_them(after: int, networ
 # --- folds ---
 
 
-def test_folds_are_scored_as_one(network: Network, task: Task) -> None:
+def test_folds_are_scored_as_one(network: Network, task: DataSplits) -> None:
     """By the best epoch's snapshots, each on what was held out of its own fold."""
     given = [lesson(task, fold) for fold in task.folds]
     for outcome in train(network, given, QUICK, MARGIN):
         assert len(outcome.snapshots) == len(given)
-        logits = np.concatenate([s.logits(e.held.features) for s, e in zip(outcome.snapshots, given, strict=True)])
-        labels = np.concatenate([each.held.labels for each in given])
+        logits = np.concatenate([s.logits(e.heldout.features) for s, e in zip(outcome.snapshots, given, strict=True)])
+        labels = np.concatenate([each.heldout.labels for each in given])
         chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         best = outcome.history.iloc[outcome.best_epoch - 1]
         assert best["val_loss"] == pytest.approx(log_loss(labels, chances, labels=range(8)), rel=1e-4)
@@ -98,7 +98,7 @@ def test_folds_are_scored_as_one(network: Network, task: Task) -> None:
         assert best["val_macro_f1"] == pytest.approx(f1)
 
 
-def test_a_fold_learns_as_it_would_alone(network: Network, task: Task) -> None:
+def test_a_fold_learns_as_it_would_alone(network: Network, task: DataSplits) -> None:
     given = [lesson(task, fold) for fold in task.folds]
     still = dataclasses.replace(QUICK, monitor="val_macro_f1", max_epochs=1)
     [whole] = train(network, given, still)
@@ -112,15 +112,15 @@ def test_a_fold_learns_as_it_would_alone(network: Network, task: Task) -> None:
     assert whole.history["train_loss"][0] == pytest.approx(np.average(losses, weights=sizes), rel=1e-6)
 
 
-def test_each_fold_counts_its_own_landmarks(network: Network, task: Task) -> None:
+def test_each_fold_counts_its_own_landmarks(network: Network, task: DataSplits) -> None:
     """Weights of a fold that lacks a class leave its loss finite, and are not those of another fold."""
     first, *others = task.folds
-    without = Fold(first.train[task.images.labels[first.train] != 7], first.held)
+    without = Fold(first.train[task.images.labels[first.train] != 7], first.heldout)
     folds = [without, *others]
     given = [lesson(task, fold) for fold in folds]
     recipes = [
         dataclasses.replace(QUICK, class_weights=InversePower(1.0)),
-        dataclasses.replace(QUICK, loss=LogitAdjusted()),
+        dataclasses.replace(QUICK, loss=LogitAdjustedCrossEntropy()),
         dataclasses.replace(QUICK, loss=Focal(2.0, 1.0)),
         MARGIN,
     ]
@@ -134,7 +134,7 @@ def test_each_fold_counts_its_own_landmarks(network: Network, task: Task) -> Non
         np.testing.assert_array_equal(mine.kernel, theirs.kernel)
 
 
-def test_counts_are_of_landmarks_sources_and_rows_as_sampled(task: Task) -> None:
+def test_counts_are_of_landmarks_sources_and_rows_as_sampled(task: DataSplits) -> None:
     given = lesson(task, task.split)
     counts = given.counts(ClassSampling(0.0))
     np.testing.assert_array_equal(counts.landmarks, [60, 24, 12, 9, 8, 7, 6, 5])
@@ -147,12 +147,12 @@ def test_counts_are_of_landmarks_sources_and_rows_as_sampled(task: Task) -> None
 
 
 @pytest.mark.parametrize("recipe", [QUICK, MARGIN], ids=["linear", "cosine"])
-def test_a_snapshot_is_the_head_at_its_best_epoch(recipe: Recipe, network: Network, task: Task) -> None:
+def test_a_snapshot_is_the_head_at_its_best_epoch(recipe: Recipe, network: Network, task: DataSplits) -> None:
     given = lesson(task, task.split)
     others = [dataclasses.replace(QUICK, learning_rate=rate) for rate in (1e-4, 1e-3)]
     found = train(network, [given], *others, recipe)[2]
     snapshot = found.snapshots[0]
-    x = given.held.features
+    x = given.heldout.features
     logits = snapshot.logits(x)
     scales = np.array([0, 0, snapshot.scale, *[0] * 5], np.float32)
     assert (snapshot.head, snapshot.scale) == (2, 8.0 if recipe is MARGIN else 0.0)
@@ -165,19 +165,19 @@ def test_a_snapshot_is_the_head_at_its_best_epoch(recipe: Recipe, network: Netwo
     np.testing.assert_array_equal(again.snapshots[0].logits(x), logits)
 
 
-def test_a_classifier_is_the_head_by_hand(network: Network, task: Task) -> None:
+def test_a_classifier_is_the_head_by_hand(network: Network, task: DataSplits) -> None:
     """Batch normalisation in inference and a dense layer, in float64."""
     given = lesson(task, task.split)
     snapshot: Snapshot = train(network, [given], QUICK)[0].snapshots[0]
     gamma, beta, mean, variance, kernel, bias = (np.float64(part) for part in weights_of(snapshot.state, 0))
-    x = given.held.features.take(np.arange(len(given.held.labels))).astype(np.float64)
+    x = given.heldout.features.take(np.arange(len(given.heldout.labels))).astype(np.float64)
     expected = ((x - mean) / np.sqrt(variance + 1e-3) * gamma + beta) @ kernel + bias
-    np.testing.assert_allclose(snapshot.logits(given.held.features), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(snapshot.logits(given.heldout.features), expected, rtol=1e-9, atol=1e-9)
     assert np.abs(bias).max() > 1e-3
     assert np.abs(beta).max() > 1e-3
 
 
-def test_a_probe_is_one_head_that_training_goes_on_from(backbone: Backbone, network: Network, task: Task) -> None:
+def test_a_probe_is_one_head_that_training_goes_on_from(backbone: Backbone, network: Network, task: DataSplits) -> None:
     given = lesson(task, task.split)
     snapshot = train(network, [given], QUICK, MARGIN)[0].snapshots[0]
     late = lesson(task, task.split, make_features(task, "late"))
@@ -188,9 +188,9 @@ def test_a_probe_is_one_head_that_training_goes_on_from(backbone: Backbone, netw
     deeper = dataclasses.replace(QUICK, cut="late", max_epochs=1)
     [found] = train(below, [late], deeper, probes=[snapshot.probe()])
     assert len(found.snapshots[0].state.parameters) == 4
-    pooled = below.pooled(found.snapshots[0].state, late.held.features)
+    pooled = below.pooled(found.snapshots[0].state, late.heldout.features)
     classifier = found.snapshots[0].classifier()
-    np.testing.assert_array_equal(found.snapshots[0].logits(late.held.features), classifier.logits(pooled))
+    np.testing.assert_array_equal(found.snapshots[0].logits(late.heldout.features), classifier.logits(pooled))
 
 
 @pytest.mark.parametrize(
@@ -213,5 +213,5 @@ def test_a_probe_is_one_head_that_training_goes_on_from(backbone: Backbone, netw
 )
 def test_what_runs_of_one_pass_share(changes: dict[str, Any], same: bool) -> None:
     other = dataclasses.replace(QUICK, **changes)
-    assert (shared(Job(QUICK, 0)) == shared(Job(other, 0))) is same
-    assert shared(Job(QUICK, 0)) != shared(Job(QUICK, 1))
+    assert (batch_key(Job(QUICK, 0)) == batch_key(Job(other, 0))) is same
+    assert batch_key(Job(QUICK, 0)) != batch_key(Job(QUICK, 1))

@@ -12,17 +12,17 @@ from sklearn.metrics import confusion_matrix
 from worlds import WIDTH, changed_labels, chosen, lesson, make_features, make_task, make_trainer, quick_start, refitted
 
 from hirise_imb.backbones import TOP, Backbone
-from hirise_imb.data.splits import Fold, Task
+from hirise_imb.data.splits import DataSplits, Fold
 from hirise_imb.features.arrays import Features
-from hirise_imb.imbalance.logit_adjustment import ClassBias, LogitAdjustment, Temperature
+from hirise_imb.imbalance.logit_adjustment import ClassBias, PosthocLogitAdjustment, Temperature
 from hirise_imb.imbalance.losses import EffectiveNumber, InversePower
 from hirise_imb.imbalance.sampling import ClassSampling, RandomOversampling
-from hirise_imb.imbalance.smote import Synthesis
+from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.models.closed_form import Logistic, NearestMean
 from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.recipe import Recipe, Retraining
 from hirise_imb.training import epoch_loop
-from hirise_imb.training.epoch_loop import Failed, Job, Lesson, Snapshot, Trained
+from hirise_imb.training.epoch_loop import Failed, FoldData, Job, Snapshot, TrainingResult
 from hirise_imb.training.train_step import Network
 from hirise_imb.training.trainer import Run, Trainer
 
@@ -31,12 +31,12 @@ CLASSES = np.arange(8)
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def task() -> DataSplits:
     return make_task()
 
 
 @pytest.fixture(scope="module")
-def trainer(backbone: Backbone, task: Task) -> Trainer:
+def trainer(backbone: Backbone, task: DataSplits) -> Trainer:
     """Its mirrored features are others than the plain ones, and are right for landmarks alone."""
     features = {(cut, "plain"): make_features(task, cut) for cut in (TOP, "late")}
     features[TOP, "fh"] = make_features(task, noise=0.5)
@@ -49,14 +49,16 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
 
 def head(trainer: Trainer, fold: Fold, recipe: Recipe = QUICK, seed: int = 0) -> Snapshot:
     """The recipe's head on one fold, trained without the trainer."""
-    [found] = epoch_loop.train(trainer._fits.networks[TOP, WIDTH], [Job(recipe, seed)], [lesson(trainer.task, fold)])
-    assert isinstance(found, Trained)
+    [found] = epoch_loop.train_heads(
+        trainer._fits.networks[TOP, WIDTH], [Job(recipe, seed)], [lesson(trainer.task, fold)]
+    )
+    assert isinstance(found, TrainingResult)
     return found.snapshots[0]
 
 
-def expect(run: Run, task: Task, val: np.ndarray, test: np.ndarray) -> None:
+def expect(run: Run, task: DataSplits, val: np.ndarray, test: np.ndarray) -> None:
     """The run decides on validation, and predicts on test, as these logits say."""
-    labels = task.images.labels[task.split.held]
+    labels = task.images.labels[task.split.heldout]
     np.testing.assert_array_equal(run.val_confusion, confusion_matrix(labels, val.argmax(axis=1), labels=CLASSES))
     np.testing.assert_allclose(run.test, np.exp(log_softmax(test)), rtol=1e-4, atol=1e-6)
 
@@ -64,9 +66,11 @@ def expect(run: Run, task: Task, val: np.ndarray, test: np.ndarray) -> None:
 # --- what is averaged ---
 
 
-def test_members_average_their_log_probabilities(trainer: Trainer, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_average_their_log_probabilities(
+    trainer: Trainer, task: DataSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seeds: list[int] = []
-    original = epoch_loop.train
+    original = epoch_loop.train_heads
 
     def noting(network: Network, jobs: Sequence[Job], *others: Any) -> Any:  # noqa: ANN401
         seeds.extend(job.seed for job in jobs)
@@ -97,21 +101,21 @@ def test_further_heads_are_computed_on_one_image_a_landmark(backbone: Backbone) 
         parts = [snapshot.logits(features.select(rows)), *(one.logits(features.take(rows)) for one in fitted)]
         return np.asarray(np.mean([log_softmax(part) for part in parts], axis=0))
 
-    landmarks = [lesson(task, task.split).landmarks, lesson(task, Fold(rows, task.split.held)).landmarks]
+    landmarks = [lesson(task, task.split).landmarks, lesson(task, Fold(rows, task.split.heldout)).landmarks]
     np.testing.assert_array_equal(landmarks[0], 2 * landmarks[1])  # what the head is trained on is every image
-    expect(run, task, logits(task.split.held), logits(task.test))
+    expect(run, task, logits(task.split.heldout), logits(task.test))
 
 
-def test_a_head_that_is_computed_has_no_epochs(trainer: Trainer, task: Task) -> None:
+def test_a_head_that_is_computed_has_no_epochs(trainer: Trainer, task: DataSplits) -> None:
     nearest = NearestMean("centred_unit", 0.5)
     run = refitted(trainer, Recipe(head=nearest))
     features, images, rows = make_features(task), task.images, task.split.train
     fitted = nearest.fit(features.take(rows), images.labels[rows], images.sources[rows])
-    expect(run, task, fitted.logits(features.take(task.split.held)), fitted.logits(features.take(task.test)))
+    expect(run, task, fitted.logits(features.take(task.split.heldout)), fitted.logits(features.take(task.test)))
     assert (len(run.history), run.best_epoch, run.cut_short) == (0, 0, False)
 
 
-def test_views_are_averaged_in_prediction_alone(trainer: Trainer, task: Task) -> None:
+def test_views_are_averaged_in_prediction_alone(trainer: Trainer, task: DataSplits) -> None:
     run = refitted(trainer, dataclasses.replace(QUICK, views=("plain", "fh")))
     snapshot = head(trainer, task.split)
 
@@ -119,66 +123,66 @@ def test_views_are_averaged_in_prediction_alone(trainer: Trainer, task: Task) ->
         views = make_features(task), make_features(task, noise=0.5)
         return np.asarray(np.mean([log_softmax(snapshot.logits(view.select(rows))) for view in views], axis=0))
 
-    expect(run, task, logits(task.split.held), logits(task.test))
+    expect(run, task, logits(task.split.heldout), logits(task.test))
     assert run.test is not None
     assert np.abs(run.test - np.asarray(refitted(trainer, QUICK).test)).max() > 0.01
 
 
-def test_inputs_stand_side_by_side(trainer: Trainer, task: Task) -> None:
+def test_inputs_stand_side_by_side(trainer: Trainer, task: DataSplits) -> None:
     nearest = NearestMean("none", 0.0)
     run = refitted(trainer, Recipe(inputs=("plain", "fh"), head=nearest))
     x = np.concatenate([make_features(task).stored, make_features(task, noise=0.5).stored], axis=1)
     rows = task.split.train
     fitted = nearest.fit(x[rows], task.images.labels[rows], task.images.sources[rows])
-    expect(run, task, fitted.logits(x[task.split.held]), fitted.logits(x[task.test]))
+    expect(run, task, fitted.logits(x[task.split.heldout]), fitted.logits(x[task.test]))
 
 
 # --- what is done to weights and logits ---
 
 
-def test_weights_are_normalised_by_a_power_of_their_length(trainer: Trainer, task: Task) -> None:
+def test_weights_are_normalised_by_a_power_of_their_length(trainer: Trainer, task: DataSplits) -> None:
     run = refitted(trainer, dataclasses.replace(QUICK, weight_norm=0.7))
     one = head(trainer, task.split).classifier()
     weights = one.kernel * one.gain
     weights /= np.linalg.norm(weights, axis=1)[:, None] ** 0.7
     x = make_features(task)
-    expect(run, task, *((x.take(rows) - one.centre) @ weights.T for rows in (task.split.held, task.test)))
+    expect(run, task, *((x.take(rows) - one.centre) @ weights.T for rows in (task.split.heldout, task.test)))
 
 
-def test_a_logit_adjustment_takes_the_log_prior_off(trainer: Trainer, task: Task) -> None:
-    run = refitted(trainer, dataclasses.replace(QUICK, adjustment=LogitAdjustment(0.8)))
+def test_a_logit_adjustment_takes_the_log_prior_off(trainer: Trainer, task: DataSplits) -> None:
+    run = refitted(trainer, dataclasses.replace(QUICK, adjustment=PosthocLogitAdjustment(0.8)))
     snapshot, x = head(trainer, task.split), make_features(task)
     log_prior = np.log(np.array([60, 24, 12, 9, 8, 7, 6, 5]) / 131)
-    expect(run, task, *(snapshot.logits(x.select(rows)) - 0.8 * log_prior for rows in (task.split.held, task.test)))
+    expect(run, task, *(snapshot.logits(x.select(rows)) - 0.8 * log_prior for rows in (task.split.heldout, task.test)))
 
 
 @pytest.mark.parametrize("adjustment", [ClassBias(0.01), Temperature(bias=True)], ids=str)
 def test_what_learns_on_validation_is_judged_on_other_sources(
-    adjustment: ClassBias | Temperature, trainer: Trainer, task: Task
+    adjustment: ClassBias | Temperature, trainer: Trainer, task: DataSplits
 ) -> None:
     run = refitted(trainer, dataclasses.replace(QUICK, adjustment=adjustment))
     snapshot, x = head(trainer, task.split), make_features(task)
-    held, test = (log_softmax(snapshot.logits(x.select(rows))) for rows in (task.split.held, task.test))
-    labels, prior = task.images.labels[task.split.held], np.array([60, 24, 12, 9, 8, 7, 6, 5]) / 131
+    held, test = (log_softmax(snapshot.logits(x.select(rows))) for rows in (task.split.heldout, task.test))
+    labels, prior = task.images.labels[task.split.heldout], np.array([60, 24, 12, 9, 8, 7, 6, 5]) / 131
     corrected = np.empty_like(held)
     for group in range(3):
-        own = task.groups == group
-        corrected[own] = adjustment.fitted(held[~own], labels[~own], prior)(held[own])
-    expect(run, task, corrected, adjustment.fitted(held, labels, prior)(test))
+        own = task.val_groups == group
+        corrected[own] = adjustment.fit(held[~own], labels[~own], prior)(held[own])
+    expect(run, task, corrected, adjustment.fit(held, labels, prior)(test))
     np.testing.assert_array_equal(
         chosen(trainer, dataclasses.replace(QUICK, adjustment=adjustment)).val_confusion, run.val_confusion
     )
 
 
-def test_what_learns_on_validation_needs_two_groups_there(backbone: Backbone, task: Task) -> None:
-    one = make_trainer(backbone, dataclasses.replace(task, groups=np.zeros_like(task.groups)))
+def test_what_learns_on_validation_needs_two_groups_there(backbone: Backbone, task: DataSplits) -> None:
+    one = make_trainer(backbone, dataclasses.replace(task, val_groups=np.zeros_like(task.val_groups)))
     outcome = one.refit(dataclasses.replace(QUICK, adjustment=ClassBias(0.1)), 0)
     assert isinstance(outcome, Failed)
     assert outcome.reason == "validation has landmarks of one source: nothing learnt there can be judged on another"
-    assert isinstance(one.refit(dataclasses.replace(QUICK, adjustment=LogitAdjustment()), 0), Run)
+    assert isinstance(one.refit(dataclasses.replace(QUICK, adjustment=PosthocLogitAdjustment()), 0), Run)
 
 
-SMOTE = Synthesis("smote", 1.0, 3)
+SMOTE = SyntheticOversampling("smote", 1.0, 3)
 
 
 @pytest.mark.parametrize(
@@ -196,21 +200,25 @@ SMOTE = Synthesis("smote", 1.0, 3)
 def test_where_the_prior_was_evened_out_an_adjustment_changes_nothing(recipe: Recipe, trainer: Trainer) -> None:
     plain, adjusted = (
         refitted(trainer, dataclasses.replace(recipe, adjustment=adjustment))
-        for adjustment in (recipe.adjustment, LogitAdjustment(1.0))
+        for adjustment in (recipe.adjustment, PosthocLogitAdjustment(1.0))
     )
     np.testing.assert_allclose(adjusted.test, plain.test, rtol=1e-4)
     np.testing.assert_array_equal(adjusted.val_confusion, plain.val_confusion)
 
 
-def test_a_projection_is_learnt_on_the_training_landmarks_and_part_of_the_head(trainer: Trainer, task: Task) -> None:
+def test_a_projection_is_learnt_on_the_training_landmarks_and_part_of_the_head(
+    trainer: Trainer, task: DataSplits
+) -> None:
     projection = NuisanceProjection(3)
     run = refitted(trainer, dataclasses.replace(QUICK, projection=projection))
     x, rows = make_features(task).stored, task.split.train
     u = projection.directions(x[rows], task.images.labels[rows], task.images.sources[rows]).astype(np.float32)
     without = Features.of(x - (x @ u) @ u.T)
-    [found] = epoch_loop.train(trainer._fits.networks[TOP, WIDTH], [Job(QUICK, 0)], [lesson(task, task.split, without)])
-    assert isinstance(found, Trained)
-    held, test = (found.snapshots[0].logits(without.select(rows)) for rows in (task.split.held, task.test))
+    [found] = epoch_loop.train_heads(
+        trainer._fits.networks[TOP, WIDTH], [Job(QUICK, 0)], [lesson(task, task.split, without)]
+    )
+    assert isinstance(found, TrainingResult)
+    held, test = (found.snapshots[0].logits(without.select(rows)) for rows in (task.split.heldout, task.test))
     expect(run, task, held, test)
 
 
@@ -221,19 +229,19 @@ def test_every_landmark_of_the_pool_is_predicted_by_the_model_of_its_fold(backbo
     task = make_task(variants=2)
     trainer = make_trainer(backbone, task)
     nearest = NearestMean("none", 1.0)
-    recipe = Recipe(head=nearest, adjustment=LogitAdjustment(0.5))
+    recipe = Recipe(head=nearest, adjustment=PosthocLogitAdjustment(0.5))
     x, images = make_features(task), task.images
     expected = np.zeros((8, 8), np.int64)
     for fold in task.folds:
-        rows = fold.train[images.firsts[fold.train]]
-        assert not set(images.sources[rows]) & set(images.sources[fold.held])
+        rows = fold.train[images.is_canonical[fold.train]]
+        assert not set(images.sources[rows]) & set(images.sources[fold.heldout])
         prior = np.bincount(images.labels[rows], minlength=8) / len(rows)
         fitted = nearest.fit(x.take(rows), images.labels[rows], images.sources[rows])
-        logits = fitted.logits(x.take(fold.held)) - 0.5 * np.log(prior)
-        expected += confusion_matrix(images.labels[fold.held], logits.argmax(axis=1), labels=CLASSES)
+        logits = fitted.logits(x.take(fold.heldout)) - 0.5 * np.log(prior)
+        expected += confusion_matrix(images.labels[fold.heldout], logits.argmax(axis=1), labels=CLASSES)
     run = chosen(trainer, recipe, selection="grouped-cv")
     np.testing.assert_array_equal(run.val_confusion, expected)
-    pool = np.concatenate([task.split.train[::2], task.split.held])
+    pool = np.concatenate([task.split.train[::2], task.split.heldout])
     np.testing.assert_array_equal(run.val_confusion.sum(axis=1), np.bincount(images.labels[pool]))
 
 
@@ -245,12 +253,12 @@ def test_no_model_has_seen_the_sources_it_is_judged_on(recipe: Recipe, backbone:
     marks = Features.of(5 * np.eye(24, dtype=np.float32)[task.images.sources])
     recipe = dataclasses.replace(recipe, adjustment=ClassBias(0.01))
 
-    def share(task: Task) -> float:
+    def share(task: DataSplits) -> float:
         run = chosen(quick_start(Trainer(backbone, task, {(TOP, "plain"): marks})), recipe, selection="grouped-cv")
         return float(run.val_confusion.trace() / run.val_confusion.sum())
 
-    pool = np.concatenate([task.split.train, task.split.held])
-    leaking = tuple(Fold(pool, fold.held) for fold in task.folds)
+    pool = np.concatenate([task.split.train, task.split.heldout])
+    leaking = tuple(Fold(pool, fold.heldout) for fold in task.folds)
     assert share(dataclasses.replace(task, folds=leaking)) > 0.9
     assert share(task) < 0.3
 
@@ -259,12 +267,12 @@ def test_no_model_has_seen_the_sources_it_is_judged_on(recipe: Recipe, backbone:
 
 
 def test_a_retrained_head_stands_on_the_trained_end_of_the_backbone(
-    trainer: Trainer, task: Task, monkeypatch: pytest.MonkeyPatch
+    trainer: Trainer, task: DataSplits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[tuple[Job, Sequence[Lesson], Trained]] = []
-    original = epoch_loop.train
+    calls: list[tuple[Job, Sequence[FoldData], TrainingResult]] = []
+    original = epoch_loop.train_heads
 
-    def noting(network: Network, jobs: Sequence[Job], lessons: Sequence[Lesson], *others: Any) -> Any:  # noqa: ANN401
+    def noting(network: Network, jobs: Sequence[Job], lessons: Sequence[FoldData], *others: Any) -> Any:  # noqa: ANN401
         found = original(network, jobs, lessons, *others)
         calls.append((jobs[0], lessons, found[0]))  # type: ignore[arg-type]
         return found

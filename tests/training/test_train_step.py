@@ -16,7 +16,7 @@ from worlds import SIZES, WIDTH, make_features, make_task
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.features.arrays import Features
 from hirise_imb.models.heads import dropout_bits, dropout_mask
-from hirise_imb.training.train_step import EVALUATION_BATCH, Network, Settings
+from hirise_imb.training.train_step import EVALUATION_BATCH, HeadOptions, Network
 
 BATCH = 20
 DROPOUT = 0.3
@@ -89,10 +89,10 @@ FURTHER = {
 }
 
 
-def settings(kinds: list[Kind], backbone_rate: float = 0.0, dropout: float = DROPOUT) -> Settings:
+def settings(kinds: list[Kind], backbone_rate: float = 0.0, dropout: float = DROPOUT) -> HeadOptions:
     ones = np.ones(8)
     factors = [[ones if part is None else part for part in (kind.weights, kind.alpha)] for kind in kinds]
-    return Settings(
+    return HeadOptions(
         weights=np.array([one * other for one, other in factors], np.float32),
         focus=np.array([kind.gamma for kind in kinds], np.float32),
         offsets=np.array([np.zeros(8) if kind.offsets is None else kind.offsets for kind in kinds], np.float32),

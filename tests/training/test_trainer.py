@@ -15,10 +15,10 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 from worlds import WIDTH, chosen, make_features, make_task, make_trainer, quick_start, refitted, shifted
 
 from hirise_imb.backbones import TOP, Backbone
-from hirise_imb.data.splits import Task
+from hirise_imb.data.splits import DataSplits
 from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance import logit_adjustment
-from hirise_imb.imbalance.losses import Focal, InversePower, LabelDistributionAwareMargin, LogitAdjusted
+from hirise_imb.imbalance.losses import Focal, InversePower, LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
 from hirise_imb.imbalance.sampling import ClassSampling, Pool, RandomOversampling, Sampling
 from hirise_imb.metrics.classification import macro_f1
 from hirise_imb.models.closed_form import Discriminant
@@ -26,7 +26,7 @@ from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.recipe import Cosine, Monitor, Recipe
 from hirise_imb.training import epoch_loop, train_step
 from hirise_imb.training.epoch_loop import Failed, Job
-from hirise_imb.training.train_step import Network, State
+from hirise_imb.training.train_step import Network, TrainingState
 from hirise_imb.training.trainer import Run, Trainer
 
 QUICK = Recipe(max_epochs=3)
@@ -34,12 +34,12 @@ TAIL = Recipe(cut="late", backbone_learning_rate=1e-2, max_epochs=2)
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def task() -> DataSplits:
     return make_task()
 
 
 @pytest.fixture(scope="module")
-def trainer(backbone: Backbone, task: Task) -> Trainer:
+def trainer(backbone: Backbone, task: DataSplits) -> Trainer:
     """One for all tests that only look at runs, as in a study."""
     return make_trainer(backbone, task, "late")
 
@@ -67,7 +67,7 @@ def test_a_run_is_that_of_plain_keras(
     loss: str | keras.losses.Loss,
     dropout: float,
     backbone: Backbone,
-    task: Task,
+    task: DataSplits,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Rows in the order of the seed, dropout by the seed, blocks of four steps, figures and predictions of Keras."""
@@ -76,7 +76,9 @@ def test_a_run_is_that_of_plain_keras(
     run = refitted(make_trainer(backbone, task), recipe, seed)
     plain = PlainHead(seed, loss, recipe.learning_rate, dropout)
     features, labels = make_features(task), task.images.labels
-    (x, y), *scored = [(features.take(rows), labels[rows]) for rows in (task.split.train, task.split.held, task.test)]
+    (x, y), *scored = [
+        (features.take(rows), labels[rows]) for rows in (task.split.train, task.split.heldout, task.test)
+    ]
     weights = len(y) / (8 * np.bincount(y)) if recipe.class_weights == InversePower(1.0) else None
     rng, done, expected, chances = np.random.default_rng(seed), 0, [], []
     for epoch in range(recipe.max_epochs):
@@ -112,7 +114,7 @@ def test_the_training_loss_is_unweighted_cross_entropy(trainer: Trainer) -> None
     for recipe in (
         dataclasses.replace(still, class_weights=InversePower(1.0)),
         dataclasses.replace(still, loss=Focal(2.0, 1.0)),
-        dataclasses.replace(still, loss=LogitAdjusted(1.0)),
+        dataclasses.replace(still, loss=LogitAdjustedCrossEntropy(1.0)),
     ):
         other = chosen(trainer, recipe).history
         assert other["train_loss"][0] == pytest.approx(plain["train_loss"][0], rel=1e-6)
@@ -146,7 +148,7 @@ def test_every_row_of_the_sampling_is_trained_once_an_epoch(
 # --- reproducible, and independent of other runs ---
 
 
-def test_one_seed_gives_the_same_bits_whatever_ran_before(backbone: Backbone, task: Task) -> None:
+def test_one_seed_gives_the_same_bits_whatever_ran_before(backbone: Backbone, task: DataSplits) -> None:
     recipes = [QUICK, dataclasses.replace(QUICK, loss=Focal(1.0)), TAIL]
     one, other = make_trainer(backbone, task, "late"), make_trainer(backbone, task, "late", fresh=True)
     forwards = [bits(refitted(one, recipe, 1)) for recipe in recipes]
@@ -162,7 +164,7 @@ def test_another_seed_gives_another_run(trainer: Trainer) -> None:
     assert bits(refitted(trainer, QUICK, 1)) != bits(refitted(trainer, QUICK, 2))
 
 
-def test_neither_data_nor_backbone_changes(backbone: Backbone, task: Task) -> None:
+def test_neither_data_nor_backbone_changes(backbone: Backbone, task: DataSplits) -> None:
     features = {(cut, "plain"): make_features(task, cut) for cut in (TOP, "late")}
     before = [np.copy(kept.stored) for kept in features.values()]
     weights = [np.copy(weight) for weight in backbone.network.get_weights()]
@@ -174,7 +176,7 @@ def test_neither_data_nor_backbone_changes(backbone: Backbone, task: Task) -> No
 
 
 def test_many_runs_build_and_compile_nothing_new(
-    backbone: Backbone, task: Task, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, task: DataSplits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = 0
     traced: list[Callable[..., object]] = []
@@ -198,7 +200,7 @@ def test_many_runs_build_and_compile_nothing_new(
     def some_runs(seed: int) -> tuple[int, int, int]:
         weighted = dataclasses.replace(QUICK, class_weights=InversePower(seed / 10), learning_rate=seed * 1e-3)
         focal = dataclasses.replace(QUICK, loss=Focal(seed / 3, seed / 4))
-        moved = dataclasses.replace(QUICK, loss=LogitAdjusted(seed / 5), weight_decay=seed / 100)
+        moved = dataclasses.replace(QUICK, loss=LogitAdjustedCrossEntropy(seed / 5), weight_decay=seed / 100)
         margins = LabelDistributionAwareMargin(seed / 10)
         cosine = dataclasses.replace(QUICK, head=Cosine(5.0 * seed), loss=margins, reweight_after=seed % 2)
         refitted(trainer, weighted, seed)
@@ -217,7 +219,7 @@ def test_many_runs_build_and_compile_nothing_new(
     assert settled[:2] == (2, 9)
 
 
-def test_runs_of_any_batch_size_follow_each_other(backbone: Backbone, task: Task) -> None:
+def test_runs_of_any_batch_size_follow_each_other(backbone: Backbone, task: DataSplits) -> None:
     recipes = [dataclasses.replace(QUICK, batch_size=size, max_epochs=1) for size in (32, 7, 1000)]
     trainer = make_trainer(backbone, task)
     found = [bits(refitted(trainer, recipe)) for recipe in recipes]
@@ -227,7 +229,7 @@ def test_runs_of_any_batch_size_follow_each_other(backbone: Backbone, task: Task
 # --- when it stops, and what it keeps ---
 
 
-def test_the_best_epoch_is_restored_after_patience(backbone: Backbone, task: Task) -> None:
+def test_the_best_epoch_is_restored_after_patience(backbone: Backbone, task: DataSplits) -> None:
     trainer = make_trainer(backbone, shifted(task))
     recipe = Recipe(learning_rate=1e-2, patience=3)
     run = refitted(trainer, recipe)
@@ -260,7 +262,7 @@ def test_the_stopping_rule(
     best: int,
     length: int,
     backbone: Backbone,
-    task: Task,
+    task: DataSplits,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     values = iter([*curve, *[0.0] * 9])
@@ -272,7 +274,7 @@ def test_the_stopping_rule(
 
 
 @pytest.mark.parametrize("monitor", ["val_loss", "val_macro_f1"])
-def test_a_loss_that_is_no_number_is_no_best_epoch(monitor: Monitor, backbone: Backbone, task: Task) -> None:
+def test_a_loss_that_is_no_number_is_no_best_epoch(monitor: Monitor, backbone: Backbone, task: DataSplits) -> None:
     trainer = make_trainer(backbone, task)
     broken = Recipe(learning_rate=1e30, max_epochs=2, monitor=monitor)
     for outcome in (trainer.refit(broken, 0), *trainer.select([Job(broken, 0)], "grouped-cv")):
@@ -299,7 +301,7 @@ class Untouchable:
         raise AssertionError(f"the test split was asked for {name}")
 
 
-def test_the_test_split_is_not_touched_unless_asked_for(backbone: Backbone, task: Task, trainer: Trainer) -> None:
+def test_the_test_split_is_not_touched_unless_asked_for(backbone: Backbone, task: DataSplits, trainer: Trainer) -> None:
     features = make_features(task).stored.copy()
     features[task.test] = np.nan
     without = dataclasses.replace(task, test=Untouchable())  # type: ignore[arg-type]
@@ -338,12 +340,12 @@ def test_its_temperature_is_the_one_that_the_adjustment_fits(trainer: Trainer) -
 
 @pytest.mark.parametrize("rate", [0.0, 1e-5, 1e-2])
 def test_a_run_moves_the_end_of_the_backbone_at_its_own_rate(
-    rate: float, backbone: Backbone, task: Task, monkeypatch: pytest.MonkeyPatch
+    rate: float, backbone: Backbone, task: DataSplits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states = []
     original = Network.start
 
-    def noting(self: Network, seeds: list[int], probe: State | None = None) -> State:
+    def noting(self: Network, seeds: list[int], probe: TrainingState | None = None) -> TrainingState:
         states.append(original(self, seeds, probe))
         return states[-1]
 
@@ -359,7 +361,7 @@ def test_a_run_moves_the_end_of_the_backbone_at_its_own_rate(
         assert np.abs(now - before.numpy()).max() == pytest.approx(rate, rel=0.02)
 
 
-def test_batch_normalisation_of_the_backbone_keeps_every_bit(backbone: Backbone, task: Task) -> None:
+def test_batch_normalisation_of_the_backbone_keeps_every_bit(backbone: Backbone, task: DataSplits) -> None:
     trainer = make_trainer(backbone, task, "late", fresh=True)
     chosen(trainer, TAIL)
     network = trainer._fits.networks["late", WIDTH]
@@ -368,7 +370,7 @@ def test_batch_normalisation_of_the_backbone_keeps_every_bit(backbone: Backbone,
 
 
 @pytest.fixture
-def pooled(backbone: Backbone, task: Task) -> Trainer:
+def pooled(backbone: Backbone, task: DataSplits) -> Trainer:
     """Features at the top are those that the backbone makes of the features at the cut."""
     late = make_features(task, "late")
     top = Features.of(np.asarray(backbone.tail("late")(late.stored, training=False)))
@@ -390,7 +392,7 @@ def test_a_second_stage_that_does_not_move_gives_the_logits_of_the_first(
     pooled: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probe = refitted(pooled, Recipe(learning_rate=1e-2, max_epochs=5))
-    original = epoch_loop.train
+    original = epoch_loop.train_heads
 
     def slow(network: Network, jobs: list[Job], *others: object) -> object:
         """The second stage alone with a tiny rate, and in one step: moving averages move by a hundredth a step."""

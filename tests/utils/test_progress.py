@@ -104,8 +104,8 @@ def logger() -> Iterator[logging.Logger]:
 def test_the_command_line_sends_messages_to_standard_error_once(
     logger: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    progress.to_standard_error()
-    progress.to_standard_error()
+    progress.log_to_stderr()
+    progress.log_to_stderr()
     progress.say("100 % of {this} is [bold]plain[/]")
     captured = capsys.readouterr()
     assert captured.out == ""

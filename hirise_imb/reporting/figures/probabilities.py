@@ -9,7 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.metrics.calibration import DECIDED, Reliability, precision_at_hits, risk_at_coverage, tempered
+from hirise_imb.metrics.calibration import (
+    CONFIDENCE_THRESHOLD,
+    ReliabilityDiagram,
+    apply_temperature,
+    precision_at_hits,
+    risk_at_coverage,
+)
 from hirise_imb.reporting.figures.style import BACKGROUND, figure, lines
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Results
@@ -129,7 +135,7 @@ def risk_coverage(results: Results, table: pd.DataFrame) -> Figure:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("share of landmarks that are decided, the most confident first")
     axes.set_ylabel("share of mistakes among them")
-    axes.set_title(f"Dot: predictions of {DECIDED:g} confidence or more", fontsize=9)
+    axes.set_title(f"Dot: predictions of {CONFIDENCE_THRESHOLD:g} confidence or more", fontsize=9)
     axes.legend()
     return canvas
 
@@ -139,9 +145,9 @@ def _risk(results: Results, arm: Arm) -> Floats:
     return np.asarray(np.mean(fits, axis=0), np.float64)
 
 
-def _reliability(results: Results, arm: Arm, hot: bool) -> Reliability:
+def _reliability(results: Results, arm: Arm, hot: bool) -> ReliabilityDiagram:
     fits = [
-        tempered(fit.probabilities, temperature) if hot else fit.probabilities
+        apply_temperature(fit.probabilities, temperature) if hot else fit.probabilities
         for fit, temperature in zip(arm.predictions, arm.temperatures, strict=True)
     ]
-    return Reliability.of(np.tile(results.labels, len(fits)), np.concatenate(fits))
+    return ReliabilityDiagram.of(np.tile(results.labels, len(fits)), np.concatenate(fits))

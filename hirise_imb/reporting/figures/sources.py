@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.metrics.bootstrap import LEAST_SOURCES
+from hirise_imb.metrics.bootstrap import MIN_SOURCES
 from hirise_imb.reporting.figures.style import SOFT, figure, lines
 from hirise_imb.reporting.narrative import counted
 from hirise_imb.reporting.results import Results
@@ -51,7 +51,7 @@ def sources(results: Results, rows: pd.DataFrame) -> Figure:
             _f1(axes, place, part, str(line["color"]))
         if of == 0:
             axes.text(0.5, 0.5, "no test landmark", transform=axes.transAxes, ha="center", va="center", fontsize=9)
-        elif of < LEAST_SOURCES:
+        elif of < MIN_SOURCES:
             _note(axes, "no interval can be estimated")
         elif rows.loc[
             (rows["class"] == name) & rows["arm"].isin([arm.name for arm in results.shown]), "f1_low"

@@ -8,7 +8,7 @@ from typing import Any
 from hirise_imb.reporting.html.render import rendered
 from hirise_imb.reporting.read import read_summary
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import write_text, write_whole
+from hirise_imb.utils.files import write_atomically, write_text
 
 INDEX = "index.html"
 _MARK = "<title>Reports · hirise_imb</title>".encode()
@@ -23,7 +23,7 @@ def write_index(reports: Path) -> Path:
     folders = sorted({path.parent for pattern in ("*", "*/*") for path in reports.glob(f"{pattern}/summary.json")})
     entries = [_entry(reports, folder) for folder in folders]
     page = reports / INDEX
-    write_whole(page, lambda path: write_text(path, rendered("index.html.jinja", {"entries": entries})))
+    write_atomically(page, lambda path: write_text(path, rendered("index.html.jinja", {"entries": entries})))
     return page
 
 

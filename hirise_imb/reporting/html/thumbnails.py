@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.data.hirise import CLASSES, RARE
-from hirise_imb.data.images import decode
+from hirise_imb.data.images import decode_image
 from hirise_imb.reporting.results import Results
 
 MISTAKES = 24
@@ -83,7 +83,7 @@ def _shown(results: Results, path_of: Callable[[str], Path], p: NDArray[np.float
 def _address(path: Path) -> str:
     from PIL import Image
 
-    small = Image.fromarray(decode(path)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    small = Image.fromarray(decode_image(path)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     with io.BytesIO() as buffer:
         small.save(buffer, "JPEG", quality=_QUALITY)
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
