@@ -61,7 +61,7 @@ def search(metric: str, trials: int, rows: int, seed: int) -> Figures:
         predicted = (logits + offsets).argmax(axis=1)
         if metric == SKLEARN:
             return float(f1_score(labels, predicted, average="macro", zero_division=0.0))
-        return macro_f1(confusion_matrix(labels, predicted))
+        return macro_f1(confusion_matrix(labels, predicted, 8))
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     begin = time.perf_counter()

@@ -76,7 +76,7 @@ def bootstrap(draws: int, seed: int) -> Figures:  # noqa: ARG001
     labels, sources = landmarks()
     predicted = np.stack([probabilities(labels, 0, fit).argmax(axis=1) for fit in range(SEEDS)])
     begin = time.perf_counter()
-    bootstrap_sources(SourceCounts.of(labels, predicted, sources), draws).interval()
+    bootstrap_sources(SourceCounts.of(labels, predicted, sources, len(CLASSES)), draws).interval()
     return {"ms_a_draw": 1e3 * (time.perf_counter() - begin) / draws}
 
 
@@ -104,7 +104,7 @@ def swap(draws: int, seed: int) -> Figures:
     labels, sources = landmarks()
     arms = [np.stack([probabilities(labels, arm, fit).argmax(axis=1) for fit in range(SEEDS)]) for arm in range(2)]
     begin = time.perf_counter()
-    swap_test(*(SourceCounts.of(labels, arm, sources) for arm in arms), draws, seed)
+    swap_test(*(SourceCounts.of(labels, arm, sources, len(CLASSES)) for arm in arms), draws, seed)
     return {"ms_a_draw": 1e3 * (time.perf_counter() - begin) / draws}
 
 

@@ -210,11 +210,11 @@ def on_pixels(limit: int | None, seed: int) -> Figures:
     return {
         "seconds": seconds,
         "epochs": 1,
-        "macro_f1": macro_f1(confusion_matrix(table["label"].to_numpy(), predicted)),
+        "macro_f1": macro_f1(confusion_matrix(table["label"].to_numpy(), predicted, 8)),
     }
 
 
 def _macro_f1(task: Data, predicted: NDArray[np.int64]) -> float:
     from hirise_imb.metrics.classification import confusion_matrix, macro_f1
 
-    return macro_f1(confusion_matrix(task.test.labels, predicted))
+    return macro_f1(confusion_matrix(task.test.labels, predicted, 8))

@@ -96,4 +96,4 @@ def f1(predicted: np.ndarray, there: np.ndarray = ALL) -> np.ndarray:
 
 def counted(predicted: np.ndarray, there: np.ndarray = ALL) -> SourceCounts:
     """What one fit with these predictions made of each source, of those landmarks that are there."""
-    return SourceCounts.of(LABELS[there], predicted[None, there], WHERE[there])
+    return SourceCounts.of(LABELS[there], predicted[None, there], WHERE[there], 8)

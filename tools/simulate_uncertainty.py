@@ -106,7 +106,7 @@ def _intervals(predicted: np.ndarray, rng: np.random.Generator) -> tuple[dict[st
     smooth = counts.f1(rng.dirichlet(np.ones(SOURCES), DRAWS)).mean(axis=(0, 2))
     intervals = {
         "sources": found.interval(),
-        "images": image_interval(LABELS, predicted[None], DRAWS),
+        "images": image_interval(LABELS, predicted[None], 8, DRAWS),
         "Dirichlet": expanded_percentile_interval(smooth, SOURCES),
     }
     for label, name in enumerate(CLASSES):
@@ -144,7 +144,7 @@ def rejections(law: Law, gain: float, sets: int) -> Iterator[Row]:
 
 
 def _by_image(predicted: np.ndarray) -> SourceCounts:
-    return SourceCounts.of(LABELS, predicted[None], np.arange(len(LABELS)))
+    return SourceCounts.of(LABELS, predicted[None], np.arange(len(LABELS)), len(CLASSES))
 
 
 def _mcnemar(one: np.ndarray, other: np.ndarray) -> float:

@@ -22,7 +22,7 @@ SUPPORTS = (1482, 89, 66, 49, 16, 7, 42, 42)
 
 def printed(labels: np.ndarray, predicted: np.ndarray, decimals: int) -> PublishedTable:
     """The rounded table of these predictions."""
-    scores = per_class_scores(confusion_matrix(labels, predicted))
+    scores = per_class_scores(confusion_matrix(labels, predicted, len(CLASSES)))
     figures = {m: tuple(Rounded.read(f"{value:.{decimals}f}") for value in scores[m]) for m in METRICS}
     return PublishedTable(CLASSES, figures, SUPPORTS)
 

@@ -312,7 +312,7 @@ def _tunable(labels: Labels, prior: Floats) -> NDArray[np.bool_]:
 
 
 def _macro_f1(logits: Floats, labels: Labels) -> float:
-    return macro_f1(confusion_matrix(labels, logits.argmax(axis=1)))
+    return macro_f1(confusion_matrix(labels, logits.argmax(axis=1), len(CLASSES)))
 
 
 def _best_tau(z: Floats, labels: Labels, prior: Floats) -> float:

@@ -13,7 +13,6 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.data.hirise import CLASSES
 from hirise_imb.metrics.classification import precision_recall_f1
 
 LEVEL = 0.95
@@ -34,22 +33,23 @@ class SourceCounts:
     """What several fits made of each source; F1 needs no more."""
 
     support: Ints
-    """Landmarks of each class, shape (n_sources, 8)."""
+    """Landmarks of each class, shape (n_sources, n_classes)."""
     hits: Ints
-    """Right predictions of each class, shape (n_fits, n_sources, 8)."""
+    """Right predictions of each class, shape (n_fits, n_sources, n_classes)."""
     predicted: Ints
-    """Predictions of each class, shape (n_fits, n_sources, 8)."""
+    """Predictions of each class, shape (n_fits, n_sources, n_classes)."""
 
     @classmethod
-    def of(cls, labels: Ints, predicted: Ints, sources: Ints) -> SourceCounts:
+    def of(cls, labels: Ints, predicted: Ints, sources: Ints, n_classes: int) -> SourceCounts:
         """Count.
 
         Args:
             labels: true classes, shape (n,).
             predicted: classes that each fit chose, shape (n_fits, n).
             sources: number of the source of each landmark, from 0, shape (n,).
+            n_classes: of the data set.
         """
-        size = (int(sources.max()) + 1, len(CLASSES))
+        size = (int(sources.max()) + 1, n_classes)
         return cls(
             _counted(sources, labels, size),
             np.stack([_counted(sources[fit == labels], labels[fit == labels], size) for fit in predicted]),
@@ -58,7 +58,7 @@ class SourceCounts:
 
     @property
     def sources(self) -> Ints:
-        """Sources of each class, shape (8,)."""
+        """Sources of each class, shape (n_classes,)."""
         return np.asarray((self.support > 0).sum(axis=0), np.int64)
 
     def f1(self, weights: Floats) -> Floats:
@@ -68,7 +68,7 @@ class SourceCounts:
             weights: shape (n_draws, n_sources).
 
         Returns:
-            Shape (n_fits, n_draws, 8), NaN where a class has no landmark.
+            Shape (n_fits, n_draws, n_classes), NaN where a class has no landmark.
         """
         support = weights @ self.support
         f1 = precision_recall_f1(weights @ self.hits, support, weights @ self.predicted)["f1"]
@@ -92,9 +92,9 @@ class Resamples:
     """The scores of one arm in each resample; resample i of all arms has the same sources and, of as many, fits."""
 
     f1: Floats
-    """Of each class, mean over the resampled fits, shape (draws, 8); NaN where no source of a class was drawn."""
+    """Mean over the resampled fits, shape (draws, n_classes); NaN where no source of a class was drawn."""
     sources: Ints
-    """Sources of each class, shape (8,)."""
+    """Sources of each class, shape (n_classes,)."""
     total: int
     """Sources of the split."""
 
@@ -105,7 +105,7 @@ class Resamples:
         Such a class would count as 0 otherwise, which is what nobody measured. A class that the split lacks counts as
         0, as in every macro F1.
         """
-        there = np.count_nonzero(self.sources) / len(CLASSES)
+        there = np.count_nonzero(self.sources) / len(self.sources)
         return np.asarray(there * np.nanmean(self.f1, axis=1), np.float64)
 
     def interval(self) -> Interval | None:
@@ -152,12 +152,13 @@ def expanded_percentile_interval(values: Floats, clusters: int, level: float = L
     return _between(values, float(tail))
 
 
-def image_interval(labels: Ints, predicted: Ints, draws: int = N_RESAMPLES) -> Interval | None:
+def image_interval(labels: Ints, predicted: Ints, n_classes: int, draws: int = N_RESAMPLES) -> Interval | None:
     """The interval of macro F1 that a bootstrap over images would give. It is too narrow; reports show how much.
 
     Args:
         labels: true classes, shape (n,).
         predicted: classes that each fit chose, shape (n_fits, n).
+        n_classes: of the data set.
         draws: number of resamples.
 
     Returns:
@@ -165,7 +166,7 @@ def image_interval(labels: Ints, predicted: Ints, draws: int = N_RESAMPLES) -> I
     """
     # Images with the same label and predictions are interchangeable, so kinds of images are drawn.
     kinds, repeats = np.unique(np.vstack([labels, predicted]), axis=1, return_counts=True)
-    counts = SourceCounts.of(kinds[0], kinds[1:], np.arange(len(repeats)))
+    counts = SourceCounts.of(kinds[0], kinds[1:], np.arange(len(repeats)), n_classes)
     weights = np.random.default_rng(2).multinomial(len(labels), repeats / len(labels), draws).astype(float)
     macro = Resamples(counts.f1(weights).mean(axis=0), counts.sources, len(repeats)).macro_f1
     return _between(macro, (1 - LEVEL) / 2)

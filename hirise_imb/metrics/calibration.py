@@ -1,7 +1,7 @@
 """What probabilities tell beyond the class they choose: ranking, calibration, and what to leave to a person.
 
-Everything here is of one fit: labels of shape (n,) and probabilities of shape (n, 8). The confidence of a prediction is
-the probability of the class that it chooses.
+Everything here is of one fit: labels of shape (n,) and probabilities of shape (n, n_classes). The confidence of a
+prediction is the probability of the class that it chooses.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from hirise_imb.data.hirise import CLASSES
 
 BINS = 15
 """Of a reliability diagram, of equal width."""
@@ -42,7 +40,7 @@ def apply_temperature(probabilities: Probabilities, temperature: float) -> Float
 class ReliabilityDiagram:
     """A reliability diagram of the chosen class: sums in each bin of confidence, shape (15,) each.
 
-    The first bin is empty: no confidence is below 1/8.
+    The first bins are empty: no confidence is below 1 / n_classes.
     """
 
     count: Ints
@@ -88,12 +86,12 @@ def precision_at_hits(labels: Ints, probabilities: Probabilities, label: int) ->
 
 
 def average_precision(labels: Ints, probabilities: Probabilities) -> Floats:
-    """Area under the precision-recall curve of each class as the sum of its steps, shape (8,); NaN of an absent one.
+    """Area under the precision-recall curve of each class (NaN of an absent one), shape (n_classes,).
 
     It looks at no threshold: what a class could reach if only its threshold were chosen well. Guessing gives the share
     of the class.
     """
-    curves = [precision_at_hits(labels, probabilities, label) for label in range(len(CLASSES))]
+    curves = [precision_at_hits(labels, probabilities, label) for label in range(probabilities.shape[1])]
     return np.array([curve.mean() if len(curve) else np.nan for curve in curves])
 
 
@@ -110,7 +108,7 @@ def risk_at_coverage(labels: Ints, probabilities: Probabilities) -> Floats:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Counts of classes, shape (8,), when only predictions of at least `CONFIDENCE_THRESHOLD` are shown."""
+    """Counts of classes, shape (n_classes,), when only predictions of at least `CONFIDENCE_THRESHOLD` are shown."""
 
     support: Ints | Floats
     decided: Ints | Floats
@@ -125,7 +123,7 @@ class OperatingPoint:
         """Count."""
         chosen, sure = probabilities.argmax(axis=1), probabilities.max(axis=1) >= CONFIDENCE_THRESHOLD
         groups = labels, labels[sure], chosen[sure], chosen[sure & (chosen == labels)]
-        return cls(*(np.bincount(group, minlength=len(CLASSES)) for group in groups))
+        return cls(*(np.bincount(group, minlength=probabilities.shape[1]) for group in groups))
 
     @classmethod
     def mean(cls, points: Sequence[OperatingPoint]) -> OperatingPoint:

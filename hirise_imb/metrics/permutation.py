@@ -79,7 +79,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _paired(one: SourceCounts, other: SourceCounts) -> tuple[Floats, Floats]:
-    """Hits and predictions of both, shape (n_fits, n_sources, 2, 8)."""
+    """Hits and predictions of both, shape (n_fits, n_sources, 2, n_classes)."""
     fits = lcm(len(one.hits), len(other.hits))
     stacked = [np.stack([arm.hits, arm.predicted], axis=2).astype(float) for arm in (one, other)]
     mine, theirs = (np.tile(counts, (fits // len(counts), 1, 1, 1)) for counts in stacked)
@@ -87,7 +87,7 @@ def _paired(one: SourceCounts, other: SourceCounts) -> tuple[Floats, Floats]:
 
 
 def _macro(counts: Floats, support: NDArray[np.int64]) -> Floats:
-    """Macro F1, mean over fits, of counts of shape (..., n_fits, 2, 8)."""
+    """Macro F1, mean over fits, of counts of shape (..., n_fits, 2, n_classes)."""
     f1 = precision_recall_f1(counts[..., 0, :], support, counts[..., 1, :])["f1"]
     return np.asarray(f1.mean(axis=(-1, -2)))
 

@@ -62,7 +62,10 @@ class Inference:
         """
         numbers, names = pd.factorize(sources)
         self.names = [str(name) for name in names]
-        self.counts = {arm: SourceCounts.of(labels, fits, numbers.astype(np.int64)) for arm, fits in predicted.items()}
+        self.counts = {
+            arm: SourceCounts.of(labels, fits, numbers.astype(np.int64), len(CLASSES))
+            for arm, fits in predicted.items()
+        }
         self._labels, self._predicted = labels, predicted
         self._reference = next(iter(predicted))
 
@@ -84,7 +87,9 @@ class Inference:
     @cached_property
     def by_image(self) -> dict[str, Interval | None]:
         """The interval of macro F1 that takes images for independent, by arm; to be shown as what it is."""
-        return {arm: image_interval(self._labels, fits, IMAGE_DRAWS) for arm, fits in self._predicted.items()}
+        return {
+            arm: image_interval(self._labels, fits, len(CLASSES), IMAGE_DRAWS) for arm, fits in self._predicted.items()
+        }
 
     @cached_property
     def tests(self) -> dict[str, Tested]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.hirise import CLASSES, RARE
 from hirise_imb.forensics import METRICS, Statistic
 from hirise_imb.metrics.calibration import (
     OperatingPoint,
@@ -232,7 +232,7 @@ class Results:
         """The scores of a fit that are one number, in the order of tables."""
         several = self.sources > 1
         f1 = scores.per_class()["f1"]
-        found = scores.summary() | {
+        found = scores.summary(RARE) | {
             "macro_f1_several": float(f1[several].mean()) if several.any() else 0.0,
             "calibration_error_tempered": expected_calibration_error(
                 self.labels, apply_temperature(predictions.probabilities, temperature)

@@ -174,7 +174,7 @@ def train_heads(
                     "train_accuracy": float(sums[1][head]) / count,
                 }
                 figures |= _figures("val", labels, val[head])
-                figures["val_macro_f1"] = macro_f1(confusion_matrix(labels, val[head].argmax(axis=1)))
+                figures["val_macro_f1"] = macro_f1(confusion_matrix(labels, val[head].argmax(axis=1), len(CLASSES)))
                 if test is not None and tested is not None:
                     figures |= _figures("test", test.labels, tested[head])
                 fit.see(figures, [Snapshot(network, _settled(state), head, float(scales[head])) for state in states])

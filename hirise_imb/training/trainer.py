@@ -134,7 +134,7 @@ class Trainer:
             seed=job.seed,
             history=members[0].history,
             best_epoch=members[0].best_epoch,
-            val_confusion=confusion_matrix(labels, found.argmax(axis=1)),
+            val_confusion=confusion_matrix(labels, found.argmax(axis=1), found.shape[1]),
             test=tested,
             temperature=temperature,
             seconds=sum(fit.seconds for fit in members) + time.monotonic() - begin,

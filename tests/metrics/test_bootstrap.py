@@ -80,7 +80,7 @@ def some_mistakes(labels: np.ndarray, fits: int = 1, share: float = 0.3, seed: i
 @given(IMAGES)
 def test_counts_are_those_of_a_loop(images: Images) -> None:
     labels, predicted, sources = columns(images)
-    counts = SourceCounts.of(labels, predicted, sources)
+    counts = SourceCounts.of(labels, predicted, sources, 8)
     support = Counter(zip(sources.tolist(), labels.tolist(), strict=True))
     for place, k in itertools.product(range(sources.max() + 1), EIGHT):
         assert counts.support[place, k] == support[place, k]
@@ -96,7 +96,7 @@ def test_counts_are_those_of_a_loop(images: Images) -> None:
 def test_the_order_of_images_plays_no_part(images: Images, random: object) -> None:
     shuffled = list(images)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    one, other = (SourceCounts.of(*columns(order)) for order in (images, shuffled))
+    one, other = (SourceCounts.of(*columns(order), 8) for order in (images, shuffled))
     np.testing.assert_array_equal(one.support, other.support)
     np.testing.assert_array_equal(bootstrap_sources(one, 20).f1, bootstrap_sources(other, 20).f1)
 
@@ -106,7 +106,7 @@ def test_the_order_of_images_plays_no_part(images: Images, random: object) -> No
 def test_a_weight_is_as_many_copies_of_a_source(images: Images, weights: list[int]) -> None:
     labels, predicted, sources = columns(images)
     copies = np.array(weights)[sources]
-    counts = SourceCounts.of(labels, predicted, sources)
+    counts = SourceCounts.of(labels, predicted, sources, 8)
     found = counts.f1(np.array([weights[: sources.max() + 1]], float))
     for fit in range(2):
         if copies.any():
@@ -132,7 +132,7 @@ def test_resamples_follow_the_law_of_all_resamples() -> None:
 
     draws = 20_000
     found = Counter(
-        np.round(bootstrap_sources(SourceCounts.of(labels, predicted, sources), draws).macro_f1, 9).tolist()
+        np.round(bootstrap_sources(SourceCounts.of(labels, predicted, sources, 8), draws).macro_f1, 9).tolist()
     )
     assert set(found) <= set(law)
     for value, probability in law.items():
@@ -150,21 +150,21 @@ def test_arms_share_the_sources_and_the_fits() -> None:
     labels, sources = EVEN
     predicted = some_mistakes(labels, 3)
     one, other = (
-        bootstrap_sources(SourceCounts.of((labels + k) % 8, (predicted + k) % 8, sources), 50) for k in (0, 1)
+        bootstrap_sources(SourceCounts.of((labels + k) % 8, (predicted + k) % 8, sources, 8), 50) for k in (0, 1)
     )
     np.testing.assert_allclose(one.f1, np.roll(other.f1, -1, axis=1))
-    np.testing.assert_array_equal(bootstrap_sources(SourceCounts.of(labels, predicted, sources), 50).f1, one.f1)
+    np.testing.assert_array_equal(bootstrap_sources(SourceCounts.of(labels, predicted, sources, 8), 50).f1, one.f1)
 
 
 def test_fits_that_differ_widen_the_interval() -> None:
     labels, sources = EVEN
     good, bad = some_mistakes(labels, share=0.1)[0], some_mistakes(labels, share=0.6)[0]
-    alike = bootstrap_sources(SourceCounts.of(labels, np.stack([good, good]), sources)).interval()
-    apart = bootstrap_sources(SourceCounts.of(labels, np.stack([good, bad]), sources)).interval()
+    alike = bootstrap_sources(SourceCounts.of(labels, np.stack([good, good]), sources, 8)).interval()
+    apart = bootstrap_sources(SourceCounts.of(labels, np.stack([good, bad]), sources, 8)).interval()
     assert alike is not None
     assert apart is not None
     assert apart.high - apart.low > 2 * (alike.high - alike.low)
-    scores = [classification.macro_f1(classification.confusion_matrix(labels, fit)) for fit in (bad, good)]
+    scores = [classification.macro_f1(classification.confusion_matrix(labels, fit, 8)) for fit in (bad, good)]
     assert apart.low < scores[0] < scores[1] < apart.high
 
 
@@ -190,7 +190,7 @@ def test_no_interval_below_six_sources() -> None:
     assert [expanded_percentile_interval(values, clusters) is None for clusters in range(9)] == [True] * 6 + [False] * 3
     rows = [{0: 4, 1: 2} if place < 5 else {0: 4} for place in range(6)]
     labels, sources = layout(*rows)
-    found = bootstrap_sources(SourceCounts.of(labels, some_mistakes(labels), sources), 500)
+    found = bootstrap_sources(SourceCounts.of(labels, some_mistakes(labels), sources, 8), 500)
     assert found.total == 6
     assert found.interval() is not None
     assert found.class_interval(0) is not None
@@ -199,7 +199,7 @@ def test_no_interval_below_six_sources() -> None:
 
 def test_the_interval_of_a_class_goes_by_its_own_sources() -> None:
     labels, sources = layout(*[{0: 4, 1: 2} if place < 6 else {0: 4} for place in range(20)])
-    found = bootstrap_sources(SourceCounts.of(labels, some_mistakes(labels), sources), 2000)
+    found = bootstrap_sources(SourceCounts.of(labels, some_mistakes(labels), sources, 8), 2000)
     drawn = found.f1[np.isfinite(found.f1[:, 1]), 1]
     assert found.class_interval(1) == expanded_percentile_interval(drawn, 6) != expanded_percentile_interval(drawn, 20)
     assert (
@@ -213,7 +213,7 @@ def test_the_interval_of_a_class_goes_by_its_own_sources() -> None:
 def test_a_classifier_without_mistakes_has_no_interval_instead_of_a_certain_one(fits: int) -> None:
     # Some resamples lack a class, and all lack five.
     labels, sources = layout(*[{0: 3, 1: 1} if place % 2 else {0: 2, 2: 2} for place in range(7)])
-    found = bootstrap_sources(SourceCounts.of(labels, np.stack([labels] * fits), sources), 3000)
+    found = bootstrap_sources(SourceCounts.of(labels, np.stack([labels] * fits), sources, 8), 3000)
     assert np.isnan(found.f1[:, :3]).any()
     assert found.interval() is None
     assert [found.class_interval(k) for k in EIGHT] == [None] * 8
@@ -221,7 +221,7 @@ def test_a_classifier_without_mistakes_has_no_interval_instead_of_a_certain_one(
 
 def test_everything_called_other() -> None:
     labels, sources = layout(*[{0: 20 + place, 1: 3, 2: 3} for place in range(8)])
-    found = bootstrap_sources(SourceCounts.of(labels, np.zeros((2, len(labels)), int), sources), 500)
+    found = bootstrap_sources(SourceCounts.of(labels, np.zeros((2, len(labels)), int), sources, 8), 500)
     interval, other = found.interval(), found.class_interval(0)
     assert interval is not None
     assert other is not None
@@ -234,16 +234,16 @@ def test_everything_called_other() -> None:
 def test_intervals_hold_the_score_where_classes_are_absent() -> None:
     labels, sources = layout(*[{0: 5, 3: 4} for _ in range(10)])
     predicted = some_mistakes(labels, fits=3)
-    scores = [classification.macro_f1(classification.confusion_matrix(labels, fit)) for fit in predicted]
-    found = bootstrap_sources(SourceCounts.of(labels, predicted, sources)).interval()
-    for interval in (found, image_interval(labels, predicted, 500)):
+    scores = [classification.macro_f1(classification.confusion_matrix(labels, fit, 8)) for fit in predicted]
+    found = bootstrap_sources(SourceCounts.of(labels, predicted, sources, 8)).interval()
+    for interval in (found, image_interval(labels, predicted, 8, 500)):
         assert interval is not None
         assert interval.low < np.mean(scores) < interval.high < 2 / 8
 
 
 def test_one_source_in_all() -> None:
     labels, sources = layout({0: 5, 1: 5})
-    counts = SourceCounts.of(labels, some_mistakes(labels), sources)
+    counts = SourceCounts.of(labels, some_mistakes(labels), sources, 8)
     found = bootstrap_sources(counts, 50)
     assert found.interval() is None
     assert found.class_interval(1) is None
@@ -252,7 +252,7 @@ def test_one_source_in_all() -> None:
 
 def test_a_class_of_one_source_is_left_out_of_most_resamples_and_of_no_interval() -> None:
     labels, sources = layout(*[{0: 5}] * 9, {4: 6})
-    found = bootstrap_sources(SourceCounts.of(labels, some_mistakes(labels), sources), 4000)
+    found = bootstrap_sources(SourceCounts.of(labels, some_mistakes(labels), sources, 8), 4000)
     # (1 - 1/10)^10 of the resamples lack it.
     assert np.isnan(found.f1[:, 4]).mean() == pytest.approx(0.9**10, abs=0.03)
     assert found.interval() is not None
@@ -272,7 +272,7 @@ def test_the_image_interval_is_that_of_an_explicit_bootstrap() -> None:
             hits, chosen = (np.bincount(part, minlength=8) for part in (fit[fit == labels[rows]], fit))
             scores.append(np.where(support > 0, 2 * hits / np.maximum(support + chosen, 1), np.nan))
         values.append(macro(np.mean(scores, axis=0), 8))
-    found = image_interval(labels, predicted)
+    found = image_interval(labels, predicted, 8)
     # Monte-Carlo error of the loop's quantiles is about .003.
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.01)
 
@@ -284,7 +284,7 @@ def test_the_image_interval_is_that_of_an_explicit_bootstrap() -> None:
 @given(IMAGES, st.integers(0, 7))
 def test_scores_without_each_source_are_those_of_the_rest(images: Images, label: int) -> None:
     labels, predicted, sources = columns(images)
-    found = leave_one_source_out(SourceCounts.of(labels, predicted, sources), label)
+    found = leave_one_source_out(SourceCounts.of(labels, predicted, sources, 8), label)
     own = sorted(set(sources[labels == label].tolist()))
     assert found.shape == (len(own),)
     for value, place in zip(found, own, strict=True):
@@ -314,7 +314,7 @@ def held() -> dict[str, float]:
         resamples = bootstrap_sources(counts, DRAWS)
         intervals = {
             "sources": (resamples.interval(), truth.mean()),
-            "images": (image_interval(simulated.LABELS, predicted, DRAWS), truth.mean()),
+            "images": (image_interval(simulated.LABELS, predicted, 8, DRAWS), truth.mean()),
             "other": (resamples.class_interval(0), truth[0]),
             "crater": (resamples.class_interval(1), truth[1]),
         }

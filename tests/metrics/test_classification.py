@@ -40,7 +40,7 @@ def random_probabilities(seed: int, rows: int, sharpness: float) -> Array:
 @given(PAIRS)
 def test_confusion_and_scores_of_classes_agree_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     true, predicted = both(pairs)
-    counts = classification.confusion_matrix(true, predicted)
+    counts = classification.confusion_matrix(true, predicted, 8)
     np.testing.assert_array_equal(counts, metrics.confusion_matrix(true, predicted, labels=EIGHT))
     expected = metrics.precision_recall_fscore_support(true, predicted, labels=EIGHT, zero_division=0)
     found = classification.per_class_scores(counts)
@@ -56,8 +56,8 @@ def test_scores_of_one_number_agree_with_scikit_learn(pairs: list[tuple[int, int
     def f1(labels: list[int], average: str) -> float:
         return float(metrics.f1_score(true, predicted, labels=labels, average=average, zero_division=0))
 
-    counts = classification.confusion_matrix(true, predicted)
-    found = classification.summary_scores(counts)
+    counts = classification.confusion_matrix(true, predicted, 8)
+    found = classification.summary_scores(counts, range(1, 8))
     assert classification.macro_f1(counts) == found["macro_f1"] == pytest.approx(f1(EIGHT, "macro"))
     assert found["macro_f1_rare"] == pytest.approx(f1(EIGHT[1:], "macro"))
     assert found["weighted_f1"] == pytest.approx(f1(EIGHT, "weighted"))
@@ -75,29 +75,29 @@ def test_scores_of_one_number_agree_with_scikit_learn(pairs: list[tuple[int, int
 def test_kappa_agrees_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     true, predicted = both(pairs)
     assume(len(set(true.tolist()) | set(predicted.tolist())) > 1)
-    found = classification.summary_scores(classification.confusion_matrix(true, predicted))["kappa"]
+    found = classification.summary_scores(classification.confusion_matrix(true, predicted, 8), range(1, 8))["kappa"]
     assert found == pytest.approx(metrics.cohen_kappa_score(true, predicted), abs=1e-12)
 
 
 def test_kappa_is_zero_where_chance_leaves_nothing_to_reach() -> None:
-    assert classification.summary_scores(classification.confusion_matrix([3, 3], [3, 3]))["kappa"] == 0
+    assert classification.summary_scores(classification.confusion_matrix([3, 3], [3, 3], 8), range(1, 8))["kappa"] == 0
 
 
 def test_shares_of_a_class_never_predicted_and_of_a_class_that_does_not_occur() -> None:
     # Class 5 occurs and is never predicted; class 6 is predicted and never occurs; class 7 neither.
     true = [0, 1, 2, 3, 4, 5, 5]
-    found = classification.per_class_scores(classification.confusion_matrix(true, [0, 1, 2, 3, 4, 6, 0]))
+    found = classification.per_class_scores(classification.confusion_matrix(true, [0, 1, 2, 3, 4, 6, 0], 8))
     assert found["precision"].tolist() == [0.5, 1, 1, 1, 1, 0, 0, 0]
     assert found["recall"].tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
     assert found["f1"] == pytest.approx([2 / 3, 1, 1, 1, 1, 0, 0, 0])
     # The mean is over eight classes, whatever occurs.
-    perfect = classification.confusion_matrix([0, 1], [0, 1])
+    perfect = classification.confusion_matrix([0, 1], [0, 1], 8)
     assert classification.macro_f1(perfect) == 2 / 8
 
 
 def test_calling_everything_other_on_the_official_test_split() -> None:
     true = np.repeat(EIGHT, OFFICIAL_TEST)
-    found = classification.summary_scores(classification.confusion_matrix(true, np.zeros_like(true)))
+    found = classification.summary_scores(classification.confusion_matrix(true, np.zeros_like(true), 8), range(1, 8))
     assert found["accuracy"] == pytest.approx(0.8265, abs=5e-5)
     assert found["macro_f1"] == pytest.approx(0.113, abs=5e-4)
     assert found["macro_f1_rare"] == 0
@@ -112,7 +112,7 @@ def test_a_perfect_predictor_reaches_one(seed: int | None) -> None:
     if seed is not None:
         images = images.sample(frac=1, random_state=seed)
     found = score_predictions(predict(images["image"], images["label"], confidence=1.0), images)
-    assert found.summary() == {
+    assert found.summary(range(1, 8)) == {
         "macro_f1": 1.0,
         "macro_f1_rare": 1.0,
         "weighted_f1": 1.0,

@@ -64,7 +64,7 @@ def two_arms(
         for n, share in zip(fits, (0.3, worse), strict=True)
     ]
     places = np.arange(len(labels)) % sources
-    return SourceCounts.of(labels, predicted[0], places), SourceCounts.of(labels, predicted[1], places)
+    return SourceCounts.of(labels, predicted[0], places, 8), SourceCounts.of(labels, predicted[1], places, 8)
 
 
 def renumbered(counts: SourceCounts, order: np.ndarray) -> SourceCounts:
@@ -79,7 +79,7 @@ def renumbered(counts: SourceCounts, order: np.ndarray) -> SourceCounts:
 def test_all_exchanges_are_those_of_a_loop(images: Images, fits: int) -> None:
     labels, one, other, sources = columns(images)
     one, other = one[:fits], other[:fits]
-    found = swap_test(SourceCounts.of(labels, one, sources), SourceCounts.of(labels, other, sources))
+    found = swap_test(SourceCounts.of(labels, one, sources, 8), SourceCounts.of(labels, other, sources, 8))
     differences = exchanged(labels, one, other, sources)
     sizes = sorted(abs(value) for value in differences)
     assert found.exact
@@ -94,7 +94,7 @@ def test_the_smallest_resolvable_difference_is_that_of_a_loop(seed: int) -> None
     rng = np.random.default_rng(seed)
     labels, sources = rng.integers(0, 3, 56), np.arange(56) % 7
     one, other = (np.where(rng.random((1, 56)) < 0.4, rng.integers(0, 3, (1, 56)), labels) for _ in range(2))
-    found = swap_test(SourceCounts.of(labels, one, sources), SourceCounts.of(labels, other, sources))
+    found = swap_test(SourceCounts.of(labels, one, sources, 8), SourceCounts.of(labels, other, sources, 8))
     sizes = [abs(value) for value in exchanged(labels, one, other, sources)]
     enough = [size for size in sizes if np.mean([other >= size - 1e-9 for other in sizes]) <= ALPHA]
     assert found.exact
@@ -113,7 +113,7 @@ def test_the_difference_is_that_of_mean_macro_f1_whatever_the_numbers_of_fits(im
         )
 
     for first, second in ((one, other), (one[:1], other), (other, one), (other[:1], other)):
-        found = swap_test(SourceCounts.of(labels, first, sources), SourceCounts.of(labels, second, sources))
+        found = swap_test(SourceCounts.of(labels, first, sources, 8), SourceCounts.of(labels, second, sources, 8))
         assert found.difference == pytest.approx(score(first) - score(second), abs=1e-12)
 
 
@@ -133,7 +133,7 @@ def test_random_exchanges_are_a_sample_of_all(fits: tuple[int, int]) -> None:
 def test_a_difference_that_no_random_exchange_reaches_counts_itself() -> None:
     labels = np.repeat([0, 1], 40)
     places = np.arange(80) % 40
-    right, wrong = (SourceCounts.of(labels, fit[None], places) for fit in (labels, 1 - labels))
+    right, wrong = (SourceCounts.of(labels, fit[None], places, 8) for fit in (labels, 1 - labels))
     found = swap_test(right, wrong, draws=199)
     # (1 + 0) / (1 + 199): never 0.
     assert (found.p, found.informative, found.exact) == (1 / 200, 40, False)
@@ -147,8 +147,8 @@ def test_a_difference_that_no_random_exchange_reaches_counts_itself() -> None:
 @given(IMAGES, st.integers(1, 3))
 def test_an_arm_against_itself(images: Images, fits: int) -> None:
     labels, _, predicted, sources = columns(images)
-    own = SourceCounts.of(labels, predicted[:fits], sources)
-    twice = SourceCounts.of(labels, np.tile(predicted[:fits], (2, 1)), sources)
+    own = SourceCounts.of(labels, predicted[:fits], sources, 8)
+    twice = SourceCounts.of(labels, np.tile(predicted[:fits], (2, 1)), sources, 8)
     for found in (swap_test(own, own), swap_test(own, twice), swap_test(twice, own)):
         assert found == SwapTest(difference=0.0, p=1.0, resolvable=None, informative=0, exact=True)
 
@@ -168,7 +168,7 @@ def test_exchanging_the_arms_turns_the_sign(fits: tuple[int, int], sources: int)
 @given(IMAGES, st.permutations(range(4)))
 def test_the_order_of_sources_plays_no_part(images: Images, order: Sequence[int]) -> None:
     labels, one, other, sources = columns(images)
-    arms = [SourceCounts.of(labels, predicted, sources) for predicted in (one, other)]
+    arms = [SourceCounts.of(labels, predicted, sources, 8) for predicted in (one, other)]
     places = np.array([place for place in order if place <= sources.max()])
     found, again = swap_test(*arms), swap_test(*(renumbered(arm, places) for arm in arms))
     assert (found.p, found.informative) == (again.p, again.informative)
@@ -179,12 +179,15 @@ def test_the_order_of_sources_plays_no_part(images: Images, order: Sequence[int]
 @given(IMAGES)
 def test_p_is_bound_by_the_sources_that_tell(images: Images) -> None:
     labels, one, other, sources = columns(images)
-    found = swap_test(SourceCounts.of(labels, one, sources), SourceCounts.of(labels, other, sources))
+    found = swap_test(SourceCounts.of(labels, one, sources, 8), SourceCounts.of(labels, other, sources, 8))
     # No exchange and the exchange of all are as large as what was seen.
     assert min(1, 2 / 2**found.informative) <= found.p <= 1
     # At most four sources: 1/8 at best.
     assert found.resolvable is None
-    told = SourceCounts.of(labels, one, sources).hits.tolist(), SourceCounts.of(labels, other, sources).hits.tolist()
+    told = (
+        SourceCounts.of(labels, one, sources, 8).hits.tolist(),
+        SourceCounts.of(labels, other, sources, 8).hits.tolist(),
+    )
     assert found.informative > 0 or told[0][0] == told[1][0]
 
 
@@ -192,7 +195,7 @@ def test_five_sources_can_never_tell_and_six_can() -> None:
     for sources, p, can in ((5, 1 / 16, False), (6, 1 / 32, True)):
         labels = np.repeat([0, 1], sources)
         places = np.arange(2 * sources) % sources
-        right, wrong = (SourceCounts.of(labels, fit[None], places) for fit in (labels, 1 - labels))
+        right, wrong = (SourceCounts.of(labels, fit[None], places, 8) for fit in (labels, 1 - labels))
         found = swap_test(right, wrong)
         assert found.p == p
         assert (found.resolvable is not None) == can
@@ -231,7 +234,7 @@ def test_edge_cases() -> None:
     labels = np.array([0, 0, 0, 1, 1])
     places = np.array([0, 0, 1, 1, 2])
     perfect, other, never = (
-        SourceCounts.of(labels, np.array([p]), places) for p in (labels, labels * 0, labels * 0 + 7)
+        SourceCounts.of(labels, np.array([p]), places, 8) for p in (labels, labels * 0, labels * 0 + 7)
     )
     # By hand: macro F1 of 2/8, and of 2 * 3 / 8 / 8.
     assert swap_test(perfect, other).difference == pytest.approx((2 - 6 / 8) / 8)
@@ -239,7 +242,7 @@ def test_edge_cases() -> None:
     # A class without a label is predicted: nothing is right.
     assert swap_test(perfect, never).difference == 2 / 8
     assert swap_test(other, never).informative == 3
-    single = [SourceCounts.of(labels, np.array([p]), labels * 0) for p in (labels, labels * 0)]
+    single = [SourceCounts.of(labels, np.array([p]), labels * 0, 8) for p in (labels, labels * 0)]
     found = swap_test(*single)
     assert (found.p, found.informative, found.resolvable) == (1.0, 1, None)
 
@@ -317,7 +320,7 @@ def rejections(law: simulated.Law, gain: float, sets: int) -> tuple[float, float
         base, better = law.draw(np.random.default_rng((12, number)), (0.0, gain))
         by_source = simulated.counted(better), simulated.counted(base)
         places = np.arange(len(simulated.LABELS))
-        by_image = (SourceCounts.of(simulated.LABELS, predicted[None], places) for predicted in (better, base))
+        by_image = (SourceCounts.of(simulated.LABELS, predicted[None], places, 8) for predicted in (better, base))
         found.append([swap_test(*arms, draws=499).p <= ALPHA for arms in (by_source, by_image)])
     sources, images = np.mean(found, axis=0)
     return float(sources), float(images)

@@ -323,7 +323,7 @@ def test_tests_against_the_baseline_follow_from_the_predictions(found: dict[str,
     sources = pd.read_parquet(folder / "predictions/baseline.parquet").query(f"seed == {SEEDS[0]}")["source"]
     numbers = np.unique(sources, return_inverse=True)[1]
     counts = {
-        arm: SourceCounts.of(fits[0][0], np.array([fit[1] for fit in fits]), numbers)
+        arm: SourceCounts.of(fits[0][0], np.array([fit[1] for fit in fits]), numbers, 8)
         for arm, fits in ((arm, fits_of(folder, arm)) for arm in ARMS)
     }
     p = {arm: swap_test(counts[arm], counts["baseline"]).p for arm in ARMS[1:]}
