@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from benchmarks.runner import has_sample
 from hirise_imb.backbones import TOP
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.hirise import CLASSES, HIRISE
 from hirise_imb.data.splits import DataSplits, Fold, ImageTable
 from hirise_imb.features.arrays import Features
-from hirise_imb.imbalance.sampling import Pool
 from hirise_imb.training.epoch_loop import Failed
 from hirise_imb.training.trainer import Run, Trainer
 from hirise_imb.utils.files import cache_root, ensure_folder, exclusive_lock, write_atomically
@@ -172,7 +171,9 @@ def images() -> Manifest:
     """The landmarks that $HIRISE_SAMPLE names, else the synthetic ones."""
     from hirise_imb.data import manifest, resolve
 
-    return manifest.read_manifest(resolve.resolve_data("$HIRISE_SAMPLE" if has_sample() else "synthetic"))
+    return manifest.read_manifest(
+        resolve.resolve_data("$HIRISE_SAMPLE" if has_sample() else "synthetic", HIRISE), HIRISE
+    )
 
 
 def landmarks(count: int) -> tuple[list[Path], NDArray[np.int64]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.report import Report, Table, Target, middle, ratios, spread, values
 from benchmarks.runner import Bench, Case, Figures
+from hirise_imb.data.hirise import HIRISE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +66,7 @@ def ours(name: str, weights: str, count: int, seed: int) -> Figures:  # noqa: AR
     from hirise_imb.features.extraction import BATCH, extract_features
 
     paths, _ = landmarks(count + BATCH)
-    backbone = BACKBONES[name].load(weights)
+    backbone = BACKBONES[name].load(weights, HIRISE.image_shape)
 
     def seconds(some: list[Path]) -> float:
         with tempfile.TemporaryDirectory() as cache:
@@ -89,9 +90,9 @@ def bare(name: str, weights: str, count: int, seed: int) -> Figures:  # noqa: AR
     from hirise_imb.features.extraction import BATCH
 
     paths, _ = landmarks(count + BATCH)
-    pixels = np.stack([decode_image(path) for path in paths])[..., None].astype(np.float32)
+    pixels = np.stack([decode_image(path, HIRISE.image_shape) for path in paths])[..., None].astype(np.float32)
     batches = [tf.constant(pixels[start : start + BATCH]) for start in range(0, len(pixels) - BATCH + 1, BATCH)]
-    trunk = BACKBONES[name].load(weights).trunk(TOP)
+    trunk = BACKBONES[name].load(weights, HIRISE.image_shape).trunk(TOP)
     forward = tf.function(lambda batch: trunk(batch, training=False))
     begin = time.perf_counter()
     forward(batches[0]).numpy()

@@ -117,7 +117,8 @@ def eight(size: float, epochs: int, seed: int) -> Figures:
     from dataclasses import replace
 
     from benchmarks.data import fitted, simulated, trainer
-    from hirise_imb.imbalance.losses import EffectiveNumber, Focal, InversePower
+    from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
+    from hirise_imb.imbalance.losses import Focal
     from hirise_imb.training.epoch_loop import Job
 
     select = trainer(simulated(size)).select

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.report import Report, Table, Target, middle, ratios, spread, values
 from benchmarks.runner import Bench, Case, Figures, has_sample, prepared
+from hirise_imb.data.hirise import HIRISE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +84,7 @@ def extract_all(limit: int | None, seed: int) -> Figures:  # noqa: ARG001
 
     found = images()
     paths = [found.path(image) for image in found.table["image"][:limit]]
-    backbone = BACKBONES[NAME].load("imagenet")
+    backbone = BACKBONES[NAME].load("imagenet", HIRISE.image_shape)
     with tempfile.TemporaryDirectory() as cache:
         begin = time.perf_counter()
         extract_features(backbone, [TOP], paths, Path(cache))
@@ -99,12 +100,12 @@ def _cached() -> tuple[Any, Data]:
     """The backbone, and the task on its cached features."""
     from benchmarks.data import Data, images
     from hirise_imb.backbones import BACKBONES, TOP
+    from hirise_imb.data.splits import make_splits
     from hirise_imb.features.extraction import extract_features
-    from hirise_imb.training.context import make_splits
     from hirise_imb.utils.files import cache_root
 
     found = images()
-    backbone = BACKBONES[NAME].load("imagenet")
+    backbone = BACKBONES[NAME].load("imagenet", HIRISE.image_shape)
     paths = [found.path(image) for image in found.table["image"]]
     return backbone, Data(make_splits(found), extract_features(backbone, [TOP], paths, cache_root())[TOP])
 
@@ -195,7 +196,7 @@ def on_pixels(limit: int | None, seed: int) -> Figures:
 
         return rows.map(read, num_parallel_calls=tf.data.AUTOTUNE).batch(32).prefetch(tf.data.AUTOTUNE)
 
-    backbone = BACKBONES[NAME].load("imagenet").network
+    backbone = BACKBONES[NAME].load("imagenet", HIRISE.image_shape).network
     layers = keras.layers
     x = layers.GlobalAveragePooling2D()(backbone.output)
     x = layers.Dropout(0.2)(layers.BatchNormalization()(x))

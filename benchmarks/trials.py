@@ -146,7 +146,7 @@ def plain(trials: int, clear: bool, seed: int) -> Figures:
     from benchmarks.child import resident_mb
     from benchmarks.data import in_memory, simulated
     from benchmarks.networks import one_hot, plain_head
-    from hirise_imb.imbalance.losses import inverse_power
+    from hirise_imb.imbalance.class_weights import inverse_power
 
     task = simulated(SIZE, WIDTH)
     x, y = in_memory(task.train), one_hot(task.train.labels)

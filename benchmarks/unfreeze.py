@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from benchmarks.report import Report, Table, Target, middle, ratios, spread, values
 from benchmarks.runner import Bench, Case, Figures
+from hirise_imb.data.hirise import HIRISE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,7 +118,7 @@ def epoch(cut: str, count: int, cached: bool, seed: int) -> Figures:
     ones = np.ones_like(rows)
     images = ImageTable(tuple(map(str, paths)), labels, ones, rows, ones > 0)
     task = DataSplits(images, Fold(rows[:count], rows[count:]), rows[count:] % 2, (), rows[:0])
-    backbone = BACKBONES[NAME].load("imagenet")
+    backbone = BACKBONES[NAME].load("imagenet", HIRISE.image_shape)
     features = extract_features(backbone, [TOP, cut], paths, cache_root() / "benchmarks")
     below = features[cut] if cached else cast("Features", _Pixels.at(backbone, cut, paths))
     select = Trainer(backbone, task, {(TOP, "plain"): features[TOP], (cut, "plain"): below}).select

@@ -12,8 +12,9 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from hirise_imb.features.views import DIHEDRAL, VIEWS
+from hirise_imb.imbalance.class_weights import ClassWeights, InversePower
 from hirise_imb.imbalance.logit_adjustment import Adjustment, NoAdjustment
-from hirise_imb.imbalance.losses import ClassWeights, CrossEntropy, InversePower, LabelDistributionAwareMargin, Loss
+from hirise_imb.imbalance.losses import CrossEntropy, LabelDistributionAwareMargin, Loss
 from hirise_imb.imbalance.sampling import EveryImage, Sampling
 from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean

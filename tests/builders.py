@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from hypothesis import settings
 
-from hirise_imb.data.hirise import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE, SPLITS
+from hirise_imb.data.hirise import CLASS_FILE, CLASSES, HIRISE, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE, SPLITS
+from hirise_imb.features.landmarks import LandmarkFeatures
 from hirise_imb.metrics.classification import Predictions
 
 SOURCES = dict(zip(SPLITS, ("ESP_000001_1000", "ESP_000002_1000", "PSP_000003_1000"), strict=True))
@@ -50,6 +51,11 @@ def write_data(
     for name, content in ((SPLIT_FILE, lines), (LABEL_FILE, labels), (CLASS_FILE, classes)):
         (folder / name).write_text("".join(f"{line}\n" for line in content), encoding="utf-8")
     return folder
+
+
+def as_landmarks(features: np.ndarray, labels: np.ndarray, sources: np.ndarray) -> LandmarkFeatures:
+    """Landmarks of the eight classes; sources may be names."""
+    return LandmarkFeatures(features, labels, np.unique(sources, return_inverse=True)[1], HIRISE.classes)
 
 
 def predict(images: Iterable[str], predicted: Iterable[int], confidence: float = 0.9) -> Predictions:

@@ -16,6 +16,7 @@ from worlds import TOY, small_copy
 
 from hirise_imb.backbones import BACKBONES, Backbone
 from hirise_imb.data import synthetic
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.utils.files import CACHE_VARIABLE
 from hirise_imb.utils.progress import log
 
@@ -99,7 +100,7 @@ def own_data(small_data: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def backbone() -> Backbone:
     """The toy backbone with its one set of random weights."""
-    return TOY.load("random")
+    return TOY.load("random", HIRISE.image_shape)
 
 
 @pytest.fixture

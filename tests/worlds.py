@@ -12,8 +12,9 @@ import keras
 import numpy as np
 
 from hirise_imb.backbones import TOP, Backbone, BackboneCard
+from hirise_imb.backbones.base import InputShape
 from hirise_imb.data import manifest
-from hirise_imb.data.hirise import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
+from hirise_imb.data.hirise import CLASS_FILE, CLASSES, HIRISE, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
 from hirise_imb.data.splits import DataSplits, Fold, ImageTable, Selection
 from hirise_imb.features.arrays import Features
 from hirise_imb.recipe import Recipe
@@ -33,11 +34,11 @@ SIZES = np.array([60, 24, 12, 9, 8, 7, 6, 5])
 """Training landmarks of each class of a made task; validation has half of them, test a third."""
 
 
-def build_toy(weights: str) -> keras.Model:
+def build_toy(weights: str, input_shape: InputShape) -> keras.Model:
     """Three convolutions with batch normalisation between them; every variable is drawn, none has its default."""
     if weights not in SEEDS:
         raise UserError(f"{weights} holds no weights of toy.")
-    pixels = keras.Input((227, 227, 1))
+    pixels = keras.Input(input_shape)
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels)
     x = keras.layers.Conv2D(6, 9, strides=9, activation="relu", name="early")(x)
     x = keras.layers.Conv2D(12, 3, strides=2, use_bias=False)(x)
@@ -70,7 +71,7 @@ TOY = BackboneCard(
 
 def small_copy(whole: Path, folder: Path, most: int) -> Path:
     """The official files of `whole` with at most `most` landmarks of each class and split, one source each at least."""
-    table = manifest.read_manifest(whole).table
+    table = manifest.read_manifest(whole, HIRISE).table
     firsts = table.drop_duplicates("landmark").groupby(["split", "label"]).head(most)["landmark"]
     kept = set(table.loc[table["landmark"].isin(set(firsts)), "image"])
     (folder / IMAGE_FOLDER).mkdir(parents=True)
@@ -113,7 +114,8 @@ def make_task(*, variants: int = 1, seed: int = 0) -> DataSplits:
         begin += len(own) * variants
     label, source = np.concatenate(labels), np.concatenate(sources)
     firsts = np.arange(len(label)) % variants == 0
-    images = ImageTable(tuple(f"image{i}" for i in range(len(label))), label, np.ones_like(label), source, firsts)
+    names = tuple(f"image{i}" for i in range(len(label)))
+    images = ImageTable(names, label, np.ones_like(label), source, firsts, HIRISE.classes)
     pool = np.concatenate([rows["train"], rows["val"]])
     val, test = (rows[split][firsts[rows[split]]] for split in ("val", "test"))
     fold_of = source[pool] % 4
@@ -146,8 +148,8 @@ def make_trainer(backbone: Backbone, task: DataSplits, *cuts: str, fresh: bool =
 def quick_start(trainer: Trainer, fresh: bool = False) -> Trainer:
     """The trainer, with the networks that others have compiled."""
     if not fresh:
-        backbone = trainer._fits._backbone
-        trainer._fits.networks = _NETWORKS.setdefault(id(backbone), (backbone, {}))[1]
+        backbone = trainer._stages._backbone
+        trainer._stages.networks = _NETWORKS.setdefault(id(backbone), (backbone, {}))[1]
     return trainer
 
 

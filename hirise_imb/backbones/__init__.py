@@ -1,4 +1,4 @@
-"""The networks whose features are cached; one file each, one line each below."""
+"""Pretrained networks whose features are cached: one file each, registered below."""
 
 from hirise_imb.backbones.base import PRECISIONS, TOP, Backbone, BackboneCard
 from hirise_imb.backbones.efficientnet_lite0 import EFFICIENTNET_LITE0

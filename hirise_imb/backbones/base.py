@@ -1,4 +1,4 @@
-"""What every backbone offers: from pixels to a named cut, and from there to pooled features."""
+"""The interface of backbones: from pixels to a named cut, and from there to pooled features."""
 
 from __future__ import annotations
 
@@ -11,62 +11,63 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hirise_imb.data.hirise import IMAGE_SIZE
-
 if TYPE_CHECKING:
     import keras
 
 TOP = "top"
-"""The cut above the whole backbone: nothing of it is trained, and the cached features are the pooled ones."""
+"""The cut above the whole backbone: no layer of it is trained, and the cached features are the pooled ones."""
 
+InputShape = tuple[int, int, int]
+"""Rows, columns and channels (1 for grey, 3 for RGB) of an image."""
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-"""Arithmetic of a backbone's layers, and Keras' name of it; weights and pooled features are float32 in either."""
+"""Keras' dtype policy for each precision; weights and pooled features are float32 in both."""
 
 
 def read_weights(network: keras.Model, path: Path) -> None:
-    """Give `network` all its weights from a Keras weights file.
+    """Loads all weights of `network` from a Keras weights file.
 
     Raises:
-        ValueError: the file can't be read, or holds the weights of another network.
+        ValueError: the file can't be read, or contains the weights of another network.
     """
     with warnings.catch_warnings():
-        # Keras only warns where it leaves layers with the random weights they had.
+        # Keras only warns where it leaves layers with their random weights.
         warnings.filterwarnings("error", message="Skipping nested container")
         try:
             network.load_weights(path)
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, UserWarning) as error:
-            raise ValueError(f"{path} holds no weights of {network.name}.") from error
+            raise ValueError(f"{path} does not contain weights of {network.name}.") from error
 
 
 @dataclass(frozen=True)
 class BackboneCard:
     """The facts of one backbone, known without building it.
 
-    `build` takes the weights (`imagenet`, `random` or the path of a file) and returns a functional Keras model from
-    grey pixels `(n, 227, 227, 1)`, float32 in 0..255, to the last feature map `(n, rows, columns, feature_width)`.
-    Preprocessing, and grey to three equal channels, are layers of that model.
+    `build` takes the weights (`imagenet`, `random` or the path of a file) and the input shape, and returns a functional
+    Keras model from pixels `(n, rows, columns, channels)`, float32 in 0..255, to the last feature map `(n, ..., ...,
+    feature_width)`. Preprocessing, and the conversion of grey to three equal channels, are layers of that model.
     """
 
     name: str
     summary: str
     feature_width: int
     cuts: Mapping[str, str]
-    """Cut name to the layer whose output is cached, the cut that leaves least to train first."""
+    """Layer whose output is cached, by name of the cut; the cut that leaves least to train comes first."""
     preprocessing: str
-    """Names what happens to the pixels; part of the feature cache's key, so it changes whenever the numbers do."""
-    build: Callable[[str], keras.Model]
+    """Describes the preprocessing; part of the feature cache's key, so it must change whenever the numbers do."""
+    build: Callable[[str, InputShape], keras.Model]
 
-    def load(self, weights: str, precision: str = "float32") -> Backbone:
-        """Build the network with its weights; `random` ones are always the same, so that a study on them continues.
+    def load(self, weights: str, input_shape: InputShape, precision: str = "float32") -> Backbone:
+        """Builds the network with its weights; `random` ones are always the same, so that a study on them continues.
 
         Args:
             weights: as for `build`.
-            precision: of its arithmetic, one of `PRECISIONS`. bfloat16 is faster on a GPU that has it, and rounds
-                every number to 8 bits.
+            input_shape: of one image.
+            precision: of its arithmetic, one of `PRECISIONS`. bfloat16 is faster on a GPU that supports it; it is a
+                16-bit format with 8 bits of significand.
 
         Raises:
-            UserError: the weights can't be had.
+            UserError: the weights are not available.
         """
         import keras
 
@@ -75,7 +76,7 @@ class BackboneCard:
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(PRECISIONS[precision])
         try:
-            return Backbone(self, self.build(weights), precision)
+            return Backbone(self, self.build(weights, input_shape), precision)
         finally:
             keras.config.set_dtype_policy(before)
 
@@ -84,7 +85,7 @@ class Backbone:
     """A built network. Its batch normalisation always stays in inference mode."""
 
     def __init__(self, card: BackboneCard, network: keras.Model, precision: str = "float32") -> None:
-        """Take the network that `card.build` made; every layer of it is frozen here."""
+        """Freezes every layer of a network from `card.build`."""
         network.trainable = False
         self.precision = precision
         self.card = card
@@ -100,12 +101,13 @@ class Backbone:
         return sha.hexdigest()
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Shape of one input image: rows, columns, one grey channel."""
-        return (IMAGE_SIZE, IMAGE_SIZE, 1)
+    def input_shape(self) -> InputShape:
+        """Shape of one input image."""
+        rows, columns, channels = self.network.input.shape[1:]
+        return int(rows), int(columns), int(channels)
 
     def trunk(self, cut: str) -> keras.Model:
-        """The frozen part: pixels to the activations at `cut`; at `top`, to pooled features `(n, feature_width)`."""
+        """The frozen part: pixels to the activations at `cut`, or, at `top`, to pooled features `(n, feature_width)`."""
         import keras
 
         if cut == TOP:
@@ -116,7 +118,7 @@ class Backbone:
     def tail(self, cut: str) -> keras.Model:
         """The part above `cut`, up to pooled features `(n, feature_width)`; at `top`, the identity.
 
-        The tail has variables of its own, a copy, so that training it leaves the backbone as it was. Its batch
+        The tail has its own copy of the variables, so that training it leaves the backbone unchanged. Its batch
         normalisation is frozen: Keras 3 overrides a `training=False` baked into a functional model (keras issue
         20285), so a trainable one would update its statistics.
         """
@@ -132,6 +134,13 @@ class Backbone:
         for layer in tail.layers:
             layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
         return tail
+
+
+def convert_to_rgb(pixels: keras.KerasTensor) -> keras.KerasTensor:
+    """Repeats a grey channel three times, since ImageNet weights need three channels; RGB is returned as it is."""
+    import keras
+
+    return pixels if pixels.shape[-1] == 3 else keras.layers.Concatenate(name="colour")([pixels, pixels, pixels])
 
 
 def _pooling() -> keras.Layer:

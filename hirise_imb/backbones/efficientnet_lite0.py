@@ -10,8 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hirise_imb.backbones.base import BackboneCard, read_weights
-from hirise_imb.data.hirise import IMAGE_SIZE
+from hirise_imb.backbones.base import BackboneCard, InputShape, convert_to_rgb, read_weights
 from hirise_imb.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,18 +43,18 @@ STAGES = (
 )
 
 
-def feature_map(colour: keras.KerasTensor) -> keras.KerasTensor:
-    """Build the network on three-channel pixels.
+def build_feature_map(rgb: keras.KerasTensor) -> keras.KerasTensor:
+    """Builds the network on three-channel pixels.
 
     Args:
-        colour: symbolic `(n, rows, columns, 3)`, float32 in 0..255.
+        rgb: symbolic `(n, rows, columns, 3)`, float32 in 0..255.
 
     Returns:
         Symbolic `(n, ceil(rows / 32), ceil(columns / 32), 1280)`, after the head's ReLU6.
     """
     import keras
 
-    x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(colour)
+    x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(rgb)
     x = _convolution(x, "stem", filters=32, kernel=3, stride=2)
     for number, stage in enumerate(STAGES, start=1):
         for index in range(stage.blocks):
@@ -65,7 +64,7 @@ def feature_map(colour: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def _bottleneck(x: keras.KerasTensor, name: str, block: Stage) -> keras.KerasTensor:
-    """Widen, convolve each channel by itself, narrow without an activation; add the input where the shapes agree."""
+    """Expands, convolves each channel separately, projects without activation; adds the input where shapes agree."""
     import keras
 
     wide = x
@@ -94,13 +93,11 @@ def _norm_relu6(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return keras.layers.ReLU(max_value=6, name=f"{name}_relu6")(x)
 
 
-def _build(weights: str) -> keras.Model:
+def _build(weights: str, input_shape: InputShape) -> keras.Model:
     import keras
 
-    pixels = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1), name="grey")
-    # ImageNet weights want three channels.
-    colour = keras.layers.Concatenate(name="colour")([pixels, pixels, pixels])
-    network = keras.Model(pixels, feature_map(colour), name="efficientnet-lite0")
+    pixels = keras.Input(input_shape, name="pixels")
+    network = keras.Model(pixels, build_feature_map(convert_to_rgb(pixels)), name="efficientnet-lite0")
     if weights != "random":
         _load(network, EMBEDDED_WEIGHTS if weights == "imagenet" else Path(weights))
     return network
@@ -108,18 +105,18 @@ def _build(weights: str) -> keras.Model:
 
 def _load(network: keras.Model, path: Path) -> None:
     if not path.is_file():
-        cure = (
+        advice = (
             "install the package again"
             if path == EMBEDDED_WEIGHTS
             else "name a Keras weights file of this network, `imagenet` or `random`"
         )
-        raise UserError(f"There is no EfficientNet-Lite0 weights file {path}: {cure}.")
+        raise UserError(f"There is no EfficientNet-Lite0 weights file {path}: {advice}.")
     try:
         read_weights(network, path)
     except ValueError as error:
         raise UserError(
-            f"{path} holds no weights of EfficientNet-Lite0 without classifier: name a Keras weights file of this "
-            f"network, `imagenet` (embedded) or `random`."
+            f"{path} does not contain weights of EfficientNet-Lite0 without classifier: name a Keras weights file of "
+            f"this network, `imagenet` (embedded) or `random`."
         ) from error
 
 

@@ -7,8 +7,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hirise_imb.backbones.base import BackboneCard, read_weights
-from hirise_imb.data.hirise import IMAGE_SIZE
+from hirise_imb.backbones.base import BackboneCard, InputShape, convert_to_rgb, read_weights
 from hirise_imb.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,14 +18,13 @@ WEIGHTS_ADDRESS = f"https://storage.googleapis.com/tensorflow/keras-applications
 WEIGHTS_MD5 = "fac2f116257151a9d068a22e544a4917"
 
 
-def _build(weights: str) -> keras.Model:
+def _build(weights: str, input_shape: InputShape) -> keras.Model:
     import keras
 
-    pixels = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1), name="grey")
-    # ImageNet weights want three channels in -1..1 (`resnet_v2.preprocess_input`, here as layers).
+    pixels = keras.Input(input_shape, name="pixels")
+    # ImageNet weights need values in -1..1 (`resnet_v2.preprocess_input`, here as a layer).
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(pixels)
-    colour = keras.layers.Concatenate()([scaled, scaled, scaled])
-    base = keras.applications.ResNet50V2(include_top=False, weights=None, input_tensor=colour)
+    base = keras.applications.ResNet50V2(include_top=False, weights=None, input_tensor=convert_to_rgb(scaled))
     network = keras.Model(pixels, base.output, name="resnet50v2")
     if weights != "random":
         _load(network, _weights_file(weights))
@@ -41,7 +39,7 @@ def _weights_file(weights: str) -> Path:
     try:
         return Path(keras.utils.get_file(WEIGHTS_FILE, WEIGHTS_ADDRESS, cache_subdir="models", file_hash=WEIGHTS_MD5))
     except Exception as error:
-        # Keras wraps every cause in a bare Exception or ValueError; a name error or the like is no download fault.
+        # Keras wraps every cause in a bare Exception or ValueError; a NameError or the like is not a download failure.
         if not isinstance(error, OSError | ValueError | HTTPException) and type(error) is not Exception:
             raise
         raise UserError(
@@ -61,7 +59,8 @@ def _load(network: keras.Model, path: Path) -> None:
     except ValueError as error:
         digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
         raise UserError(
-            f"{path} (md5 {digest}) holds no ResNet50V2 weights without top: use {WEIGHTS_FILE} (md5 {WEIGHTS_MD5})."
+            f"{path} (md5 {digest}) does not contain ResNet50V2 weights without top: use {WEIGHTS_FILE} "
+            f"(md5 {WEIGHTS_MD5})."
         ) from error
 
 

@@ -1,11 +1,10 @@
-"""Getting the labelled landmarks: download with checksum and resume, import from a zip or a folder."""
+"""Downloads a published archive: with checksum, and resumed after an interruption."""
 
 import hashlib
 import re
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -13,64 +12,34 @@ from pathlib import Path
 import requests
 
 from hirise_imb import __version__
-from hirise_imb.data.archive import unpack
-from hirise_imb.data.hirise import SPLIT_FILE
+from hirise_imb.data.dataset import Archive
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder, exclusive_lock
 from hirise_imb.utils.progress import ProgressCallback, log, track
 
-__all__ = ["HIRISE_V3_2", "Archive", "download_archive", "find_data_folder", "import_data", "is_archive", "unpack"]
-
 USER_AGENT = f"hirise_imb/{__version__} (+https://doi.org/10.5281/zenodo.4002935)"
-"""Names the project: Zenodo slows down clients that do not say who they are."""
+"""Names the project, since Zenodo throttles anonymous clients."""
 CHUNK = 1 << 20
 """Bytes written at a time."""
 TIMEOUT = (15.0, 60.0)
 """Seconds to wait for a connection, and for the next bytes."""
 ATTEMPTS = 6
-"""Failures in a row, none of which brought another `CHUNK`, after which a download is given up."""
+"""Consecutive failures without another `CHUNK` received, after which a download is given up."""
 FIRST_WAIT = 1.0
-"""Seconds to wait after a request that brought something; each failure in a row doubles them."""
+"""Seconds to wait before the first retry; each consecutive failure doubles them."""
 LONGEST_WAIT = 900.0
-"""A server that asks for more seconds than this is not waited for."""
+"""Seconds; a download is given up where the server asks to wait longer."""
 SPARE = 64 << 20
-"""Bytes of the disk that a download leaves free."""
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A file that can be downloaded, and how to know that it is the right one."""
-
-    name: str
-    address: str
-    size: int
-    """Bytes."""
-    md5: str
-    page: str
-    """Where a person finds the file, for a download by hand."""
-    citation: str
-    licence: str
-
-
-HIRISE_V3_2 = Archive(
-    name="hirise-map-proj-v3_2.zip",
-    address="https://zenodo.org/records/4002935/files/hirise-map-proj-v3_2.zip?download=1",
-    size=911_235_740,
-    md5="236d9c627db1a5970e77a01a8c8a035a",
-    page="https://zenodo.org/records/4002935",
-    citation="Doran, G., Dunkel, E., Lu, S. and Wagstaff, K. (2020). Mars orbital image (HiRISE) labeled data set "
-    "version 3.2. Zenodo. https://doi.org/10.5281/zenodo.4002935",
-    licence="CC BY 4.0",
-)
+"""Bytes that a download leaves free on the disk."""
 
 
 def download_archive(archive: Archive, folder: Path, *, sleep: Callable[[float], None] = time.sleep) -> Path:
-    """Download into `folder / archive.name` unless it is there and whole; return the path.
+    """Downloads into `folder / archive.name` unless the complete file is there; returns its path.
 
-    An interrupted download leaves `<name>.part` and goes on from there the next time.
+    An interrupted download leaves `<name>.part` and continues from there the next time.
 
     Raises:
-        UserError: the download failed for good, what came is not the archive, the disk is full or can't be written
+        UserError: the download failed for good, the server sent another file, the disk is full or can't be written
             to, or another file already has the archive's name.
     """
     target = folder / archive.name
@@ -85,51 +54,18 @@ def download_archive(archive: Archive, folder: Path, *, sleep: Callable[[float],
             raise _by_hand(archive, f"{target} is not the archive ({fault}), so delete it and fetch again, or")
     except OSError as error:
         raise _by_hand(
-            archive, f"{target} can't be read or written ({error.strerror or error}); mend that, or"
+            archive, f"{target} can't be read or written ({error.strerror or error}); fix that, or"
         ) from error
     return target
 
 
-def find_data_folder(folder: Path) -> Path:
-    """Find the folder that holds the split file: `folder` itself or one at most two levels below.
-
-    Raises:
-        UserError: no such folder, or several at the same level.
-    """
-    next(folder.iterdir(), None)  # a folder that can't be read says so here, where glob would find nothing
-    for pattern in (SPLIT_FILE, f"*/{SPLIT_FILE}", f"*/*/{SPLIT_FILE}"):
-        found = sorted(path.parent for path in folder.glob(pattern) if "__MACOSX" not in path.parts)
-        if len(found) > 1:
-            raise UserError(f"{folder} holds several data sets ({', '.join(map(str, found))}): name one of them.")
-        if found:
-            return found[0]
-    raise UserError(f"{folder} holds no {SPLIT_FILE}, at most two levels down: name a folder in the official layout.")
-
-
-def import_data(source: Path, cache: Path) -> Path:
-    """Return the data folder of `source`: a folder in the official layout, used where it is, or a zip, unpacked once.
-
-    Raises:
-        UserError: `source` is missing or not in the official layout, or can't be unpacked below `cache`.
-    """
-    if source.is_dir():
-        return find_data_folder(source)
-    if not source.is_file():
-        raise UserError(f"{source} does not exist: name the zip of HiRISE v3.2 or the folder it was unpacked to.")
-    try:
-        digest = _digest(source, "sha256")
-    except OSError as error:
-        raise UserError(f"{source} can't be read ({error.strerror or error}): mend that and try again.") from error
-    return unpack(source, cache / f"{source.stem}-{digest[:12]}")
-
-
 def is_archive(path: Path, archive: Archive) -> bool:
-    """Whether the file is the archive, by size and digest."""
+    """Tells by size and digest whether the file is the archive."""
     return path.is_file() and not _fault(archive, path)
 
 
 class _Retry(Exception):
-    """One request failed in a way that may pass."""
+    """A request failed for a reason that may be temporary."""
 
     def __init__(self, reason: str, asked: float = 0.0) -> None:
         super().__init__(reason)
@@ -140,12 +76,12 @@ class _Retry(Exception):
 def _by_hand(archive: Archive, problem: str) -> UserError:
     return UserError(
         f"{problem} download {archive.name} by hand from {archive.page} ({archive.address}) "
-        "and run `python -m hirise_imb.study data import FILE`."
+        "and run `hirise-imb data import FILE`."
     )
 
 
 def _download(archive: Archive, target: Path, sleep: Callable[[float], None]) -> None:
-    """Complete the `.part` file, check it, and give it its name."""
+    """Completes the `.part` file, verifies it, and renames it."""
     part = target.with_name(f"{target.name}.part")
     if _size(part) > archive.size:
         part.unlink()
@@ -154,7 +90,7 @@ def _download(archive: Archive, target: Path, sleep: Callable[[float], None]) ->
     if fault := _fault(archive, part):
         part.unlink()
         raise _by_hand(
-            archive, f"What was downloaded to {part} is not the archive ({fault}) and was deleted: try again, or"
+            archive, f"The file downloaded to {part} is not the archive ({fault}) and was deleted: try again, or"
         )
     part.replace(target)
 
@@ -167,7 +103,7 @@ def _check_space(archive: Archive, part: Path) -> None:
 
 
 def _complete(archive: Archive, part: Path, sleep: Callable[[float], None]) -> None:
-    """Ask until every byte is there; only failures without a further `CHUNK` count towards giving up."""
+    """Requests the rest until the file is complete; only failures without a further `CHUNK` count towards giving up."""
     failures, best = 0, _size(part)
     with track(archive.name, archive.size, "MB", scale=1e6, already=best) as show:
         while (start := _size(part)) < archive.size:
@@ -190,7 +126,7 @@ def _complete(archive: Archive, part: Path, sleep: Callable[[float], None]) -> N
 
 
 def _request(archive: Archive, part: Path, start: int, show: ProgressCallback) -> None:
-    """Ask once for what is missing from byte `start` on and write what comes."""
+    """Requests the bytes from `start` on once, and writes what is received."""
     headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -205,7 +141,7 @@ def _request(archive: Archive, part: Path, start: int, show: ProgressCallback) -
 
 
 def _first_byte(archive: Archive, response: requests.Response, start: int) -> int:
-    """Where in the file the answer begins; zero where the server ignores the range."""
+    """Offset of the response in the file; zero where the server ignores the range."""
     status = f"HTTP {response.status_code} {response.reason}"
     if response.status_code == 429 or response.status_code >= 500:
         raise _Retry(status, _seconds(response.headers.get("Retry-After", "")))
@@ -224,7 +160,7 @@ def _first_byte(archive: Archive, response: requests.Response, start: int) -> in
 
 
 def _receive(archive: Archive, response: requests.Response, part: Path, first: int, show: ProgressCallback) -> None:
-    """Write the body behind the `first` bytes of the `.part` file."""
+    """Writes the body after the `first` bytes of the `.part` file."""
     done = first
     with part.open("ab") as sink:
         sink.truncate(first)
@@ -241,7 +177,7 @@ def _receive(archive: Archive, response: requests.Response, part: Path, first: i
 
 
 def _seconds(retry_after: str) -> float:
-    """Read a Retry-After header (seconds or an HTTP date); not above zero where it is missing, senseless or past."""
+    """Seconds of a Retry-After header (a number or an HTTP date); zero or less if missing, malformed or in the past."""
     if retry_after.strip().isdecimal():
         return float(retry_after)
     try:
@@ -253,10 +189,10 @@ def _seconds(retry_after: str) -> float:
 
 
 def _fault(archive: Archive, path: Path) -> str:
-    """What tells the file from the archive; empty where it is the archive."""
+    """How the file differs from the archive; empty where it does not."""
     if (size := _size(path)) != archive.size:
         return f"it has {size:,} bytes instead of {archive.size:,}"
-    if (md5 := _digest(path, "md5")) != archive.md5:
+    if (md5 := digest_of(path, "md5")) != archive.md5:
         return f"its md5 is {md5} instead of {archive.md5}"
     return ""
 
@@ -265,6 +201,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _digest(path: Path, algorithm: str) -> str:
+def digest_of(path: Path, algorithm: str) -> str:
+    """Hexadecimal digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()

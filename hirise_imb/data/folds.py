@@ -1,4 +1,4 @@
-"""Folds of source observations: images of one source are never on both sides."""
+"""Cross-validation folds by source: images of one source are never on both sides."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.dataset import ClassSet
 
-FOLDS = 4
-"""The rarest classes have about four sources to learn from, so more folds could not each hold one."""
+N_FOLDS = 4
+"""The rarest classes have about four training sources, so that more folds could not contain one each."""
 
-_TRIES = 64
-"""Assignments that are tried for one in which every fold has every class."""
+_ATTEMPTS = 64
+"""Assignments tried in search of one in which every fold contains every class."""
 
 Ints = NDArray[np.int64]
 
@@ -24,59 +24,55 @@ class FoldAssignment:
     """The fold of each landmark."""
 
     folds: Ints
-    """Counted from 0, shape (n,)."""
-    missing: tuple[str, ...]
-    """What could not be: `class (n sources)` of each class that some fold lacks."""
+    """Fold number of each landmark, counted from 0, shape (n,)."""
+    incomplete: tuple[str, ...]
+    """`class (n sources)` for each class that some fold lacks."""
 
 
-def assign_folds(labels: Ints, sources: Ints, folds: int = FOLDS) -> FoldAssignment:
-    """Put whole sources into folds of like classes, so that each fold has each class where its sources suffice.
+def assign_folds(labels: Ints, sources: Ints, classes: ClassSet, n_folds: int = N_FOLDS) -> FoldAssignment:
+    """Divides sources into stratified folds, so that each fold contains each class where its sources suffice.
 
-    scikit-learn's StratifiedGroupKFold is asked with several seeds, and the assignment that leaves the fewest (class,
-    fold) pairs empty is taken, the first of equals. The folds depend on the data alone, so all recipes have the same.
+    scikit-learn's StratifiedGroupKFold is run with several seeds, and the assignment with the fewest empty (class,
+    fold) pairs is taken, the first one in case of ties. The folds depend on the data alone: all recipes share them.
 
     Args:
         labels: class id of each landmark, shape (n,).
-        sources: the source of each landmark, as a number, shape (n,).
-        folds: asked for; there are fewer where there are fewer sources.
+        sources: number of the source of each landmark, shape (n,).
+        classes: of the data set.
+        n_folds: requested number; there are fewer folds where there are fewer sources.
 
     Raises:
         ValueError: all landmarks are from one source.
     """
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
-    folds = min(folds, len(np.unique(sources)))
-    if folds < 2:
+    n_folds = min(n_folds, len(np.unique(sources)))
+    if n_folds < 2:
         raise ValueError("landmarks of one source can't be divided into folds")
     present = np.unique(labels)
-    most = np.bincount(labels).max()
-    best, fewest = np.zeros(len(labels), np.int64), np.inf
-    for seed in range(_TRIES):
-        found = np.zeros(len(labels), np.int64)
-        # Where no class has a landmark for each fold there is nothing to stratify, and it refuses.
-        kind = StratifiedGroupKFold if most >= folds else GroupKFold
-        splitter = kind(folds, shuffle=True, random_state=seed)
+    # Where no class has a landmark for each fold there is nothing to stratify, and StratifiedGroupKFold refuses.
+    splitter_class = StratifiedGroupKFold if np.bincount(labels).max() >= n_folds else GroupKFold
+    best, fewest_empty = np.zeros(len(labels), np.int64), np.inf
+    for seed in range(_ATTEMPTS):
+        folds = np.zeros(len(labels), np.int64)
+        splitter = splitter_class(n_folds, shuffle=True, random_state=seed)
         with warnings.catch_warnings():
-            # It warns of a class with fewer landmarks than folds; `missing` tells that with names.
+            # It warns of classes with fewer landmarks than folds; `incomplete` reports them by name.
             warnings.simplefilter("ignore", UserWarning)
-            for fold, (_, held) in enumerate(splitter.split(np.zeros(len(labels)), labels, sources)):
-                found[held] = fold
-        filled = np.zeros((folds, len(CLASSES)), bool)
-        filled[found, labels] = True
-        if not filled.any(axis=1).all():  # a fold without a landmark
+            for fold, (_, heldout) in enumerate(splitter.split(np.zeros(len(labels)), labels, sources)):
+                folds[heldout] = fold
+        occupied = np.zeros((n_folds, len(classes)), bool)
+        occupied[folds, labels] = True
+        if not occupied.any(axis=1).all():  # a fold without a landmark
             continue
-        if (empty := int((~filled[:, present]).sum())) < fewest:
-            best, fewest = found, empty
-    if not np.isfinite(fewest):
-        raise ValueError(f"no assignment of {len(np.unique(sources))} sources fills {folds} folds")
-    return FoldAssignment(best, _missing(labels, sources, best, folds))
-
-
-def _missing(labels: Ints, sources: Ints, folds: Ints, count: int) -> tuple[str, ...]:
-    lacking = []
-    for k in np.unique(labels):
-        own = labels == k
-        if len(np.unique(folds[own])) < count:
-            n = len(np.unique(sources[own]))
-            lacking.append(f"{CLASSES[k]} ({n} source{'s' if n > 1 else ''})")
-    return tuple(lacking)
+        if (empty := int((~occupied[:, present]).sum())) < fewest_empty:
+            best, fewest_empty = folds, empty
+    if not np.isfinite(fewest_empty):
+        raise ValueError(f"no assignment of {len(np.unique(sources))} sources fills {n_folds} folds")
+    incomplete = []
+    for label in present.tolist():
+        of_class = labels == label
+        if len(np.unique(best[of_class])) < n_folds:
+            n = len(np.unique(sources[of_class]))
+            incomplete.append(f"{classes[label]} ({n} source{'s' if n > 1 else ''})")
+    return FoldAssignment(best, tuple(incomplete))

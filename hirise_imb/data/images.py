@@ -1,63 +1,68 @@
-"""Landmark image files: one decoder for everything."""
+"""Decodes landmark images: one decoder for features, checks and thumbnails."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hirise_imb.data.hirise import IMAGE_SIZE
 from hirise_imb.utils.errors import UserError, bullet_list
 from hirise_imb.utils.progress import track
 
-_SHOWN = 20
-"""Broken files named in one message; the rest is counted."""
+_MAX_SHOWN = 20
+"""Number of broken files that one message names; the others are counted."""
+
+_MODES = {1: ("L", "one grey channel"), 3: ("RGB", "three colour channels")}
+"""Pillow's mode and a description, by number of channels."""
 
 
-def decode_image(path: Path) -> NDArray[np.uint8]:
-    """The grey values of one landmark image, shape (227, 227).
+def decode_image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Decodes one landmark image to an array of this shape: rows, columns, and 1 (grey) or 3 (RGB) channels.
 
     Raises:
-        UserError: the file is no whole one-channel JPEG of 227 x 227 pixels.
+        UserError: the file is not a complete JPEG of this size and number of channels.
     """
+    rows, columns, channels = shape
+    mode, description = _MODES[channels]
     try:
         with Image.open(io.BytesIO(path.read_bytes()), formats=["JPEG"]) as image:
-            # The header is looked at first: a file that claims an absurd size is never decoded.
-            if image.size != (IMAGE_SIZE, IMAGE_SIZE) or image.mode != "L":
+            # The header is checked first: a file that claims an absurd size is never decoded.
+            if image.size != (columns, rows) or image.mode != mode:
                 raise UserError(
                     f"{path} is a {image.size[0]} x {image.size[1]} image of mode {image.mode}: landmark images are "
-                    f"{IMAGE_SIZE} x {IMAGE_SIZE} with one grey channel; import the data again."
+                    f"{columns} x {rows} with {description}; import the data again."
                 )
-            return np.asarray(image)
+            return np.asarray(image).reshape(shape)
     # Pillow reports some broken headers as SyntaxError, and has an error of its own for an absurd size.
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = str(error).split(" <_io")[0]  # Pillow names the buffer, which tells nobody anything
-        raise UserError(f"{path} is no whole JPEG image ({reason}): import the data again.") from error
+        reason = str(error).split(" <_io")[0]  # without the name of the buffer
+        raise UserError(f"{path} is not a complete JPEG image ({reason}): import the data again.") from error
 
 
-def check_images(paths: Sequence[Path]) -> None:
-    """Decode every file.
+def check_images(paths: Sequence[Path], shape: tuple[int, int, int]) -> None:
+    """Decodes every file; `shape` as in `decode_image`.
 
     Raises:
         UserError: some can't be decoded; one message names them.
     """
     broken = []
     with ThreadPoolExecutor() as pool, track("checking", len(paths), "images") as show:
-        for done, fault in enumerate(pool.map(_fault, paths), 1):
+        for done, fault in enumerate(pool.map(partial(_fault, shape=shape), paths), 1):
             show(done)
             broken += [fault] if fault else []
     if broken:
-        raise UserError(f"{len(broken)} of {len(paths)} images can't be used:{bullet_list(broken, _SHOWN)}")
+        raise UserError(f"{len(broken)} of {len(paths)} images can't be used:{bullet_list(broken, _MAX_SHOWN)}")
 
 
-def _fault(path: Path) -> str:
+def _fault(path: Path, shape: tuple[int, int, int]) -> str:
     try:
-        decode_image(path)
+        decode_image(path, shape)
     except UserError as error:
         return str(error)
     return ""

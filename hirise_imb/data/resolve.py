@@ -1,4 +1,4 @@
-"""The data a study names: where it is, drawn or unpacked at first use."""
+"""Finds the data folder that a study names; sample, archive and zips are generated or unpacked on first use."""
 
 from __future__ import annotations
 
@@ -7,71 +7,124 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hirise_imb.data import download, synthetic
+from hirise_imb.data import synthetic
+from hirise_imb.data.archive import unpack
+from hirise_imb.data.dataset import Archive, DatasetSpec, Layout
+from hirise_imb.data.download import digest_of, download_archive, is_archive
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import cache_root, ensure_folder, exclusive_lock
 from hirise_imb.utils.progress import say
 
-HIRISE_FOLDER = "hirise"
-"""Folder in the cache that `study data fetch` fills."""
+SYNTHETIC = "synthetic"
+"""Names the embedded sample in `data`."""
+
+ARCHIVE = "hirise"
+"""Names the downloaded archive in `data`, and its folder in the cache."""
 
 
-def resolve_data(data: str) -> Path:
-    """The folder with the official files.
+def resolve_data(data: str, spec: DatasetSpec) -> Path:
+    """Returns the data folder, the one with the text files.
 
     Args:
-        data: `synthetic`, `hirise`, `$VARIABLE` (its value is a path), or the path of a zip or folder.
+        data: `synthetic`, `hirise`, `$VARIABLE` (whose value is a path), or the path of a zip or folder.
+        spec: data set that the folder belongs to.
 
     Raises:
         UserError: there is no such data.
     """
-    if data == "synthetic":
-        return _synthetic()
-    if data == "hirise":
-        return _hirise()
+    if data in (SYNTHETIC, ARCHIVE):
+        if spec != HIRISE:
+            raise UserError(
+                f"The data `{data}` belongs to the data set {HIRISE.name}, not to {spec.name}: "
+                "name a zip or folder with --data."
+            )
+        return _synthetic_folder() if data == SYNTHETIC else _archive_folder()
     if data.startswith("$"):
         data = os.environ.get(name := data[1:]) or ""
         if not data:
-            raise UserError(f"The environment variable {name} is not set: let it name a zip or folder with landmarks.")
-    return download.import_data(Path(data), ensure_folder(cache_root() / "data"))
+            raise UserError(f"The environment variable {name} is not set: set it to a zip or folder with landmarks.")
+    return import_data(Path(data), ensure_folder(cache_root() / "data"), spec.layout)
 
 
-def _synthetic() -> Path:
+def find_data_folder(folder: Path, layout: Layout) -> Path:
+    """Finds the folder that contains the split file: `folder` itself or one at most two levels below.
+
+    Raises:
+        UserError: there is no such folder, or several at the same level.
+    """
+    split_file = layout.split_file
+    next(folder.iterdir(), None)  # raises for a folder that can't be read, in which glob would just find nothing
+    for pattern in (split_file, f"*/{split_file}", f"*/*/{split_file}"):
+        matches = sorted(path.parent for path in folder.glob(pattern) if "__MACOSX" not in path.parts)
+        if len(matches) > 1:
+            raise UserError(f"{folder} contains several data sets ({', '.join(map(str, matches))}): name one of them.")
+        if matches:
+            return matches[0]
+    above = [parent for parent in list(folder.resolve().parents)[:2] if (parent / split_file).is_file()]
+    advice = f"name {above[0]} instead, which does" if above else "name a folder in the official layout"
+    raise UserError(f"{folder} does not contain {split_file}, at most two levels down: {advice}.")
+
+
+def import_data(source: Path, cache: Path, layout: Layout) -> Path:
+    """Returns the data folder of `source`: a folder in the layout, used in place, or a zip, unpacked once.
+
+    Raises:
+        UserError: `source` is missing or not in the layout, or can't be unpacked below `cache`.
+    """
+    if source.is_dir():
+        return find_data_folder(source, layout)
+    if not source.is_file():
+        raise UserError(f"{source} does not exist: name a zip in the official layout, or the folder unpacked from it.")
+    try:
+        digest = digest_of(source, "sha256")
+    except OSError as error:
+        raise UserError(f"{source} can't be read ({error.strerror or error}): fix that and try again.") from error
+    return unpack(source, cache / f"{source.stem}-{digest[:12]}", layout)
+
+
+def fetch_archive() -> Path:
+    """Downloads the official archive, unpacks it as `hirise`, and returns its data folder."""
+    zip_path = download_archive(_official_archive(), cache_root() / "archives")
+    return unpack(zip_path, cache_root() / ARCHIVE, HIRISE.layout)
+
+
+def import_landmarks(path: Path, spec: DatasetSpec) -> tuple[Path, str]:
+    """Imports a zip or folder; returns the data folder and its name for `--data`.
+
+    The official archive, recognised by its size and digest, becomes `hirise`, as if it had been downloaded.
+    """
+    if is_archive(path, _official_archive()):
+        return unpack(path, cache_root() / ARCHIVE, HIRISE.layout), ARCHIVE
+    return resolve_data(str(path), spec), str(path)
+
+
+def _official_archive() -> Archive:
+    assert HIRISE.archive is not None
+    return HIRISE.archive
+
+
+def _synthetic_folder() -> Path:
     cache = ensure_folder(cache_root())
     folder = cache / f"synthetic-{synthetic.VERSION}"
     with exclusive_lock(folder):
         if not folder.is_dir():
             say("Drawing the synthetic landmarks ...")
+            # Drawn in a temporary folder and renamed: a folder of that name is always complete.
             work = Path(tempfile.mkdtemp(prefix=".synthetic-", dir=cache))
             try:
                 synthetic.write(work)
                 work.replace(folder)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
-    return download.find_data_folder(folder)
+    return find_data_folder(folder, HIRISE.layout)
 
 
-def _hirise() -> Path:
-    folder = cache_root() / HIRISE_FOLDER
+def _archive_folder() -> Path:
+    folder = cache_root() / ARCHIVE
     if not folder.is_dir():
         raise UserError(
-            f"The HiRISE archive is not in {folder}: get it with `python -m hirise_imb.study data fetch`, or with "
-            f"`data import FILE` if you have it."
+            f"The HiRISE archive is not in {folder}: get it with `hirise-imb data fetch`, or with "
+            f"`hirise-imb data import FILE` if you have it."
         )
-    return download.find_data_folder(folder)
-
-
-def fetch_hirise() -> Path:
-    """Download the official archive, unpack it as `hirise`, and return the folder with the official files."""
-    zip_path = download.download_archive(download.HIRISE_V3_2, cache_root() / "archives")
-    return download.unpack(zip_path, cache_root() / HIRISE_FOLDER)
-
-
-def import_landmarks(path: Path) -> tuple[str, str]:
-    """Import a zip or folder; return the folder with the official files and what `--data` calls it.
-
-    The official archive, known by its size and digest, becomes `hirise`, as if it had been downloaded.
-    """
-    if download.is_archive(path, download.HIRISE_V3_2):
-        return str(download.unpack(path, cache_root() / HIRISE_FOLDER)), "hirise"
-    return str(resolve_data(str(path))), str(path)
+    return find_data_folder(folder, HIRISE.layout)

@@ -1,4 +1,4 @@
-"""What is learnt from and scored on: images and the parts of a data set."""
+"""Training, validation, test and cross-validation folds, as row numbers of one table of images."""
 
 from __future__ import annotations
 
@@ -8,33 +8,72 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.imbalance.sampling import Pool
+from hirise_imb.data.dataset import SPLITS, ClassSet
+from hirise_imb.data.folds import assign_folds
+from hirise_imb.data.manifest import Manifest
+from hirise_imb.utils.progress import say
 
 Ints = NDArray[np.int64]
+
 Selection = Literal["val", "grouped-cv"]
+"""How recipes are selected: on the given validation split, or by cross-validation over sources of training and
+validation."""
+
+
+@dataclass(frozen=True)
+class TrainingPool:
+    """The images that training rows are drawn from, arrays of shape (n_images,).
+
+    Raises:
+        ValueError: there are no images, or the arrays differ in length.
+    """
+
+    labels: Ints
+    """Class id of each image."""
+    copies: Ints
+    """Number of lines of each image in the split file."""
+    sources: Ints
+    """Number of the source of each image."""
+    classes: ClassSet
+
+    def __post_init__(self) -> None:
+        """Check the lengths."""
+        lengths = len(self.labels), len(self.copies), len(self.sources)
+        if len(set(lengths)) > 1 or not len(self.labels):
+            raise ValueError(f"labels, copies and sources must be as long as each other and not empty, got {lengths}")
+
+    def counts(self) -> Ints:
+        """Number of images of each class, shape (n_classes,)."""
+        return np.bincount(self.labels, minlength=len(self.classes))
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """What is known of the images of a data set, one entry each."""
+    """Facts about all images of a data set, one entry an image."""
 
     names: tuple[str, ...]
     labels: Ints
+    """Class ids."""
     copies: Ints
-    """Lines of the split file."""
+    """Numbers of lines in the split file."""
     sources: Ints
-    """As numbers."""
+    """Numbers of the sources."""
     is_canonical: NDArray[np.bool_]
-    """Whether the image stands for its landmark: landmarks are counted and scored by these."""
+    """Whether the image is the canonical one of its landmark: landmarks are counted and scored by these."""
+    classes: ClassSet
 
-    def pool(self, rows: Ints) -> Pool:
-        """What a sampling chooses from."""
-        return Pool(self.labels[rows], self.copies[rows], self.sources[rows])
+    def pool(self, rows: Ints) -> TrainingPool:
+        """The images in these rows as a training pool."""
+        return TrainingPool(self.labels[rows], self.copies[rows], self.sources[rows], self.classes)
+
+    def canonical(self, rows: Ints) -> Ints:
+        """Those of the rows whose image is canonical."""
+        return rows[self.is_canonical[rows]]
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows of images to learn from, and rows that are predicted, one a landmark."""
+    """Row numbers of training images, and of held-out canonical images that are predicted."""
 
     train: Ints
     heldout: Ints
@@ -42,17 +81,65 @@ class Fold:
 
 @dataclass(frozen=True)
 class DataSplits:
-    """The parts of a data set, as rows of its images."""
+    """The given split and the cross-validation folds of a data set, as row numbers of its images."""
 
     images: ImageTable
     split: Fold
-    """The given one: training images, and validation."""
+    """The given split: training images and validation landmarks."""
     val_groups: Ints
-    """Fold of each validation landmark, for what is learnt on validation, shape (n_val,)."""
+    """Group of each validation landmark for cross-fitting, by source, shape (n_val,)."""
     folds: tuple[Fold, ...]
-    """Of a cross-validation over training and validation."""
+    """Cross-validation over the sources of training and validation."""
     test: Ints
+    """Canonical images of the test split."""
 
     def selection_folds(self, selection: Selection) -> tuple[Fold, ...]:
-        """The folds by which recipes are chosen."""
+        """The folds on which recipes are scored for selection."""
         return (self.split,) if selection == "val" else self.folds
+
+
+def make_splits(manifest: Manifest) -> DataSplits:
+    """Builds the splits and folds of a data set; prints which classes some cross-validation fold lacks."""
+    table = manifest.table
+    canonical_rows = {split: manifest.canonical_images(split).index.to_numpy() for split in SPLITS}
+    is_canonical = np.zeros(len(table), bool)
+    is_canonical[np.concatenate(list(canonical_rows.values()))] = True
+    images = ImageTable(
+        names=tuple(table["image"]),
+        labels=table["label"].to_numpy(),
+        copies=table["copies"].to_numpy(),
+        sources=np.unique(table["source"].to_numpy(str), return_inverse=True)[1],
+        is_canonical=is_canonical,
+        classes=manifest.spec.classes,
+    )
+    train = manifest.split("train").index.to_numpy()
+    pool = np.sort(np.concatenate([train, manifest.split("val").index.to_numpy()]))
+    return DataSplits(
+        images=images,
+        split=Fold(train, canonical_rows["val"]),
+        val_groups=_group_landmarks(images, canonical_rows["val"]),
+        folds=_cross_validation_folds(images, pool),
+        test=canonical_rows["test"],
+    )
+
+
+def _group_landmarks(images: ImageTable, rows: Ints) -> Ints:
+    """Groups validation landmarks by source; a single group where all are from one source."""
+    if len(np.unique(images.sources[rows])) < 2:
+        return np.zeros(len(rows), np.int64)
+    return assign_folds(images.labels[rows], images.sources[rows], images.classes).folds
+
+
+def _cross_validation_folds(images: ImageTable, pool: Ints) -> tuple[Fold, ...]:
+    """Folds over the sources of the pool; variants of a landmark follow its source."""
+    landmarks = images.canonical(pool)
+    assignment = assign_folds(images.labels[landmarks], images.sources[landmarks], images.classes)
+    if assignment.incomplete:
+        say(
+            f"Some fold of the cross-validation lacks {', '.join(assignment.incomplete)}: "
+            "these classes have too few sources to divide."
+        )
+    fold_of_source = dict(zip(images.sources[landmarks].tolist(), assignment.folds.tolist(), strict=True))
+    fold_of_image = np.array([fold_of_source[source] for source in images.sources[pool].tolist()])
+    n_folds = int(assignment.folds.max()) + 1
+    return tuple(Fold(pool[fold_of_image != fold], landmarks[assignment.folds == fold]) for fold in range(n_folds))

@@ -1,1 +1,7 @@
-"""TODO."""
+"""Features of images: extraction through a backbone, the cache on disk, and views of the pixels."""
+
+from hirise_imb.features.arrays import Features
+from hirise_imb.features.landmarks import LandmarkFeatures
+from hirise_imb.features.views import DIHEDRAL, VIEWS
+
+__all__ = ["DIHEDRAL", "VIEWS", "Features", "LandmarkFeatures"]

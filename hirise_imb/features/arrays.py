@@ -14,13 +14,13 @@ class Features:
     """Features at one cut, one row an image, in the order in which the images were asked for."""
 
     stored: NDArray[np.floating]
-    """Shape (n_stored, ...). From the cache: memory-mapped, float32 at the cut `top`, float16 at the others."""
+    """Shape (n_stored, ...). From the cache they are memory-mapped: float32 at the cut `top`, float16 at others."""
     rows: NDArray[np.int64]
-    """Where each image is in `stored`, shape (n_images,)."""
+    """Row of each image in `stored`, shape (n_images,)."""
 
     @classmethod
     def of(cls, array: NDArray[np.floating]) -> Features:
-        """Those of an array in memory, one row an image, shape (n_images, ...)."""
+        """Features from an array in memory, one row an image, shape (n_images, ...)."""
         return cls(array, np.arange(len(array)))
 
     def __len__(self) -> int:
@@ -37,7 +37,7 @@ class Features:
         return self.stored[self.rows[positions]].astype(np.float32, copy=False)
 
     def select(self, positions: NDArray[np.int64]) -> Features:
-        """The same for some of the images; nothing is read."""
+        """The features of some of the images, without reading them."""
         return Features(self.stored, self.rows[positions])
 
 

@@ -1,4 +1,4 @@
-"""Images go through the backbone once; what comes out is cached."""
+"""Feature extraction: each image goes through the backbone once, and its features are cached."""
 
 from __future__ import annotations
 
@@ -13,27 +13,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hirise_imb.backbones import TOP, Backbone
-from hirise_imb.data.hirise import IMAGE_SIZE
 from hirise_imb.data.images import decode_image
-from hirise_imb.features.views import VIEWS, Seen
+from hirise_imb.features.arrays import Features
+from hirise_imb.features.cache import FeatureStore, open_store
+from hirise_imb.features.views import VIEWS, ViewedPixels
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.progress import say, track
 
 if TYPE_CHECKING:
     import keras
 
-from hirise_imb.features.arrays import Features
-from hirise_imb.features.cache import FeatureStore, open_store
-
 BATCH = 32
-"""Images a forward pass; every pass has this many, so that an image's numbers don't depend on its neighbours."""
+"""Images in a forward pass; every pass has this many, so that an image's features don't depend on its neighbours."""
 
-_MARGIN = 256 << 20
-"""Bytes left free on the disk."""
+_MIN_FREE_BYTES = 256 << 20
+"""Bytes that an extraction leaves free on the disk."""
 
 
 def image_digests(paths: Sequence[Path]) -> list[str]:
-    """SHA-256 of each file, hexadecimal."""
+    """Hexadecimal SHA-256 of each file."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), paths))
 
@@ -46,15 +44,15 @@ def extract_features(
     digests: list[str] | None = None,
     view: str = "plain",
 ) -> dict[str, Features]:
-    """Features of every image at every cut; what the cache lacks goes through the backbone once, for all cuts.
+    """Features of every image at every cut; images that the cache lacks go through the backbone once, for all cuts.
 
     Args:
-        backbone: the network.
+        backbone: whose input shape the images must have.
         cuts: names of its cut points.
         paths: image files.
         cache: folder of all cached features.
-        digests: `image_digests(paths)`, where the caller has them already.
-        view: one of `VIEWS`: what is done to the pixels first.
+        digests: `image_digests(paths)`, if the caller has computed them already.
+        view: one of `VIEWS`, applied to the pixels first.
 
     Raises:
         UserError: an image can't be decoded, or the disk can't hold the features.
@@ -63,39 +61,35 @@ def extract_features(
     if view not in VIEWS:
         raise ValueError(f"view must be one of {', '.join(VIEWS)}, got {view!r}")
     digests = image_digests(paths) if digests is None else digests
-    trunk = _trunk(backbone, cuts)
+    trunk = _build_trunk(backbone, cuts)
     with ExitStack() as stack:
         stores = [stack.enter_context(open_store(cache, backbone, cut, trunk, view)) for cut in cuts]
-        missing = _missing(stores, digests, paths)
+        cached = set.intersection(*(set(store.row_of) for store in stores))
+        missing = {digest: path for digest, path in zip(digests, paths, strict=True) if digest not in cached}
         if missing:
             _check_space(cache, sum(store.row_bytes for store in stores) * len(missing), len(missing))
-            _fill(trunk, stores, missing, view)
+            _fill_stores(backbone.input_shape, trunk, stores, missing, view)
         return {store.cut: store.features(digests) for store in stores}
 
 
 def median_relative_difference(one: Backbone, other: Backbone, paths: Sequence[Path]) -> float:
-    """How far pooled features of two backbones are apart: |a - b| / |b|, Euclidean, median over the images."""
-    pixels = np.stack([decode_image(path) for path in paths])[:, :, :, None].astype(np.float32)
+    """Relative difference |a - b| / |b| of the pooled features of two backbones (Euclidean), median over the images."""
+    pixels = np.stack([decode_image(path, one.input_shape) for path in paths]).astype(np.float32)
     a, b = (np.asarray(backbone.trunk(TOP)(pixels, training=False)) for backbone in (one, other))
     return float(np.median(np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)))
 
 
-def _trunk(backbone: Backbone, cuts: Sequence[str]) -> keras.Model:
+def _build_trunk(backbone: Backbone, cuts: Sequence[str]) -> keras.Model:
+    """One model with an output for each cut, so that several cuts cost one forward pass."""
     import keras
 
     return keras.Model(backbone.network.input, {cut: backbone.trunk(cut).output for cut in cuts})
 
 
-def _missing(stores: list[FeatureStore], digests: list[str], paths: Sequence[Path]) -> dict[str, Path]:
-    """Digest and path of each distinct image that some store lacks, in the order of the paths."""
-    there = set.intersection(*(set(store.row_of) for store in stores))
-    return {digest: path for digest, path in zip(digests, paths, strict=True) if digest not in there}
-
-
 def _check_space(cache: Path, needed: int, images: int) -> None:
-    """Tell what will be written, or refuse it."""
+    """Announces how much will be written, or refuses to write it."""
     free = shutil.disk_usage(cache).free
-    if needed + _MARGIN > free:
+    if needed + _MIN_FREE_BYTES > free:
         raise UserError(
             f"The features need {needed / 1e9:.1f} GB under {cache}, where {free / 1e9:.1f} GB are free: free some, or "
             f"set HIRISE_IMB_CACHE to a folder on another disk."
@@ -103,36 +97,45 @@ def _check_space(cache: Path, needed: int, images: int) -> None:
     say(f"The features of {images:,} images take {needed / 1e6:,.0f} MB under {cache}.")
 
 
-def _fill(trunk: keras.Model, stores: list[FeatureStore], missing: dict[str, Path], view: str) -> None:
+def _fill_stores(
+    shape: tuple[int, int, int],
+    trunk: keras.Model,
+    stores: list[FeatureStore],
+    missing: dict[str, Path],
+    view: str,
+) -> None:
     import tensorflow as tf
 
-    def outputs_of(pixels: Any) -> dict[str, Any]:  # noqa: ANN401
+    def forward(pixels: Any) -> dict[str, Any]:  # noqa: ANN401
         return {cut: tf.cast(output, tf.float32) for cut, output in trunk(pixels, training=False).items()}
 
-    forward = tf.function(outputs_of, reduce_retracing=True)
-    todo = list(missing.items())
+    compiled = tf.function(forward, reduce_retracing=True)
+    remaining = list(missing.items())
     done = 0
-    with track("features" if view == "plain" else f"features ({view})", len(todo), "images") as show:
-        for batch, pixels in _decoded(todo, view):
-            outputs = forward(tf.constant(pixels, tf.float32))
+    with track("features" if view == "plain" else f"features ({view})", len(remaining), "images") as show:
+        for batch, pixels in _decode_batches(remaining, shape, view):
+            outputs = compiled(tf.constant(pixels, tf.float32))
             for store in stores:
                 store.append([digest for digest, _ in batch], outputs[store.cut].numpy())
             show(done := done + len(batch))
 
 
-def _decoded(todo: list[tuple[str, Path]], view: str) -> Iterator[tuple[list[tuple[str, Path]], Seen]]:
-    """Batches of images with their pixels (BATCH, 227, 227, 1); the next one is decoded while this one is used."""
+def _decode_batches(
+    images: list[tuple[str, Path]], shape: tuple[int, int, int], view: str
+) -> Iterator[tuple[list[tuple[str, Path]], ViewedPixels]]:
+    """Batches of images with their pixels, shape (BATCH, *shape); each is decoded while the one before is in use."""
 
-    def seen(path: Path) -> Seen:
-        return VIEWS[view](decode_image(path))
+    def decode(path: Path) -> ViewedPixels:
+        return VIEWS[view](decode_image(path, shape))
 
-    batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
+    batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
     with ThreadPoolExecutor() as pool:
-        ahead: list[Future[Seen]] = []
+        prefetched: list[Future[ViewedPixels]] = []
         for number, batch in enumerate(batches):
-            futures = ahead or [pool.submit(seen, path) for _, path in batch]
-            ahead = [pool.submit(seen, path) for _, path in batches[number + 1]] if number + 1 < len(batches) else []
-            pixels: Seen = np.zeros((BATCH, IMAGE_SIZE, IMAGE_SIZE, 1), futures[0].result().dtype)
+            futures = prefetched or [pool.submit(decode, path) for _, path in batch]
+            following = batches[number + 1] if number + 1 < len(batches) else []
+            prefetched = [pool.submit(decode, path) for _, path in following]
+            pixels: ViewedPixels = np.zeros((BATCH, *shape), futures[0].result().dtype)
             for row, future in enumerate(futures):
-                pixels[row, :, :, 0] = future.result()
+                pixels[row] = future.result()
             yield batch, pixels

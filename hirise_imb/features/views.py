@@ -1,4 +1,4 @@
-"""What is done to the pixels of an image before the backbone sees them."""
+"""Views: transformations of an image's pixels before the backbone."""
 
 from __future__ import annotations
 
@@ -9,50 +9,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
-Seen = Pixels | NDArray[np.float32]
-View = Callable[[Pixels], Seen]
-"""Grey values, shape (n, n), to grey values of the same scale, 0 to 255, and shape; it may return what it was given."""
+ViewedPixels = Pixels | NDArray[np.float32]
+View = Callable[[Pixels], ViewedPixels]
+"""Maps pixels of shape (size, size, channels) to pixels of the same shape and scale, 0 to 255."""
 
 MEAN = 127.5
 DEVIATION = 40.0
-"""Of the pixels that are not black in a photometric view; more than three deviations fit between 0 and 255."""
+"""Mean and standard deviation of the pixels in a photometric view, black ones left out. More than three deviations
+fit between 0 and 255."""
 
 
 def photometric(pixels: Pixels) -> NDArray[np.float32]:
-    """Grey values with the mean `MEAN` and the standard deviation `DEVIATION`, whatever brightness and contrast were.
+    """Pixels with the mean `MEAN` and the standard deviation `DEVIATION`, whatever brightness and contrast were.
 
-    Black pixels (0) are the border of a map-projected image: they count for nothing and stay 0. What would lie outside
-    0 to 255 is clipped to it, after which mean and deviation are met as far as clipping lets them. An image whose other
-    pixels are all of one grey value has no contrast: they become `MEAN`. An image that is all black stays black.
+    Black pixels (0 in every channel) are the border of a map-projected image: they are left out of the statistics and
+    stay 0. Channels share one mean and one deviation, so that colours keep their balance. Values outside 0 to 255 are
+    clipped, after which mean and deviation are met as far as clipping allows. An image whose other pixels all have one
+    value has no contrast: they become `MEAN`. An all-black image stays black.
     """
-    there = pixels > 0
-    values = pixels[there].astype(np.float64)
-    out = np.zeros(pixels.shape, np.float32)
+    is_ground = pixels.any(axis=-1)
+    values = pixels[is_ground].astype(np.float64)
+    view = np.zeros(pixels.shape, np.float32)
     if values.size:
         deviation = values.std()
         gain = DEVIATION / deviation if deviation > 0 else 0.0
-        out[there] = np.clip(MEAN + gain * (values - values.mean()), 0, 255)
-    return out
+        view[is_ground] = np.clip(MEAN + gain * (values - values.mean()), 0, 255)
+    return view
 
 
-def _same(pixels: Pixels) -> Pixels:
+def _identity(pixels: Pixels) -> Pixels:
     return pixels
 
 
+def _transpose(pixels: Pixels) -> Pixels:
+    return pixels.swapaxes(0, 1)
+
+
 _SYMMETRIES: Mapping[str, Callable[[Pixels], Pixels]] = {
-    "plain": _same,
+    "plain": _identity,
     "r90": lambda pixels: np.rot90(pixels, -1),
     "r180": lambda pixels: np.rot90(pixels, 2),
     "r270": np.rot90,
     "fh": np.fliplr,
     "fv": np.flipud,
-    "t": np.transpose,
-    "at": lambda pixels: np.rot90(pixels, 2).T,
+    "t": _transpose,
+    "at": lambda pixels: _transpose(np.rot90(pixels, 2)),
 }
 
 DIHEDRAL = tuple(_SYMMETRIES)
-"""The eight symmetries of a square: as it is, clockwise rotations, mirror (left and right change places), flip (top and
-bottom do), and the reflections in the main diagonal and in the other one."""
+"""The eight symmetries of a square: identity, clockwise rotations, horizontal and vertical flip, and the reflections in
+the main diagonal and the antidiagonal."""
 
 VIEWS: Mapping[str, View] = MappingProxyType({**_SYMMETRIES, "photometric": photometric})
-"""Every view, by name."""
+"""All views by name."""

@@ -1,4 +1,4 @@
-"""New rows of features for rare classes, between rows that are there: SMOTE and two relatives."""
+"""Synthetic features of rare classes, interpolated between those of landmarks: SMOTE and two relatives."""
 
 from __future__ import annotations
 
@@ -8,74 +8,74 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.data.hirise import CLASSES
-from hirise_imb.imbalance.sampling import Indices, oversampled_counts
+from hirise_imb.features.landmarks import LandmarkFeatures
+from hirise_imb.imbalance.sampling import oversampled_counts
 from hirise_imb.utils.errors import NotApplicable
 
-Rows = NDArray[np.float32]
 Method = Literal["smote", "borderline_smote", "adasyn"]
 
-_VICINITY = 10
+NO_SOURCE = -1
+"""Source number of a synthetic row, which comes from no observation."""
+
+_DANGER_NEIGHBOURS = 10
 """Nearest landmarks of any class by which Borderline-SMOTE judges a landmark; imbalanced-learn's default."""
 
 
 @dataclass(frozen=True)
 class SyntheticOversampling:
-    """imbalanced-learn's interpolation between a landmark's features and those of a near one of its class.
+    """Adds rows between the features of a landmark and those of a near one of its class (imbalanced-learn).
 
-    `smote` (Chawla et al. 2002) starts from each landmark of a class alike. `borderline_smote` (Han et al. 2005, the
-    first of its two) starts from those "in danger" only: at least half of their nearest 10 landmarks, but not all, are
-    of other classes. `adasyn` (He et al. 2008) starts from a landmark in proportion to the share of other classes among
-    its nearest `neighbours`. It rounds the number of rows for each landmark, so a class can miss its target by half a
-    row for each of its landmarks, either way; the other two meet it.
+    `smote` (Chawla et al. 2002) starts from every landmark of a class alike. `borderline_smote` (Han et al. 2005,
+    their first variant) starts only from those "in danger": at least half of the nearest 10 landmarks, but not all,
+    are of other classes. `adasyn` (He et al. 2008) starts from a landmark in proportion to the share of other classes
+    among its nearest `neighbours`; it rounds the number of rows for each landmark, so that a class can miss its target
+    by half a row per landmark either way, while the other two meet it.
     """
 
     method: Method
     ratio: float
-    """Each class is lifted to round(`ratio` x the largest class); in (0, 1]."""
+    """Each class is over-sampled to round(`ratio` x the largest class); in (0, 1]."""
     neighbours: int
-    """Nearest landmarks of the class of which one is the other end; positive."""
+    """Number of nearest landmarks of the class among which the other end is drawn; positive."""
 
     def __post_init__(self) -> None:
-        """Refuse an unknown method, a ratio outside (0, 1], and neighbours that are not a positive whole number."""
+        """Check the method and the ranges."""
         if self.method not in get_args(Method):
             raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {self.method!r}")
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must be in (0, 1], got {self.ratio}")
         if not isinstance(self.neighbours, int) or self.neighbours < 1:
-            raise ValueError(f"neighbours must be a positive whole number, got {self.neighbours}")
+            raise ValueError(f"neighbours must be a positive integer, got {self.neighbours}")
 
-    def resample(self, features: Rows, labels: Indices, seed: int) -> tuple[Rows, Indices]:
-        """The given rows, unchanged and in order, then the synthetic ones, class by class.
+    def resample(self, landmarks: LandmarkFeatures, seed: int) -> LandmarkFeatures:
+        """The given rows, unchanged and in order, followed by the synthetic ones, class by class.
 
-        A class that is large enough already, or not there, gets none.
+        A class that is large enough already, or absent, gets none. Synthetic rows have the source `NO_SOURCE`.
 
         Args:
-            features: pooled features of the training split, one row a landmark: among variants of a landmark the
-                nearest neighbours would be its own. Shape (n_landmarks, width), finite.
-            labels: class ids, shape (n_landmarks,).
-            seed: of the draws, below 2^32.
-
-        Returns:
-            Features, shape (n_rows, width), and class ids, shape (n_rows,).
+            landmarks: of the training data.
+            seed: random seed, below 2^32.
 
         Raises:
-            NotApplicable: if a class cannot be lifted. Nothing is made then, of no class.
-            ValueError: if there are not as many labels as rows, or a feature is not finite.
+            NotApplicable: a class can't be over-sampled; then no class is.
         """
-        if len(features) != len(labels):
-            raise ValueError(f"features and labels must be as long as each other, got {len(features)}, {len(labels)}")
-        if not np.isfinite(features).all():
-            raise ValueError("features must be finite")
-        counts = np.bincount(labels, minlength=len(CLASSES))
+        features, labels, classes = landmarks.features, landmarks.labels, landmarks.classes
+        counts = landmarks.counts()
         targets = oversampled_counts(counts, self.ratio)
-        wanting = np.flatnonzero(targets > counts).tolist()
-        for k in wanting:
-            self._check_neighbours(CLASSES[k], int(counts[k]))
-        state = np.random.RandomState(seed)  # one for all classes, so that each has its own draws
-        made = [self._made(features, labels == k, CLASSES[k], int(targets[k]), state) for k in wanting]
-        classes = [np.full(len(rows), k, labels.dtype) for k, rows in zip(wanting, made, strict=True)]
-        return np.concatenate([features, *made]), np.concatenate([labels, *classes])
+        to_oversample = np.flatnonzero(targets > counts).tolist()
+        for k in to_oversample:
+            self._check_neighbours(classes[k], int(counts[k]))
+        # One generator for all classes, so that they do not share their draws.
+        state = np.random.RandomState(seed)
+        parts = [self._synthesise(features, labels == k, classes[k], int(targets[k]), state) for k in to_oversample]
+        new_labels = [np.full(len(rows), k, labels.dtype) for k, rows in zip(to_oversample, parts, strict=True)]
+        n_new = sum(map(len, parts))
+        return LandmarkFeatures(
+            features=np.concatenate([features, *parts]),
+            labels=np.concatenate([labels, *new_labels]),
+            sources=np.concatenate([landmarks.sources, np.full(n_new, NO_SOURCE)]),
+            classes=classes,
+        )
 
     def _check_neighbours(self, name: str, count: int) -> None:
         if count <= self.neighbours:
@@ -85,27 +85,32 @@ class SyntheticOversampling:
                 f"{count}."
             )
 
-    def _made(
-        self, features: Rows, mine: NDArray[np.bool_], name: str, target: int, state: np.random.RandomState
-    ) -> Rows:
+    def _synthesise(
+        self,
+        features: NDArray[np.floating],
+        of_class: NDArray[np.bool_],
+        name: str,
+        target: int,
+        state: np.random.RandomState,
+    ) -> NDArray[np.float32]:
         """Synthetic rows of one class.
 
-        Each class is held against all others together, as imbalanced-learn itself does. Asked for all classes at once
-        it would neither say which one failed nor that it passed over one.
+        Each class is resampled against all others together, as imbalanced-learn does internally. Asked for all classes
+        at once it would report neither which class failed nor that it skipped one.
         """
         try:
-            rows, _ = self._sampler(target, state).fit_resample(features, mine.astype(np.int64))
+            rows, _ = self._sampler(target, state).fit_resample(features, of_class.astype(np.int64))
         except (ValueError, RuntimeError) as error:
             raise NotApplicable(f"{self.method} cannot make landmarks of {name}: {error}") from error
-        if len(rows) == len(features):  # it says nothing where no landmark is in danger
+        if len(rows) == len(features):  # imbalanced-learn is silent where no landmark is in danger
             raise NotApplicable(
-                f"{self.method} finds no landmark of {name} to start from: there is none of whose nearest {_VICINITY} "
-                "landmarks at least half, but not all, are of other classes."
+                f"{self.method} finds no landmark of {name} to start from: there is none of whose nearest "
+                f"{_DANGER_NEIGHBOURS} landmarks at least half, but not all, are of other classes."
             )
         return np.asarray(rows[len(features) :], dtype=np.float32)
 
     def _sampler(self, target: int, state: np.random.RandomState) -> Any:  # noqa: ANN401
-        """imbalanced-learn's, for class 1 of two."""
+        """imbalanced-learn's sampler, for class 1 of two."""
         from imblearn.over_sampling import ADASYN, SMOTE, BorderlineSMOTE
 
         common = {"sampling_strategy": {1: target}, "random_state": state}
@@ -113,6 +118,6 @@ class SyntheticOversampling:
             case "smote":
                 return SMOTE(k_neighbors=self.neighbours, **common)
             case "borderline_smote":
-                return BorderlineSMOTE(k_neighbors=self.neighbours, m_neighbors=_VICINITY, **common)
+                return BorderlineSMOTE(k_neighbors=self.neighbours, m_neighbors=_DANGER_NEIGHBOURS, **common)
             case "adasyn":
                 return ADASYN(n_neighbors=self.neighbours, **common)

@@ -1,1 +1,7 @@
-"""TODO."""
+"""Classifiers on pooled features: trainable heads, closed-form heads, and the projection before them."""
+
+from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
+from hirise_imb.models.linear import LinearClassifier
+from hirise_imb.models.projection import NuisanceProjection
+
+__all__ = ["Discriminant", "LinearClassifier", "Logistic", "NearestMean", "NuisanceProjection"]

@@ -1,60 +1,64 @@
-"""Linear heads on pooled features, several trained at once: batch normalisation, dropout, a dense layer of 8 logits.
+"""Trainable linear heads, several at once: batch normalisation, dropout, and a dense layer of logits.
 
 Heads that see the same rows in the same order share most of the work. With x the normalised features, d the dropout
-mask, gamma and beta of batch normalisation and the kernel W of a head, its logits are
+mask, and gamma, beta (of batch normalisation), kernel W and bias c of a head, its logits are
 
     ((x gamma + beta) d) W + c  =  (x d) (gamma W) + d (beta W) + c.
 
-What depends on the rows, x d and d, is the same for all heads, so one product of matrices serves them all.
+The factors that depend on the rows, x d and d, are the same for all heads, so that one matrix product serves them all.
 
-A head may measure cosines instead: its logits are s cos(x d, W), with neither gamma, beta nor bias.
+A cosine head has neither gamma, beta nor bias: its logits are s cos(x d, W).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.data.hirise import CLASSES
-from hirise_imb.models.closed_form import Classifier
+from hirise_imb.models.linear import MIN_SQUARED_LENGTH, LinearClassifier
 
 Tensor = Any
 """A TensorFlow tensor; TensorFlow ships no types."""
 
 _EPSILON = 1e-3
 _MOMENTUM = 0.99
-"""Keras' defaults of batch normalisation, which the reference run has."""
-
-TINY = 1e-12
-"""Least squared length of features in a cosine: that of a row which dropout left nothing of."""
+"""Keras' defaults of batch normalisation, which the reference run uses."""
 
 
-def first_parameters(width: int, seeds: Sequence[int]) -> list[NDArray[np.float32]]:
-    """Heads as Keras starts them: gamma 1, beta 0, a Glorot-uniform kernel, bias 0.
+class HeadParameters(NamedTuple):
+    """Parameters of several heads, as tensors or arrays."""
+
+    stacked: Tensor
+    """gamma, beta and the kernel rows of each head, shape (n_heads, 2 + n_classes, width). The width comes last, so
+    that matrix products and sums read adjacent numbers."""
+    bias: Tensor
+    """Shape (n_heads, n_classes)."""
+
+
+def initial_parameters(width: int, n_classes: int, seeds: Sequence[int]) -> HeadParameters:
+    """Heads as Keras initialises them: gamma 1, beta 0, a Glorot-uniform kernel, bias 0.
 
     Args:
         width: of the features.
-        seeds: of the kernel, one a head.
-
-    Returns:
-        gamma, beta and the kernel of all heads, shape (n_heads, 1 + 1 + 8, width), and the bias, shape (n_heads, 8).
-        The width comes last, so that products of matrices and sums read numbers that lie side by side.
+        n_classes: of the data set.
+        seeds: seed of each head's kernel.
     """
     import keras
 
-    heads = len(seeds)
-    kernels = [np.asarray(keras.initializers.GlorotUniform(seed)((width, len(CLASSES)))).T for seed in seeds]
-    scales = np.ones((heads, 1, width)), np.zeros((heads, 1, width)), np.stack(kernels)
-    return [np.concatenate(scales, axis=1).astype(np.float32), np.zeros((heads, len(CLASSES)), np.float32)]
+    n_heads = len(seeds)
+    kernels = [np.asarray(keras.initializers.GlorotUniform(seed)((width, n_classes))).T for seed in seeds]
+    parts = np.ones((n_heads, 1, width)), np.zeros((n_heads, 1, width)), np.stack(kernels)
+    stacked = np.concatenate(parts, axis=1).astype(np.float32)
+    return HeadParameters(stacked, np.zeros((n_heads, n_classes), np.float32))
 
 
 def dropout_bits(shape: Sequence[int], seed: Sequence[int]) -> NDArray[np.uint16]:
-    """Random numbers for `dropout_mask`, all values of 16 bits alike.
+    """Uniform 16-bit random numbers for `dropout_mask`.
 
-    Half the bits make a mask in half the time; a rate is met within 1 / 131,072.
+    With half the bits of a float, a mask takes half the time; the rate is met within 1 / 131,072.
     """
     count = int(np.prod(shape))
     raw = np.random.SFC64(np.random.SeedSequence(tuple(seed))).random_raw(-(-count // 4))
@@ -62,15 +66,15 @@ def dropout_bits(shape: Sequence[int], seed: Sequence[int]) -> NDArray[np.uint16
 
 
 def dropout_mask(bits: Tensor, rate: Tensor) -> Tensor:
-    """0 for a share `rate` of the bits, else what keeps the mean at 1."""
+    """0 for a share `rate` of the bits, and the constant that keeps the mean at 1 for the others."""
     import tensorflow as tf
 
-    dropped = tf.round(rate * 2**16)
-    return tf.cast(tf.cast(bits, tf.float32) >= dropped, tf.float32) / (1 - dropped / 2**16)
+    threshold = tf.round(rate * 2**16)
+    return tf.cast(tf.cast(bits, tf.float32) >= threshold, tf.float32) / (1 - threshold / 2**16)
 
 
-def normalise(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Features by the mean and the variance of their batch, and these two, shape (..., 2, width).
+def normalise_batch(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Features normalised by the mean and variance of their mini-batch, and these moments, shape (..., 2, width).
 
     Args:
         features: shape (..., batch, width).
@@ -78,71 +82,76 @@ def normalise(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """
     import tensorflow as tf
 
-    rows = tf.maximum(tf.reduce_sum(valid, axis=-2, keepdims=True), 1)  # a batch may be all padding
+    rows = tf.maximum(tf.reduce_sum(valid, axis=-2, keepdims=True), 1)  # a mini-batch may be all padding
     mean = tf.reduce_sum(features * valid, axis=-2, keepdims=True) / rows
     centred = (features - mean) * valid
     variance = tf.reduce_sum(tf.square(centred), axis=-2, keepdims=True) / rows
     return centred * tf.math.rsqrt(variance + _EPSILON), tf.concat([mean, variance], axis=-2)
 
 
-def moved(average: Tensor, moments: Tensor) -> Tensor:
-    """The moving mean and variance, shape (2, width), after a batch with these."""
+def update_average(average: Tensor, moments: Tensor) -> Tensor:
+    """The moving mean and variance after a mini-batch with these moments, shape (2, width)."""
     return _MOMENTUM * average + (1 - _MOMENTUM) * moments
 
 
-def settled(features: Tensor, average: Tensor) -> Tensor:
-    """Features by the moving mean and variance, as in inference, shape (batch, width)."""
+def normalise_inference(features: Tensor, average: Tensor) -> Tensor:
+    """Features normalised by the moving mean and variance, as in inference, shape (batch, width)."""
     import tensorflow as tf
 
     return (features - average[0]) * tf.math.rsqrt(average[1] + _EPSILON)
 
 
-def decayed(stacked: Tensor, shares: Tensor) -> Tensor:
-    """Heads, shape (n_heads, 10, width), whose kernels have shrunk by `shares`, shape (n_heads, 1, 1)."""
+def decay_kernels(stacked: Tensor, shares: Tensor) -> Tensor:
+    """Stacked parameters whose kernels, but not gamma and beta, are shrunk by `shares`, shape (n_heads, 1, 1)."""
     import tensorflow as tf
 
     return tf.concat([stacked[:, :2], stacked[:, 2:] * (1 - shares)], axis=1)
 
 
-def logits(parameters: Sequence[Tensor], kept: Tensor, mask: Tensor, scales: Tensor) -> Tensor:
-    """Logits of every row and head, shape (batch, n_heads, 8).
+def compute_logits(parameters: HeadParameters, masked: Tensor, mask: Tensor, scales: Tensor) -> Tensor:
+    """Logits of every row and head, shape (batch, n_heads, n_classes).
 
     Args:
-        parameters: as from `first_parameters`.
-        kept: normalised features times the mask, shape (batch, width).
-        mask: of dropout, 0 or 1 / (1 - rate), shape (batch, width).
-        scales: of heads that measure cosines, 0 of those that don't, shape (n_heads,).
+        parameters: of the heads.
+        masked: normalised features times the mask, shape (batch, width).
+        mask: dropout mask, 0 or 1 / (1 - rate), shape (batch, width).
+        scales: scale of each cosine head, 0 for linear heads, shape (n_heads,).
     """
     import tensorflow as tf
 
     stacked, bias = parameters
-    heads, _, width = stacked.shape
+    n_heads, rows, width = stacked.shape
+    n_classes = rows - 2
     gamma, beta, kernel = stacked[:, :1], stacked[:, 1:2], stacked[:, 2:]
-    cosine = (scales > 0)[:, None, None]
-    flat = (heads * len(CLASSES), width)
-    turned = tf.where(cosine, tf.math.l2_normalize(kernel, axis=2), gamma * kernel)
-    shifted = tf.where(cosine, 0.0, beta * kernel)
-    sums = tf.matmul(kept, tf.reshape(turned, flat), transpose_b=True)
-    sums += tf.matmul(mask, tf.reshape(shifted, flat), transpose_b=True)
-    sums = tf.reshape(sums, (-1, heads, len(CLASSES)))
-    length = tf.sqrt(tf.maximum(tf.reduce_sum(tf.square(kept), axis=1), TINY))[:, None, None]
-    return tf.where(cosine[:, 0][None], scales[None, :, None] * sums / length, sums + bias)
+    is_cosine = (scales > 0)[:, None, None]
+    flat = (n_heads * n_classes, width)
+    # Both kinds of head go through the same two products, so that the compiled step has no branch.
+    by_features = tf.where(is_cosine, tf.math.l2_normalize(kernel, axis=2), gamma * kernel)
+    by_mask = tf.where(is_cosine, 0.0, beta * kernel)
+    sums = tf.matmul(masked, tf.reshape(by_features, flat), transpose_b=True)
+    sums += tf.matmul(mask, tf.reshape(by_mask, flat), transpose_b=True)
+    sums = tf.reshape(sums, (-1, n_heads, n_classes))
+    # A row of which dropout left nothing has length 0, hence the lower bound.
+    squared_length = tf.maximum(tf.reduce_sum(tf.square(masked), axis=1), MIN_SQUARED_LENGTH)
+    length = tf.sqrt(squared_length)[:, None, None]
+    return tf.where(is_cosine[:, 0][None], scales[None, :, None] * sums / length, sums + bias)
 
 
-def classifier(parameters: Sequence[Tensor], average: Tensor, head: int, scale: float) -> Classifier:
-    """One head by itself, as in inference.
+def extract_classifier(parameters: HeadParameters, average: Tensor, head: int, scale: float) -> LinearClassifier:
+    """One head as a classifier in inference mode, with batch normalisation folded into the kernel.
 
     Args:
-        parameters: as from `first_parameters`.
+        parameters: of all heads.
         average: moving mean and variance, shape (2, width).
-        head: its number.
-        scale: of its cosines, 0 where it measures none.
+        head: index of the head.
+        scale: of a cosine head, 0 for a linear one.
     """
-    stacked = np.asarray(parameters[0][head], np.float64)
+    stacked = np.asarray(parameters.stacked[head], np.float64)
     gamma, beta, kernel = stacked[0], stacked[1], stacked[2:]
     mean, variance = np.asarray(average, np.float64)
     gain = 1 / np.sqrt(variance + _EPSILON)
     if scale:
         kernel = scale * kernel / np.linalg.norm(kernel, axis=1, keepdims=True)
-        return Classifier(kernel, np.zeros(len(kernel)), mean, gain, unit=True)
-    return Classifier(gamma * kernel, kernel @ beta + np.asarray(parameters[1][head], np.float64), mean, gain)
+        return LinearClassifier(kernel, np.zeros(len(kernel)), mean, gain, unit=True)
+    bias = kernel @ beta + np.asarray(parameters.bias[head], np.float64)
+    return LinearClassifier(gamma * kernel, bias, mean, gain)

@@ -1,4 +1,4 @@
-"""What all runs of one study share: checked data, features of every cut and view, a trainer."""
+"""The training context of a study: its data, features of every cut and view, and the trainer."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hirise_imb.backbones import BACKBONES, PRECISIONS, TOP, Backbone
 from hirise_imb.config import StudyDefinition, check_known
-from hirise_imb.data import folds, manifest, resolve
-from hirise_imb.data.manifest import Manifest
-from hirise_imb.data.splits import DataSplits, Fold, ImageTable
+from hirise_imb.data.manifest import Manifest, read_manifest
+from hirise_imb.data.registry import DATASETS
+from hirise_imb.data.resolve import resolve_data
+from hirise_imb.data.splits import make_splits
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.extraction import BATCH, extract_features, image_digests, median_relative_difference
 from hirise_imb.recipe import PLAIN
@@ -21,42 +23,46 @@ from hirise_imb.strategies import Strategy
 from hirise_imb.training.trainer import Trainer
 from hirise_imb.utils import environment
 from hirise_imb.utils.files import cache_root
-from hirise_imb.utils.progress import say
 
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """Everything that runs of one study share."""
+    """Everything that the runs of one study share."""
 
     definition: StudyDefinition
-    images: Manifest
+    manifest: Manifest
     trainer: Trainer
-    about: str
-    """The backbone and the folds, in words."""
+    description: str
+    """The backbone, in a sentence."""
     cuts: tuple[str, ...]
+    """Cut points of the backbone, the one that leaves least to train first."""
     facts: dict[str, str | int]
-    """What every number depends on beside the recipe."""
+    """Everything that the numbers of a run depend on, other than its recipe and seed."""
     seconds: float
-    """Wall time of the features in this process; what was cached takes hardly any."""
+    """Wall time of feature extraction in this process; cached features take hardly any."""
 
     @classmethod
-    def of(cls, definition: StudyDefinition, images: Manifest, strategies: Sequence[Strategy]) -> TrainingContext:
-        """Load the backbone, and make ready what the strategies' recipes name.
+    def prepare(
+        cls, definition: StudyDefinition, manifest: Manifest, strategies: Sequence[Strategy]
+    ) -> TrainingContext:
+        """Loads the backbone, and extracts the features that recipes of the strategies use.
 
         Raises:
-            UserError: the weights or features can't be had.
+            UserError: the weights are not available, or the features can't be computed.
         """
         card = BACKBONES[definition.backbone]
         environment.load_tensorflow()
-        backbone = card.load(definition.weights, definition.precision)
+        input_shape = manifest.spec.image_shape
+        backbone = card.load(definition.weights, input_shape, definition.precision)
         cuts = tuple(card.cuts)
-        paths = [images.path(image) for image in images.table["image"]]
+        paths = [manifest.path(image) for image in manifest.table["image"]]
         begin = time.monotonic()
         digests = image_digests(paths)
-        task = make_splits(images)
-        features = _features(backbone, cuts, strategies, images, task.images.is_canonical, digests)
-        content = hashlib.sha256("".join([images.digest, *digests]).encode())
+        splits = make_splits(manifest)
+        features = _extract(backbone, cuts, strategies, manifest, splits.images.is_canonical, digests)
+        content = hashlib.sha256("".join([manifest.digest, *digests]).encode())
         facts: dict[str, str | int] = {
+            "dataset": manifest.spec.name,
             "data": content.hexdigest()[:16],
             "backbone": card.name,
             "weights": backbone.digest[:16],
@@ -64,90 +70,53 @@ class TrainingContext:
             "selection": definition.selection,
             "seed": definition.seed,
         }
-        about = f"Backbone: {definition.backbone} with weights {definition.weights}"
+        description = f"Backbone: {definition.backbone} with weights {definition.weights}"
         if definition.precision != "float32":
-            apart = median_relative_difference(backbone, card.load(definition.weights), paths[:BATCH])
-            about += f", in {definition.precision} (its features are {apart:.2%} from those in float32, median)"
+            exact = card.load(definition.weights, input_shape)
+            difference = median_relative_difference(backbone, exact, paths[:BATCH])
+            description += (
+                f", in {definition.precision} (its features differ from those in float32 by {difference:.2%}, median)"
+            )
         seconds = round(time.monotonic() - begin, 1)
-        return cls(definition, images, Trainer(backbone, task, features), about, cuts, facts, seconds)
+        return cls(definition, manifest, Trainer(backbone, splits, features), description, cuts, facts, seconds)
 
 
 def load_manifest(definition: StudyDefinition) -> Manifest:
-    """The checked data of a definition; nothing heavy is loaded, so mistakes are told at once.
+    """Reads and checks the data of a definition; nothing heavy is loaded, so that mistakes are reported at once.
 
     Raises:
-        UserError: the definition names something that is not there, or the data breaks a rule.
+        UserError: the definition names something that does not exist, or the data is not valid.
     """
     check_known("backbone", definition.backbone, BACKBONES)
     check_known("precision", definition.precision, PRECISIONS)
-    return manifest.read_manifest(resolve.resolve_data(definition.data))
+    spec = DATASETS[check_known("data set", definition.dataset, DATASETS)]
+    return read_manifest(resolve_data(definition.data, spec), spec)
 
 
-def make_splits(images: Manifest) -> DataSplits:
-    """The parts of a data set, with the folds over its sources; what no fold assignment could give is printed."""
-    table = images.table
-    rows = {split: images.canonical_images(split).index.to_numpy() for split in ("train", "val", "test")}
-    canonical = np.zeros(len(table), bool)
-    canonical[np.concatenate(list(rows.values()))] = True
-    known_images = ImageTable(
-        names=tuple(table["image"]),
-        labels=table["label"].to_numpy(),
-        copies=table["copies"].to_numpy(),
-        sources=np.unique(table["source"].to_numpy(str), return_inverse=True)[1],
-        is_canonical=canonical,
-    )
-    train = images.split("train").index.to_numpy()
-    pool = np.sort(np.concatenate([train, images.split("val").index.to_numpy()]))
-    return DataSplits(
-        images=known_images,
-        split=Fold(train, rows["val"]),
-        val_groups=_groups(known_images, rows["val"]),
-        folds=_folds(known_images, pool),
-        test=rows["test"],
-    )
-
-
-def _groups(images: ImageTable, rows: np.ndarray) -> np.ndarray:
-    """Folds of validation landmarks; a single one where all are from one source."""
-    if len(np.unique(images.sources[rows])) < 2:
-        return np.zeros(len(rows), np.int64)
-    return folds.assign_folds(images.labels[rows], images.sources[rows]).folds
-
-
-def _folds(images: ImageTable, pool: np.ndarray) -> tuple[Fold, ...]:
-    """A cross-validation over the pool, by source."""
-    landmarks = pool[images.is_canonical[pool]]
-    found = folds.assign_folds(images.labels[landmarks], images.sources[landmarks])
-    if found.missing:
-        say(f"Some fold of the cross-validation lacks {', '.join(found.missing)}: too few sources to divide.")
-    fold_of = dict(zip(images.sources[landmarks].tolist(), found.folds.tolist(), strict=True))
-    own = np.array([fold_of[source] for source in images.sources[pool].tolist()])
-    return tuple(Fold(pool[own != fold], landmarks[found.folds == fold]) for fold in range(int(found.folds.max()) + 1))
-
-
-def _features(
+def _extract(
     backbone: Backbone,
     cuts: Sequence[str],
     strategies: Sequence[Strategy],
-    images: Manifest,
-    canonical: np.ndarray,
+    manifest: Manifest,
+    is_canonical: NDArray[np.bool_],
     digests: list[str],
 ) -> Mapping[tuple[str, str], Features]:
-    """By cut and view, what the strategies' recipes take, of all images."""
-    paths = [images.path(image) for image in images.table["image"]]
-    deep = [TOP, *(cuts if any(strategy.trains_backbone for strategy in strategies) else ())]
-    cached = extract_features(backbone, deep, paths, cache_root(), digests)
-    features = {(cut, "plain"): found for cut, found in cached.items()}
-    whole = dict.fromkeys(view for strategy in strategies for view in strategy.inputs if view not in PLAIN)
-    for view in whole:
+    """Features of all images by cut and view, for every cut and view that recipes of the strategies use."""
+    paths = [manifest.path(image) for image in manifest.table["image"]]
+    needed_cuts = [TOP, *(cuts if any(strategy.trains_backbone for strategy in strategies) else ())]
+    by_cut = extract_features(backbone, needed_cuts, paths, cache_root(), digests)
+    features = {(cut, "plain"): values for cut, values in by_cut.items()}
+    inputs = dict.fromkeys(view for strategy in strategies for view in strategy.inputs if view not in PLAIN)
+    for view in inputs:
         features[TOP, view] = extract_features(backbone, [TOP], paths, cache_root(), digests, view)[TOP]
-    turned = dict.fromkeys(view for strategy in strategies for view in strategy.views if view not in (*PLAIN, *whole))
-    rows = np.flatnonzero(canonical)
-    for view in turned:
-        some = [paths[row] for row in rows], [digests[row] for row in rows]
-        found = extract_features(backbone, [TOP], some[0], cache_root(), some[1], view)[TOP]
-        # A row that stands for no landmark points behind the end: whoever asks for it is told.
-        spread = np.full(len(paths), len(found.stored))
-        spread[rows] = found.rows
-        features[TOP, view] = replace(found, rows=spread)
+    # Views for prediction are needed of canonical images only, a seventh of the images of the official archive.
+    views = dict.fromkeys(view for strategy in strategies for view in strategy.views if view not in (*PLAIN, *inputs))
+    rows = np.flatnonzero(is_canonical)
+    canonical_paths, canonical_digests = [paths[row] for row in rows], [digests[row] for row in rows]
+    for view in views:
+        extracted = extract_features(backbone, [TOP], canonical_paths, cache_root(), canonical_digests, view)[TOP]
+        # The row of any other image is out of bounds, so that using it raises instead of giving wrong features.
+        row_of_image = np.full(len(paths), len(extracted.stored))
+        row_of_image[rows] = extracted.rows
+        features[TOP, view] = replace(extracted, rows=row_of_image)
     return features

@@ -1,8 +1,8 @@
-"""Recipes and cached features give fitted runs.
+"""The trainer: recipes and cached features in, fitted runs out.
 
-A recipe goes through stages: heads are trained or computed on the features of each fold, the end of the backbone is
-trained from there, a head is trained anew, and what is done to logits comes last. Whatever two recipes have in common
-up to a stage is done once: recipes that differ in what is done to their logits share one fit.
+A recipe goes through stages: heads are trained or computed on the features of each fold, the backbone's tail is trained
+from there, a head is retrained, and logits are adjusted last. Stages that recipes have in common are fitted once:
+recipes that differ only in what is done to their logits share one fit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,12 +18,15 @@ from numpy.typing import NDArray
 from hirise_imb.backbones import Backbone
 from hirise_imb.data.splits import DataSplits, Selection
 from hirise_imb.features.arrays import Features
-from hirise_imb.imbalance import logit_adjustment
-from hirise_imb.metrics.classification import confusion_matrix, macro_f1
+from hirise_imb.imbalance.logit_adjustment import cross_fit_adjustment, log_softmax, softmax
+from hirise_imb.imbalance.temperature import Temperature
+from hirise_imb.metrics.classification import Predictions, confusion_matrix, macro_f1
 from hirise_imb.recipe import PLAIN, Recipe
-from hirise_imb.training.epoch_loop import Failed, Job
-from hirise_imb.training.stages import FitRequest, Model, PooledModel, StageFit, StageRunner
-from hirise_imb.utils.errors import NotApplicable
+from hirise_imb.training.epoch_loop import Job
+from hirise_imb.training.outcome import Outcome, attempt
+from hirise_imb.training.stage_fit import FitRequest, Model, PooledModel, StageFit
+from hirise_imb.training.stages import StageRunner
+from hirise_imb.utils.errors import FitFailed
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -34,153 +36,156 @@ Floats = NDArray[np.float64]
 class Run:
     """A fitted recipe.
 
-    `history` has one row an epoch: loss and accuracy of train, val and test, and val_macro_f1, of the trained head as
-    it is, before anything is done to its logits; of an ensemble, those of the first member. The loss is cross-entropy
-    in nats whatever loss was trained; the training figures are running means over the epoch, with dropout, as Keras
-    reports them. Test columns are there only where the test split was asked for. A head that is computed has no row.
+    `history` has one row an epoch: loss and accuracy of train, val and test, and val_macro_f1, of the trained head
+    before anything is done to its logits; of an ensemble, those of the first member. The loss is cross-entropy in nats
+    whatever loss was trained; the training columns are running means over the epoch, with dropout, as Keras reports
+    them. Test columns exist only where the test split was requested. A closed-form head has no rows.
     """
 
     seed: int
     history: pd.DataFrame
     best_epoch: int
-    """Counted from 1; its weights gave the probabilities. 0 for a head that is computed."""
+    """The epoch whose weights were kept, counted from 1; 0 for a closed-form head."""
     val_confusion: Ints
-    """Counts on validation, shape (8, 8); what is learnt on validation was learnt on other sources of it."""
-    test: NDArray[np.float32] | None
-    """Class probabilities, shape (n_test, 8), where the test split was asked for."""
+    """Confusion matrix on validation, shape (n_classes, n_classes); adjustments were cross-fitted over sources."""
+    test: Predictions | None
+    """Predictions on the canonical images of the test split, if requested."""
     temperature: float | None
-    """The T of log p / T with the least negative log likelihood on validation (Guo et al. 2017), where the test split
-    was asked for. It is not applied: a report uses it to show what calibration would do."""
+    """The T of log p / T with the least negative log-likelihood on validation (Guo et al. 2017), where the test split
+    was requested. It is not applied: a report uses it to show the effect of calibration."""
     seconds: float
     """Its share of the wall time."""
-    cut_short: bool = False
-    """Whether its `on_epoch` ended it, before its stopping rule did."""
+    pruned: bool = False
+    """Whether its `on_epoch` ended it before its stopping rule did."""
 
     @property
     def val_macro_f1(self) -> float:
-        """Macro F1 on validation at the best epoch."""
+        """Validation score: macro F1 at the best epoch."""
         return macro_f1(self.val_confusion)
 
 
 class Trainer:
-    """Fits recipes on one data set. Networks and the last fits are kept between runs."""
+    """Fits recipes on one data set. Networks and the latest fits are kept between runs."""
 
-    def __init__(self, backbone: Backbone, task: DataSplits, features: Mapping[tuple[str, str], Features]) -> None:
-        """Take the data and its features.
+    def __init__(self, backbone: Backbone, splits: DataSplits, features: Mapping[tuple[str, str], Features]) -> None:
+        """Takes the data and its features.
 
         Args:
-            backbone: whose end recipes may train.
-            task: the data.
-            features: by cut and view, of all images of the task in order, of every cut and view that recipes name;
-                views that only serve prediction need be right for the images that stand for a landmark alone.
+            backbone: whose tail recipes may train.
+            splits: of the data set.
+            features: by cut and view, features of all images in order, for every cut and view that recipes name. Views
+                that serve only prediction need rows for canonical images alone.
         """
         import tensorflow as tf
 
-        # Same seed, same machine, same numbers: without it, parallel reductions add in any order.
+        # Same seed, same machine, same numbers: without it, parallel reductions add up in any order.
         tf.config.experimental.enable_op_determinism()
-        self.task = task
-        self._fits = StageRunner(backbone, task, features)
+        self.splits = splits
+        self._stages = StageRunner(backbone, splits, features)
 
-    def select(self, jobs: Sequence[Job], selection: Selection) -> list[Run | Failed]:
-        """Fit each job on the folds by which recipes are chosen; the test split plays no part.
+    def select(self, jobs: Sequence[Job], selection: Selection) -> list[Outcome[Run]]:
+        """Fits each job on the folds on which recipes are selected; the test split plays no part.
 
-        Jobs that go through the same rows in the same order train in one pass. A run's numbers do not depend on the
-        others: there are always `HEADS_PER_BATCH` heads in a pass, some of them idle. A failed run
-        gives its reason.
+        Jobs that use the same rows in the same order train in one pass. A run's numbers do not depend on the others:
+        there are always `HEADS_PER_BATCH` heads in a pass, some of them idle.
         """
-        return self._runs(jobs, selection, False)
+        return self._fit_jobs(jobs, selection, predict_test=False)
 
-    def refit(self, recipe: Recipe, seed: int) -> Run | Failed:
-        """Fit on the training split, stopped and adjusted by validation, and predict the test split."""
-        return self._runs([Job(recipe, seed)], "val", True)[0]
+    def refit(self, recipe: Recipe, seed: int) -> Run:
+        """Fits on the training split, stopped and adjusted on validation, and predicts the test split.
 
-    def _runs(self, jobs: Sequence[Job], selection: Selection, test: bool) -> list[Run | Failed]:
-        requests = [_requests(job, selection, test) for job in jobs]
-        fits = iter(self._fits.of([request for some in requests for request in some]))
-        runs: list[Run | Failed] = []
-        for job, some in zip(jobs, requests, strict=True):
-            runs.append(self._run(job, selection, test, [next(fits) for _ in some]))
-        return runs
+        Raises:
+            FitFailed: the recipe can't be fitted.
+        """
+        return self._fit_jobs([Job(recipe, seed)], "val", predict_test=True)[0].get()
 
-    def _run(self, job: Job, selection: Selection, test: bool, fits: Sequence[StageFit | Failed]) -> Run | Failed:
+    def _fit_jobs(self, jobs: Sequence[Job], selection: Selection, predict_test: bool) -> list[Outcome[Run]]:
+        requests = [_member_requests(job, selection, predict_test) for job in jobs]
+        outcomes = iter(self._stages.fit_all([request for members in requests for request in members]))
+        by_job = [[next(outcomes) for _ in members] for members in requests]
+
+        def combine(job: Job, members: list[Outcome[StageFit]]) -> Run:
+            return self._combine(job, selection, predict_test, [member.get() for member in members])
+
+        return [
+            attempt(lambda job=job, members=members: combine(job, members))  # type: ignore[misc]
+            for job, members in zip(jobs, by_job, strict=True)
+        ]
+
+    def _combine(self, job: Job, selection: Selection, predict_test: bool, members: Sequence[StageFit]) -> Run:
+        """Averages the members, adjusts their logits, and scores them."""
         begin = time.monotonic()
-        members = []
-        for fit in fits:
-            if isinstance(fit, Failed):
-                return fit
-            members.append(fit)
-        recipe, folds = job.recipe, self.task.selection_folds(selection)
-        labels = np.concatenate([self.task.images.labels[fold.heldout] for fold in folds])
+        recipe, images = job.recipe, self.splits.images
+        folds = self.splits.selection_folds(selection)
+        labels = np.concatenate([images.labels[fold.heldout] for fold in folds])
         groups = np.repeat(np.arange(len(folds)), [len(fold.heldout) for fold in folds])
         priors = np.stack(members[0].priors)
         if selection == "val":
-            groups = self.task.val_groups
+            # One classifier predicted all of validation, so adjustments are cross-fitted over groups of its sources.
+            groups = self.splits.val_groups
             priors = np.repeat(priors, groups.max() + 1, axis=0)
         if recipe.adjustment.learns and len(np.unique(groups)) < 2:
-            return Failed("validation has landmarks of one source: nothing learnt there can be judged on another")
-        tested, temperature = None, None
-        try:
-            held = [self._logits(recipe, members, place, fold.heldout) for place, fold in enumerate(folds)]
-            logits = np.concatenate(held)
-            found = logit_adjustment.cross_fit_adjustment(recipe.adjustment, logits, labels, priors, groups)
-            if test:
-                correction = recipe.adjustment.fit(logits, labels, priors[0])
-                corrected = correction(self._logits(recipe, members, 0, self.task.test))
-                tested = logit_adjustment.softmax(corrected).astype(np.float32)
-                temperature = 1 / logit_adjustment.Temperature().fit(found, labels, priors[0]).scale
-        except NotApplicable as error:
-            return Failed(str(error))
+            raise FitFailed("validation has landmarks of one source: nothing learnt there can be judged on another")
+        by_fold = [self._mean_log_probabilities(recipe, members, i, fold.heldout) for i, fold in enumerate(folds)]
+        logits = np.concatenate(by_fold)
+        adjusted = cross_fit_adjustment(recipe.adjustment, logits, labels, priors, groups)
+        test, temperature = None, None
+        if predict_test:
+            correction = recipe.adjustment.fit(logits, labels, priors[0])
+            test_logits = correction(self._mean_log_probabilities(recipe, members, 0, self.splits.test))
+            names = tuple(images.names[row] for row in self.splits.test)
+            test = Predictions(names, softmax(test_logits).astype(np.float32))
+            temperature = 1 / Temperature().fit(adjusted, labels, priors[0]).scale
         return Run(
             seed=job.seed,
             history=members[0].history,
             best_epoch=members[0].best_epoch,
-            val_confusion=confusion_matrix(labels, found.argmax(axis=1), found.shape[1]),
-            test=tested,
+            val_confusion=confusion_matrix(labels, adjusted.argmax(axis=1), len(images.classes)),
+            test=test,
             temperature=temperature,
             seconds=sum(fit.seconds for fit in members) + time.monotonic() - begin,
-            cut_short=members[0].cut_short,
+            pruned=members[0].pruned,
         )
 
-    def _logits(self, recipe: Recipe, members: Sequence[StageFit], fold: int, rows: Ints) -> Floats:
-        """Mean log probabilities over members, heads and views, shape (n_rows, 8)."""
+    def _mean_log_probabilities(self, recipe: Recipe, members: Sequence[StageFit], fold: int, rows: Ints) -> Floats:
+        """Mean log-probabilities over members, heads and views, shape (n_rows, n_classes)."""
         parts = []
         for view in recipe.views:
             inputs = recipe.inputs if recipe.inputs != PLAIN else (view,)
-            features = self._fits.features(recipe.cut, inputs).select(rows)
-            models = [_normed(fit.models[fold], recipe) for fit in members]
-            parts += [logit_adjustment.log_softmax(model.logits(features)) for model in models]
+            features = self._stages.features(recipe.cut, inputs).select(rows)
+            models = [self._normalise_weights(fit.models[fold], recipe) for fit in members]
+            parts += [log_softmax(model.logits(features)) for model in models]
         return np.asarray(np.mean(parts, axis=0))
 
+    def _normalise_weights(self, model: Model, recipe: Recipe) -> Model:
+        if recipe.weight_norm == 0:
+            return model
+        assert isinstance(model, PooledModel)  # a recipe allows it for no other
+        classes = self.splits.images.classes
+        return PooledModel(model.classifier.normalise_weights(recipe.weight_norm, classes, keep_bias=recipe.keep_bias))
 
-def _requests(job: Job, selection: Selection, test: bool) -> list[FitRequest]:
-    """The fits whose log probabilities a job averages: members, then the heads that are computed beside them."""
+
+def _member_requests(job: Job, selection: Selection, record_test: bool) -> list[FitRequest]:
+    """The fits whose log-probabilities a job averages: ensemble members, then additional closed-form heads."""
     recipe = replace(job.recipe.training(), members=1, also=())
-    seeds = [job.seed, *(_member(job.seed, place) for place in range(1, job.recipe.members))]
-    # Epochs of one fit of several, or before something is done to the logits, tell little of the whole.
-    watch = job.on_epoch if job.recipe == recipe else None
-    heads = [replace(Recipe(), **_seen(recipe), head=head) for head in job.recipe.also]
-    fits = [(recipe, seed, watch) for seed in seeds] + [(head, job.seed, None) for head in heads]
+    seeds = [job.seed, *(_member_seed(job.seed, member) for member in range(1, job.recipe.members))]
+    # The epochs of one fit of several, or of a fit whose logits are adjusted, say little about the whole: such a run
+    # can't be pruned by them.
+    on_epoch = job.on_epoch if job.recipe == recipe else None
+    heads = [
+        replace(Recipe(), inputs=recipe.inputs, projection=recipe.projection, synthesis=recipe.synthesis, head=head)
+        for head in job.recipe.also
+    ]
+    fits = [(recipe, seed, on_epoch) for seed in seeds] + [(head, job.seed, None) for head in heads]
     requests = []
-    for one, seed, on_epoch in fits:
-        # What is computed has no epochs to record and, from landmarks alone, no chance in it: one fit serves all.
-        settled = not one.trained and one.synthesis is None
-        recorded = test and one.trained
-        requests.append(FitRequest(one, 0 if settled else seed, selection, recorded, on_epoch))
+    for fit_recipe, seed, callback in fits:
+        # A closed form has no epochs to record and, without synthetic rows, no randomness: one fit serves all seeds.
+        deterministic = not fit_recipe.trained and fit_recipe.synthesis is None
+        record = record_test and fit_recipe.trained
+        requests.append(FitRequest(fit_recipe, 0 if deterministic else seed, selection, record, callback))
     return requests
 
 
-def _seen(recipe: Recipe) -> dict[str, Any]:
-    """The fields that say what a head sees."""
-    return {name: getattr(recipe, name) for name in ("inputs", "projection", "synthesis")}
-
-
-def _member(seed: int, place: int) -> int:
+def _member_seed(seed: int, member: int) -> int:
     """The seed of a further member of an ensemble."""
-    return int(np.random.SeedSequence((seed, place)).generate_state(1)[0])
-
-
-def _normed(model: Model, recipe: Recipe) -> Model:
-    if recipe.weight_norm == 0:
-        return model
-    assert isinstance(model, PooledModel)  # what a recipe allows
-    return PooledModel(model.classifier.weight_normalised(recipe.weight_norm, keep_bias=recipe.keep_bias))
+    return int(np.random.SeedSequence((seed, member)).generate_state(1)[0])

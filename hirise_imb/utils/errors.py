@@ -1,17 +1,26 @@
-"""The one error a user can cause; the command line prints it as a sentence and exits with code 2."""
+"""Errors with a message for the user, and how their lists are formatted."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 
 
-def bullet_list(faults: Sequence[str], most: int) -> str:
-    """Faults as lines of a message, the first `most` of them; the rest is counted."""
-    more = f"\n  ... and {len(faults) - most} more" if len(faults) > most else ""
-    return "".join(f"\n  {fault}" for fault in faults[:most]) + more
+def bullet_list(items: Sequence[str], limit: int) -> str:
+    """The first `limit` items as indented lines of a message; the others are counted."""
+    rest = f"\n  ... and {len(items) - limit} more" if len(items) > limit else ""
+    return "".join(f"\n  {item}" for item in items[:limit]) + rest
 
 
 class UserError(Exception):
-    """Something the user can mend: the message says what is wrong, where, and what to do."""
+    """An error that the user can fix: the message says what is wrong, where, and what to do.
+
+    The command line prints it as one sentence and exits with code 2.
+    """
 
 
-class NotApplicable(Exception):
-    """A recipe can't work on this data; the message says why."""
+class FitFailed(Exception):
+    """A recipe could not be fitted; the message gives the reason. Raised within a trial, it fails that trial alone."""
+
+
+class NotApplicable(FitFailed):
+    """A recipe can't be fitted to this data set, whatever the seed; the message gives the reason."""

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pytest
 
 from hirise_imb.backbones import BACKBONES, TOP, Backbone, efficientnet_lite0, resnet50v2
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.utils.errors import UserError
 
 Array = npt.NDArray[np.float32]
@@ -34,12 +35,12 @@ def images() -> Array:
 
 @pytest.fixture(scope="module")
 def lite() -> Backbone:
-    return BACKBONES["efficientnet-lite0"].load("imagenet")
+    return BACKBONES["efficientnet-lite0"].load("imagenet", HIRISE.image_shape)
 
 
 @pytest.fixture(scope="module")
 def resnet() -> Backbone:
-    return BACKBONES["resnet50v2"].load("random")
+    return BACKBONES["resnet50v2"].load("random", HIRISE.image_shape)
 
 
 @pytest.fixture(scope="module")
@@ -190,21 +191,21 @@ class TestEfficientNetLite0:
 
     def test_a_saved_file_gives_the_same_network(self, lite: Backbone, tmp_path: Path) -> None:
         lite.network.save_weights(tmp_path / "copy.weights.h5")
-        assert lite.card.load(str(tmp_path / "copy.weights.h5")).digest == lite.digest
+        assert lite.card.load(str(tmp_path / "copy.weights.h5"), HIRISE.image_shape).digest == lite.digest
 
 
 class TestDigest:
     def test_is_stable_over_loads(self, lite: Backbone) -> None:
         assert len(lite.digest) == 64
-        assert lite.card.load("imagenet").digest == lite.digest
+        assert lite.card.load("imagenet", HIRISE.image_shape).digest == lite.digest
 
     def test_tells_weights_apart(self, lite: Backbone) -> None:
-        assert lite.card.load("random").digest != lite.digest
+        assert lite.card.load("random", HIRISE.image_shape).digest != lite.digest
 
     @pytest.mark.parametrize("name", BACKBONES)
     def test_random_weights_are_the_same_each_time(self, name: str) -> None:
         # Otherwise a study on them could not be continued, and one seed would give two results.
-        first, second = (BACKBONES[name].load("random").digest for _ in range(2))
+        first, second = (BACKBONES[name].load("random", HIRISE.image_shape).digest for _ in range(2))
         assert first == second
 
     def test_sees_one_changed_number(self) -> None:
@@ -222,7 +223,7 @@ class TestUnusableWeights:
     @pytest.mark.parametrize("name", BACKBONES)
     def test_a_missing_file(self, name: str, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"no .*weights file .*absent\.weights\.h5: name a .*`random`"):
-            BACKBONES[name].load(str(tmp_path / "absent.weights.h5"))
+            BACKBONES[name].load(str(tmp_path / "absent.weights.h5"), HIRISE.image_shape)
 
     @pytest.mark.parametrize(
         ("name", "file_name"),
@@ -234,7 +235,7 @@ class TestUnusableWeights:
     def test_a_file_that_holds_no_weights(self, name: str, file_name: str, tmp_path: Path) -> None:
         (tmp_path / file_name).write_bytes(b"no weights" * 50)
         with pytest.raises(UserError, match=rf"{file_name} .*holds no .*weights.*: (use|name) "):
-            BACKBONES[name].load(str(tmp_path / file_name))
+            BACKBONES[name].load(str(tmp_path / file_name), HIRISE.image_shape)
 
     @pytest.mark.parametrize("name", BACKBONES)
     @pytest.mark.parametrize("file_name", ["other.weights.h5", "other.h5", "attribute.h5"])
@@ -252,19 +253,19 @@ class TestUnusableWeights:
             with h5py.File(path, "w") as file:
                 file.attrs["layer_names"] = 3
         with pytest.raises(UserError, match=rf"{file_name} .*holds no .*weights"):
-            BACKBONES[name].load(str(path))
+            BACKBONES[name].load(str(path), HIRISE.image_shape)
         assert not [warning for warning in recwarn if "Skipping" in str(warning.message)]
 
     def test_half_of_the_right_file(self, tmp_path: Path) -> None:
         content = efficientnet_lite0.EMBEDDED_WEIGHTS.read_bytes()
         (tmp_path / "half.weights.h5").write_bytes(content[: len(content) // 2])
         with pytest.raises(UserError, match=r"half\.weights\.h5 holds no weights"):
-            BACKBONES["efficientnet-lite0"].load(str(tmp_path / "half.weights.h5"))
+            BACKBONES["efficientnet-lite0"].load(str(tmp_path / "half.weights.h5"), HIRISE.image_shape)
 
     def test_the_embedded_file_is_missing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(efficientnet_lite0, "EMBEDDED_WEIGHTS", tmp_path / "lost.weights.h5")
         with pytest.raises(UserError, match=r"lost\.weights\.h5: install the package again"):
-            BACKBONES["efficientnet-lite0"].load("imagenet")
+            BACKBONES["efficientnet-lite0"].load("imagenet", HIRISE.image_shape)
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -312,28 +313,28 @@ class TestDownload:
         write_published_format(plain_resnet, served)
         digest = hashlib.md5(served.read_bytes(), usedforsecurity=False).hexdigest()
         monkeypatch.setattr(resnet50v2, "WEIGHTS_MD5", digest)
-        assert resnet.card.load("imagenet").digest == resnet.digest
+        assert resnet.card.load("imagenet", HIRISE.image_shape).digest == resnet.digest
 
         # The second time without the server's file, and the third as a file that the user names.
         local = served.rename(tmp_path / "local.h5")
-        assert resnet.card.load("imagenet").digest == resnet.digest
-        assert resnet.card.load(str(local)).digest == resnet.digest
+        assert resnet.card.load("imagenet", HIRISE.image_shape).digest == resnet.digest
+        assert resnet.card.load(str(local), HIRISE.image_shape).digest == resnet.digest
 
     def test_not_found(self) -> None:
         with pytest.raises(UserError, match=r"can't be downloaded: fetch http://127.*md5 fac2f116.*--weights.*lite0"):
-            BACKBONES["resnet50v2"].load("imagenet")
+            BACKBONES["resnet50v2"].load("imagenet", HIRISE.image_shape)
 
     def test_wrong_bytes(self, tmp_path: Path) -> None:
         (tmp_path / "served" / resnet50v2.WEIGHTS_FILE).write_bytes(b"wrong")
         with pytest.raises(
             UserError, match=r"can't be downloaded: fetch .*\(md5 fac2f116.*--backbone efficientnet-lite0"
         ):
-            BACKBONES["resnet50v2"].load("imagenet")
+            BACKBONES["resnet50v2"].load("imagenet", HIRISE.image_shape)
 
     def test_no_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(resnet50v2, "WEIGHTS_ADDRESS", "http://127.0.0.1:9/weights.h5")
         with pytest.raises(UserError, match=r"can't be downloaded: fetch http://127\.0\.0\.1:9/weights\.h5"):
-            BACKBONES["resnet50v2"].load("imagenet")
+            BACKBONES["resnet50v2"].load("imagenet", HIRISE.image_shape)
 
     def test_a_server_that_speaks_no_http(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*arguments: object, **options: object) -> None:
@@ -341,7 +342,7 @@ class TestDownload:
 
         monkeypatch.setattr(keras.utils, "get_file", refuse)
         with pytest.raises(UserError, match="can't be downloaded"):
-            BACKBONES["resnet50v2"].load("imagenet")
+            BACKBONES["resnet50v2"].load("imagenet", HIRISE.image_shape)
 
     def test_a_fault_of_ours_is_not_called_a_download_fault(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(*arguments: object, **options: object) -> None:
@@ -349,4 +350,4 @@ class TestDownload:
 
         monkeypatch.setattr(keras.utils, "get_file", broken)
         with pytest.raises(TypeError, match="programming error"):
-            BACKBONES["resnet50v2"].load("imagenet")
+            BACKBONES["resnet50v2"].load("imagenet", HIRISE.image_shape)

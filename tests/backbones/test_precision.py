@@ -11,17 +11,18 @@ from worlds import TOY, chosen, make_task, make_trainer
 from hirise_imb.backbones import TOP
 from hirise_imb.cli.main import main
 from hirise_imb.data import manifest
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.features.extraction import extract_features, median_relative_difference
 from hirise_imb.recipe import Recipe
 
 
 def paths(data: Path) -> list[Path]:
-    images = manifest.read_manifest(data)
+    images = manifest.read_manifest(data, HIRISE)
     return [images.path(image) for image in images.table["image"][:12]]
 
 
 def test_features_are_near_those_in_float32_and_not_the_same(small_data: Path, tmp_path: Path) -> None:
-    exact, rough = TOY.load("random"), TOY.load("random", "bfloat16")
+    exact, rough = TOY.load("random", HIRISE.image_shape), TOY.load("random", HIRISE.image_shape, "bfloat16")
     assert exact.digest == rough.digest  # weights stay float32
     one, other = (extract_features(backbone, [TOP], paths(small_data), tmp_path)[TOP] for backbone in (exact, rough))
     a, b = (np.asarray(features.take(np.arange(12))) for features in (one, other))
@@ -36,13 +37,13 @@ def test_features_are_near_those_in_float32_and_not_the_same(small_data: Path, t
 
 
 def test_what_is_built_afterwards_is_float32() -> None:
-    TOY.load("random", "bfloat16")
+    TOY.load("random", HIRISE.image_shape, "bfloat16")
     assert keras.config.dtype_policy().name == "float32"
     assert keras.layers.Dense(1).compute_dtype == "float32"
 
 
 def test_the_end_of_the_backbone_trains_in_bfloat16() -> None:
-    backbone = TOY.load("random", "bfloat16")
+    backbone = TOY.load("random", HIRISE.image_shape, "bfloat16")
     assert {layer.compute_dtype for layer in backbone.tail("late").layers[1:-1]} == {"bfloat16"}
     trainer = make_trainer(backbone, make_task(), "late")
     recipe = Recipe(cut="late", learning_rate=1e-3, backbone_learning_rate=1e-3, max_epochs=4)
@@ -59,9 +60,11 @@ def test_the_report_tells_what_it_does_to_the_numbers(toy: str, small_data: Path
     setting = json.loads((tmp_path / "reports/rough/baseline/summary.json").read_text())["setting"]
     assert "in bfloat16 (its features are " in setting
     share = float(setting.split("its features are ")[1].split("%")[0])
-    images = manifest.read_manifest(small_data)
+    images = manifest.read_manifest(small_data, HIRISE)
     first = [images.path(image) for image in images.table["image"][:32]]
-    expected = 100 * median_relative_difference(TOY.load("random", "bfloat16"), TOY.load("random"), first)
+    expected = 100 * median_relative_difference(
+        TOY.load("random", HIRISE.image_shape, "bfloat16"), TOY.load("random", HIRISE.image_shape), first
+    )
     assert share == pytest.approx(expected, abs=0.006)
 
 

@@ -21,8 +21,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hirise_imb.data import archive
-from hirise_imb.data.download import find_data_folder, import_data, unpack
-from hirise_imb.data.hirise import IMAGE_FOLDER, LABEL_FILE, OFFICIAL_FILES
+from hirise_imb.data.archive import unpack
+from hirise_imb.data.hirise import HIRISE, IMAGE_FOLDER, LABEL_FILE, OFFICIAL_FILES
+from hirise_imb.data.resolve import find_data_folder, import_data
 from hirise_imb.utils.errors import UserError
 
 ROOT = "hirise-map-proj-v3_2/"
@@ -85,7 +86,7 @@ def assert_refused(zip_path: Path, match: str) -> None:
     place = zip_path.parent / "place"
     before = below(zip_path.parent)
     with pytest.raises(UserError, match=match):
-        unpack(zip_path, place / "data")
+        unpack(zip_path, place / "data", HIRISE.layout)
     assert names(place) == []
     assert below(zip_path.parent) == before
 
@@ -111,31 +112,31 @@ def test_unpacks_the_layout_and_nothing_else(root: str, method: int, tmp_path: P
         extra["map-proj-v3_2/beside.jpg"] = b"no"
     zip_path = make_zip(tmp_path / "a.zip", root=root, extra=extra, method=method)
     folder = tmp_path / "cache" / "new"
-    assert unpack(zip_path, folder) == folder
+    assert unpack(zip_path, folder, HIRISE.layout) == folder
     assert below(folder) == CONTENT
     assert names(folder.parent) == ["new"]
 
 
 def test_unpacking_again_does_nothing(zip_path: Path, tmp_path: Path) -> None:
-    folder = unpack(zip_path, tmp_path / "data")
+    folder = unpack(zip_path, tmp_path / "data", HIRISE.layout)
     stamps = {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
     zip_path.unlink()
-    assert unpack(zip_path, folder) == folder
+    assert unpack(zip_path, folder, HIRISE.layout) == folder
     assert {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]} == stamps
 
 
 def test_a_folder_that_is_not_complete_is_neither_used_nor_replaced(zip_path: Path, tmp_path: Path) -> None:
-    folder = unpack(zip_path, tmp_path / "data")
+    folder = unpack(zip_path, tmp_path / "data", HIRISE.layout)
     (folder / SPLIT).unlink()
     with pytest.raises(UserError, match=rf"data is there but lacks {SPLIT}: delete this folder and try again\.$"):
-        unpack(zip_path, folder)
+        unpack(zip_path, folder, HIRISE.layout)
     assert not (folder / SPLIT).exists()
 
 
 def test_what_a_killed_run_left_is_replaced(zip_path: Path, tmp_path: Path) -> None:
     (tmp_path / ".data.part" / "map-proj-v3_2").mkdir(parents=True)
     (tmp_path / ".data.part" / "half.jpg").touch()
-    assert below(unpack(zip_path, tmp_path / "data")) == CONTENT
+    assert below(unpack(zip_path, tmp_path / "data", HIRISE.layout)) == CONTENT
     assert names(tmp_path) == ["data", "official.zip"]
 
 
@@ -197,7 +198,7 @@ def test_needs_room_on_the_disk(zip_path: Path, monkeypatch: pytest.MonkeyPatch)
         zip_path, rf"unpacks to {total:,} bytes but .*place has {total - 1:,} free: free some or use another disk"
     )
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=total))
-    assert below(unpack(zip_path, zip_path.parent / "data")) == CONTENT
+    assert below(unpack(zip_path, zip_path.parent / "data", HIRISE.layout)) == CONTENT
 
 
 @pytest.mark.parametrize("difference", [-1, 1])
@@ -256,7 +257,7 @@ def test_no_damage_ends_in_a_traceback(tmp_path: Path) -> None:
         data[position] ^= 0xFF
         (tmp_path / "a.zip").write_bytes(data)
         try:
-            assert set(short) >= set(below(unpack(tmp_path / "a.zip", tmp_path / "data")))
+            assert set(short) >= set(below(unpack(tmp_path / "a.zip", tmp_path / "data", HIRISE.layout)))
         except UserError:
             refused += 1
         shutil.rmtree(tmp_path / "data", ignore_errors=True)
@@ -314,7 +315,7 @@ def test_finds_the_data_folder_down_to_two_levels(depth: str, tmp_path: Path) ->
     sidecar = tmp_path / "__MACOSX" / SPLIT
     sidecar.parent.mkdir()
     sidecar.touch()
-    assert find_data_folder(tmp_path) == tmp_path / depth
+    assert find_data_folder(tmp_path, HIRISE.layout) == tmp_path / depth
 
 
 @pytest.mark.parametrize("place", ["a/b/c", "../beside"])
@@ -325,44 +326,44 @@ def test_says_what_was_looked_for(place: str, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=rf"folder holds no {SPLIT}, at most two levels down: name a folder in the official"
     ):
-        find_data_folder(folder)
+        find_data_folder(folder, HIRISE.layout)
 
 
 def test_two_data_folders_are_one_too_many(tmp_path: Path) -> None:
     make_folder_source(tmp_path / "a")
     make_folder_source(tmp_path / "b")
     with pytest.raises(UserError, match=r"holds several data sets \(.*/a, .*/b\): name one of them\.$"):
-        find_data_folder(tmp_path)
+        find_data_folder(tmp_path, HIRISE.layout)
 
 
 def test_a_folder_is_used_where_it_is(tmp_path: Path) -> None:
     source = make_folder_source(tmp_path / "source" / ROOT)
-    assert import_data(source.parent, tmp_path / "cache") == source
+    assert import_data(source.parent, tmp_path / "cache", HIRISE.layout) == source
     assert not (tmp_path / "cache").exists()
     assert below(source) == CONTENT
 
 
 def test_a_zip_is_unpacked_once_by_its_content(zip_path: Path, tmp_path: Path) -> None:
     digest = hashlib.sha256(zip_path.read_bytes()).hexdigest()
-    folder = import_data(zip_path, tmp_path / "cache")
+    folder = import_data(zip_path, tmp_path / "cache", HIRISE.layout)
     assert folder == tmp_path / "cache" / f"official-{digest[:12]}"
     assert below(folder) == CONTENT
     stamp = folder.stat().st_mtime_ns
-    assert import_data(zip_path, tmp_path / "cache") == folder
+    assert import_data(zip_path, tmp_path / "cache", HIRISE.layout) == folder
     assert folder.stat().st_mtime_ns == stamp
     make_zip(zip_path, CONTENT | {IMAGE: b"new"})
-    assert below(import_data(zip_path, tmp_path / "cache"))[IMAGE] == b"new"
+    assert below(import_data(zip_path, tmp_path / "cache", HIRISE.layout))[IMAGE] == b"new"
 
 
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.zip does not exist: name the zip of HiRISE v3\.2 or the folder"):
-        import_data(tmp_path / "none.zip", tmp_path / "cache")
+        import_data(tmp_path / "none.zip", tmp_path / "cache", HIRISE.layout)
 
 
 @pytest.mark.real
 @pytest.mark.skipif("HIRISE_SAMPLE" not in os.environ, reason="HIRISE_SAMPLE names no real landmarks")
 def test_the_real_sample(tmp_path: Path) -> None:
-    folder = import_data(Path(os.environ["HIRISE_SAMPLE"]), tmp_path)
+    folder = import_data(Path(os.environ["HIRISE_SAMPLE"]), tmp_path, HIRISE.layout)
     images = names(folder / IMAGE_FOLDER)
     labels = (folder / LABEL_FILE).read_text().splitlines()
     assert images == sorted(line.split()[0] for line in labels)

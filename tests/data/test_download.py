@@ -19,7 +19,8 @@ from builders import names
 
 from hirise_imb import __version__
 from hirise_imb.data import download
-from hirise_imb.data.download import HIRISE_V3_2, Archive, download_archive
+from hirise_imb.data.dataset import Archive
+from hirise_imb.data.download import HIRISE_V3_2, download_archive
 from hirise_imb.utils.errors import UserError
 
 CHUNK = 1 << 10

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hirise_imb.data.folds import FOLDS, assign_folds
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.hirise import CLASSES, HIRISE
 
 few = settings(quick, max_examples=6)
 """An assignment takes a tenth of a second."""
@@ -34,7 +34,7 @@ def plenty() -> Landmarks:
 @given(st.integers(0, 2**32 - 1), st.integers(FOLDS, 25))
 def test_no_source_is_divided_and_no_fold_is_empty(seed: int, sources: int) -> None:
     labels, source = drawn(seed, sources)
-    found = assign_folds(labels, source).folds
+    found = assign_folds(labels, source, classes=HIRISE.classes).folds
     assert found.shape == labels.shape
     assert set(found.tolist()) == set(range(FOLDS))
     for one in np.unique(source):
@@ -45,7 +45,7 @@ def test_no_source_is_divided_and_no_fold_is_empty(seed: int, sources: int) -> N
 @given(st.integers(0, 2**32 - 1), st.integers(FOLDS, 15))
 def test_what_is_missing_is_named_with_its_sources(seed: int, sources: int) -> None:
     labels, source = drawn(seed, sources)
-    found = assign_folds(labels, source)
+    found = assign_folds(labels, source, classes=HIRISE.classes)
     expected = []
     for k, name in enumerate(CLASSES):
         mine = labels == k
@@ -56,7 +56,7 @@ def test_what_is_missing_is_named_with_its_sources(seed: int, sources: int) -> N
 
 
 def test_every_fold_has_every_class_where_sources_suffice(plenty: Landmarks) -> None:
-    found = assign_folds(*plenty)
+    found = assign_folds(*plenty, classes=HIRISE.classes)
     assert found.missing == ()
     for fold in range(FOLDS):
         assert set(plenty[0][found.folds == fold].tolist()) == set(range(8))
@@ -65,14 +65,14 @@ def test_every_fold_has_every_class_where_sources_suffice(plenty: Landmarks) -> 
 def test_a_class_of_one_source_is_in_one_fold() -> None:
     labels = np.concatenate([np.zeros(40, np.int64), np.full(3, 5)])
     source = np.concatenate([np.arange(40) % 8, np.full(3, 7)])
-    found = assign_folds(labels, source)
+    found = assign_folds(labels, source, classes=HIRISE.classes)
     assert found.missing == (f"{CLASSES[5]} (1 source)",)
     assert len(np.unique(found.folds)) == FOLDS
 
 
 def test_folds_are_alike() -> None:
     labels, source = drawn(0, 40)
-    counts = np.bincount(assign_folds(labels, source).folds)
+    counts = np.bincount(assign_folds(labels, source, classes=HIRISE.classes).folds)
     assert counts.max() < 1.3 * counts.min()
 
 
@@ -80,26 +80,29 @@ def test_folds_are_alike() -> None:
 @given(st.integers(0, 2**32 - 1))
 def test_folds_depend_on_the_data_alone(seed: int) -> None:
     labels, source = drawn(seed, 9)
-    one, other = assign_folds(labels, source), assign_folds(labels.copy(), source.copy())
+    one, other = (
+        assign_folds(labels, source, classes=HIRISE.classes),
+        assign_folds(labels.copy(), source.copy(), classes=HIRISE.classes),
+    )
     np.testing.assert_array_equal(one.folds, other.folds)
     assert one.missing == other.missing
 
 
 def test_there_are_no_more_folds_than_sources() -> None:
     labels, source = np.zeros(9, np.int64), np.arange(9) % 3
-    assert set(assign_folds(labels, source).folds.tolist()) == {0, 1, 2}
-    assert set(assign_folds(labels, source, 2).folds.tolist()) == {0, 1}
+    assert set(assign_folds(labels, source, classes=HIRISE.classes).folds.tolist()) == {0, 1, 2}
+    assert set(assign_folds(labels, source, 2, classes=HIRISE.classes).folds.tolist()) == {0, 1}
 
 
 @pytest.mark.parametrize("folds", [4, 1])
 def test_landmarks_that_can_not_be_divided_are_refused(folds: int) -> None:
     source = np.zeros(5, np.int64) if folds > 1 else np.arange(5)
     with pytest.raises(ValueError, match=r"can't be divided into folds$"):
-        assign_folds(np.arange(5), source, folds)
+        assign_folds(np.arange(5), source, folds, classes=HIRISE.classes)
 
 
 def test_few_landmarks_of_each_class_can_be_divided_too() -> None:
     labels, sources = np.repeat(np.arange(8), 2), np.arange(16)
-    found = assign_folds(labels, sources)
+    found = assign_folds(labels, sources, classes=HIRISE.classes)
     assert np.bincount(found.folds).tolist() == [4, 4, 4, 4]
     assert len(found.missing) == 8  # two landmarks are not in four folds

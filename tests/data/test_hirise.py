@@ -5,7 +5,8 @@ from builders import quick
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hirise_imb.data.hirise import CLASSES, RARE, VARIANTS, ImageName, parse_name
+from hirise_imb.data.dataset import ImageName
+from hirise_imb.data.hirise import CLASSES, RARE, VARIANTS, parse_name
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DIGITS = "0123456789"

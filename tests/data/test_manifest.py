@@ -13,9 +13,9 @@ from builders import CLASS_LINES, SOURCES, image, quick, valid_lines, write_data
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hirise_imb.data.download import import_data
-from hirise_imb.data.hirise import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE, SPLITS
+from hirise_imb.data.hirise import CLASS_FILE, CLASSES, HIRISE, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE, SPLITS
 from hirise_imb.data.manifest import Manifest, read_manifest
+from hirise_imb.data.resolve import import_data
 from hirise_imb.utils.errors import UserError
 
 TRAIN = SOURCES["train"]
@@ -26,12 +26,12 @@ FIRST = image(TRAIN, 0)
 
 
 def catalogue(folder: Path, *more: str) -> Manifest:
-    return read_manifest(write_data(folder, [*valid_lines(), *more]))
+    return read_manifest(write_data(folder, [*valid_lines(), *more]), HIRISE)
 
 
 def refusal(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
-        read_manifest(folder)
+        read_manifest(folder, HIRISE)
     return str(caught.value)
 
 
@@ -67,7 +67,7 @@ def test_blank_lines_and_other_files_do_not_matter(tmp_path: Path) -> None:
     folder = write_data(tmp_path, ["", *valid_lines(), "  "], labels=["", *labels, ""], classes=[*CLASS_LINES, ""])
     for name in (f"._{FIRST}", "notes.txt", image(TRAIN, 77)):
         (folder / IMAGE_FOLDER / name).touch()
-    pd.testing.assert_frame_equal(read_manifest(folder).table, catalogue(tmp_path / "plain").table)
+    pd.testing.assert_frame_equal(read_manifest(folder, HIRISE).table, catalogue(tmp_path / "plain").table)
 
 
 def test_a_split_keeps_the_row_numbers_of_the_table(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_counts_are_of_landmarks_images_and_rows(tmp_path: Path) -> None:
 
 
 def test_a_class_may_be_absent_from_test_and_counts_zero(tmp_path: Path) -> None:
-    found = read_manifest(write_data(tmp_path, valid_lines()[:-1]))
+    found = read_manifest(write_data(tmp_path, valid_lines()[:-1]), HIRISE)
     assert found.landmark_counts("test").tolist() == [1] * 7 + [0]
     row = found.summary().iloc[-1]
     assert (row["split"], row["class"], row["landmarks"], row["rows"]) == ("test", "spider", 0, 0)
@@ -125,8 +125,8 @@ def test_the_digest_is_of_names_labels_splits_and_copies(tmp_path: Path) -> None
         "fewer": valid_lines(),
         "split": [line.replace(" val", " *").replace(" test", " val").replace(" *", " test") for line in lines],
     }
-    digest = read_manifest(write_data(tmp_path / "one", lines)).digest
-    digests = {what: read_manifest(write_data(tmp_path / what, new)).digest for what, new in changed.items()}
+    digest = read_manifest(write_data(tmp_path / "one", lines), HIRISE).digest
+    digests = {what: read_manifest(write_data(tmp_path / what, new), HIRISE).digest for what, new in changed.items()}
     assert re.fullmatch(r"[0-9a-f]{64}", digest)
     assert digests.pop("same") == digest
     assert len({digest, *digests.values()}) == 6
@@ -222,14 +222,14 @@ def test_a_missing_image_folder_is_named(tmp_path: Path) -> None:
     write_data(tmp_path, valid_lines(), images=[])
     (tmp_path / IMAGE_FOLDER).rmdir()
     with pytest.raises(UserError, match=rf"^The image folder .*{IMAGE_FOLDER} is missing: import the whole archive"):
-        read_manifest(tmp_path)
+        read_manifest(tmp_path, HIRISE)
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_no_split_may_be_empty(split: str, tmp_path: Path) -> None:
     write_data(tmp_path, [line for line in valid_lines() if not line.endswith(split)])
     with pytest.raises(UserError, match=rf"{SPLIT_FILE} holds 1 mistake; .*\n  set '{split}' is empty$"):
-        read_manifest(tmp_path)
+        read_manifest(tmp_path, HIRISE)
 
 
 def test_every_class_needs_a_training_landmark(tmp_path: Path) -> None:
@@ -250,10 +250,10 @@ def test_an_official_file_that_is_missing_or_no_text(name: str, tmp_path: Path) 
     path = write_data(tmp_path, valid_lines()) / name
     path.write_bytes(b"0,other\n\xff\xfe")
     with pytest.raises(UserError, match=rf"{name} is no UTF-8 text \(byte 8\): fetch or import the data again\.$"):
-        read_manifest(tmp_path)
+        read_manifest(tmp_path, HIRISE)
     path.unlink()
     with pytest.raises(UserError, match=rf"{name} is missing: name a folder or zip in the official layout\.$"):
-        read_manifest(tmp_path)
+        read_manifest(tmp_path, HIRISE)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_an_official_file_that_is_missing_or_no_text(name: str, tmp_path: Path) 
 def test_another_class_map_is_refused(classes: list[str], tmp_path: Path) -> None:
     write_data(tmp_path, valid_lines(), classes=classes)
     with pytest.raises(UserError, match=rf"{CLASS_FILE} names other classes than version 3\.2: expected .*, found "):
-        read_manifest(tmp_path)
+        read_manifest(tmp_path, HIRISE)
 
 
 # --- the real thing ---
@@ -273,8 +273,8 @@ def test_another_class_map_is_refused(classes: list[str], tmp_path: Path) -> Non
 @pytest.mark.real
 @pytest.mark.skipif("HIRISE_SAMPLE" not in os.environ, reason="HIRISE_SAMPLE names no real landmarks")
 def test_the_real_sample(tmp_path: Path) -> None:
-    folder = import_data(Path(os.environ["HIRISE_SAMPLE"]), tmp_path)
-    found = read_manifest(folder)
+    folder = import_data(Path(os.environ["HIRISE_SAMPLE"]), tmp_path, HIRISE.layout)
+    found = read_manifest(folder, HIRISE)
     assert len(found.table) == 3616
     assert found.table["copies"].sum() == 3747
     assert {split: found.landmark_counts(split).tolist() for split in SPLITS} == {

@@ -14,8 +14,8 @@ import pytest
 from builders import valid_lines, write_data
 
 from hirise_imb.data import download, manifest, resolve, synthetic
-from hirise_imb.data.download import Archive
-from hirise_imb.data.hirise import SPLIT_FILE
+from hirise_imb.data.dataset import Archive
+from hirise_imb.data.hirise import HIRISE, SPLIT_FILE
 from hirise_imb.data.resolve import import_landmarks, resolve_data
 from hirise_imb.utils.errors import UserError
 
@@ -63,7 +63,7 @@ def seen(folder: Path) -> list[str]:
 
 
 def same_data(found: Path, expected: Path) -> bool:
-    tables = [manifest.read_manifest(path).table for path in (found, expected)]
+    tables = [manifest.read_manifest(path, HIRISE).table for path in (found, expected)]
     return bool(tables[0].equals(tables[1]))
 
 
@@ -71,27 +71,27 @@ def same_data(found: Path, expected: Path) -> bool:
 
 
 def test_the_sample_is_drawn_once(drawn: Drawn, cache: Path, folder: Path) -> None:
-    found = resolve_data("synthetic")
+    found = resolve_data("synthetic", HIRISE)
     assert same_data(found, folder)
     assert cache in found.parents
-    assert resolve_data("synthetic") == found
+    assert resolve_data("synthetic", HIRISE) == found
     assert drawn.calls == 1
 
 
 def test_another_version_of_the_sample_is_drawn_again(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = resolve_data("synthetic")
+    before = resolve_data("synthetic", HIRISE)
     monkeypatch.setattr(synthetic, "VERSION", synthetic.VERSION + 1)
-    assert resolve_data("synthetic") != before
+    assert resolve_data("synthetic", HIRISE) != before
     assert drawn.calls == 2
 
 
 def test_an_interrupted_drawing_leaves_nothing(drawn: Drawn, cache: Path) -> None:
     drawn.dies = True
     with pytest.raises(KeyboardInterrupt):
-        resolve_data("synthetic")
+        resolve_data("synthetic", HIRISE)
     assert seen(cache) == []
     drawn.dies = False
-    assert (resolve_data("synthetic") / SPLIT_FILE).is_file()
+    assert (resolve_data("synthetic", HIRISE) / SPLIT_FILE).is_file()
     assert drawn.calls == 2
 
 
@@ -102,7 +102,7 @@ def test_a_killed_drawing_is_not_taken_for_the_sample(drawn: Drawn, cache: Path)
         "synthetic.write = dies\nresolve.resolve_data('synthetic')"
     )
     assert subprocess.run([sys.executable, "-c", script], env=os.environ).returncode == 9
-    assert (resolve_data("synthetic") / SPLIT_FILE).is_file()
+    assert (resolve_data("synthetic", HIRISE) / SPLIT_FILE).is_file()
     assert drawn.calls == 1
 
 
@@ -110,24 +110,24 @@ def test_a_killed_drawing_is_not_taken_for_the_sample(drawn: Drawn, cache: Path)
 
 
 def test_a_folder_is_used_where_it_is(folder: Path, tmp_path: Path) -> None:
-    assert resolve_data(str(folder)) == folder
-    assert resolve_data(str(tmp_path)) == folder  # one level above
+    assert resolve_data(str(folder), HIRISE) == folder
+    assert resolve_data(str(tmp_path), HIRISE) == folder  # one level above
 
 
 def test_a_zip_is_unpacked_into_the_cache_once(zipped: Path, folder: Path, cache: Path) -> None:
-    found = resolve_data(str(zipped))
+    found = resolve_data(str(zipped), HIRISE)
     assert cache in found.parents
     assert same_data(found, folder)
     stamp = found.stat().st_mtime_ns
-    assert resolve_data(str(zipped)) == found
+    assert resolve_data(str(zipped), HIRISE) == found
     assert found.stat().st_mtime_ns == stamp
 
 
 def test_a_variable_names_a_path(folder: Path, zipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_LANDMARKS", str(folder))
-    assert resolve_data("$MY_LANDMARKS") == folder
+    assert resolve_data("$MY_LANDMARKS", HIRISE) == folder
     monkeypatch.setenv("MY_LANDMARKS", str(zipped))
-    assert same_data(resolve_data("$MY_LANDMARKS"), folder)
+    assert same_data(resolve_data("$MY_LANDMARKS", HIRISE), folder)
 
 
 @pytest.mark.parametrize("value", [None, ""])
@@ -135,19 +135,19 @@ def test_a_variable_that_is_not_set_is_named(value: str | None, monkeypatch: pyt
     if value is not None:
         monkeypatch.setenv("MY_LANDMARKS", value)
     with pytest.raises(UserError, match=r"environment variable MY_LANDMARKS is not set: let it name a zip or folder"):
-        resolve_data("$MY_LANDMARKS")
+        resolve_data("$MY_LANDMARKS", HIRISE)
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere does not exist"):
-        resolve_data(str(tmp_path / "nowhere"))
+        resolve_data(str(tmp_path / "nowhere"), HIRISE)
 
 
 def test_a_cache_that_is_a_file_is_named(drawn: Drawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("HIRISE_IMB_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match=r"file can't be written to"):
-        resolve_data("synthetic")
+        resolve_data("synthetic", HIRISE)
     assert drawn.calls == 0
 
 
@@ -158,7 +158,7 @@ def test_hirise_must_have_been_fetched(cache: Path) -> None:
     with pytest.raises(
         UserError, match=r"not in .*hirise: get it with .*study data fetch`, or with `data import FILE`"
     ):
-        resolve_data("hirise")
+        resolve_data("hirise", HIRISE)
     assert seen(cache) == []
 
 
@@ -180,12 +180,12 @@ def official(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
 
 
 def test_the_official_archive_becomes_hirise_when_imported(official: Archive, zipped: Path, folder: Path) -> None:
-    found, name = import_landmarks(zipped)
+    found, name = import_landmarks(zipped, HIRISE)
     assert name == "hirise"
     assert same_data(Path(found), folder)
-    assert resolve_data("hirise") == Path(found)
+    assert resolve_data("hirise", HIRISE) == Path(found)
     zipped.unlink()  # nothing needs it any more
-    assert resolve_data("hirise") == Path(found)
+    assert resolve_data("hirise", HIRISE) == Path(found)
 
 
 def test_it_becomes_hirise_when_fetched(official: Archive, zipped: Path, folder: Path, cache: Path) -> None:
@@ -193,18 +193,18 @@ def test_it_becomes_hirise_when_fetched(official: Archive, zipped: Path, folder:
     shutil.copy(zipped, cache / "archives" / official.name)  # downloaded before
     found = resolve.fetch_hirise()
     assert same_data(found, folder)
-    assert resolve_data("hirise") == found
+    assert resolve_data("hirise", HIRISE) == found
 
 
 def test_another_zip_does_not_become_hirise(official: Archive, zipped: Path) -> None:
     with zipfile.ZipFile(zipped, "a") as archive:
         archive.writestr("notes.txt", "mine")
-    found, name = import_landmarks(zipped)
+    found, name = import_landmarks(zipped, HIRISE)
     assert name == str(zipped)
-    assert Path(found) == resolve_data(name)
+    assert Path(found) == resolve_data(name, HIRISE)
     with pytest.raises(UserError, match="not in"):
-        resolve_data("hirise")
+        resolve_data("hirise", HIRISE)
 
 
 def test_a_folder_that_is_imported_stays_where_it_is(folder: Path) -> None:
-    assert import_landmarks(folder) == (str(folder), str(folder))
+    assert import_landmarks(folder, HIRISE) == (str(folder), str(folder))

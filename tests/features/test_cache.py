@@ -20,6 +20,7 @@ from PIL import Image
 from worlds import TOY
 
 from hirise_imb.backbones import TOP, Backbone
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.images import decode_image
 from hirise_imb.features import extraction
 from hirise_imb.features.arrays import Features, concatenate_features
@@ -66,7 +67,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     def counting(path: Path) -> np.ndarray:
         counts[path.name] += 1
-        return decode_image(path)
+        return decode_image(path, HIRISE.image_shape)
 
     monkeypatch.setattr(extraction, "decode_image", counting)
     return counts

@@ -14,17 +14,17 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import f1_score, log_loss
 
+from hirise_imb.imbalance.class_bias import ClassBias
 from hirise_imb.imbalance.logit_adjustment import (
     Adjustment,
-    ClassBias,
     Correction,
     NoAdjustment,
     PosthocLogitAdjustment,
-    Temperature,
     cross_fit_adjustment,
     log_softmax,
     softmax,
 )
+from hirise_imb.imbalance.temperature import Temperature
 
 Array = np.ndarray
 SEEDS = st.integers(0, 2**32 - 1)

@@ -9,17 +9,19 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
 from hirise_imb.imbalance import losses
-from hirise_imb.imbalance.losses import (
+from hirise_imb.imbalance.class_weights import (
     ClassCounts,
-    CrossEntropy,
     EffectiveNumber,
-    Focal,
     InversePower,
+    effective_number,
+    inverse_power,
+)
+from hirise_imb.imbalance.losses import (
+    CrossEntropy,
+    Focal,
     LabelDistributionAwareMargin,
     LogitAdjustedCrossEntropy,
     Loss,
-    effective_number,
-    inverse_power,
 )
 
 TRAIN_LANDMARKS = np.array([5717, 514, 88, 132, 223, 49, 183, 91])

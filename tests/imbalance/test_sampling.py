@@ -8,10 +8,10 @@ from builders import quick
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hirise_imb.data.splits import TrainingPool
 from hirise_imb.imbalance.sampling import (
     ClassSampling,
     EveryImage,
-    Pool,
     RandomOversampling,
     Sampling,
     SplitFileRows,
@@ -36,11 +36,11 @@ SAMPLINGS = [
 ]
 
 
-def pool_of(labels: list[int] | Array, sources: list[int] | Array | None = None) -> Pool:
+def pool_of(labels: list[int] | Array, sources: list[int] | Array | None = None) -> TrainingPool:
     """A pool with some copies; one source, where none are given."""
     labels = np.array(labels)
     copies = np.random.default_rng(0).integers(1, 4, len(labels))
-    return Pool(labels, copies, np.zeros(len(labels), int) if sources is None else np.array(sources))
+    return TrainingPool(labels, copies, np.zeros(len(labels), int) if sources is None else np.array(sources))
 
 
 MOSTLY_OTHER = st.integers(-12, 7).map(lambda k: max(k, 0))
@@ -52,7 +52,7 @@ UNEVEN = pool_of([0] * 400 + [1] * 80 + [2] * 15 + [7] * 5, [0] * 390 + [1] * 10
 """Four classes, each with one or two sources, most of them uneven; source 1 holds two classes."""
 
 
-def shares_of(pool: Pool, rows: Array) -> Array:
+def shares_of(pool: TrainingPool, rows: Array) -> Array:
     return np.bincount(pool.labels[rows], minlength=8) / len(rows)
 
 
@@ -63,13 +63,13 @@ def near(found: Array, expected: Array, draws: int) -> bool:
 
 @quick
 @given(POOLS, EPOCHS)
-def test_every_image_comes_once_in_order(pool: Pool, epoch: int) -> None:
+def test_every_image_comes_once_in_order(pool: TrainingPool, epoch: int) -> None:
     assert EveryImage().rows(pool, 0, epoch, 0.0).tolist() == list(range(len(pool.labels)))
 
 
 @quick
 @given(POOLS, EPOCHS)
-def test_split_file_rows_repeat_each_image_by_its_copies(pool: Pool, epoch: int) -> None:
+def test_split_file_rows_repeat_each_image_by_its_copies(pool: TrainingPool, epoch: int) -> None:
     rows = SplitFileRows().rows(pool, 0, epoch, 0.0)
     assert len(rows) == pool.copies.sum()
     assert np.bincount(rows, minlength=len(pool.labels)).tolist() == pool.copies.tolist()
@@ -77,7 +77,7 @@ def test_split_file_rows_repeat_each_image_by_its_copies(pool: Pool, epoch: int)
 
 @quick
 @given(SEVERAL, RATIOS, SEEDS, EPOCHS)
-def test_oversampling_lifts_each_class_to_the_ratio(pool: Pool, ratio: float, seed: int, epoch: int) -> None:
+def test_oversampling_lifts_each_class_to_the_ratio(pool: TrainingPool, ratio: float, seed: int, epoch: int) -> None:
     n = len(pool.labels)
     rows = RandomOversampling(ratio).rows(pool, seed, epoch, 0.0)
     # Every image is kept, first and in order; what follows is drawn again.
@@ -101,7 +101,7 @@ def test_another_seed_oversamples_other_rows_and_all_images_have_a_chance() -> N
 @quick
 @given(POOLS, st.sampled_from(SAMPLINGS), SEEDS, EPOCHS, st.floats(0, 1))
 def test_the_same_seed_and_epoch_draw_the_same_rows_of_the_pool(
-    pool: Pool, sampling: Sampling, seed: int, epoch: int, progress: float
+    pool: TrainingPool, sampling: Sampling, seed: int, epoch: int, progress: float
 ) -> None:
     try:
         first = sampling.rows(pool, seed, epoch, progress)
@@ -119,7 +119,7 @@ def test_the_same_seed_and_epoch_draw_the_same_rows_of_the_pool(
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @quick
 @given(pool=WITH_RARE, seed=SEEDS)
-def test_shares_are_those_of_the_last_epoch(sampling: Sampling, pool: Pool, seed: int) -> None:
+def test_shares_are_those_of_the_last_epoch(sampling: Sampling, pool: TrainingPool, seed: int) -> None:
     shares = sampling.shares(pool)
     assert shares.shape == (8,)
     assert shares.sum() == pytest.approx(1)
@@ -133,7 +133,7 @@ def test_shares_are_those_of_the_last_epoch(sampling: Sampling, pool: Pool, seed
 @quick
 @given(POOLS, POWERS, st.booleans(), SEEDS, EPOCHS)
 def test_class_sampling_draws_as_many_images_as_there_are(
-    pool: Pool, power: float, by_source: bool, seed: int, epoch: int
+    pool: TrainingPool, power: float, by_source: bool, seed: int, epoch: int
 ) -> None:
     rows = ClassSampling(power, by_source).rows(pool, seed, epoch, 0.5)
     assert len(rows) == len(pool.labels)
@@ -141,7 +141,7 @@ def test_class_sampling_draws_as_many_images_as_there_are(
 
 @quick
 @given(POOLS, POWERS)
-def test_class_shares_follow_the_power_of_counts(pool: Pool, power: float) -> None:
+def test_class_shares_follow_the_power_of_counts(pool: TrainingPool, power: float) -> None:
     counts = np.bincount(pool.labels, minlength=8)
     parts = [float(n) ** power if n else 0.0 for n in counts.tolist()]
     expected = [part / sum(parts) for part in parts]
@@ -154,7 +154,7 @@ def test_class_shares_follow_the_power_of_counts(pool: Pool, power: float) -> No
 
 
 def test_shares_of_the_other_samplings() -> None:
-    pool = Pool(np.array([0] * 10 + [2] * 3), np.array([1] * 10 + [4, 4, 2]), np.zeros(13, int))
+    pool = TrainingPool(np.array([0] * 10 + [2] * 3), np.array([1] * 10 + [4, 4, 2]), np.zeros(13, int))
     assert EveryImage().shares(pool) == pytest.approx([10 / 13, 0, 3 / 13, 0, 0, 0, 0, 0])
     assert SplitFileRows().shares(pool) == pytest.approx([1 / 2, 0, 1 / 2, 0, 0, 0, 0, 0])
     assert RandomOversampling(0.76).shares(pool) == pytest.approx([10 / 18, 0, 8 / 18, 0, 0, 0, 0, 0])
@@ -169,7 +169,7 @@ def test_class_shares_at_the_powers_that_have_names() -> None:
     assert ClassSampling(0).shares(pool) == pytest.approx([1 / 3, 0, 0, 1 / 3, 0, 1 / 3, 0, 0])  # balanced
 
 
-def drawn_in(sampling: Sampling, pool: Pool, progress: float, epochs: int = 400) -> Array:
+def drawn_in(sampling: Sampling, pool: TrainingPool, progress: float, epochs: int = 400) -> Array:
     return np.concatenate([sampling.rows(pool, 5, epoch, progress) for epoch in range(1, epochs + 1)])
 
 
@@ -196,7 +196,9 @@ def test_within_a_class_all_images_have_the_same_chance() -> None:
 
 @quick
 @given(POOLS, SEEDS)
-def test_by_source_each_source_of_a_class_and_each_image_of_a_source_has_the_same_chance(pool: Pool, seed: int) -> None:
+def test_by_source_each_source_of_a_class_and_each_image_of_a_source_has_the_same_chance(
+    pool: TrainingPool, seed: int
+) -> None:
     sampling = ClassSampling(0.0, by_source=True)
     rows = np.concatenate([sampling.rows(pool, seed, epoch, 1.0) for epoch in range(1, 41)])
     places = list(zip(pool.labels.tolist(), pool.sources.tolist(), strict=True))
@@ -220,7 +222,7 @@ def test_each_epoch_and_each_seed_has_its_own_draw(sampling: Sampling) -> None:
 
 @quick
 @given(WITH_RARE, st.floats(0.5, 20), SEEDS)
-def test_undersampling_keeps_all_rare_images_and_some_others(pool: Pool, ratio: float, seed: int) -> None:
+def test_undersampling_keeps_all_rare_images_and_some_others(pool: TrainingPool, ratio: float, seed: int) -> None:
     counts = np.bincount(pool.labels, minlength=8).tolist()
     most = round(ratio * max(counts[1:]))
     if counts[0] and not most:  # half of one image, rounded to even
@@ -278,7 +280,7 @@ def test_a_single_class_is_left_as_it_is(sampling: Sampling) -> None:
 
 @quick
 @given(WITH_RARE, st.sampled_from(SAMPLINGS))
-def test_the_pool_is_not_changed(pool: Pool, sampling: Sampling) -> None:
+def test_the_pool_is_not_changed(pool: TrainingPool, sampling: Sampling) -> None:
     before = [getattr(pool, field.name).tolist() for field in dataclasses.fields(pool)]
     sampling.rows(pool, 0, 1, 0.5)
     sampling.shares(pool)
@@ -306,4 +308,4 @@ def test_a_power_outside_the_range_is_refused(power: float) -> None:
 @pytest.mark.parametrize("lengths", [(0, 0, 0), (2, 1, 2), (2, 2, 1)])
 def test_a_pool_that_is_empty_or_uneven_is_refused(lengths: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match=r"^labels, copies and sources must be as long .* got \("):
-        Pool(*(np.zeros(n, int) for n in lengths))
+        TrainingPool(*(np.zeros(n, int) for n in lengths))

@@ -4,11 +4,11 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from builders import quick
+from builders import as_landmarks, quick
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hirise_imb.imbalance.smote import Method, SyntheticOversampling
+from hirise_imb.imbalance.smote import NO_SOURCE, Method, SyntheticOversampling
 from hirise_imb.utils.errors import NotApplicable
 
 Array = np.ndarray
@@ -17,6 +17,15 @@ METHODS: tuple[Method, ...] = get_args(Method)
 SEEDS = st.integers(0, 2**32 - 1)
 RATIOS = st.floats(0.05, 1)
 NEIGHBOURS = st.integers(1, 4)
+
+
+def resample(sampler: SyntheticOversampling, features: Array, labels: Array, seed: int) -> tuple[Array, Array]:
+    """Features and labels after over-sampling; sources play no part."""
+    landmarks = as_landmarks(features, labels, np.arange(len(labels)))
+    rows = sampler.resample(landmarks, seed)
+    assert (rows.sources[: len(labels)] == np.arange(len(labels))).all()
+    assert (rows.sources[len(labels) :] == NO_SOURCE).all()
+    return np.asarray(rows.features), rows.labels
 
 
 def world(counts: dict[int, int], seed: int, apart: float = 0.5, width: int = 6) -> tuple[Array, Array]:
@@ -70,7 +79,7 @@ def test_smote_lifts_each_class_to_the_ratio_with_rows_between_near_rows(
     given_: tuple[Array, Array], ratio: float, neighbours: int, seed: int
 ) -> None:
     features, labels = given_
-    found, classes = SyntheticOversampling("smote", ratio, neighbours).resample(features, labels, seed)
+    found, classes = resample(SyntheticOversampling("smote", ratio, neighbours), features, labels, seed)
     made, of = found[len(features) :], classes[len(labels) :]
     wanted = targets(labels, ratio)
     assert set(of.tolist()) == set(wanted)
@@ -92,9 +101,9 @@ def test_borderline_smote_starts_from_rows_in_danger(given_: tuple[Array, Array]
     synthesis = SyntheticOversampling("borderline_smote", 1.0, neighbours)
     if not all(mask.any() for mask in danger.values()):
         with pytest.raises(NotApplicable, match=r"^borderline_smote finds no landmark of "):
-            synthesis.resample(features, labels, seed)
+            resample(synthesis, features, labels, seed)
         return
-    found, classes = synthesis.resample(features, labels, seed)
+    found, classes = resample(synthesis, features, labels, seed)
     made, of = found[len(features) :], classes[len(labels) :]
     assert set(of.tolist()) == set(wanted)
     for k, target in wanted.items():
@@ -116,7 +125,7 @@ def test_adasyn_starts_from_each_row_by_its_share_of_foreign_neighbours(
         assume(others.any())
         times[k] = np.rint(others / others.sum() * (target - (labels == k).sum())).astype(int)
         assume(times[k].any())
-    found, classes = SyntheticOversampling("adasyn", ratio, neighbours).resample(features, labels, seed)
+    found, classes = resample(SyntheticOversampling("adasyn", ratio, neighbours), features, labels, seed)
     for k, target in wanted.items():
         own, made = features[labels == k], found[len(features) :][classes[len(labels) :] == k]
         assert len(made) == times[k].sum()
@@ -133,16 +142,16 @@ def test_given_rows_come_first_untouched_and_the_same_seed_makes_the_same(method
     features, labels = world({0: 40, 3: 12, 6: 9}, 4)
     before, before_labels = features.copy(), labels.copy()
     synthesis = SyntheticOversampling(method, 0.8, 3)
-    found, classes = synthesis.resample(features, labels, seed)
+    found, classes = resample(synthesis, features, labels, seed)
     assert found.dtype == np.float32
     assert classes.dtype == np.int64
     assert len(found) == len(classes) > len(features)
     assert found[: len(features)].tolist() == before.tolist() == features.tolist()
     assert classes[: len(labels)].tolist() == before_labels.tolist() == labels.tolist()
     assert sorted(classes[len(labels) :].tolist()) == classes[len(labels) :].tolist()
-    again, _ = synthesis.resample(features, labels, seed)
+    again, _ = resample(synthesis, features, labels, seed)
     assert again.tolist() == found.tolist()
-    other, _ = synthesis.resample(features, labels, (seed + 1) % 2**32)
+    other, _ = resample(synthesis, features, labels, (seed + 1) % 2**32)
     assert not set(map(tuple, other[len(features) :].tolist())) & set(map(tuple, found[len(features) :].tolist()))
 
 
@@ -151,7 +160,7 @@ def test_two_classes_do_not_share_their_draws() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(6, 4))
     features = np.concatenate([rng.normal(size=(12, 4)), rows, rows]).astype(np.float32)
-    found, _ = SyntheticOversampling("smote", 1.0, 2).resample(features, np.repeat([0, 1, 2], [12, 6, 6]), 0)
+    found, _ = resample(SyntheticOversampling("smote", 1.0, 2), features, np.repeat([0, 1, 2], [12, 6, 6]), 0)
     assert found[24:30].tolist() != found[30:].tolist()
 
 
@@ -159,7 +168,7 @@ def test_two_classes_do_not_share_their_draws() -> None:
 @pytest.mark.parametrize("counts", [{3: 5}, {0: 4, 2: 4}, {0: 10, 1: 2}])
 def test_classes_that_are_large_enough_are_left(method: Method, counts: dict[int, int]) -> None:
     features, labels = world(counts, 0)
-    found, classes = SyntheticOversampling(method, 0.2, 5).resample(features, labels, 0)
+    found, classes = resample(SyntheticOversampling(method, 0.2, 5), features, labels, 0)
     assert found.tolist() == features.tolist()
     assert found.dtype == np.float32
     assert classes.tolist() == labels.tolist()
@@ -179,13 +188,13 @@ def test_too_few_rows_to_interpolate_between_are_not_applicable(
     method: Method, rare: dict[int, int], neighbours: int, sentence: str
 ) -> None:
     with pytest.raises(NotApplicable) as caught:
-        SyntheticOversampling(method, 0.5, neighbours).resample(*world({0: 40} | rare, 1), 0)
+        resample(SyntheticOversampling(method, 0.5, neighbours), *world({0: 40} | rare, 1), 0)
     assert str(caught.value) == f"{method} needs at least {sentence}"
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_row_more_than_neighbours_is_enough(method: Method) -> None:
-    _, classes = SyntheticOversampling(method, 0.5, 5).resample(*world({0: 40, 5: 6}, 0, apart=0), 0)
+    _, classes = resample(SyntheticOversampling(method, 0.5, 5), *world({0: 40, 5: 6}, 0, apart=0), 0)
     assert (classes == 5).sum() > 6
 
 
@@ -199,7 +208,7 @@ def lonely(rows: int) -> tuple[Array, Array]:
 def test_borderline_smote_without_a_row_in_danger_is_not_applicable() -> None:
     # imbalanced-learn passes over the class and says nothing.
     with pytest.raises(NotApplicable) as caught:
-        SyntheticOversampling("borderline_smote", 1.0, 5).resample(*lonely(12), 0)
+        resample(SyntheticOversampling("borderline_smote", 1.0, 5), *lonely(12), 0)
     assert str(caught.value) == (
         "borderline_smote finds no landmark of swiss cheese to start from: there is none of whose nearest 10 landmarks "
         "at least half, but not all, are of other classes."
@@ -210,14 +219,14 @@ def test_one_class_that_cannot_be_lifted_is_enough_to_make_nothing() -> None:
     features, labels = world({0: 40, 2: 15}, 3, apart=0)
     far, _ = world({6: 12}, 3)
     both = np.concatenate([features, far + 1000]), np.concatenate([labels, np.full(12, 6)])
-    assert len(SyntheticOversampling("borderline_smote", 1.0, 5).resample(features, labels, 0)[0]) == 80
+    assert len(resample(SyntheticOversampling("borderline_smote", 1.0, 5), features, labels, 0)[0]) == 80
     with pytest.raises(NotApplicable, match="of swiss cheese"):
-        SyntheticOversampling("borderline_smote", 1.0, 5).resample(*both, 0)
+        resample(SyntheticOversampling("borderline_smote", 1.0, 5), *both, 0)
 
 
 def test_adasyn_without_a_foreign_neighbour_is_not_applicable() -> None:
     with pytest.raises(NotApplicable, match=r"^adasyn cannot make landmarks of swiss cheese: Not any neig.*majority"):
-        SyntheticOversampling("adasyn", 1.0, 5).resample(*lonely(12), 0)
+        resample(SyntheticOversampling("adasyn", 1.0, 5), *lonely(12), 0)
 
 
 def test_adasyn_whose_rows_are_all_rounded_away_is_not_applicable() -> None:
@@ -226,12 +235,12 @@ def test_adasyn_whose_rows_are_all_rounded_away_is_not_applicable() -> None:
     features = np.concatenate([at, [[5000.0], [5001], [5002]]]).astype(np.float32)
     labels = np.array([0, 4] * 10 + [0] * 3)
     with pytest.raises(NotApplicable, match=r"^adasyn cannot make landmarks of bright dune: No samples will be gen"):
-        SyntheticOversampling("adasyn", 1.0, 1).resample(features, labels, 0)
+        resample(SyntheticOversampling("adasyn", 1.0, 1), features, labels, 0)
 
 
 def test_what_the_library_refuses_is_not_applicable_with_its_reason() -> None:
     with pytest.raises(NotApplicable, match=r"^borderline_smote cannot make landmarks of spider: .*n_samples_fit = 9"):
-        SyntheticOversampling("borderline_smote", 1.0, 2).resample(*world({0: 6, 7: 3}, 0), 0)
+        resample(SyntheticOversampling("borderline_smote", 1.0, 2), *world({0: 6, 7: 3}, 0), 0)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -239,13 +248,13 @@ def test_features_that_are_not_finite_are_a_mistake(value: float) -> None:
     features, labels = world({0: 20, 1: 8}, 0)
     features[5, 2] = value
     with pytest.raises(ValueError, match=r"^features must be finite$"):
-        SyntheticOversampling("smote", 1.0, 5).resample(features, labels, 0)
+        resample(SyntheticOversampling("smote", 1.0, 5), features, labels, 0)
 
 
 def test_labels_of_another_number_than_rows_are_a_mistake() -> None:
     features, labels = world({0: 20, 1: 8}, 0)
-    with pytest.raises(ValueError, match=r"^features and labels must be as long as each other, got 28, 27$"):
-        SyntheticOversampling("smote", 1.0, 5).resample(features, labels[1:], 0)
+    with pytest.raises(ValueError, match=r"^features, labels and sources must have one entry for each landmark, "):
+        resample(SyntheticOversampling("smote", 1.0, 5), features, labels[1:], 0)
 
 
 @pytest.mark.parametrize(

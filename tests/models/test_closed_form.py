@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import quick
+from builders import as_landmarks, quick
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
@@ -17,7 +17,8 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import StandardScaler, normalize
 
 from hirise_imb.models import closed_form
-from hirise_imb.models.closed_form import ABSENT, Classifier, Discriminant, Logistic, NearestMean
+from hirise_imb.models.closed_form import ABSENT, Discriminant, Logistic, NearestMean
+from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.utils.errors import NotApplicable
 
 Array = np.ndarray
@@ -45,11 +46,11 @@ def landmarks(seed: int, classes: tuple[int, ...] = tuple(range(8))) -> tuple[Ar
     return features, labels, np.array([f"ESP_{s:06}_1000" for s in sources])
 
 
-def plain(seed: int, **changes: Array | bool) -> Classifier:
+def plain(seed: int, **changes: Array | bool) -> LinearClassifier:
     """Any classifier."""
     rng = np.random.default_rng(seed)
     kernel, bias, centre = rng.normal(size=(8, WIDTH)), rng.normal(size=8), rng.normal(size=WIDTH)
-    made = Classifier(kernel, bias, centre, rng.uniform(0.5, 2, WIDTH))
+    made = LinearClassifier(kernel, bias, centre, rng.uniform(0.5, 2, WIDTH))
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -144,7 +145,7 @@ def test_weights_are_divided_by_their_length_to_tau(seed: int, tau: float, proje
     weights = classifier.kernel * classifier.gain
     lengths = np.sqrt(((weights @ acting) ** 2).sum(axis=1))
     expected = (features @ acting - classifier.centre) @ (weights / lengths[:, None] ** tau).T
-    np.testing.assert_allclose(classifier.weight_normalised(tau).logits(features), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(classifier.normalise_weights(tau).logits(features), expected, rtol=1e-9, atol=1e-9)
 
 
 @quick
@@ -153,8 +154,8 @@ def test_where_the_scale_of_features_stands_makes_no_difference(seed: int, tau: 
     classifier = plain(seed)
     folded = replace(classifier, kernel=classifier.kernel * classifier.gain, gain=np.ones(WIDTH))
     features = landmarks(seed)[0]
-    expected = folded.weight_normalised(tau).logits(features)
-    np.testing.assert_allclose(classifier.weight_normalised(tau).logits(features), expected, rtol=1e-9, atol=1e-9)
+    expected = folded.normalise_weights(tau).logits(features)
+    np.testing.assert_allclose(classifier.normalise_weights(tau).logits(features), expected, rtol=1e-9, atol=1e-9)
 
 
 @quick
@@ -162,21 +163,21 @@ def test_where_the_scale_of_features_stands_makes_no_difference(seed: int, tau: 
 def test_tau_0_drops_the_bias_and_no_more_and_tau_1_forgets_the_lengths(seed: int) -> None:
     classifier = plain(seed)
     features = landmarks(seed)[0]
-    found = classifier.weight_normalised(0.0).logits(features)
+    found = classifier.normalise_weights(0.0).logits(features)
     np.testing.assert_allclose(found, classifier.logits(features) - classifier.bias, rtol=1e-9, atol=1e-9)
     longer = replace(classifier, kernel=classifier.kernel * np.arange(1, 9)[:, None])
-    one, other = (c.weight_normalised(1.0).logits(features) for c in (classifier, longer))
+    one, other = (c.normalise_weights(1.0).logits(features) for c in (classifier, longer))
     np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
 
 
 def test_what_has_no_lengths_is_not_normalised() -> None:
     with pytest.raises(ValueError, match="unit must be False"):
-        plain(0, unit=True).weight_normalised(0.5)
+        plain(0, unit=True).normalise_weights(0.5)
     for tau in (-0.1, np.nan, np.inf):
         with pytest.raises(ValueError, match=f"tau must .*, got {tau}"):
-            plain(0).weight_normalised(tau)
+            plain(0).normalise_weights(tau)
     with pytest.raises(NotApplicable, match="weights of crater have no length"):
-        Discriminant(0.5, 1).fit(*landmarks(0, (0, 2, 3))).weight_normalised(0.5)
+        Discriminant(0.5, 1).fit(as_landmarks(*landmarks(0, (0, 2, 3)))).normalise_weights(0.5)
 
 
 # --- nearest mean ---
@@ -216,7 +217,7 @@ def test_nearest_mean_is_the_formula(seed: int, normalise: str, power: float) ->
     new = landmarks(seed + 1)[0]
     expected = near(transformed(normalise, new, features)) / temperature
     expected += power * np.log(np.bincount(labels) / len(labels))
-    found = NearestMean(normalise, power).fit(features, labels, sources).logits(new)  # type: ignore[arg-type]
+    found = NearestMean(normalise, power).fit(as_landmarks(features, labels, sources)).logits(new)  # type: ignore[arg-type]
     np.testing.assert_allclose(centred(found), centred(expected), rtol=1e-4, atol=1e-4)
 
 
@@ -225,7 +226,7 @@ def test_nearest_mean_is_the_formula(seed: int, normalise: str, power: float) ->
 def test_with_one_landmark_a_source_it_is_the_nearest_centroid(seed: int) -> None:
     features, labels, _ = landmarks(seed)
     new = landmarks(seed + 1)[0]
-    found = NearestMean("none", 0.0).fit(features, labels, np.arange(len(labels))).logits(new)
+    found = NearestMean("none", 0.0).fit(as_landmarks(features, labels, np.arange(len(labels)))).logits(new)
     assert (found.argmax(axis=1) == NearestCentroid().fit(features, labels).predict(new)).all()
 
 
@@ -233,7 +234,7 @@ def test_a_large_source_has_one_voice() -> None:
     features = np.array([[0.0], [0.2], [10.0], [10.0], [10.0], [4.0]])
     labels = np.array([0, 0, 0, 0, 0, 1])
     sources = np.array([1, 1, 2, 2, 2, 3])
-    found = NearestMean("none", 0.0).fit(features, labels, sources)
+    found = NearestMean("none", 0.0).fit(as_landmarks(features, labels, sources))
     edge = (5.05 + 4) / 2  # between mean(0.1, 10) and 4; the mean of landmarks would be 6.04
     assert found.logits(np.array([[edge - 0.01], [edge + 0.01]])).argmax(axis=1).tolist() == [1, 0]
 
@@ -248,7 +249,7 @@ def test_discriminant_is_that_of_scikit_learn(seed: int, shrinkage: float, power
     priors = (np.bincount(labels) / len(labels)) ** power
     model = LinearDiscriminantAnalysis("lsqr", shrinkage=shrinkage, priors=priors / priors.sum()).fit(features, labels)
     new = landmarks(seed + 1)[0]
-    found = Discriminant(shrinkage, power).fit(features, labels, sources).logits(new)
+    found = Discriminant(shrinkage, power).fit(as_landmarks(features, labels, sources)).logits(new)
     np.testing.assert_allclose(centred(found), centred(model.decision_function(new)), rtol=1e-6, atol=1e-6)
 
 
@@ -257,9 +258,9 @@ def test_two_classes_give_the_probabilities_of_scikit_learn() -> None:
     lda = LinearDiscriminantAnalysis("lsqr", shrinkage=0.2).fit(features, labels)
     scaler = StandardScaler().fit(features)
     regression = LogisticRegression(C=0.3, tol=1e-9).fit(scaler.transform(features), labels)
-    found = Discriminant(0.2, 1.0).fit(features, labels, sources).logits(features)
+    found = Discriminant(0.2, 1.0).fit(as_landmarks(features, labels, sources)).logits(features)
     np.testing.assert_allclose(softmax(found, axis=1)[:, [2, 5]], lda.predict_proba(features), atol=1e-8)
-    found = Logistic(0.3, 0.0).fit(features, labels, sources).logits(features)
+    found = Logistic(0.3, 0.0).fit(as_landmarks(features, labels, sources)).logits(features)
     expected = regression.predict_proba(scaler.transform(features))
     np.testing.assert_allclose(softmax(found, axis=1)[:, [2, 5]], expected, atol=1e-3)
 
@@ -269,7 +270,7 @@ def test_a_discriminant_of_more_features_than_landmarks() -> None:
     labels = np.repeat([0, 1, 2], [20, 5, 2])
     features = rng.normal(size=(27, 60)) + rng.normal(size=(3, 60))[labels]
     model = LinearDiscriminantAnalysis("lsqr", shrinkage=0.1).fit(features, labels)
-    found = Discriminant(0.1, 1.0).fit(features, labels, labels).logits(features)[:, :3]
+    found = Discriminant(0.1, 1.0).fit(as_landmarks(features, labels, labels)).logits(features)[:, :3]
     np.testing.assert_allclose(centred(found), centred(model.decision_function(features)), rtol=1e-6, atol=1e-6)
 
 
@@ -277,7 +278,7 @@ def test_a_covariance_that_shrinkage_does_not_mend_is_refused() -> None:
     features, labels, sources = landmarks(0)
     twins = np.concatenate([features, features], axis=1)
     with pytest.raises(NotApplicable, match="shrinkage of 1e-18 leaves the covariance singular"):
-        Discriminant(1e-18, 1.0).fit(twins, labels, sources)
+        Discriminant(1e-18, 1.0).fit(as_landmarks(twins, labels, sources))
 
 
 # --- logistic regression ---
@@ -290,18 +291,20 @@ def test_logistic_regression_is_that_of_scikit_learn(c: float, power: float) -> 
     raw = np.bincount(labels) ** -power
     weights = raw[labels] / raw[labels].mean()
     scaler = StandardScaler().fit(features)
-    model = LogisticRegression(C=c, tol=1e-8, max_iter=5000).fit(scaler.transform(features), labels, weights)
+    model = LogisticRegression(C=c, tol=1e-8, max_iter=5000).fit(
+        as_landmarks(scaler.transform(features), labels, weights)
+    )
     new = landmarks(2)[0]
-    found = softmax(Logistic(c, power).fit(features, labels, sources).logits(new), axis=1)
+    found = softmax(Logistic(c, power).fit(as_landmarks(features, labels, sources)).logits(new), axis=1)
     np.testing.assert_allclose(found, model.predict_proba(scaler.transform(new)), atol=1e-3)
 
 
 def test_the_regression_minimises_what_it_says() -> None:
     features, labels, sources = landmarks(3)
-    fitted = Logistic(0.2, 1.0).fit(features, labels, sources)
+    fitted = Logistic(0.2, 1.0).fit(as_landmarks(features, labels, sources))
     weights = len(labels) / (8 * np.bincount(labels))
 
-    def objective(classifier: Classifier) -> float:
+    def objective(classifier: LinearClassifier) -> float:
         own = log_softmax(classifier.logits(features), axis=1)[np.arange(len(labels)), labels]
         return float(-0.2 * (weights[labels] * own).sum() + (classifier.kernel**2).sum() / 2)
 
@@ -317,13 +320,16 @@ def test_the_regression_minimises_what_it_says() -> None:
 def test_an_optimum_that_was_not_reached_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(closed_form, "_ITERATIONS", 2)
     with pytest.raises(NotApplicable, match=r"c 1000\.0 found no optimum: newton-cg failed to converge"):
-        Logistic(1000.0, 0.0).fit(*landmarks(0))
+        Logistic(1000.0, 0.0).fit(as_landmarks(*landmarks(0)))
 
 
 def test_a_feature_that_never_varies_makes_no_difference() -> None:
     features, labels, sources = landmarks(0)
     wider = np.concatenate([features, np.full((len(labels), 1), 3.3)], axis=1)
-    one, other = Logistic(0.1, 1.0).fit(features, labels, sources), Logistic(0.1, 1.0).fit(wider, labels, sources)
+    one, other = (
+        Logistic(0.1, 1.0).fit(as_landmarks(features, labels, sources)),
+        Logistic(0.1, 1.0).fit(as_landmarks(wider, labels, sources)),
+    )
     np.testing.assert_allclose(one.logits(features), other.logits(wider), atol=1e-6)
 
 
@@ -332,7 +338,7 @@ def test_a_feature_that_never_varies_makes_no_difference() -> None:
 
 @each
 def test_a_class_without_landmarks_never_wins_and_costs_no_infinity(direct: Direct) -> None:
-    fitted = direct.fit(*landmarks(0, (0, 2, 3, 6)))
+    fitted = direct.fit(as_landmarks(*landmarks(0, (0, 2, 3, 6))))
     far = 1e6 * np.random.default_rng(0).normal(size=(200, WIDTH))
     near = landmarks(1)[0]
     for features in (far, near):
@@ -348,8 +354,11 @@ def test_the_order_of_rows_makes_no_difference_and_inputs_are_untouched(direct: 
     given_rows = landmarks(4)
     before = [values.copy() for values in given_rows]
     order = np.random.default_rng(0).permutation(len(given_rows[0]))
-    one, other = direct.fit(*given_rows), direct.fit(*(values[order] for values in given_rows))
-    again = direct.fit(*given_rows)
+    one, other = (
+        direct.fit(as_landmarks(*given_rows)),
+        direct.fit(as_landmarks(*(values[order] for values in given_rows))),
+    )
+    again = direct.fit(as_landmarks(*given_rows))
     np.testing.assert_array_equal(again.kernel, one.kernel)
     np.testing.assert_allclose(softmax(other.logits(before[0])), softmax(one.logits(before[0])), atol=1e-6)
     for values, kept in zip(given_rows, before, strict=True):
@@ -359,7 +368,9 @@ def test_the_order_of_rows_makes_no_difference_and_inputs_are_untouched(direct: 
 @each
 def test_single_precision_is_enough(direct: Direct) -> None:
     features, labels, sources = landmarks(5)
-    one, other = (direct.fit(values, labels, sources) for values in (features, features.astype(np.float32)))
+    one, other = (
+        direct.fit(as_landmarks(values, labels, sources)) for values in (features, features.astype(np.float32))
+    )
     assert other.kernel.dtype == np.float64
     np.testing.assert_allclose(other.logits(features), one.logits(features), atol=1e-3)
 
@@ -367,26 +378,26 @@ def test_single_precision_is_enough(direct: Direct) -> None:
 @each
 def test_fewer_than_two_classes_are_refused(direct: Direct) -> None:
     with pytest.raises(NotApplicable, match="needs landmarks of two classes; there are those of 1"):
-        direct.fit(*landmarks(0, (3,)))
+        direct.fit(as_landmarks(*landmarks(0, (3,))))
 
 
 @pytest.mark.parametrize("direct", DIRECT[:5], ids=str)
 def test_landmarks_without_spread_are_refused(direct: Direct) -> None:
     rows = np.random.default_rng(0).normal(size=(2, WIDTH)).repeat(3, axis=0)
     with pytest.raises(NotApplicable, match="no spread"):
-        direct.fit(rows, np.array([0, 0, 0, 1, 1, 1]), np.arange(6))
+        direct.fit(as_landmarks(rows, np.array([0, 0, 0, 1, 1, 1]), np.arange(6)))
 
 
 @each
 def test_what_is_no_set_of_landmarks_is_refused(direct: Direct) -> None:
     features, labels, sources = landmarks(0)
     with pytest.raises(ValueError, match="a row, a class and a source each landmark"):
-        direct.fit(features, labels, sources[1:])
+        direct.fit(as_landmarks(features, labels, sources[1:]))
     with pytest.raises(ValueError, match="labels must be below 8"):
-        direct.fit(features, labels + 1, sources)
+        direct.fit(as_landmarks(features, labels + 1, sources))
     features[0, 0] = np.nan
     with pytest.raises(ValueError, match="features must be finite"):
-        direct.fit(features, labels, sources)
+        direct.fit(as_landmarks(features, labels, sources))
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 2.1, float("nan")])

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from builders import quick
+from builders import as_landmarks, quick
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hirise_imb.models.projection import NuisanceProjection, source_means, without
+from hirise_imb.models.projection import NuisanceProjection, project_out, source_means
 from hirise_imb.utils.errors import NotApplicable
 
 Array = np.ndarray
@@ -42,7 +42,7 @@ def onto(directions: Array) -> Array:
 @given(st.integers(0, 1000), st.integers(1, 6))
 def test_they_are_the_strongest_eigenvectors_of_the_scatter_of_other(seed: int, rank: int) -> None:
     features, labels, sources = landmarks(seed)
-    found = NuisanceProjection(rank).directions(features, labels, sources)
+    found = NuisanceProjection(rank).directions(as_landmarks(features, labels, sources))
     _, vectors = np.linalg.eigh(scatter(features[labels == 0], sources[labels == 0]))
     assert found.shape == (WIDTH, rank)
     assert found.dtype == np.float64
@@ -55,10 +55,10 @@ def test_they_are_the_strongest_eigenvectors_of_the_scatter_of_other(seed: int, 
 def test_other_classes_and_the_order_of_rows_make_no_difference(seed: int) -> None:
     features, labels, sources = landmarks(seed)
     before = features.copy(), labels.copy(), sources.copy()
-    found = NuisanceProjection(3).directions(features, labels, sources)
+    found = NuisanceProjection(3).directions(as_landmarks(features, labels, sources))
     order = np.random.default_rng(seed).permutation(len(labels))
     moved = features + 100 * (labels > 0)[:, None] * np.random.default_rng(seed).normal(size=features.shape)
-    again = NuisanceProjection(3).directions(moved[order], labels[order], sources[order])
+    again = NuisanceProjection(3).directions(as_landmarks(moved[order], labels[order], sources[order]))
     np.testing.assert_allclose(onto(again), onto(found), atol=1e-8)
     for values, kept in zip((features, labels, sources), before, strict=True):
         np.testing.assert_array_equal(values, kept)
@@ -71,8 +71,8 @@ def test_a_rare_class_in_a_source_of_its_own_keeps_its_mean() -> None:
     features = 0.1 * rng.normal(size=(100, WIDTH))
     features[:80, 0] += np.repeat([-3.0, -1, 1, 3], 20)
     features[80:, 1] = 50.0  # the mark of the class, and of its source
-    directions = NuisanceProjection(1).directions(features, labels, sources)
-    left = without(features, directions)
+    directions = NuisanceProjection(1).directions(as_landmarks(features, labels, sources))
+    left = project_out(features, directions)
     assert abs(directions[0, 0]) > 0.99
     assert left[80:, 1].mean() > 49
     assert np.ptp([left[sources == s, 0].mean() for s in range(4)]) < 0.1
@@ -85,13 +85,13 @@ def test_what_is_taken_out_is_gone_and_nothing_else(seed: int, dtype: type) -> N
     directions = np.linalg.qr(rng.normal(size=(WIDTH, 3)))[0]
     features = rng.normal(size=(20, WIDTH)).astype(dtype)
     before = features.copy()
-    left = without(features, directions)
+    left = project_out(features, directions)
     assert left.dtype == dtype
     np.testing.assert_array_equal(features, before)
     np.testing.assert_allclose(left @ directions, np.zeros((20, 3)), atol=1e-5)
     np.testing.assert_allclose(left, features @ (np.eye(WIDTH) - onto(directions)), atol=1e-5)
-    np.testing.assert_allclose(without(left, directions), left, atol=1e-5)
-    np.testing.assert_array_equal(without(features, directions[:, :0]), features)
+    np.testing.assert_allclose(project_out(left, directions), left, atol=1e-5)
+    np.testing.assert_array_equal(project_out(features, directions[:, :0]), features)
 
 
 @quick
@@ -110,22 +110,22 @@ def test_too_few_sources_of_other_are_told_with_both_numbers() -> None:
     features, labels, sources = landmarks(0)
     rare = np.where(sources == sources[0], labels, 3)  # `other` is left in one source
     with pytest.raises(NotApplicable, match=r"rank 4 needs at least 5 sources of other; there is 1\.$"):
-        NuisanceProjection(4).directions(features, rare, sources)
+        NuisanceProjection(4).directions(as_landmarks(features, rare, sources))
     with pytest.raises(NotApplicable, match=r"rank 12 needs at least 13 sources of other; there are 12\.$"):
-        NuisanceProjection(12).directions(features, labels, sources)
+        NuisanceProjection(12).directions(as_landmarks(features, labels, sources))
     few = np.isin(sources, np.unique(sources)[:5])
-    assert NuisanceProjection(4).directions(features[few], labels[few], sources[few]).shape == (WIDTH, 4)
+    assert NuisanceProjection(4).directions(as_landmarks(features[few], labels[few], sources[few])).shape == (WIDTH, 4)
 
 
 def test_directions_that_only_rounding_made_are_refused() -> None:
     _, labels, sources = landmarks(0)
     number = np.unique(sources, return_inverse=True)[1]
     flat = np.outer(number, np.ones(WIDTH)) / 3 + 7.7
-    NuisanceProjection(1).directions(flat, labels, sources)
+    NuisanceProjection(1).directions(as_landmarks(flat, labels, sources))
     with pytest.raises(NotApplicable, match=r"rank 2 needs as many directions .* differ; there is 1\.$"):
-        NuisanceProjection(2).directions(flat, labels, sources)
+        NuisanceProjection(2).directions(as_landmarks(flat, labels, sources))
     with pytest.raises(NotApplicable, match=r"there are 9\.$"):  # more than the features have
-        NuisanceProjection(10).directions(*landmarks(0))
+        NuisanceProjection(10).directions(as_landmarks(*landmarks(0)))
 
 
 @pytest.mark.parametrize("rank", [0, -1, 1.5, float("nan")])
@@ -148,4 +148,4 @@ def test_what_is_no_set_of_landmarks_is_refused(wrong: str) -> None:
         case "flat":
             features = features[:, 0]
     with pytest.raises(ValueError, match=messages.get(wrong, r"a row, a class and a source each landmark, got shapes")):
-        NuisanceProjection(1).directions(features, labels, sources)
+        NuisanceProjection(1).directions(as_landmarks(features, labels, sources))

@@ -13,14 +13,10 @@ import pytest
 from worlds import chosen, done, make_task, make_trainer, shifted
 
 from hirise_imb.backbones import Backbone
-from hirise_imb.imbalance.logit_adjustment import ClassBias, PosthocLogitAdjustment
-from hirise_imb.imbalance.losses import (
-    EffectiveNumber,
-    Focal,
-    InversePower,
-    LabelDistributionAwareMargin,
-    LogitAdjustedCrossEntropy,
-)
+from hirise_imb.imbalance.class_bias import ClassBias
+from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
+from hirise_imb.imbalance.logit_adjustment import PosthocLogitAdjustment
+from hirise_imb.imbalance.losses import Focal, LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
 from hirise_imb.imbalance.sampling import RandomOversampling, SplitFileRows
 from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.recipe import Cosine, Recipe
@@ -66,7 +62,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def bits(run: Run) -> tuple[object, ...]:
     assert run.test is None
     history = run.history.to_numpy().tobytes(), tuple(run.history)
-    return run.seed, *history, run.best_epoch, run.val_confusion.tobytes(), run.cut_short
+    return run.seed, *history, run.best_epoch, run.val_confusion.tobytes(), run.pruned
 
 
 def jobs(recipes: Sequence[Recipe], seed: int = 0) -> list[Job]:
@@ -75,7 +71,7 @@ def jobs(recipes: Sequence[Recipe], seed: int = 0) -> list[Job]:
 
 def select(trainer: Trainer, given: Sequence[Job]) -> list[Run]:
     """Runs that are made anew, whatever the trainer has kept."""
-    trainer._fits.kept.clear()
+    trainer._stages.cache.clear()
     return [done(outcome) for outcome in trainer.select(given, "val")]
 
 
@@ -93,13 +89,13 @@ def test_runs_have_the_same_bits_in_any_company(trainer: Trainer, backbone: Back
     for order in ([0, 1, 2, 3, 4, 5, 6], [6, 4, 2, 0, 5], [3, 3, 3, 0, 1, 4, 4, 2, 0, 6, 3, 5], [1] * HEADS_PER_BATCH):
         found = select(trainer, jobs([VARIED[k] for k in order]))
         assert [bits(run) for run in found] == [expected[k] for k in order]
-    fresh = make_trainer(backbone, trainer.task, fresh=True)
+    fresh = make_trainer(backbone, trainer.splits, fresh=True)
     assert [bits(run) for run in select(fresh, jobs(VARIED))] == expected
 
 
 def test_folds_go_in_step_and_their_company_does_not_matter_either(trainer: Trainer) -> None:
     together = trainer.select(jobs(VARIED), "grouped-cv")
-    trainer._fits.kept.clear()
+    trainer._stages.cache.clear()
     for recipe, run in zip(VARIED, together, strict=True):
         assert bits(chosen(trainer, recipe, selection="grouped-cv")) == bits(done(run))
 
@@ -194,7 +190,7 @@ ADJUSTED = [
 def test_what_is_done_to_logits_costs_no_training(trainer: Trainer, trained: list[list[Recipe]]) -> None:
     expected = [bits(alone(trainer, recipe)) for recipe in ADJUSTED]
     assert len({confused for *_, confused, _ in expected}) > 1
-    trainer._fits.kept.clear()
+    trainer._stages.cache.clear()
     trained.clear()
     found = [bits(chosen(trainer, recipe)) for recipe in ADJUSTED]
     assert trained == [[QUICK]]
@@ -226,18 +222,18 @@ def test_an_ensemble_trains_its_members_and_shares_its_first(trainer: Trainer, t
 
 
 def test_the_first_stage_is_done_once(trainer: Trainer, trained: list[list[Recipe]]) -> None:
-    trainer._fits.kept.clear()
+    trainer._stages.cache.clear()
     deep = dataclasses.replace(QUICK, cut="late")
     for recipe in (QUICK, deep, dataclasses.replace(deep, backbone_learning_rate=1e-3)):
         chosen(trainer, recipe)
     assert [recipe.cut for [recipe] in trained] == ["top", "late", "late"]
 
 
-def test_a_run_that_was_cut_short_is_used_by_no_other(trainer: Trainer, trained: list[list[Recipe]]) -> None:
+def test_a_run_that_was_pruned_is_used_by_no_other(trainer: Trainer, trained: list[list[Recipe]]) -> None:
     for recipe in (QUICK, dataclasses.replace(QUICK, cut="late")):
         whole = alone(trainer, recipe)
         [short] = select(trainer, [Job(recipe, 0, note([], len(whole.history) - 1))])
-        assert short.cut_short
+        assert short.pruned
         count = len(trained)
         assert bits(chosen(trainer, recipe)) == bits(whole)
         assert len(trained) == count + 1
@@ -271,7 +267,7 @@ def test_each_head_stops_by_its_own_rule(hard: Trainer) -> None:
         values = sign * run.history[recipe.monitor].to_numpy()
         assert run.best_epoch == values.argmax() + 1
         assert len(values) == min(recipe.max_epochs, run.best_epoch + recipe.patience)
-        assert not run.cut_short
+        assert not run.pruned
 
 
 # --- the callback ---
@@ -308,10 +304,10 @@ def test_a_callback_ends_its_run_and_no_other(trainer: Trainer) -> None:
     some = [Job(*given) for given in zip(recipes, [0] * 4, map(note, calls, lasts), strict=True)]
     runs = select(trainer, some)
     assert [len(seen) for seen in calls] == [len(run.history) for run in runs] == [6, 2, 4, 6]
-    assert [run.cut_short for run in runs] == [False, True, True, False]
+    assert [run.pruned for run in runs] == [False, True, True, False]
     for run, other, recipe in zip(runs, whole, recipes, strict=True):
-        cut_short = alone(trainer, dataclasses.replace(recipe, max_epochs=len(run.history)))
-        assert bits(dataclasses.replace(run, cut_short=False)) == bits(cut_short)
+        pruned = alone(trainer, dataclasses.replace(recipe, max_epochs=len(run.history)))
+        assert bits(dataclasses.replace(run, pruned=False)) == bits(pruned)
         np.testing.assert_array_equal(run.history.to_numpy(), other.history.iloc[: len(run.history)].to_numpy())
 
 
@@ -321,7 +317,7 @@ def test_a_run_that_stops_by_itself_is_not_ended_by_its_callback(hard: Trainer) 
     assert last < impatient.max_epochs
     given = [(dataclasses.replace(impatient, max_epochs=3), 3), (impatient, last), (impatient, last - 1)]
     runs = select(hard, [Job(recipe, 0, note([], end)) for recipe, end in given])
-    assert [run.cut_short for run in runs] == [False, False, True]
+    assert [run.pruned for run in runs] == [False, False, True]
     assert [len(run.history) for run in runs] == [3, last, last - 1]
 
 
@@ -346,7 +342,7 @@ def test_what_a_callback_raises_ends_all_and_leaves_nothing_behind(trainer: Trai
 def test_a_run_that_is_no_number_any_more_fails_alone(trainer: Trainer) -> None:
     expected = [bits(run) for run in select(trainer, jobs(VARIED))]
     broken = dataclasses.replace(QUICK, learning_rate=1e30)
-    trainer._fits.kept.clear()
+    trainer._stages.cache.clear()
     calls: list[tuple[int, float]] = []
     found = trainer.select([*jobs(VARIED[:3]), Job(broken, 0, note(calls)), *jobs(VARIED[3:])], "val")
     assert [bits(done(run)) for run in (*found[:3], *found[4:])] == expected

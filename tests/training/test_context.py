@@ -13,19 +13,21 @@ from worlds import change_split_file
 from hirise_imb.backbones import BACKBONES, TOP
 from hirise_imb.config import StudyDefinition
 from hirise_imb.data import manifest
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.manifest import Manifest
+from hirise_imb.data.splits import make_splits
 from hirise_imb.features.extraction import extract_features
 from hirise_imb.recipe import Inputs, Recipe
 from hirise_imb.strategies import STRATEGIES, Strategy
 from hirise_imb.training import context
-from hirise_imb.training.context import TrainingContext, load_manifest, make_splits
+from hirise_imb.training.context import TrainingContext, load_manifest
 from hirise_imb.training.trainer import Run
 from hirise_imb.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def images(small_data: Path) -> Manifest:
-    return manifest.read_manifest(small_data)
+    return manifest.read_manifest(small_data, HIRISE)
 
 
 @pytest.fixture
@@ -120,7 +122,7 @@ def test_features_are_those_of_every_image(
     found = TrainingContext.of(definition, images, strategies)
     card = BACKBONES[definition.backbone]
     assert found.cuts == tuple(card.cuts)
-    features = found.trainer._fits._features
+    features = found.trainer._stages._features
     assert set(features) == {(cut, "plain") for cut in ([TOP, *card.cuts] if deep else [TOP])}
     paths = [images.path(image) for image in images.table["image"]]
     expected = extract_features(card.load("random"), [TOP], paths, tmp_path)[TOP]
@@ -134,7 +136,7 @@ def test_views_are_extracted_as_far_as_they_are_needed(
     found = TrainingContext.of(
         definition, images, [Seeing(inputs=("plain", "photometric")), Seeing(views=("plain", "fh"))]
     )
-    features, firsts = found.trainer._fits._features, found.trainer.task.images.is_canonical
+    features, firsts = found.trainer._stages._features, found.trainer.splits.images.is_canonical
     assert set(features) == {(TOP, view) for view in ("plain", "photometric", "fh")}
     paths = [images.path(image) for image in images.table["image"]]
     every, backbone = np.arange(len(paths)), BACKBONES[definition.backbone].load("random")
@@ -172,7 +174,7 @@ def test_the_facts_are_what_numbers_depend_on(definition: StudyDefinition, own_d
     for change in ({"weights": "imagenet"}, {"seed": 1}, {"selection": "val"}, {"precision": "bfloat16"}):
         other = facts(dataclasses.replace(mine, **change))  # type: ignore[arg-type]
         assert {name for name in base if base[name] != other[name]} == set(change)
-    line = manifest.read_manifest(own_data).table.iloc[0]
+    line = manifest.read_manifest(own_data, HIRISE).table.iloc[0]
     change_split_file(
         own_data, f"{line['image']} ", f"{line['image']} {line['label']} {line['split']}\n{line['image']} "
     )

@@ -14,13 +14,8 @@ from worlds import WIDTH, lesson, make_features, make_task
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.splits import DataSplits, Fold
 from hirise_imb.features.arrays import Features
-from hirise_imb.imbalance.losses import (
-    EffectiveNumber,
-    Focal,
-    InversePower,
-    LabelDistributionAwareMargin,
-    LogitAdjustedCrossEntropy,
-)
+from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
+from hirise_imb.imbalance.losses import Focal, LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
 from hirise_imb.imbalance.sampling import ClassSampling, EveryImage
 from hirise_imb.models import heads
 from hirise_imb.recipe import Cosine, Recipe

@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import as_landmarks
 from sklearn.metrics import confusion_matrix
 from worlds import WIDTH, changed_labels, chosen, lesson, make_features, make_task, make_trainer, quick_start, refitted
 
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.splits import DataSplits, Fold
 from hirise_imb.features.arrays import Features
-from hirise_imb.imbalance.logit_adjustment import ClassBias, PosthocLogitAdjustment, Temperature
-from hirise_imb.imbalance.losses import EffectiveNumber, InversePower
+from hirise_imb.imbalance.class_bias import ClassBias
+from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
+from hirise_imb.imbalance.logit_adjustment import PosthocLogitAdjustment
 from hirise_imb.imbalance.sampling import ClassSampling, RandomOversampling
 from hirise_imb.imbalance.smote import SyntheticOversampling
+from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.models.closed_form import Logistic, NearestMean
 from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.recipe import Recipe, Retraining
@@ -50,7 +53,7 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
 def head(trainer: Trainer, fold: Fold, recipe: Recipe = QUICK, seed: int = 0) -> Snapshot:
     """The recipe's head on one fold, trained without the trainer."""
     [found] = epoch_loop.train_heads(
-        trainer._fits.networks[TOP, WIDTH], [Job(recipe, seed)], [lesson(trainer.task, fold)]
+        trainer._stages.networks[TOP, WIDTH], [Job(recipe, seed)], [lesson(trainer.splits, fold)]
     )
     assert isinstance(found, TrainingResult)
     return found.snapshots[0]
@@ -77,7 +80,7 @@ def test_members_average_their_log_probabilities(
         return original(network, jobs, *others)
 
     monkeypatch.setattr(epoch_loop, "train", noting)
-    trainer._fits.kept.clear()
+    trainer._stages.cache.clear()
     run = refitted(trainer, dataclasses.replace(QUICK, members=3), 5)
     assert len(set(seeds)) == len(seeds) == 3
     assert seeds[0] == run.seed == 5
@@ -94,7 +97,7 @@ def test_further_heads_are_computed_on_one_image_a_landmark(backbone: Backbone) 
     run = refitted(trainer, dataclasses.replace(QUICK, also=also))
     rows = task.split.train[::2]
     features, images = make_features(task), task.images
-    fitted = [one.fit(features.take(rows), images.labels[rows], images.sources[rows]) for one in also]
+    fitted = [one.fit(as_landmarks(features.take(rows), images.labels[rows], images.sources[rows])) for one in also]
     snapshot = head(trainer, task.split)
 
     def logits(rows: np.ndarray) -> np.ndarray:
@@ -110,9 +113,9 @@ def test_a_head_that_is_computed_has_no_epochs(trainer: Trainer, task: DataSplit
     nearest = NearestMean("centred_unit", 0.5)
     run = refitted(trainer, Recipe(head=nearest))
     features, images, rows = make_features(task), task.images, task.split.train
-    fitted = nearest.fit(features.take(rows), images.labels[rows], images.sources[rows])
+    fitted = nearest.fit(as_landmarks(features.take(rows), images.labels[rows], images.sources[rows]))
     expect(run, task, fitted.logits(features.take(task.split.heldout)), fitted.logits(features.take(task.test)))
-    assert (len(run.history), run.best_epoch, run.cut_short) == (0, 0, False)
+    assert (len(run.history), run.best_epoch, run.pruned) == (0, 0, False)
 
 
 def test_views_are_averaged_in_prediction_alone(trainer: Trainer, task: DataSplits) -> None:
@@ -133,7 +136,7 @@ def test_inputs_stand_side_by_side(trainer: Trainer, task: DataSplits) -> None:
     run = refitted(trainer, Recipe(inputs=("plain", "fh"), head=nearest))
     x = np.concatenate([make_features(task).stored, make_features(task, noise=0.5).stored], axis=1)
     rows = task.split.train
-    fitted = nearest.fit(x[rows], task.images.labels[rows], task.images.sources[rows])
+    fitted = nearest.fit(as_landmarks(x[rows], task.images.labels[rows], task.images.sources[rows]))
     expect(run, task, fitted.logits(x[task.split.heldout]), fitted.logits(x[task.test]))
 
 
@@ -167,8 +170,8 @@ def test_what_learns_on_validation_is_judged_on_other_sources(
     corrected = np.empty_like(held)
     for group in range(3):
         own = task.val_groups == group
-        corrected[own] = adjustment.fit(held[~own], labels[~own], prior)(held[own])
-    expect(run, task, corrected, adjustment.fit(held, labels, prior)(test))
+        corrected[own] = adjustment.fit(as_landmarks(held[~own], labels[~own], prior))(held[own])
+    expect(run, task, corrected, adjustment.fit(as_landmarks(held, labels, prior))(test))
     np.testing.assert_array_equal(
         chosen(trainer, dataclasses.replace(QUICK, adjustment=adjustment)).val_confusion, run.val_confusion
     )
@@ -212,10 +215,12 @@ def test_a_projection_is_learnt_on_the_training_landmarks_and_part_of_the_head(
     projection = NuisanceProjection(3)
     run = refitted(trainer, dataclasses.replace(QUICK, projection=projection))
     x, rows = make_features(task).stored, task.split.train
-    u = projection.directions(x[rows], task.images.labels[rows], task.images.sources[rows]).astype(np.float32)
+    u = projection.directions(as_landmarks(x[rows], task.images.labels[rows], task.images.sources[rows])).astype(
+        np.float32
+    )
     without = Features.of(x - (x @ u) @ u.T)
     [found] = epoch_loop.train_heads(
-        trainer._fits.networks[TOP, WIDTH], [Job(QUICK, 0)], [lesson(task, task.split, without)]
+        trainer._stages.networks[TOP, WIDTH], [Job(QUICK, 0)], [lesson(task, task.split, without)]
     )
     assert isinstance(found, TrainingResult)
     held, test = (found.snapshots[0].logits(without.select(rows)) for rows in (task.split.heldout, task.test))
@@ -236,7 +241,7 @@ def test_every_landmark_of_the_pool_is_predicted_by_the_model_of_its_fold(backbo
         rows = fold.train[images.is_canonical[fold.train]]
         assert not set(images.sources[rows]) & set(images.sources[fold.heldout])
         prior = np.bincount(images.labels[rows], minlength=8) / len(rows)
-        fitted = nearest.fit(x.take(rows), images.labels[rows], images.sources[rows])
+        fitted = nearest.fit(as_landmarks(x.take(rows), images.labels[rows], images.sources[rows]))
         logits = fitted.logits(x.take(fold.heldout)) - 0.5 * np.log(prior)
         expected += confusion_matrix(images.labels[fold.heldout], logits.argmax(axis=1), labels=CLASSES)
     run = chosen(trainer, recipe, selection="grouped-cv")
@@ -278,7 +283,7 @@ def test_a_retrained_head_stands_on_the_trained_end_of_the_backbone(
         return found
 
     monkeypatch.setattr(epoch_loop, "train", noting)
-    trainer._fits.kept.clear()
+    trainer._stages.cache.clear()
     second = Retraining(ClassSampling(0.0), 5e-3, 0.1)
     deep = Recipe(cut="late", backbone_learning_rate=1e-3, learning_rate=1e-2, max_epochs=2)
     run = refitted(trainer, dataclasses.replace(deep, retraining=second))
@@ -301,4 +306,4 @@ def test_a_retrained_head_stands_on_the_trained_end_of_the_backbone(
 
 
 def backbone_features(trainer: Trainer, late: Features) -> np.ndarray:
-    return np.asarray(trainer._fits._backbone.tail("late")(late.take(np.arange(len(late))), training=False))
+    return np.asarray(trainer._stages._backbone.tail("late")(late.take(np.arange(len(late))), training=False))

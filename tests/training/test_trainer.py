@@ -15,11 +15,12 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 from worlds import WIDTH, chosen, make_features, make_task, make_trainer, quick_start, refitted, shifted
 
 from hirise_imb.backbones import TOP, Backbone
-from hirise_imb.data.splits import DataSplits
+from hirise_imb.data.splits import DataSplits, TrainingPool
 from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance import logit_adjustment
-from hirise_imb.imbalance.losses import Focal, InversePower, LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
-from hirise_imb.imbalance.sampling import ClassSampling, Pool, RandomOversampling, Sampling
+from hirise_imb.imbalance.class_weights import InversePower
+from hirise_imb.imbalance.losses import Focal, LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
+from hirise_imb.imbalance.sampling import ClassSampling, RandomOversampling, Sampling
 from hirise_imb.metrics.classification import macro_f1
 from hirise_imb.models.closed_form import Discriminant
 from hirise_imb.models.projection import NuisanceProjection
@@ -128,7 +129,9 @@ def test_every_row_of_the_sampling_is_trained_once_an_epoch(
     original = Features.take
     task = make_task(variants=2)
     trainer = make_trainer(backbone, task)
-    pool = Pool(*(column[task.split.train] for column in (task.images.labels, task.images.copies, task.images.sources)))
+    pool = TrainingPool(
+        *(column[task.split.train] for column in (task.images.labels, task.images.copies, task.images.sources))
+    )
 
     def noting(self: Features, positions: np.ndarray) -> np.ndarray:
         if len(self) == len(pool.labels):
@@ -364,7 +367,7 @@ def test_a_run_moves_the_end_of_the_backbone_at_its_own_rate(
 def test_batch_normalisation_of_the_backbone_keeps_every_bit(backbone: Backbone, task: DataSplits) -> None:
     trainer = make_trainer(backbone, task, "late", fresh=True)
     chosen(trainer, TAIL)
-    network = trainer._fits.networks["late", WIDTH]
+    network = trainer._stages.networks["late", WIDTH]
     for now, before in zip(network._tail.get_weights(), backbone.tail("late").get_weights(), strict=True):
         assert now.tobytes() == before.tobytes()  # what is trained is kept in the state of a run
 

@@ -9,7 +9,8 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from PIL import Image
 
-from hirise_imb.data.hirise import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE, SPLITS, VARIANTS
+from hirise_imb.data.dataset import SPLITS
+from hirise_imb.data.hirise import HIRISE, VARIANTS
 from hirise_imb.data.synthetic.scene import Pixels, Scene, Source
 from hirise_imb.data.synthetic.terrain import KINDS, TERRAINS
 
@@ -37,7 +38,7 @@ def _plan(seed: int) -> Iterator[tuple[str, Source, int, str]]:
         homes = [label for label, count in enumerate(_HOMES[split]) for _ in range(count)]
         for home, counts in zip(homes, _counts(rng, split, homes), strict=True):
             source = Source(rng, next(orbits), home, len(TERRAINS))
-            labels = rng.permutation(np.repeat(np.arange(len(CLASSES)), counts)).tolist()
+            labels = rng.permutation(np.repeat(np.arange(len(HIRISE.classes)), counts)).tolist()
             numbers = np.sort(rng.choice(2 * len(labels) + 20, len(labels), replace=False)).tolist()
             for label, number in zip(labels, numbers, strict=True):
                 yield f"{source.name}_RED-{number:04d}", source, label, split
@@ -45,7 +46,7 @@ def _plan(seed: int) -> Iterator[tuple[str, Source, int, str]]:
 
 def _counts(rng: Generator, split: str, homes: list[int]) -> NDArray[np.int64]:
     """Landmarks of each source (row) and class (column), unevenly divided, one each first where they suffice."""
-    counts = np.zeros((len(homes), len(CLASSES)), np.int64)
+    counts = np.zeros((len(homes), len(HIRISE.classes)), np.int64)
     for label, count in enumerate(_LANDMARKS[split]):
         hosts = [i for i, home in enumerate(homes) if label in (0, home) or (label == 1 and home == 0)]
         each = int(count >= len(hosts))
@@ -82,7 +83,7 @@ def _images(name: str, original: Pixels, split: str, rng: Generator) -> Iterator
 def write(folder: Path, seed: int = 0) -> Path:
     """Write the sample under `folder` as folder/hirise-map-proj-v3_2/... and return that inner folder."""
     root = folder / "hirise-map-proj-v3_2"
-    images = root / IMAGE_FOLDER
+    images = root / HIRISE.layout.image_folder
     images.mkdir(parents=True, exist_ok=True)
     labels, rows = [], []
     for name, source, label, split in _plan(seed):
@@ -92,9 +93,9 @@ def write(folder: Path, seed: int = 0) -> Path:
             labels.append(f"{file} {label}\n")
             rows += [f"{file} {label} {split}\n"] * (1 + rng.poisson(_COPIES[label] if split != "test" else 0))
     for table, lines in (
-        (LABEL_FILE, sorted(labels)),
-        (SPLIT_FILE, rows),
-        (CLASS_FILE, [f"{label},{name}\n" for label, name in enumerate(CLASSES)]),
+        (HIRISE.layout.label_file, sorted(labels)),
+        (HIRISE.layout.split_file, rows),
+        (HIRISE.layout.class_file, [f"{label},{name}\n" for label, name in enumerate(HIRISE.classes)]),
     ):
         (root / table).write_text("".join(lines), encoding="utf-8", newline="\n")
     return root

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from hirise_imb.data.hirise import IMAGE_SIZE
+from hirise_imb.data.hirise import HIRISE
 
 # How a source looks, by its home class. A latitude of 90 stands for the 0900 that ends the name of a source at the
 # south pole; the equator is 1800.
@@ -19,9 +19,9 @@ _ROUGHNESS = (0.26, 0.20, 0.10, 0.12, 0.12, 0.14, 0.08, 0.09)
 Field = NDArray[np.floating[Any]]
 Pixels = NDArray[np.uint8]
 
-SIZE = IMAGE_SIZE + 2  # one pixel more at each side, which the central differences of the shading use up
-STEP = 2 / (IMAGE_SIZE - 1)
-_AXIS = (np.arange(-1, IMAGE_SIZE + 1) * STEP - 1).astype(np.float32)
+SIZE = HIRISE.image_size + 2  # one pixel more at each side, which the central differences of the shading use up
+STEP = 2 / (HIRISE.image_size - 1)
+_AXIS = (np.arange(-1, HIRISE.image_size + 1) * STEP - 1).astype(np.float32)
 X, Y = np.meshgrid(_AXIS, _AXIS)
 _FFT = 256  # the power of two above SIZE: 229 is prime
 _FX, _FY = np.meshgrid(np.fft.rfftfreq(_FFT), np.fft.fftfreq(_FFT))

@@ -1,0 +1,50 @@
+"""Pooled features of landmarks with their labels and sources: the input of everything that is fitted in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hirise_imb.data.dataset import ClassSet
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class LandmarkFeatures:
+    """Features of training landmarks, one row a landmark.
+
+    Variants of a landmark are left out on purpose: they would be each other's nearest neighbours, and count one
+    landmark several times.
+
+    Raises:
+        ValueError: the arrays differ in length, a label is not a class id, or a feature is not finite.
+    """
+
+    features: NDArray[np.floating]
+    """Pooled features, shape (n, width)."""
+    labels: Ints
+    """Class ids, shape (n,)."""
+    sources: Ints
+    """Number of the source of each landmark, shape (n,)."""
+    classes: ClassSet
+
+    def __post_init__(self) -> None:
+        """Check shapes and values."""
+        if self.features.ndim != 2 or not len(self.features) == len(self.labels) == len(self.sources):
+            raise ValueError(
+                f"features, labels and sources must have one entry for each landmark, got shapes "
+                f"{self.features.shape}, {self.labels.shape} and {self.sources.shape}"
+            )
+        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
+            raise ValueError(
+                f"labels must be from 0 to {len(self.classes) - 1}, got {self.labels.min()} to {self.labels.max()}"
+            )
+        if not np.isfinite(self.features).all():
+            raise ValueError("features must be finite")
+
+    def counts(self) -> Ints:
+        """Number of landmarks of each class, shape (n_classes,)."""
+        return np.bincount(self.labels, minlength=len(self.classes))

@@ -1,0 +1,111 @@
+"""A fitted linear classifier on pooled features, whatever it was fitted by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hirise_imb.data.dataset import ClassSet
+from hirise_imb.models.projection import project_out
+from hirise_imb.utils.errors import NotApplicable
+
+Floats = NDArray[np.float64]
+
+MIN_SQUARED_LENGTH = 1e-12
+"""Least squared length of a row that is scaled to unit length; a row of zeros stays one."""
+
+_CHUNK = 1024
+"""Rows whose logits are computed at once: 20 MB at a width of 2,560."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearClassifier:
+    """logits = kernel x + bias, with x = (h P - centre) * gain for features h, scaled to unit length where `unit`.
+
+    Raises:
+        ValueError: shapes do not fit each other, numbers are not finite, or directions are not orthonormal.
+    """
+
+    kernel: Floats
+    """Shape (n_classes, width)."""
+    bias: Floats
+    """Shape (n_classes,)."""
+    centre: Floats
+    """Shape (width,)."""
+    gain: Floats
+    """Shape (width,)."""
+    unit: bool = False
+    directions: Floats | None = None
+    """U, orthonormal columns, shape (width, rank), projected out of the features first: h P = h - (h U) U^T."""
+
+    def __post_init__(self) -> None:
+        """Check shapes and values."""
+        n_classes, width = len(self.bias), self.kernel.shape[-1]
+        shapes = {"kernel": (n_classes, width), "bias": (n_classes,), "centre": (width,), "gain": (width,)}
+        if self.directions is not None:
+            shapes["directions"] = (width, self.directions.shape[-1])
+        for name, shape in shapes.items():
+            values = getattr(self, name)
+            if values.shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {values.shape}")
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} must be finite, got {values[~np.isfinite(values)][0]}")
+        if self.directions is not None:
+            products = self.directions.T @ self.directions
+            if not np.allclose(products, np.eye(len(products)), atol=1e-6):
+                raise ValueError(f"directions must be orthonormal columns, got the products {products}")
+
+    def logits(self, features: NDArray[np.floating]) -> Floats:
+        """Logits computed in float64, shape (n, n_classes).
+
+        Args:
+            features: pooled features, shape (n, width).
+        """
+        logits = np.empty((len(features), len(self.bias)))
+        for start in range(0, len(features), _CHUNK):
+            rows = features[start : start + _CHUNK].astype(np.float64)
+            if self.directions is not None:
+                rows = project_out(rows, self.directions)
+            x = transform(rows, self.centre, self.gain, self.unit)
+            logits[start : start + _CHUNK] = x @ self.kernel.T + self.bias
+        return logits
+
+    def normalise_weights(self, tau: float, classes: ClassSet, *, keep_bias: bool = False) -> LinearClassifier:
+        """tau-normalisation: weights w_k / |w_k|^tau, with bias 0 or b_k / |w_k|^tau (Kang et al. 2020).
+
+        w_k is the kernel times the gain, since a scale before the kernel is part of the weights, and |w_k| its length
+        without directions that are projected out of the features. The centre stays: it moves the features and is not a
+        bias of a class. With tau 0, decisions are those of the same classifier without bias.
+
+        Args:
+            tau: exponent, not negative.
+            classes: of the data set, for messages.
+            keep_bias: whether biases are divided likewise, rather than set to 0.
+
+        Raises:
+            NotApplicable: a class has weights of length 0, such as one without training landmarks in a closed form.
+            ValueError: tau is negative or not finite, or features are scaled to unit length: the cosines of a
+                classifier do not depend on the lengths of its weights.
+        """
+        if self.unit:
+            raise ValueError("unit must be False: the weights of a cosine classifier have no length to normalise")
+        if not 0 <= tau < np.inf:
+            raise ValueError(f"tau must not be negative, got {tau}")
+        weights = self.kernel * self.gain
+        effective = weights if self.directions is None else project_out(weights, self.directions)
+        lengths = np.linalg.norm(effective, axis=1)
+        if not lengths.all():
+            raise NotApplicable(f"The weights of {classes[int(lengths.argmin())]} have no length to normalise.")
+        kernel = weights / lengths[:, None] ** tau
+        bias = self.bias / lengths**tau if keep_bias else np.zeros(len(self.bias))
+        return replace(self, kernel=kernel, bias=bias, gain=np.ones_like(self.gain))
+
+
+def transform(rows: NDArray[np.floating], centre: Floats, gain: Floats, unit: bool) -> Floats:
+    """(rows - centre) * gain, scaled to unit length where `unit`."""
+    x = (rows - centre) * gain
+    if unit:
+        x /= np.sqrt(np.maximum((x**2).sum(axis=1, keepdims=True), MIN_SQUARED_LENGTH))
+    return x
