@@ -1,0 +1,30 @@
+"""What the command groups share: adding a command to the parser."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+PROGRAM = "hirise-imb"
+"""The console script; `python -m hirise_imb.study` is the same."""
+
+Command = Callable[[argparse.Namespace], int]
+"""Runs a command with its parsed options; returns the exit code."""
+
+Subparsers = Any
+"""argparse keeps this type private."""
+
+
+def add_command(
+    subparsers: Subparsers, name: str, command: Command, summary: str, description: str | None = None
+) -> argparse.ArgumentParser:
+    """Adds a command; its help shows the description with its line breaks, or the summary."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=description or summary,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=command)
+    return parser

@@ -1,0 +1,62 @@
+"""Commands on reports: compare, report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hirise_imb.cli.parsing import Subparsers, add_command
+from hirise_imb.utils.errors import UserError
+
+_COMPARE = """\
+Compare reports that were tested on the same landmarks: strategies of one study,
+two backbones, two versions of the training data. Every arm is compared with the
+baseline of the first REPORT. Reports are folders, as written by `run` and
+`baseline`.
+
+The comparison is written to OUT/reports/NAME/.
+"""
+
+_REPORT = """\
+Rebuild a report from its own folder with this version of the program: the
+folder contains everything that it was made from. Needs neither the data nor
+TensorFlow.
+
+--thumbnails adds small pictures of the most confident mistakes and of the rare
+classes to the page, from the landmarks that the study used or those of --data.
+"""
+
+
+def add_commands(subparsers: Subparsers) -> None:
+    """Adds the commands of this module."""
+    compare = add_command(subparsers, "compare", _compare, "compare reports on the same test landmarks", _COMPARE)
+    compare.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="folder of a report")
+    compare.add_argument("--name", help="of the comparison (default: from the names of the folders)")
+    compare.add_argument("--out", type=Path, default=Path(), help="folder for reports/ (default: here)")
+    report = add_command(subparsers, "report", _report, "rebuild a report from its folder", _REPORT)
+    report.add_argument("folder", type=Path, metavar="FOLDER", help="of the report")
+    report.add_argument("--thumbnails", action="store_true", help="show landmarks on the page")
+    report.add_argument("--data", help="where the landmarks are, if not where the study found them")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from hirise_imb.cli.report_tables import print_comparison
+    from hirise_imb.pipeline.rebuild import compare
+
+    results, page = compare(options.reports, options.name, options.out)
+    console = Console()
+    print_comparison(results, console)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from hirise_imb.pipeline.rebuild import rewrite
+
+    if options.data is not None and not options.thumbnails:
+        raise UserError("--data says where landmarks for --thumbnails are: give both, or neither.")
+    page = rewrite(options.folder, thumbnails=options.thumbnails, data=options.data)
+    print(f"Report: {page}")
+    return 0

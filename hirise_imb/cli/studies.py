@@ -1,0 +1,176 @@
+"""Commands that run studies: run, work, baseline, strategies."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hirise_imb.backbones import BACKBONES
+from hirise_imb.cli.parsing import Subparsers, add_command
+from hirise_imb.utils.progress import say
+
+if TYPE_CHECKING:
+    from hirise_imb.config import StudyDefinition
+
+_RUN = """\
+Run a study, or continue one: the reference baseline, a hyperparameter search
+for each strategy, and a report of every class against the baseline.
+
+Without a DEFINITION the demo runs: synthetic landmarks, an embedded backbone,
+no download. A definition is a TOML file (see studies/); options given here take
+precedence over the file.
+
+The same command continues where it was interrupted: features, finished trials
+and finished fits are not computed again. Asking for more --trials adds to the
+existing ones; asking for fewer than the existing report has is refused unless
+--replace is given.
+
+Several processes can share the searches: --workers on this machine, and
+`hirise-imb work` anywhere. Results do not depend on which of them ran what.
+
+The report is written to OUT/reports/NAME/, the Optuna database to OUT/studies/.
+"""
+
+_WORK = """\
+Work on the searches of a study that runs elsewhere, until none is left. All
+processes need the same DEFINITION, data and weights, and one database:
+
+  hirise-imb run DEFINITION --storage postgresql://user:password@host/database
+  hirise-imb work DEFINITION --storage postgresql://user:password@host/database
+
+A trial whose worker died is run again by another one. The baseline, the refits
+and the report are made by `hirise-imb run`.
+"""
+
+_BASELINE = """\
+Fit the reference run of a study alone, and compare it with the published table:
+each published figure, this model with predictions and labels aligned, and the
+same predictions paired with shuffled labels.
+
+DEFINITION and options are those of `run`; strategies and trials play no part.
+Fits are shared with the study of the same name: neither command repeats what
+the other has fitted. The published run trained on the repeated rows of the
+split file; --rows split-file does so too.
+
+The report is written to OUT/reports/NAME/baseline/ (or baseline-split-file/).
+"""
+
+
+def add_commands(subparsers: Subparsers) -> None:
+    """Adds the commands of this module."""
+    run = add_command(subparsers, "run", _run, "run or continue a study and write its report", _RUN)
+    work = add_command(subparsers, "work", _work, "work on the searches of a study that runs elsewhere", _WORK)
+    summary = "compare the reference run with the published table"
+    baseline = add_command(subparsers, "baseline", _baseline, summary, _BASELINE)
+    for parser in (run, work, baseline):
+        _add_definition_options(parser)
+    for parser in (run, work):
+        parser.add_argument(
+            "--strategies",
+            type=lambda text: text.split(","),
+            metavar="A,B,...",
+            help="in addition to the control `plain`; `hirise-imb strategies` lists them",
+        )
+        parser.add_argument("--trials", type=int, help="finished trials of each search")
+        parser.add_argument(
+            "--selection", help="how recipes are selected: grouped-cv (folds of sources) or val (the given split)"
+        )
+    run.add_argument("--workers", type=int, default=1, help="processes that search, on this machine (default: 1)")
+    run.add_argument("--timeout", type=float, metavar="SECONDS", help="start no further trials after this time")
+    run.add_argument("--thumbnails", action="store_true", help="show landmarks on the page, embedded at small size")
+    run.add_argument(
+        "--replace", action="store_true", help="replace a report that was made with more trials or more refits"
+    )
+    address = "address of the database, such as postgresql://user:password@host/database"
+    run.add_argument("--storage", metavar="URL", help=f"{address} (default: a file in OUT/studies/)")
+    work.add_argument("--storage", metavar="URL", required=True, help=address)
+    baseline.add_argument(
+        "--rows",
+        default="unique",
+        help="rows of an epoch: unique (each image once, the default) or split-file (its repeated rows)",
+    )
+    summary = "list the strategies, or the hyperparameters of one"
+    strategies = add_command(subparsers, "strategies", _strategies, summary)
+    strategies.add_argument("name", nargs="?", metavar="NAME", help="strategy whose hyperparameters are shown")
+
+
+def _add_definition_options(parser: argparse.ArgumentParser) -> None:
+    """Options that take precedence over the keys of a definition."""
+    parser.add_argument("definition", nargs="?", type=Path, metavar="DEFINITION", help="TOML file (default: demo)")
+    parser.add_argument("--name", help="of the report folder and the database (default: from definition or data)")
+    parser.add_argument("--data", help="synthetic, hirise, or the path of a zip or folder in the official layout")
+    parser.add_argument("--dataset", help="data set that the data belongs to (default: hirise-v3_2)")
+    parser.add_argument("--backbone", help="; ".join(f"{card.name} ({card.summary})" for card in BACKBONES.values()))
+    parser.add_argument("--weights", help="imagenet, random, or the path of a weights file")
+    parser.add_argument(
+        "--precision", help="float32, or bfloat16 (8 bits of significand), which is faster on a GPU that supports it"
+    )
+    parser.add_argument("--refits", type=int, help="seeds with which each recipe is fitted for the report")
+    parser.add_argument("--seed", type=int, help="random seed; same seed, same machine, same numbers")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for studies/ and reports/ (default: here)")
+
+
+def _read_definition(options: argparse.Namespace) -> StudyDefinition:
+    from dataclasses import fields
+
+    from hirise_imb.config import StudyDefinition, default_definition, load_definition
+
+    given = {field.name: getattr(options, field.name, None) for field in fields(StudyDefinition)}
+    overrides = {name: value for name, value in given.items() if value is not None}
+    return load_definition(options.definition, overrides) if options.definition else default_definition(overrides)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from hirise_imb.cli.report_tables import print_comparison
+    from hirise_imb.pipeline.runner import RunOptions, run_study
+
+    run_options = RunOptions(
+        storage=options.storage,
+        workers=options.workers,
+        timeout=options.timeout,
+        thumbnails=options.thumbnails,
+        replace=options.replace,
+    )
+    results, page = run_study(_read_definition(options), options.out, run_options)
+    console = Console()
+    print_comparison(results, console)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _work(options: argparse.Namespace) -> int:
+    from hirise_imb.pipeline.runner import join_study
+
+    join_study(_read_definition(options), options.out, options.storage)
+    say("No trials are left.")
+    return 0
+
+
+def _baseline(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from hirise_imb.cli.report_tables import print_baseline
+    from hirise_imb.pipeline.runner import run_baseline
+
+    baseline, page = run_baseline(_read_definition(options), options.rows, options.out)
+    console = Console()
+    print_baseline(baseline, console)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _strategies(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from hirise_imb.cli.strategy_list import print_strategies, print_strategy
+    from hirise_imb.config import check_known
+    from hirise_imb.strategies import STRATEGIES
+
+    if options.name is None:
+        print_strategies(Console())
+    else:
+        print_strategy(STRATEGIES[check_known("strategy", options.name, STRATEGIES)], Console())
+    return 0
