@@ -1,20 +1,27 @@
 # The environment is made once, and again when pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: study test check bench
+.PHONY: study test test-all check bench
 
 study: .venv/ready
-	$(BIN)/python -m hirise_imb.study run
+	$(BIN)/hirise-imb run
 
+# Everything but the slow tests: minutes, and every room is covered.
 test: .venv/ready
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+# Everything, with the coverage of the package.
+test-all: .venv/ready
+	$(PYTEST) --cov --cov-report=term
 
 check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(MAKE) test
+	$(BIN)/lint-imports
+	$(MAKE) test-all
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
