@@ -19,10 +19,14 @@ from hirise_imb.reporting.appendix import appendix
 from hirise_imb.reporting.html.index import write_index
 from hirise_imb.reporting.html.thumbnails import thumbnails
 from hirise_imb.reporting.results import BASELINE
-from hirise_imb.search import search
-from hirise_imb.search.scheduler import open_scheduler, selection_of, strategies_to_search
-from hirise_imb.search.search import SearchResult
-from hirise_imb.search.workers import worker_pool
+from hirise_imb.search import (
+    SearchResult,
+    lock_study,
+    open_scheduler,
+    selection_of,
+    strategies_to_search,
+    worker_pool,
+)
 from hirise_imb.strategies import CONTROL, Strategy
 from hirise_imb.training.context import TrainingContext, load_manifest
 from hirise_imb.training.epoch_loop import Failed, Job
@@ -71,16 +75,16 @@ def run_study(definition: StudyDefinition, out: Path, effort: RunOptions = RunOp
     images = load_manifest(definition)
     with _held(definition, out):
         with open_scheduler(definition, images, strategies, out, effort.storage) as searches:
-            bench = searches.bench
+            bench = searches.context
             runs = _runs(bench, out)
             arms = [_baseline(bench, "unique", runs)]
             if effort.storage is None:
                 searches.leases.clear(f"{definition.name}/")  # whoever held one is gone: this process has the lock
             with worker_pool(
-                effort.workers - 1, out / "studies" / definition.name, join_study, definition, out, searches.place
+                effort.workers - 1, out / "studies" / definition.name, join_study, definition, out, searches.database
             ):
-                searches.work(effort.timeout)
-            found = searches.found()
+                searches.run(effort.timeout)
+            found = searches.choose_results()
         omitted = []
         for strategy in strategies:
             chosen = found[strategy.name]
@@ -112,7 +116,7 @@ def join_study(definition: StudyDefinition, out: Path, place: Path | str) -> Non
     images = load_manifest(definition)
     address = None if isinstance(place, Path) else place
     with open_scheduler(definition, images, strategies, out, address) as searches:
-        searches.work(None)
+        searches.run(None)
 
 
 def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Baseline, Path]:
@@ -156,7 +160,7 @@ def _held(definition: StudyDefinition, out: Path) -> Iterator[None]:
     # What can't be written is found out before the hours of work; what can't be computed, before anything is.
     ensure_folder(out / "reports")
     ensure_folder(out / "studies")
-    with search.lock_study(out / "studies" / definition.name):
+    with lock_study(out / "studies" / definition.name):
         yield
 
 
