@@ -1,4 +1,4 @@
-"""Finished runs on disk, so that a report written again fits nothing again."""
+"""Finished runs on disk, so that a study that is run again trains nothing twice."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from hirise_imb.training.epoch_loop import Failed
 from hirise_imb.training.trainer import Run
 from hirise_imb.utils.files import write_atomically
 
-_COLUMN = "history_"
-_VERSION = 2
-"""Of what a file holds; files of another one are not read."""
-_TESTED = ("test", "temperature")
-"""What a run only has where the test split was asked for."""
+_HISTORY_PREFIX = "history_"
+_VERSION = 3
+"""Version of the files' content; files of other versions are not read."""
+_TEST_FIELDS = ("test", "temperature")
+"""Fields that a run has only if it predicted the test split."""
 
 
 @dataclass(frozen=True)
 class RunStore:
-    """One file a run, named after all that its numbers depend on."""
+    """One file for each run, named after everything that its numbers depend on."""
 
     folder: Path
     facts: Mapping[str, str | int]
-    """What every run depends on beside its recipe and seed."""
+    """What every run depends on besides its recipe and seed."""
 
-    def get(self, name: str, recipe: Recipe, seed: int, fit: Callable[[], Run | Failed]) -> Run | Failed:
-        """The stored run; where there is none, `fit` is called and its run stored. A failure is not stored.
+    def load_or_fit(self, name: str, recipe: Recipe, seed: int, fit: Callable[[], Run | Failed]) -> Run | Failed:
+        """Returns the stored run; where there is none, fits it and stores it unless it failed.
 
         Args:
-            name: tells a run from others of the same recipe and seed.
-            recipe: of the run.
-            seed: of the run.
-            fit: makes it.
+            name: tells apart runs of the same recipe and seed, such as those on other folds.
+            recipe: recipe of the run.
+            seed: seed of the run.
+            fit: fits the run.
         """
         path = self._path(name, recipe, seed)
         if path.exists():
@@ -53,8 +53,8 @@ class RunStore:
         """Whether the run is stored."""
         return self._path(name, recipe, seed).exists()
 
-    def accesses(self) -> dict[str, int | str]:
-        """How often the test split was predicted by what is stored, and when first and last (UTC)."""
+    def test_accesses(self) -> dict[str, int | str]:
+        """Returns how often the stored runs have predicted the test split, and when first and last (UTC)."""
         times = []
         for path in sorted(self.folder.glob("*.npz")):
             with np.load(path) as stored:
@@ -76,17 +76,17 @@ def _save(run: Run, path: Path) -> None:
         val_confusion=run.val_confusion,
         seconds=run.seconds,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        **{name: value for name in _TESTED if (value := getattr(run, name)) is not None},
-        **{f"{_COLUMN}{name}": run.history[name].to_numpy() for name in run.history},
+        **{name: value for name in _TEST_FIELDS if (value := getattr(run, name)) is not None},
+        **{f"{_HISTORY_PREFIX}{name}": run.history[name].to_numpy() for name in run.history},
     )
 
 
 def _load(path: Path) -> Run:
     with np.load(path) as stored:
-        columns = [name for name in stored if name.startswith(_COLUMN)]
+        columns = [name for name in stored if name.startswith(_HISTORY_PREFIX)]
         return Run(
             seed=int(stored["seed"]),
-            history=pd.DataFrame({name.removeprefix(_COLUMN): stored[name] for name in columns}),
+            history=pd.DataFrame({name.removeprefix(_HISTORY_PREFIX): stored[name] for name in columns}),
             best_epoch=int(stored["best_epoch"]),
             val_confusion=stored["val_confusion"],
             test=stored.get("test"),

@@ -212,7 +212,7 @@ def _judged(bench: TrainingContext, recipe: Recipe, runs: RunStore) -> float | F
     """Macro F1 of a recipe by the common yardstick."""
     by = _yardstick(bench.definition)
     job = Job(recipe, bench.definition.seed)
-    run = runs.get(by, recipe, job.seed, lambda: bench.trainer.select([job], by)[0])
+    run = runs.load_or_fit(by, recipe, job.seed, lambda: bench.trainer.select([job], by)[0])
     return run if isinstance(run, Failed) else run.val_macro_f1
 
 
@@ -223,7 +223,7 @@ def _arm(bench: TrainingContext, name: str, summary: str, recipe: Recipe, store:
     runs = []
     with track(f"{name} fits", len(seeds), "fits", already=there) as show:
         for done, seed in enumerate(seeds, 1):
-            run = store.get("test", recipe, seed, partial(bench.trainer.refit, recipe, seed))
+            run = store.load_or_fit("test", recipe, seed, partial(bench.trainer.refit, recipe, seed))
             if isinstance(run, Failed):
                 return Failed(f"with seed {seed}: {run.reason}")
             runs.append(run)
@@ -258,7 +258,7 @@ def _results(
     arms = [replace(arm, seconds=round(arm.seconds, 1)) for arm in arms]
     seconds = {"features": bench.seconds} | {arm.name: arm.seconds for arm in arms}
     named = [arm.name for arm in arms if arm.name != BASELINE]
-    about = environment.describe() | {"digests": bench.facts, "seconds": seconds, "test_access": runs.accesses()}
+    about = environment.describe() | {"digests": bench.facts, "seconds": seconds, "test_access": runs.test_accesses()}
     return Results(
         name=definition.name,
         setting=f"{data} {bench.about}; {counts}.",
