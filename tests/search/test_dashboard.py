@@ -102,9 +102,8 @@ def open_search(storage: Storage, trials: int, name: str = "class_weights", **fa
 
 def run_search(storage: Storage, out: Path, trials: int, fit: FakeFit, name: str = "class_weights") -> Search:
     search = open_search(storage, trials, name)
-    while search.train_next_batch(
-        Leases(storage.engine), fit, lambda done: None, make_publisher(storage, out, CLASSES)
-    ):
+    publish = make_publisher(storage, out, CLASSES)
+    while search.train_next_batch(Leases(storage.engine), fit, lambda done: None, publish):
         pass
     assert search.is_complete()
     write_study_note(search)
@@ -214,9 +213,8 @@ def test_the_picture_is_coloured_by_row(storage: Storage, out: Path) -> None:
     confusion[7, 0] = 5
     search = open_search(storage, 1)
     trial_id = storage.create_new_trial(1)
-    make_publisher(storage, out, CLASSES)(
-        storage.get_trial(trial_id), Run(0, pd.DataFrame(), 1, confusion, None, None, 1.0)
-    )
+    run = Run(0, pd.DataFrame(), 1, confusion, None, None, 1.0)
+    make_publisher(storage, out, CLASSES)(storage.get_trial(trial_id), run)
     [shown] = api(storage, out, "studies/1")["trials"]
     image = Image.open(io.BytesIO(artifact(storage, out, 1, shown, "confusion.png")[1])).convert("RGB")
     pixels = np.asarray(image).reshape(-1, 3)
@@ -257,9 +255,8 @@ def test_classes_come_from_the_data_at_hand(storage: Storage, out: Path) -> None
     def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
         return [Run(job.seed, pd.DataFrame(), 1, confusion, None, None, 1.0) for job in jobs]
 
-    assert search.train_next_batch(
-        Leases(storage.engine), fit, lambda done: None, make_publisher(storage, out, classes)
-    )
+    publish = make_publisher(storage, out, classes)
+    assert search.train_next_batch(Leases(storage.engine), fit, lambda done: None, publish)
     write_study_note(search)
     assert list(rows(section(search, "Best trial"))) == list(classes.names)
     [shown] = api(storage, out, "studies/1")["trials"]
@@ -435,8 +432,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_there_must_be_a_database(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = database_path(out)
     ending = ": run a study first, or say where it is with --out or --storage.\n"
-    with socket.create_server(("127.0.0.1", 0)) as taken:  # so that it can't start to serve
-        arguments = ["--out", out, "--port", taken.getsockname()[1]]
+    with socket.create_server(("127.0.0.1", 0)) as busy:  # so that it can't start to serve
+        arguments = ["--out", out, "--port", busy.getsockname()[1]]
         for more in ([], ["--storage", f"sqlite:///{path}"]):
             assert refused(capsys, *arguments, *more) == f"There is no database {path}{ending}"
     assert not out.exists()
@@ -448,8 +445,8 @@ def test_a_port_out_of_range_is_refused(port: int, capsys: pytest.CaptureFixture
 
 
 def test_a_port_in_use_is_refused(storage: Storage, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
         message = f"Port {port} can't be used (Address already in use): choose another with --port.\n"
         assert refused(capsys, "--out", out, "--port", port) == message
 
