@@ -70,7 +70,18 @@ def postgresql() -> Iterator[Server]:
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
         data = folder / "data"
-        initdb = [programs / "initdb", "-D", data, "-U", USER, "-A", "scram-sha-256", "--pwfile", secret, "-N"]
+        initdb: list[str | Path] = [
+            programs / "initdb",
+            "-D",
+            data,
+            "-U",
+            USER,
+            "-A",
+            "scram-sha-256",
+            "--pwfile",
+            secret,
+            "-N",
+        ]
         subprocess.run([*as_user, *initdb, "-E", "UTF8", "--locale=C"], check=True, capture_output=True, cwd=folder)
         port = _free_port()
         options = [f"-cport={port}", "-clisten_addresses=127.0.0.1", "-cunix_socket_directories=", "-cfsync=off"]
@@ -119,7 +130,7 @@ def _free_port() -> int:
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], programs: Path, port: int, log: Path) -> None:
-    ask = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+    ask: list[str | Path] = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
     end = time.monotonic() + 60
     while subprocess.run(ask, check=False).returncode != 0:
         if server.poll() is not None or time.monotonic() > end:

@@ -18,8 +18,7 @@ from hirise_imb.data.hirise import CLASS_FILE, CLASSES, HIRISE, IMAGE_FOLDER, LA
 from hirise_imb.data.splits import DataSplits, Fold, ImageTable, Selection
 from hirise_imb.features.arrays import Features
 from hirise_imb.recipe import Recipe
-from hirise_imb.search.database import Storage, connect
-from hirise_imb.search.search import lock_study
+from hirise_imb.search.database import Storage, connect, lock_study
 from hirise_imb.training.epoch_loop import EvaluationSet, Failed, FoldData, Job
 from hirise_imb.training.train_step import Network
 from hirise_imb.training.trainer import Run, Trainer

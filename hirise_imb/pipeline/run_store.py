@@ -1,4 +1,4 @@
-"""Finished runs on disk, so that a report written again fits nothing again."""
+"""Finished runs on disk, so that a study that is run again trains nothing twice."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hirise_imb.metrics.classification import Predictions
 from hirise_imb.recipe import Recipe
-from hirise_imb.training.epoch_loop import Failed
 from hirise_imb.training.trainer import Run
 from hirise_imb.utils.files import write_atomically
 
-_COLUMN = "history_"
-_VERSION = 2
-"""Of what a file holds; files of another one are not read."""
-_TESTED = ("test", "temperature")
-"""What a run only has where the test split was asked for."""
+_HISTORY_PREFIX = "history_"
+_VERSION = 3
+"""Version of the files' content; files of other versions are not read."""
 
 
 @dataclass(frozen=True)
 class RunStore:
-    """One file a run, named after all that its numbers depend on."""
+    """One file for each run, named after everything that its numbers depend on."""
 
     folder: Path
     facts: Mapping[str, str | int]
-    """What every run depends on beside its recipe and seed."""
+    """What every run depends on besides its recipe and seed."""
 
-    def get(self, name: str, recipe: Recipe, seed: int, fit: Callable[[], Run | Failed]) -> Run | Failed:
-        """The stored run; where there is none, `fit` is called and its run stored. A failure is not stored.
+    def load_or_fit(self, name: str, recipe: Recipe, seed: int, fit: Callable[[], Run]) -> Run:
+        """Returns the stored run; where there is none, fits it and stores it.
 
         Args:
-            name: tells a run from others of the same recipe and seed.
-            recipe: of the run.
-            seed: of the run.
-            fit: makes it.
+            name: tells apart runs of the same recipe and seed, such as those on other folds.
+            recipe: recipe of the run.
+            seed: seed of the run.
+            fit: fits the run.
+
+        Raises:
+            FitFailed: the fit failed; then nothing is stored.
         """
         path = self._path(name, recipe, seed)
         if path.exists():
             return _load(path)
         run = fit()
-        if isinstance(run, Run):
-            write_atomically(path, lambda part: _save(run, part))
+        write_atomically(path, lambda part: _save(run, part))
         return run
 
     def has(self, name: str, recipe: Recipe, seed: int) -> bool:
         """Whether the run is stored."""
         return self._path(name, recipe, seed).exists()
 
-    def accesses(self) -> dict[str, int | str]:
-        """How often the test split was predicted by what is stored, and when first and last (UTC)."""
+    def test_accesses(self) -> dict[str, int | str]:
+        """Returns how often the stored runs have predicted the test split, and when first and last (UTC)."""
         times = []
         for path in sorted(self.folder.glob("*.npz")):
             with np.load(path) as stored:
-                if "test" in stored:
+                if "test_probabilities" in stored:
                     times.append(str(stored["made"]))
         return {"predictions": len(times)} | ({"first": min(times), "last": max(times)} if times else {})
 
@@ -68,6 +68,12 @@ class RunStore:
 
 
 def _save(run: Run, path: Path) -> None:
+    of_test = {}
+    if run.test is not None:
+        # Names as bytes take a quarter of the space that they take as text.
+        of_test = {"test_images": np.array(run.test.images, "S"), "test_probabilities": run.test.probabilities}
+    if run.temperature is not None:
+        of_test["temperature"] = np.float64(run.temperature)
     np.savez(
         path,
         allow_pickle=False,
@@ -76,20 +82,24 @@ def _save(run: Run, path: Path) -> None:
         val_confusion=run.val_confusion,
         seconds=run.seconds,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        **{name: value for name in _TESTED if (value := getattr(run, name)) is not None},
-        **{f"{_COLUMN}{name}": run.history[name].to_numpy() for name in run.history},
+        **of_test,
+        **{f"{_HISTORY_PREFIX}{name}": run.history[name].to_numpy() for name in run.history},
     )
 
 
 def _load(path: Path) -> Run:
     with np.load(path) as stored:
-        columns = [name for name in stored if name.startswith(_COLUMN)]
+        columns = [name for name in stored if name.startswith(_HISTORY_PREFIX)]
+        test = None
+        if "test_probabilities" in stored:
+            names = tuple(name.decode() for name in stored["test_images"].tolist())
+            test = Predictions(names, stored["test_probabilities"])
         return Run(
             seed=int(stored["seed"]),
-            history=pd.DataFrame({name.removeprefix(_COLUMN): stored[name] for name in columns}),
+            history=pd.DataFrame({name.removeprefix(_HISTORY_PREFIX): stored[name] for name in columns}),
             best_epoch=int(stored["best_epoch"]),
             val_confusion=stored["val_confusion"],
-            test=stored.get("test"),
+            test=test,
             temperature=float(stored["temperature"]) if "temperature" in stored else None,
             seconds=float(stored["seconds"]),
         )

@@ -20,9 +20,14 @@ from hirise_imb.reporting.appendix import appendix
 from hirise_imb.reporting.html.index import write_index
 from hirise_imb.reporting.html.thumbnails import thumbnails
 from hirise_imb.reporting.results import BASELINE
-from hirise_imb.search.scheduler import open_scheduler, selection_of, strategies_to_search
-from hirise_imb.search.search import SearchResult, lock_study
-from hirise_imb.search.workers import worker_pool
+from hirise_imb.search import (
+    SearchResult,
+    lock_study,
+    open_scheduler,
+    selection_of,
+    strategies_to_search,
+    worker_pool,
+)
 from hirise_imb.strategies import CONTROL, Strategy
 from hirise_imb.training.context import TrainingContext, load_manifest
 from hirise_imb.training.epoch_loop import Job
@@ -88,9 +93,9 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
                 # This process has the lock of the study, so whoever held a lease in the file is gone.
                 scheduler.leases.clear(f"{definition.name}/")
             logs = out / "studies" / definition.name
-            with worker_pool(options.workers - 1, logs, join_study, definition, out, scheduler.place):
-                scheduler.work(options.timeout)
-            search_results = scheduler.results()
+            with worker_pool(options.workers - 1, logs, join_study, definition, out, scheduler.database):
+                scheduler.run(options.timeout)
+            search_results = scheduler.choose_results()
         omitted = []
         for strategy in strategies:
             try:
@@ -120,7 +125,7 @@ def join_study(definition: StudyDefinition, out: Path, place: Path | str) -> Non
     manifest = load_manifest(definition)
     address = None if isinstance(place, Path) else place
     with open_scheduler(definition, manifest, strategies, out, address) as scheduler:
-        scheduler.work(None)
+        scheduler.run(None)
 
 
 def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Baseline, Path]:
@@ -223,7 +228,7 @@ def _common_score(context: TrainingContext, recipe: Recipe, store: RunStore) -> 
     """Validation score of a recipe under the common selection."""
     selection = _common_selection(context.definition)
     job = Job(recipe, context.definition.seed)
-    run = store.get(selection, recipe, job.seed, lambda: context.trainer.select([job], selection)[0].get())
+    run = store.load_or_fit(selection, recipe, job.seed, lambda: context.trainer.select([job], selection)[0].get())
     return run.val_macro_f1
 
 
@@ -236,7 +241,7 @@ def _fit_arm(context: TrainingContext, name: str, summary: str, recipe: Recipe, 
     with track(f"{name} fits", len(seeds), "fits", already=stored) as show:
         for done, seed in enumerate(seeds, 1):
             try:
-                runs.append(store.get("test", recipe, seed, partial(context.trainer.refit, recipe, seed)))
+                runs.append(store.load_or_fit("test", recipe, seed, partial(context.trainer.refit, recipe, seed)))
             except FitFailed as error:
                 raise FitFailed(f"with seed {seed}: {error}") from error
             show(max(done, stored))
@@ -273,7 +278,11 @@ def _build_results(
     arms = [replace(arm, seconds=round(arm.seconds, 1)) for arm in arms]
     seconds = {"features": context.seconds} | {arm.name: arm.seconds for arm in arms}
     strategies = [arm.name for arm in arms if arm.name != BASELINE]
-    facts = environment.describe() | {"digests": context.facts, "seconds": seconds, "test_access": store.accesses()}
+    facts = environment.describe() | {
+        "digests": context.facts,
+        "seconds": seconds,
+        "test_access": store.test_accesses(),
+    }
     test = manifest.canonical_images("test")[["image", "landmark", "source", "label"]]
     return Results(
         name=definition.name,

@@ -1,12 +1,15 @@
-"""The database of a study, a file or a server's, opened so that several processes can write to it."""
+"""The database of searches, a file or on a server, opened so that several processes can write to it at once."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
+from filelock import FileLock, Timeout
 from sqlalchemy import URL, event
 
 from hirise_imb.utils.errors import UserError
@@ -14,171 +17,202 @@ from hirise_imb.utils.files import ensure_folder, exclusive_lock
 
 Storage = optuna.storages.RDBStorage
 
-PATIENCE = 60
-"""Seconds that one process waits for the transaction of another."""
+LOCK_TIMEOUT = 60
+"""Seconds that a process waits for the transaction of another one."""
 
-_KINDS = "a file (sqlite:///path.db), postgresql://user@host/database or mysql+pymysql://user@host/database"
-_REMEDIES = {
+_ADDRESS_FORMS = "a file (sqlite:///path.db), postgresql://user@host/database or mysql+pymysql://user@host/database"
+_DRIVER_HINTS = {
     "postgresql": "pip install 'hirise-imb[postgresql]' and let the address start with postgresql://",
     "mysql": "pip install pymysql and let the address start with mysql+pymysql://",
 }
-# Optuna looks which tables there are and then makes the others: one process at a time.
-_ONE_AT_A_TIME = {
-    "postgresql": "SELECT pg_advisory_xact_lock(7241953)",  # any number, if it is the same for all
-    "mysql": f"SELECT GET_LOCK('hirise_imb', {PATIENCE})",
+# Optuna first looks which tables exist and then creates the others. Two processes that do so at the same time on an
+# empty database would both try to create them, so the server grants this lock to one connection at a time.
+_TABLE_CREATION_LOCKS = {
+    "postgresql": "SELECT pg_advisory_xact_lock(7241953)",  # an arbitrary number, the same in all processes
+    "mysql": f"SELECT GET_LOCK('hirise_imb', {LOCK_TIMEOUT})",
 }
 
 
 def database_path(out: Path) -> Path:
-    """The file that holds all searches of a project, unless an address is given."""
+    """Returns the file that holds all searches below the folder `out`, unless an address is given."""
     return out / "studies" / "studies.db"
 
 
-def connect(place: Path | str) -> Storage:
-    """Open the database of a study, made anew where there is none.
-
-    A process that is started anew opens it itself: a storage that was pickled has lost what is set here.
+@contextmanager
+def lock_study(path: Path) -> Iterator[None]:
+    """Keep other runs out of a study while the block lasts.
 
     Args:
-        place: a file, or an address: sqlite:///..., postgresql://..., mysql+DRIVER://...
+        path: what the files of the study are named after; it need not exist.
 
     Raises:
-        UserError: the address is not understood, its driver is missing, the server refuses, or what is there is no
-            database of this Optuna version. No message holds a password.
+        UserError: another process runs this study.
+    """
+    ensure_folder(path.parent)
+    lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=0)  # not `with_suffix`: the name may have dots
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"{path} is in use by another run: wait for it, or choose another --name.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def connect(database: Path | str) -> Storage:
+    """Open a database, or create it.
+
+    Every process must call this itself: a storage that was pickled has lost the settings made here.
+
+    Args:
+        database: a file, or an address: sqlite:///..., postgresql://..., mysql+DRIVER://...
+
+    Raises:
+        UserError: the address is malformed, its driver is missing, the server refuses, or the file or database does
+            not belong to this version of Optuna. No message shows a password.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if isinstance(place, Path):
-        return _in_file(place)
-    url = _parsed(place)
-    return _in_file(Path(str(url.database))) if url.get_backend_name() == "sqlite" else _on_server(url)
+    if isinstance(database, Path):
+        return _connect_file(database)
+    url = _parse_address(database)
+    return _connect_file(Path(str(url.database))) if url.get_backend_name() == "sqlite" else _connect_server(url)
 
 
-def display_address(place: Path | str) -> str:
-    """A file or an address as messages show it: without password, and without options, where one may stand too.
+def display_address(database: Path | str) -> str:
+    """Returns a file or an address as messages show it: without its password, and without options, which can hold one.
 
     Raises:
-        UserError: the address is not understood.
+        UserError: the address is malformed.
     """
-    if isinstance(place, Path):
-        return str(place)
-    return _shown(_parsed(place))
+    return str(database) if isinstance(database, Path) else _display_url(_parse_address(database))
 
 
-def _shown(url: URL) -> str:
+def _display_url(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-def _parsed(address: str) -> URL:
-    """The address, checked; psycopg 3 is the driver of PostgreSQL unless another is named."""
-    # What is not understood is not repeated: nobody knows where in it a password stands.
+def _parse_address(address: str) -> URL:
+    """Check an address; psycopg 3 is the driver of PostgreSQL unless it names another one."""
+    # A malformed address is never repeated in a message: nobody knows where in it a password stands.
     try:
         url = sqlalchemy.make_url(address)
     except (ValueError, sqlalchemy.exc.ArgumentError) as error:
-        raise UserError(f"The address of the database is not understood: give {_KINDS}.") from error
-    kind = url.get_backend_name()
-    if kind == "sqlite":
+        raise UserError(f"The address of the database is malformed: give {_ADDRESS_FORMS}.") from error
+    backend = url.get_backend_name()
+    if backend == "sqlite":
         if url.drivername not in ("sqlite", "sqlite+pysqlite") or url.host or url.query:
             raise UserError("The address of a database file is sqlite:///path.db, without host, driver and options.")
         if url.database in (None, "", ":memory:"):
             raise UserError("The address names no file: give sqlite:///path.db.")
         return url
-    if kind not in _REMEDIES:
-        raise UserError(f"A database of the kind {kind} is not supported: give {_KINDS}.")
-    if address.count("@") > 1:  # all up to the last one may be password, and would be shown as the host
+    if backend not in _DRIVER_HINTS:
+        raise UserError(f"Databases of the kind {backend} are not supported: give {_ADDRESS_FORMS}.")
+    # Everything up to the last @ may be the password, and part of it would be shown as the host.
+    if address.count("@") > 1:
         raise UserError("The address of the database has more than one @: write one inside a password as %40.")
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 
 
-def _in_file(path: Path) -> Storage:
+def _connect_file(path: Path) -> Storage:
     url = URL.create("sqlite", database=str(path))
     ensure_folder(path.parent)
     try:
+        # One process at a time creates the tables, as on servers.
         with exclusive_lock(path):
-            store = _storage(url, {"connect_args": {"timeout": PATIENCE}})
-            # Only now: while it makes the tables, Optuna opens a second connection inside a transaction of the first.
-            event.listen(store.engine, "connect", _for_many_writers)
-            event.listen(store.engine, "begin", _begin_immediately)
-            store.engine.dispose()
-            store.engine.connect().close()  # the first one switches the file to the log
+            storage = _create_storage(url, {"connect_args": {"timeout": LOCK_TIMEOUT}})
+            # Only after the tables exist: while Optuna creates them, it opens a second connection inside a transaction
+            # of the first one, which BEGIN IMMEDIATE would make it wait for.
+            event.listen(storage.engine, "connect", _configure_sqlite)
+            event.listen(storage.engine, "begin", _begin_immediately)
+            storage.engine.dispose()  # drops the connections that were made without the listeners
+            storage.engine.connect().close()  # the first connection switches the file to write-ahead logging
     except Exception as error:
-        reason = _reason(error)
-        known = ("file is not a database", "unable to open database file")
-        if reason in known or isinstance(error, RuntimeError):
-            raise UserError(f"{path} is no database of this Optuna version ({reason}): move it away.") from error
+        cause = _root_cause(error)
+        if cause in ("file is not a database", "unable to open database file") or isinstance(error, RuntimeError):
+            raise UserError(f"{path} is no database of this Optuna version ({cause}): move it away.") from error
         raise
-    return store
+    return storage
 
 
-def _for_many_writers(connection: Any, _: object) -> None:  # noqa: ANN401  (any database driver's)
-    # The driver begins no transactions of its own: `_begin_immediately` does.
+def _configure_sqlite(connection: Any, _: object) -> None:  # noqa: ANN401  (the connection of any driver)
+    # By default, Python's driver begins a transaction by itself, and only before the first write. Without that,
+    # `_begin_immediately` decides when transactions begin.
     connection.isolation_level = None
-    # A trial writes some fifty times, and waiting for the disk each time takes longer than its training. With a log
-    # that is written ahead, a killed process loses nothing; a power failure may lose the last trials, never the file.
+    # Writers append to a log instead of changing the file in place, so that another program that reads the file,
+    # however slowly, does not keep a search waiting.
     connection.execute("PRAGMA journal_mode=WAL")
+    # A trial writes some fifty times, and waiting for the disk each time would take longer than its training. With the
+    # log, NORMAL waits only when the log is copied to the file: a killed process loses nothing, a power failure may
+    # lose the last trials, and neither can damage the file.
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _begin_immediately(connection: sqlalchemy.Connection) -> None:
-    # A transaction that has read and wants to write while another writes is refused at once, however long the timeout,
-    # since what it has read would be outdated. One that asks for the right to write first waits its turn.
+    # A plain BEGIN takes the right to write at the first write. If another process has written since this transaction
+    # first read, SQLite refuses at once, however long the timeout: what was read is outdated. Optuna reads before it
+    # writes in most transactions. BEGIN IMMEDIATE takes the right to write before the first read, and waits for it.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _on_server(url: URL) -> Storage:
-    name, kind = _shown(url), url.get_backend_name()
+def _connect_server(url: URL) -> Storage:
+    name, backend = _display_url(url), url.get_backend_name()
     try:
-        probe = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
-        raise UserError(f"{name} needs a driver that is not installed ({error}): {_REMEDIES[kind]}.") from error
-    if probe.dialect.is_async:
-        raise UserError(f"{name} names an asynchronous driver, which Optuna can't use: {_REMEDIES[kind]}.")
+        raise UserError(f"{name} needs a driver that is not installed ({error}): {_DRIVER_HINTS[backend]}.") from error
+    if engine.dialect.is_async:
+        raise UserError(f"{name} names an asynchronous driver, which Optuna can't use: {_DRIVER_HINTS[backend]}.")
     try:
-        connection = probe.connect()
-    except Exception as error:  # of any class: each driver has its own ideas about options
-        reason = _without_password(url, _reason(error))
+        connection = engine.connect()
+    except Exception as error:  # of any class: each driver has errors of its own for options
+        cause = _redact(url, _root_cause(error))
         raise UserError(
-            f"{name} can't be opened ({reason}): check host, port, user, password and name of the database."
+            f"{name} can't be opened ({cause}): check host, port, user, password and name of the database."
         ) from error
     with connection:
-        connection.exec_driver_sql(_ONE_AT_A_TIME[kind])  # let go with the connection
+        connection.exec_driver_sql(_TABLE_CREATION_LOCKS[backend])  # released when the connection closes
         try:
-            store = _storage(url, {"pool_pre_ping": True})
+            storage = _create_storage(url, {"pool_pre_ping": True})  # replaces connections that the server has cut
         except (RuntimeError, sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
             raise UserError(
-                f"{name} can't hold studies of this Optuna version ({_without_password(url, _reason(error))}): name a "
+                f"{name} can't hold studies of this Optuna version ({_redact(url, _root_cause(error))}): name a "
                 f"database in which the user may create tables."
             ) from error
-    if kind == "postgresql":
-        event.listen(store.engine, "connect", _no_endless_transactions)
-        store.engine.dispose()
-    return store
+    if backend == "postgresql":
+        event.listen(storage.engine, "connect", _limit_idle_transactions)
+        storage.engine.dispose()  # drops the connections that were made without the listener
+    return storage
 
 
-def _no_endless_transactions(connection: Any, _: object) -> None:  # noqa: ANN401  (any database driver's)
-    # A machine that vanishes, or a process suspended, inside a transaction would lock others out for hours.
+def _limit_idle_transactions(connection: Any, _: object) -> None:  # noqa: ANN401  (the connection of any driver)
+    # A machine that vanishes, or a process that is suspended, inside a transaction keeps its locks, and the server may
+    # not notice for hours. With this limit it ends the transaction after a minute, and the others go on.
     cursor = connection.cursor()
-    cursor.execute(f"SET idle_in_transaction_session_timeout = '{PATIENCE}s'")
+    cursor.execute(f"SET idle_in_transaction_session_timeout = '{LOCK_TIMEOUT}s'")
     cursor.close()
     connection.commit()
 
 
-def _reason(error: BaseException) -> str:
-    """What the driver said, in one line: the text of SQLAlchemy around it has statements and a link."""
+def _root_cause(error: BaseException) -> str:
+    """Returns the driver's message in one line; SQLAlchemy's own adds statements and a link to it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split())
 
 
-def _without_password(url: URL, text: str) -> str:
-    """The text of a driver, should it repeat a password that stands in the address or its options."""
+def _redact(url: URL, message: str) -> str:
+    """Returns a driver's message without the passwords that stand in the address or its options."""
     options = [str(value) for key, value in url.query.items() if "pass" in key]
     for secret in filter(None, (url.password, *options)):
-        text = text.replace(str(secret), "***")
-    return text
+        message = message.replace(str(secret), "***")
+    return message
 
 
-def _storage(url: URL, engine: dict[str, Any]) -> Storage:
-    text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # Optuna fills it in
-    # The first one makes the tables and checks them; if it fails, it leaves no connection open.
-    Storage(text, engine_kwargs={**engine, "poolclass": sqlalchemy.NullPool})
-    return Storage(text, engine_kwargs=engine)
+def _create_storage(url: URL, engine_options: dict[str, Any]) -> Storage:
+    # Optuna uses the address as a template and fills in braces.
+    address = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    # The first storage creates and checks the tables. If that fails, its engine, which nobody can reach to dispose of
+    # it, has left no connection open, since it pools none.
+    Storage(address, engine_kwargs={**engine_options, "poolclass": sqlalchemy.NullPool})
+    return Storage(address, engine_kwargs=engine_options)

@@ -1,4 +1,15 @@
-"""Who works on what: units of work that several processes, here or on other machines, take one from another's hands."""
+"""Leases of batches: several processes, on one or more machines, agree through a database on who trains what.
+
+A batch has at most one row in the table, with its owner and a counter of beats. While a process holds the lease, a
+thread of it keeps counting. A process that sees the same owner and the same count for longer than the grace concludes
+that the owner is dead and takes the batch over. Two rules make this safe:
+
+* Signs of life are counts, not times. The clocks of machines may differ by minutes and may jump; a count either has
+  changed since the last look or it has not, and each process measures how long with its own monotonic clock.
+* Whoever changes a row names the state that it expects there (compare-and-swap): an owner its own name, and who takes
+  over the owner and the beats that it has seen. If the row has changed since, nothing matches and nothing is written,
+  so of any number of processes that try at once, at most one succeeds.
+"""
 
 from __future__ import annotations
 
@@ -6,59 +17,65 @@ import math
 import threading
 import time
 import uuid
+from dataclasses import dataclass
 from types import TracebackType
 
 import sqlalchemy
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-LONGEST = 255
-"""Characters of a unit's name: what MySQL takes as a key."""
+MAX_NAME_LENGTH = 255
+"""Characters of a batch's name; MySQL takes no longer keys."""
 
 _TABLE = sqlalchemy.Table(
     "hirise_imb_leases",
     sqlalchemy.MetaData(),
-    sqlalchemy.Column("unit", sqlalchemy.String(LONGEST), primary_key=True),
+    # Named `unit` in the database, where tables of earlier versions of this program have that column.
+    sqlalchemy.Column("unit", sqlalchemy.String(MAX_NAME_LENGTH), key="batch", primary_key=True),
     sqlalchemy.Column("owner", sqlalchemy.String(32), nullable=False),
     sqlalchemy.Column("beats", sqlalchemy.Integer, nullable=False),
 )
-_ROW = _TABLE.c
+_COLUMNS = _TABLE.c
 
 
 class Lease:
-    """A unit that is ours while the block lasts, if the process is not suspended for long.
+    """The right to train a batch, while the `with` block lasts and the process is not suspended for long.
 
-    Made by `Leases.take`. A thread counts up the lease's beats in the database; others take that as a sign of life.
+    `Leases.acquire` makes it. A thread renews it again and again, which others take as a sign of life.
     """
 
-    def __init__(self, engine: Engine, unit: str, owner: str, every: float) -> None:
-        """See `Leases.take`."""
-        self.unit = unit
+    def __init__(self, engine: Engine, batch: str, owner: str, interval: float) -> None:
+        """See `Leases.acquire`."""
+        self.batch = batch
         self._engine = engine
-        self._every = every
-        self._ours = (_ROW.unit == unit) & (_ROW.owner == owner)
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"lease of {unit}", daemon=True)
+        self._interval = interval
+        self._row_is_ours = (_COLUMNS.batch == batch) & (_COLUMNS.owner == owner)
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"lease of {batch}", daemon=True)
 
-    def is_ours(self) -> bool:
-        """Ask the database whether the unit is still ours, and give a sign of life.
+    def renew(self) -> bool:
+        """Count one beat up, and return whether the lease is still ours.
 
-        Ask before a result is stored: after True, nobody takes the unit over within the grace of the others. False is
-        what a process finds that was suspended, or cut off from the database, for longer than that.
+        To be called before a result is stored: after True, no other process takes the batch over within its grace.
+        False is what a process gets that was suspended, or cut off from the database, for longer than that.
 
         Raises:
-            sqlalchemy.exc.SQLAlchemyError: the database doesn't answer.
+            sqlalchemy.exc.SQLAlchemyError: the database does not answer.
         """
+        # One statement both checks and renews. Between two, another process could take the batch over.
+        statement = _TABLE.update().where(self._row_is_ours).values(beats=_COLUMNS.beats + 1)
         with self._engine.begin() as connection:
-            return connection.execute(_TABLE.update().where(self._ours).values(beats=_ROW.beats + 1)).rowcount == 1
+            return connection.execute(statement).rowcount == 1
 
-    def _keep(self) -> None:
-        while not self._done.wait(self._every):
+    def _beat(self) -> None:
+        while not self._released.wait(self._interval):
             try:
-                if not self.is_ours():
-                    return  # it never comes back: each lease has an owner of its own
+                if not self.renew():
+                    return  # lost for good: each lease has an owner of its own, so the row can't become ours again
             except SQLAlchemyError:
-                continue  # the database is away: the next beat may reach it, and who asks `is_ours` is told
+                # The database is away for the moment. The next beat may reach it in time; if not, the process learns
+                # from `renew`, before it stores anything, that it has lost the batch.
+                continue
 
     def __enter__(self) -> Lease:
         """Start to beat."""
@@ -68,94 +85,112 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the unit back, if it is still ours."""
-        self._done.set()
+        """Release the batch, if it is still ours."""
+        self._released.set()
         self._thread.join()
         with self._engine.begin() as connection:
-            connection.execute(_TABLE.delete().where(self._ours))
+            connection.execute(_TABLE.delete().where(self._row_is_ours))
+
+
+@dataclass(frozen=True)
+class _Observation:
+    """A batch that another process holds, as this process last saw it."""
+
+    owner: str
+    beats: int
+    since: float
+    """When owner and beats were first seen so, in seconds of this process's monotonic clock."""
 
 
 class Leases:
-    """The leases in a database, for one process that takes some of them.
+    """The leases in a database, as one process sees them."""
 
-    Whether a holder is dead is judged by the taker's own clock alone: its beats, read again and again, do not change.
-    The clocks of machines are never compared.
-    """
-
-    def __init__(self, engine: Engine, *, every: float = 5.0, grace: float = 30.0) -> None:
-        """Make the table where there is none.
+    def __init__(self, engine: Engine, *, interval: float = 5.0, grace: float = 30.0) -> None:
+        """Create the table where there is none.
 
         Args:
-            engine: of the storage that `database.connect` opened.
-            every: seconds from beat to beat.
-            grace: seconds without a beat after which a holder counts as dead.
+            engine: engine of a storage that `database.connect` has opened.
+            interval: seconds from beat to beat.
+            grace: seconds without a beat after which an owner counts as dead. It should span several intervals: a
+                late beat costs a batch that is trained twice.
 
         Raises:
-            ValueError: not 0 < every < grace < infinity.
+            ValueError: not 0 < interval < grace < infinity.
         """
-        if not 0 < every < grace < math.inf:
-            raise ValueError(f"every is {every} and grace {grace}: 0 < every < grace < infinity is needed")
+        if not 0 < interval < grace < math.inf:
+            raise ValueError(f"0 < interval < grace < infinity is needed, got interval {interval} and grace {grace}")
         self._engine = engine
-        self._every = every
+        self._interval = interval
         self._grace = grace
-        self._seen: dict[str, tuple[tuple[str, int], float]] = {}
-        """Owner and beats of units in other hands, and when they were first seen so, in our monotonic seconds."""
+        self._observations: dict[str, _Observation] = {}
+        """By batch, for batches in other hands."""
         try:
             _TABLE.create(engine, checkfirst=True)
         except DBAPIError:
-            _TABLE.create(engine, checkfirst=True)  # another process made it between our look and our attempt
+            # Another process has created it between the check and our attempt; a second check finds it.
+            _TABLE.create(engine, checkfirst=True)
 
-    def take(self, unit: str) -> Lease | None:
-        """Take a unit that is free, or whose holder has given no sign of life for as long as the grace.
+    def acquire(self, batch: str) -> Lease | None:
+        """Acquire the lease of a batch that is free, or whose owner has shown no sign of life during the grace.
 
-        Call it again and again: only a process that has seen a unit before can tell that its holder is dead. The lease
-        is to be entered at once; it does not beat before.
+        To be called again and again: only a process that has looked at a batch before can tell that its owner is dead.
+        The lease is to be entered at once, since it beats only inside its `with` block.
 
         Args:
-            unit: its name, the same in all processes; names that differ in case only may count as one.
+            batch: name of the batch, the same in all processes; some databases ignore the case of letters.
 
         Returns:
-            The lease, or None while the unit is in other hands.
+            The lease, or None while another process holds it.
 
         Raises:
             ValueError: the name is empty or too long.
         """
-        if not 0 < len(unit) <= LONGEST:
-            raise ValueError(f"unit has {len(unit)} characters: 1 to {LONGEST} are needed")
-        owner = uuid.uuid4().hex
-        return Lease(self._engine, unit, owner, self._every) if self._took(unit, owner) else None
+        if not 0 < len(batch) <= MAX_NAME_LENGTH:
+            raise ValueError(f"the name of a batch must have 1 to {MAX_NAME_LENGTH} characters, got {len(batch)}")
+        owner = uuid.uuid4().hex  # of this lease, not of the process: a lease that was lost stays lost
+        return Lease(self._engine, batch, owner, self._interval) if self._claim(batch, owner) else None
 
-    def _took(self, unit: str, owner: str) -> bool:
-        now = time.monotonic()  # before the look: the beats stood still until then at least
+    def clear(self, prefix: str) -> None:
+        """Delete the leases of all batches whose names start with `prefix`.
+
+        For a process that knows that no other one works on these batches: without it, the batches of a run that was
+        killed would have to wait for the grace to pass.
+        """
         with self._engine.begin() as connection:
-            row = connection.execute(sqlalchemy.select(_ROW.owner, _ROW.beats).where(_ROW.unit == unit)).one_or_none()
+            connection.execute(_TABLE.delete().where(_COLUMNS.batch.startswith(prefix, autoescape=True)))
+        self._observations.clear()
+
+    def _claim(self, batch: str, owner: str) -> bool:
+        """Write a new owner into the row of a batch; returns whether that succeeded."""
+        # The clock is read before the row: the count stood still at least until then. The other way round, a slow
+        # answer of the database would lengthen the silence that we believe to have observed.
+        now = time.monotonic()
+        query = sqlalchemy.select(_COLUMNS.owner, _COLUMNS.beats).where(_COLUMNS.batch == batch)
+        with self._engine.begin() as connection:
+            row = connection.execute(query).one_or_none()
         if row is None:
-            self._seen.pop(unit, None)
-            return self._added(unit, owner)
-        before = (row.owner, row.beats)
-        known, since = self._seen.get(unit, (None, now))
-        if known != before:
-            self._seen[unit] = (before, time.monotonic())
+            self._observations.pop(batch, None)
+            return self._insert(batch, owner)
+        observation = self._observations.get(batch)
+        if observation is None or (observation.owner, observation.beats) != (row.owner, row.beats):
+            # A new owner or a new beat: the silence is measured from now on. Here the clock is read after the row, for
+            # the same reason: it must never seem longer than it was.
+            self._observations[batch] = _Observation(row.owner, row.beats, since=time.monotonic())
             return False
-        if now - since < self._grace:
+        if now - observation.since < self._grace:
             return False
-        # Of all that come to this end at once, one still finds what all have seen; a beat in between ends it for all.
-        seen = (_ROW.unit == unit) & (_ROW.owner == row.owner) & (_ROW.beats == row.beats)
+        # Several processes may come to this point together. The first one changes the row; for the others the row no
+        # longer is what they have seen. The same holds if the owner gives a sign of life at the last moment.
+        is_unchanged = (_COLUMNS.batch == batch) & (_COLUMNS.owner == row.owner) & (_COLUMNS.beats == row.beats)
         with self._engine.begin() as connection:
-            taken = connection.execute(_TABLE.update().where(seen).values(owner=owner, beats=0)).rowcount == 1
-        self._seen.pop(unit, None)
-        return taken
+            result = connection.execute(_TABLE.update().where(is_unchanged).values(owner=owner, beats=0))
+        self._observations.pop(batch, None)
+        return result.rowcount == 1
 
-    def _added(self, unit: str, owner: str) -> bool:
+    def _insert(self, batch: str, owner: str) -> bool:
         try:
             with self._engine.begin() as connection:
-                connection.execute(_TABLE.insert().values(unit=unit, owner=owner, beats=0))
+                connection.execute(_TABLE.insert().values(batch=batch, owner=owner, beats=0))
         except IntegrityError:
-            return False  # another process was faster
+            return False  # the name is the primary key, and another process was faster
         return True
-
-    def clear(self, start: str) -> None:
-        """Forget the leases of units whose names begin so, for a process that knows that it is alone with them."""
-        with self._engine.begin() as connection:
-            connection.execute(_TABLE.delete().where(_ROW.unit.startswith(start, autoescape=True)))
-        self._seen.clear()

@@ -1,4 +1,4 @@
-"""All searches of a study: what is searched after what, by whom, and what came of it."""
+"""The searches of a study: which strategies are searched, in which order, and what each search gives."""
 
 from __future__ import annotations
 
@@ -14,150 +14,201 @@ from pathlib import Path
 from hirise_imb.config import StudyDefinition, check_known
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.data.splits import Selection
-from hirise_imb.search import database, search
+from hirise_imb.recipe import Recipe
 from hirise_imb.search.dashboard import make_publisher, write_study_note
+from hirise_imb.search.database import Storage, connect, database_path
 from hirise_imb.search.leases import Leases
-from hirise_imb.search.search import Search, SearchResult
+from hirise_imb.search.result import SearchResult
+from hirise_imb.search.search import Search
+from hirise_imb.search.trial_store import open_trial_store
 from hirise_imb.search.workers import is_orphaned
 from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Strategy
 from hirise_imb.training.context import TrainingContext
-from hirise_imb.training.epoch_loop import Failed
+from hirise_imb.training.outcome import Outcome
+from hirise_imb.utils.errors import FitFailed
 from hirise_imb.utils.progress import ProgressCallback, track
+
+_POLL_SECONDS = 0.5
+"""Pause between looks for a batch, while other processes hold all there are."""
 
 
 def strategies_to_search(definition: StudyDefinition) -> list[Strategy]:
-    """The strategies a study searches, in order: the named ones, the control, and what they start from.
+    """Returns the strategies of a study in the order of their searches: the named ones, the control, their bases.
 
     Raises:
-        UserError: one is unknown.
+        UserError: a name is unknown.
     """
-    wanted = [CONTROL, *(check_known("strategy", name, STRATEGIES) for name in definition.strategies)]
-    for name in wanted:  # grows while it is gone through
-        wanted += [base for base in STRATEGIES[name].after if base not in wanted]
-    return [strategy for name, strategy in STRATEGIES.items() if name in wanted]
+    names = [CONTROL, *(check_known("strategy", name, STRATEGIES) for name in definition.strategies)]
+    for name in names:  # the list grows while the loop goes through it, so that bases of bases are added too
+        names += [base for base in STRATEGIES[name].after if base not in names]
+    return [strategy for name, strategy in STRATEGIES.items() if name in names]
+
+
+def selection_of(definition: StudyDefinition, strategy: Strategy) -> Selection:
+    """Returns by which data a strategy's settings are chosen.
+
+    To train a backbone anew for each fold is a matter of hours: strategies that do are chosen on the given split.
+    """
+    return "val" if definition.selection == "val" or strategy.trains_backbone else "grouped-cv"
 
 
 @dataclass
 class SearchScheduler:
-    """The searches of a study. A strategy that starts from another is searched once that one is done."""
+    """The searches of a study. A strategy that depends on others is searched once their searches are complete."""
 
-    bench: TrainingContext
+    context: TrainingContext
     strategies: Sequence[Strategy]
-    store: database.Storage
-    place: Path | str
+    """Those to search; each comes after those it depends on."""
+    storage: Storage
+    database: Path | str
+    """File or address that `storage` was opened from."""
     leases: Leases
     out: Path
-    ended: dict[str, SearchResult | Failed] = field(default_factory=dict)
-    opened: dict[str, Search] = field(default_factory=dict)
+    """Folder that holds `studies/`, where the pictures of trials are written."""
+    _searches: dict[str, Search] = field(default_factory=dict, init=False)
+    """By strategy."""
+    _results: dict[str, Outcome[SearchResult]] = field(default_factory=dict, init=False)
+    """By strategy, of searches that are complete or can't be started."""
 
-    def open(self) -> None:
-        """Open what starts from nothing else: a study of other data is refused before any work is done."""
+    def open_independent_searches(self) -> None:
+        """Open the searches that depend on no other, so that a study that can't be continued is refused at once.
+
+        Raises:
+            UserError: a study was begun with other data, or with another version of this program.
+        """
         for strategy in self.strategies:
             if not strategy.after:
-                self._search(strategy)
+                self._get_search(strategy)
 
-    def work(self, timeout: float | None) -> None:
-        """Work until nothing is left, or the time is over."""
-        until = None if timeout is None else time.monotonic() + timeout
-        with _Bars() as bars:
-            search.run_round_robin(self._ready, lambda one: self._unit(one, bars), partial(_over, until))
+    def run(self, timeout: float | None) -> None:
+        """Train trials until all searches are complete or `timeout` seconds have passed."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with _ProgressDisplay() as display:
+            while not (is_orphaned() or (deadline is not None and time.monotonic() >= deadline)):
+                is_complete = True
+                for search in self._incomplete_searches():
+                    is_complete = False
+                    if self._train_next_batch(search, display):
+                        break  # look at the first search again: a batch of it may be free by now
+                else:
+                    if is_complete:
+                        return
+                    time.sleep(_POLL_SECONDS)
 
-    def found(self) -> Mapping[str, SearchResult | Failed]:
-        """What each search came to; a search whose time ran out chooses from what it has."""
+    def choose_results(self) -> Mapping[str, Outcome[SearchResult]]:
+        """Returns the result of each search by strategy; one whose time ran out chooses from the trials it has."""
         for strategy in self.strategies:
-            if strategy.name not in self.ended:
-                one = self._search(strategy)
-                self.ended[strategy.name] = one.choose() if isinstance(one, Search) else one
-        return self.ended
+            if strategy.name not in self._results:
+                try:
+                    self._results[strategy.name] = self._get_search(strategy).choose()
+                except FitFailed as failure:
+                    self._results[strategy.name] = Outcome(failure=failure)
+        return self._results
 
-    def _ready(self) -> Iterator[Search]:
+    def _incomplete_searches(self) -> Iterator[Search]:
+        """Yields the searches that can be worked on now, and takes down the results of those that are complete."""
         for strategy in self.strategies:
-            if strategy.name in self.ended or any(base not in self.ended for base in strategy.after):
+            if strategy.name in self._results or any(base not in self._results for base in strategy.after):
                 continue
-            one = self._search(strategy)
-            if isinstance(one, Failed):
-                self.ended[strategy.name] = one
-            elif one.done():
-                self.ended[strategy.name] = one.choose()
-                write_study_note(self.store, one)
+            try:
+                search = self._get_search(strategy)
+            except FitFailed as failure:
+                self._results[strategy.name] = Outcome(failure=failure)
+                continue
+            if search.is_complete():
+                self._results[strategy.name] = search.choose()
+                write_study_note(search)
             else:
-                yield one
+                yield search
 
-    def _search(self, strategy: Strategy) -> Search | Failed:
-        bases = {}
-        for name in strategy.after:
-            base = self.ended[name]
-            if isinstance(base, Failed):
-                return Failed(f"it starts from {name}, which came to nothing: {base.reason}")
-            bases[name] = base.recipe
-        if strategy.name not in self.opened:
-            definition = self.bench.definition
-            name = f"{definition.name}/{strategy.name}"
-            if bases:
-                # Trials on another recipe are other trials: more of a base's may choose another one.
-                text = json.dumps({name: recipe.to_dict() for name, recipe in bases.items()}, sort_keys=True)
-                name += f" after {hashlib.sha256(text.encode()).hexdigest()[:8]}"
-            facts = self.bench.facts | {"selection": selection_of(definition, strategy)}
-            study = search.open_study(self.store, name, facts)
-            context = RecipeContext(self.bench.cuts, bases)
-            trials, seed = definition.trials, definition.seed
-            self.opened[strategy.name] = Search(study, self.store, strategy, context, trials, seed)
-        return self.opened[strategy.name]
+    def _get_search(self, strategy: Strategy) -> Search:
+        """Returns the search of a strategy, opened when first asked for.
 
-    def _unit(self, one: Search, bars: _Bars) -> bool:
-        chosen_by = selection_of(self.bench.definition, one.strategy)
-        fit = partial(self.bench.trainer.select, selection=chosen_by)
-        show = bars.of(one.strategy.name, one.trials, len(search.finished_trials(one.study)))
-        return one.work(self.leases, fit, show, make_publisher(self.store, self.out))
+        Raises:
+            FitFailed: a search that it depends on has failed.
+        """
+        if strategy.name not in self._searches:
+            bases = {}
+            for name in strategy.after:
+                try:
+                    bases[name] = self._results[name].get().recipe
+                except FitFailed as failure:
+                    raise FitFailed(f"it depends on {name}, whose search gave no recipe: {failure}") from failure
+            self._searches[strategy.name] = self._open_search(strategy, bases)
+        return self._searches[strategy.name]
+
+    def _open_search(self, strategy: Strategy, bases: Mapping[str, Recipe]) -> Search:
+        definition = self.context.definition
+        study_name = f"{definition.name}/{strategy.name}"
+        if bases:
+            # Trials that start from another recipe are other trials. With more trials, the search of a base may choose
+            # another recipe; then this search begins anew, in a study named after it.
+            recipes = json.dumps({name: recipe.to_dict() for name, recipe in bases.items()}, sort_keys=True)
+            study_name += f" after {hashlib.sha256(recipes.encode()).hexdigest()[:8]}"
+        facts = self.context.facts | {"selection": selection_of(definition, strategy)}
+        return Search(
+            open_trial_store(self.storage, study_name, facts),
+            strategy,
+            RecipeContext(self.context.cuts, bases),
+            definition.trials,
+            definition.seed,
+            self.context.manifest.spec.classes,
+        )
+
+    def _train_next_batch(self, search: Search, display: _ProgressDisplay) -> bool:
+        strategy = search.strategy
+        fit = partial(self.context.trainer.select, selection=selection_of(self.context.definition, strategy))
+        show = display.show(strategy.name, search.n_trials, len(search.finished_trials()))
+        publish = make_publisher(self.storage, self.out, self.context.manifest.spec.classes)
+        return search.train_next_batch(self.leases, fit, show, publish)
 
 
 @contextmanager
 def open_scheduler(
-    definition: StudyDefinition, images: Manifest, strategies: Sequence[Strategy], out: Path, address: str | None
+    definition: StudyDefinition, manifest: Manifest, strategies: Sequence[Strategy], out: Path, address: str | None
 ) -> Iterator[SearchScheduler]:
-    """Open the searches of a study, in the file below `out` or at an address.
+    """Open the searches of a study.
 
-    The database comes before the features: an address that is wrong is told at once, not after an hour of them.
+    Args:
+        definition: definition of the study.
+        manifest: its data.
+        strategies: strategies to search, from `strategies_to_search`.
+        out: folder that holds `studies/`.
+        address: address of the database; None for the file below `out`.
+
+    Raises:
+        UserError: the database can't be opened, the features can't be computed, or the study was begun with other data.
     """
-    place = database.database_path(out) if address is None else address
-    store = database.connect(place)
+    database = database_path(out) if address is None else address
+    # Before the features: a wrong address is reported at once, not after an hour of extraction.
+    storage = connect(database)
     try:
-        bench = TrainingContext.of(definition, images, strategies)
-        searches = SearchScheduler(bench, strategies, store, place, Leases(store.engine), out)
-        searches.open()
-        yield searches
+        context = TrainingContext.prepare(definition, manifest, strategies)
+        scheduler = SearchScheduler(context, strategies, storage, database, Leases(storage.engine), out)
+        scheduler.open_independent_searches()
+        yield scheduler
     finally:
-        store.engine.dispose()
+        storage.engine.dispose()
 
 
-class _Bars:
-    """One progress bar at a time, of the strategy that is worked on."""
+class _ProgressDisplay:
+    """One progress bar at a time, that of the strategy whose search is worked on."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._name = ""
+        self._strategy = ""
         self._show: ProgressCallback
 
-    def __enter__(self) -> _Bars:
+    def __enter__(self) -> _ProgressDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def of(self, name: str, trials: int, done: int) -> ProgressCallback:
-        """The bar of a strategy; that of another is closed."""
-        if name != self._name:
+    def show(self, strategy: str, n_trials: int, n_finished: int) -> ProgressCallback:
+        """Returns the callback of a strategy's bar; opens the bar if that of another strategy is shown."""
+        if strategy != self._strategy:
             self._stack.close()
-            self._show = self._stack.enter_context(track(name, trials, "trials", already=min(done, trials)))
-            self._name = name
+            self._show = self._stack.enter_context(track(strategy, n_trials, "trials", already=n_finished))
+            self._strategy = strategy
         return self._show
-
-
-def _over(until: float | None) -> bool:
-    """Whether to begin nothing more."""
-    return is_orphaned() or (until is not None and time.monotonic() >= until)
-
-
-def selection_of(definition: StudyDefinition, strategy: Strategy) -> Selection:
-    """A backbone trained anew for each fold is a matter of hours: such strategies are chosen on the given split."""
-    return "val" if definition.selection == "val" or strategy.trains_backbone else "grouped-cv"

@@ -1,4 +1,4 @@
-"""Further processes on this machine."""
+"""Further processes on this machine that work on the searches of a study."""
 
 from __future__ import annotations
 
@@ -17,48 +17,50 @@ from hirise_imb.utils.progress import log_to_stderr, say
 
 @contextmanager
 def worker_pool(count: int, logs: Path, work: Callable[..., None], *arguments: Any) -> Iterator[None]:  # noqa: ANN401
-    """Let processes do `work` as well, until the block ends; what they say goes to files.
+    """Run a function in further processes until the block ends; their output goes to log files.
 
-    A process that ends early, or is killed, is told of and not replaced: what it had begun, others do again.
+    A process that fails or is killed is reported and not replaced: the other processes take over its batches.
 
     Args:
-        count: processes.
-        logs: the files are named after this, with a number.
-        work: a function of a module, which each of them calls.
-        arguments: of the function.
+        count: number of processes.
+        logs: path that the log files are named after: `<logs>.worker-<number>.log`.
+        work: function of a module, to be called in each process.
+        arguments: its arguments.
     """
-    # A forked TensorFlow hangs, so they start from nothing.
+    # Spawned, not forked: TensorFlow's threads do not survive a fork, and the child would wait for them for ever.
     context = multiprocessing.get_context("spawn")
     paths = [logs.with_name(f"{logs.name}.worker-{number}.log") for number in range(1, count + 1)]
-    processes = [context.Process(target=_logged, args=(log, work, arguments), daemon=True) for log in paths]
+    processes = [context.Process(target=_run_worker, args=(path, work, arguments), daemon=True) for path in paths]
     for process in processes:
         process.start()
     try:
         yield
     finally:
-        for process, log in zip(processes, paths, strict=True):
+        for process, path in zip(processes, paths, strict=True):
             if not process.is_alive() and process.exitcode != 0:
-                say(f"A worker ended with code {process.exitcode}: see {log}.")
+                say(f"A worker ended with code {process.exitcode}: see {path}.")
             process.terminate()
             process.join()
 
 
 def is_orphaned() -> bool:
-    """Whether this is a worker whose study has ended, or was killed."""
+    """Whether this process is a worker whose parent has ended or was killed."""
     parent = multiprocessing.parent_process()
     return parent is not None and not parent.is_alive()
 
 
-def _logged(log: Path, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _run_worker(log: Path, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    # The descriptors are redirected, not only Python's streams: TensorFlow writes to them from C++.
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout = sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
     log_to_stderr()
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, _exit_on_signal)
     work(*arguments)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    """Give back what was begun: who is told to end has not died in it."""
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    # An exception, unlike the default end by the signal, lets the search close its trials as interrupted. Left running,
+    # they would later count as trials in which a worker has died.
     raise SystemExit(0)

@@ -22,7 +22,7 @@ from hirise_imb.cli.main import main
 from hirise_imb.config import StudyDefinition
 from hirise_imb.data import manifest
 from hirise_imb.data.hirise import CLASSES, IMAGE_FOLDER, SPLIT_FILE
-from hirise_imb.search.search import lock_study
+from hirise_imb.search import lock_study
 from hirise_imb.strategies import STRATEGIES
 
 COMMANDS = (
@@ -219,7 +219,7 @@ def test_weights_that_can_not_be_had_are_refused(
 def test_a_study_that_runs_already_is_refused(refused: Refused, small_data: Path, toy: str, tmp_path: Path) -> None:
     arguments = ["run", "--data", small_data, "--backbone", toy, "--weights", "random"]
     with lock_study(tmp_path / "out" / "studies" / "data"):  # the name that the data gives the study
-        assert "is in use by another `study run`" in refused(*arguments)
+        assert "is in use by another run" in refused(*arguments)
 
 
 @pytest.mark.parametrize("command", ["run", "work"])

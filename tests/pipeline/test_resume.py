@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from searches import results
+from study_processes import read_results
 
 from hirise_imb.search.database import database_path
 
@@ -98,7 +98,6 @@ def test_killed_and_started_again_it_ends_as_if_left_alone(small_data: Path, tmp
     assert "RUNNING" not in {state for state, _ in after}
 
     run(small_data, tmp_path / "undisturbed", tmp_path / "other-cache")
-    assert results(out / "reports" / "demo") == results(tmp_path / "undisturbed" / "reports" / "demo")
-    assert (
-        len(results(out / "reports" / "demo")) == 2 + 4 + 3 * 4
-    )  # beside two of all arms, predictions and a figure of each
+    results = read_results(out / "reports" / "demo")
+    assert results == read_results(tmp_path / "undisturbed" / "reports" / "demo")
+    assert len(results) == 2 + 4 + 3 * 4  # two files of all arms; of each, predictions, a table and a figure

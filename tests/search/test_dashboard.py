@@ -24,6 +24,7 @@ import pytest
 from builders import quick
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.trial import TrialState, create_trial
 from optuna_dashboard import get_note, save_note, wsgi
@@ -31,17 +32,23 @@ from PIL import Image
 from sklearn.metrics import f1_score
 
 from hirise_imb.cli.main import main
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.recipe import Recipe
-from hirise_imb.search.dashboard import KEPT, artifacts_folder, make_publisher, write_study_note
+from hirise_imb.search.dashboard import artifacts_folder, make_publisher, write_study_note
+from hirise_imb.search.dashboard.notes import SEPARATOR
 from hirise_imb.search.database import Storage, connect, database_path
+from hirise_imb.search.identifiers import SearchPlace
 from hirise_imb.search.leases import Leases
-from hirise_imb.search.search import Search, SearchResult, open_study
+from hirise_imb.search.result import SearchResult
+from hirise_imb.search.search import Search
+from hirise_imb.search.trial_store import open_trial_store
 from hirise_imb.strategies import STRATEGIES, RecipeContext
 from hirise_imb.training.epoch_loop import Failed, Job
 from hirise_imb.training.trainer import Run
 
-WEIGHTS = STRATEGIES["class_weights"]
+CLASSES = HIRISE.classes
+STRATEGY = STRATEGIES["class_weights"]
 CONTEXT = RecipeContext(("late", "early"))
 FACTS: dict[str, str | int] = {"data": "abc", "seed": 0, "selection": "grouped-cv"}
 EPOCHS = 12
@@ -54,19 +61,19 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(out: Path) -> Iterator[Storage]:
-    made = connect(database_path(out))
-    yield made
-    made.engine.dispose()
+def storage(out: Path) -> Iterator[Storage]:
+    opened = connect(database_path(out))
+    yield opened
+    opened.engine.dispose()
 
 
 @dataclass
-class Fits:
-    """Invented runs: `value` gives the share of right predictions of a recipe, or the reason why it fails."""
+class FakeFit:
+    """Invented runs: `value` gives the share of correct predictions of a recipe, or the reason why it fails."""
 
     value: Callable[[Recipe], float | str]
-    confusions: dict[str, np.ndarray] = field(default_factory=dict)
-    """Of each run, by its recipe."""
+    confusions: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Confusion matrix of each run, by its recipe as JSON."""
 
     def __call__(self, jobs: Sequence[Job]) -> list[Run | Failed]:
         return [self._run(job) for job in jobs]
@@ -77,33 +84,34 @@ class Fits:
             return Failed(value)
         assert job.on_epoch is not None
         short = not all(job.on_epoch(epoch, value * epoch / EPOCHS) for epoch in range(1, EPOCHS + 1))
-        right = np.round(value * np.array([1000, 90, 60, 50, 20, 7, 40, 30])).astype(int)
-        confusion = np.diag(right) + np.roll(np.diag(np.arange(8, 0, -1)), 1, axis=1)
+        hits = np.round(value * np.array([1000, 90, 60, 50, 20, 7, 40, 30])).astype(int)
+        confusion = np.diag(hits) + np.roll(np.diag(np.arange(8, 0, -1)), 1, axis=1)
         self.confusions[json.dumps(job.recipe.to_dict())] = confusion
         return Run(job.seed, pd.DataFrame(), EPOCHS, confusion, None, None, 1.5, short)
 
 
 def quality(recipe: Recipe) -> float:
-    """With one peak, at a learning rate of 0.001."""
+    """An objective with one peak, at a learning rate of 0.001."""
     return float(0.6 + 0.3 * np.cos(2 * np.log10(recipe.learning_rate / 1e-3)))
 
 
-def prepared(store: Storage, trials: int, name: str = "class_weights", **facts: str | int) -> Search:
-    study = open_study(store, f"demo/{name}", FACTS | facts)
-    return Search(study, store, STRATEGIES[name], CONTEXT, trials, 0)
+def open_search(storage: Storage, trials: int, name: str = "class_weights", **facts: str | int) -> Search:
+    trial_store = open_trial_store(storage, f"demo/{name}", FACTS | facts)
+    return Search(trial_store, STRATEGIES[name], CONTEXT, trials, 0, CLASSES)
 
 
-def searched(store: Storage, out: Path, trials: int, fit: Fits, name: str = "class_weights") -> Search:
-    search = prepared(store, trials, name)
-    while search.work(Leases(store.engine), fit, lambda done: None, make_publisher(store, out)):
+def run_search(storage: Storage, out: Path, trials: int, fit: FakeFit, name: str = "class_weights") -> Search:
+    search = open_search(storage, trials, name)
+    publish = make_publisher(storage, out, CLASSES)
+    while search.train_next_batch(Leases(storage.engine), fit, lambda done: None, publish):
         pass
-    assert search.done()
-    write_study_note(store, search)
+    assert search.is_complete()
+    write_study_note(search)
     return search
 
 
-def ask(store: Storage, out: Path, path: str) -> tuple[str, bytes]:
-    """Content type and body of what the dashboard answers to a GET request."""
+def ask(storage: Storage, out: Path, path: str) -> tuple[str, bytes]:
+    """Returns content type and body of the dashboard's answer to a GET request."""
     answers: list[tuple[str, dict[str, str]]] = []
     environment = {
         "REQUEST_METHOD": "GET",
@@ -114,7 +122,7 @@ def ask(store: Storage, out: Path, path: str) -> tuple[str, bytes]:
         "wsgi.errors": io.StringIO(),
         "wsgi.url_scheme": "http",
     }
-    application = wsgi(store, artifact_store=FileSystemArtifactStore(artifacts_folder(out)))
+    application = wsgi(storage, artifact_store=FileSystemArtifactStore(artifacts_folder(out)))
     parts = application(environment, lambda status, headers, *rest: answers.append((status, dict(headers))))
     body = b"".join(parts)
     getattr(parts, "close", lambda: None)()
@@ -123,17 +131,17 @@ def ask(store: Storage, out: Path, path: str) -> tuple[str, bytes]:
     return headers["Content-Type"], body
 
 
-def api(store: Storage, out: Path, path: str) -> Any:  # noqa: ANN401
-    return json.loads(ask(store, out, f"/api/{path}")[1])
+def api(storage: Storage, out: Path, path: str) -> Any:  # noqa: ANN401
+    return json.loads(ask(storage, out, f"/api/{path}")[1])
 
 
-def artifact(store: Storage, out: Path, study: int, trial: dict[str, Any], name: str) -> tuple[str, bytes]:
-    [found] = [entry for entry in trial["artifacts"] if entry["filename"] == name]
-    return ask(store, out, f"/artifacts/{study}/{trial['trial_id']}/{found['artifact_id']}")
+def artifact(storage: Storage, out: Path, study: int, trial: dict[str, Any], name: str) -> tuple[str, bytes]:
+    [meta] = [entry for entry in trial["artifacts"] if entry["filename"] == name]
+    return ask(storage, out, f"/artifacts/{study}/{trial['trial_id']}/{meta['artifact_id']}")
 
 
 def note(search: Search) -> str:
-    return str(get_note(search.study))
+    return str(get_note(search.trial_store.study))
 
 
 def section(search: Search, title: str) -> str:
@@ -141,7 +149,7 @@ def section(search: Search, title: str) -> str:
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    """Cells of a Markdown table by the first one, without head."""
+    """Returns the rows of a Markdown table by their first cells, without the header."""
     lines = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
     return {line[0].replace("\\", ""): line[1:] for line in lines[2:]}
 
@@ -149,68 +157,70 @@ def rows(text: str) -> dict[str, list[str]]:
 # --- what is shown of a search ---
 
 
-def scripted(values: Sequence[float | str]) -> Fits:
-    """Values in the order in which they are asked for."""
+def scripted(values: Sequence[float | str]) -> FakeFit:
+    """Returns an objective that gives `values` in the order in which it is asked."""
     left = iter(values)
-    return Fits(lambda recipe: next(left))
+    return FakeFit(lambda recipe: next(left))
 
 
-def test_all_studies_of_a_project_are_shown(store: Storage, out: Path) -> None:
+def test_all_studies_of_a_project_are_shown(storage: Storage, out: Path) -> None:
     names = ["class_weights", "focal_loss"]
     for name in names:
-        searched(store, out, 3, Fits(quality), name)
-    found = api(store, out, "studies")["study_summaries"]
-    assert [study["study_name"] for study in found] == [f"demo/{name}" for name in names]
-    for name, study in zip(names, found, strict=True):
-        detail = api(store, out, f"studies/{study['study_id']}")
+        run_search(storage, out, 3, FakeFit(quality), name)
+    summaries = api(storage, out, "studies")["study_summaries"]
+    assert [study["study_name"] for study in summaries] == [f"demo/{name}" for name in names]
+    for name, study in zip(names, summaries, strict=True):
+        detail = api(storage, out, f"studies/{study['study_id']}")
         assert [trial["state"] for trial in detail["trials"]] == ["Complete"] * 3
         assert STRATEGIES[name].source.replace("&", "\\&") in detail["note"]["body"]
 
 
-def test_each_finished_run_has_its_picture_and_table(store: Storage, out: Path) -> None:
+def test_each_finished_run_has_its_picture_and_table(storage: Storage, out: Path) -> None:
     # The third trial fails; in the second round, one that is far below the others is pruned.
     fit = scripted([0.9, 0.8, "it broke", 0.85, 0.9, 0.8, 0.9, 0.7, 0.1, 0.9])
-    search = searched(store, out, 10, fit)
-    detail = api(store, out, "studies/1")
+    search = run_search(storage, out, 10, fit)
+    detail = api(storage, out, "studies/1")
     states = [trial["state"] for trial in detail["trials"]]
     assert states == ["Complete"] * 2 + ["Fail"] + ["Complete"] * 5 + ["Pruned", "Complete"]
-    for shown, trial in zip(detail["trials"], search.study.trials, strict=True):
+    for shown, trial in zip(detail["trials"], search.trial_store.study.trials, strict=True):
         if shown["state"] == "Fail":
             assert shown["artifacts"] == []
             continue
-        kind, body = artifact(store, out, 1, shown, "confusion.png")
+        kind, body = artifact(storage, out, 1, shown, "confusion.png")
         assert kind == "image/png"
         image = Image.open(io.BytesIO(body))
         assert image.format == "PNG"
         assert 580 <= image.width <= 620
-        kind, body = artifact(store, out, 1, shown, "confusion.csv")
+        kind, body = artifact(storage, out, 1, shown, "confusion.csv")
         assert kind == "text/csv"
         table = list(csv.DictReader(io.StringIO(body.decode())))
-        assert [line["true_class"] for line in table] == [name for name in CLASSES for _ in CLASSES]
-        assert [line["predicted_class"] for line in table] == [*CLASSES] * 8
+        assert [line["true_class"] for line in table] == [name for name in CLASSES.names for _ in CLASSES.names]
+        assert [line["predicted_class"] for line in table] == [*CLASSES.names] * 8
         counts = np.array([int(line["count"]) for line in table]).reshape(8, 8)
         np.testing.assert_array_equal(counts, fit.confusions[json.dumps(trial.user_attrs["recipe"])])
         assert sum(trial.values) == pytest.approx(_macro_f1(counts))
 
 
-def _macro_f1(counts: np.ndarray) -> float:
+def _macro_f1(counts: NDArray[np.int64]) -> float:
     true, predicted = np.indices(counts.shape)
     weights = counts.ravel()
     return float(f1_score(true.ravel(), predicted.ravel(), average="macro", sample_weight=weights, zero_division=0))
 
 
-def test_the_picture_is_coloured_by_row(store: Storage, out: Path) -> None:
+def test_the_picture_is_coloured_by_row(storage: Storage, out: Path) -> None:
     confusion = 5 * np.eye(8, dtype=int)
     confusion[:2, :2] = [[300, 100], [3, 2]]
     confusion[7, 0] = 5
-    search = prepared(store, 1)
-    number = store.create_new_trial(1)
-    make_publisher(store, out)(store.get_trial(number), Run(0, pd.DataFrame(), 1, confusion, None, None, 1.0))
-    [shown] = api(store, out, "studies/1")["trials"]
-    image = Image.open(io.BytesIO(artifact(store, out, 1, shown, "confusion.png")[1])).convert("RGB")
+    search = open_search(storage, 1)
+    trial_id = storage.create_new_trial(1)
+    run = Run(0, pd.DataFrame(), 1, confusion, None, None, 1.0)
+    make_publisher(storage, out, CLASSES)(storage.get_trial(trial_id), run)
+    [shown] = api(storage, out, "studies/1")["trials"]
+    image = Image.open(io.BytesIO(artifact(storage, out, 1, shown, "confusion.png")[1])).convert("RGB")
     pixels = np.asarray(image).reshape(-1, 3)
     colours = {share: mpl.colormaps["Blues"](share, bytes=True)[:3] for share in (0.0, 0.25, 0.4, 0.5, 0.6, 0.75, 1.0)}
-    area, places = {}, {}
+    area: dict[float, int] = {}
+    places: dict[float, tuple[float, ...]] = {}
     for share, colour in colours.items():
         same = np.flatnonzero((pixels == np.array(colour)).all(axis=1))
         area[share] = len(same)
@@ -219,55 +229,80 @@ def test_the_picture_is_coloured_by_row(store: Storage, out: Path) -> None:
     assert cell > 50**2
     assert rest == 0  # no text in cells without landmarks
     for share, cells in {0.25: 1, 0.4: 1, 0.5: 2, 0.6: 1, 0.75: 1, 1.0: 5}.items():
-        assert 0.9 * cells * cell < area[share] < cells * cell  # texts take some of it
+        assert 0.9 * cells * cell < area[share] < cells * cell  # numbers take some of it
     assert places[0.75][0] == pytest.approx(places[0.25][0], abs=8)  # rows are true classes ...
     assert places[0.25][1] > places[0.75][1] + 40  # ... and columns predicted ones
     assert places[0.6][0] > places[0.75][0] + 40
-    assert search.study.get_trials()[0].state is TrialState.RUNNING
+    assert search.trial_store.study.get_trials()[0].state is TrialState.RUNNING
 
 
-def test_a_trial_that_another_has_ended_gets_nothing(store: Storage, out: Path) -> None:
-    prepared(store, 1)
-    number = store.create_new_trial(1)
-    store.set_trial_state_values(number, TrialState.COMPLETE, [0.5])
+def test_a_trial_that_another_process_has_closed_gets_no_picture(storage: Storage, out: Path) -> None:
+    open_search(storage, 1)
+    trial_id = storage.create_new_trial(1)
+    storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [0.5])
     run = Run(0, pd.DataFrame(), 1, np.eye(8, dtype=int), None, None, 1.0)
     with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):  # the search knows what that means
-        make_publisher(store, out)(store.get_trial(number), run)
+        make_publisher(storage, out, CLASSES)(storage.get_trial(trial_id), run)
     assert list(artifacts_folder(out).iterdir()) == []
+
+
+def test_classes_come_from_the_data_at_hand(storage: Storage, out: Path) -> None:
+    classes = ClassSet(("sand", "dark rock", "ice"))
+    trial_store = open_trial_store(storage, "demo/plain", FACTS)
+    search = Search(trial_store, STRATEGIES["plain"], CONTEXT, 1, 0, classes)
+    confusion = np.array([[5, 1, 0], [2, 3, 1], [0, 0, 4]])
+
+    def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
+        return [Run(job.seed, pd.DataFrame(), 1, confusion, None, None, 1.0) for job in jobs]
+
+    publish = make_publisher(storage, out, classes)
+    assert search.train_next_batch(Leases(storage.engine), fit, lambda done: None, publish)
+    write_study_note(search)
+    assert list(rows(section(search, "Best trial"))) == list(classes.names)
+    [shown] = api(storage, out, "studies/1")["trials"]
+    assert {f"f1/{name}" for name in classes.names} < set(search.finished_trials()[SearchPlace(0)].user_attrs)
+    table = list(csv.DictReader(io.StringIO(artifact(storage, out, 1, shown, "confusion.csv")[1].decode())))
+    assert [(line["true_class"], line["predicted_class"], int(line["count"])) for line in table] == [
+        (true, predicted, confusion[i, j])
+        for i, true in enumerate(classes.names)
+        for j, predicted in enumerate(classes.names)
+    ]
+    picture = artifact(storage, out, 1, shown, "confusion.png")[1]
+    assert Image.open(io.BytesIO(picture)).size == (300, 284)
 
 
 # --- the note ---
 
 
-def test_the_note_tells_of_the_best_trial(store: Storage, out: Path) -> None:
-    search = searched(store, out, 9, scripted([0.5, 0.6, 0.9, "it broke", 0.7, 0.7, 0.7, 0.7, 0.8]))
-    body = api(store, out, "studies/1")["note"]["body"]
+def test_the_note_describes_the_best_trial(storage: Storage, out: Path) -> None:
+    search = run_search(storage, out, 9, scripted([0.5, 0.6, 0.9, "it broke", 0.7, 0.7, 0.7, 0.7, 0.8]))
+    body = api(storage, out, "studies/1")["note"]["body"]
     assert body == note(search)
     assert "9 of 9 are finished: 8 complete, 0 pruned, 1 failed." in body
     assert "- 1 failed: it broke\n" in body
     assert "held-out folds of training and validation" in body
     chosen = search.choose()
     assert isinstance(chosen, SearchResult)
-    best = search.study.trials[2]
-    assert chosen.trial == 2
+    best = search.trial_store.study.trials[2]
+    assert chosen.place == 2
     part = section(search, "Best trial")
     assert f"[Trial 2](/dashboard/studies/1/trials?numbers=2): macro F1 {best.values[0]:.3f}" in part
-    assert rows(part) == {name: [f"{best.user_attrs[f'f1/{name}']:.3f}"] for name in CLASSES}
+    assert rows(part) == {name: [f"{best.user_attrs[f'f1/{name}']:.3f}"] for name in CLASSES.names}
     link = part.partition("![confusion matrix](")[2].partition(")")[0]
-    shown = api(store, out, "studies/1")["trials"][2]
-    assert ask(store, out, link) == artifact(store, out, 1, shown, "confusion.png")
+    shown = api(storage, out, "studies/1")["trials"][2]
+    assert ask(storage, out, link) == artifact(storage, out, 1, shown, "confusion.png")
     parameters = rows(section(search, "Parameters"))
-    assert list(parameters) == [parameter.name for parameter in WEIGHTS.parameters]
-    for parameter in WEIGHTS.parameters:
+    assert list(parameters) == [parameter.name for parameter in STRATEGY.parameters]
+    for parameter in STRATEGY.parameters:
         assert parameter.range().replace("_", "\\_") in parameters[parameter.name][1]
         value = chosen.settings.get(parameter.name)
-        told = parameters[parameter.name][0].replace("\\", "")
-        assert told == ("–" if value is None else value if isinstance(value, str) else f"{value:.4g}")
+        shown_value = parameters[parameter.name][0].replace("\\", "")
+        assert shown_value == ("–" if value is None else value if isinstance(value, str) else f"{value:.4g}")
     assert parameters["power"][1].endswith("(with scheme = inverse\\_power)")
 
 
-def test_the_note_says_why_there_is_no_best_trial(store: Storage, out: Path) -> None:
-    search = searched(store, out, 2, Fits(lambda recipe: REASON))
+def test_the_note_says_why_there_is_no_best_trial(storage: Storage, out: Path) -> None:
+    search = run_search(storage, out, 2, FakeFit(lambda recipe: REASON))
     body = note(search)
     reason = r"loss is \<nan\> in epoch 3 \| \*odd\* \[text\](x) \`\_a\_\` \& more"
     assert f"2 of 2 are finished: 0 complete, 0 pruned, 2 failed.\n\n- 2 failed: {reason}\n" in body
@@ -275,54 +310,56 @@ def test_the_note_says_why_there_is_no_best_trial(store: Storage, out: Path) -> 
     assert "## Best trial" not in body
 
 
-def test_the_note_counts_what_was_broken_off(store: Storage, out: Path) -> None:
+def test_the_note_counts_interrupted_trials(storage: Storage, out: Path) -> None:
     def interrupted(recipe: Recipe) -> float:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        searched(store, out, 2, Fits(interrupted))
-    search = searched(store, out, 2, Fits(quality))
-    assert "2 of 2 are finished: 2 complete, 0 pruned, 0 failed.\n\n2 more were broken off" in note(search)
-    assert "[Trial 2](" in note(search)  # as the dashboard counts, with those that were broken off
+        run_search(storage, out, 2, FakeFit(interrupted))
+    search = run_search(storage, out, 2, FakeFit(quality))
+    assert "2 of 2 are finished: 2 complete, 0 pruned, 0 failed.\n\n2 more ended unfinished" in note(search)
+    assert "[Trial 2](" in note(search)  # the dashboard's number, which counts interrupted trials too
 
 
-def test_the_note_tells_of_the_trials_that_were_asked_for(store: Storage, out: Path) -> None:
+def test_the_note_covers_only_the_trials_that_were_asked_for(storage: Storage, out: Path) -> None:
     fit = scripted([0.5, 0.6, 0.7, 0.9])
-    searched(store, out, 4, fit)
-    smaller = prepared(store, 3)
-    write_study_note(store, smaller)
+    run_search(storage, out, 4, fit)
+    smaller = open_search(storage, 3)
+    write_study_note(smaller)
     assert "3 of 3 are finished" in note(smaller)
     assert "[Trial 2](" in note(smaller)
 
 
-def test_the_selection_of_the_study_is_named(store: Storage) -> None:
-    search = prepared(store, 1, selection="val")
-    write_study_note(store, search)
+def test_the_selection_of_the_study_is_named(storage: Storage) -> None:
+    search = open_search(storage, 1, selection="val")
+    write_study_note(search)
     assert "highest macro F1 on the validation split." in note(search)
 
 
-def test_a_note_is_not_written_again_and_keeps_what_is_the_users(store: Storage, out: Path) -> None:
-    search = prepared(store, 2)
-    save_note(search.study, "mine, before")
-    searched(store, out, 1, Fits(quality))
-    assert note(search).endswith(f"\n---\n\n{KEPT}\n\nmine, before")
-    save_note(search.study, f"{note(search)}\n\n## Mine\n\nafter")
-    before = api(store, out, "studies/1")["note"]
-    searched(store, out, 1, Fits(quality))
-    assert api(store, out, "studies/1")["note"] == before
-    searched(store, out, 2, Fits(quality))
-    assert note(search).endswith(f"\n---\n\n{KEPT}\n\nmine, before\n\n## Mine\n\nafter")
+def test_a_note_is_not_rewritten_without_news_and_keeps_the_users_part(storage: Storage, out: Path) -> None:
+    search = open_search(storage, 2)
+    save_note(search.trial_store.study, "mine, before")
+    run_search(storage, out, 1, FakeFit(quality))
+    assert note(search).endswith(f"\n---\n\n{SEPARATOR}\n\nmine, before")
+    save_note(search.trial_store.study, f"{note(search)}\n\n## Mine\n\nafter")
+    before = api(storage, out, "studies/1")["note"]
+    run_search(storage, out, 1, FakeFit(quality))
+    assert api(storage, out, "studies/1")["note"] == before
+    run_search(storage, out, 2, FakeFit(quality))
+    assert note(search).endswith(f"\n---\n\n{SEPARATOR}\n\nmine, before\n\n## Mine\n\nafter")
     assert "2 of 2 are finished" in note(search)
-    assert note(search).count(KEPT) == 1
+    assert note(search).count(SEPARATOR) == 1
 
 
-def test_importance_sees_the_effect_of_words(store: Storage, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_importance_shows_the_effect_of_categorical_parameters(
+    storage: Storage, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def by_unit(recipe: Recipe) -> float:
-        # The tail sees to a peak for the learning rate, which is what Optuna's own default would call important.
+        # The second term gives the learning rate a peak, which Optuna's default evaluator would call important.
         weights: Any = recipe.class_weights
         return (0.9 if weights.unit == "sources" else 0.5) + 0.02 * quality(recipe)
 
-    search = searched(store, out, 24, Fits(by_unit))
+    search = run_search(storage, out, 24, FakeFit(by_unit))
     part = section(search, "Importance of parameters")
     shares = {name: float(share) for name, [share] in rows(part).items()}
     assert set(shares) == {"scheme", "unit", "learning_rate", "weight_decay"}
@@ -331,7 +368,7 @@ def test_importance_sees_the_effect_of_words(store: Storage, out: Path, monkeypa
     assert "Not covered: power (not part of every trial), one\\_minus\\_beta (not part of every trial)." in part
     before = note(search)
     monkeypatch.delattr("optuna.importance.get_param_importances")
-    write_study_note(store, search)  # without it: what is known is not computed again
+    write_study_note(search)  # which computes nothing again
     assert note(search) == before
 
 
@@ -347,32 +384,32 @@ _FEW: dict[str, tuple[Any, ...]] = {
 
 @given(data=st.data())
 @settings(quick, max_examples=25)
-def test_a_note_can_be_made_of_any_trials(data: st.DataObject) -> None:
+def test_a_note_can_be_written_for_any_trials(data: st.DataObject) -> None:
     """Few trials, equal values, parameters that do not vary, ranges that an older version had."""
-    store: Any = optuna.storages.InMemoryStorage()
+    storage: Any = optuna.storages.InMemoryStorage()
     count = data.draw(st.sampled_from((0, 1, 7, 8, 12)), "trials")
-    search = prepared(store, 12)
+    search = open_search(storage, 12)
     varied = data.draw(st.sets(st.sampled_from(list(_FEW))), "varied")
     scores = data.draw(st.sampled_from(((0.5,), (0.5, 0.5 + 1e-12), (0.5, 0.6))), "values")
     old = data.draw(st.booleans(), "an older range")
     for place in range(count):
         picks = {name: data.draw(st.sampled_from(few if name in varied else few[:1])) for name, few in _FEW.items()}
-        asked = optuna.trial.FixedTrial(picks)
-        chosen = {p.name: p.suggest(asked) for p in WEIGHTS.parameters if p.there(picks)}
-        distributions = dict(asked.distributions)
+        trial = optuna.trial.FixedTrial(picks)
+        chosen = {p.name: p.suggest(trial) for p in STRATEGY.parameters if p.there(picks)}
+        distributions = dict(trial.distributions)
         if old and place == 3:
             distributions["learning_rate"] = optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True)
-        attributes = {"place": place, "best_epoch": 3, "seconds": 1.0} | {f"f1/{name}": 0.5 for name in CLASSES}
+        attributes = {"place": place, "best_epoch": 3, "seconds": 1.0} | {f"f1/{name}": 0.5 for name in CLASSES.names}
         value = data.draw(st.sampled_from(scores))
-        search.study.add_trial(
+        search.trial_store.study.add_trial(
             create_trial(params=chosen, distributions=distributions, value=value, user_attrs=attributes)
         )
-    write_study_note(store, search)
+    write_study_note(search)
     part = section(search, "Importance of parameters")
     if count < 8:
-        assert part.startswith("Left out: it takes 8 complete trials.")
-    elif np.ptp([trial.values[0] for trial in search.study.trials]) < 1e-4:
-        assert part.startswith("Left out: all trials came to the same value.")
+        assert part.startswith("Left out: it takes at least 8 complete trials.")
+    elif np.ptp([trial.values[0] for trial in search.trial_store.study.trials]) < 1e-4:
+        assert part.startswith("Left out: all trials have the same value.")
     else:
         shown = rows(part)
         missing = part.partition("Not covered: ")[2].replace("\\", "")
@@ -395,21 +432,21 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_there_must_be_a_database(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = database_path(out)
     ending = ": run a study first, or say where it is with --out or --storage.\n"
-    with socket.create_server(("127.0.0.1", 0)) as taken:  # so that it can't start to serve
-        arguments = ["--out", out, "--port", taken.getsockname()[1]]
+    with socket.create_server(("127.0.0.1", 0)) as busy:  # so that it can't start to serve
+        arguments = ["--out", out, "--port", busy.getsockname()[1]]
         for more in ([], ["--storage", f"sqlite:///{path}"]):
             assert refused(capsys, *arguments, *more) == f"There is no database {path}{ending}"
     assert not out.exists()
 
 
 @pytest.mark.parametrize("port", [0, 65536])
-def test_a_port_that_is_none(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_out_of_range_is_refused(port: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "--port", port) == f"--port is {port}: use a number from 1 to 65535.\n"
 
 
-def test_a_port_in_use(store: Storage, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_a_port_in_use_is_refused(storage: Storage, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
         message = f"Port {port} can't be used (Address already in use): choose another with --port.\n"
         assert refused(capsys, "--out", out, "--port", port) == message
 
@@ -419,8 +456,8 @@ def test_no_password_is_shown(out: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert "hidden" not in refused(capsys, "--out", out, "--storage", address)
 
 
-def test_it_serves_until_it_is_interrupted(store: Storage, out: Path) -> None:
-    searched(store, out, 1, Fits(quality))
+def test_it_serves_until_it_is_interrupted(storage: Storage, out: Path) -> None:
+    run_search(storage, out, 1, FakeFit(quality))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "hirise_imb.study", "dashboard", "--out", str(out), "--port", str(port)]
@@ -441,12 +478,12 @@ def test_it_serves_until_it_is_interrupted(store: Storage, out: Path) -> None:
         server.wait()
     assert server.returncode == 0
     assert output == ""
-    place = f"The dashboard of {database_path(out)} is at http://127.0.0.1:{port}/ until you press Ctrl-C.\n"
-    assert errors == place
+    message = f"The dashboard of {database_path(out)} is at http://127.0.0.1:{port}/ until you press Ctrl-C.\n"
+    assert errors == message
 
 
 def _connected(port: int, server: subprocess.Popen[str]) -> socket.socket:
-    """A connection, as soon as there is one to be had."""
+    """Returns a connection as soon as the server accepts one."""
     end = time.monotonic() + 60
     while True:
         try:

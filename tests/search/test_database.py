@@ -54,10 +54,10 @@ def refusal(place: Path | str) -> str:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("redis://u:Zq9@host/0", r"kind redis is not supported: give a file \(sqlite:///path\.db\), postgresql://"),
-        ("studies/demo.db", r"not understood: give a file \(sqlite:///path\.db\), postgresql://"),
-        ("journal.log", "not understood"),
-        ("postgresql://u:Zq9@host:port/studies", "not understood"),
+        ("redis://u:Zq9@host/0", r"kind redis are not supported: give a file \(sqlite:///path\.db\), postgresql://"),
+        ("studies/demo.db", r"malformed: give a file \(sqlite:///path\.db\), postgresql://"),
+        ("journal.log", "malformed"),
+        ("postgresql://u:Zq9@host:port/studies", "malformed"),
         ("postgresql://u:a@Zq9@host/studies", "more than one @: write one inside a password as %40"),
         (
             "postgresql+nosuch://u:Zq9@host/x",
@@ -71,7 +71,7 @@ def refusal(place: Path | str) -> str:
         ("sqlite://host/x.db", "without host, driver and options"),
     ],
 )
-def test_an_address_that_is_of_no_use_is_refused(address: str, message: str) -> None:
+def test_an_unusable_address_is_refused(address: str, message: str) -> None:
     assert re.search(message, refusal(address))
 
 
@@ -94,7 +94,7 @@ def test_a_server_that_refuses_is_named_without_password(server: Server) -> None
     assert "***" in refusal(f"{good}?sslpassword=Zq9x&connect_timeout=Zq9x")  # the driver repeats the word
 
 
-def test_a_database_of_no_use_on_a_server_is_refused(server: Server) -> None:
+def test_an_unusable_database_on_a_server_is_refused(server: Server) -> None:
     url = server.fresh()
     name = url.rsplit("/", 1)[1]
     server.do("CREATE ROLE guest LOGIN PASSWORD 'Zq9'")
@@ -137,9 +137,9 @@ def test_no_password_is_ever_shown(before: str, after: str) -> None:
 @pytest.mark.parametrize("name", ["plain.db", "a b%20c.db", "{x}.db", "what?.db", "a@b@c.db", "é#1.db"])
 def test_a_path_may_have_any_name(name: str, tmp_path: Path) -> None:
     path = tmp_path / "new" / name
-    store = connect(path)
-    optuna.create_study(storage=store, study_name="kept")
-    store.engine.dispose()
+    storage = connect(path)
+    optuna.create_study(storage=storage, study_name="kept")
+    storage.engine.dispose()
     assert path.exists()
     assert display_address(path) == str(path)
     again = connect(path)
@@ -148,60 +148,60 @@ def test_a_path_may_have_any_name(name: str, tmp_path: Path) -> None:
 
 
 def test_an_address_of_a_file_opens_the_same_file(tmp_path: Path) -> None:
-    store = connect(tmp_path / "demo.db")
-    optuna.create_study(storage=store, study_name="kept")
+    storage = connect(tmp_path / "demo.db")
+    optuna.create_study(storage=storage, study_name="kept")
     other = connect(f"sqlite:///{tmp_path}/demo.db")
     assert [study.study_name for study in other.get_all_studies()] == ["kept"]
-    for opened in (store, other):
+    for opened in (storage, other):
         opened.engine.dispose()
 
 
-def test_a_file_is_written_ahead(tmp_path: Path) -> None:
-    store = connect(tmp_path / "demo.db")
-    with store.engine.connect() as connection:
+def test_a_file_has_a_write_ahead_log(tmp_path: Path) -> None:
+    storage = connect(tmp_path / "demo.db")
+    with storage.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # NORMAL
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
-    store.engine.dispose()
+    storage.engine.dispose()
 
 
-def test_a_transaction_that_stands_still_is_ended_by_the_server(server: Server) -> None:
-    store = connect(server.fresh())
+def test_the_server_ends_an_idle_transaction(server: Server) -> None:
+    storage = connect(server.fresh())
     for _ in range(2):  # the second connection comes from the pool
-        with store.engine.connect() as connection:
+        with storage.engine.connect() as connection:
             assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar() == "1min"
-    store.engine.dispose()
+    storage.engine.dispose()
 
 
-def test_a_connection_that_the_server_cut_is_made_anew(server: Server) -> None:
-    store = connect(url := server.fresh())
+def test_a_connection_that_the_server_has_cut_is_replaced(server: Server) -> None:
+    storage = connect(url := server.fresh())
     name = url.rsplit("/", 1)[1]
-    assert store.get_all_studies() == []
+    assert storage.get_all_studies() == []
     server.do(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-    assert store.get_all_studies() == []
-    store.engine.dispose()
+    assert storage.get_all_studies() == []
+    storage.engine.dispose()
 
 
-def test_a_waiting_writer_sees_what_the_first_one_wrote(tmp_path: Path) -> None:
-    """Read, then write, in one transaction: without asking for the right to write first, one of two is refused."""
-    stores = [connect(tmp_path / "demo.db") for _ in range(2)]
-    with stores[0].engine.begin() as connection:
+def test_a_waiting_writer_sees_what_the_other_one_wrote(tmp_path: Path) -> None:
+    """Read, then write, in one transaction: without BEGIN IMMEDIATE, one of two writers is refused."""
+    storages = [connect(tmp_path / "demo.db") for _ in range(2)]
+    with storages[0].engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE numbers (n INTEGER)")
         connection.exec_driver_sql("INSERT INTO numbers VALUES (0)")
 
     def count_up(place: int) -> None:
         for _ in range(50):
-            with stores[place].engine.begin() as connection:
+            with storages[place].engine.begin() as connection:
                 n = connection.exec_driver_sql("SELECT n FROM numbers").scalar_one()
                 time.sleep(0.001)
                 connection.exec_driver_sql(f"UPDATE numbers SET n = {n + 1}")
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(count_up, range(2)))
-    with stores[0].engine.connect() as connection:
+    with storages[0].engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT n FROM numbers").scalar() == 100
-    for store in stores:
-        store.engine.dispose()
+    for storage in storages:
+        storage.engine.dispose()
 
 
 def create(places: list[Path | str], barrier: Barrier, done: Answers) -> None:
@@ -225,7 +225,7 @@ def hammer(place: Path | str, seconds: float, barrier: Barrier, done: Answers) -
         )
         barrier.wait(60)
         end = time.monotonic() + seconds
-        mine = {}
+        values = {}
         while time.monotonic() < end:
             trial = study.ask()
             x = trial.suggest_float("x", 0, 1)
@@ -233,37 +233,37 @@ def hammer(place: Path | str, seconds: float, barrier: Barrier, done: Answers) -
                 trial.report(x + step, step)
             trial.set_user_attr("twice", 2 * x)
             study.tell(trial, x)
-            mine[trial.number] = x
-        done.put(mine)
+            values[trial.number] = x
+        done.put(values)
     except BaseException as error:
         barrier.abort()
         done.put(repr(error))
 
 
-def test_many_processes_may_make_the_database_at_once(
+def test_many_processes_may_create_the_database_at_once(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     places = [fresh(kind, request, tmp_path, f"n{k}") for k in range(3)]
     assert at_once(create, places) == ["done"] * 4
     for place in places:
-        store = connect(place)
-        (study,) = optuna.study.get_all_study_summaries(storage=store)
+        storage = connect(place)
+        (study,) = optuna.study.get_all_study_summaries(storage=storage)
         assert study.n_trials == 4
-        store.engine.dispose()
+        storage.engine.dispose()
 
 
 def test_many_processes_write_and_no_trial_is_lost(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    store = connect(place := fresh(kind, request, tmp_path, "one"))
-    study = optuna.create_study(storage=store, study_name="one")
+    storage = connect(place := fresh(kind, request, tmp_path, "one"))
+    study = optuna.create_study(storage=storage, study_name="one")
     answers = at_once(hammer, place, 2.0)
     assert all(isinstance(answer, dict) for answer in answers), answers
-    told = {number: x for answer in answers for number, x in answer.items()}  # type: ignore[attr-defined]
+    written = {number: x for answer in answers for number, x in answer.items()}  # type: ignore[attr-defined]
     trials = study.get_trials(deepcopy=False)
-    assert [trial.number for trial in trials] == list(range(len(told)))
+    assert [trial.number for trial in trials] == list(range(len(written)))
     assert all(answers), "each process got its turn"
     for trial in trials:
-        x = told[trial.number]
+        x = written[trial.number]
         assert trial.state is TrialState.COMPLETE
         assert (trial.value, trial.params, trial.user_attrs) == (x, {"x": x}, {"twice": 2 * x})
         assert trial.intermediate_values == {step: x + step for step in range(3)}
-    store.engine.dispose()
+    storage.engine.dispose()

@@ -8,18 +8,19 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
 import sqlalchemy
-from searches import Command, ended, results, until
 from servers import PASSWORD, Server, postgresql
+from study_processes import Command, kill_on_exit, read_results, wait_until
 
 from hirise_imb.search.database import connect, database_path
 
 TRIALS = 10
 STRATEGIES = ("class_weights", "focal_loss", "logit_adjustment", "prototypes")
-SEARCHED = ("plain", *STRATEGIES)
+SEARCHES = ("plain", *STRATEGIES)
 WORKERS = ("one", "two", "three")
 SECRETS = (PASSWORD, PASSWORD[4:], quote(PASSWORD, safe=""), quote_plus(PASSWORD))
 
@@ -30,58 +31,60 @@ def server() -> Iterator[Server]:
         yield running
 
 
-_WHO = """
-CREATE TABLE begun (trial_id INTEGER, who TEXT);
-CREATE FUNCTION note() RETURNS trigger AS $$
-BEGIN INSERT INTO begun VALUES (NEW.trial_id, current_setting('application_name')); RETURN NEW; END;
+_RECORD_WORKERS = """
+CREATE TABLE started (trial_id INTEGER, worker TEXT);
+CREATE FUNCTION record_worker() RETURNS trigger AS $$
+BEGIN INSERT INTO started VALUES (NEW.trial_id, current_setting('application_name')); RETURN NEW; END;
 $$ LANGUAGE plpgsql;
-CREATE TRIGGER noting AFTER INSERT ON trials FOR EACH ROW EXECUTE FUNCTION note();
+CREATE TRIGGER record_workers AFTER INSERT ON trials FOR EACH ROW EXECUTE FUNCTION record_worker();
 """
-"""The database itself notes who begins a trial."""
+"""Lets the database itself record which worker starts a trial."""
 
 
 class Database:
-    """The study's, looked at from outside."""
+    """The database of the study, seen from outside."""
 
     def __init__(self, url: str) -> None:
         connect(url).engine.dispose()  # makes the tables
         self.url = url
-        driven = url.replace("postgresql:", "postgresql+psycopg:")
-        self._engine = sqlalchemy.create_engine(driven, poolclass=sqlalchemy.NullPool)
+        url_with_driver = url.replace("postgresql:", "postgresql+psycopg:")
+        self._engine = sqlalchemy.create_engine(url_with_driver, poolclass=sqlalchemy.NullPool)
         with self._engine.begin() as connection:
-            connection.exec_driver_sql(_WHO)
+            connection.exec_driver_sql(_RECORD_WORKERS)
 
-    def rows(self, query: str) -> list[tuple[object, ...]]:
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
         with self._engine.begin() as connection:
             return [tuple(row) for row in connection.exec_driver_sql(query)]
 
-    def running(self) -> list[tuple[object, ...]]:
-        """Who is at work in which trial."""
-        return self.rows("SELECT who, trial_id FROM trials JOIN begun USING (trial_id) WHERE state = 'RUNNING'")
+    def running(self) -> list[tuple[str, int]]:
+        """Returns worker and id of each running trial."""
+        query = "SELECT worker, trial_id FROM trials JOIN started USING (trial_id) WHERE state = 'RUNNING'"
+        return [(str(worker), int(trial)) for worker, trial in self.rows(query)]
 
 
-def at_work(database: Database) -> str | None:
-    """A worker that has a trial in hands, once two others have begun some too."""
-    known = {who for (who,) in database.rows("SELECT DISTINCT who FROM begun")}
-    return next((str(who) for who, _ in database.running() if who in WORKERS and len(known) >= 3), None)
+def worker_in_training(database: Database) -> str | None:
+    """Returns a worker with a running trial, once three processes have started trials."""
+    if len(database.rows("SELECT DISTINCT worker FROM started")) < 3:
+        return None
+    return next((worker for worker, _ in database.running() if worker in WORKERS), None)
 
 
-def kill_one_at_work(database: Database, processes: dict[str, subprocess.Popen[str]]) -> list[tuple[object, ...]]:
-    """Kill a worker in the midst of a trial; who it was, and in which trials."""
+def kill_one_in_training(database: Database, processes: dict[str, subprocess.Popen[str]]) -> list[tuple[str, int]]:
+    """Kills a worker in the middle of its trials; returns worker and id of each of these trials."""
 
-    def killed() -> list[tuple[object, ...]]:
-        if (who := at_work(database)) is None:
+    def try_to_kill() -> list[tuple[str, int]]:
+        if (worker := worker_in_training(database)) is None:
             return []
-        os.kill(processes[who].pid, signal.SIGSTOP)
-        left = [row for row in database.running() if row[0] == who]
-        os.kill(processes[who].pid, signal.SIGKILL if left else signal.SIGCONT)
-        return left
+        os.kill(processes[worker].pid, signal.SIGSTOP)
+        running_trials = [row for row in database.running() if row[0] == worker]
+        os.kill(processes[worker].pid, signal.SIGKILL if running_trials else signal.SIGCONT)
+        return running_trials
 
-    return list(until(killed))
+    return wait_until(try_to_kill)
 
 
-def places(database: Database) -> list[tuple[object, ...]]:
-    """Study, place and state of all trials, and what else was noted of them."""
+def read_trials(database: Database) -> list[tuple[Any, ...]]:
+    """Returns study, place, state, `error` or `lost` where the trial has that attribute, and id of each trial."""
     return database.rows(
         "SELECT study_name, place.value_json::INTEGER, state::TEXT, COALESCE(error.key, lost.key), trials.trial_id "
         "FROM trials JOIN studies USING (study_id) JOIN trial_user_attributes place USING (trial_id) "
@@ -91,11 +94,12 @@ def places(database: Database) -> list[tuple[object, ...]]:
     )
 
 
-def no_secret(said: list[str], *folders: Path) -> None:
+def check_secrecy(outputs: list[str], *folders: Path) -> None:
+    """Checks that no output and no file holds the password."""
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert files
     for secret in SECRETS:
-        assert all(secret not in text for text in said)
+        assert all(secret not in output for output in outputs)
         assert [path for path in files if secret.encode() in path.read_bytes()] == []
 
 
@@ -103,52 +107,62 @@ def no_secret(said: list[str], *folders: Path) -> None:
 def test_a_study_of_four_processes_one_of_which_is_killed_ends_as_that_of_one(
     server: Server, small_data: Path, tmp_path: Path
 ) -> None:
-    options = {"name": "demo", "data": small_data, "trials": TRIALS, "refits": 1, "strategies": ",".join(STRATEGIES)}
+    options: dict[str, object] = {
+        "name": "demo",
+        "data": small_data,
+        "trials": TRIALS,
+        "refits": 1,
+        "strategies": ",".join(STRATEGIES),
+    }
     options["selection"] = "val"  # the quicker one
-    Command(tmp_path).do("run", out=tmp_path / "undisturbed", **options)
+    Command(tmp_path).run("run", out=tmp_path / "undisturbed", **options)
 
     database = Database(server.fresh())
     slow = Command(tmp_path, pause=1.0)
     processes = {
-        who: slow.start(
-            "run" if who == "main" else "work",
-            storage=f"{database.url}?application_name={who}",
-            out=tmp_path / "shared" / who,
+        worker: slow.start(
+            "run" if worker == "main" else "work",
+            storage=f"{database.url}?application_name={worker}",
+            out=tmp_path / "shared" / worker,
             **options,
         )
-        for who in ("main", *WORKERS)
+        for worker in ("main", *WORKERS)
     }
-    with ended(*processes.values()):
-        left = kill_one_at_work(database, processes)
-        victim = str(left[0][0])
-        said = {who: process.communicate(timeout=240)[0] for who, process in processes.items()}
-    codes = {who: process.returncode for who, process in processes.items()}
-    assert codes == dict.fromkeys(codes, 0) | {victim: -signal.SIGKILL}, said
+    with kill_on_exit(*processes.values()):
+        running_trials = kill_one_in_training(database, processes)
+        victim = running_trials[0][0]
+        outputs = {worker: process.communicate(timeout=240)[0] for worker, process in processes.items()}
+    codes = {worker: process.returncode for worker, process in processes.items()}
+    assert codes == dict.fromkeys(codes, 0) | {victim: -signal.SIGKILL}, outputs
     assert all(
-        text.endswith("Nothing is left to search.\n") for who, text in said.items() if who not in ("main", victim)
+        output.endswith("Nothing is left to search.\n")
+        for worker, output in outputs.items()
+        if worker not in ("main", victim)
     )
 
-    # Each place of each strategy has one finished trial; those the dead worker left were closed and done again.
-    trials = places(database)
-    finished = Counter((study, place) for study, place, state, note, _ in trials if state != "FAIL" or note == "error")
-    assert sorted(study.split("/")[1].split()[0] for study, _ in finished) == sorted(SEARCHED * TRIALS)
-    assert sorted(place for _, place in finished) == sorted([*range(TRIALS)] * len(SEARCHED))
+    # Each place of each search has one finished trial; the trials of the dead worker were closed and repeated.
+    trials = read_trials(database)
+    finished = Counter(
+        (study, place) for study, place, state, attribute, _ in trials if state != "FAIL" or attribute == "error"
+    )
+    assert sorted(study.split("/")[1].split()[0] for study, _ in finished) == sorted(SEARCHES * TRIALS)
+    assert sorted(place for _, place in finished) == sorted([*range(TRIALS)] * len(SEARCHES))
     assert set(finished.values()) == {1}
-    lost = {trial for *_, state, note, trial in trials if state == "FAIL" and note != "error"}
-    assert {trial for _, trial in left} <= lost
-    assert all(note == "lost" for *_, note, trial in trials if trial in lost)
+    lost = {trial for *_, state, attribute, trial in trials if state == "FAIL" and attribute != "error"}
+    assert {trial for _, trial in running_trials} <= lost
+    assert all(attribute == "lost" for *_, attribute, trial in trials if trial in lost)
     assert database.running() == []
-    assert len({who for (who,) in database.rows("SELECT DISTINCT who FROM begun")}) >= 3
+    assert len({worker for (worker,) in database.rows("SELECT DISTINCT worker FROM started")}) >= 3
 
-    expected = results(tmp_path / "undisturbed" / "reports" / "demo")
-    assert len(expected) == 2 + 4 * (1 + len(SEARCHED))  # predictions, and confusions as table and figure
-    assert results(tmp_path / "shared" / "main" / "reports" / "demo") == expected
+    expected = read_results(tmp_path / "undisturbed" / "reports" / "demo")
+    assert len(expected) == 2 + 4 * (1 + len(SEARCHES))  # predictions, and confusions as table and figure
+    assert read_results(tmp_path / "shared" / "main" / "reports" / "demo") == expected
 
-    # Another folder, the same database: nothing is searched again.
-    begun = database.rows("SELECT COUNT(*) FROM begun")
-    said["again"] = Command(tmp_path).do("run", storage=database.url, out=tmp_path / "again", **options)
-    assert database.rows("SELECT COUNT(*) FROM begun") == begun
-    assert results(tmp_path / "again" / "reports" / "demo") == expected
+    # With another folder and the same database, nothing is searched again.
+    started = database.rows("SELECT COUNT(*) FROM started")
+    outputs["again"] = Command(tmp_path).run("run", storage=database.url, out=tmp_path / "again", **options)
+    assert database.rows("SELECT COUNT(*) FROM started") == started
+    assert read_results(tmp_path / "again" / "reports" / "demo") == expected
 
     assert not database_path(tmp_path / "shared" / "main").exists()
-    no_secret(list(said.values()), tmp_path / "shared", tmp_path / "again")
+    check_secrecy(list(outputs.values()), tmp_path / "shared", tmp_path / "again")

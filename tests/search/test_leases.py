@@ -34,19 +34,19 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
     return tmp_path / "demo.db" if request.param == "sqlite" else request.getfixturevalue("server").fresh()
 
 
 @pytest.fixture
-def engine(place: Path | str) -> Iterator[Engine]:
-    engine = connect(place).engine
+def engine(database: Path | str) -> Iterator[Engine]:
+    engine = connect(database).engine
     yield engine
     engine.dispose()
 
 
-def until(seconds: float, attempt: Callable[[], Lease | None]) -> Lease | None:
-    """The first lease that is given within that time."""
+def acquire_within(seconds: float, attempt: Callable[[], Lease | None]) -> Lease | None:
+    """Returns the first lease that is granted within that time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if lease := attempt():
@@ -55,210 +55,210 @@ def until(seconds: float, attempt: Callable[[], Lease | None]) -> Lease | None:
     return None
 
 
-def is_free(engine: Engine, unit: str) -> bool:
-    lease = Leases(engine).take(unit)
+def is_free(engine: Engine, batch: str) -> bool:
+    lease = Leases(engine).acquire(batch)
     if lease:
         with lease:
             pass
     return lease is not None
 
 
-def test_a_unit_has_one_holder_until_it_is_given_back(engine: Engine) -> None:
+def test_a_batch_has_one_owner_until_it_is_released(engine: Engine) -> None:
     mine, others = Leases(engine), Leases(engine)
-    lease = mine.take("a")
+    lease = mine.acquire("a")
     assert lease
     with lease:
-        assert lease.unit == "a"
-        assert lease.is_ours()
-        assert others.take("a") is None
-        assert mine.take("a") is None
+        assert lease.batch == "a"
+        assert lease.renew()
+        assert others.acquire("a") is None
+        assert mine.acquire("a") is None
         assert is_free(engine, "b")
-    assert not lease.is_ours()
+    assert not lease.renew()
     assert is_free(engine, "a")
 
 
-def test_a_unit_is_given_back_when_the_work_fails(engine: Engine) -> None:
-    lease = Leases(engine).take("a")
+def test_a_batch_is_released_when_the_training_fails(engine: Engine) -> None:
+    lease = Leases(engine).acquire("a")
     assert lease
     with pytest.raises(ZeroDivisionError), lease:
         raise ZeroDivisionError
     assert is_free(engine, "a")
 
 
-@pytest.mark.parametrize("unit", ["", "x" * 256])
-def test_a_name_of_no_use_is_refused(unit: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", ["", "x" * 256])
+def test_a_name_that_is_empty_or_too_long_is_refused(batch: str, tmp_path: Path) -> None:
     engine = connect(tmp_path / "demo.db").engine
-    with pytest.raises(ValueError, match=f"unit has {len(unit)} characters"):
-        Leases(engine).take(unit)
+    with pytest.raises(ValueError, match=f"must have 1 to 255 characters, got {len(batch)}"):
+        Leases(engine).acquire(batch)
     engine.dispose()
 
 
 @pytest.mark.parametrize("times", [(0, 1), (-1, 1), (1, 1), (2, 1), (float("nan"), 1), (1, float("nan")), (1, "inf")])
-def test_times_of_no_use_are_refused(times: tuple[float, float]) -> None:
-    every, grace = map(float, times)
-    with pytest.raises(ValueError, match=f"every is {every} and grace {grace}"):
-        Leases(sqlalchemy.create_engine("sqlite://"), every=every, grace=grace)
+def test_times_that_make_no_sense_are_refused(times: tuple[float, float]) -> None:
+    interval, grace = map(float, times)
+    with pytest.raises(ValueError, match=f"got interval {interval} and grace {grace}"):
+        Leases(sqlalchemy.create_engine("sqlite://"), interval=interval, grace=grace)
 
 
-def test_who_is_alone_forgets_the_leases_of_the_dead_but_not_those_of_others(engine: Engine) -> None:
-    units = ["a_/1", "a_/2", "ab/1", "b/a_/1"]
-    assert all(Leases(engine).take(unit) for unit in units)  # never entered: they do not beat
+def test_a_process_that_is_alone_clears_the_leases_of_its_study_alone(engine: Engine) -> None:
+    batches = ["a_/1", "a_/2", "ab/1", "b/a_/1"]
+    assert all(Leases(engine).acquire(batch) for batch in batches)  # never entered: they never beat
     leases = Leases(engine)
-    assert not any(leases.take(unit) for unit in units)
+    assert not any(leases.acquire(batch) for batch in batches)
     leases.clear("a_/")
-    assert [unit for unit in units if leases.take(unit)] == ["a_/1", "a_/2"]
+    assert [batch for batch in batches if leases.acquire(batch)] == ["a_/1", "a_/2"]
 
 
-def test_a_lease_beats_through_a_database_that_is_away_for_a_moment(engine: Engine) -> None:
-    others = Leases(engine, every=FAST, grace=1.5)
-    lease = Leases(engine, every=FAST).take("a")
+def test_a_lease_survives_a_database_that_is_away_for_a_moment(engine: Engine) -> None:
+    others = Leases(engine, interval=FAST, grace=1.5)
+    lease = Leases(engine, interval=FAST).acquire("a")
     assert lease
     with lease:
         with engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE hirise_imb_leases RENAME TO away")
         time.sleep(4 * FAST)
         with pytest.raises(sqlalchemy.exc.SQLAlchemyError):
-            lease.is_ours()
+            lease.renew()
         with engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE away RENAME TO hirise_imb_leases")
-        assert until(2.5, lambda: others.take("a")) is None
-        assert lease.is_ours()
+        assert acquire_within(2.5, lambda: others.acquire("a")) is None
+        assert lease.renew()
 
 
-def hold(place: Path | str, every: float, pipe: Connection) -> None:
-    """A process that takes the unit "a" and says, when asked, whether it still has it."""
-    lease = Leases(connect(place).engine, every=every).take("a")
+def own_batch(database: Path | str, interval: float, pipe: Connection) -> None:
+    """Acquires the batch "a" and tells, when asked, whether the lease is still its own."""
+    lease = Leases(connect(database).engine, interval=interval).acquire("a")
     assert lease
     with lease:
-        pipe.send("taken")
-        while pipe.recv() == "held?":
-            pipe.send(lease.is_ours())
-    pipe.send("given back")
+        pipe.send("acquired")
+        while pipe.recv() == "renew":
+            pipe.send(lease.renew())
+    pipe.send("released")
 
 
 @pytest.fixture
-def holder(place: Path | str) -> Iterator[Callable[[float], tuple[int, Connection]]]:
-    """Starts a process that holds the unit "a"; its id and the pipe to it."""
+def start_owner(database: Path | str) -> Iterator[Callable[[float], tuple[int, Connection]]]:
+    """Starts a process that owns the batch "a"; gives its id and the pipe to it."""
     with ExitStack() as stack:
 
-        def start(every: float) -> tuple[int, Connection]:
+        def start(interval: float) -> tuple[int, Connection]:
             ours, theirs = PROCESSES.Pipe()
-            process = PROCESSES.Process(target=hold, args=(place, every, theirs))
+            process = PROCESSES.Process(target=own_batch, args=(database, interval, theirs))
             process.start()
             stack.callback(process.join)
             stack.callback(process.kill)
             assert ours.poll(60)
-            assert ours.recv() == "taken"
+            assert ours.recv() == "acquired"
             assert process.pid
             return process.pid, ours
 
         yield start
 
 
-def test_the_unit_of_a_killed_process_is_taken_over_after_the_grace(
-    engine: Engine, holder: Callable[[float], tuple[int, Connection]]
+def test_the_batch_of_a_killed_process_is_taken_over_after_the_grace(
+    engine: Engine, start_owner: Callable[[float], tuple[int, Connection]]
 ) -> None:
-    process, _ = holder(FAST)
-    leases = Leases(engine, every=FAST, grace=0.6)
+    process, _ = start_owner(FAST)
+    leases = Leases(engine, interval=FAST, grace=0.6)
     os.kill(process, signal.SIGKILL)
     start = time.monotonic()
-    assert leases.take("a") is None
-    lease = until(5, lambda: leases.take("a"))
+    assert leases.acquire("a") is None
+    lease = acquire_within(5, lambda: leases.acquire("a"))
     assert time.monotonic() - start >= 0.6
     assert lease
     with lease:
-        assert lease.is_ours()
-        assert Leases(engine).take("a") is None
+        assert lease.renew()
+        assert Leases(engine).acquire("a") is None
     assert is_free(engine, "a")
 
 
-def test_a_process_that_beats_keeps_its_unit_however_long_it_takes(
-    engine: Engine, holder: Callable[[float], tuple[int, Connection]]
+def test_a_process_that_beats_keeps_its_batch_however_long_it_takes(
+    engine: Engine, start_owner: Callable[[float], tuple[int, Connection]]
 ) -> None:
-    _, pipe = holder(FAST)
-    others = Leases(engine, every=FAST, grace=1.0)
-    assert until(3, lambda: others.take("a")) is None
-    pipe.send("held?")
+    _, pipe = start_owner(FAST)
+    others = Leases(engine, interval=FAST, grace=1.0)
+    assert acquire_within(3, lambda: others.acquire("a")) is None
+    pipe.send("renew")
     assert pipe.recv() is True
-    pipe.send("give back")
-    assert pipe.recv() == "given back"
-    assert others.take("a")
+    pipe.send("release")
+    assert pipe.recv() == "released"
+    assert others.acquire("a")
 
 
-def test_a_suspended_process_finds_its_unit_lost_and_leaves_it_to_the_new_holder(
-    engine: Engine, holder: Callable[[float], tuple[int, Connection]]
+def test_a_suspended_process_finds_its_batch_lost_and_leaves_it_to_the_new_owner(
+    engine: Engine, start_owner: Callable[[float], tuple[int, Connection]]
 ) -> None:
-    process, pipe = holder(1.0)
+    process, pipe = start_owner(1.0)
     os.kill(process, signal.SIGSTOP)  # before its first beat, so never inside a transaction
-    leases = Leases(engine, every=FAST, grace=1.5)
-    lease = until(10, lambda: leases.take("a"))
+    leases = Leases(engine, interval=FAST, grace=1.5)
+    lease = acquire_within(10, lambda: leases.acquire("a"))
     assert lease
     with lease:
         os.kill(process, signal.SIGCONT)
-        pipe.send("held?")
+        pipe.send("renew")
         assert pipe.recv() is False
-        pipe.send("give back")
-        assert pipe.recv() == "given back"
-        assert lease.is_ours()
-        assert Leases(engine).take("a") is None
+        pipe.send("release")
+        assert pipe.recv() == "released"
+        assert lease.renew()
+        assert Leases(engine).acquire("a") is None
 
 
-UNITS = [f"unit {k}" for k in range(12)]
+BATCHES = [f"batch {k}" for k in range(12)]
 
 
-def race(place: Path | str, barrier: Barrier, answers: Answers) -> None:
-    """A process that takes over what it can, at the same moment as others."""
+def race(database: Path | str, barrier: Barrier, answers: Answers) -> None:
+    """Takes over what it can, at the same moment as other processes."""
     try:
-        leases = Leases(connect(place).engine, every=FAST, grace=0.2)
-        assert not any(leases.take(unit) for unit in UNITS)
+        leases = Leases(connect(database).engine, interval=FAST, grace=0.2)
+        assert not any(leases.acquire(batch) for batch in BATCHES)
         time.sleep(0.3)
-        got = []
+        taken_over = []
         with ExitStack() as stack:
-            for unit in UNITS:
+            for batch in BATCHES:
                 barrier.wait(60)
-                if lease := leases.take(unit):
+                if lease := leases.acquire(batch):
                     stack.enter_context(lease)
-                    got.append(unit)
+                    taken_over.append(batch)
             barrier.wait(60)
-            answers.put(got)
+            answers.put(taken_over)
     except BaseException as error:
         barrier.abort()
         answers.put(repr(error))
 
 
-def test_one_of_many_gets_a_unit_whose_holder_is_dead(engine: Engine, place: Path | str) -> None:
+def test_one_of_many_processes_takes_over_a_batch_whose_owner_is_dead(engine: Engine, database: Path | str) -> None:
     dead = Leases(engine)
-    assert all(dead.take(unit) for unit in UNITS)  # never entered: they do not beat
-    answers = at_once(race, place)
+    assert all(dead.acquire(batch) for batch in BATCHES)  # never entered: they never beat
+    answers = at_once(race, database)
     assert all(isinstance(answer, list) for answer in answers), answers
-    assert Counter(unit for answer in answers for unit in answer) == Counter(UNITS)  # type: ignore[attr-defined]
+    assert Counter(batch for answer in answers for batch in answer) == Counter(BATCHES)  # type: ignore[attr-defined]
 
 
-def work(place: Path | str, folder: Path, barrier: Barrier, answers: Answers) -> None:
-    """A process that takes and gives back units for a while, and fails if it finds another at the same one."""
+def work(database: Path | str, folder: Path, barrier: Barrier, answers: Answers) -> None:
+    """Acquires and releases batches for a while, and fails if it finds another process at the same one."""
     try:
         barrier.wait(60)
-        leases = Leases(connect(place).engine, every=0.02, grace=30)
+        leases = Leases(connect(database).engine, interval=0.02, grace=30)
         end = time.monotonic() + 2
-        times = 0
+        count = 0
         while time.monotonic() < end:
-            if lease := leases.take(unit := random.choice(UNITS[:2])):
+            if lease := leases.acquire(batch := random.choice(BATCHES[:2])):
                 with lease:
-                    with (folder / unit).open("x"):
+                    with (folder / batch).open("x"):
                         time.sleep(random.random() / 50)
-                    assert lease.is_ours()
-                    (folder / unit).unlink()
-                times += 1
-        answers.put(times)
+                    assert lease.renew()
+                    (folder / batch).unlink()
+                count += 1
+        answers.put(count)
     except BaseException as error:
         barrier.abort()
         answers.put(repr(error))
 
 
-def test_two_never_work_at_the_same_unit(place: Path | str, tmp_path: Path) -> None:
-    folder = tmp_path / "at work"
+def test_two_processes_never_own_the_same_batch(database: Path | str, tmp_path: Path) -> None:
+    folder = tmp_path / "in-training"
     folder.mkdir()
-    answers = at_once(work, place, folder)
+    answers = at_once(work, database, folder)
     assert all(isinstance(answer, int) for answer in answers), answers
     assert sum(answers) > 8  # type: ignore[arg-type]
 
@@ -275,32 +275,33 @@ STEPS = st.one_of(
 @example(steps=[("take", 0), ("take", 1), ("wait", 5), ("take", 1), ("beat", 0)])
 @example(steps=[("take", 0), ("take", 1), ("wait", 4), ("beat", 0), ("wait", 1), ("take", 1), ("wait", 5), ("take", 1)])
 @example(steps=[("take", 0), ("take", 1), ("take", 2), ("wait", 5), ("take", 2), ("take", 1), ("wait", 5), ("take", 1)])
-def test_whose_a_unit_is_follows_from_what_each_has_seen(steps: list[tuple[str, int]]) -> None:
-    """Against a model: the holder, its beats, and since when each of three processes has seen both unchanged."""
+def test_the_owner_follows_from_what_each_process_has_seen(steps: list[tuple[str, int]]) -> None:
+    """Against a model: the owner, its beats, and since when each of three processes has seen both unchanged."""
     engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.StaticPool)
     now = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hirise_imb.search.leases.time", SimpleNamespace(monotonic=lambda: float(now)))
-        processes = [Leases(engine, every=1, grace=5) for _ in range(3)]
+        processes = [Leases(engine, interval=1, grace=5) for _ in range(3)]
         leases: list[Lease | None] = [None] * 3
-        holder, life = None, 0
-        seen: list[tuple[int, int]] = [(-1, 0)] * 3  # sign of life, and when it was first seen
+        owner: int | None = None
+        life = 0
+        seen: list[tuple[int, int]] = [(-1, 0)] * 3  # the last sign of life, and when it was first seen
         for step, number in steps:
             if step == "wait":
                 now += number
             elif step == "take":
-                lease = processes[number].take("a")
+                lease = processes[number].acquire("a")
                 stale = seen[number][0] == life and now - seen[number][1] >= 5
-                if holder is None or stale:
+                if owner is None or stale:
                     assert lease
-                    leases[number], holder, life = lease, number, life + 1
+                    leases[number], owner, life = lease, number, life + 1
                 else:
                     assert lease is None
                     if seen[number][0] != life:
                         seen[number] = (life, now)
             elif lease := leases[number]:
-                assert lease.is_ours() == (number == holder)
-                life += number == holder
+                assert lease.renew() == (number == owner)
+                life += number == owner
         for number, lease in enumerate(leases):
-            assert not lease or lease.is_ours() == (number == holder)
+            assert not lease or lease.renew() == (number == owner)
     engine.dispose()

@@ -1,4 +1,4 @@
-"""The searches, with an invented objective: how many trials run, which count, what is chosen."""
+"""Searches with an invented objective: how many trials run, which ones count, which one is chosen."""
 
 from __future__ import annotations
 
@@ -6,18 +6,30 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import optuna
 import pytest
-from searches import CONTEXT, FACTS, WEIGHTS, Fits, do, everything, fake_run, finished, search, settings, states
-from worlds import storage
+from fake_searches import (
+    CONTEXT,
+    FACTS,
+    ONE_BATCH,
+    FakeFit,
+    fake_run,
+    finished_trials,
+    open_search,
+    run_search,
+    trial_states,
+    tried_settings,
+)
+from worlds import storage as open_storage
 
 from hirise_imb.data.hirise import CLASSES
-from hirise_imb.search.database import Storage
+from hirise_imb.search.database import Storage, lock_study
 from hirise_imb.search.leases import Leases
-from hirise_imb.search.search import VERSION, SearchResult, lock_study, open_study
+from hirise_imb.search.result import SearchResult
+from hirise_imb.search.trial_store import VERSION, open_trial_store
 from hirise_imb.strategies import CONTROL, STRATEGIES, Strategy, complete_settings
 from hirise_imb.strategies.parameters import Float
 from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Failed, Job
@@ -28,177 +40,199 @@ EACH = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=list(STRATEG
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Storage]:
-    with storage(tmp_path / "studies" / "demo.db") as opened:
+def storage(tmp_path: Path) -> Iterator[Storage]:
+    with open_storage(tmp_path / "studies" / "demo.db") as opened:
         yield opened
 
 
 # --- how many trials run, and what they try ---
 
 
-def test_it_runs_as_many_trials_as_asked_for(store: Storage) -> None:
-    fit, shown = Fits(), []
-    one = do(store, 4, fit, shown=shown)
-    assert len(fit.recipes) == len(finished(one)) == 4
-    assert fit.units == [4]
-    # It moves with the epochs too, and comes to the number of trials.
+def test_it_runs_as_many_trials_as_asked_for(storage: Storage) -> None:
+    fit = FakeFit()
+    shown: list[float] = []
+    search = run_search(storage, 4, fit, progress=shown)
+    assert len(fit.recipes) == len(finished_trials(search)) == 4
+    assert fit.batch_sizes == [4]
+    # Progress grows with the epochs too, and ends at the number of trials.
     assert shown == sorted(shown)
     assert 0 < shown[0] < 1
     assert shown[-1] == 4
 
 
-def test_a_unit_has_one_seed_and_the_recipes_of_its_trials(store: Storage) -> None:
+def test_a_batch_has_one_seed_and_the_recipes_of_its_trials(storage: Storage) -> None:
     jobs: list[Job] = []
 
-    def fit(some: Sequence[Job]) -> list[Run]:
-        jobs.extend(some)
-        return [fake_run(0.5) for _ in some]
+    def fit(batch: Sequence[Job]) -> list[Run | Failed]:
+        jobs.extend(batch)
+        return [fake_run(0.5) for _ in batch]
 
-    one = do(store, 4, fit, seed=3)
+    search = run_search(storage, 4, fit, seed=3)
     assert {job.seed for job in jobs} == {3}
-    assert [job.recipe.to_dict() for job in jobs] == [entry[4] for entry in finished(one)]
+    assert [job.recipe.to_dict() for job in jobs] == [entry[4] for entry in finished_trials(search)]
 
 
-def test_a_finished_search_runs_nothing(store: Storage) -> None:
-    before = finished(do(store, 4))
-    fit, shown = Fits(), []
+def test_a_finished_search_runs_nothing(storage: Storage) -> None:
+    before = finished_trials(run_search(storage, 4))
+    fit = FakeFit()
+    shown: list[float] = []
     for fewer in (4, 2):
-        assert finished(do(store, fewer, fit, shown=shown)) == before
-    assert not fit.units
+        assert finished_trials(run_search(storage, fewer, fit, progress=shown)) == before
+    assert not fit.batch_sizes
     assert not shown
 
 
 @EACH
-def test_the_known_points_come_first_and_none_comes_twice(strategy: Strategy, store: Storage) -> None:
-    tried = settings(do(store, 11, strategy=strategy))
-    known = [complete_settings(strategy.parameters, start) for start in ({}, *strategy.starts())]
-    assert tried[: len(known)] == known
-    assert all(complete_settings(strategy.parameters, one) == one for one in tried)  # whole, and nothing beside
+def test_the_initial_points_come_first_and_none_comes_twice(strategy: Strategy, storage: Storage) -> None:
+    tried = tried_settings(run_search(storage, 11, strategy=strategy))
+    initial_points = [complete_settings(strategy.parameters, start) for start in ({}, *strategy.starts())]
+    assert tried[: len(initial_points)] == initial_points
+    assert all(complete_settings(strategy.parameters, one) == one for one in tried)  # complete, and nothing else
     if any(isinstance(parameter, Float) for parameter in strategy.parameters):
-        # A sampler that starts over would repeat its first points.
+        # A sampler that started anew each round would repeat its first points.
         assert len({json.dumps(one, sort_keys=True) for one in tried}) == len(tried)
 
 
-def test_starts_come_first_however_many_there_are(store: Storage) -> None:
-    class Many(type(WEIGHTS)):  # type: ignore[misc]
+def test_initial_points_come_first_however_many_there_are(storage: Storage) -> None:
+    class ManyInitialPoints(type(ONE_BATCH)):  # type: ignore[misc]
         def starts(self) -> list[dict[str, float]]:
             return [{"power": place / 10} for place in range(12)]
 
-    tried = settings(do(store, 16, strategy=Many()))
+    tried = tried_settings(run_search(storage, 16, strategy=ManyInitialPoints()))
     assert [one.get("power") for one in tried[:13]] == [1.0, *(place / 10 for place in range(12))]
 
 
 @pytest.mark.parametrize("name", ["class_weights", "prototypes", "combined"])
-def test_settings_that_depend_on_others_are_modelled_with_them(
-    name: str, store: Storage, monkeypatch: pytest.MonkeyPatch
+def test_conditional_settings_are_modelled_with_those_they_depend_on(
+    name: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sampler treats none that it has seen as if it stood alone."""
-    alone: list[str] = []
+    """The sampler draws no setting that it has seen before as if it were independent of the others."""
+    independent: list[str] = []
     original = optuna.samplers.TPESampler.sample_independent
 
-    def counting(self: optuna.samplers.TPESampler, study: object, trial: object, name: str, space: object) -> object:
-        alone.append(name)
+    def record(self: optuna.samplers.TPESampler, study: object, trial: object, name: str, space: object) -> object:
+        independent.append(name)
         return original(self, study, trial, name, space)  # type: ignore[arg-type]
 
-    one = do(store, HEADS_PER_BATCH, strategy=STRATEGIES[name])
-    seen = {name for some in settings(one) for name in some}
-    monkeypatch.setattr(optuna.samplers.TPESampler, "sample_independent", counting)
-    do(store, 2 * HEADS_PER_BATCH, strategy=STRATEGIES[name])
-    assert not seen & set(alone)
+    search = run_search(storage, HEADS_PER_BATCH, strategy=STRATEGIES[name])
+    seen = {name for settings in tried_settings(search) for name in settings}
+    monkeypatch.setattr(optuna.samplers.TPESampler, "sample_independent", record)
+    run_search(storage, 2 * HEADS_PER_BATCH, strategy=STRATEGIES[name])
+    assert not seen & set(independent)
     conditional = {parameter.name for parameter in STRATEGIES[name].parameters if parameter.when}
     assert seen & conditional
 
 
-def test_the_seed_decides_what_is_sampled(store: Storage, tmp_path: Path) -> None:
-    one = finished(do(store, 6))
+def test_the_seed_decides_what_is_sampled(storage: Storage, tmp_path: Path) -> None:
+    expected = finished_trials(run_search(storage, 6))
     for name, seed, same in (("a.db", 0, True), ("b.db", 1, False)):
-        with storage(tmp_path / name) as other:
-            found = finished(do(other, 6, seed=seed))
-        assert found[:3] == one[:3]
-        assert (found[3:] == one[3:]) is same
+        with open_storage(tmp_path / name) as other:
+            trials = finished_trials(run_search(other, 6, seed=seed))
+        assert trials[:3] == expected[:3]  # initial points
+        assert (trials[3:] == expected[3:]) is same
 
 
-# --- what a study was made with ---
+# --- continuing a study ---
 
 
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ({"data": "xyz", "seed": 0}, r"study demo/class_weights was made with data abc, not xyz: give .*--name.*--out"),
-        ({"data": "abc", "seed": 1}, "made with seed 0, not 1"),
-        ({"data": "abc", "seed": 0, "selection": "val"}, "made with selection of an earlier version, not val"),
+        (
+            {"data": "xyz", "seed": 0},
+            "study demo/class_weights was begun with data abc, not with data xyz: .*--name.*--out",
+        ),
+        ({"data": "abc", "seed": 1}, "begun with seed 0, not with seed 1"),
+        ({"data": "abc", "seed": 0, "selection": "val"}, "begun with no selection, not with selection val"),
     ],
 )
-def test_other_facts_are_refused(facts: dict[str, str | int], message: str, store: Storage) -> None:
-    before = finished(do(store, 2))
+def test_other_facts_are_refused(facts: dict[str, str | int], message: str, storage: Storage) -> None:
+    before = finished_trials(run_search(storage, 2))
     with pytest.raises(UserError, match=message):
-        open_study(store, "demo/class_weights", facts)
-    study = open_study(store, "demo/class_weights", FACTS)  # and nothing was changed by that
-    assert finished(search(store, 2)) == before
-    assert study.user_attrs == {"facts": {"search": VERSION, **FACTS}}
+        open_trial_store(storage, "demo/class_weights", facts)
+    trial_store = open_trial_store(storage, "demo/class_weights", FACTS)  # the refusal has changed nothing
+    assert finished_trials(open_search(storage, 2)) == before
+    assert trial_store.study.user_attrs == {"facts": {"search": VERSION, **FACTS}}
 
 
-def test_a_search_of_an_earlier_version_is_refused(store: Storage) -> None:
-    """Its facts were attributes of the study, and its trials had no places."""
-    study = optuna.create_study(storage=store, study_name="demo/class_weights", direction="maximize")
-    study.set_user_attr("data", "abc")
-    study.add_trial(optuna.trial.create_trial(value=0.5))
-    with pytest.raises(UserError, match=f"made with search of an earlier version, not {VERSION}: give"):
-        open_study(store, "demo/class_weights", FACTS)
-    assert optuna.load_study(study_name="demo/class_weights", storage=store).user_attrs == {"data": "abc"}
+@pytest.mark.parametrize(
+    ("attributes", "trials", "version"),
+    [
+        # The first version: facts were attributes of the study, and trials had no places.
+        ({"data": "abc"}, 1, "an earlier version"),
+        ({"facts": {"search": 2, **FACTS}}, 0, "an earlier version"),
+        ({"facts": {"search": 2, **FACTS}}, 1, "an earlier version"),
+        ({"facts": {"search": VERSION + 1, **FACTS}}, 1, "a later version"),
+    ],
+)
+def test_a_study_of_another_version_is_refused(
+    attributes: dict[str, object], trials: int, version: str, storage: Storage
+) -> None:
+    study = optuna.create_study(storage=storage, study_name="demo/class_weights", direction="maximize")
+    for key, value in attributes.items():
+        study.set_user_attr(key, value)
+    study.add_trials([optuna.trial.create_trial(value=0.5, user_attrs={"place": 0})] * trials)
+    with pytest.raises(UserError) as caught:
+        open_trial_store(storage, "demo/class_weights", FACTS)
+    assert str(caught.value) == (
+        f"The study demo/class_weights was begun with {version} of this program and can't be continued: give this "
+        "study another --name, or choose another folder with --out."
+    )
+    assert optuna.load_study(study_name="demo/class_weights", storage=storage).user_attrs == attributes
 
 
-def test_studies_of_one_database_are_apart(store: Storage) -> None:
-    do(store, 2)
-    fit = Fits()
-    do(store, 2, fit, strategy=STRATEGIES["focal_loss"])
+def test_studies_of_one_database_are_separate(storage: Storage) -> None:
+    run_search(storage, 2)
+    fit = FakeFit()
+    run_search(storage, 2, fit, strategy=STRATEGIES["focal_loss"])
     assert len(fit.recipes) == 2
 
 
 # --- pruning, failing and choosing ---
 
 
-def scripted(values: Sequence[float], **options: object) -> Fits:
+def scripted(values: Sequence[float], fails: Callable[[int], str | None] = lambda index: None) -> FakeFit:
+    """Returns an objective that gives `values` in the order in which it is asked."""
     left = iter(values)
-    return Fits(value=lambda recipe: next(left), **options)  # type: ignore[arg-type]
+    return FakeFit(lambda recipe: next(left), fails)
 
 
-def chosen_of(one: object) -> SearchResult:
-    assert isinstance(one, SearchResult)
-    return one
+def succeeded(result: SearchResult | Failed) -> SearchResult:
+    assert isinstance(result, SearchResult)
+    return result
 
 
-def test_the_highest_is_chosen(store: Storage) -> None:
-    chosen = chosen_of(do(store, 4, scripted([0.2, 0.7, 0.6, 0.1])).choose())
-    assert chosen.trial == 1
+def test_the_trial_with_the_highest_value_is_chosen(storage: Storage) -> None:
+    chosen = succeeded(run_search(storage, 4, scripted([0.2, 0.7, 0.6, 0.1])).choose())
+    assert chosen.place == 1
     assert chosen.val_macro_f1 == pytest.approx(0.7)
-    assert chosen.settings == complete_settings(WEIGHTS.parameters, {"power": 0.5})
-    assert chosen.recipe == WEIGHTS.recipe(chosen.settings, CONTEXT)
+    assert chosen.settings == complete_settings(ONE_BATCH.parameters, {"power": 0.5})
+    assert chosen.recipe == ONE_BATCH.recipe(chosen.settings, CONTEXT)
     assert [entry["state"] for entry in chosen.history] == ["complete"] * 4
     assert [entry["value"] for entry in chosen.history] == pytest.approx([0.2, 0.7, 0.6, 0.1])
 
 
-def test_a_choice_among_fewer_trials_leaves_later_ones_aside(store: Storage) -> None:
-    do(store, 4, scripted([0.2, 0.5, 0.6, 0.1]))
-    chosen = chosen_of(search(store, 2).choose())
+def test_a_choice_among_fewer_trials_ignores_later_ones(storage: Storage) -> None:
+    run_search(storage, 4, scripted([0.2, 0.5, 0.6, 0.1]))
+    chosen = succeeded(open_search(storage, 2).choose())
     assert chosen.val_macro_f1 == pytest.approx(0.5)
     assert len(chosen.history) == 2
 
 
-def test_of_equals_the_earliest_is_chosen(store: Storage) -> None:
-    assert chosen_of(do(store, 5, scripted([0.2, 0.7, 0.7, 0.1, 0.7])).choose()).trial == 1
+def test_of_equals_the_earliest_is_chosen(storage: Storage) -> None:
+    assert succeeded(run_search(storage, 5, scripted([0.2, 0.7, 0.7, 0.1, 0.7])).choose()).place == 1
 
 
-def test_the_place_of_the_chosen_does_not_count_interrupted_trials(store: Storage) -> None:
+def test_interrupted_trials_do_not_count_for_the_place_of_the_best(storage: Storage) -> None:
     with pytest.raises(KeyboardInterrupt):
-        do(store, 3, Fits(dies_in=0))
-    chosen = chosen_of(do(store, 3, scripted([0.2, 0.3, 0.7])).choose())
-    assert chosen.trial == 2
+        run_search(storage, 3, FakeFit(dies_in=0))
+    chosen = succeeded(run_search(storage, 3, scripted([0.2, 0.3, 0.7])).choose())
+    assert chosen.place == 2
     assert len(chosen.history) == 3
 
 
-class Worsening(Fits):
-    """Eight good trials, then ones that report little for long; were they run to the end, they would win."""
+class Worsening(FakeFit):
+    """Eight good trials, then some that report low values for long; run to the end, they would win."""
 
     def __init__(self) -> None:
         super().__init__(epochs=15)
@@ -210,81 +244,81 @@ class Worsening(Fits):
         return [run if good or (isinstance(run, Run) and run.cut_short) else fake_run(0.9) for run in runs]
 
 
-def test_pruned_trials_count_and_are_never_chosen(store: Storage) -> None:
+def test_pruned_trials_count_and_are_never_chosen(storage: Storage) -> None:
     fit = Worsening()
-    one = do(store, 11, fit)
-    assert states(one.study) == ["COMPLETE"] * 8 + ["PRUNED"] * 3
+    search = run_search(storage, 11, fit)
+    assert trial_states(search.trial_store.study) == ["COMPLETE"] * 8 + ["PRUNED"] * 3
     assert fit.lengths[:8] == [15] * 8
     assert all(5 < stopped < 15 for stopped in fit.lengths[8:])  # never in the first five epochs
-    chosen = chosen_of(one.choose())
-    assert chosen.trial == 0
+    chosen = succeeded(search.choose())
+    assert chosen.place == 0
     assert [entry["state"] for entry in chosen.history] == ["complete"] * 8 + ["pruned"] * 3
     assert [entry["value"] for entry in chosen.history] == pytest.approx([0.5] * 8 + [0.1] * 3)  # of the best epoch
     assert chosen.seconds == pytest.approx(11 * 1.5)
-    again = Fits()
-    do(store, 11, again)
-    assert not again.units
+    again = FakeFit()
+    run_search(storage, 11, again)
+    assert not again.batch_sizes
 
 
-def test_a_run_that_comes_to_nothing_is_recorded_and_goes_on_record_once(store: Storage) -> None:
+def test_a_failed_run_is_recorded_once_and_not_repeated(storage: Storage) -> None:
     reasons = {1: "there are no pairs", 6: "the loss is no number"}
     fit = scripted([0.2, 0.9, 0.3, 0.1, 0.4, 0.3, 0.8, 0.2, 0.3, 0.3], fails=reasons.get)
-    one = do(store, 10, fit)
+    search = run_search(storage, 10, fit)
     assert len(fit.recipes) == 10
-    assert states(one.study) == ["COMPLETE", "FAIL", *["COMPLETE"] * 4, "FAIL", *["COMPLETE"] * 3]
-    failed = {place: entry[5] for place, entry in enumerate(finished(one)) if entry[5] is not None}
+    assert trial_states(search.trial_store.study) == ["COMPLETE", "FAIL", *["COMPLETE"] * 4, "FAIL", *["COMPLETE"] * 3]
+    failed = {place: entry[5] for place, entry in enumerate(finished_trials(search)) if entry[5] is not None}
     assert failed == reasons
-    again = Fits()
-    assert finished(do(store, 10, again)) == finished(one)
-    assert not again.units
-    chosen = chosen_of(one.choose())
-    assert chosen.trial == 4  # neither 1 nor 6
+    again = FakeFit()
+    assert finished_trials(run_search(storage, 10, again)) == finished_trials(search)
+    assert not again.batch_sizes
+    chosen = succeeded(search.choose())
+    assert chosen.place == 4  # neither 1 nor 6
     assert len(chosen.history) == 10
     assert chosen.history[6] == {"state": "fail", "value": None, "error": "the loss is no number"}
     assert all("error" not in chosen.history[place] for place in range(10) if place not in reasons)
 
 
-def test_what_failed_tells_the_sampler_and_the_pruner_nothing(store: Storage, tmp_path: Path) -> None:
-    """It is as good as not seen: whatever it reported before it failed."""
-    found = []
+def test_sampler_and_pruner_ignore_what_a_failed_trial_reported(storage: Storage, tmp_path: Path) -> None:
+    searches = []
     for number, high in enumerate((0.99, 0.01)):
-        with storage(tmp_path / f"{number}.db") as other:
+        with open_storage(tmp_path / f"{number}.db") as other:
             values = iter([0.2, high, 0.3, 0.1, 0.4, 0.3, 0.3, 0.2, *[0.25] * 8])
-            fit = Fits(lambda recipe, values=values: next(values), {1: "no pairs"}.get, epochs=12)  # type: ignore[misc]
-            found.append((finished(do(other, 16, fit)), fit.lengths))
-    assert found[0] == found[1]
+            fit = FakeFit(lambda recipe, values=values: next(values), {1: "no pairs"}.get, epochs=12)  # type: ignore[misc]
+            searches.append((finished_trials(run_search(other, 16, fit)), fit.lengths))
+    assert searches[0] == searches[1]
 
 
-def test_where_all_failed_the_first_reason_is_told(store: Storage) -> None:
-    one = do(store, 10, Fits(fails=lambda place: f"reason {place}"))
-    assert one.choose() == Failed("reason 0")
-    assert states(one.study) == ["FAIL"] * 10
+def test_where_all_trials_failed_the_first_reason_is_given(storage: Storage) -> None:
+    search = run_search(storage, 10, FakeFit(fails=lambda place: f"reason {place}"))
+    assert search.choose() == Failed("reason 0")
+    assert trial_states(search.trial_store.study) == ["FAIL"] * 10
 
 
-def test_nothing_is_chosen_from_nothing(store: Storage) -> None:
-    one = search(store, 3)
-    assert not one.done()
-    assert one.choose() == Failed("no trial was finished in time")
+def test_without_trials_there_is_no_choice(storage: Storage) -> None:
+    search = open_search(storage, 3)
+    assert not search.is_complete()
+    assert search.choose() == Failed("no trial was finished in time")
 
 
-def test_what_was_pruned_is_no_choice_even_alone(store: Storage) -> None:
-    study = search(store, 1).study
-    recipe = WEIGHTS.recipe(complete_settings(WEIGHTS.parameters, {}), CONTEXT).to_dict()
+def test_a_pruned_trial_is_not_chosen_even_if_it_is_the_only_one(storage: Storage) -> None:
+    study = open_search(storage, 1).trial_store.study
+    recipe = ONE_BATCH.recipe(complete_settings(ONE_BATCH.parameters, {}), CONTEXT).to_dict()
     pruned = optuna.trial.TrialState.PRUNED
     study.add_trial(optuna.trial.create_trial(state=pruned, value=0.5, user_attrs={"place": 0, "recipe": recipe}))
-    assert isinstance(search(store, 1).choose(), Failed)
+    assert isinstance(open_search(storage, 1).choose(), Failed)
 
 
-def test_an_error_is_recorded_and_not_hidden(store: Storage) -> None:
+def test_an_error_is_recorded_and_not_hidden(storage: Storage) -> None:
     with pytest.raises(FloatingPointError):
-        do(store, 10, Fits(dies_in=8, error=FloatingPointError))
-    study = optuna.load_study(study_name="demo/class_weights", storage=store)
-    assert states(study) == ["COMPLETE"] * 8 + ["FAIL"] * 2  # the unit that it was in
-    assert not any({"error", "lost"} & set(trial.user_attrs) for trial in everything(study))  # it may come out well
+        run_search(storage, 10, FakeFit(dies_in=8, error=FloatingPointError))
+    study = optuna.load_study(study_name="demo/class_weights", storage=storage)
+    assert trial_states(study) == ["COMPLETE"] * 8 + ["FAIL"] * 2  # the batch of the run with the error
+    # Neither failed for a reason of their own nor lost: their places are tried again.
+    assert not any({"error", "lost"} & set(trial.user_attrs) for trial in study.get_trials())
 
 
-def test_trials_carry_what_the_dashboard_shows(store: Storage) -> None:
-    study = do(store, 1, scripted([0.6])).study
+def test_trials_carry_what_the_dashboard_shows(storage: Storage) -> None:
+    study = run_search(storage, 1, scripted([0.6])).trial_store.study
     [trial] = study.trials
     attributes = trial.user_attrs
     assert set(attributes) == {"place", "recipe", "seconds", "best_epoch", *(f"f1/{name}" for name in CLASSES)}
@@ -297,29 +331,30 @@ def test_trials_carry_what_the_dashboard_shows(store: Storage) -> None:
     assert trial.intermediate_values == pytest.approx({1: 0.2, 2: 0.4, 3: 0.6})
 
 
-def test_a_run_is_published_before_its_trial_ends(store: Storage) -> None:
-    one, seen = search(store, 3), []
+def test_a_run_is_published_before_its_trial_ends(storage: Storage) -> None:
+    search = open_search(storage, 3)
+    published: list[tuple[int, str, float]] = []
 
     def publish(trial: optuna.trial.FrozenTrial, run: Run) -> None:
-        seen.append((trial.user_attrs["place"], trial.state.name, round(run.val_macro_f1, 6)))
+        published.append((trial.user_attrs["place"], trial.state.name, round(run.val_macro_f1, 6)))
         assert trial.user_attrs["best_epoch"] == 3
 
     fit = scripted([0.2, 0.7, 0.6], fails={1: "no pairs"}.get)
-    assert one.work(Leases(store.engine), fit, lambda done: None, publish)
-    assert seen == [(0, "RUNNING", 0.2), (2, "RUNNING", 0.6)]
+    assert search.train_next_batch(Leases(storage.engine), fit, lambda done: None, publish)
+    assert published == [(0, "RUNNING", 0.2), (2, "RUNNING", 0.6)]
 
 
-def test_a_strategy_that_starts_from_another_takes_its_recipe(store: Storage) -> None:
-    one = do(store, 2, strategy=STRATEGIES["logit_adjustment"])
+def test_a_strategy_that_depends_on_another_changes_its_recipe(storage: Storage) -> None:
+    search = run_search(storage, 2, strategy=STRATEGIES["logit_adjustment"])
     base = CONTEXT.bases[CONTROL].to_dict()
-    for entry in finished(one):
+    for entry in finished_trials(search):
         recipe = entry[4]
         assert isinstance(recipe, dict)
         assert {name for name in base if recipe[name] != base[name]} == {"adjustment"}
 
 
-def test_chosen_is_plain(store: Storage) -> None:
-    chosen = chosen_of(do(store, 2).choose())
+def test_a_result_can_be_written_as_json(storage: Storage) -> None:
+    chosen = succeeded(run_search(storage, 2).choose())
     assert json.loads(json.dumps([chosen.settings, chosen.history, chosen.val_macro_f1]))
 
 
@@ -329,16 +364,16 @@ def test_chosen_is_plain(store: Storage) -> None:
 def test_only_one_run_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "demo.db"
     with (
-        storage(path),
-        pytest.raises(UserError, match=r"demo\.db is in use by another `study run`: wait"),
-        storage(path),
+        open_storage(path),
+        pytest.raises(UserError, match=r"demo\.db is in use by another run: wait"),
+        open_storage(path),
     ):
         pass
-    with storage(path) as store:  # and free again afterwards
-        do(store, 1)
+    with open_storage(path) as storage:  # and free again afterwards
+        run_search(storage, 1)
 
 
-def test_studies_whose_names_differ_after_a_dot_run_beside_each_other(tmp_path: Path) -> None:
+def test_studies_whose_names_differ_after_a_dot_can_run_at_once(tmp_path: Path) -> None:
     with (
         lock_study(tmp_path / "v3.1"),
         lock_study(tmp_path / "v3.2"),
@@ -348,41 +383,41 @@ def test_studies_whose_names_differ_after_a_dot_run_beside_each_other(tmp_path: 
         pass
 
 
-def test_another_process_keeps_it_too_and_a_dead_one_does_not(tmp_path: Path) -> None:
+def test_the_lock_holds_between_processes_and_ends_with_its_owner(tmp_path: Path) -> None:
     path = tmp_path / "demo.db"
     script = (
-        "import sys; from pathlib import Path; from hirise_imb.search import held\n"
-        "with held(Path(sys.argv[1])):\n print('held', flush=True)\n sys.stdin.read()"
+        "import sys; from pathlib import Path; from hirise_imb.search import lock_study\n"
+        "with lock_study(Path(sys.argv[1])):\n print('locked', flush=True)\n sys.stdin.read()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="in use"), storage(path):
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(UserError, match="in use"), open_storage(path):
             pass
     finally:
         other.kill()
         other.communicate()
-    with storage(path) as store:
-        do(store, 1)
+    with open_storage(path) as storage:
+        run_search(storage, 1)
 
 
-def test_a_reader_does_not_stop_the_search(store: Storage, tmp_path: Path) -> None:
-    """The dashboard reads while trials are written, and may be slow about it."""
+def test_a_reader_does_not_stop_the_search(storage: Storage, tmp_path: Path) -> None:
+    """Another program may read while trials are written, however slowly."""
     reader = sqlite3.connect(tmp_path / "studies" / "demo.db", isolation_level=None)
     seen: list[int] = []
 
-    def fit(jobs: Sequence[Job]) -> list[Run]:
+    def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
         if not seen:
             reader.execute("BEGIN")
         seen.append(len(reader.execute("SELECT * FROM trials").fetchall()))
         return [fake_run(0.5) for _ in jobs]
 
     try:
-        assert len(finished(do(store, 18, fit))) == 18
-        assert seen == [8, 8, 8]  # what was there when it began to read
+        assert len(finished_trials(run_search(storage, 18, fit))) == 18
+        assert seen == [8, 8, 8]  # what the database held when the transaction began
         reader.execute("COMMIT")
         assert len(reader.execute("SELECT * FROM trials").fetchall()) == 18
     finally:

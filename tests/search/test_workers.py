@@ -1,4 +1,4 @@
-"""Several processes of one machine at a study: the same results, whoever is killed; and what stops them."""
+"""Several processes of one machine at a study: the same results, whichever is killed; and what stops them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from searches import Command, ended, results, until
+from study_processes import Command, kill_on_exit, read_results, wait_until
 
 from hirise_imb.cli.main import main
 from hirise_imb.config import StudyDefinition
@@ -22,78 +22,79 @@ from hirise_imb.utils.errors import UserError
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 OPTIONS = {"name": "demo", "trials": 6, "refits": 1, "strategies": "class_weights,prototypes"}
-SEARCHED = 3
+N_STRATEGIES = 3
 
 
 def rows(out: Path, query: str) -> list[tuple[object, ...]]:
-    """Of the database, read beside those who write."""
+    """Reads rows of the database while others write to it."""
     path = database_path(out)
     if not path.exists():
         return []
-    # Tables that are being made, or a lock, only mean that it is too early.
+    # Missing tables, or a lock, only mean that it is too early.
     with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(path)) as connection:
         return connection.execute(query).fetchall()
     return []
 
 
-def leases(out: Path) -> int:
-    """Units that are at work."""
+def leased_batches(out: Path) -> int:
+    """Returns how many batches are leased."""
     return len(rows(out, "SELECT unit FROM hirise_imb_leases"))
 
 
-def begun(out: Path) -> int:
-    """Units at work whose trials are there; a process that has only just taken one has none to lose."""
-    place = "SELECT study_name || '/' || value_json FROM trials JOIN studies USING (study_id)"
-    running = f"{place} JOIN trial_user_attributes USING (trial_id) WHERE state = 'RUNNING' AND key = 'place'"
+def started_batches(out: Path) -> int:
+    """Returns how many leased batches have trials in the database; without them, a process has nothing to lose yet."""
+    batch = "SELECT study_name || '/' || value_json FROM trials JOIN studies USING (study_id)"
+    running = f"{batch} JOIN trial_user_attributes USING (trial_id) WHERE state = 'RUNNING' AND key = 'place'"
     return len(rows(out, f"SELECT unit FROM hirise_imb_leases WHERE unit IN ({running})"))
 
 
-def noted(out: Path, state: str, key: str) -> int:
-    """Trials in this state of which this was noted."""
+def count_trials(out: Path, state: str, key: str) -> int:
+    """Returns how many trials in this state have this attribute."""
     query = f"SELECT COUNT(*) FROM trials JOIN trial_user_attributes USING (trial_id) WHERE state = '{state}'"
     return int(str(rows(out, f"{query} AND key = '{key}'")[0][0]))
 
 
-def workers(parent: int) -> list[int]:
-    """Processes that a study has started and that are alive."""
-    found = []
+def find_workers(parent: int) -> list[int]:
+    """Returns the living processes that a study has started."""
+    processes = []
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
             process = int(folder.name)
-            state, above = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
-            if int(above) == parent and state != "Z" and b"spawn_main" in (folder / "cmdline").read_bytes():
-                found.append(process)
-    return found
+            state, parent_of_process = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(parent_of_process) == parent and state != "Z" and b"spawn_main" in (folder / "cmdline").read_bytes():
+                processes.append(process)
+    return processes
 
 
-def alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
 
-def each_place_once(out: Path) -> None:
+def check_places(out: Path) -> None:
+    """Checks that each place of each search has one finished trial, and that nothing is left open."""
     finished = "state IN ('COMPLETE', 'PRUNED')"
     query = "SELECT study_id, value_json FROM trials JOIN trial_user_attributes USING (trial_id) WHERE key = 'place'"
-    found = Counter(rows(out, f"{query} AND {finished}"))
-    assert len(found) == SEARCHED * 6
-    assert set(found.values()) == {1}
+    places = Counter(rows(out, f"{query} AND {finished}"))
+    assert len(places) == N_STRATEGIES * 6
+    assert set(places.values()) == {1}
     assert rows(out, "SELECT * FROM trials WHERE state = 'RUNNING'") == []
-    assert leases(out) == 0
+    assert leased_batches(out) == 0
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a cache that knows the features."""
+    """A folder whose cache holds the features."""
     return tmp_path_factory.mktemp("workers")
 
 
 @pytest.fixture(scope="module")
 def expected(folder: Path, small_data: Path) -> dict[str, bytes]:
-    """What one process comes to."""
-    Command(folder).do("run", out=folder / "one", data=small_data, **OPTIONS)
-    return dict(results(folder / "one" / "reports" / "demo"))
+    """Results of a study in one process."""
+    Command(folder).run("run", out=folder / "one", data=small_data, **OPTIONS)
+    return dict(read_results(folder / "one" / "reports" / "demo"))
 
 
 @LINUX
@@ -101,21 +102,21 @@ def test_two_of_three_processes_are_killed_and_the_results_are_those_of_one(
     folder: Path, small_data: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
     command = Command(folder, pause=1.0)
-    with ended(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
-        until(lambda: begun(tmp_path) == 3)  # the study itself has one of them
-        children = workers(process.pid)
+    with kill_on_exit(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
+        wait_until(lambda: started_batches(tmp_path) == 3)  # the study itself has one of them
+        children = find_workers(process.pid)
         assert len(children) == 2
         for child in children:
             os.kill(child, signal.SIGKILL)
-        said, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, said
+        output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
     for number in (1, 2):
         log = tmp_path / "studies" / f"demo.worker-{number}.log"
-        assert f"A worker ended with code -9: see {log}." in said
+        assert f"A worker ended with code -9: see {log}." in output
         assert "cross-validation" in log.read_text(encoding="utf-8")
-    assert noted(tmp_path, "FAIL", "lost") >= 1
-    each_place_once(tmp_path)
-    assert results(tmp_path / "reports" / "demo") == expected
+    assert count_trials(tmp_path, "FAIL", "lost") >= 1
+    check_places(tmp_path)
+    assert read_results(tmp_path / "reports" / "demo") == expected
 
 
 @LINUX
@@ -123,73 +124,75 @@ def test_workers_end_soon_after_the_study_was_killed_and_it_goes_on_later(
     folder: Path, small_data: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
     command = Command(folder, pause=1.0)
-    with ended(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
-        until(lambda: leases(tmp_path) == 3)
-        children = workers(process.pid)
+    with kill_on_exit(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
+        wait_until(lambda: leased_batches(tmp_path) == 3)
+        children = find_workers(process.pid)
         process.kill()
-        until(lambda: not any(map(alive, children)), seconds=30)
-    said = command.do("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)
-    assert "A worker ended" not in said
-    each_place_once(tmp_path)
-    assert results(tmp_path / "reports" / "demo") == expected
+        wait_until(lambda: not any(map(is_alive, children)), seconds=30)
+    output = command.run("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)
+    assert "A worker ended" not in output
+    check_places(tmp_path)
+    assert read_results(tmp_path / "reports" / "demo") == expected
 
 
 @LINUX
-def test_workers_that_are_told_to_end_do_not_count_as_dead(
+def test_workers_that_are_asked_to_end_do_not_count_as_dead(
     folder: Path, small_data: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Neither where the time is over nor where the user interrupts the study."""
+    """As they are when the time is over, or when the user interrupts the study."""
     command = Command(folder, pause=2.0)
-    with ended(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
-        until(lambda: begun(tmp_path) == 3)
+    with kill_on_exit(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
+        wait_until(lambda: started_batches(tmp_path) == 3)
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
     assert rows(tmp_path, "SELECT * FROM trials WHERE state = 'RUNNING'") == []
-    assert noted(tmp_path, "FAIL", "lost") == leases(tmp_path) == 0
-    assert noted(tmp_path, "FAIL", "place") >= 3
-    Command(folder).do("run", out=tmp_path, data=small_data, **OPTIONS)
-    each_place_once(tmp_path)
-    assert results(tmp_path / "reports" / "demo") == expected
+    assert count_trials(tmp_path, "FAIL", "lost") == leased_batches(tmp_path) == 0
+    assert count_trials(tmp_path, "FAIL", "place") >= 3
+    Command(folder).run("run", out=tmp_path, data=small_data, **OPTIONS)
+    check_places(tmp_path)
+    assert read_results(tmp_path / "reports" / "demo") == expected
 
 
 # --- options ---
 
 
 @pytest.mark.parametrize("words", [["--workers", "0"], ["--workers", "-1"], ["--timeout", "0"], ["--timeout", "nan"]])
-def test_efforts_of_no_use_are_refused(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_that_make_no_sense_are_refused(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["run", *words, "--out", str(tmp_path)]) == 2
     assert f"error: {words[0]} is {words[1]}: " in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_effort_is_checked_where_it_is_made() -> None:
+def test_options_are_checked_when_they_are_created() -> None:
     with pytest.raises(UserError, match="--workers is 0: use 1 or more"):
         RunOptions(workers=0)
     with pytest.raises(UserError, match="--timeout is -1: give seconds, more than 0"):
         RunOptions(timeout=-1)
 
 
-def test_a_study_whose_time_runs_out_says_what_is_missing_and_goes_on_later(
+def test_a_study_whose_time_runs_out_reports_what_is_missing_and_can_be_continued(
     toy: str, small_data: Path, tmp_path: Path
 ) -> None:
     strategies = ("class_weights", "logit_adjustment")
     definition = StudyDefinition("demo", str(small_data), toy, "random", strategies=strategies, trials=10, refits=1)
-    found, page = run_study(definition, tmp_path / "short", RunOptions(timeout=1e-6))
-    assert [arm.name for arm in found.arms] == ["baseline"]
-    missing = {omitted.name: omitted.reason for omitted in found.omitted}
+    report, page = run_study(definition, tmp_path / "short", RunOptions(timeout=1e-6))
+    assert [arm.name for arm in report.arms] == ["baseline"]
+    missing = {omitted.name: omitted.reason for omitted in report.omitted}
     assert list(missing) == ["plain", *strategies]
     assert missing["class_weights"] == "no trial was finished in time"
-    assert "starts from plain" in missing["logit_adjustment"]
+    assert "depends on plain" in missing["logit_adjustment"]
     assert "no trial was finished in time" in page.read_text(encoding="utf-8")
 
     few = dataclasses.replace(definition, trials=3)
-    run_study(few, tmp_path / "short")  # some trials are there
-    found, _ = run_study(definition, tmp_path / "short", RunOptions(timeout=1e-6))
-    there = {arm.name: len(arm.trials) for arm in found.arms}
-    assert there == {"baseline": 0, "plain": 3, **dict.fromkeys(strategies, 3)}
+    run_study(few, tmp_path / "short")  # so that there are some trials
+    report, _ = run_study(definition, tmp_path / "short", RunOptions(timeout=1e-6))
+    n_trials = {arm.name: len(arm.trials) for arm in report.arms}
+    assert n_trials == {"baseline": 0, "plain": 3, **dict.fromkeys(strategies, 3)}
 
     run_study(definition, tmp_path / "short")
     run_study(definition, tmp_path / "undisturbed")
     reports = [tmp_path / name / "reports" / "demo" for name in ("short", "undisturbed")]
-    assert results(reports[0]) == results(reports[1])
+    assert read_results(reports[0]) == read_results(reports[1])

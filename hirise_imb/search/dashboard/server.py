@@ -1,0 +1,68 @@
+"""The web server of the dashboard."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import sqlalchemy
+from optuna.artifacts import FileSystemArtifactStore
+
+from hirise_imb.search.database import connect, display_address
+from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.files import ensure_folder
+from hirise_imb.utils.progress import say
+
+
+def serve_dashboard(database: Path | str, artifacts: Path, port: int) -> None:
+    """Serve the dashboard of all studies in a database, to this machine alone, until it is interrupted.
+
+    Args:
+        database: file or address of the database.
+        artifacts: folder of the trials' pictures; those that another machine has written elsewhere can't be shown.
+        port: port on 127.0.0.1.
+
+    Raises:
+        UserError: there is no such database, or the port can't be used.
+    """
+    from optuna_dashboard import wsgi
+
+    name = display_address(database)
+    file = database if isinstance(database, Path) else _sqlite_file(name)
+    # Optuna would create the missing file, and show an empty dashboard to whoever has mistyped the folder.
+    if file is not None and not file.exists():
+        raise UserError(f"There is no database {file}: run a study first, or say where it is with --out or --storage.")
+    storage = connect(database)
+    try:
+        application = wsgi(storage, artifact_store=FileSystemArtifactStore(ensure_folder(artifacts)))
+        try:
+            # The dashboard asks for no password and can delete studies, so it listens to this machine alone.
+            server = make_server("127.0.0.1", port, application, _ThreadingServer, _SilentHandler)
+        except OSError as error:
+            raise UserError(f"Port {port} can't be used ({error.strerror}): choose another with --port.") from error
+        say(f"The dashboard of {name} is at http://127.0.0.1:{port}/ until you press Ctrl-C.")
+        with server, suppress(KeyboardInterrupt):
+            server.serve_forever()
+    finally:
+        storage.engine.dispose()
+
+
+class _ThreadingServer(ThreadingMixIn, WSGIServer):
+    """Serves each connection in a thread: browsers open some in advance and leave them idle, which would block it."""
+
+    daemon_threads = True
+
+
+class _SilentHandler(WSGIRequestHandler):
+    """Does not log requests."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def _sqlite_file(address: str) -> Path | None:
+    """Returns the file that an address names, None for the address of a server."""
+    url = sqlalchemy.make_url(address)
+    return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None

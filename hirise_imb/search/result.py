@@ -1,0 +1,65 @@
+"""What a search decides: the settings and recipe of its best trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from optuna.trial import FrozenTrial, TrialState
+
+from hirise_imb.recipe import Recipe
+from hirise_imb.search.identifiers import SearchPlace
+from hirise_imb.strategies import RecipeContext, Strategy
+from hirise_imb.utils.errors import FitFailed
+
+HistoryEntry = dict[str, str | float | None]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The best trial of a search, and the history of all its trials."""
+
+    recipe: Recipe
+    settings: dict[str, str | float | int]
+    place: SearchPlace
+    """Place of the best trial."""
+    val_macro_f1: float
+    """Validation macro F1 of the best trial."""
+    history: list[HistoryEntry]
+    """State and value of each finished trial, by place, with the reason (`error`) of a failed one."""
+    seconds: float = field(compare=False)
+    """Wall time of the finished trials in seconds, those of earlier runs included."""
+
+
+def choose_best(trials: Mapping[SearchPlace, FrozenTrial], strategy: Strategy, context: RecipeContext) -> SearchResult:
+    """Choose the complete trial with the highest value, the earliest of equals.
+
+    Pruned trials are not eligible: their value is that of a training that was cut short.
+
+    Args:
+        trials: finished trials in the order of their places.
+        strategy: whose settings they tried.
+        context: what recipes are built from besides settings.
+
+    Raises:
+        FitFailed: no trial is complete; the message says why.
+    """
+    complete = {place: trial for place, trial in trials.items() if trial.state is TrialState.COMPLETE}
+    if not complete:
+        reasons = [trial.user_attrs["error"] for trial in trials.values() if "error" in trial.user_attrs]
+        raise FitFailed(reasons[0] if reasons else "no trial was finished in time")
+    best = max(complete, key=lambda place: (complete[place].values[0], -place))
+    settings = complete[best].params
+    return SearchResult(
+        recipe=strategy.recipe(settings, context),
+        settings=settings,
+        place=best,
+        val_macro_f1=complete[best].values[0],
+        history=[_history_entry(trial) for trial in trials.values()],
+        seconds=sum(trial.user_attrs.get("seconds", 0.0) for trial in trials.values()),
+    )
+
+
+def _history_entry(trial: FrozenTrial) -> HistoryEntry:
+    entry: HistoryEntry = {"state": trial.state.name.lower(), "value": trial.value}
+    return entry | ({"error": trial.user_attrs["error"]} if "error" in trial.user_attrs else {})

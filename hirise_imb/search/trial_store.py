@@ -1,0 +1,167 @@
+"""The trials of one search in the database: how they are started, finished, failed, and read back by place.
+
+User attributes of a trial: `place` and `recipe` from its start; `seconds`, `best_epoch` and `f1/<class>` when it has
+finished; `error`, the reason, when its recipe failed; `lost` when its worker died. A failed trial without `error` was
+interrupted or lost: it does not count, and its place is tried again.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from hirise_imb.data.dataset import ClassSet
+from hirise_imb.metrics.classification import per_class_scores
+from hirise_imb.search.database import Storage
+from hirise_imb.search.identifiers import SearchPlace, TrialId, TrialNumber
+from hirise_imb.search.proposals import Proposal
+from hirise_imb.training.trainer import Run
+from hirise_imb.utils.errors import UserError
+
+PublishTrial = Callable[[FrozenTrial, Run], None]
+"""Shows more of a trial than its numbers, while it is still running in the database."""
+
+VERSION = 3
+"""Version of how trials are proposed and stored; a study of another version can't be continued."""
+
+
+@dataclass(frozen=True)
+class TrialStore:
+    """The trials of one search, in a study that `open_trial_store` has opened."""
+
+    study: optuna.Study
+    storage: Storage
+
+    @property
+    def study_id(self) -> int:
+        """Key of the study in the database."""
+        return self.storage.get_study_id_from_name(self.study.study_name)
+
+    def trial_id(self, number: TrialNumber) -> TrialId:
+        """Returns the key of the trial that Optuna has given a number."""
+        return TrialId(self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number))
+
+    def finished_trials(self) -> dict[SearchPlace, FrozenTrial]:
+        """Returns the complete, pruned and failed trials in the order of their places."""
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        trials = {
+            SearchPlace(trial.user_attrs["place"]): trial
+            for trial in self.study.get_trials(deepcopy=False, states=states)
+            if trial.state is not TrialState.FAIL or "error" in trial.user_attrs
+        }
+        return dict(sorted(trials.items()))
+
+    def start_trial(self, place: SearchPlace, proposal: Proposal) -> TrialId:
+        """Write a running trial to the database."""
+        # In one transaction: a process that dies here leaves a whole trial or none.
+        trial = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=dict(proposal.settings),
+            distributions=dict(proposal.distributions),
+            user_attrs={"place": place, "recipe": proposal.job.recipe.to_dict()},
+        )
+        return TrialId(self.storage.create_new_trial(self.study_id, trial))
+
+    def report_epoch(self, trial: TrialId, epoch: int, best_f1: float) -> None:
+        """Write the best validation macro F1 up to an epoch.
+
+        Raises:
+            UpdateFinishedTrialError: another process has finished the trial.
+        """
+        self.storage.set_trial_intermediate_value(trial, epoch, best_f1)
+
+    def finish_trial(self, trial: TrialId, run: Run, classes: ClassSet, publish: PublishTrial | None) -> None:
+        """Write the scores of a run, publish it, then close its trial as complete or pruned.
+
+        Raises:
+            UpdateFinishedTrialError: another process has finished the trial.
+        """
+        attributes: dict[str, Any] = {"seconds": round(run.seconds, 2), "best_epoch": run.best_epoch}
+        scores = per_class_scores(run.val_confusion)["f1"]
+        attributes |= {f"f1/{name}": float(f1) for name, f1 in zip(classes.names, scores, strict=True)}
+        for key, value in attributes.items():
+            self.storage.set_trial_user_attr(trial, key, value)
+        if publish is not None:
+            publish(self.storage.get_trial(trial), run)
+        state = TrialState.PRUNED if run.pruned else TrialState.COMPLETE
+        self.storage.set_trial_state_values(trial, state, [run.val_macro_f1])
+
+    def fail_trial(self, trial: TrialId, reason: str) -> None:
+        """Close a trial whose recipe failed; it counts as finished.
+
+        Raises:
+            UpdateFinishedTrialError: another process has finished the trial.
+        """
+        self.storage.set_trial_user_attr(trial, "error", reason)
+        self.storage.set_trial_state_values(trial, TrialState.FAIL)
+
+    def interrupt_trials(self, trials: Iterable[TrialId]) -> None:
+        """Close those of `trials` that are still running; their places are tried again."""
+        for trial in trials:
+            if not self.storage.get_trial(trial).state.is_finished():
+                self.storage.set_trial_state_values(trial, TrialState.FAIL)
+
+    def reap_dead_trials(self, places: Collection[SearchPlace]) -> dict[SearchPlace, int]:
+        """Close trials that a dead worker has left running, and count by place how many workers have died in one.
+
+        Args:
+            places: those of a batch whose lease this process has, so that whoever started trials there is dead.
+        """
+        deaths = dict.fromkeys(places, 0)
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.FAIL)):
+            place = trial.user_attrs.get("place")
+            if place not in deaths or "error" in trial.user_attrs:
+                continue
+            if trial.state is TrialState.RUNNING:
+                # A worker that was suspended rather than dead may finish the trial at this very moment: then it counts.
+                with suppress(UpdateFinishedTrialError):
+                    trial_id = self.trial_id(TrialNumber(trial.number))
+                    self.storage.set_trial_user_attr(trial_id, "lost", "its worker died")
+                    self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
+                    deaths[place] += 1
+            else:
+                deaths[place] += "lost" in trial.user_attrs
+        return deaths
+
+
+def open_trial_store(storage: Storage, name: str, facts: Mapping[str, str | int]) -> TrialStore:
+    """Create the study `name`, or open it to continue it.
+
+    Args:
+        storage: database of all searches.
+        name: name of the study in the database.
+        facts: what the trials depend on besides their settings.
+
+    Raises:
+        UserError: the study exists and was begun with other facts, or with another version of the program.
+    """
+    study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+    if "facts" in study.user_attrs or study.get_trials(deepcopy=False):
+        _check_facts(name, study.user_attrs.get("facts", {}), facts)
+    study.set_user_attr("facts", {"search": VERSION, **facts})
+    # The upper bound on Optuna's version guards against changes of its experimental parts; users need no warning.
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+        study.set_metric_names(["validation macro F1"])  # shown by the dashboard
+    return TrialStore(study, storage)
+
+
+def _check_facts(name: str, stored: Mapping[str, Any], facts: Mapping[str, str | int]) -> None:
+    """Refuse to continue a study whose trials could not be compared with those of this run."""
+    remedy = "give this study another --name, or choose another folder with --out."
+    version = stored.get("search", 0)
+    if version != VERSION:
+        age = "an earlier" if version < VERSION else "a later"
+        raise UserError(
+            f"The study {name} was begun with {age} version of this program and can't be continued: {remedy}"
+        )
+    for key, value in facts.items():
+        if stored.get(key) != value:
+            begun_with = f"{key} {stored[key]}" if key in stored else f"no {key}"
+            raise UserError(f"The study {name} was begun with {begun_with}, not with {key} {value}: {remedy}")

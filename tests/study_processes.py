@@ -1,0 +1,108 @@
+"""Whole studies in processes of their own, and what they leave behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from hirise_imb.utils.files import CACHE_VARIABLE
+
+DEADLINE = 240.0
+"""Seconds after which a process counts as hanging."""
+
+_LAUNCHER = """\
+import os, sys, time
+from hirise_imb.search import leases
+from hirise_imb.cli import main
+from hirise_imb.training import trainer
+
+leases.Leases.__init__.__kwdefaults__.update(interval=0.5, grace=float(os.environ["GRACE"]))
+select = trainer.Trainer.select
+
+
+def select_slowly(self, jobs, selection):
+    if any(job.on_epoch for job in jobs):
+        time.sleep(float(os.environ["PAUSE"]))
+    return select(self, jobs, selection)
+
+
+trainer.Trainer.select = select_slowly
+if __name__ == "__main__":
+    sys.exit(main.main())
+"""
+"""The command line with a shorter grace, and with batches that take so long that each process gets a share of them.
+Workers that the study starts import it too."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Command:
+    """The command line, in new processes."""
+
+    folder: Path
+    """Folder of the launcher and the cache."""
+    pause: float = 0.0
+    """Seconds that a batch takes in addition to its training."""
+    grace: float = 8.0
+    """Seconds after which a silent owner of a lease counts as dead."""
+
+    def start(self, *words: object, **options: object) -> subprocess.Popen[str]:
+        """Starts a process, both of whose output streams can be read from its stdout."""
+        launcher = self.folder / "launcher.py"
+        if not launcher.exists():  # another process may be about to read it
+            launcher.write_text(_LAUNCHER, encoding="utf-8")
+        arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+        return subprocess.Popen(
+            [sys.executable, str(launcher), *map(str, words), *arguments],
+            env=os.environ
+            | {CACHE_VARIABLE: str(self.folder / "cache"), "GRACE": str(self.grace), "PAUSE": str(self.pause)}
+            | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *words: object, **options: object) -> str:
+        """Runs a process, which must succeed, and returns its output."""
+        with kill_on_exit(self.start(*words, **options)) as process:
+            output, _ = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0, output
+        return output
+
+
+@contextlib.contextmanager
+def kill_on_exit(*processes: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """Kills processes at the end of the block, whatever happens in it; yields the first of them."""
+    try:
+        yield processes[0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def wait_until(condition: Callable[[], T], seconds: float = DEADLINE) -> T:
+    """Returns the value of a condition as soon as it is true."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "the condition did not become true"
+        time.sleep(0.02)
+    return value
+
+
+def read_results(report: Path) -> Mapping[str, bytes]:
+    """Returns the files of a report that must not differ between equal runs: all but times and the page with them."""
+    paths = [report / "per_class.csv", *report.glob("predictions/*"), *report.glob("confusion/*")]
+    summary = json.loads((report / "summary.json").read_text(encoding="utf-8"))
+    del summary["files"]  # digests of the page, and of the file with the times
+    contents = {str(path.relative_to(report)): path.read_bytes() for path in paths}
+    return contents | {"summary": json.dumps(summary).encode()}
