@@ -107,7 +107,7 @@ def _parse_address(address: str) -> URL:
             raise UserError("The address names no file: give sqlite:///path.db.")
         return url
     if backend not in _DRIVER_HINTS:
-        raise UserError(f"Databases of the kind {backend} are not supported: give {_ADDRESS_FORMS}.")
+        raise UserError(f"A database of the kind {backend} is not supported: give {_ADDRESS_FORMS}.")
     # Everything up to the last @ may be the password, and part of it would be shown as the host.
     if address.count("@") > 1:
         raise UserError("The address of the database has more than one @: write one inside a password as %40.")

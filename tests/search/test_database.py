@@ -54,7 +54,7 @@ def refusal(place: Path | str) -> str:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("redis://u:Zq9@host/0", r"kind redis are not supported: give a file \(sqlite:///path\.db\), postgresql://"),
+        ("redis://u:Zq9@host/0", r"kind redis is not supported: give a file \(sqlite:///path\.db\), postgresql://"),
         ("studies/demo.db", r"malformed: give a file \(sqlite:///path\.db\), postgresql://"),
         ("journal.log", "malformed"),
         ("postgresql://u:Zq9@host:port/studies", "malformed"),

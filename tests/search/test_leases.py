@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -232,6 +233,26 @@ def test_one_of_many_processes_takes_over_a_batch_whose_owner_is_dead(engine: En
     answers = at_once(race, database)
     assert all(isinstance(answer, list) for answer in answers), answers
     assert Counter(batch for answer in answers for batch in answer) == Counter(BATCHES)  # type: ignore[attr-defined]
+
+
+def test_a_beat_at_the_last_moment_prevents_the_takeover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = connect(tmp_path / "demo.db").engine
+    lease = Leases(engine).acquire("a")
+    assert lease
+    others = Leases(engine, interval=0.01, grace=0.05)
+    assert others.acquire("a") is None
+    time.sleep(0.06)
+    begin, transactions = Engine.begin, itertools.count()
+
+    def begin_after_beat(self: Engine) -> AbstractContextManager[sqlalchemy.Connection]:
+        if next(transactions) == 1:  # after the transaction that has read the row, before the one that changes it
+            assert lease.renew()
+        return begin(self)
+
+    monkeypatch.setattr(Engine, "begin", begin_after_beat)
+    assert others.acquire("a") is None
+    assert lease.renew()
+    engine.dispose()
 
 
 def work(database: Path | str, folder: Path, barrier: Barrier, answers: Answers) -> None:
