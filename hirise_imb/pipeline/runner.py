@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +15,7 @@ from hirise_imb.metrics.classification import Predictions
 from hirise_imb.pipeline.run_store import RunStore
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Baseline, Omitted, Results, write_baseline, write_report
-from hirise_imb.reporting.appendix import appendix
+from hirise_imb.reporting.appendix import describe_strategies
 from hirise_imb.reporting.html.index import write_index
 from hirise_imb.reporting.html.thumbnails import thumbnails
 from hirise_imb.reporting.results import BASELINE
@@ -90,7 +90,7 @@ def run_study(definition: StudyDefinition, out: Path, effort: RunOptions = RunOp
             else:
                 arms.append(arm)
     counts = f"{definition.trials} trials a strategy, {definition.refits} seeds a fit"
-    results = _results(bench, arms, omitted, counts, definition.to_toml(), runs)
+    results = _results(bench, arms, omitted, counts, definition.to_toml(), runs, strategies)
     pictures = thumbnails(results, images.path) if effort.thumbnails else None
     page = write_report(results, _report(definition, out), pictures)
     write_index(out / "reports")
@@ -243,7 +243,13 @@ def _arm(bench: TrainingContext, name: str, summary: str, recipe: Recipe, store:
 
 
 def _results(
-    bench: TrainingContext, arms: list[Arm], omitted: list[Omitted], counts: str, study_toml: str, runs: RunStore
+    bench: TrainingContext,
+    arms: list[Arm],
+    omitted: list[Omitted],
+    counts: str,
+    study_toml: str,
+    runs: RunStore,
+    strategies: Sequence[Strategy] = (),
 ) -> Results:
     """What a report is made from; `counts` ends the sentence that says what was run."""
     definition = bench.definition
@@ -264,6 +270,6 @@ def _results(
         arms=tuple(arms),
         omitted=tuple(omitted),
         control_name=CONTROL if CONTROL in named else None,
-        appendix=appendix(named),
+        appendix=describe_strategies(strategy for strategy in strategies if strategy.name in named),
         environment=about,
     )

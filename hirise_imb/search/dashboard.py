@@ -285,11 +285,11 @@ def _best(store: Storage, search: Search, best: FrozenTrial) -> list[str]:
 
 def _parameters(strategy: Strategy, settings: Mapping[str, object]) -> str:
     rows = []
-    for parameter in strategy.parameters:
+    for parameter in strategy.space:
         there = f" (with {_condition(parameter.when)})" if parameter.when else ""
         best = settings.get(parameter.name, "–")
         value = f"{best:.4g}" if isinstance(best, float) else str(best)
-        words = (parameter.name, value, parameter.range() + there, parameter.help, parameter.source)
+        words = (parameter.name, value, parameter.describe_range() + there, parameter.help, parameter.source)
         rows.append([_plain(word) for word in words])
     return _table(("parameter", "best", "range", "what it is", "source"), rows) if rows else "It has none."
 
@@ -302,7 +302,7 @@ def _importance(strategy: Strategy, trials: Sequence[FrozenTrial]) -> list[str]:
         return [f"Left out: it takes {_ENOUGH} complete trials."]
     if np.ptp(values) < _SAME:
         return ["Left out: all trials came to the same value."]
-    why = {parameter.name: _uncovered(parameter.name, complete) for parameter in strategy.parameters}
+    why = {parameter.name: _uncovered(parameter.name, complete) for parameter in strategy.space}
     covered = [name for name, reason in why.items() if reason is None]
     parts = []
     if covered:

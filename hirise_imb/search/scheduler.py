@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from hirise_imb.config import StudyDefinition, check_known
+from hirise_imb.config import StudyDefinition
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.data.splits import Selection
 from hirise_imb.search import database, search
@@ -19,7 +19,7 @@ from hirise_imb.search.dashboard import make_publisher, write_study_note
 from hirise_imb.search.leases import Leases
 from hirise_imb.search.search import Search, SearchResult
 from hirise_imb.search.workers import is_orphaned
-from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Strategy
+from hirise_imb.strategies import STRATEGIES, RecipeContext, Strategy, select_strategies
 from hirise_imb.training.context import TrainingContext
 from hirise_imb.training.epoch_loop import Failed
 from hirise_imb.utils.progress import ProgressCallback, track
@@ -29,12 +29,9 @@ def strategies_to_search(definition: StudyDefinition) -> list[Strategy]:
     """The strategies a study searches, in order: the named ones, the control, and what they start from.
 
     Raises:
-        UserError: one is unknown.
+        UserError: one is unknown, or an override does not agree with its declared parameters.
     """
-    wanted = [CONTROL, *(check_known("strategy", name, STRATEGIES) for name in definition.strategies)]
-    for name in wanted:  # grows while it is gone through
-        wanted += [base for base in STRATEGIES[name].after if base not in wanted]
-    return [strategy for name, strategy in STRATEGIES.items() if name in wanted]
+    return select_strategies(STRATEGIES, definition.strategies, definition.overrides)
 
 
 @dataclass
@@ -53,7 +50,7 @@ class SearchScheduler:
     def open(self) -> None:
         """Open what starts from nothing else: a study of other data is refused before any work is done."""
         for strategy in self.strategies:
-            if not strategy.after:
+            if not strategy.depends_on:
                 self._search(strategy)
 
     def work(self, timeout: float | None) -> None:
@@ -72,7 +69,7 @@ class SearchScheduler:
 
     def _ready(self) -> Iterator[Search]:
         for strategy in self.strategies:
-            if strategy.name in self.ended or any(base not in self.ended for base in strategy.after):
+            if strategy.name in self.ended or any(base not in self.ended for base in strategy.depends_on):
                 continue
             one = self._search(strategy)
             if isinstance(one, Failed):
@@ -85,7 +82,7 @@ class SearchScheduler:
 
     def _search(self, strategy: Strategy) -> Search | Failed:
         bases = {}
-        for name in strategy.after:
+        for name in strategy.depends_on:
             base = self.ended[name]
             if isinstance(base, Failed):
                 return Failed(f"it starts from {name}, which came to nothing: {base.reason}")
@@ -97,7 +94,8 @@ class SearchScheduler:
                 # Trials on another recipe are other trials: more of a base's may choose another one.
                 text = json.dumps({name: recipe.to_dict() for name, recipe in bases.items()}, sort_keys=True)
                 name += f" after {hashlib.sha256(text.encode()).hexdigest()[:8]}"
-            facts = self.bench.facts | {"selection": selection_of(definition, strategy)}
+            selection = selection_of(definition, strategy)
+            facts = self.bench.facts | {"selection": selection, "overrides": strategy.describe_overrides()}
             study = search.open_study(self.store, name, facts)
             context = RecipeContext(self.bench.cuts, bases)
             trials, seed = definition.trials, definition.seed

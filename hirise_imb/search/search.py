@@ -30,7 +30,7 @@ from hirise_imb.metrics.classification import per_class_scores
 from hirise_imb.recipe import Recipe
 from hirise_imb.search.database import Storage
 from hirise_imb.search.leases import Lease, Leases
-from hirise_imb.strategies import RecipeContext, Settings, Strategy, complete_settings, suggest_settings
+from hirise_imb.strategies import NO_OVERRIDES, RecipeContext, Settings, Strategy
 from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Failed, Job, OnEpoch, batch_key
 from hirise_imb.training.trainer import Run
 from hirise_imb.utils.errors import UserError
@@ -100,6 +100,7 @@ def open_study(store: Storage, name: str, facts: Mapping[str, str | int]) -> opt
     study = optuna.create_study(storage=store, study_name=name, direction="maximize", load_if_exists=True)
     known = {"search": VERSION, **facts}
     before = study.user_attrs.get("facts", {} if study.get_trials(deepcopy=False) else known)
+    before = {"overrides": NO_OVERRIDES, **before}  # studies of earlier versions had none
     for key, value in known.items():
         if before.get(key) != value:
             raise UserError(
@@ -192,8 +193,7 @@ class Search:
         They follow from the known trials alone. The sampler keeps them apart by taking each as a bad one until it is
         told better ("constant liar"; Ginsbourger et al. 2010).
         """
-        parameters = self.strategy.parameters
-        starts = [complete_settings(parameters, start) for start in ({}, *self.strategy.starts())]
+        starts = self.strategy.initial_settings()
         # A study of its own: the sampler sees the rounds before and nothing that the round under way has found.
         aside = optuna.create_study(direction="maximize")
         aside.add_trials([_taken(trial) for trial in known])
@@ -209,7 +209,7 @@ class Search:
                 start: Settings = starts[place] if place < len(starts) else {}
                 aside.sampler = optuna.samplers.PartialFixedSampler(dict(start), tree)
             trial = aside.ask()
-            settings = suggest_settings(parameters, trial)
+            settings = self.strategy.space.suggest(trial)
             recipe = self.strategy.recipe(settings, self.context)
             proposals[place] = _Proposal(settings, trial.distributions, Job(recipe, self.seed))
         return proposals

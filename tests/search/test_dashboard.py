@@ -257,9 +257,9 @@ def test_the_note_tells_of_the_best_trial(store: Storage, out: Path) -> None:
     shown = api(store, out, "studies/1")["trials"][2]
     assert ask(store, out, link) == artifact(store, out, 1, shown, "confusion.png")
     parameters = rows(section(search, "Parameters"))
-    assert list(parameters) == [parameter.name for parameter in WEIGHTS.parameters]
-    for parameter in WEIGHTS.parameters:
-        assert parameter.range().replace("_", "\\_") in parameters[parameter.name][1]
+    assert list(parameters) == [parameter.name for parameter in WEIGHTS.space]
+    for parameter in WEIGHTS.space:
+        assert parameter.describe_range().replace("_", "\\_") in parameters[parameter.name][1]
         value = chosen.settings.get(parameter.name)
         told = parameters[parameter.name][0].replace("\\", "")
         assert told == ("–" if value is None else value if isinstance(value, str) else f"{value:.4g}")
@@ -358,7 +358,7 @@ def test_a_note_can_be_made_of_any_trials(data: st.DataObject) -> None:
     for place in range(count):
         picks = {name: data.draw(st.sampled_from(few if name in varied else few[:1])) for name, few in _FEW.items()}
         asked = optuna.trial.FixedTrial(picks)
-        chosen = {p.name: p.suggest(asked) for p in WEIGHTS.parameters if p.there(picks)}
+        chosen = {p.name: p.suggest(asked) for p in WEIGHTS.space if p.applies(picks)}
         distributions = dict(asked.distributions)
         if old and place == 3:
             distributions["learning_rate"] = optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True)

@@ -18,7 +18,7 @@ from hirise_imb.data.hirise import CLASSES
 from hirise_imb.search.database import Storage
 from hirise_imb.search.leases import Leases
 from hirise_imb.search.search import VERSION, SearchResult, lock_study, open_study
-from hirise_imb.strategies import CONTROL, STRATEGIES, Strategy, complete_settings
+from hirise_imb.strategies import CONTROL, STRATEGIES, Strategy
 from hirise_imb.strategies.parameters import Float
 from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Failed, Job
 from hirise_imb.training.trainer import Run
@@ -71,17 +71,17 @@ def test_a_finished_search_runs_nothing(store: Storage) -> None:
 @EACH
 def test_the_known_points_come_first_and_none_comes_twice(strategy: Strategy, store: Storage) -> None:
     tried = settings(do(store, 11, strategy=strategy))
-    known = [complete_settings(strategy.parameters, start) for start in ({}, *strategy.starts())]
+    known = [strategy.space.complete(point) for point in ({}, *strategy.initial_points())]
     assert tried[: len(known)] == known
-    assert all(complete_settings(strategy.parameters, one) == one for one in tried)  # whole, and nothing beside
-    if any(isinstance(parameter, Float) for parameter in strategy.parameters):
+    assert all(strategy.space.complete(one) == one for one in tried)  # whole, and nothing beside
+    if any(isinstance(parameter, Float) for parameter in strategy.space):
         # A sampler that starts over would repeat its first points.
         assert len({json.dumps(one, sort_keys=True) for one in tried}) == len(tried)
 
 
 def test_starts_come_first_however_many_there_are(store: Storage) -> None:
     class Many(type(WEIGHTS)):  # type: ignore[misc]
-        def starts(self) -> list[dict[str, float]]:
+        def initial_points(self) -> list[dict[str, float]]:
             return [{"power": place / 10} for place in range(12)]
 
     tried = settings(do(store, 16, strategy=Many()))
@@ -105,7 +105,7 @@ def test_settings_that_depend_on_others_are_modelled_with_them(
     monkeypatch.setattr(optuna.samplers.TPESampler, "sample_independent", counting)
     do(store, 2 * HEADS_PER_BATCH, strategy=STRATEGIES[name])
     assert not seen & set(alone)
-    conditional = {parameter.name for parameter in STRATEGIES[name].parameters if parameter.when}
+    conditional = {parameter.name for parameter in STRATEGIES[name].space if parameter.when}
     assert seen & conditional
 
 
@@ -172,7 +172,7 @@ def test_the_highest_is_chosen(store: Storage) -> None:
     chosen = chosen_of(do(store, 4, scripted([0.2, 0.7, 0.6, 0.1])).choose())
     assert chosen.trial == 1
     assert chosen.val_macro_f1 == pytest.approx(0.7)
-    assert chosen.settings == complete_settings(WEIGHTS.parameters, {"power": 0.5})
+    assert chosen.settings == WEIGHTS.space.complete({"power": 0.5})
     assert chosen.recipe == WEIGHTS.recipe(chosen.settings, CONTEXT)
     assert [entry["state"] for entry in chosen.history] == ["complete"] * 4
     assert [entry["value"] for entry in chosen.history] == pytest.approx([0.2, 0.7, 0.6, 0.1])
@@ -269,7 +269,7 @@ def test_nothing_is_chosen_from_nothing(store: Storage) -> None:
 
 def test_what_was_pruned_is_no_choice_even_alone(store: Storage) -> None:
     study = search(store, 1).study
-    recipe = WEIGHTS.recipe(complete_settings(WEIGHTS.parameters, {}), CONTEXT).to_dict()
+    recipe = WEIGHTS.recipe(WEIGHTS.space.complete({}), CONTEXT).to_dict()
     pruned = optuna.trial.TrialState.PRUNED
     study.add_trial(optuna.trial.create_trial(state=pruned, value=0.5, user_attrs={"place": 0, "recipe": recipe}))
     assert isinstance(search(store, 1).choose(), Failed)
