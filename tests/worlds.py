@@ -25,6 +25,7 @@ from hirise_imb.training.trainer import Run, Trainer
 
 __all__ = ["LATE", "SIZES", "TOY", "WIDTH", "make_task"]
 
+
 def small_copy(whole: Path, folder: Path, most: int) -> Path:
     """The official files of `whole` with at most `most` landmarks of each class and split, one source each at least."""
     table = manifest.read_manifest(whole).table

@@ -30,13 +30,11 @@ class CombinedParameters(OptimiserParameters):
         help="features of plain images, or those next to features with normalised contrast",
         source=_SOURCE,
     )
-    projection: Literal["none", "nuisance"] = choice(
-        default="none", help="projection of the features", source=_SOURCE
-    )
+    projection: Literal["none", "nuisance"] = choice(default="none", help="projection of the features", source=_SOURCE)
     rank: int = reuse(NuisanceProjectionParameters, "rank", when=("projection", ("nuisance",)))
-    correction: Literal[
-        "none", "class_weights", "oversampling", "logit_adjusted_loss", "ldam_drw", "focal_loss"
-    ] = choice(default="class_weights", help="how training corrects for the class prior", source=_SOURCE)
+    correction: Literal["none", "class_weights", "oversampling", "logit_adjusted_loss", "ldam_drw", "focal_loss"] = (
+        choice(default="class_weights", help="how training corrects for the class prior", source=_SOURCE)
+    )
     weight_power: float = reuse(
         ClassWeightsParameters, "power", default=0.5, reason=_MILD, when=("correction", ("class_weights",))
     )

@@ -243,7 +243,12 @@ def choice(*, default: C, help: str, source: str, when: Condition | None = None)
 
 
 def reuse(
-    parameters: type[Parameters], name: str, *, when: Condition | None = None, reason: str = "", **changes: Any
+    parameters: type[Parameters],
+    name: str,
+    *,
+    when: Condition | None = None,
+    reason: str = "",
+    **changes: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401  (of the type of the reused field)
     """Declares a parameter of another strategy as a field of this one, under this field's own name.
 

@@ -21,7 +21,7 @@ class SmoteParameters(OptimiserParameters):
         1,
         7,
         default=2,
-        help="nearest landmarks of its class that a landmark is joined with; every class needs more landmarks than that",
+        help="nearest landmarks of its class that a landmark is joined with; every class needs more than that",
         source="Chawla et al. 2002",
     )
     ratio: float = number(

@@ -38,9 +38,7 @@ def strategy_checks(strategy: Strategy, settings: Settings | None = None) -> lis
     """
     checks = [Check(strategy.name, run.__name__, partial(run, strategy)) for run in DECLARATION_CHECKS]
     recipe = functools.cache(partial(make_quick_recipe, strategy, settings))
-    for run in TRAINING_CHECKS:
-        checks.append(Check(strategy.name, run.__name__, partial(_run, run, recipe)))
-    return checks
+    return checks + [Check(strategy.name, run.__name__, partial(_run, run, recipe)) for run in TRAINING_CHECKS]
 
 
 def check_strategy(strategy: Strategy, settings: Settings | None = None) -> None:

@@ -27,9 +27,7 @@ from hirise_imb.training.epoch_loop import Failed, Job
 
 COMPUTED = ("prototypes", "logistic")
 CHECKS = [
-    check
-    for strategy in STRATEGIES.values()
-    for check in strategy_checks(strategy, TOY_SETTINGS.get(strategy.name))
+    check for strategy in STRATEGIES.values() for check in strategy_checks(strategy, TOY_SETTINGS.get(strategy.name))
 ]
 
 
