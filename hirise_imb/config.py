@@ -97,7 +97,7 @@ class StudyDefinition:
             raise UserError(f"seed is {self.seed}: it and the seeds of the refits after it must stay below 2**32.")
         check_known("selection", self.selection, ("grouped-cv", "val"))
         if not self.strategies:
-            raise UserError("strategies is empty: name at least one (`study strategies` lists them).")
+            raise UserError("strategies is empty: name at least one (`hirise-imb strategies` lists them).")
         if len(set(self.strategies)) < len(self.strategies):
             raise UserError(f"strategies names one twice: {', '.join(self.strategies)}.")
 

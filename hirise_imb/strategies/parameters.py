@@ -367,15 +367,18 @@ def search_space(parameters: type[T]) -> SearchSpace[T]:
     """Returns the search space that a parameters class declares: its own fields first, then those it inherits.
 
     Raises:
-        TypeError: a field is not declared as a parameter, or its type does not go with its declaration.
+        TypeError: a field is not declared as a parameter, its type does not go with its declaration, or its condition
+            does not name choices of a parameter before it.
     """
     hints = get_type_hints(parameters)
     declared = {one.name: one.metadata.get(_METADATA_KEY) for one in fields(parameters)}
     names = dict.fromkeys(name for cls in parameters.__mro__ for name in inspect.get_annotations(cls))
-    return SearchSpace(
-        parameters,
-        tuple(_named(parameters, name, hints[name], declared[name]) for name in names if name in declared),
-    )
+    ordered: dict[str, Parameter] = {}
+    for name in names:
+        if name in declared:
+            ordered[name] = _named(parameters, name, hints[name], declared[name])
+            _check_condition(parameters, ordered[name], ordered)
+    return SearchSpace(parameters, tuple(ordered.values()))
 
 
 def _named(owner: type[Parameters], name: str, hint: object, parameter: object) -> Parameter:
@@ -388,6 +391,15 @@ def _named(owner: type[Parameters], name: str, hint: object, parameter: object) 
         f"{owner.__name__}.{name} must be a float declared with number(), an int with integer(), a Literal with "
         f"choice(), or any of them with reuse()"
     )
+
+
+def _check_condition(owner: type[Parameters], parameter: Parameter, before: Mapping[str, Parameter]) -> None:
+    if parameter.when is not None:
+        above = before.get(parameter.when[0])
+        if not isinstance(above, Categorical) or not set() < set(parameter.when[1]) <= set(above.choices):
+            raise TypeError(
+                f"the condition of {owner.__name__}.{parameter.name} must name choices of a parameter before it"
+            )
 
 
 def _interval(override: Override, low: float, high: float) -> tuple[Any, Any]:

@@ -23,7 +23,7 @@ def backbone_checks(card: BackboneCard, weights: str = "random") -> list[Check]:
 
     Args:
         card: of the backbone.
-        weights: with which it is loaded.
+        weights: with which it is loaded; random ones may be too far from any data to be trained on.
     """
     load = functools.cache(lambda: card.load(weights))
     checks = [Check(card.name, "describes_itself", partial(describes_itself, card))]

@@ -93,15 +93,11 @@ def parameters_are_described(strategy: Strategy) -> None:
 
 def conditions_refer_to_earlier_choices(strategy: Strategy) -> None:
     """A parameter applies with some choices, not all, of a categorical parameter before it."""
-    before: dict[str, Parameter] = {}
-    for parameter in strategy.space:
+    for parameter in strategy.space:  # which refuses conditions on anything but earlier choices
         if parameter.when is not None:
-            above = before.get(parameter.when[0])
-            expect(
-                isinstance(above, Categorical) and set() < set(parameter.when[1]) < set(above.choices),
-                f"the condition of {parameter.name} does not name some choices of a parameter before it",
-            )
-        before[parameter.name] = parameter
+            above = strategy.space[parameter.when[0]]
+            some = isinstance(above, Categorical) and set(parameter.when[1]) < set(above.choices)
+            expect(some, f"the condition of {parameter.name} names all choices")
 
 
 def optimiser_is_the_common_one(strategy: Strategy) -> None:

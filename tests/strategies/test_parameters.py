@@ -34,7 +34,7 @@ from hirise_imb.strategies.combined import CombinedParameters
 from hirise_imb.testing.toy import CUTS
 from hirise_imb.utils.errors import UserError
 
-texts = {"help": "what it does", "source": "Someone 2000"}
+texts: dict[str, Any] = {"help": "what it does", "source": "Someone 2000"}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ each = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.k
 
 TUNED = Recipe(learning_rate=1e-3, weight_decay=1e-2, monitor="val_macro_f1")
 """The control with its defaults."""
-CAO = {"class_weights": EffectiveNumber(0.9999), "reweight_after": 20}
+CAO: dict[str, Any] = {"class_weights": EffectiveNumber(0.9999), "reweight_after": 20}
 UNFROZEN = replace(TUNED, cut="late", backbone_learning_rate=1e-4)
 THREE = (Discriminant(0.1, 1.0), Logistic(1e-2, 0.5))
 
