@@ -140,7 +140,7 @@ class Strategy(ABC, Generic[P]):
                 settings = space.complete(point)
             except ValueError:
                 continue
-            if settings not in points:
+            if not self.overrides or settings not in points:
                 points.append(settings)
         return points
 
