@@ -166,7 +166,7 @@ def made_up(arms: int, seed: int) -> Results:
     """A study of so many arms, named after strategies."""
     from hirise_imb.data.hirise import SPLITS
     from hirise_imb.reporting import Results
-    from hirise_imb.reporting.appendix import appendix
+    from hirise_imb.reporting.appendix import describe_strategies
     from hirise_imb.strategies import CONTROL, STRATEGIES
 
     labels, sources = landmarks()
@@ -191,7 +191,7 @@ def made_up(arms: int, seed: int) -> Results:
         arms=tuple(_arm(name, place, tuple(images), labels) for place, name in enumerate(["baseline", *chosen])),
         environment={"seed": seed, "seconds": {}},
         control_name=CONTROL,
-        appendix=appendix(chosen),
+        appendix=describe_strategies(STRATEGIES[name] for name in chosen),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a study is to do: a TOML file, with options of the command line before it."""
+"""The study definition: a TOML file, whose values options of the command line replace."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,56 @@ import tomli_w
 
 from hirise_imb.utils.errors import UserError
 
+CONTROL = "plain"
+"""The strategy that only tunes the optimiser. It is always searched: what others gain beyond it is their remedy's."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """A narrower range of a numeric parameter; None keeps the declared end."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+Override = str | float | Range | tuple[str, ...]
+"""What a definition says of a parameter: a fixed value, a narrower range, or some of its choices."""
+
 
 @dataclass(frozen=True)
 class StudyDefinition:
-    """A study; the defaults are the demo on the embedded sample, which `studies/demo.toml` spells out."""
+    """A study; the defaults are the demo on the embedded sample, which `studies/demo.toml` spells out.
+
+    In TOML, `strategies` is a list of names:
+
+        strategies = ["oversampling", "focal_loss"]
+
+    To fix a parameter of a strategy or to narrow its range, write a table for each strategy instead, in the same order
+    and empty where nothing is overridden:
+
+        [strategies.oversampling]
+        scheme = ["class", "source"]      # some of the choices
+
+        [strategies.focal_loss]
+        gamma = {low = 1.0, high = 3.0}   # a narrower range; either end may be left out
+        weights = "none"                  # a fixed value
+
+    A table `[strategies.plain]` does so for the control. A default outside its narrowed range moves to the nearest end,
+    and initial points outside it are skipped. The option `--strategies` selects names and keeps their tables, and the
+    control's. Names and ranges are checked against the declared parameters before a search begins.
+    """
 
     name: str = "demo"
-    """Of the report folder and the database."""
+    """Name of the report folder and of the study in the database."""
     data: str = "synthetic"
     """`synthetic`, `hirise` (the downloaded archive), a zip or folder in the official layout, or `$VARIABLE`."""
+    dataset: str = "hirise-v3_2"
+    """What the data set is: its classes and the format of its images, a key of `hirise_imb.data.registry.DATASETS`."""
     backbone: str = "efficientnet-lite0"
     weights: str = "imagenet"
     """`imagenet`, `random`, or a weights file."""
     precision: str = "float32"
-    """Of the backbone's arithmetic: `float32`, or `bfloat16` for a GPU that has it."""
+    """Number format of the backbone's arithmetic: `float32`, or `bfloat16` for a GPU that supports it."""
     strategies: tuple[str, ...] = (
         "oversampling",
         "class_weights",
@@ -38,18 +74,20 @@ class StudyDefinition:
         "class_bias",
         "prototypes",
     )
-    """Beside the control `plain`, which is always searched."""
+    """Names of the strategies that are searched in addition to the control `plain`."""
+    overrides: Mapping[str, Mapping[str, Override]] = field(default_factory=dict)
+    """Fixed values and narrower ranges of parameters, by strategy and parameter; each strategy is in `strategies`."""
     selection: str = "grouped-cv"
     """How recipes are chosen: `grouped-cv`, by folds over the sources of training and validation, for strategies that
     train no layer of the backbone, and by the given validation split for others; `val`, by that split for all."""
     trials: int = 2
-    """Finished trials each strategy's search comes to."""
+    """Number of finished trials of each strategy's search."""
     refits: int = 2
-    """Seeds with which the baseline and each chosen recipe are fitted for the report."""
+    """Number of seeds with which the baseline and each chosen recipe are fitted for the report."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check every value, so that a definition that exists can be run as far as its own words go."""
+        """Checks every value, except names that only other rooms know."""
         _check_types(self)
         check_name(self.name)
         for what, least in (("trials", 1), ("refits", 1), ("seed", 0)):
@@ -59,27 +97,60 @@ class StudyDefinition:
             raise UserError(f"seed is {self.seed}: it and the seeds of the refits after it must stay below 2**32.")
         check_known("selection", self.selection, ("grouped-cv", "val"))
         if not self.strategies:
-            raise UserError("strategies is empty: name at least one (`study strategies` lists them).")
+            raise UserError("strategies is empty: name at least one (`hirise-imb strategies` lists them).")
         if len(set(self.strategies)) < len(self.strategies):
             raise UserError(f"strategies names one twice: {', '.join(self.strategies)}.")
 
+        for name in self.overrides:
+            if name not in self.strategies:
+                raise UserError(f"overrides are given for {name}, which strategies does not name: add it there.")
+
     def to_toml(self) -> str:
-        """The definition as a TOML file."""
-        return tomli_w.dumps(asdict(self))
+        """Returns the text of a TOML file that `load_definition` reads back as this definition."""
+        values = asdict(self) | {"strategies": list(self.strategies)}
+        del values["overrides"]
+        if any(self.overrides.values()):
+            tables = {name: self.overrides.get(name, {}) for name in self.strategies}
+            values["strategies"] = {
+                name: {parameter: _plain(override) for parameter, override in table.items()}
+                for name, table in tables.items()
+            }
+        return tomli_w.dumps(values)
+
+
+def format_override(override: Override) -> str:
+    """Returns an override as it is written in TOML, on one line."""
+    plain = _plain(override)
+    if isinstance(plain, dict):
+        return f"{{{', '.join(f'{key} = {_literal(value)}' for key, value in plain.items())}}}"
+    return _literal(plain)
+
+
+def _plain(override: Override) -> object:
+    """Returns an override as TOML's own types."""
+    if isinstance(override, Range):
+        return {key: value for key, value in asdict(override).items() if value is not None}
+    return list(override) if isinstance(override, tuple) else override
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    return tomli_w.dumps({"x": value}).removeprefix("x = ").strip()
 
 
 def check_name(name: str) -> None:
-    """See that a name can be that of a report's folder.
+    """Checks that a name can be that of a report's folder.
 
     Raises:
-        UserError: it can't, or is that of the list of reports beside it.
+        UserError: it can't, or it is the file name of the list of reports in the same folder.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == "index.html":
         raise UserError(f"The name {name!r} can't name a folder: use up to 100 letters, digits, '.', '_' and '-'.")
 
 
 def check_known(kind: str, name: str, names: Collection[str]) -> str:
-    """Return `name` if it is one of `names`.
+    """Returns `name` if it is one of `names`.
 
     Raises:
         UserError: it is not; the sentence gives the nearest name and all of them.
@@ -92,41 +163,75 @@ def check_known(kind: str, name: str, names: Collection[str]) -> str:
 
 
 def load_definition(path: Path, options: Mapping[str, Any]) -> StudyDefinition:
-    """Read a definition; each of `options` replaces what the file says.
+    """Reads a definition; each of `options` replaces what the file says.
+
+    The option `strategies` selects names: the tables of the file remain for them and for the control.
 
     Raises:
         UserError: the file can't be read, or a key or value is wrong.
     """
-    return _definition({"name": _name_of(path)} | _read(path) | dict(options))
+    return _definition({"name": _name_of(path)} | _read(path), options)
 
 
 def default_definition(options: Mapping[str, Any]) -> StudyDefinition:
-    """The demo, with `options` in place of its own values; other data gives it another name."""
+    """Returns the demo, with `options` in place of its own values; other data gives it another name."""
     data = options.get("data", StudyDefinition.data)
     name = StudyDefinition.name if data == StudyDefinition.data else _name_of(Path(str(data)))
-    return _definition({"name": name} | dict(options))
+    return _definition({"name": name}, options)
 
 
 def _name_of(path: Path) -> str:
-    """A study's name from that of its definition or data."""
+    """Returns a study's name, made from the name of its definition or data."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "study"
 
 
-def _definition(values: Mapping[str, Any]) -> StudyDefinition:
-    keys = [field.name for field in fields(StudyDefinition)]
+def _definition(file: Mapping[str, Any], options: Mapping[str, Any]) -> StudyDefinition:
+    values: dict[str, Any] = {**file, **options}
+    keys = [one.name for one in fields(StudyDefinition) if one.name != "overrides"]
     for key in values:
         check_known("key", key, keys)
+    table = file.get("strategies")
+    if isinstance(table, dict):
+        if "strategies" not in options:
+            values["strategies"] = list(table)
+        elif table.get(CONTROL) and CONTROL not in options["strategies"]:
+            values["strategies"] = [CONTROL, *options["strategies"]]
+        values["overrides"] = {
+            name: _overrides(name, own) for name, own in table.items() if name in values["strategies"] and own != {}
+        }
     ready: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return StudyDefinition(**ready)
+
+
+def _overrides(name: str, table: object) -> dict[str, Override]:
+    """Returns the overrides in a strategy's table; whether the strategy has such parameters is not known here."""
+    if not isinstance(table, dict):
+        raise UserError(f"strategies.{name} is {table!r}: it must be a table of parameters, which may be empty.")
+    return {parameter: _override(f"strategies.{name}.{parameter}", value) for parameter, value in table.items()}
+
+
+def _override(key: str, value: object) -> Override:
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return value
+    if isinstance(value, list) and value and all(isinstance(entry, str) for entry in value):
+        return tuple(value)
+    if isinstance(value, dict) and value and value.keys() <= {"low", "high"}:
+        ends = value.values()
+        if all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
+            return Range(**value)
+    raise UserError(
+        f"{key} is {_literal(value) if not isinstance(value, dict) else 'another table'}: give a number or a string to "
+        f"fix it, a table with the numbers low and high to narrow it, or a list of strings to leave some choices."
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        beside = sorted(str(found) for found in Path("studies").glob("*.toml"))
-        there = f"; there are {', '.join(beside)}" if beside else ""
-        raise UserError(f"There is no study definition {path}{there}.") from error
+        examples = sorted(map(str, Path("studies").glob("*.toml")))
+        hint = f"; there are {', '.join(examples)}" if examples else ""
+        raise UserError(f"There is no study definition {path}{hint}.") from error
     except IsADirectoryError as error:
         raise UserError(f"{path} is a folder: name a study definition, a TOML file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -134,12 +239,14 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_types(definition: StudyDefinition) -> None:
-    for field in fields(definition):
-        value = getattr(definition, field.name)
-        wanted = type(field.default)
+    words = {str: "a string", int: "an integer", tuple: "a list of strings"}
+    for one in fields(definition):
+        if one.name == "overrides":  # `_override` has checked what comes from a file
+            continue
+        value, wanted = getattr(definition, one.name), type(one.default)
         right = isinstance(value, wanted) and not isinstance(value, bool)
         if right and isinstance(value, tuple):
             right = all(isinstance(entry, str) for entry in value)
         if not right:
-            words = {str: "a text", int: "a whole number", tuple: "a list of texts"}[wanted]
-            raise UserError(f"{field.name} is {value!r}: it must be {words}.")
+            shown = _literal(list(value) if isinstance(value, tuple) else value)
+            raise UserError(f"{one.name} is {shown}: it must be {words[wanted]}.")

@@ -15,7 +15,7 @@ from builders import image, predict, valid_lines, write_data
 from hirise_imb.data.manifest import Manifest, read_manifest
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results
-from hirise_imb.reporting.appendix import appendix
+from hirise_imb.reporting.appendix import describe_strategies
 from hirise_imb.strategies import CONTROL, STRATEGIES
 
 SEEDS = (3, 4)
@@ -102,7 +102,7 @@ def make_results(catalogue: Manifest, *arms: Arm, omitted: Sequence[Omitted] = (
         data=catalogue.summary().drop(columns="label"),
         arms=arms,
         control_name=CONTROL if CONTROL in names else None,
-        appendix=appendix([name for name in names if name in STRATEGIES]),
+        appendix=describe_strategies(STRATEGIES[name] for name in names if name in STRATEGIES),
         environment={
             "python": "3.11",
             "seconds": {"baseline": 1.5},

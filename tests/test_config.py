@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hirise_imb import config
-from hirise_imb.config import StudyDefinition
+from hirise_imb.config import Override, Range, StudyDefinition
 from hirise_imb.utils.errors import UserError
 
 STUDIES = Path(__file__).parents[1] / "studies"
@@ -79,7 +79,7 @@ def test_options_come_before_the_file(value: list[str] | tuple[str, ...], tmp_pa
     assert config.default_definition({"strategies": value}).strategies == ("oversampling",)
 
 
-def test_an_option_mends_a_wrong_value_of_the_file(tmp_path: Path) -> None:
+def test_an_option_replaces_a_wrong_value_of_the_file(tmp_path: Path) -> None:
     assert config.load_definition(written(tmp_path, "trials = 0\n"), {"trials": 1}).trials == 1
 
 
@@ -89,7 +89,10 @@ def test_the_toml_of_a_definition_reads_back_as_it(study: StudyDefinition) -> No
     import tomllib
 
     found = tomllib.loads(study.to_toml())
-    assert found == asdict(study) | {"strategies": list(study.strategies)}
+    assert not study.overrides
+    expected = asdict(study) | {"strategies": list(study.strategies)}
+    del expected["overrides"]
+    assert found == expected
 
 
 def test_the_toml_of_a_definition_loads(tmp_path: Path) -> None:
@@ -97,21 +100,148 @@ def test_the_toml_of_a_definition_loads(tmp_path: Path) -> None:
     assert config.load_definition(written(tmp_path, study.to_toml()), {}) == study
 
 
+# --- overrides ---
+
+TABLES = """\
+trials = 7
+
+[strategies.oversampling]
+
+[strategies.focal_loss]
+gamma = {low = 1, high = 3.5}
+weights = "none"
+
+[strategies.class_weights]
+scheme = ["inverse_power", "effective_number"]
+power = 0.5
+
+[strategies.undersampling]
+members = {high = 3}
+"""
+OVERRIDES: dict[str, dict[str, Override]] = {
+    "focal_loss": {"gamma": Range(1, 3.5), "weights": "none"},
+    "class_weights": {"scheme": ("inverse_power", "effective_number"), "power": 0.5},
+    "undersampling": {"members": Range(high=3)},
+}
+NAMES = ("oversampling", "focal_loss", "class_weights", "undersampling")
+
+
+def test_tables_name_strategies_in_order_and_hold_overrides(tmp_path: Path) -> None:
+    study = config.load_definition(written(tmp_path, TABLES), {})
+    assert study == StudyDefinition(name="study", trials=7, strategies=NAMES, overrides=OVERRIDES)
+
+
+def test_empty_tables_are_a_list(tmp_path: Path) -> None:
+    study = config.load_definition(written(tmp_path, "[strategies]\nfocal_loss = {}\nprototypes = {}\n"), {})
+    assert study == StudyDefinition(name="study", strategies=("focal_loss", "prototypes"))
+    assert 'strategies = [\n    "focal_loss",\n    "prototypes",\n]' in study.to_toml()
+
+
+def test_overrides_survive_their_toml(tmp_path: Path) -> None:
+    study = config.load_definition(written(tmp_path, TABLES), {})
+    assert config.load_definition(written(tmp_path, study.to_toml()), {}) == study
+
+
+@pytest.mark.parametrize(
+    ("option", "names", "kept"),
+    [
+        (["focal_loss", "prototypes"], ("focal_loss", "prototypes"), ["focal_loss"]),
+        (["prototypes"], ("prototypes",), []),
+        (["undersampling", "focal_loss"], ("undersampling", "focal_loss"), ["focal_loss", "undersampling"]),
+    ],
+)
+def test_an_option_selects_names_and_keeps_their_overrides(
+    option: list[str], names: tuple[str, ...], kept: list[str], tmp_path: Path
+) -> None:
+    study = config.load_definition(written(tmp_path, TABLES), {"strategies": option})
+    assert study.strategies == names
+    assert study.overrides == {name: OVERRIDES[name] for name in kept}
+    assert config.load_definition(written(tmp_path, study.to_toml()), {}) == study
+
+
+def test_overrides_of_the_control_are_kept_whatever_is_selected(tmp_path: Path) -> None:
+    path = written(tmp_path, TABLES + "[strategies.plain]\nweight_decay = 0.1\n")
+    study = config.load_definition(path, {"strategies": ["prototypes"]})
+    assert study.strategies == ("plain", "prototypes")
+    assert study.overrides == {"plain": {"weight_decay": 0.1}}
+    named = config.load_definition(path, {"strategies": ["prototypes", "plain"]})
+    assert named.strategies == ("prototypes", "plain")
+
+
+_WAYS = (
+    "give a number or a string to fix it, a table with the numbers low and high to narrow it, or a list of strings to "
+    "leave some choices."
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "strategies.focal_loss = 3",
+            "strategies.focal_loss is 3: it must be a table of parameters, which may be empty.",
+        ),
+        ("strategies.focal_loss.gamma = true", f"strategies.focal_loss.gamma is true: {_WAYS}"),
+        ("strategies.focal_loss.gamma = []", f"strategies.focal_loss.gamma is []: {_WAYS}"),
+        ("strategies.focal_loss.gamma = [1, 2]", f"strategies.focal_loss.gamma is [1, 2]: {_WAYS}"),
+        ("strategies.focal_loss.gamma = {}", f"strategies.focal_loss.gamma is another table: {_WAYS}"),
+        ("strategies.focal_loss.gamma = {min = 1}", f"strategies.focal_loss.gamma is another table: {_WAYS}"),
+        ("strategies.focal_loss.gamma = {low = '1'}", f"strategies.focal_loss.gamma is another table: {_WAYS}"),
+        ("strategies.focal_loss.gamma = {low = true}", f"strategies.focal_loss.gamma is another table: {_WAYS}"),
+        ("strategies.focal_loss.gamma = 2024-01-01", f"strategies.focal_loss.gamma is 2024-01-01: {_WAYS}"),
+        ("strategies = {}", "strategies is empty: name at least one (`hirise-imb strategies` lists them)."),
+    ],
+)
+def test_an_override_of_another_form_is_refused_with_its_key(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        config.load_definition(written(tmp_path, text), {})
+
+
+def test_overrides_of_a_strategy_that_is_not_named_are_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"^overrides are given for tta, which strategies does not name: add it there\.$"
+    ):
+        StudyDefinition(overrides={"tta": {"views": "mirror"}})
+
+
+def test_overrides_are_no_key_of_their_own(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^There is no key 'overrides'"):
+        config.load_definition(written(tmp_path, "overrides = {}"), {})
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        (2.0, "2.0"),
+        (3, "3"),
+        ("none", '"none"'),
+        (Range(1, 3.5), "{low = 1, high = 3.5}"),
+        (Range(high=3), "{high = 3}"),
+        (("a", "b"), '["a", "b"]'),
+    ],
+)
+def test_an_override_is_shown_as_it_is_written(override: Override, text: str) -> None:
+    assert config.format_override(override) == text
+
+
+# --- what is refused ---
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"trials": True}, "trials is True: it must be a whole number."),
-        ({"trials": "2"}, "trials is '2': it must be a whole number."),
-        ({"seed": 1.0}, "seed is 1.0: it must be a whole number."),
-        ({"refits": [1]}, "refits is (1,): it must be a whole number."),
-        ({"name": 3}, "name is 3: it must be a text."),
-        ({"data": False}, "data is False: it must be a text."),
-        ({"strategies": "focal_loss"}, "strategies is 'focal_loss': it must be a list of texts."),
-        ({"strategies": ["focal_loss", 1]}, "strategies is ('focal_loss', 1): it must be a list of texts."),
+        ({"trials": True}, "trials is true: it must be an integer."),
+        ({"trials": "2"}, 'trials is "2": it must be an integer.'),
+        ({"seed": 1.0}, "seed is 1.0: it must be an integer."),
+        ({"refits": [1]}, "refits is [1]: it must be an integer."),
+        ({"name": 3}, "name is 3: it must be a string."),
+        ({"data": False}, "data is false: it must be a string."),
+        ({"strategies": "focal_loss"}, 'strategies is "focal_loss": it must be a list of strings.'),
+        ({"strategies": ["focal_loss", 1]}, 'strategies is ["focal_loss", 1]: it must be a list of strings.'),
         ({"trials": 0}, "trials is 0: use 1 or more."),
         ({"refits": 0}, "refits is 0: use 1 or more."),
         ({"seed": -1}, "seed is -1: use 0 or more."),
-        ({"strategies": []}, "strategies is empty: name at least one (`study strategies` lists them)."),
+        ({"strategies": []}, "strategies is empty: name at least one (`hirise-imb strategies` lists them)."),
         ({"strategies": ["a", "b", "a"]}, "strategies names one twice: a, b, a."),
     ],
 )
@@ -139,7 +269,8 @@ def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
 def test_an_unknown_key_names_the_nearest(where: str, tmp_path: Path) -> None:
     path = written(tmp_path, "trails = 3\n" if where == "file" else "")
     with pytest.raises(
-        UserError, match=r"^There is no key 'trails': did you mean trials\? Known: name, data, backbone, .*, seed\.$"
+        UserError,
+        match=r"^There is no key 'trails': did you mean trials\? Known: name, data, dataset, backbone, .*, seed\.$",
     ):
         config.load_definition(path, {} if where == "file" else {"trails": 3})
 

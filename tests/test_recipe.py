@@ -9,17 +9,13 @@ from typing import Any
 
 import pytest
 
-from hirise_imb.imbalance.logit_adjustment import ClassBias, NoAdjustment, PosthocLogitAdjustment, Temperature
-from hirise_imb.imbalance.losses import (
-    CrossEntropy,
-    EffectiveNumber,
-    Focal,
-    InversePower,
-    LabelDistributionAwareMargin,
-    LogitAdjustedCrossEntropy,
-)
+from hirise_imb.imbalance.class_bias import ClassBias
+from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
+from hirise_imb.imbalance.logit_adjustment import NoAdjustment, PosthocLogitAdjustment
+from hirise_imb.imbalance.losses import CrossEntropy, Focal, LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
 from hirise_imb.imbalance.sampling import ClassSampling, EveryImage, RandomOversampling, SplitFileRows, Undersampling
 from hirise_imb.imbalance.smote import SyntheticOversampling
+from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
 from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.recipe import Cosine, Linear, Recipe, Retraining
@@ -50,24 +46,33 @@ RECIPES = [
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"members": 0}, "members must be 1 or more, and 1 with a head that is computed, got 0"),
-        ({"head": NEAREST, "members": 2}, "members must be 1 or more, and 1 with a head that is computed, got 2"),
+        ({"members": 0}, "members must be 1 or more, and 1 with a closed-form head, got 0"),
+        ({"head": NEAREST, "members": 2}, "members must be 1 or more, and 1 with a closed-form head, got 2"),
         ({"weight_decay": -0.1}, "weight_decay must not be negative, got -0.1"),
         ({"weight_decay": float("nan")}, "weight_decay must not be negative, got nan"),
         ({"reweight_after": 30}, "reweight_after must leave some of 30 epochs, got 30"),
         ({"reweight_after": -1}, "reweight_after must leave some of 30 epochs, got -1"),
         ({"loss": LabelDistributionAwareMargin()}, "LabelDistributionAwareMargin needs a Cosine head"),
-        ({"head": NEAREST, "loss": Focal()}, "NearestMean is computed, not trained: leave loss"),
+        ({"head": NEAREST, "loss": Focal()}, "NearestMean is a closed-form head: leave loss at the default"),
         (
             {"head": LOGISTIC, "learning_rate": 1e-3, "sampling": ClassSampling(0.0)},
-            "Logistic is computed, not trained: leave sampling, learning_rate",
+            "Logistic is a closed-form head: leave sampling, learning_rate at the default",
         ),
-        ({"head": Discriminant(0.5, 0.0), "cut": "late"}, "Discriminant is computed, not trained: leave cut"),
-        ({"cut": "late", "inputs": ("photometric",)}, "below the cut top, leave inputs"),
-        ({"cut": "late", "projection": NuisanceProjection(1)}, "below the cut top, leave projection"),
-        ({"cut": "late", "synthesis": SMOTE}, "below the cut top, leave synthesis"),
-        ({"cut": "late", "also": (NEAREST,), "views": ("plain", "fh")}, "below the cut top, leave also, views"),
-        ({"cut": "late", "weight_norm": 0.5}, "below the cut top, leave weight_norm"),
+        (
+            {"head": Discriminant(0.5, 0.0), "cut": "late"},
+            "Discriminant is a closed-form head: leave cut at the default",
+        ),
+        ({"cut": "late", "inputs": ("photometric",)}, "fine-tuning the backbone needs the default of inputs"),
+        (
+            {"cut": "late", "projection": NuisanceProjection(1)},
+            "fine-tuning the backbone needs the default of projection",
+        ),
+        ({"cut": "late", "synthesis": SMOTE}, "fine-tuning the backbone needs the default of synthesis"),
+        (
+            {"cut": "late", "also": (NEAREST,), "views": ("plain", "fh")},
+            "fine-tuning the backbone needs the default of also, views",
+        ),
+        ({"cut": "late", "weight_norm": 0.5}, "fine-tuning the backbone needs the default of weight_norm"),
         ({"retraining": RETRAINING}, "retraining needs a cut below top"),
         ({"weight_norm": -0.1}, "weight_norm must not be negative, got -0.1"),
         ({"weight_norm": float("nan")}, "weight_norm must not be negative, got nan"),
@@ -76,15 +81,21 @@ RECIPES = [
         ({"weight_norm": 0.5, "also": (NEAREST,)}, "weight_norm needs a Linear head and no other"),
         ({"views": ()}, "views must be some of plain, r90, r180, r270, fh, fv, t, at"),
         ({"views": ("plain", "photometric")}, "views must be some of plain, r90, r180, r270, fh, fv, t, at"),
-        ({"views": ("fh",), "inputs": ("plain", "photometric")}, "views turn plain images: leave inputs"),
-        ({"synthesis": SMOTE, "sampling": ClassSampling(0.0)}, "synthesis makes the rows: leave sampling"),
+        (
+            {"views": ("fh",), "inputs": ("plain", "photometric")},
+            "views rotate and mirror plain images: leave inputs at the default",
+        ),
+        (
+            {"synthesis": SMOTE, "sampling": ClassSampling(0.0)},
+            "synthesis determines the rows: leave sampling at the default",
+        ),
         (
             {"synthesis": SMOTE, "head": NEAREST},
-            "synthetic rows have no source, which NearestMean and Discriminant ask for",
+            "synthetic rows have no source, which NearestMean and Discriminant need",
         ),
         (
             {"synthesis": SMOTE, "also": (LOGISTIC, Discriminant(0.5, 0.0))},
-            "synthetic rows have no source, which NearestMean and Discriminant ask for",
+            "synthetic rows have no source, which NearestMean and Discriminant need",
         ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,

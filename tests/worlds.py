@@ -1,4 +1,4 @@
-"""Small things to run the package on: a backbone of three layers, a data folder, a learning task of numbers."""
+"""Small things to run the package on: a data folder, features and trainers for the toy task of `hirise_imb.testing`."""
 
 from __future__ import annotations
 
@@ -8,69 +8,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import keras
 import numpy as np
 
-from hirise_imb.backbones import TOP, Backbone, BackboneCard
-from hirise_imb.backbones.base import InputShape
+from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data import manifest
-from hirise_imb.data.hirise import CLASS_FILE, CLASSES, HIRISE, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
-from hirise_imb.data.splits import DataSplits, Fold, ImageTable, Selection
+from hirise_imb.data.hirise import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
+from hirise_imb.data.splits import DataSplits, Fold, Selection
 from hirise_imb.features.arrays import Features
 from hirise_imb.recipe import Recipe
-from hirise_imb.search.database import Storage, connect, lock_study
+from hirise_imb.search.database import Storage, connect
+from hirise_imb.search.search import lock_study
+from hirise_imb.testing.toy import LATE, SIZES, TOY, WIDTH, make_task
 from hirise_imb.training.epoch_loop import EvaluationSet, Failed, FoldData, Job
 from hirise_imb.training.train_step import Network
 from hirise_imb.training.trainer import Run, Trainer
-from hirise_imb.utils.errors import UserError
 
-SEEDS = {"random": 0, "imagenet": 1}
-WIDTH = 16
-LATE = (12, 12, 12)
-"""Shape of the toy backbone's features at the cut `late`."""
-
-SIZES = np.array([60, 24, 12, 9, 8, 7, 6, 5])
-"""Training landmarks of each class of a made task; validation has half of them, test a third."""
-
-
-def build_toy(weights: str, input_shape: InputShape) -> keras.Model:
-    """Three convolutions with batch normalisation between them; every variable is drawn, none has its default."""
-    if weights not in SEEDS:
-        raise UserError(f"{weights} holds no weights of toy.")
-    pixels = keras.Input(input_shape)
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels)
-    x = keras.layers.Conv2D(6, 9, strides=9, activation="relu", name="early")(x)
-    x = keras.layers.Conv2D(12, 3, strides=2, use_bias=False)(x)
-    x = keras.layers.BatchNormalization()(x)
-    x = keras.layers.Activation("relu", name="late")(x)
-    x = keras.layers.Conv2D(WIDTH, 3, strides=2)(x)
-    x = keras.layers.BatchNormalization()(x)
-    network = keras.Model(pixels, keras.layers.Activation("relu")(x), name="toy")
-    rng = np.random.default_rng(SEEDS[weights])
-    for layer in network.layers:
-        drawn = []
-        for weight in layer.get_weights():
-            fan_in = max(1, int(np.prod(weight.shape[:-1])))
-            drawn.append(rng.normal(0, fan_in**-0.5, weight.shape))
-        if isinstance(layer, keras.layers.BatchNormalization):
-            drawn = [rng.uniform(0.5, 1.5, values.shape) for values in drawn]
-        layer.set_weights(drawn)
-    return network
-
-
-TOY = BackboneCard(
-    name="toy",
-    summary="three layers, for tests",
-    feature_width=WIDTH,
-    cuts={"late": "late", "early": "early"},
-    preprocessing="x / 127.5 - 1",
-    build=build_toy,
-)
+__all__ = ["LATE", "SIZES", "TOY", "WIDTH", "make_task"]
 
 
 def small_copy(whole: Path, folder: Path, most: int) -> Path:
     """The official files of `whole` with at most `most` landmarks of each class and split, one source each at least."""
-    table = manifest.read_manifest(whole, HIRISE).table
+    table = manifest.read_manifest(whole).table
     firsts = table.drop_duplicates("landmark").groupby(["split", "label"]).head(most)["landmark"]
     kept = set(table.loc[table["landmark"].isin(set(firsts)), "image"])
     (folder / IMAGE_FOLDER).mkdir(parents=True)
@@ -89,37 +47,6 @@ def change_split_file(data: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
-
-
-def make_task(*, variants: int = 1, seed: int = 0) -> DataSplits:
-    """Images of eight classes, unequal in size, those of a split in random order; each has sources of its own.
-
-    Args:
-        variants: images of a landmark; they stand side by side, and the first stands for the landmark.
-        seed: of the order.
-    """
-    rng = np.random.default_rng(seed)
-    labels, sources, rows, begin = [], [], {}, 0
-    for split, counts, first, observations in (
-        ("train", SIZES, 0, 12),
-        ("val", SIZES // 2, 12, 6),
-        ("test", SIZES // 3, 18, 3),
-    ):
-        own = rng.permutation(np.repeat(np.arange(len(CLASSES)), counts))
-        place = np.array([np.sum(own[:i] == own[i]) for i in range(len(own))])  # among those of its class
-        labels.append(np.repeat(own, variants))
-        sources.append(np.repeat(first + place % observations, variants))
-        rows[split] = begin + np.arange(len(own) * variants)
-        begin += len(own) * variants
-    label, source = np.concatenate(labels), np.concatenate(sources)
-    firsts = np.arange(len(label)) % variants == 0
-    names = tuple(f"image{i}" for i in range(len(label)))
-    images = ImageTable(names, label, np.ones_like(label), source, firsts, HIRISE.classes)
-    pool = np.concatenate([rows["train"], rows["val"]])
-    val, test = (rows[split][firsts[rows[split]]] for split in ("val", "test"))
-    fold_of = source[pool] % 4
-    folds = tuple(Fold(pool[fold_of != k], pool[(fold_of == k) & firsts[pool]]) for k in range(4))
-    return DataSplits(images, Fold(rows["train"], val), source[val] % 3, folds, test)
 
 
 def make_features(task: DataSplits, cut: str = TOP, *, noise: float = 1.0, seed: int = 0) -> Features:
@@ -147,8 +74,8 @@ def make_trainer(backbone: Backbone, task: DataSplits, *cuts: str, fresh: bool =
 def quick_start(trainer: Trainer, fresh: bool = False) -> Trainer:
     """The trainer, with the networks that others have compiled."""
     if not fresh:
-        backbone = trainer._stages._backbone
-        trainer._stages.networks = _NETWORKS.setdefault(id(backbone), (backbone, {}))[1]
+        backbone = trainer._fits._backbone
+        trainer._fits.networks = _NETWORKS.setdefault(id(backbone), (backbone, {}))[1]
     return trainer
 
 

@@ -1,4 +1,4 @@
-"""What can be compared, in the terminal."""
+"""Strategies and their parameters in the terminal."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
-from hirise_imb.strategies import STRATEGIES, Strategy
-from hirise_imb.strategies.parameters import Parameter
+from hirise_imb.strategies import STRATEGIES, Parameter, Strategy
 
 
 def print_strategies(console: Console) -> None:
-    """Each strategy in one line, with its papers."""
+    """Prints each strategy with its summary and its papers."""
     table = Table(box=None, pad_edge=False)
     table.add_column("strategy", no_wrap=True)
     table.add_column("what it does")
@@ -23,23 +22,23 @@ def print_strategies(console: Console) -> None:
 
 
 def print_strategy(strategy: Strategy, console: Console) -> None:
-    """One strategy with its parameters."""
+    """Prints one strategy with its parameters."""
     console.print(f"{strategy.name}: {strategy.summary}", highlight=False)
     console.print(f"Source: {strategy.source}", highlight=False)
-    if strategy.after:
-        console.print(f"Starts from the chosen recipe of: {', '.join(strategy.after)}", highlight=False)
-    for line in described(strategy.parameters):
+    if strategy.depends_on:
+        console.print(f"Starts from the chosen recipe of: {', '.join(strategy.depends_on)}", highlight=False)
+    for line in describe_parameters(strategy.space):
         console.print(line, highlight=False)
 
 
-def described(parameters: Iterable[Parameter]) -> list[str]:
-    """Each parameter in a few lines."""
+def describe_parameters(parameters: Iterable[Parameter]) -> list[str]:
+    """Returns the lines that describe each parameter: name and range, help, source."""
     lines = []
     for parameter in parameters:
         condition = ""
         if parameter.when is not None:
-            condition = f", with {parameter.when[0]} {' or '.join(map(str, parameter.when[1]))}"
-        lines.append(f"\n{parameter.name}: {parameter.range()} (default {parameter.default}){condition}")
+            condition = f", with {parameter.when[0]} {' or '.join(parameter.when[1])}"
+        lines.append(f"\n{parameter.name}: {parameter.describe_range()} (default {parameter.default}){condition}")
         lines.append(f"  {parameter.help}")
         lines.append(f"  Source: {parameter.source}")
     return lines

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.recipe import Recipe
@@ -68,12 +70,12 @@ class RunStore:
 
 
 def _save(run: Run, path: Path) -> None:
-    of_test = {}
+    of_test: dict[str, NDArray[Any]] = {}
     if run.test is not None:
         # Names as bytes take a quarter of the space that they take as text.
         of_test = {"test_images": np.array(run.test.images, "S"), "test_probabilities": run.test.probabilities}
     if run.temperature is not None:
-        of_test["temperature"] = np.float64(run.temperature)
+        of_test["temperature"] = np.array(run.temperature)
     np.savez(
         path,
         allow_pickle=False,

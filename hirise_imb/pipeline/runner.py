@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +16,7 @@ from hirise_imb.imbalance.sampling import SplitFileRows
 from hirise_imb.pipeline.run_store import RunStore
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Baseline, Omitted, Results, write_baseline, write_report
-from hirise_imb.reporting.appendix import appendix
+from hirise_imb.reporting.appendix import describe_strategies
 from hirise_imb.reporting.html.index import write_index
 from hirise_imb.reporting.html.thumbnails import thumbnails
 from hirise_imb.reporting.results import BASELINE
@@ -103,7 +103,7 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
             except FitFailed as error:
                 omitted.append(Omitted(strategy.name, strategy.summary, str(error)))
     counts = f"{definition.trials} trials a strategy, {definition.refits} seeds a fit"
-    results = _build_results(context, arms, omitted, counts, definition.to_toml(), store)
+    results = _build_results(context, arms, omitted, counts, definition.to_toml(), store, strategies)
     pictures = thumbnails(results, manifest) if options.thumbnails else None
     page = write_report(results, _report_folder(definition, out), pictures)
     write_index(out / "reports")
@@ -268,6 +268,7 @@ def _build_results(
     counts: str,
     study_toml: str,
     store: RunStore,
+    strategies: Sequence[Strategy] = (),
 ) -> Results:
     """The results that a report shows; `counts` ends the sentence that says what was run."""
     definition, manifest = context.definition, context.manifest
@@ -277,12 +278,8 @@ def _build_results(
     # Rounded as environment.json stores them, so that a report rebuilt from its folder is the same.
     arms = [replace(arm, seconds=round(arm.seconds, 1)) for arm in arms]
     seconds = {"features": context.seconds} | {arm.name: arm.seconds for arm in arms}
-    strategies = [arm.name for arm in arms if arm.name != BASELINE]
-    facts = environment.describe() | {
-        "digests": context.facts,
-        "seconds": seconds,
-        "test_access": store.test_accesses(),
-    }
+    names = [arm.name for arm in arms if arm.name != BASELINE]
+    facts = {"digests": context.facts, "seconds": seconds, "test_access": store.test_accesses()}
     test = manifest.canonical_images("test")[["image", "landmark", "source", "label"]]
     return Results(
         name=definition.name,
@@ -293,7 +290,7 @@ def _build_results(
         data=manifest.summary().drop(columns="label"),
         arms=tuple(arms),
         omitted=tuple(omitted),
-        control_name=CONTROL if CONTROL in strategies else None,
-        appendix=appendix(strategies),
-        environment=facts,
+        control_name=CONTROL if CONTROL in names else None,
+        appendix=describe_strategies(strategy for strategy in strategies if strategy.name in names),
+        environment=environment.describe() | facts,
     )

@@ -13,7 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from hirise_imb.search.identifiers import SearchPlace, place_range
-from hirise_imb.strategies import RecipeContext, Settings, Strategy, complete_settings, suggest_settings
+from hirise_imb.strategies import RecipeContext, Settings, Strategy
 from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Job, batch_key
 
 TRIALS_PER_ROUND = HEADS_PER_BATCH
@@ -45,17 +45,18 @@ def propose_round(
         seed: seed of the sampler and of every training.
         earlier_trials: the finished trials of all earlier rounds, by place.
     """
-    initial_points = [complete_settings(strategy.parameters, point) for point in ({}, *strategy.starts())]
+    initial_settings = strategy.initial_settings()
+    space = strategy.space
     # A sampler that read the study itself would see whatever trials of this round have finished by now, and who is
     # faster would decide what is tried. In a study of its own it sees the earlier rounds and nothing else.
     shadow_study = optuna.create_study(direction="maximize")
     shadow_study.add_trials([_as_observation(trial) for trial in earlier_trials])
     proposals = {}
     for place in place_range(len(earlier_trials), len(earlier_trials) + TRIALS_PER_ROUND):
-        fixed_settings: Settings = initial_points[place] if place < len(initial_points) else {}
+        fixed_settings: Settings = initial_settings[place] if place < len(initial_settings) else {}
         shadow_study.sampler = _create_sampler(seed, place, fixed_settings)
         trial = shadow_study.ask()
-        settings = suggest_settings(strategy.parameters, trial)
+        settings = space.suggest(trial)
         job = Job(strategy.recipe(settings, context), seed)
         proposals[place] = Proposal(settings, trial.distributions, job)
     return proposals

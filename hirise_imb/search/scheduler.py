@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from hirise_imb.config import StudyDefinition, check_known
+from hirise_imb.config import StudyDefinition
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.data.splits import Selection
 from hirise_imb.recipe import Recipe
@@ -22,7 +22,7 @@ from hirise_imb.search.result import SearchResult
 from hirise_imb.search.search import Search
 from hirise_imb.search.trial_store import open_trial_store
 from hirise_imb.search.workers import is_orphaned
-from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Strategy
+from hirise_imb.strategies import STRATEGIES, RecipeContext, Strategy, select_strategies
 from hirise_imb.training.context import TrainingContext
 from hirise_imb.training.outcome import Outcome
 from hirise_imb.utils.errors import FitFailed
@@ -36,12 +36,9 @@ def strategies_to_search(definition: StudyDefinition) -> list[Strategy]:
     """Returns the strategies of a study in the order of their searches: the named ones, the control, their bases.
 
     Raises:
-        UserError: a name is unknown.
+        UserError: a name is unknown, or an override does not agree with its declared parameter.
     """
-    names = [CONTROL, *(check_known("strategy", name, STRATEGIES) for name in definition.strategies)]
-    for name in names:  # the list grows while the loop goes through it, so that bases of bases are added too
-        names += [base for base in STRATEGIES[name].after if base not in names]
-    return [strategy for name, strategy in STRATEGIES.items() if name in names]
+    return select_strategies(STRATEGIES, definition.strategies, definition.overrides)
 
 
 def selection_of(definition: StudyDefinition, strategy: Strategy) -> Selection:
@@ -77,7 +74,7 @@ class SearchScheduler:
             UserError: a study was begun with other data, or with another version of this program.
         """
         for strategy in self.strategies:
-            if not strategy.after:
+            if not strategy.depends_on:
                 self._get_search(strategy)
 
     def run(self, timeout: float | None) -> None:
@@ -108,7 +105,7 @@ class SearchScheduler:
     def _incomplete_searches(self) -> Iterator[Search]:
         """Yields the searches that can be worked on now, and takes down the results of those that are complete."""
         for strategy in self.strategies:
-            if strategy.name in self._results or any(base not in self._results for base in strategy.after):
+            if strategy.name in self._results or any(base not in self._results for base in strategy.depends_on):
                 continue
             try:
                 search = self._get_search(strategy)
@@ -129,7 +126,7 @@ class SearchScheduler:
         """
         if strategy.name not in self._searches:
             bases = {}
-            for name in strategy.after:
+            for name in strategy.depends_on:
                 try:
                     bases[name] = self._results[name].get().recipe
                 except FitFailed as failure:
@@ -145,7 +142,10 @@ class SearchScheduler:
             # another recipe; then this search begins anew, in a study named after it.
             recipes = json.dumps({name: recipe.to_dict() for name, recipe in bases.items()}, sort_keys=True)
             study_name += f" after {hashlib.sha256(recipes.encode()).hexdigest()[:8]}"
-        facts = self.context.facts | {"selection": selection_of(definition, strategy)}
+        facts = self.context.facts | {
+            "selection": selection_of(definition, strategy),
+            "overrides": strategy.describe_overrides(),
+        }
         return Search(
             open_trial_store(self.storage, study_name, facts),
             strategy,

@@ -1,55 +1,106 @@
-"""The remedies that are compared; one file each, one line each below."""
+"""Strategies: families of recipes against class imbalance, each with the hyperparameters that a search chooses.
 
-from hirise_imb.strategies.base import CONTROL, RecipeContext, Strategy
-from hirise_imb.strategies.class_bias import ClassBiasing
-from hirise_imb.strategies.class_weights import ClassWeighting
-from hirise_imb.strategies.combined import Combined
-from hirise_imb.strategies.decoupled import Decoupled
-from hirise_imb.strategies.ensemble import Ensemble
-from hirise_imb.strategies.focal_loss import FocalLoss
-from hirise_imb.strategies.ldam_drw import LdamDrw
-from hirise_imb.strategies.logistic import LogisticRegression
+One file a strategy. To add one, subclass `TrainedStrategy`, `PosthocStrategy` or `Strategy` and add an instance to the
+list below, or offer it from another package by an entry point of the group `hirise_imb.strategies`.
+"""
+
+from hirise_imb.strategies.base import (
+    CONTROL,
+    NO_OVERRIDES,
+    OptimiserParameters,
+    PosthocStrategy,
+    RecipeContext,
+    Strategy,
+    TrainedStrategy,
+)
+from hirise_imb.strategies.class_bias import ClassBiasStrategy
+from hirise_imb.strategies.class_weights import ClassWeightsStrategy
+from hirise_imb.strategies.combined import CombinedStrategy
+from hirise_imb.strategies.decoupled import DecoupledStrategy
+from hirise_imb.strategies.ensemble import EnsembleStrategy
+from hirise_imb.strategies.focal_loss import FocalLossStrategy
+from hirise_imb.strategies.ldam_drw import LdamDrwStrategy
+from hirise_imb.strategies.logistic import LogisticStrategy
 from hirise_imb.strategies.logit_adjusted_loss import LogitAdjustedLossStrategy
 from hirise_imb.strategies.logit_adjustment import LogitAdjustmentStrategy
-from hirise_imb.strategies.nuisance_projection import Projection
-from hirise_imb.strategies.oversampling import Oversampling
-from hirise_imb.strategies.parameters import Settings, complete_settings, suggest_settings
-from hirise_imb.strategies.partial_unfreeze import PartialUnfreeze
-from hirise_imb.strategies.photometric import Photometric
-from hirise_imb.strategies.plain import Plain
-from hirise_imb.strategies.prototypes import Prototypes
-from hirise_imb.strategies.synthetic import Synthetic
-from hirise_imb.strategies.tau_norm import TauNorm
-from hirise_imb.strategies.temperature import TemperatureScaling
-from hirise_imb.strategies.tta import TestTimeViews
-from hirise_imb.strategies.undersampling import UnderSampling
+from hirise_imb.strategies.nuisance_projection import NuisanceProjectionStrategy
+from hirise_imb.strategies.oversampling import OversamplingStrategy
+from hirise_imb.strategies.parameters import (
+    Categorical,
+    Float,
+    Integer,
+    Parameter,
+    Parameters,
+    SearchSpace,
+    Settings,
+    Value,
+    choice,
+    integer,
+    number,
+    reuse,
+    search_space,
+)
+from hirise_imb.strategies.partial_unfreeze import PartialUnfreezeStrategy
+from hirise_imb.strategies.photometric import PhotometricStrategy
+from hirise_imb.strategies.plain import PlainStrategy
+from hirise_imb.strategies.prototypes import PrototypesStrategy
+from hirise_imb.strategies.registry import ENTRY_POINT_GROUP, StrategyRegistry, select_strategies
+from hirise_imb.strategies.smote import SmoteStrategy
+from hirise_imb.strategies.tau_norm import TauNormStrategy
+from hirise_imb.strategies.temperature import TemperatureStrategy
+from hirise_imb.strategies.tta import TtaStrategy
+from hirise_imb.strategies.undersampling import UndersamplingStrategy
 
-STRATEGIES: dict[str, Strategy] = {
-    strategy.name: strategy
-    for strategy in (
-        Plain(),
-        Oversampling(),
-        Synthetic(),
-        UnderSampling(),
-        ClassWeighting(),
-        FocalLoss(),
+STRATEGIES = StrategyRegistry(
+    (
+        PlainStrategy(),
+        OversamplingStrategy(),
+        SmoteStrategy(),
+        UndersamplingStrategy(),
+        ClassWeightsStrategy(),
+        FocalLossStrategy(),
         LogitAdjustedLossStrategy(),
-        LdamDrw(),
-        PartialUnfreeze(),
-        Decoupled(),
+        LdamDrwStrategy(),
+        PartialUnfreezeStrategy(),
+        DecoupledStrategy(),
         LogitAdjustmentStrategy(),
-        TauNorm(),
-        ClassBiasing(),
-        TemperatureScaling(),
-        Prototypes(),
-        LogisticRegression(),
-        Projection(),
-        Photometric(),
-        TestTimeViews(),
-        Ensemble(),
-        Combined(),
+        TauNormStrategy(),
+        ClassBiasStrategy(),
+        TemperatureStrategy(),
+        PrototypesStrategy(),
+        LogisticStrategy(),
+        NuisanceProjectionStrategy(),
+        PhotometricStrategy(),
+        TtaStrategy(),
+        EnsembleStrategy(),
+        CombinedStrategy(),
     )
-}
-"""By name; a strategy comes after those it starts from."""
+)
+"""All strategies by name; a strategy comes after those it depends on."""
 
-__all__ = ["CONTROL", "STRATEGIES", "RecipeContext", "Settings", "Strategy", "complete_settings", "suggest_settings"]
+__all__ = [
+    "CONTROL",
+    "ENTRY_POINT_GROUP",
+    "NO_OVERRIDES",
+    "STRATEGIES",
+    "Categorical",
+    "Float",
+    "Integer",
+    "OptimiserParameters",
+    "Parameter",
+    "Parameters",
+    "PosthocStrategy",
+    "RecipeContext",
+    "SearchSpace",
+    "Settings",
+    "Strategy",
+    "StrategyRegistry",
+    "TrainedStrategy",
+    "Value",
+    "choice",
+    "integer",
+    "number",
+    "reuse",
+    "search_space",
+    "select_strategies",
+]

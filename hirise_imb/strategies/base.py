@@ -1,56 +1,76 @@
-"""What a strategy is: one family of recipes, searched by Optuna."""
+"""What a strategy is: one family of recipes, whose hyperparameters a search chooses."""
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic
 
+from typing_extensions import TypeVar
+
+from hirise_imb.config import CONTROL, Override
 from hirise_imb.recipe import PLAIN, Inputs, Recipe
-from hirise_imb.strategies.parameters import Float, Parameter, Settings
+from hirise_imb.strategies.parameters import Parameters, SearchSpace, Settings, Value, number, search_space
 
-CONTROL = "plain"
-"""The strategy that only tunes the optimiser: what others gain beyond it, their remedy gives."""
+__all__ = [
+    "CONTROL",
+    "NO_OVERRIDES",
+    "OptimiserParameters",
+    "PosthocStrategy",
+    "RecipeContext",
+    "Strategy",
+    "TrainedStrategy",
+]
 
-OPTIMISER = (
-    Float(
-        name="learning_rate",
-        low=1e-4,
-        high=1e-2,
+NO_OVERRIDES = "none"
+"""The fact `overrides` of a study without any."""
+
+
+@dataclass(frozen=True)
+class OptimiserParameters(Parameters):
+    """Hyperparameters of the optimiser, which every strategy that trains a head searches alike."""
+
+    learning_rate: float = number(
+        1e-4,
+        1e-2,
         log=True,
         default=1e-3,
-        help="Adam's, for the head; the baseline has 1e-4",
-        source="methods in common: searched alike by every strategy that trains",
-    ),
-    Float(
-        name="weight_decay",
-        low=1e-4,
-        high=1.0,
+        help="Adam's learning rate for the head; the baseline uses 1e-4",
+        source="common to all strategies that train a head",
+    )
+    weight_decay: float = number(
+        1e-4,
+        1.0,
         log=True,
         default=1e-2,
         help="shrinks the head's kernel by learning rate x weight decay a step; the baseline has none",
         source="Loshchilov & Hutter 2019; that it must be tuned for every strategy, Alshammari et al. 2022",
-    ),
-)
+    )
 
-
-def optimiser(settings: Settings) -> dict[str, float]:
-    """The values of `OPTIMISER` among settings, by name."""
-    return {parameter.name: float(settings[parameter.name]) for parameter in OPTIMISER}
+    def tune_baseline(self) -> Recipe:
+        """Returns the baseline with this optimiser, stopped early by validation macro F1."""
+        return Recipe(learning_rate=self.learning_rate, weight_decay=self.weight_decay, monitor="val_macro_f1")
 
 
 @dataclass(frozen=True)
 class RecipeContext:
-    """What a recipe is made for."""
+    """What a recipe depends on besides the settings of its strategy."""
 
     cuts: Sequence[str]
     """The backbone's cut points, the one that leaves least to train first."""
     bases: Mapping[str, Recipe] = field(default_factory=dict)
-    """Chosen recipes of the strategies that were searched before, by name."""
+    """Chosen recipes of the strategies that this one depends on, by name."""
 
 
-class Strategy(ABC):
+# With a default, `Strategy` alone means a strategy of any parameters.
+P = TypeVar("P", bound=Parameters, default=Any)
+Q = TypeVar("Q", bound=OptimiserParameters, default=Any)
+
+
+class Strategy(ABC, Generic[P]):
     """Turns settings into recipes."""
 
     name: ClassVar[str]
@@ -58,58 +78,92 @@ class Strategy(ABC):
     """One line for help texts and reports."""
     source: ClassVar[str]
     """Paper and year."""
-    own: ClassVar[tuple[Parameter, ...]] = ()
-    """Parameters of this strategy alone."""
-    after: ClassVar[tuple[str, ...]] = ()
-    """Strategies whose chosen recipes it starts from."""
+    parameters: type[P]
+    """The class that declares the hyperparameters."""
+    depends_on: ClassVar[tuple[str, ...]] = ()
+    """Names of the strategies whose chosen recipes it starts from."""
     trains_backbone: ClassVar[bool] = False
     """Whether recipes name cuts below `top`, whose features must then be cached."""
     inputs: ClassVar[Inputs] = PLAIN
-    """Views of all images whose features recipes take."""
+    """Views of all images whose features recipes take as input."""
     views: ClassVar[Inputs] = PLAIN
-    """Views of the landmarks that are predicted."""
+    """Views of the predicted landmarks that recipes average over."""
+    overrides: Mapping[str, Override] = MappingProxyType({})
+    """Fixed values and narrower ranges of parameters, by name, as the study definition has them."""
 
     @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """All that a search chooses."""
-        return self.own
+    def space(self) -> SearchSpace[P]:
+        """The search space: the declared parameters, narrowed by the overrides."""
+        return search_space(self.parameters).narrow(self.overrides, f"strategies.{self.name}")
+
+    def narrow(self, overrides: Mapping[str, Override]) -> Strategy[P]:
+        """Returns the strategy with the overrides of a study definition in place of its own.
+
+        Raises:
+            UserError: an override does not agree with the declared parameters; the sentence names its key.
+        """
+        narrowed = copy.copy(self)
+        narrowed.overrides = overrides
+        _ = narrowed.space  # so that a wrong override is refused here
+        return narrowed
+
+    def describe_overrides(self) -> str:
+        """Returns what the overrides change, as the study definition would have it; `NO_OVERRIDES` for nothing."""
+        return self.space.describe_changes(search_space(self.parameters)) or NO_OVERRIDES
+
+    def recipe(self, settings: Settings, context: RecipeContext) -> Recipe:
+        """Returns the recipe of settings; parameters that are not given have their defaults.
+
+        Raises:
+            ValueError: the settings do not fit the search space.
+        """
+        return self._recipe(self.space.parse(settings), context)
 
     @abstractmethod
-    def recipe(self, settings: Settings, context: RecipeContext) -> Recipe:
-        """The recipe of settings, which have a value for each parameter that goes with them."""
+    def _recipe(self, parameters: P, context: RecipeContext) -> Recipe:
+        """Returns the recipe of checked parameters."""
 
-    def starts(self) -> list[Settings]:
-        """Settings tried first, beside the defaults: the well-known points of the family."""
+    def initial_points(self) -> list[Settings]:
+        """Returns settings that a search tries right after the defaults: the well-known points of the family."""
         return []
 
+    def initial_settings(self) -> list[dict[str, Value]]:
+        """Returns what a search tries first, as complete settings: the defaults, then the initial points.
 
-class TrainedStrategy(Strategy):
-    """A strategy that changes how a head is trained: the optimiser is searched with it."""
-
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """Its own, then the optimiser's."""
-        return (*self.own, *OPTIMISER)
-
-    def recipe(self, settings: Settings, context: RecipeContext) -> Recipe:
-        """The baseline with another optimiser and stopping rule, and what the strategy changes."""
-        changes = {**optimiser(settings), "monitor": "val_macro_f1", **self.changes(settings, context)}
-        return replace(Recipe(), **changes)
-
-    @abstractmethod
-    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:
-        """Fields of the recipe."""
+        Points that the overrides exclude are left out, and so are those that the overrides make equal to one before.
+        """
+        declared, space = search_space(self.parameters), self.space
+        points = [space.complete({})]
+        for point in self.initial_points():
+            declared.complete(point)  # a point outside the declared space is a mistake of the strategy
+            try:
+                settings = space.complete(point)
+            except ValueError:
+                continue
+            if not self.overrides or settings not in points:
+                points.append(settings)
+        return points
 
 
-class PosthocStrategy(Strategy):
-    """A strategy that changes what is done with the control's logits: it trains nothing."""
+class TrainedStrategy(Strategy[Q]):
+    """A strategy that changes how a head is trained; the optimiser is searched along with it."""
 
-    after = (CONTROL,)
-
-    def recipe(self, settings: Settings, context: RecipeContext) -> Recipe:
-        """The control's chosen recipe, and what the strategy changes."""
-        return replace(context.bases[CONTROL], **self.changes(settings))
+    def _recipe(self, parameters: Q, context: RecipeContext) -> Recipe:  # noqa: ARG002
+        return self.apply(parameters.tune_baseline(), parameters)
 
     @abstractmethod
-    def changes(self, settings: Settings) -> dict[str, Any]:
-        """Fields of the recipe."""
+    def apply(self, recipe: Recipe, parameters: Q) -> Recipe:
+        """Returns the recipe with this strategy's remedy."""
+
+
+class PosthocStrategy(Strategy[P]):
+    """A strategy that changes how the control's fits are used to predict; it trains nothing anew or only more fits."""
+
+    depends_on = (CONTROL,)
+
+    def _recipe(self, parameters: P, context: RecipeContext) -> Recipe:
+        return self.apply(context.bases[CONTROL], parameters)
+
+    @abstractmethod
+    def apply(self, recipe: Recipe, parameters: P) -> Recipe:
+        """Returns the recipe with this strategy's remedy."""

@@ -1,30 +1,35 @@
-"""Offsets of classes, tuned for macro F1."""
+"""Class offsets tuned for macro F1."""
 
-from typing import Any
+from dataclasses import dataclass, replace
 
-from hirise_imb.imbalance.logit_adjustment import ClassBias
+from hirise_imb.imbalance.class_bias import ClassBias
+from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import PosthocStrategy
-from hirise_imb.strategies.parameters import Float, Settings
+from hirise_imb.strategies.parameters import Parameters, number
 
 
-class ClassBiasing(PosthocStrategy):
-    """Offsets of the control's logits, tuned for macro F1 on validation and drawn towards logit adjustment."""
+@dataclass(frozen=True)
+class ClassBiasParameters(Parameters):
+    """The hyperparameter of class offsets."""
+
+    strength: float = number(
+        1e-3,
+        1.0,
+        log=True,
+        default=3e-2,
+        help="strength of the penalty that draws offsets to logit adjustment, in macro F1 per squared nat",
+        source="Cawley & Talbot 2010: offsets tuned on few landmarks over-fit them",
+    )
+
+
+class ClassBiasStrategy(PosthocStrategy[ClassBiasParameters]):
+    """Offsets of the control's logits, tuned for validation macro F1 and drawn towards logit adjustment."""
 
     name = "class_bias"
     summary = "offsets of the control's logits are tuned for macro F1"
     source = "Lipton et al. 2014"
-    own = (
-        Float(
-            name="strength",
-            low=1e-3,
-            high=1.0,
-            log=True,
-            default=3e-2,
-            help="how strongly offsets are drawn to logit adjustment, in macro F1 a squared nat",
-            source="Cawley & Talbot 2010: what is tuned on few landmarks over-fits them",
-        ),
-    )
+    parameters = ClassBiasParameters
 
-    def changes(self, settings: Settings) -> dict[str, Any]:
-        """The adjustment."""
-        return {"adjustment": ClassBias(float(settings["strength"]))}
+    def apply(self, recipe: Recipe, parameters: ClassBiasParameters) -> Recipe:
+        """Returns the recipe with tuned class offsets."""
+        return replace(recipe, adjustment=ClassBias(parameters.strength))

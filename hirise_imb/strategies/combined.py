@@ -1,27 +1,69 @@
 """Compositions of remedies."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
-from hirise_imb.imbalance.logit_adjustment import ClassBias, PosthocLogitAdjustment
-from hirise_imb.imbalance.losses import (
-    EffectiveNumber,
-    Focal,
-    InversePower,
-    LabelDistributionAwareMargin,
-    LogitAdjustedCrossEntropy,
-)
-from hirise_imb.imbalance.sampling import ClassSampling
-from hirise_imb.models.closed_form import Discriminant, Logistic
-from hirise_imb.models.projection import NuisanceProjection
-from hirise_imb.recipe import Cosine
-from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
-from hirise_imb.strategies.parameters import Categorical, Float, Integer, Settings
+from hirise_imb.recipe import Recipe
+from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
+from hirise_imb.strategies.class_bias import ClassBiasParameters, ClassBiasStrategy
+from hirise_imb.strategies.class_weights import ClassWeightsParameters, ClassWeightsStrategy
+from hirise_imb.strategies.ensemble import EnsembleParameters, EnsembleStrategy
+from hirise_imb.strategies.focal_loss import FocalLossParameters, FocalLossStrategy
+from hirise_imb.strategies.ldam_drw import FAST_REWEIGHT_AFTER, FAST_SCALE, LdamDrwParameters, LdamDrwStrategy
+from hirise_imb.strategies.logit_adjusted_loss import LogitAdjustedLossParameters, LogitAdjustedLossStrategy
+from hirise_imb.strategies.logit_adjustment import LogitAdjustmentParameters, LogitAdjustmentStrategy
+from hirise_imb.strategies.nuisance_projection import NuisanceProjectionParameters, NuisanceProjectionStrategy
+from hirise_imb.strategies.oversampling import OversamplingParameters, OversamplingStrategy
+from hirise_imb.strategies.parameters import Settings, choice, reuse
+from hirise_imb.strategies.photometric import PhotometricParameters, PhotometricStrategy
 
-_OWN = "the strategy of that name"
+_SOURCE = "the strategy of that name"
+_MILD = "a mild correction leaves something for the other remedies to gain"
 
 
-class Combined(TrainedStrategy):
-    """Remedies that go together: one for the features, one for the prior, several heads, offsets where none has any.
+@dataclass(frozen=True)
+class CombinedParameters(OptimiserParameters):
+    """Which remedies are composed, and the hyperparameters of each."""
+
+    features: Literal["plain", "beside"] = choice(
+        default="plain",
+        help="features of plain images, or those next to features with normalised contrast",
+        source=_SOURCE,
+    )
+    projection: Literal["none", "nuisance"] = choice(default="none", help="projection of the features", source=_SOURCE)
+    rank: int = reuse(NuisanceProjectionParameters, "rank", when=("projection", ("nuisance",)))
+    correction: Literal["none", "class_weights", "oversampling", "logit_adjusted_loss", "ldam_drw", "focal_loss"] = (
+        choice(default="class_weights", help="how training corrects for the class prior", source=_SOURCE)
+    )
+    weight_power: float = reuse(
+        ClassWeightsParameters, "power", default=0.5, reason=_MILD, when=("correction", ("class_weights",))
+    )
+    sampling_power: float = reuse(OversamplingParameters, "power", when=("correction", ("oversampling",)))
+    loss_tau: float = reuse(
+        LogitAdjustedLossParameters, "tau", default=0.5, reason=_MILD, when=("correction", ("logit_adjusted_loss",))
+    )
+    max_margin: float = reuse(LdamDrwParameters, "max_margin", when=("correction", ("ldam_drw",)))
+    gamma: float = reuse(FocalLossParameters, "gamma", when=("correction", ("focal_loss",)))
+    adjustment: Literal["none", "logit_adjustment", "class_bias"] = choice(
+        default="none",
+        help="adjustment of logits, where training has not corrected the prior",
+        source=_SOURCE,
+        when=("correction", ("none", "focal_loss")),
+    )
+    tau: float = reuse(
+        LogitAdjustmentParameters, "tau", default=0.5, reason=_MILD, when=("adjustment", ("logit_adjustment",))
+    )
+    strength: float = reuse(ClassBiasParameters, "strength", when=("adjustment", ("class_bias",)))
+    heads: Literal["one", "three"] = choice(
+        default="one",
+        help="the trained head, or averaged with discriminant analysis and logistic regression",
+        source=_SOURCE,
+    )
+    members: int = reuse(EnsembleParameters, "members", high=4, default=1, reason="each fit costs as much as a trial")
+
+
+class CombinedStrategy(TrainedStrategy[CombinedParameters]):
+    """At most one remedy each for the features, for the prior and for the heads.
 
     The prior is corrected once: whatever corrects it in training leaves nothing to adjust afterwards.
     """
@@ -29,129 +71,21 @@ class Combined(TrainedStrategy):
     name = "combined"
     summary = "compositions of the other remedies"
     source = "Zhang et al. 2021 (bag of tricks)"
-    inputs = ("plain", "photometric")
-    own = (
-        Categorical(
-            name="features",
-            choices=("plain", "beside"),
-            default="plain",
-            help="plain images, or those with normalised contrast beside them",
-            source=_OWN,
-        ),
-        Categorical(
-            name="projection", choices=("none", "nuisance"), default="none", help="of the features", source=_OWN
-        ),
-        Integer(
-            name="rank",
-            low=1,
-            high=20,
-            default=5,
-            help="directions taken out",
-            source=_OWN,
-            when=("projection", ("nuisance",)),
-        ),
-        Categorical(
-            name="correction",
-            choices=("none", "class_weights", "oversampling", "logit_adjusted_loss", "ldam_drw", "focal_loss"),
-            default="class_weights",
-            help="what is done about the prior in training",
-            source=_OWN,
-        ),
-        Float(
-            name="weight_power",
-            low=0.0,
-            high=1.5,
-            default=0.5,
-            help="classes weigh n^-power, n counting landmarks",
-            source=_OWN,
-            when=("correction", ("class_weights",)),
-        ),
-        Float(
-            name="sampling_power",
-            low=0.0,
-            high=0.9,
-            default=0.5,
-            help="a class is drawn in proportion to n^power",
-            source=_OWN,
-            when=("correction", ("oversampling",)),
-        ),
-        Float(
-            name="loss_tau",
-            low=0.0,
-            high=2.0,
-            default=0.5,
-            help="weight of the log prior in the loss",
-            source=_OWN,
-            when=("correction", ("logit_adjusted_loss",)),
-        ),
-        Float(
-            name="max_margin",
-            low=0.0,
-            high=0.8,
-            default=0.5,
-            help="margin of the rarest class; weights come in after 8 epochs",
-            source=_OWN,
-            when=("correction", ("ldam_drw",)),
-        ),
-        Float(
-            name="gamma",
-            low=0.0,
-            high=5.0,
-            default=2.0,
-            help="of focal loss",
-            source=_OWN,
-            when=("correction", ("focal_loss",)),
-        ),
-        Categorical(
-            name="adjustment",
-            choices=("none", "logit_adjustment", "class_bias"),
-            default="none",
-            help="of logits, where training has not corrected the prior",
-            source=_OWN,
-            when=("correction", ("none", "focal_loss")),
-        ),
-        Float(
-            name="tau",
-            low=0.0,
-            high=2.0,
-            default=0.5,
-            help="weight of the log prior that is taken off",
-            source=_OWN,
-            when=("adjustment", ("logit_adjustment",)),
-        ),
-        Float(
-            name="strength",
-            low=1e-3,
-            high=1.0,
-            log=True,
-            default=3e-2,
-            help="how strongly offsets are drawn to logit adjustment",
-            source=_OWN,
-            when=("adjustment", ("class_bias",)),
-        ),
-        Categorical(
-            name="heads",
-            choices=("one", "three"),
-            default="one",
-            help="the trained one, or discriminant analysis and logistic regression beside it",
-            source=_OWN,
-        ),
-        Integer(name="members", low=1, high=4, default=1, help="fits that are averaged", source=_OWN),
-    )
+    parameters = CombinedParameters
+    inputs = PhotometricStrategy.inputs
 
-    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
-        """All that was composed."""
-        changes: dict[str, Any] = {"members": int(settings["members"])}
-        if settings["features"] == "beside":
-            changes["inputs"] = ("plain", "photometric")
-        if settings["projection"] == "nuisance":
-            changes["projection"] = NuisanceProjection(int(settings["rank"]))
-        if settings["heads"] == "three":
-            changes["also"] = (Discriminant(0.1, 1.0), Logistic(1e-2, 0.5))
-        return changes | _correction(settings) | _adjustment(settings)
+    def apply(self, recipe: Recipe, parameters: CombinedParameters) -> Recipe:
+        """Returns the recipe with every remedy of the composition."""
+        kind: Literal["heads", "seeds"] = "heads" if parameters.heads == "three" else "seeds"
+        recipe = EnsembleStrategy().apply(recipe, EnsembleParameters(kind, parameters.members))
+        if parameters.features == "beside":
+            recipe = PhotometricStrategy().apply(recipe, PhotometricParameters(features="beside"))
+        if parameters.projection == "nuisance":
+            recipe = NuisanceProjectionStrategy().apply(recipe, NuisanceProjectionParameters(rank=parameters.rank))
+        return _adjust_logits(_correct_prior(recipe, parameters), parameters)
 
-    def starts(self) -> list[Settings]:
-        """Good partners by what is published: features and heads beside a mild correction."""
+    def initial_points(self) -> list[Settings]:
+        """Returns partners that published results suggest: features and heads with a mild correction."""
         return [
             {"features": "beside", "correction": "class_weights"},
             {"features": "beside", "correction": "none", "adjustment": "class_bias", "heads": "three"},
@@ -160,32 +94,30 @@ class Combined(TrainedStrategy):
         ]
 
 
-def _correction(settings: Settings) -> dict[str, Any]:
-    match settings["correction"]:
+def _correct_prior(recipe: Recipe, parameters: CombinedParameters) -> Recipe:
+    match parameters.correction:
         case "class_weights":
-            return {"class_weights": InversePower(float(settings["weight_power"]))}
+            return ClassWeightsStrategy().apply(recipe, ClassWeightsParameters(power=parameters.weight_power))
         case "oversampling":
-            return {"sampling": ClassSampling(float(settings["sampling_power"]))}
+            return OversamplingStrategy().apply(recipe, OversamplingParameters(power=parameters.sampling_power))
         case "logit_adjusted_loss":
-            return {"loss": LogitAdjustedCrossEntropy(float(settings["loss_tau"]))}
+            return LogitAdjustedLossStrategy().apply(recipe, LogitAdjustedLossParameters(tau=parameters.loss_tau))
         case "ldam_drw":
-            return {
-                "head": Cosine(15.0),
-                "loss": LabelDistributionAwareMargin(float(settings["max_margin"])),
-                "class_weights": EffectiveNumber(0.9999),
-                "reweight_after": 8,
-            }
+            margins = LdamDrwParameters(
+                max_margin=parameters.max_margin, scale=FAST_SCALE, reweight_after=FAST_REWEIGHT_AFTER
+            )
+            return LdamDrwStrategy().apply(recipe, margins)
         case "focal_loss":
-            return {"loss": Focal(gamma=float(settings["gamma"]))}
-        case _:
-            return {}
+            return FocalLossStrategy().apply(recipe, FocalLossParameters(gamma=parameters.gamma))
+        case "none":
+            return recipe
 
 
-def _adjustment(settings: Settings) -> dict[str, Any]:
-    match settings.get("adjustment"):
+def _adjust_logits(recipe: Recipe, parameters: CombinedParameters) -> Recipe:
+    match parameters.adjustment:
         case "logit_adjustment":
-            return {"adjustment": PosthocLogitAdjustment(float(settings["tau"]))}
+            return LogitAdjustmentStrategy().apply(recipe, LogitAdjustmentParameters(parameters.tau))
         case "class_bias":
-            return {"adjustment": ClassBias(float(settings["strength"]))}
-        case _:
-            return {}
+            return ClassBiasStrategy().apply(recipe, ClassBiasParameters(parameters.strength))
+        case "none":
+            return recipe

@@ -1,42 +1,37 @@
-"""A new head on features that were trained before."""
+"""A new head on features that were fine-tuned before."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from hirise_imb.imbalance.sampling import ClassSampling
 from hirise_imb.recipe import Recipe, Retraining
-from hirise_imb.strategies.base import OPTIMISER, RecipeContext, Strategy, optimiser
-from hirise_imb.strategies.parameters import Float, Parameter, Settings
+from hirise_imb.strategies.base import OptimiserParameters, RecipeContext, Strategy
+from hirise_imb.strategies.oversampling import OversamplingParameters
+from hirise_imb.strategies.parameters import Settings, reuse
 
 
-class Decoupled(Strategy):
-    """The backbone's end as partial unfreezing trained it, then a head trained anew on rows drawn by class."""
+@dataclass(frozen=True)
+class DecoupledParameters(OptimiserParameters):
+    """Hyperparameters of the second stage; the optimiser is that of the new head."""
+
+    power: float = reuse(
+        OversamplingParameters, "power", default=0.0, reason="cRT draws all classes equally (Kang et al. 2020)"
+    )
+
+
+class DecoupledStrategy(Strategy[DecoupledParameters]):
+    """The fine-tuned backbone of partial unfreezing, then a new head trained on rows drawn by class (cRT)."""
 
     name = "decoupled"
     summary = "a new head, trained on drawn rows after the backbone's end was trained on natural ones"
     source = "Kang et al. 2020"
-    after = ("partial_unfreeze",)
+    parameters = DecoupledParameters
+    depends_on = ("partial_unfreeze",)
     trains_backbone = True
-    own = (
-        Float(
-            name="power",
-            low=0.0,
-            high=0.9,
-            default=0.0,
-            help="a class is drawn in proportion to n^power; 0 draws all alike",
-            source="Kang et al. 2020",
-        ),
-    )
 
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """Its own, then the optimiser's, for the second stage."""
-        return (*self.own, *OPTIMISER)
-
-    def recipe(self, settings: Settings, context: RecipeContext) -> Recipe:
-        """The chosen recipe of partial unfreezing, and a second stage."""
-        second = Retraining(sampling=ClassSampling(float(settings["power"])), **optimiser(settings))
+    def _recipe(self, parameters: DecoupledParameters, context: RecipeContext) -> Recipe:
+        second = Retraining(ClassSampling(parameters.power), parameters.learning_rate, parameters.weight_decay)
         return replace(context.bases["partial_unfreeze"], retraining=second)
 
-    def starts(self) -> list[Settings]:
-        """Square-root sampling."""
+    def initial_points(self) -> list[Settings]:
+        """Returns square-root sampling."""
         return [{"power": 0.5}]

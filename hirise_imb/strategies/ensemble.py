@@ -1,45 +1,46 @@
-"""Several heads, predicted together."""
+"""Averages over fits and heads."""
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from hirise_imb.models.closed_form import Discriminant, Logistic
+from hirise_imb.recipe import Direct, Recipe
 from hirise_imb.strategies.base import PosthocStrategy
-from hirise_imb.strategies.parameters import Categorical, Integer, Settings
+from hirise_imb.strategies.parameters import Parameters, Settings, choice, integer
 
-_ALSO = {"seeds": (), "heads": (Discriminant(0.1, 1.0), Logistic(1e-2, 0.5))}
+FURTHER_HEADS: tuple[Direct, ...] = (Discriminant(0.1, 1.0), Logistic(1e-2, 0.5))
+"""Closed-form heads that are averaged with the trained one."""
 
 
-class Ensemble(PosthocStrategy):
+@dataclass(frozen=True)
+class EnsembleParameters(Parameters):
+    """Hyperparameters of the ensemble."""
+
+    kind: Literal["seeds", "heads"] = choice(
+        default="seeds",
+        help="the control alone, or averaged with discriminant analysis and logistic regression",
+        source="Lakshminarayanan et al. 2017; Dietterich 2000",
+    )
+    members: int = integer(
+        1, 8, default=5, help="fits of the control, each with its own seed", source="Lakshminarayanan et al. 2017"
+    )
+
+
+class EnsembleStrategy(PosthocStrategy[EnsembleParameters]):
     """Log probabilities are averaged over fits of the control with several seeds, or over heads of several kinds.
 
-    To be compared with the baseline that averages seeds: averaging takes away what differs between seeds by chance.
+    Compare it with the baseline that averages seeds: averaging removes chance differences between seeds.
     """
 
     name = "ensemble"
     summary = "the control's fits with several seeds, or heads of several kinds, are averaged"
     source = "Lakshminarayanan et al. 2017"
-    own = (
-        Categorical(
-            name="kind",
-            choices=tuple(_ALSO),
-            default="seeds",
-            help="the control alone, or beside discriminant analysis and logistic regression",
-            source="Lakshminarayanan et al. 2017; Dietterich 2000",
-        ),
-        Integer(
-            name="members",
-            low=1,
-            high=8,
-            default=5,
-            help="fits of the control, with seeds of their own",
-            source="Lakshminarayanan et al. 2017",
-        ),
-    )
+    parameters = EnsembleParameters
 
-    def changes(self, settings: Settings) -> dict[str, Any]:
-        """Members and further heads."""
-        return {"members": int(settings["members"]), "also": _ALSO[str(settings["kind"])]}
+    def apply(self, recipe: Recipe, parameters: EnsembleParameters) -> Recipe:
+        """Returns the recipe with several fits, and with closed-form heads if they are wanted."""
+        return replace(recipe, members=parameters.members, also=FURTHER_HEADS if parameters.kind == "heads" else ())
 
-    def starts(self) -> list[Settings]:
-        """Three heads."""
+    def initial_points(self) -> list[Settings]:
+        """Returns one fit with heads of three kinds."""
         return [{"kind": "heads", "members": 1}]

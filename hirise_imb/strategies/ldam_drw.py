@@ -1,56 +1,64 @@
-"""Margins by rarity, and class weights that come late."""
+"""Margins that grow with rarity, and deferred re-weighting."""
 
-from typing import Any
+from dataclasses import dataclass, replace
 
-from hirise_imb.imbalance.losses import EffectiveNumber, LabelDistributionAwareMargin
-from hirise_imb.recipe import Cosine
-from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
-from hirise_imb.strategies.parameters import Float, Integer, Settings
+from hirise_imb.imbalance.class_weights import EffectiveNumber
+from hirise_imb.imbalance.losses import LabelDistributionAwareMargin
+from hirise_imb.recipe import Cosine, Recipe
+from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
+from hirise_imb.strategies.parameters import Settings, integer, number
+
+FAST_SCALE = 15.0
+FAST_REWEIGHT_AFTER = 8
+"""Scale and epoch that suit a head on fixed features, which converges in few epochs; the paper trains 200."""
 
 
-class LdamDrw(TrainedStrategy):
-    """A cosine head must win by a margin, wider for rare classes; class weights come in after some epochs."""
+@dataclass(frozen=True)
+class LdamDrwParameters(OptimiserParameters):
+    """Hyperparameters of LDAM with deferred re-weighting."""
+
+    max_margin: float = number(
+        0.0,
+        0.8,
+        default=0.5,
+        help="margin of the rarest class, as a difference of cosines",
+        source="Cao et al. 2019",
+    )
+    scale: float = number(
+        5.0,
+        40.0,
+        log=True,
+        default=30.0,
+        help="factor from cosines to logits",
+        source="Cao et al. 2019",
+    )
+    reweight_after: int = integer(
+        3,
+        24,
+        default=20,
+        help="epochs, out of 30, before class weights come in (effective numbers, beta 0.9999)",
+        source="Cao et al. 2019",
+    )
+
+
+class LdamDrwStrategy(TrainedStrategy[LdamDrwParameters]):
+    """A cosine head with margins that are wider for rare classes; class weights come in after some epochs."""
 
     name = "ldam_drw"
     summary = "rare classes must win by a wider margin, and weigh more in late epochs"
     source = "Cao et al. 2019"
-    own = (
-        Float(
-            name="max_margin",
-            low=0.0,
-            high=0.8,
-            default=0.5,
-            help="margin of the rarest class, as a difference of cosines",
-            source="Cao et al. 2019",
-        ),
-        Float(
-            name="scale",
-            low=5.0,
-            high=40.0,
-            log=True,
-            default=30.0,
-            help="logits are this times a cosine",
-            source="Cao et al. 2019",
-        ),
-        Integer(
-            name="reweight_after",
-            low=3,
-            high=24,
-            default=20,
-            help="epochs, of 30, before class weights come in (effective numbers, beta 0.9999)",
-            source="Cao et al. 2019",
-        ),
-    )
+    parameters = LdamDrwParameters
 
-    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
-        """Head, loss and late weights."""
-        return {
-            "head": Cosine(float(settings["scale"])),
-            "loss": LabelDistributionAwareMargin(float(settings["max_margin"])),
-            "class_weights": EffectiveNumber(0.9999),
-            "reweight_after": int(settings["reweight_after"]),
-        }
+    def apply(self, recipe: Recipe, parameters: LdamDrwParameters) -> Recipe:
+        """Returns the recipe with a cosine head, margins and deferred class weights."""
+        return replace(
+            recipe,
+            head=Cosine(parameters.scale),
+            loss=LabelDistributionAwareMargin(parameters.max_margin),
+            class_weights=EffectiveNumber(0.9999),
+            reweight_after=parameters.reweight_after,
+        )
 
-    def starts(self) -> list[Settings]:
-        """A head converges in few epochs: weights that come early."""
-        return [{"scale": 15.0, "reweight_after": 8}]
+    def initial_points(self) -> list[Settings]:
+        """Returns a smaller scale with weights that come in early."""
+        return [{"scale": FAST_SCALE, "reweight_after": FAST_REWEIGHT_AFTER}]

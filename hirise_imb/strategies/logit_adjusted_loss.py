@@ -1,33 +1,38 @@
-"""The prior inside the loss."""
+"""The class prior inside the loss."""
 
-from typing import Any
+from dataclasses import dataclass, replace
 
 from hirise_imb.imbalance.losses import LogitAdjustedCrossEntropy
-from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
-from hirise_imb.strategies.parameters import Float, Settings
+from hirise_imb.recipe import Recipe
+from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
+from hirise_imb.strategies.parameters import Settings, number
 
 
-class LogitAdjustedLossStrategy(TrainedStrategy):
-    """The loss sees logits to which the log prior is added; predictions are made without it."""
+@dataclass(frozen=True)
+class LogitAdjustedLossParameters(OptimiserParameters):
+    """Hyperparameters of the logit-adjusted loss."""
+
+    tau: float = number(
+        0.0,
+        2.0,
+        default=1.0,
+        help="weight of the log prior in the loss; 0 is cross-entropy, 1 is balanced softmax",
+        source="Menon et al. 2021; Ren et al. 2020",
+    )
+
+
+class LogitAdjustedLossStrategy(TrainedStrategy[LogitAdjustedLossParameters]):
+    """The log prior is added to the logits in the loss, and left out in prediction."""
 
     name = "logit_adjusted_loss"
     summary = "the loss expects the prior, so that logits need not learn it"
     source = "Menon et al. 2021; Ren et al. 2020"
-    own = (
-        Float(
-            name="tau",
-            low=0.0,
-            high=2.0,
-            default=1.0,
-            help="weight of the log prior; 0 is cross-entropy, 1 is balanced softmax",
-            source="Menon et al. 2021; Ren et al. 2020",
-        ),
-    )
+    parameters = LogitAdjustedLossParameters
 
-    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
-        """The loss."""
-        return {"loss": LogitAdjustedCrossEntropy(float(settings["tau"]))}
+    def apply(self, recipe: Recipe, parameters: LogitAdjustedLossParameters) -> Recipe:
+        """Returns the recipe with the logit-adjusted loss."""
+        return replace(recipe, loss=LogitAdjustedCrossEntropy(parameters.tau))
 
-    def starts(self) -> list[Settings]:
-        """Half the prior: macro F1 asks for less than balanced error does."""
+    def initial_points(self) -> list[Settings]:
+        """Returns half the prior, since macro F1 asks for less correction than balanced error does."""
         return [{"tau": 0.5}]

@@ -1,33 +1,38 @@
-"""The prior taken off the logits."""
+"""The class prior subtracted from the logits after training."""
 
-from typing import Any
+from dataclasses import dataclass, replace
 
 from hirise_imb.imbalance.logit_adjustment import PosthocLogitAdjustment
+from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import PosthocStrategy
-from hirise_imb.strategies.parameters import Float, Settings
+from hirise_imb.strategies.parameters import Parameters, Settings, number
 
 
-class LogitAdjustmentStrategy(PosthocStrategy):
-    """tau times the log prior is taken off the control's logits."""
+@dataclass(frozen=True)
+class LogitAdjustmentParameters(Parameters):
+    """The hyperparameter of post-hoc logit adjustment."""
+
+    tau: float = number(
+        0.0,
+        2.0,
+        default=1.0,
+        help="weight of the subtracted log prior; 0 is the control, 1 aims at balanced error, less at macro F1",
+        source="Menon et al. 2021",
+    )
+
+
+class LogitAdjustmentStrategy(PosthocStrategy[LogitAdjustmentParameters]):
+    """tau times the log prior is subtracted from the control's logits."""
 
     name = "logit_adjustment"
     summary = "the prior is taken off the control's logits"
     source = "Menon et al. 2021"
-    own = (
-        Float(
-            name="tau",
-            low=0.0,
-            high=2.0,
-            default=1.0,
-            help="weight of the log prior; 0 is the control, 1 aims at balanced error, less at macro F1",
-            source="Menon et al. 2021",
-        ),
-    )
+    parameters = LogitAdjustmentParameters
 
-    def changes(self, settings: Settings) -> dict[str, Any]:
-        """The adjustment."""
-        return {"adjustment": PosthocLogitAdjustment(float(settings["tau"]))}
+    def apply(self, recipe: Recipe, parameters: LogitAdjustmentParameters) -> Recipe:
+        """Returns the recipe with post-hoc logit adjustment."""
+        return replace(recipe, adjustment=PosthocLogitAdjustment(parameters.tau))
 
-    def starts(self) -> list[Settings]:
-        """Less than the balanced error asks for."""
+    def initial_points(self) -> list[Settings]:
+        """Returns weights below the one that balanced error asks for."""
         return [{"tau": 0.25}, {"tau": 0.5}]

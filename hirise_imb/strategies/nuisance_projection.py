@@ -1,24 +1,32 @@
-"""What differs between sources, taken out of the features."""
+"""Projection that removes differences between sources from the features."""
 
-from typing import Any
+from dataclasses import dataclass, replace
 
 from hirise_imb.models.projection import NuisanceProjection
-from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
-from hirise_imb.strategies.parameters import Integer, Settings
+from hirise_imb.recipe import Recipe
+from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
+from hirise_imb.strategies.parameters import Settings, integer
 
 
-class Projection(TrainedStrategy):
-    """Directions in which sources of `other` differ most are removed; labels of rare classes play no part."""
+@dataclass(frozen=True)
+class NuisanceProjectionParameters(OptimiserParameters):
+    """Hyperparameters of the nuisance projection."""
+
+    rank: int = integer(1, 20, default=5, help="number of directions removed", source="Solomonoff et al. 2005")
+
+
+class NuisanceProjectionStrategy(TrainedStrategy[NuisanceProjectionParameters]):
+    """Directions in which sources of the majority class differ most are removed; rare labels play no part."""
 
     name = "nuisance_projection"
     summary = "directions in which sources differ are taken out of the features"
     source = "Solomonoff et al. 2005; Hatch et al. 2006"
-    own = (Integer(name="rank", low=1, high=20, default=5, help="directions", source="Solomonoff et al. 2005"),)
+    parameters = NuisanceProjectionParameters
 
-    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
-        """The projection."""
-        return {"projection": NuisanceProjection(int(settings["rank"]))}
+    def apply(self, recipe: Recipe, parameters: NuisanceProjectionParameters) -> Recipe:
+        """Returns the recipe with projected features."""
+        return replace(recipe, projection=NuisanceProjection(parameters.rank))
 
-    def starts(self) -> list[Settings]:
-        """One direction, and many."""
+    def initial_points(self) -> list[Settings]:
+        """Returns one direction, and many."""
         return [{"rank": 1}, {"rank": 20}]

@@ -1,64 +1,69 @@
-"""Rare classes are seen more often."""
+"""Oversampling of rare classes."""
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from hirise_imb.imbalance.sampling import ClassSampling, RandomOversampling, Sampling, SplitFileRows
-from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
-from hirise_imb.strategies.parameters import Categorical, Float, Settings
+from hirise_imb.recipe import Recipe
+from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
+from hirise_imb.strategies.parameters import Settings, choice, number
 
-_DRAWN = ("class", "source", "progressive")
+
+@dataclass(frozen=True)
+class OversamplingParameters(OptimiserParameters):
+    """Hyperparameters of oversampling."""
+
+    scheme: Literal["class", "source", "progressive", "random", "split_file"] = choice(
+        default="class",
+        help="draw a class, then an image; a class, a source, an image; move from natural to drawn shares; repeat "
+        "images up to a ratio; the rows of the split file",
+        source="Kang et al. 2020; Buda et al. 2018; Doran et al. 2020",
+    )
+    power: float = number(
+        0.0,
+        0.9,
+        default=0.5,
+        help="a class is drawn in proportion to n^power; 0 draws all classes equally, 0.5 is square-root sampling",
+        source="Mahajan et al. 2018; Kang et al. 2020",
+        when=("scheme", ("class", "source", "progressive")),
+    )
+    ratio: float = number(
+        0.02,
+        1.0,
+        log=True,
+        default=0.1,
+        help="images of each class as a share of those of the largest class",
+        source="Buda et al. 2018",
+        when=("scheme", ("random",)),
+    )
 
 
-class Oversampling(TrainedStrategy):
+class OversamplingStrategy(TrainedStrategy[OversamplingParameters]):
     """The split file's own up-sampling, imbalanced-learn's, or rows drawn by class."""
 
     name = "oversampling"
     summary = "images of rare classes are seen more often"
     source = "Buda et al. 2018; Kang et al. 2020; Doran et al. 2020 (split file)"
-    own = (
-        Categorical(
-            name="scheme",
-            choices=(*_DRAWN, "random", "split_file"),
-            default="class",
-            help="draw a class, then an image; a class, a source, an image; move from natural to drawn shares; repeat "
-            "images up to a ratio; the rows of the split file",
-            source="Kang et al. 2020; Buda et al. 2018; Doran et al. 2020",
-        ),
-        Float(
-            name="power",
-            low=0.0,
-            high=0.9,
-            default=0.5,
-            help="a class is drawn in proportion to n^power; 0 draws all alike, 0.5 is square-root sampling",
-            source="Mahajan et al. 2018; Kang et al. 2020",
-            when=("scheme", _DRAWN),
-        ),
-        Float(
-            name="ratio",
-            low=0.02,
-            high=1.0,
-            log=True,
-            default=0.1,
-            help="images of each class, of those of the largest",
-            source="Buda et al. 2018",
-            when=("scheme", ("random",)),
-        ),
-    )
+    parameters = OversamplingParameters
 
-    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
-        """The sampling."""
+    def apply(self, recipe: Recipe, parameters: OversamplingParameters) -> Recipe:
+        """Returns the recipe with the sampling."""
         sampling: Sampling
-        scheme = settings["scheme"]
-        if scheme == "split_file":
+        if parameters.scheme == "split_file":
             sampling = SplitFileRows()
-        elif scheme == "random":
-            sampling = RandomOversampling(float(settings["ratio"]))
+        elif parameters.scheme == "random":
+            sampling = RandomOversampling(parameters.ratio)
         else:
-            power = float(settings["power"])
-            sampling = ClassSampling(power, by_source=scheme == "source", progressive=scheme == "progressive")
-        return {"sampling": sampling}
+            by_source, progressive = parameters.scheme == "source", parameters.scheme == "progressive"
+            sampling = ClassSampling(parameters.power, by_source=by_source, progressive=progressive)
+        return replace(recipe, sampling=sampling)
 
-    def starts(self) -> list[Settings]:
-        """Every scheme; classes all alike."""
-        rest: list[Settings] = [{"scheme": scheme} for scheme in ("source", "progressive", "random", "split_file")]
-        return [*rest, {"power": 0.0}]
+    def initial_points(self) -> list[Settings]:
+        """Returns every other scheme, and all classes drawn equally."""
+        return [
+            {"scheme": "source"},
+            {"scheme": "progressive"},
+            {"scheme": "random"},
+            {"scheme": "split_file"},
+            {"power": 0.0},
+        ]

@@ -1,45 +1,49 @@
-"""Training the end of the backbone."""
+"""Fine-tuning of the last layers of the backbone."""
 
-from typing import Any
+from dataclasses import dataclass, replace
 
-from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
-from hirise_imb.strategies.parameters import Float, Integer, Settings
+from hirise_imb.recipe import Recipe
+from hirise_imb.strategies.base import OptimiserParameters, RecipeContext, Strategy
+from hirise_imb.strategies.parameters import Settings, integer, number
 
 
-class PartialUnfreeze(TrainedStrategy):
-    """The head is trained first, then it and the backbone's end, whose batch normalisation stays in inference mode."""
+@dataclass(frozen=True)
+class PartialUnfreezeParameters(OptimiserParameters):
+    """Hyperparameters of partial unfreezing."""
+
+    depth: int = integer(
+        1,
+        2,
+        default=1,
+        help="cut point of the backbone above which layers are trained, counted from the backbone's end",
+        source="Kumar et al. 2022",
+    )
+    backbone_learning_rate: float = number(
+        1e-6,
+        1e-3,
+        log=True,
+        default=1e-4,
+        help="Adam's learning rate for the unfrozen layers",
+        source="Kumar et al. 2022; that light tuning serves rare classes better, Shi et al. 2024",
+    )
+
+
+class PartialUnfreezeStrategy(Strategy[PartialUnfreezeParameters]):
+    """The head is trained first, then head and last layers; batch normalisation stays in inference mode."""
 
     name = "partial_unfreeze"
     summary = "the last layers of the backbone are trained too, after the head"
     source = "Kumar et al. 2022"
+    parameters = PartialUnfreezeParameters
     trains_backbone = True
-    own = (
-        Integer(
-            name="depth",
-            low=1,
-            high=2,
-            default=1,
-            help="which of the backbone's cut points it is trained from, counted from its end",
-            source="Kumar et al. 2022",
-        ),
-        Float(
-            name="backbone_learning_rate",
-            low=1e-6,
-            high=1e-3,
-            log=True,
-            default=1e-4,
-            help="Adam's, for what is trained of the backbone",
-            source="Kumar et al. 2022; that light tuning serves rare classes better, Shi et al. 2024",
-        ),
-    )
 
-    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:
-        """Cut point and learning rate."""
-        return {
-            "cut": context.cuts[int(settings["depth"]) - 1],
-            "backbone_learning_rate": float(settings["backbone_learning_rate"]),
-        }
+    def _recipe(self, parameters: PartialUnfreezeParameters, context: RecipeContext) -> Recipe:
+        return replace(
+            parameters.tune_baseline(),
+            cut=context.cuts[parameters.depth - 1],
+            backbone_learning_rate=parameters.backbone_learning_rate,
+        )
 
-    def starts(self) -> list[Settings]:
-        """Slower, as the paper has it."""
+    def initial_points(self) -> list[Settings]:
+        """Returns a slower rate, as in the paper."""
         return [{"backbone_learning_rate": 1e-5}]

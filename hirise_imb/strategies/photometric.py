@@ -1,34 +1,37 @@
-"""Contrast of each image made alike."""
+"""Photometric normalisation of images."""
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
-from hirise_imb.strategies.parameters import Categorical, Settings
+from hirise_imb.recipe import Recipe
+from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
+from hirise_imb.strategies.parameters import Settings, choice
 
-_INPUTS = {"alone": ("photometric",), "beside": ("plain", "photometric")}
+
+@dataclass(frozen=True)
+class PhotometricParameters(OptimiserParameters):
+    """Hyperparameters of photometric normalisation."""
+
+    features: Literal["alone", "beside"] = choice(
+        default="beside",
+        help="features of normalised images alone, or next to those of the plain images",
+        source="this project",
+    )
 
 
-class Photometric(TrainedStrategy):
-    """Mean and spread of an image's grey values, black borders aside, are made alike before the backbone."""
+class PhotometricStrategy(TrainedStrategy[PhotometricParameters]):
+    """Mean and spread of an image's grey values are normalised, without its black borders."""
 
     name = "photometric"
     summary = "the contrast of each image is normalised before the backbone"
     source = "Reinhard et al. 2001"
+    parameters = PhotometricParameters
     inputs = ("plain", "photometric")
-    own = (
-        Categorical(
-            name="features",
-            choices=("alone", "beside"),
-            default="beside",
-            help="normalised images alone, or beside the plain ones",
-            source="this project",
-        ),
-    )
 
-    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
-        """What the head sees."""
-        return {"inputs": _INPUTS[str(settings["features"])]}
+    def apply(self, recipe: Recipe, parameters: PhotometricParameters) -> Recipe:
+        """Returns the recipe with the normalised view as input."""
+        return replace(recipe, inputs=self.inputs if parameters.features == "beside" else ("photometric",))
 
-    def starts(self) -> list[Settings]:
-        """Alone."""
+    def initial_points(self) -> list[Settings]:
+        """Returns the normalised images alone."""
         return [{"features": "alone"}]

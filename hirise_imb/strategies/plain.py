@@ -1,18 +1,17 @@
 """The control."""
 
-from typing import Any
-
-from hirise_imb.strategies.base import CONTROL, RecipeContext, TrainedStrategy
-from hirise_imb.strategies.parameters import Settings
+from hirise_imb.recipe import Recipe
+from hirise_imb.strategies.base import CONTROL, OptimiserParameters, TrainedStrategy
 
 
-class Plain(TrainedStrategy):
-    """Cross-entropy as in the baseline: what tuning gives by itself is not credited to a remedy."""
+class PlainStrategy(TrainedStrategy[OptimiserParameters]):
+    """Cross-entropy as in the baseline, so that the effect of tuning alone is not credited to a remedy."""
 
     name = CONTROL
     summary = "no remedy: the baseline with the optimiser tuned"
     source = "control"
+    parameters = OptimiserParameters
 
-    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
-        """Nothing more."""
-        return {}
+    def apply(self, recipe: Recipe, parameters: OptimiserParameters) -> Recipe:  # noqa: ARG002
+        """Returns the recipe as it is."""
+        return recipe

@@ -1,43 +1,47 @@
-"""Norms of class weights made alike."""
+"""Normalised class weights of the head."""
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Literal
 
+from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import PosthocStrategy
-from hirise_imb.strategies.parameters import Categorical, Float, Settings
+from hirise_imb.strategies.parameters import Parameters, Settings, choice, number
 
 
-class TauNorm(PosthocStrategy):
+@dataclass(frozen=True)
+class TauNormParameters(Parameters):
+    """Hyperparameters of tau-normalisation."""
+
+    tau: float = number(
+        0.05,
+        2.0,
+        default=1.0,
+        help="power of the norm that weights are divided by; 1 makes all norms equal",
+        source="Kang et al. 2020",
+    )
+    bias: Literal["divided", "dropped"] = choice(
+        default="divided",
+        help="divided by the same power of the norm, or dropped as in the paper",
+        source="Kang et al. 2020 (learnable weight scaling divides it)",
+    )
+
+
+class TauNormStrategy(PosthocStrategy[TauNormParameters]):
     """Each class's weights are divided by their norm to the power tau; the bias is dropped, or divided likewise.
 
     The paper's features are not centred and it drops the bias. Those of a head with batch normalisation are centred, so
-    that its biases carry the prior: without them `other` is as likely as any class.
+    that its biases carry the prior: without them the majority class is as likely as any other.
     """
 
     name = "tau_norm"
     summary = "weights of the control's head are divided by a power of their norm"
     source = "Kang et al. 2020"
-    own = (
-        Float(
-            name="tau",
-            low=0.05,
-            high=2.0,
-            default=1.0,
-            help="the power; 1 makes all norms alike",
-            source="Kang et al. 2020",
-        ),
-        Categorical(
-            name="bias",
-            choices=("divided", "dropped"),
-            default="divided",
-            help="divided by the same power of the norm, or dropped as the paper has it",
-            source="Kang et al. 2020 (learnable weight scaling divides it)",
-        ),
-    )
+    parameters = TauNormParameters
 
-    def changes(self, settings: Settings) -> dict[str, Any]:
-        """The power."""
-        return {"weight_norm": float(settings["tau"]), "keep_bias": settings["bias"] == "divided"}
+    def apply(self, recipe: Recipe, parameters: TauNormParameters) -> Recipe:
+        """Returns the recipe with tau-normalised weights."""
+        return replace(recipe, weight_norm=parameters.tau, keep_bias=parameters.bias == "divided")
 
-    def starts(self) -> list[Settings]:
-        """Half of it; the paper's."""
+    def initial_points(self) -> list[Settings]:
+        """Returns half the power, and the paper's version."""
         return [{"tau": 0.5}, {"bias": "dropped"}]

@@ -1,32 +1,37 @@
 """Calibration."""
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from hirise_imb.imbalance.logit_adjustment import Temperature
+from hirise_imb.imbalance.temperature import Temperature
+from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import PosthocStrategy
-from hirise_imb.strategies.parameters import Categorical, Settings
+from hirise_imb.strategies.parameters import Parameters, Settings, choice
 
 
-class TemperatureScaling(PosthocStrategy):
-    """The control's logits are divided by a temperature, fitted on validation; classes may get offsets too."""
+@dataclass(frozen=True)
+class TemperatureParameters(Parameters):
+    """The hyperparameter of temperature scaling."""
+
+    kind: Literal["temperature", "bias_corrected"] = choice(
+        default="temperature",
+        help="a temperature alone changes no decision; with class offsets it may",
+        source="Guo et al. 2017; Alexandari et al. 2020",
+    )
+
+
+class TemperatureStrategy(PosthocStrategy[TemperatureParameters]):
+    """The control's logits are divided by a temperature fitted on validation; classes may have offsets too."""
 
     name = "temperature"
     summary = "the control's probabilities are calibrated"
     source = "Guo et al. 2017; Alexandari et al. 2020"
-    own = (
-        Categorical(
-            name="kind",
-            choices=("temperature", "bias_corrected"),
-            default="temperature",
-            help="a temperature alone changes no decision; with offsets of classes it may",
-            source="Guo et al. 2017; Alexandari et al. 2020",
-        ),
-    )
+    parameters = TemperatureParameters
 
-    def changes(self, settings: Settings) -> dict[str, Any]:
-        """The adjustment."""
-        return {"adjustment": Temperature(bias=settings["kind"] == "bias_corrected")}
+    def apply(self, recipe: Recipe, parameters: TemperatureParameters) -> Recipe:
+        """Returns the recipe with temperature scaling."""
+        return replace(recipe, adjustment=Temperature(bias=parameters.kind == "bias_corrected"))
 
-    def starts(self) -> list[Settings]:
-        """With offsets."""
+    def initial_points(self) -> list[Settings]:
+        """Returns the temperature with class offsets."""
         return [{"kind": "bias_corrected"}]

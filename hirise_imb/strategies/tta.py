@@ -1,10 +1,12 @@
-"""Turned and mirrored views of a landmark, predicted together."""
+"""Test-time augmentation: predictions averaged over rotated and mirrored views of a landmark."""
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from hirise_imb.features.views import DIHEDRAL
+from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import PosthocStrategy
-from hirise_imb.strategies.parameters import Categorical, Settings
+from hirise_imb.strategies.parameters import Parameters, Settings, choice
 
 _VIEWS = {
     "mirror": ("plain", "fh"),
@@ -13,27 +15,30 @@ _VIEWS = {
 }
 
 
-class TestTimeViews(PosthocStrategy):
+@dataclass(frozen=True)
+class TtaParameters(Parameters):
+    """The hyperparameter of test-time augmentation."""
+
+    views: Literal["mirror", "rotations", "dihedral"] = choice(
+        default="dihedral",
+        help="the plain view and its mirror image; four rotations; all eight rotations and reflections",
+        source="Shanmugam et al. 2021",
+    )
+
+
+class TtaStrategy(PosthocStrategy[TtaParameters]):
     """Log probabilities of the control are averaged over views of a landmark."""
 
     name = "tta"
     summary = "the control's predictions are averaged over turned and mirrored views"
     source = "Shanmugam et al. 2021"
+    parameters = TtaParameters
     views = DIHEDRAL
-    own = (
-        Categorical(
-            name="views",
-            choices=tuple(_VIEWS),
-            default="dihedral",
-            help="as it is and mirrored; four rotations; all eight",
-            source="Shanmugam et al. 2021",
-        ),
-    )
 
-    def changes(self, settings: Settings) -> dict[str, Any]:
-        """The views."""
-        return {"views": _VIEWS[str(settings["views"])]}
+    def apply(self, recipe: Recipe, parameters: TtaParameters) -> Recipe:
+        """Returns the recipe with these views."""
+        return replace(recipe, views=_VIEWS[parameters.views])
 
-    def starts(self) -> list[Settings]:
-        """Each of them."""
+    def initial_points(self) -> list[Settings]:
+        """Returns the other sets of views."""
         return [{"views": "rotations"}, {"views": "mirror"}]

@@ -1,35 +1,40 @@
-"""Heads that each see a part of `other`."""
+"""Undersampling of the majority class by an ensemble of heads."""
 
-from typing import Any
+from dataclasses import dataclass, replace
 
 from hirise_imb.imbalance.sampling import Undersampling
-from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
-from hirise_imb.strategies.parameters import Float, Integer, Settings
+from hirise_imb.recipe import Recipe
+from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
+from hirise_imb.strategies.parameters import Settings, integer, number
 
 
-class UnderSampling(TrainedStrategy):
-    """Each head sees all of the rare classes and its own part of `other`; log probabilities are averaged."""
+@dataclass(frozen=True)
+class UndersamplingParameters(OptimiserParameters):
+    """Hyperparameters of undersampling."""
+
+    ratio: float = number(
+        0.5,
+        10.0,
+        log=True,
+        default=3.0,
+        help="images of the majority class that a head sees, as a multiple of those of the largest rare class",
+        source="Liu et al. 2009",
+    )
+    members: int = integer(1, 6, default=4, help="number of heads", source="Liu et al. 2009")
+
+
+class UndersamplingStrategy(TrainedStrategy[UndersamplingParameters]):
+    """Each head sees all rare classes and its own part of the majority class; log probabilities are averaged."""
 
     name = "undersampling"
-    summary = "heads that each see a part of `other`, averaged"
+    summary = "heads that each see a part of the majority class, averaged"
     source = "Liu et al. 2009"
-    own = (
-        Float(
-            name="ratio",
-            low=0.5,
-            high=10.0,
-            log=True,
-            default=3.0,
-            help="images of `other` that a head sees, of those of the largest rare class",
-            source="Liu et al. 2009",
-        ),
-        Integer(name="members", low=1, high=6, default=4, help="heads", source="Liu et al. 2009"),
-    )
+    parameters = UndersamplingParameters
 
-    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:  # noqa: ARG002
-        """The sampling, and heads of other seeds."""
-        return {"sampling": Undersampling(float(settings["ratio"])), "members": int(settings["members"])}
+    def apply(self, recipe: Recipe, parameters: UndersamplingParameters) -> Recipe:
+        """Returns the recipe with undersampling, and heads with seeds of their own."""
+        return replace(recipe, sampling=Undersampling(parameters.ratio), members=parameters.members)
 
-    def starts(self) -> list[Settings]:
-        """Balanced with the largest rare class."""
+    def initial_points(self) -> list[Settings]:
+        """Returns as many images of the majority class as of the largest rare class."""
         return [{"ratio": 1.0}]

@@ -150,7 +150,7 @@ def test_definitions_with_mistakes_are_refused(refused: Refused, tmp_path: Path)
     for text, message in (
         ("trails = 3", "There is no key 'trails': did you mean trials?"),
         ("trials = ", "mine.toml is no valid TOML"),
-        ("trials = 'three'", "trials is 'three': it must be a whole number"),
+        ("trials = 'three'", 'trials is "three": it must be an integer'),
     ):
         path.write_text(text)
         assert message in refused("run", path)

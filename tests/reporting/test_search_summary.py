@@ -354,9 +354,9 @@ def test_the_appendix_lists_what_is_declared(folder: Path) -> None:
         declared = STRATEGIES[entry["name"]]
         assert (entry["summary"], entry["source"]) == (declared.summary, declared.source)
         own = {parameter["name"]: parameter for parameter in entry["parameters"]}
-        for parameter in declared.parameters:
+        for parameter in declared.space:
             found = own.get(parameter.name) or shared[parameter.name]
-            assert found["range"] == parameter.range()
+            assert found["range"] == parameter.describe_range()
             assert (found["default"], found["help"], found["source"]) == (
                 parameter.default,
                 parameter.help,
@@ -366,7 +366,7 @@ def test_the_appendix_lists_what_is_declared(folder: Path) -> None:
             if parameter.name in shared:
                 assert entry["name"] in found["strategies"]
             else:
-                assert f"| {entry['name']} | {parameter.name} | {parameter.range()} |" in text
+                assert f"| {entry['name']} | {parameter.name} | {parameter.describe_range()} |" in text
     assert set(shared) == {"learning_rate", "weight_decay"}
     power = next(p for p in summary["strategies"][0]["parameters"] if p["name"] == "power")
     assert power["when"] == "scheme is inverse_power"

@@ -1,220 +1,53 @@
-"""Declared parameters: what is refused, what is asked for, and that settings survive being written down."""
+"""Parameters and search spaces: what is refused, what is suggested, and what a definition overrides."""
 
 from __future__ import annotations
 
-import json
-import tomllib
-from typing import Any
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import numpy as np
-import optuna
 import pytest
-import tomli_w
 from builders import quick
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FixedTrial
-from toys import CUTS, recipe_of
 
-from hirise_imb.strategies import STRATEGIES, Strategy, complete_settings, suggest_settings
-from hirise_imb.strategies.base import OPTIMISER, TrainedStrategy
-from hirise_imb.strategies.parameters import Categorical, Float, Integer, Parameter
+from hirise_imb.config import Override, Range
+from hirise_imb.strategies import (
+    NO_OVERRIDES,
+    STRATEGIES,
+    Categorical,
+    Float,
+    Integer,
+    OptimiserParameters,
+    Parameters,
+    RecipeContext,
+    choice,
+    integer,
+    number,
+    reuse,
+    search_space,
+    select_strategies,
+)
+from hirise_imb.strategies.class_weights import ClassWeightsParameters
+from hirise_imb.strategies.combined import CombinedParameters
+from hirise_imb.testing.toy import CUTS
+from hirise_imb.utils.errors import UserError
 
-each = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
-EVERY = [(strategy, parameter) for strategy in STRATEGIES.values() for parameter in strategy.parameters]
-
-
-def among(chosen: list[tuple[Strategy, Parameter]]) -> pytest.MarkDecorator:
-    names = [f"{strategy.name}-{parameter.name}" for strategy, parameter in chosen]
-    return pytest.mark.parametrize(("strategy", "parameter"), chosen, ids=names)
-
-
-each_parameter = among(EVERY)
-each_conditional = among([(strategy, parameter) for strategy, parameter in EVERY if parameter.when is not None])
-each_real = among([(strategy, parameter) for strategy, parameter in EVERY if isinstance(parameter, Float)])
-
-
-def reach(strategy: Strategy, parameter: Parameter) -> dict[str, Any]:
-    """Settings with which a parameter is there."""
-    if parameter.when is None:
-        return {}
-    name, values = parameter.when
-    above = next(other for other in strategy.parameters if other.name == name)
-    return {**reach(strategy, above), name: values[0]}
+texts: dict[str, Any] = {"help": "what it does", "source": "Someone 2000"}
 
 
-def ends(parameter: Parameter) -> list[Any]:
-    if isinstance(parameter, Categorical):
-        return list(parameter.choices)
-    assert isinstance(parameter, Float | Integer)
-    return [parameter.low, parameter.high]
+@dataclass(frozen=True)
+class NestedParameters(Parameters):
+    kind: Literal["a", "b"] = choice(default="a", **texts)
+    inner: Literal["c", "d"] = choice(default="d", when=("kind", ("b",)), **texts)
+    x: float = number(0.0, 1.0, default=0.5, when=("inner", ("d",)), **texts)
 
 
-def wrong(parameter: Parameter) -> list[object]:
-    """Values of other types and outside the range."""
-    bad: list[object] = [None, True, False, [], {}, np.bool_(True)]
-    if isinstance(parameter, Categorical):
-        return [*bad, "", "no such word", parameter.choices[0].upper(), 0, 1.0]
-    assert isinstance(parameter, Float | Integer)
-    bad += [str(parameter.default), float("nan"), float("inf"), -float("inf")]
-    if isinstance(parameter, Integer):
-        return [*bad, float(parameter.default), parameter.low - 1, parameter.high + 1]
-    return [*bad, float(np.nextafter(parameter.low, -np.inf)), float(np.nextafter(parameter.high, np.inf))]
-
-
-def drawn(strategy: Strategy, trials: int = 30) -> list[tuple[dict[str, Any], optuna.Trial]]:
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
-    asked = [study.ask() for _ in range(trials)]
-    return [(suggest_settings(strategy.parameters, trial), trial) for trial in asked]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quiet() -> None:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-# --- declarations ---
-
-
-@each_parameter
-def test_a_parameter_says_what_it_does_and_where_it_comes_from(strategy: Strategy, parameter: Parameter) -> None:
-    assert parameter.name.isidentifier()
-    assert parameter.help.strip()
-    assert "\n" not in parameter.help
-    assert parameter.source.strip()
-    assert parameter.allows(parameter.default)
-    if isinstance(parameter, Float | Integer):
-        assert parameter.low < parameter.high
-    if isinstance(parameter, Float) and parameter.log:
-        assert parameter.low > 0
-
-
-@each
-def test_names_are_not_used_twice(strategy: Strategy) -> None:
-    names = [parameter.name for parameter in strategy.parameters]
-    assert len(set(names)) == len(names)
-
-
-@each_conditional
-def test_a_condition_is_about_a_choice_before(strategy: Strategy, parameter: Parameter) -> None:
-    assert parameter.when is not None
-    name, values = parameter.when
-    before = strategy.parameters[: strategy.parameters.index(parameter)]
-    above = next(other for other in before if other.name == name)
-    assert isinstance(above, Categorical)
-    assert values
-    assert set(values) < set(above.choices)
-
-
-@each
-def test_whoever_trains_has_the_same_optimiser(strategy: Strategy) -> None:
-    """The same objects: no remedy is given a wider search than the control."""
-    tuned = [parameter for parameter in strategy.parameters if parameter.name in {one.name for one in OPTIMISER}]
-    if isinstance(strategy, TrainedStrategy) or strategy.name == "decoupled":
-        assert len(tuned) == len(OPTIMISER)
-        assert all(one is other for one, other in zip(tuned, OPTIMISER, strict=True))
-    else:
-        assert not tuned
-
-
-# --- what is refused ---
-
-
-@each_parameter
-def test_wrong_values_are_refused_by_name(strategy: Strategy, parameter: Parameter) -> None:
-    there = reach(strategy, parameter)
-    for value in wrong(parameter):
-        with pytest.raises(ValueError, match=f"^{parameter.name} must be ") as caught:
-            complete_settings(strategy.parameters, {**there, parameter.name: value})
-        assert repr(value) in str(caught.value)
-
-
-@each_parameter
-def test_the_ends_of_a_range_belong_to_it(strategy: Strategy, parameter: Parameter) -> None:
-    for value in ends(parameter):
-        recipe_of(strategy, {**reach(strategy, parameter), parameter.name: value})
-
-
-@each
-def test_unknown_names_are_refused(strategy: Strategy) -> None:
-    with pytest.raises(ValueError, match=r"no parameter tua here; .* there are ") as caught:
-        complete_settings(strategy.parameters, {"tua": 1.0})
-    always = [parameter.name for parameter in strategy.parameters if parameter.when is None]
-    assert all(name in str(caught.value) for name in always)
-
-
-@each_conditional
-def test_what_does_not_go_with_the_rest_is_refused(strategy: Strategy, parameter: Parameter) -> None:
-    assert parameter.when is not None
-    name, values = parameter.when
-    above = next(other for other in strategy.parameters if other.name == name)
-    assert isinstance(above, Categorical)
-    for other in set(above.choices) - set(values):
-        with pytest.raises(ValueError, match=f"no parameter {parameter.name} here"):
-            complete_settings(
-                strategy.parameters, {**reach(strategy, above), name: other, parameter.name: parameter.default}
-            )
-
-
-# --- what is asked for ---
-
-
-@each
-def test_random_settings_are_declared_and_give_recipes(strategy: Strategy) -> None:
-    for settings, trial in drawn(strategy):
-        assert settings == trial.params  # nothing else is asked for, and nothing less
-        assert complete_settings(strategy.parameters, settings) == settings
-        recipe = recipe_of(strategy, settings)
-        plain = recipe.to_dict()
-        assert json.loads(json.dumps(plain, allow_nan=False)) == plain
-
-
-@each
-def test_random_settings_reach_every_parameter_and_choice(strategy: Strategy) -> None:
-    found = [settings for settings, _ in drawn(strategy, 300)]
-    for parameter in strategy.parameters:
-        values = {settings[parameter.name] for settings in found if parameter.name in settings}
-        if isinstance(parameter, Categorical):
-            assert values == set(parameter.choices)
-        else:
-            assert len(values) > 1
-
-
-@each
-def test_starts_can_be_asked_for_differ_and_are_no_repetition(strategy: Strategy) -> None:
-    """As a search asks for them: a value outside a distribution would warn, and warnings are errors here."""
-    starts = [complete_settings(strategy.parameters, start) for start in ({}, *strategy.starts())]
-    for settings in starts:
-        assert suggest_settings(strategy.parameters, FixedTrial(settings)) == settings
-    recipes = [recipe_of(strategy, settings) for settings in starts]
-    assert all(recipe not in recipes[:place] for place, recipe in enumerate(recipes))
-
-
-# --- written down and read again ---
-
-
-@each
-def test_settings_survive_toml_and_json(strategy: Strategy) -> None:
-    for settings in [complete_settings(strategy.parameters, {}), *(settings for settings, _ in drawn(strategy))]:
-        for again in (tomllib.loads(tomli_w.dumps(settings)), json.loads(json.dumps(settings))):
-            assert again == settings
-            assert recipe_of(strategy, again) == recipe_of(strategy, settings)
-            assert recipe_of(strategy, again).to_dict() == recipe_of(strategy, settings).to_dict()
-
-
-@each_real
-def test_a_whole_number_will_do_for_any_number(strategy: Strategy, parameter: Float) -> None:
-    """Somebody writes `tau = 1`: the recipe is that of 1.0, also as text, by which stored runs are found."""
-    there = reach(strategy, parameter)
-    for number in range(int(np.ceil(parameter.low)), int(parameter.high) + 1):
-        one = recipe_of(strategy, {**there, parameter.name: number}).to_dict()
-        other = recipe_of(strategy, {**there, parameter.name: float(number)}).to_dict()
-        assert json.dumps(one) == json.dumps(other)
+NESTED = search_space(NestedParameters)
 
 
 # --- parameters by themselves ---
-
-texts = {"help": "what it does", "source": "Someone 2000"}
 
 
 @quick
@@ -227,41 +60,291 @@ def test_a_real_allows_what_lies_between(low: float, width: float, value: float)
 
 @quick
 @given(st.integers(-100, 100), st.integers(0, 100), st.integers(-300, 300))
-def test_a_whole_number_allows_what_lies_between(low: int, width: int, value: int) -> None:
+def test_an_integer_allows_what_lies_between(low: int, width: int, value: int) -> None:
     parameter = Integer(name="n", low=low, high=low + width, default=low, **texts)
     assert parameter.allows(value) == (value in range(low, low + width + 1))
 
 
 def test_ranges_in_words() -> None:
-    assert Float(name="x", low=1e-4, high=1.0, log=True, default=1.0, **texts).range() == (
+    assert Float(name="x", low=1e-4, high=1.0, log=True, default=1.0, **texts).describe_range() == (
         "a number from 0.0001 to 1, log scale"
     )
-    assert Float(name="x", low=0.0, high=1.5, default=1.0, **texts).range() == "a number from 0 to 1.5"
-    assert Integer(name="n", low=1, high=4, default=1, **texts).range() == "a whole number from 1 to 4"
-    assert Categorical(name="c", choices=("a", "b"), default="a", **texts).range() == "one of a, b"
+    assert Float(name="x", low=0.0, high=1.5, default=1.0, **texts).describe_range() == "a number from 0 to 1.5"
+    assert Integer(name="n", low=1, high=4, default=1, **texts).describe_range() == "an integer from 1 to 4"
+    assert Categorical(name="c", choices=("a", "b"), default="a", **texts).describe_range() == "one of a, b"
+    # A fixed value is given with all its digits.
+    assert Float(name="x", low=0.12345678, high=0.12345678, default=0.12345678, **texts).describe_range() == (
+        "fixed at 0.12345678"
+    )
+    assert Integer(name="n", low=2, high=2, default=2, **texts).describe_range() == "fixed at 2"
+    assert Categorical(name="c", choices=("a",), default="a", **texts).describe_range() == "fixed at a"
 
 
-def test_a_parameter_below_one_that_is_not_there_is_not_there() -> None:
-    kind = Categorical(name="kind", choices=("a", "b"), default="a", **texts)
-    inner = Categorical(name="inner", choices=("c", "d"), default="d", when=("kind", ("b",)), **texts)
-    number = Float(name="x", low=0.0, high=1.0, default=0.5, when=("inner", ("d",)), **texts)
-    parameters = (kind, inner, number)
-    assert complete_settings(parameters, {}) == {"kind": "a"}
-    assert complete_settings(parameters, {"kind": "b"}) == {"kind": "b", "inner": "d", "x": 0.5}
-    assert complete_settings(parameters, {"kind": "b", "inner": "c"}) == {"kind": "b", "inner": "c"}
-    assert suggest_settings(parameters, FixedTrial({"kind": "b", "inner": "d", "x": 0.25})) == {
-        "kind": "b",
-        "inner": "d",
-        "x": 0.25,
-    }
+# --- declarations ---
+
+
+def test_own_parameters_come_before_inherited_ones() -> None:
+    names = [parameter.name for parameter in search_space(ClassWeightsParameters)]
+    assert names == ["scheme", "unit", "power", "one_minus_beta", "learning_rate", "weight_decay"]
+
+
+def test_choices_are_those_of_the_type() -> None:
+    kind = NESTED["kind"]
+    assert isinstance(kind, Categorical)
+    assert kind.choices == ("a", "b")
+
+
+def test_whoever_trains_has_the_same_optimiser() -> None:
+    """No remedy is given a wider search than the control."""
+    common = list(search_space(OptimiserParameters))
+    trained = [name for name, one in STRATEGIES.items() if issubclass(one.parameters, OptimiserParameters)]
+    untrained = [
+        "logit_adjustment",
+        "tau_norm",
+        "class_bias",
+        "temperature",
+        "prototypes",
+        "logistic",
+        "tta",
+        "ensemble",
+    ]
+    assert set(trained) == set(STRATEGIES) - set(untrained)
+    for name, strategy in STRATEGIES.items():
+        tuned = [parameter for parameter in strategy.space if parameter.name in ("learning_rate", "weight_decay")]
+        assert tuned == (common if name in trained else [])
+
+
+def test_a_reused_parameter_follows_the_one_it_is_taken_from() -> None:
+    original, here = search_space(ClassWeightsParameters)["power"], search_space(CombinedParameters)["weight_power"]
+    assert isinstance(original, Float)
+    assert isinstance(here, Float)
+    assert (here.low, here.high, here.log, here.help) == (original.low, original.high, original.log, original.help)
+    assert (here.default, original.default) == (0.5, 1.0)
+    assert here.source.startswith(f"{original.source}; here default 0.5: ")
+    assert here.when == ("correction", ("class_weights",))
+    focal = STRATEGIES["focal_loss"].space["one_minus_beta"]
+    assert focal.describe_range() == search_space(ClassWeightsParameters)["one_minus_beta"].describe_range()
+
+
+def test_a_field_that_is_no_parameter_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Undeclared(Parameters):
+        x: float = 0.5
+
+    @dataclass(frozen=True)
+    class WrongType(Parameters):
+        n: float = integer(1, 3, default=2, **texts)
+
+    @dataclass(frozen=True)
+    class WrongReuse(Parameters):
+        n: int = reuse(NestedParameters, "x")
+
+    for owner, name in ((Undeclared, "x"), (WrongType, "n"), (WrongReuse, "n")):
+        with pytest.raises(TypeError, match=rf"^{owner.__name__}\.{name} must be a float declared with number\(\), "):
+            search_space(owner)
+
+
+# --- settings ---
+
+
+def test_a_parameter_below_one_that_does_not_apply_does_not_apply() -> None:
+    assert NESTED.complete({}) == {"kind": "a"}
+    assert NESTED.complete({"kind": "b"}) == {"kind": "b", "inner": "d", "x": 0.5}
+    assert NESTED.complete({"kind": "b", "inner": "c"}) == {"kind": "b", "inner": "c"}
+    assert NESTED.suggest(FixedTrial({"kind": "b", "inner": "d", "x": 0.25})) == {"kind": "b", "inner": "d", "x": 0.25}
     with pytest.raises(ValueError, match="no parameter x here; with these settings there are kind, inner, x"):
-        complete_settings(parameters, {"x": 0.5})
+        NESTED.complete({"x": 0.5})
+
+
+def test_what_does_not_apply_has_its_default_in_the_typed_object() -> None:
+    assert NESTED.parse({}) == NestedParameters("a", "d", 0.5)
+    assert NESTED.parse({"kind": "b", "x": 1}) == NestedParameters("b", "d", 1.0)
+    assert type(NESTED.parse({"kind": "b", "x": 1}).x) is float
+
+
+def test_a_strategy_checks_the_settings_of_its_recipes() -> None:
+    context = RecipeContext(CUTS)
+    with pytest.raises(ValueError, match=r"^gamma must be a number from 0 to 5, got 7$"):
+        STRATEGIES["focal_loss"].recipe({"gamma": 7}, context)
+    assert STRATEGIES["focal_loss"].recipe({}, context) == STRATEGIES["focal_loss"].recipe({"gamma": 2}, context)
 
 
 def test_there_are_as_many_cuts_as_partial_unfreezing_may_ask_for() -> None:
     from hirise_imb.backbones import BACKBONES
 
-    depth = next(one for one in STRATEGIES["partial_unfreeze"].parameters if one.name == "depth")
+    depth = STRATEGIES["partial_unfreeze"].space["depth"]
     assert isinstance(depth, Integer)
     assert len(CUTS) >= depth.high
     assert all(len(card.cuts) >= depth.high for card in BACKBONES.values())
+
+
+# --- overrides ---
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "ranges", "settings"),
+    [
+        ("focal_loss", {"gamma": 3}, {"gamma": "fixed at 3"}, {"gamma": 3.0}),
+        ("focal_loss", {"gamma": Range(2.5)}, {"gamma": "a number from 2.5 to 5"}, {"gamma": 2.5}),
+        ("focal_loss", {"gamma": Range(1, 3)}, {"gamma": "a number from 1 to 3"}, {"gamma": 2.0}),
+        ("focal_loss", {"gamma": Range(high=1.5)}, {"gamma": "a number from 0 to 1.5"}, {"gamma": 1.5}),
+        ("undersampling", {"members": 2}, {"members": "fixed at 2"}, {"members": 2}),
+        ("undersampling", {"members": Range(5, 6)}, {"members": "an integer from 5 to 6"}, {"members": 5}),
+        ("undersampling", {"ratio": Range(4.0)}, {"ratio": "a number from 4 to 10, log scale"}, {"ratio": 4.0}),
+        (
+            "oversampling",
+            {"scheme": ("progressive", "source")},
+            {"scheme": "one of source, progressive"},
+            {"scheme": "source"},
+        ),
+        ("oversampling", {"scheme": "random"}, {"scheme": "fixed at random"}, {"scheme": "random", "ratio": 0.1}),
+        (
+            "plain",
+            {"weight_decay": 0.1},
+            {"weight_decay": "fixed at 0.1"},
+            {"learning_rate": 1e-3, "weight_decay": 0.1},
+        ),
+    ],
+)
+def test_an_override_fixes_or_narrows_and_moves_the_default(
+    name: str, overrides: dict[str, Override], ranges: dict[str, str], settings: dict[str, object]
+) -> None:
+    strategy = STRATEGIES[name].narrow(overrides)
+    for parameter, expected in ranges.items():
+        assert strategy.space[parameter].describe_range() == expected
+    assert strategy.space.complete({}).items() >= settings.items()
+    assert STRATEGIES[name].overrides == {}  # the registered one is as it was
+    assert strategy.recipe({}, RecipeContext(CUTS)) == STRATEGIES[name].recipe(settings, RecipeContext(CUTS))  # type: ignore[arg-type]
+
+
+def test_nothing_outside_a_narrowed_range_is_suggested_or_taken() -> None:
+    import optuna
+
+    strategy = STRATEGIES["focal_loss"].narrow({"gamma": Range(1, 3), "weights": "none"})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    suggested = [strategy.space.suggest(study.ask()) for _ in range(30)]
+    assert all(1 <= float(settings["gamma"]) <= 3 and settings["weights"] == "none" for settings in suggested)
+    with pytest.raises(ValueError, match=r"^gamma must be a number from 1 to 3, got 0\.5$"):
+        strategy.space.complete({"gamma": 0.5})
+
+
+def test_what_can_never_apply_is_left_out() -> None:
+    strategy = STRATEGIES["combined"].narrow({"correction": ("class_weights", "oversampling")})
+    left_out = {p.name for p in STRATEGIES["combined"].space} - {p.name for p in strategy.space}
+    assert left_out == {"loss_tau", "max_margin", "gamma", "adjustment", "tau", "strength"}
+
+
+def test_initial_points_outside_a_narrowed_range_are_skipped() -> None:
+    weights = STRATEGIES["class_weights"]
+    assert len(weights.initial_settings()) == 3
+    fixed = weights.narrow({"scheme": "inverse_power"}).initial_settings()
+    assert [point["power"] for point in fixed] == [1.0, 0.5]
+    # The default moves to the initial point, which is then no second one.
+    low = weights.narrow({"scheme": "inverse_power", "power": Range(0.0, 0.5)}).initial_settings()
+    assert [point["power"] for point in low] == [0.5]
+    other = weights.narrow({"scheme": "effective_number"}).initial_settings()
+    assert [point.get("power") for point in other] == [None]
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        (
+            "focal_loss",
+            {"gama": 2.0},
+            "There is no parameter of [strategies.focal_loss] 'gama': did you mean gamma? Known: gamma, weights, "
+            "one_minus_beta, learning_rate, weight_decay.",
+        ),
+        (
+            "focal_loss",
+            {"gamma": 7},
+            "strategies.focal_loss.gamma is 7: it must be a number from 0 to 5, or a table with low and high in that "
+            "range.",
+        ),
+        (
+            "focal_loss",
+            {"gamma": "high"},
+            'strategies.focal_loss.gamma is "high": it must be a number from 0 to 5, or a table with low and high in '
+            "that range.",
+        ),
+        (
+            "focal_loss",
+            {"gamma": Range(1, 6)},
+            "strategies.focal_loss.gamma is {low = 1, high = 6}: it must be a number from 0 to 5, or a table with low "
+            "and high in that range.",
+        ),
+        (
+            "focal_loss",
+            {"gamma": Range(3.0, 1.5)},
+            "strategies.focal_loss.gamma is {low = 3.0, high = 1.5}: low 3 is above high 1.5.",
+        ),
+        (
+            "focal_loss",
+            {"gamma": float("nan")},
+            "strategies.focal_loss.gamma is nan: it must be a number from 0 to 5, or a table with low and high in that "
+            "range.",
+        ),
+        (
+            "focal_loss",
+            {"gamma": Range(low=float("nan"))},
+            "strategies.focal_loss.gamma is {low = nan}: it must be a number from 0 to 5, or a table with low and high "
+            "in that range.",
+        ),
+        (
+            "undersampling",
+            {"members": 2.5},
+            "strategies.undersampling.members is 2.5: it must be an integer from 1 to 6, or a table with low and high "
+            "in that range.",
+        ),
+        (
+            "oversampling",
+            {"scheme": ("class", "sourse")},
+            'strategies.oversampling.scheme is ["class", "sourse"]: it must be one of class, source, progressive, '
+            "random, split_file, or a list of some of these.",
+        ),
+        (
+            "oversampling",
+            {"scheme": 3},
+            "strategies.oversampling.scheme is 3: it must be one of class, source, progressive, random, split_file, or "
+            "a list of some of these.",
+        ),
+        (
+            "class_weights",
+            {"scheme": "inverse_power", "one_minus_beta": 0.01},
+            "strategies.class_weights.one_minus_beta has no effect: it applies with scheme effective_number only, "
+            "which [strategies.class_weights] rules out.",
+        ),
+        (
+            "combined",
+            {"correction": "oversampling", "tau": 0.5},
+            "strategies.combined.tau has no effect: it applies with adjustment logit_adjustment only, which "
+            "[strategies.combined] rules out.",
+        ),
+    ],
+)
+def test_an_override_that_does_not_fit_is_refused_with_its_key(
+    name: str, overrides: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        select_strategies(STRATEGIES, [name], {name: overrides})
+
+
+def test_what_overrides_change_is_told_exactly() -> None:
+    focal = STRATEGIES["focal_loss"]
+    assert focal.describe_overrides() == NO_OVERRIDES
+    assert focal.narrow({"gamma": Range(0, 5), "weights": ("none", "effective_number")}).describe_overrides() == (
+        NO_OVERRIDES
+    )
+    assert focal.narrow({"weights": "none", "gamma": 0.12345678}).describe_overrides() == (
+        'gamma = 0.12345678, weights = "none"'
+    )
+    one, other = focal.narrow({"gamma": Range(1)}), focal.narrow({"gamma": Range(1, 5)})
+    assert one.describe_overrides() == other.describe_overrides() == "gamma = {low = 1.0, high = 5.0}"
+
+
+def test_the_strategies_of_a_study_are_narrowed_and_the_others_are_not() -> None:
+    selected = select_strategies(STRATEGIES, ["decoupled", "focal_loss"], {"plain": {"weight_decay": 0.1}})
+    assert [strategy.name for strategy in selected] == ["plain", "focal_loss", "partial_unfreeze", "decoupled"]
+    assert [strategy.describe_overrides() for strategy in selected] == ["weight_decay = 0.1", *[NO_OVERRIDES] * 3]
+    with pytest.raises(UserError, match=r"^There is no strategy 'focal_los': did you mean focal_loss\?"):
+        select_strategies(STRATEGIES, ["focal_los"], {})

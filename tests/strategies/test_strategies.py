@@ -1,55 +1,39 @@
-"""The strategies one by one: what recipe they make of settings, what they say of themselves, and how one is added."""
+"""The strategies one by one: which recipe they make of settings, and what they say of themselves."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import optuna
-import pandas as pd
 import pytest
-from toys import CUTS, recipe_of
 
 from hirise_imb.backbones import TOP
-from hirise_imb.cli import main
-from hirise_imb.config import StudyDefinition
-from hirise_imb.data.hirise import CLASSES
 from hirise_imb.features.views import DIHEDRAL
-from hirise_imb.imbalance.logit_adjustment import ClassBias, NoAdjustment, PosthocLogitAdjustment, Temperature
-from hirise_imb.imbalance.losses import (
-    CrossEntropy,
-    EffectiveNumber,
-    Focal,
-    InversePower,
-    LabelDistributionAwareMargin,
-    LogitAdjustedCrossEntropy,
-)
+from hirise_imb.imbalance.class_bias import ClassBias
+from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
+from hirise_imb.imbalance.logit_adjustment import NoAdjustment, PosthocLogitAdjustment
+from hirise_imb.imbalance.losses import CrossEntropy, Focal, LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
 from hirise_imb.imbalance.sampling import ClassSampling, EveryImage, RandomOversampling, SplitFileRows, Undersampling
 from hirise_imb.imbalance.smote import SyntheticOversampling
+from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
 from hirise_imb.models.projection import NuisanceProjection
-from hirise_imb.pipeline.runner import run_study
 from hirise_imb.recipe import PLAIN, Cosine, Linear, Recipe, Retraining
-from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Settings, Strategy, suggest_settings
-from hirise_imb.strategies.base import TrainedStrategy
-from hirise_imb.strategies.parameters import Categorical, Float
+from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Strategy
+from hirise_imb.testing.declarations import draw_settings, make_recipe
+from hirise_imb.testing.toy import CUTS
 
 each = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
 
 TUNED = Recipe(learning_rate=1e-3, weight_decay=1e-2, monitor="val_macro_f1")
 """The control with its defaults."""
-CAO = {"class_weights": EffectiveNumber(0.9999), "reweight_after": 20}
+CAO: dict[str, Any] = {"class_weights": EffectiveNumber(0.9999), "reweight_after": 20}
 UNFROZEN = replace(TUNED, cut="late", backbone_learning_rate=1e-4)
 THREE = (Discriminant(0.1, 1.0), Logistic(1e-2, 0.5))
 
 
 def random_recipes(strategy: Strategy, trials: int = 30) -> list[Recipe]:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    searched = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
-    return [recipe_of(strategy, suggest_settings(strategy.parameters, searched.ask())) for _ in range(trials)]
+    return [make_recipe(strategy, settings) for settings, _ in draw_settings(strategy, trials)]
 
 
 # --- what they say of themselves ---
@@ -73,17 +57,7 @@ def test_a_strategy_says_what_it_does_and_who_described_it(strategy: Strategy) -
 @each
 def test_what_a_strategy_starts_from_comes_before_it(strategy: Strategy) -> None:
     names = list(STRATEGIES)
-    assert all(names.index(base) < names.index(strategy.name) for base in strategy.after)
-
-
-@each
-def test_recipes_name_only_cuts_and_views_that_were_declared(strategy: Strategy) -> None:
-    """What is not declared is not cached."""
-    recipes = [recipe_of(strategy), *random_recipes(strategy)]
-    assert {recipe.cut for recipe in recipes} <= {TOP, *CUTS}
-    assert any(recipe.cut != TOP for recipe in recipes) == strategy.trains_backbone
-    assert {view for recipe in recipes for view in recipe.inputs} <= {*PLAIN, *strategy.inputs}
-    assert {view for recipe in recipes for view in recipe.views} <= {*PLAIN, *strategy.views}
+    assert all(names.index(base) < names.index(strategy.name) for base in strategy.depends_on)
 
 
 @each
@@ -119,9 +93,9 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
         ),
         ("oversampling", {"scheme": "random", "ratio": 0.3}, replace(TUNED, sampling=RandomOversampling(0.3))),
         ("oversampling", {"scheme": "split_file"}, replace(TUNED, sampling=SplitFileRows())),
-        ("synthetic", {}, replace(TUNED, synthesis=SyntheticOversampling("smote", 0.5, 2))),
+        ("smote", {}, replace(TUNED, synthesis=SyntheticOversampling("smote", 0.5, 2))),
         (
-            "synthetic",
+            "smote",
             {"kind": "adasyn", "ratio": 0.25, "neighbours": 2},
             replace(TUNED, synthesis=SyntheticOversampling("adasyn", 0.25, 2)),
         ),
@@ -204,15 +178,15 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
     ],
 )
 def test_settings_make_this_recipe(name: str, given: dict[str, Any], expected: Recipe) -> None:
-    assert recipe_of(STRATEGIES[name], given) == expected
+    assert make_recipe(STRATEGIES[name], given) == expected
 
 
-@pytest.mark.parametrize("name", [name for name, strategy in STRATEGIES.items() if strategy.after])
+@pytest.mark.parametrize("name", [name for name, strategy in STRATEGIES.items() if strategy.depends_on])
 def test_what_starts_from_another_keeps_its_choice(name: str) -> None:
     strategy = STRATEGIES[name]
-    (base,) = strategy.after
-    chosen = replace(recipe_of(STRATEGIES[base]), learning_rate=7e-3, weight_decay=0.25)
-    settings = {parameter.name: parameter.default for parameter in strategy.parameters if parameter.when is None}
+    (base,) = strategy.depends_on
+    chosen = replace(make_recipe(STRATEGIES[base]), learning_rate=7e-3, weight_decay=0.25)
+    settings = {parameter.name: parameter.default for parameter in strategy.space if parameter.when is None}
     found = strategy.recipe(settings, RecipeContext(CUTS, {base: chosen}))
     assert (found.learning_rate, found.weight_decay) == (7e-3, 0.25)
     if base == CONTROL and name != "ensemble":
@@ -248,7 +222,7 @@ def test_no_composition_corrects_the_prior_twice() -> None:
 @pytest.mark.parametrize("adjustment", ["none", "logit_adjustment", "class_bias"])
 def test_a_second_correction_can_not_even_be_written(correction: str, adjustment: str) -> None:
     with pytest.raises(ValueError, match="no parameter adjustment here"):
-        recipe_of(COMBINED, {"correction": correction, "adjustment": adjustment})
+        make_recipe(COMBINED, {"correction": correction, "adjustment": adjustment})
 
 
 @pytest.mark.parametrize(
@@ -272,7 +246,7 @@ def test_a_second_correction_can_not_even_be_written(correction: str, adjustment
     ],
 )
 def test_each_remedy_can_be_had_alone(given: dict[str, Any], expected: Recipe) -> None:
-    assert recipe_of(COMBINED, {"correction": "none", **given}) == expected
+    assert make_recipe(COMBINED, {"correction": "none", **given}) == expected
 
 
 def test_random_compositions_hold_every_remedy() -> None:
@@ -312,77 +286,3 @@ def test_the_baseline_is_the_published_reference_run() -> None:
     assert base.max_epochs == 30
     assert base.monitor == "val_loss"
     assert base.patience == 4
-
-
-# --- one more strategy ---
-
-
-class Wider(TrainedStrategy):
-    """Another dropout: a remedy that nobody has proposed."""
-
-    name = "wider"
-    summary = "more or less of the features are dropped"
-    source = "this project"
-    own = (
-        Categorical(
-            name="kind", choices=("none", "some"), default="some", help="whether any is", source="this project"
-        ),
-        Float(
-            name="share",
-            low=0.1,
-            high=0.9,
-            default=0.5,
-            help="that is dropped",
-            source="this project",
-            when=("kind", ("some",)),
-        ),
-    )
-
-    def changes(self, settings: Settings, context: RecipeContext) -> dict[str, Any]:
-        return {"dropout": float(settings["share"]) if settings["kind"] == "some" else 0.0}
-
-
-@pytest.fixture
-def wider(monkeypatch: pytest.MonkeyPatch) -> Strategy:
-    """Known to the package for the time of a test, by its entry alone."""
-    monkeypatch.setitem(STRATEGIES, Wider.name, Wider())
-    return STRATEGIES[Wider.name]
-
-
-def test_a_new_strategy_is_listed(wider: Strategy, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.main(["strategies"]) == 0
-    listed = capsys.readouterr().out
-    assert all(name in listed for name in STRATEGIES)
-    assert main.main(["strategies", "wider"]) == 0
-    shown = capsys.readouterr().out
-    assert wider.summary in shown
-    assert "share: a number from 0.1 to 0.9 (default 0.5), with kind some" in shown
-    assert "learning_rate: " in shown
-
-
-@pytest.mark.usefixtures("toy")
-def test_a_new_strategy_is_searched_and_compared(wider: Strategy, small_data: Path, tmp_path: Path) -> None:
-    definition = StudyDefinition(
-        name="t",
-        data=str(small_data),
-        backbone="toy",
-        weights="random",
-        strategies=("wider",),
-        selection="val",
-        trials=2,
-        refits=1,
-    )
-    results, page = run_study(definition, tmp_path)
-    assert page.exists()
-    summary = json.loads((page.parent / "summary.json").read_text(encoding="utf-8"))
-    arms = {arm["name"]: arm for arm in summary["arms"]}
-    assert list(arms) == ["baseline", "plain", "wider"]
-    arm = arms["wider"]
-    assert arm["summary"] == wider.summary
-    assert arm["recipe"] == recipe_of(wider, arm["settings"]).to_dict()
-    assert len(arm["trials"]) == 2
-    assert 0 <= arm["scores"]["macro_f1"]["mean"] <= 1
-    table = pd.read_csv(page.parent / "per_class.csv")
-    assert set(table.loc[table["arm"] == "wider", "class"]) == set(CLASSES)
-    chances = next(one for one in results.arms if one.name == "wider").predictions[0].probabilities
-    assert np.isfinite(chances).all()

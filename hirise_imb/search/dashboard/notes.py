@@ -125,14 +125,14 @@ def _describe_best_trial(search: Search, trial: FrozenTrial) -> list[str]:
 def _describe_parameters(strategy: Strategy, best_settings: Mapping[str, object]) -> str:
     """Returns a table of the strategy's parameters with their values in the best trial."""
     rows = []
-    for parameter in strategy.parameters:
+    for parameter in strategy.space:
         condition = ""
         if parameter.when is not None:
             name, values = parameter.when
             condition = f" (with {name} = {' or '.join(map(str, values))})"
         value = best_settings.get(parameter.name, "–")
         best = f"{value:.4g}" if isinstance(value, float) else str(value)
-        cells = (parameter.name, best, parameter.range() + condition, parameter.help, parameter.source)
+        cells = (parameter.name, best, parameter.describe_range() + condition, parameter.help, parameter.source)
         rows.append([_escape(cell) for cell in cells])
     return _format_table(("parameter", "best", "range", "what it is", "source"), rows) if rows else "It has none."
 
@@ -144,7 +144,7 @@ def _describe_importance(strategy: Strategy, trials: Sequence[FrozenTrial]) -> l
         return [f"Left out: it takes at least {_MIN_TRIALS_FOR_IMPORTANCE} complete trials."]
     if np.ptp([trial.values[0] for trial in complete]) < _MIN_VALUE_RANGE:
         return ["Left out: all trials have the same value."]
-    obstacles = {parameter.name: _importance_obstacle(parameter.name, complete) for parameter in strategy.parameters}
+    obstacles = {parameter.name: _importance_obstacle(parameter.name, complete) for parameter in strategy.space}
     covered = [name for name, obstacle in obstacles.items() if obstacle is None]
     paragraphs = []
     if covered:

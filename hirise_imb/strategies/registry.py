@@ -1,0 +1,125 @@
+"""The strategies by name: those of this package, and those that other installed packages offer.
+
+A package offers a strategy by an entry point of the group `hirise_imb.strategies` that names an instance:
+
+    [project.entry-points."hirise_imb.strategies"]
+    my_remedy = "my_package.my_remedy:MY_REMEDY"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+
+from hirise_imb.config import CONTROL, Override, check_known
+from hirise_imb.strategies.base import Strategy
+from hirise_imb.utils.errors import UserError
+
+ENTRY_POINT_GROUP = "hirise_imb.strategies"
+
+
+class StrategyRegistry(MutableMapping[str, Strategy]):
+    """Strategies by name; a strategy comes after those it depends on.
+
+    Other packages are looked for at the first use, not at import, since they import this one.
+    """
+
+    def __init__(self, strategies: Iterable[Strategy]) -> None:
+        """Registers the strategies of this package."""
+        self._strategies = {strategy.name: strategy for strategy in strategies}
+        self._complete = False
+
+    def __getitem__(self, name: str) -> Strategy:
+        """Returns the strategy of this name."""
+        return self._all()[name]
+
+    def __setitem__(self, name: str, strategy: Strategy) -> None:
+        """Registers a strategy."""
+        self._all()[name] = strategy
+
+    def __delitem__(self, name: str) -> None:
+        """Removes a strategy."""
+        del self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterates over the names."""
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        """Returns the number of strategies."""
+        return len(self._all())
+
+    def _all(self) -> dict[str, Strategy]:
+        """Returns all strategies; those of other packages are loaded first.
+
+        Raises:
+            UserError: one of those can't be used; the sentence names its package.
+        """
+        if not self._complete:
+            self._strategies |= _load_plugins(self._strategies)
+            self._complete = True
+        return self._strategies
+
+
+def select_strategies(
+    registry: Mapping[str, Strategy], names: Sequence[str], overrides: Mapping[str, Mapping[str, Override]]
+) -> list[Strategy]:
+    """Returns the named strategies, the control, and what they depend on, narrowed by the overrides.
+
+    They come in the order of the registry: a strategy after those it depends on.
+
+    Raises:
+        UserError: a strategy is unknown, or an override does not agree with the declared parameters.
+    """
+    wanted = [CONTROL, *(check_known("strategy", name, registry) for name in names)]
+    for name in wanted:  # grows while it is iterated over
+        wanted += [base for base in registry[name].depends_on if base not in wanted]
+    return [strategy.narrow(overrides.get(name, {})) for name, strategy in registry.items() if name in wanted]
+
+
+def _load_plugins(known: Mapping[str, Strategy]) -> dict[str, Strategy]:
+    """Returns the strategies of other packages by name, each after those it depends on."""
+    owners = dict.fromkeys(known, "hirise-imb")
+    waiting: dict[str, Strategy] = {}
+    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda one: (_package(one), one.name)):
+        package, strategy = _package(point), _load(point)
+        if strategy.name in owners:
+            raise UserError(
+                f"The package {package} has a strategy {strategy.name}, a name that {owners[strategy.name]} has "
+                f"already: rename it, or uninstall that package."
+            )
+        owners[strategy.name] = package
+        waiting[strategy.name] = strategy
+    loaded: dict[str, Strategy] = {}
+    while waiting:
+        ready = [s for s in waiting.values() if all(base in known or base in loaded for base in s.depends_on)]
+        if not ready:
+            strategy = next(iter(waiting.values()))
+            raise UserError(
+                f"The strategy {strategy.name} of the package {owners[strategy.name]} depends on "
+                f"{', '.join(strategy.depends_on)}, which are not all there: install or uninstall what it needs."
+            )
+        for strategy in ready:
+            loaded[strategy.name] = waiting.pop(strategy.name)
+    return loaded
+
+
+def _load(point: EntryPoint) -> Strategy:
+    try:
+        strategy = point.load()
+    except Exception as error:  # whatever a module may raise when it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"The strategy {point.name} of the package {_package(point)} can't be loaded ({reason}): fix or uninstall "
+            f"that package."
+        ) from error
+    if not isinstance(strategy, Strategy):
+        raise UserError(
+            f"The entry point {point.name} of the package {_package(point)} names {point.value}, which is no instance "
+            f"of hirise_imb.strategies.Strategy: fix or uninstall that package."
+        )
+    return strategy
+
+
+def _package(point: EntryPoint) -> str:
+    return "?" if point.dist is None else point.dist.name

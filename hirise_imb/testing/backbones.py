@@ -1,0 +1,147 @@
+"""Checks of a backbone: cuts, features, frozen weights, digests."""
+
+from __future__ import annotations
+
+import functools
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hirise_imb.backbones import TOP, Backbone, BackboneCard
+from hirise_imb.backbones.base import InputShape
+from hirise_imb.data.hirise import HIRISE
+from hirise_imb.testing.checks import Check, expect, run_checks
+from hirise_imb.utils.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+
+def backbone_checks(
+    card: BackboneCard, weights: str = "random", input_shape: InputShape = HIRISE.image_shape
+) -> list[Check]:
+    """Returns the checks that a backbone must pass, each with its name; the network is built once, at the first.
+
+    Args:
+        card: of the backbone.
+        weights: with which it is loaded; random ones may be too far from any data to be trained on.
+        input_shape: shape of one image.
+    """
+    load = functools.cache(lambda: card.load(weights, input_shape))
+    checks = [Check(card.name, "describes_itself", partial(describes_itself, card))]
+    checks += [Check(card.name, run.__name__, partial(lambda run: run(load()), run)) for run in _NETWORK_CHECKS]
+    for run in (random_weights_are_repeatable, missing_weights_are_refused):
+        checks.append(Check(card.name, run.__name__, partial(run, card, input_shape)))
+    return checks
+
+
+def check_backbone(card: BackboneCard, weights: str = "random", input_shape: InputShape = HIRISE.image_shape) -> None:
+    """Runs all `backbone_checks`.
+
+    Raises:
+        AssertionError: some failed; the message lists them.
+    """
+    run_checks(backbone_checks(card, weights, input_shape))
+
+
+def make_images(backbone: Backbone) -> np.ndarray:
+    """Returns three images of the backbone's input shape, values 0..255: noise, a ramp, a constant."""
+    shape = backbone.input_shape
+    noise = np.random.default_rng(5).integers(0, 256, shape)
+    ramp = np.broadcast_to(np.linspace(0, 255, shape[0])[:, np.newaxis, np.newaxis], shape)
+    return np.stack([noise, ramp, np.full(shape, 90)]).astype(np.float32)
+
+
+def describes_itself(card: BackboneCard) -> None:
+    """The card has a name, a summary, preprocessing and at least one cut."""
+    expect(card.name.strip() and card.summary.strip(), "there is no name or summary")
+    expect(card.preprocessing.strip(), "preprocessing, a part of the cache key, is empty")
+    expect(card.cuts and TOP not in card.cuts, f"there is no cut, or one is called {TOP}")
+
+
+def tail_of_trunk_is_the_whole(backbone: Backbone) -> None:
+    """At each cut, trunk and tail give the pooled features of the whole network, of the declared width."""
+    images = make_images(backbone)
+    whole = _run(backbone.trunk(TOP), images)
+    expect(whole.shape == (len(images), backbone.card.feature_width), "pooled features have another width")
+    expect(np.abs(whole).max() > 0, "all features are 0")
+    np.testing.assert_array_equal(_run(backbone.tail(TOP), whole), whole)
+    for cut in backbone.card.cuts:
+        found = _run(backbone.tail(cut), _run(backbone.trunk(cut), images))
+        np.testing.assert_allclose(found, whole, rtol=0, atol=1e-5 * np.abs(whole).max())
+
+
+def every_path_passes_the_cut(backbone: Backbone) -> None:
+    """A tail that reached around its cut would have the pixels as a second input."""
+    for cut in backbone.card.cuts:
+        tail = backbone.tail(cut)
+        expect(len(tail.inputs) == 1, f"the tail at {cut} has more than one input")
+        expect(tail.inputs[0].shape == backbone.trunk(cut).output.shape, f"trunk and tail do not meet at {cut}")
+        expect(tail.output.shape == (None, backbone.card.feature_width), f"the tail at {cut} has another width")
+
+
+def cuts_are_ordered(backbone: Backbone) -> None:
+    """Each cut leaves more to train than the one before it."""
+    counts = [
+        sum(int(np.prod(weight.shape)) for weight in backbone.tail(cut).trainable_weights)
+        for cut in (TOP, *backbone.card.cuts)
+    ]
+    expect(counts == sorted(set(counts)), "cuts are not in the order of what they leave to train")
+
+
+def network_is_frozen(backbone: Backbone) -> None:
+    """Nothing of the network itself can be trained."""
+    expect(not backbone.network.trainable_weights, "the network has weights that can be trained")
+
+
+def training_leaves_backbone_and_statistics(backbone: Backbone) -> None:
+    """A training step of a tail moves neither the backbone nor the statistics of batch normalisation."""
+    import keras
+
+    cut = next(iter(backbone.card.cuts))
+    before = backbone.network.get_weights()
+    tail = backbone.tail(cut)
+    frozen = {weight.path: np.array(weight) for weight in tail.non_trainable_weights}
+    trained = [np.array(weight) for weight in tail.trainable_weights]
+    model = keras.Sequential([tail, keras.layers.Dense(3)])
+    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.train_on_batch(_run(backbone.trunk(cut), make_images(backbone)), np.arange(3))
+    still = all((np.array(weight) == frozen[weight.path]).all() for weight in tail.non_trainable_weights)
+    expect(still, "a training step moves frozen weights")
+    moved = any((np.array(w) != was).any() for w, was in zip(tail.trainable_weights, trained, strict=True))
+    expect(moved, "a training step moves nothing")
+    for weight, was in zip(backbone.network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, was)
+
+
+def random_weights_are_repeatable(card: BackboneCard, input_shape: InputShape) -> None:
+    """Otherwise a study on random weights could not be continued, and one seed would give two results."""
+    expect(
+        len({card.load("random", input_shape).digest for _ in range(2)}) == 1, "random weights differ from load to load"
+    )
+
+
+def missing_weights_are_refused(card: BackboneCard, input_shape: InputShape) -> None:
+    """A file that does not exist gives a sentence for the user."""
+    with TemporaryDirectory() as folder:
+        try:
+            card.load(str(Path(folder) / "absent.weights.h5"), input_shape)
+        except UserError:
+            return
+    raise AssertionError("a missing weights file is not refused with a UserError")
+
+
+_NETWORK_CHECKS = (
+    tail_of_trunk_is_the_whole,
+    every_path_passes_the_cut,
+    cuts_are_ordered,
+    network_is_frozen,
+    training_leaves_backbone_and_statistics,
+)
+
+
+def _run(model: keras.Model, batch: np.ndarray) -> np.ndarray:
+    return np.asarray(model(batch, training=False))

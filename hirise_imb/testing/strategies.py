@@ -1,0 +1,244 @@
+"""Checks that run a strategy on the toy task: same seed, same numbers; rows that stay with their images."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from hirise_imb.backbones import TOP
+from hirise_imb.data.hirise import HIRISE
+from hirise_imb.data.splits import Selection
+from hirise_imb.metrics.classification import Predictions, confusion_matrix, macro_f1
+from hirise_imb.recipe import Recipe
+from hirise_imb.strategies import STRATEGIES, RecipeContext, Settings, Strategy
+from hirise_imb.testing.checks import Check, expect, run_checks
+from hirise_imb.testing.declarations import DECLARATION_CHECKS
+from hirise_imb.testing.toy import CUTS, SIZES, TOY, Toy, make_toy
+from hirise_imb.training.epoch_loop import Job
+from hirise_imb.training.outcome import Outcome, attempt
+from hirise_imb.training.trainer import Run, Trainer
+from hirise_imb.utils.errors import FitFailed
+
+SEED = 5
+TOLERANCE = 1e-6
+"""Absolute difference allowed between probabilities: products of matrices round by the position of a row."""
+
+_FAST: Settings = {"learning_rate": 1e-2}
+"""The toy task's epochs have few steps."""
+
+
+def strategy_checks(strategy: Strategy, settings: Settings | None = None) -> list[Check]:
+    """Returns the checks that a strategy must pass, each with its name.
+
+    Args:
+        strategy: an instance, with no overrides.
+        settings: some that suit the toy task where defaults do not: its rarest class has five training landmarks, and
+            classes far apart must be told apart.
+    """
+    checks = [Check(strategy.name, run.__name__, partial(run, strategy)) for run in DECLARATION_CHECKS]
+    recipe = functools.cache(partial(make_quick_recipe, strategy, settings))
+    return checks + [Check(strategy.name, run.__name__, partial(_run, run, recipe)) for run in TRAINING_CHECKS]
+
+
+def check_strategy(strategy: Strategy, settings: Settings | None = None) -> None:
+    """Runs all `strategy_checks`.
+
+    Raises:
+        AssertionError: some failed; the message lists them.
+    """
+    run_checks(strategy_checks(strategy, settings))
+
+
+def make_quick_recipe(strategy: Strategy, given: Settings | None = None) -> Recipe:
+    """Returns a recipe that learns from few rows, as do those it depends on.
+
+    Moving averages of batch normalisation take some hundred steps to come near what they average.
+    """
+    fast = {name: value for name, value in _FAST.items() if name in {one.name for one in strategy.space}}
+    bases = {base: make_quick_recipe(STRATEGIES[base]) for base in strategy.depends_on}
+    recipe = strategy.recipe({**fast, **(given or {})}, RecipeContext(CUTS, bases))
+    return replace(recipe, batch_size=8) if recipe.trained else recipe
+
+
+@dataclass
+class ToyFits:
+    """Outcomes of one trainer on a toy task; each recipe is fitted when it is first asked for."""
+
+    toy: Toy
+    trainer: Trainer
+    _refits: dict[Recipe, Outcome[Run]] = field(default_factory=dict)
+    _selected: dict[tuple[Recipe, Selection], Outcome[Run]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, toy: Toy) -> ToyFits:
+        """Returns the fits of a task, none of them made yet."""
+        return cls(toy, toy.make_trainer(_backbone()))
+
+    def refit(self, recipe: Recipe) -> Outcome[Run]:
+        """Returns the fit for the test split."""
+        if recipe not in self._refits:
+            self._refits[recipe] = attempt(lambda: self.trainer.refit(recipe, SEED))
+        return self._refits[recipe]
+
+    def select(self, recipe: Recipe, selection: Selection = "val") -> Outcome[Run]:
+        """Returns the fit for a choice."""
+        key = recipe, selection
+        if key not in self._selected:
+            self._selected[key] = self.trainer.select([Job(recipe, SEED)], selection)[0]
+        return self._selected[key]
+
+    def probabilities(self, recipe: Recipe) -> np.ndarray:
+        """Returns the probabilities of the test split, shape (n_test, n_classes)."""
+        return self._test_predictions(recipe).probabilities
+
+    def probabilities_by_image(self, recipe: Recipe) -> dict[str, np.ndarray]:
+        """Returns the probabilities of each test image by its name."""
+        predictions = self._test_predictions(recipe)
+        return dict(zip(predictions.images, predictions.probabilities, strict=True))
+
+    def _test_predictions(self, recipe: Recipe) -> Predictions:
+        predictions = succeeded(self.refit(recipe)).test
+        if predictions is None:
+            raise AssertionError("a refit did not predict the test split")
+        return predictions
+
+
+_backbone = functools.cache(lambda: TOY.load("random", HIRISE.image_shape))
+
+
+@functools.cache
+def noisy_fits() -> ToyFits:
+    """Returns fits on clusters that overlap, so that numbers have something to differ in."""
+    return ToyFits.of(make_toy(_backbone(), 1.0, shift=0.5))
+
+
+@functools.cache
+def separable_fits() -> ToyFits:
+    """Returns fits on clusters far apart."""
+    return ToyFits.of(make_toy(_backbone(), 0.01))
+
+
+@functools.cache
+def moved_fits() -> ToyFits:
+    """Returns fits of another trainer on the noisy task with its images at other positions.
+
+    Validation comes in another order, and so does the test split, of which half is left.
+    """
+    rng = np.random.default_rng(1)
+    toy = noisy_fits().toy
+    toy = toy.move(rng.permutation(len(toy.task.images.labels)))
+    order = rng.permutation(len(toy.task.split.heldout))
+    split = replace(toy.task.split, heldout=toy.task.split.heldout[order])
+    test = rng.permutation(toy.task.test)[: len(toy.task.test) // 2]
+    task = replace(toy.task, split=split, val_groups=toy.task.val_groups[order], test=test)
+    return ToyFits.of(replace(toy, task=task))
+
+
+@functools.cache
+def fits_without_class(label: int) -> ToyFits:
+    """Returns fits on the noisy task without training images of a class."""
+    return ToyFits.of(noisy_fits().toy.drop_training_class(label))
+
+
+def succeeded(outcome: Outcome[Run]) -> Run:
+    """Returns the run.
+
+    Raises:
+        AssertionError: the fit failed; the message is its reason.
+    """
+    try:
+        return outcome.get()
+    except FitFailed as error:
+        raise AssertionError(f"the fit failed: {error}") from error
+
+
+def array_bytes(toy: Toy) -> list[bytes]:
+    """Returns the content of all arrays of a task."""
+    task = toy.task
+    arrays = [value for value in vars(task.images).values() if isinstance(value, np.ndarray)]
+    arrays += [task.test, task.val_groups]
+    arrays += [rows for fold in (task.split, *task.folds) for rows in (fold.train, fold.heldout)]
+    arrays += [values for own in toy.features.values() for values in (own.stored, own.rows)]
+    return [values.tobytes() for values in arrays]
+
+
+def inputs_are_not_changed(recipe: Recipe) -> None:
+    """Neither a choice nor a refit writes into what it is given."""
+    fits = noisy_fits()
+    before = array_bytes(fits.toy)
+    succeeded(fits.select(recipe))
+    succeeded(fits.refit(recipe))
+    expect(array_bytes(fits.toy) == before, "a fit changes its inputs")
+
+
+def predicts_probabilities(recipe: Recipe) -> None:
+    """Each test image has probabilities that add up to 1."""
+    fits = noisy_fits()
+    found = fits.probabilities(recipe)
+    expect(found.shape == (len(fits.toy.task.test), len(SIZES)), "probabilities have the wrong shape")
+    expect(found.min() >= 0, "a probability is negative")
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+
+
+def selection_ignores_the_test_split(recipe: Recipe) -> None:
+    """A choice predicts no test image, and sees the same validation as a refit."""
+    fits = noisy_fits()
+    run = succeeded(fits.select(recipe))
+    expect(run.test is None, "a fit for a choice predicts the test split")
+    leaked = [column for column in run.history if str(column).startswith("test")]
+    expect(not leaked, "the history of a choice has scores of the test split")
+    np.testing.assert_array_equal(run.val_confusion, succeeded(fits.refit(recipe)).val_confusion)
+
+
+def same_seed_gives_same_numbers(recipe: Recipe) -> None:
+    """Neither positions, nor the order of what is predicted, nor earlier runs play a part."""
+    fits, moved = noisy_fits(), moved_fits()
+    for one, other in ((fits.select(recipe), moved.select(recipe)), (fits.refit(recipe), moved.refit(recipe))):
+        first, second = succeeded(one), succeeded(other)
+        np.testing.assert_array_equal(first.val_confusion, second.val_confusion)
+        expect(first.best_epoch == second.best_epoch, "the best epoch depends on the positions of images")
+        columns = [column for column in first.history if not str(column).startswith("test")]
+        np.testing.assert_allclose(first.history[columns], second.history[columns], rtol=1e-6)
+    expected, found = fits.probabilities_by_image(recipe), moved.probabilities_by_image(recipe)
+    expect(len(found) == len(expected) // 2, "some test images have no probabilities")
+    for image, probabilities in found.items():
+        np.testing.assert_allclose(probabilities, expected[image], atol=TOLERANCE)
+
+
+def separable_classes_are_told_apart(recipe: Recipe) -> None:
+    """Whatever would pair features, labels or images wrongly would show here."""
+    fits = separable_fits()
+    truth = fits.toy.task.images.labels[fits.toy.task.test]
+    found = confusion_matrix(truth, fits.probabilities(recipe).argmax(axis=1), len(SIZES))
+    expect(macro_f1(found) == 1, f"macro F1 on the test split is {macro_f1(found):.3f}, not 1")
+    score = succeeded(fits.select(recipe)).val_macro_f1
+    expect(score == 1, f"macro F1 on validation is {score:.3f}, not 1")
+
+
+def rare_class_may_lack_training_landmarks(recipe: Recipe) -> None:
+    """Probabilities are finite, and the other classes are learnt."""
+    fits = fits_without_class(5)
+    found = fits.probabilities(recipe)
+    expect(np.isfinite(found).all(), "a probability is not finite")
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    if recipe.cut == TOP:  # a recipe that trains the backbone is chosen by the split alone
+        score = succeeded(fits.select(recipe, "grouped-cv")).val_macro_f1
+        expect(0.3 < score < 1, f"macro F1 in cross-validation is {score:.3f}")
+
+
+TRAINING_CHECKS: tuple[Callable[[Recipe], None], ...] = (
+    inputs_are_not_changed,
+    predicts_probabilities,
+    selection_ignores_the_test_split,
+    same_seed_gives_same_numbers,
+    separable_classes_are_told_apart,
+    rare_class_may_lack_training_landmarks,
+)
+
+
+def _run(check: Callable[[Recipe], None], recipe: Callable[[], Recipe]) -> None:
+    check(recipe())

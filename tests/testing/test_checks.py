@@ -1,0 +1,176 @@
+"""The contract checks that ship: right subjects pass, wrong ones fail with a message that names check and subject."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import keras
+import numpy as np
+import pytest
+
+from hirise_imb.backbones import BACKBONES, BackboneCard
+from hirise_imb.recipe import Recipe
+from hirise_imb.strategies import OptimiserParameters, Settings, TrainedStrategy, choice, number
+from hirise_imb.testing import Check, backbone_checks, check_backbone, check_strategy, strategy_checks
+from hirise_imb.testing.toy import TOY
+
+
+@dataclass(frozen=True)
+class DropParameters(OptimiserParameters):
+    kind: Literal["some", "none"] = choice(default="some", help="whether any", source="this project")
+    share: float = number(0.0, 0.9, default=0.5, help="how much", source="this project", when=("kind", ("some",)))
+
+
+class DropStrategy(TrainedStrategy[DropParameters]):
+    name = "drop"
+    summary = "another dropout"
+    source = "this project"
+    parameters = DropParameters
+
+    def apply(self, recipe: Recipe, parameters: DropParameters) -> Recipe:
+        return replace(recipe, dropout=parameters.share)
+
+
+@dataclass(frozen=True)
+class WiderParameters(DropParameters):
+    learning_rate: float = number(1e-5, 1.0, default=1e-3, log=True, help="wider", source="this project")
+
+
+@dataclass(frozen=True)
+class UnboundParameters(OptimiserParameters):
+    share: float = number(0.0, 0.9, default=0.5, help="how much", source="this project", when=("kind", ("some",)))
+    kind: Literal["some", "none"] = choice(default="some", help="whether any", source="this project")
+
+
+@dataclass(frozen=True)
+class EveryParameters(OptimiserParameters):
+    kind: Literal["some", "none"] = choice(default="some", help="whether any", source="this project")
+    share: float = number(
+        0.0, 0.9, default=0.5, help="how much", source="this project", when=("kind", ("some", "none"))
+    )
+
+
+@dataclass(frozen=True)
+class LooseParameters(OptimiserParameters):
+    share: float = number(0.0, 1.0, default=0.5, help="how much", source="this project")
+
+
+class Repeats(DropStrategy):
+    def initial_points(self) -> list[Settings]:
+        return [{"share": 0.5}]
+
+
+class Undeclared(DropStrategy):
+    def apply(self, recipe: Recipe, parameters: DropParameters) -> Recipe:
+        return replace(recipe, inputs=("plain", "photometric"))
+
+
+class Forgetful(DropStrategy):
+    """Each call gives another recipe."""
+
+    calls = 0
+
+    def apply(self, recipe: Recipe, parameters: DropParameters) -> Recipe:
+        self.calls += 1
+        return replace(recipe, patience=self.calls)
+
+
+class Idle(DropStrategy):
+    """Learns next to nothing."""
+
+    def apply(self, recipe: Recipe, parameters: DropParameters) -> Recipe:
+        return replace(recipe, learning_rate=0.0)
+
+
+def of(parameters: type[OptimiserParameters]) -> DropStrategy:
+    strategy = DropStrategy()
+    strategy.parameters = parameters  # type: ignore[assignment]
+    return strategy
+
+
+@pytest.mark.parametrize(
+    ("strategy", "check", "reason"),
+    [
+        (type("Bad", (DropStrategy,), {"summary": "It drops features."})(), "describes_itself", "full stop"),
+        (of(WiderParameters), "optimiser_is_the_common_one", "learning_rate differs"),
+        (
+            of(UnboundParameters),
+            "conditions_refer_to_earlier_choices",
+            r"TypeError: the condition of UnboundParameters\.share must name choices of a parameter before it",
+        ),
+        (of(EveryParameters), "conditions_refer_to_earlier_choices", "condition of share names all choices"),
+        (of(LooseParameters), "ends_of_ranges_give_recipes", "dropout must be in"),
+        (Repeats(), "initial_points_differ", "initial point 1 repeats"),
+        (Undeclared(), "recipes_keep_to_declared_cuts_and_views", "photometric as input"),
+        (Forgetful(), "random_settings_give_recipes", "two recipes"),
+        (Idle(), "separable_classes_are_told_apart", "macro F1 on the test split is 0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_broken_strategy_fails_by_name(strategy: DropStrategy, check: str, reason: str) -> None:
+    [broken] = [one for one in strategy_checks(strategy) if one.name == check]
+    with pytest.raises(AssertionError, match=rf"(?s)^drop fails {check}: .*{reason}"):
+        broken()
+
+
+def test_all_failures_are_listed_at_once() -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_strategy(Undeclared())
+    assert "drop fails recipes_keep_to_declared_cuts_and_views: " in str(caught.value)
+    assert "drop fails ends_of_ranges_give_recipes" not in str(caught.value)
+
+
+def test_checks_have_names_of_their_own() -> None:
+    for checks in (strategy_checks(DropStrategy()), backbone_checks(TOY)):
+        ids = [str(check) for check in checks]
+        assert len(set(ids)) == len(ids) > 7
+        assert all(re.fullmatch(r"(drop|toy)-[a-z_]+", one) for one in ids)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        *backbone_checks(TOY),
+        *backbone_checks(BACKBONES["efficientnet-lite0"], "imagenet"),
+        *backbone_checks(BACKBONES["resnet50v2"]),
+    ],
+    ids=str,
+)
+def test_every_backbone_passes_the_contract(check: Check) -> None:
+    check()
+
+
+def built(change: Callable[[keras.Model], keras.Model]) -> BackboneCard:
+    return replace(TOY, build=lambda weights: change(TOY.build(weights)))
+
+
+def draw_again(network: keras.Model) -> keras.Model:
+    network.set_weights([np.random.default_rng().normal(size=weight.shape) for weight in network.get_weights()])
+    return network
+
+
+@pytest.mark.parametrize(
+    ("card", "check"),
+    [
+        (replace(TOY, feature_width=17), "tail_of_trunk_is_the_whole"),
+        (replace(TOY, cuts={"early": "early", "late": "late"}), "cuts_are_ordered"),
+        (replace(TOY, cuts={}), "describes_itself"),
+        (built(draw_again), "random_weights_are_repeatable"),
+        (replace(TOY, build=lambda _: TOY.build("random")), "missing_weights_are_refused"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_broken_backbone_fails_by_name(card: BackboneCard, check: str) -> None:
+    with pytest.raises(AssertionError, match=rf"toy fails {check}: "):
+        check_backbone(card)
+
+
+def test_importing_the_checks_takes_neither_pytest_nor_tensorflow() -> None:
+    code = "import sys, hirise_imb.testing; print(*{'pytest', 'keras', 'tensorflow', 'sklearn'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""
