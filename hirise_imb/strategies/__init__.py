@@ -25,27 +25,14 @@ from hirise_imb.strategies.logit_adjusted_loss import LogitAdjustedLossStrategy
 from hirise_imb.strategies.logit_adjustment import LogitAdjustmentStrategy
 from hirise_imb.strategies.nuisance_projection import NuisanceProjectionStrategy
 from hirise_imb.strategies.oversampling import OversamplingStrategy
-from hirise_imb.strategies.parameters import (
-    Categorical,
-    Float,
-    Integer,
-    Parameter,
-    Parameters,
-    SearchSpace,
-    Settings,
-    Value,
-    choice,
-    integer,
-    number,
-    reuse,
-    search_space,
-)
+from hirise_imb.strategies.parameters import Categorical, Float, Integer, Parameter, Settings, Value
 from hirise_imb.strategies.partial_unfreeze import PartialUnfreezeStrategy
 from hirise_imb.strategies.photometric import PhotometricStrategy
 from hirise_imb.strategies.plain import PlainStrategy
 from hirise_imb.strategies.prototypes import PrototypesStrategy
 from hirise_imb.strategies.registry import ENTRY_POINT_GROUP, StrategyRegistry, select_strategies
 from hirise_imb.strategies.smote import SmoteStrategy
+from hirise_imb.strategies.spaces import Parameters, SearchSpace, choice, integer, number, reuse, search_space
 from hirise_imb.strategies.tau_norm import TauNormStrategy
 from hirise_imb.strategies.temperature import TemperatureStrategy
 from hirise_imb.strategies.tta import TtaStrategy

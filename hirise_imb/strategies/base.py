@@ -13,7 +13,8 @@ from typing_extensions import TypeVar
 
 from hirise_imb.config import CONTROL, Override
 from hirise_imb.recipe import PLAIN, Inputs, Recipe
-from hirise_imb.strategies.parameters import Parameters, SearchSpace, Settings, Value, number, search_space
+from hirise_imb.strategies.parameters import Settings, Value
+from hirise_imb.strategies.spaces import Parameters, SearchSpace, number, search_space
 
 __all__ = [
     "CONTROL",

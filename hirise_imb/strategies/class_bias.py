@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from hirise_imb.imbalance.class_bias import ClassBias
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import PosthocStrategy
-from hirise_imb.strategies.parameters import Parameters, number
+from hirise_imb.strategies.spaces import Parameters, number
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import Literal
 from hirise_imb.imbalance.class_weights import ClassWeights, EffectiveNumber, InversePower, Unit
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
-from hirise_imb.strategies.parameters import Settings, choice, number
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import choice, number
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from hirise_imb.strategies.logit_adjusted_loss import LogitAdjustedLossParameter
 from hirise_imb.strategies.logit_adjustment import LogitAdjustmentParameters, LogitAdjustmentStrategy
 from hirise_imb.strategies.nuisance_projection import NuisanceProjectionParameters, NuisanceProjectionStrategy
 from hirise_imb.strategies.oversampling import OversamplingParameters, OversamplingStrategy
-from hirise_imb.strategies.parameters import Settings, choice, reuse
+from hirise_imb.strategies.parameters import Settings
 from hirise_imb.strategies.photometric import PhotometricParameters, PhotometricStrategy
+from hirise_imb.strategies.spaces import choice, reuse
 
 _SOURCE = "the strategy of that name"
 _MILD = "a mild correction leaves something for the other remedies to gain"

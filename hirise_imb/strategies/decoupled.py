@@ -6,7 +6,8 @@ from hirise_imb.imbalance.sampling import ClassSampling
 from hirise_imb.recipe import Recipe, Retraining
 from hirise_imb.strategies.base import OptimiserParameters, RecipeContext, Strategy
 from hirise_imb.strategies.oversampling import OversamplingParameters
-from hirise_imb.strategies.parameters import Settings, reuse
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import reuse
 
 
 @dataclass(frozen=True)

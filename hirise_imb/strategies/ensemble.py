@@ -6,7 +6,8 @@ from typing import Literal
 from hirise_imb.models.closed_form import Discriminant, Logistic
 from hirise_imb.recipe import Direct, Recipe
 from hirise_imb.strategies.base import PosthocStrategy
-from hirise_imb.strategies.parameters import Parameters, Settings, choice, integer
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import Parameters, choice, integer
 
 FURTHER_HEADS: tuple[Direct, ...] = (Discriminant(0.1, 1.0), Logistic(1e-2, 0.5))
 """Closed-form heads that are averaged with the trained one."""

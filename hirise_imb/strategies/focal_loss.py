@@ -8,7 +8,8 @@ from hirise_imb.imbalance.losses import Focal
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
 from hirise_imb.strategies.class_weights import ClassWeightsParameters
-from hirise_imb.strategies.parameters import Settings, choice, number, reuse
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import choice, number, reuse
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from hirise_imb.imbalance.class_weights import EffectiveNumber
 from hirise_imb.imbalance.losses import LabelDistributionAwareMargin
 from hirise_imb.recipe import Cosine, Recipe
 from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
-from hirise_imb.strategies.parameters import Settings, integer, number
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import integer, number
 
 FAST_SCALE = 15.0
 FAST_REWEIGHT_AFTER = 8

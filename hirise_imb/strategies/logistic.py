@@ -6,7 +6,8 @@ from hirise_imb.models.closed_form import Logistic
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import RecipeContext, Strategy
 from hirise_imb.strategies.class_weights import ClassWeightsParameters
-from hirise_imb.strategies.parameters import Parameters, Settings, number, reuse
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import Parameters, number, reuse
 
 
 @dataclass(frozen=True)

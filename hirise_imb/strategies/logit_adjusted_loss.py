@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from hirise_imb.imbalance.losses import LogitAdjustedCrossEntropy
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
-from hirise_imb.strategies.parameters import Settings, number
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import number
 
 
 @dataclass(frozen=True)

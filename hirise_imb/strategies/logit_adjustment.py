@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from hirise_imb.imbalance.logit_adjustment import PosthocLogitAdjustment
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import PosthocStrategy
-from hirise_imb.strategies.parameters import Parameters, Settings, number
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import Parameters, number
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
-from hirise_imb.strategies.parameters import Settings, integer
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import integer
 
 
 @dataclass(frozen=True)

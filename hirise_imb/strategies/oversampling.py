@@ -6,7 +6,8 @@ from typing import Literal
 from hirise_imb.imbalance.sampling import ClassSampling, RandomOversampling, Sampling, SplitFileRows
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
-from hirise_imb.strategies.parameters import Settings, choice, number
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import choice, number
 
 
 @dataclass(frozen=True)

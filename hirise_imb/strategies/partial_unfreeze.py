@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import OptimiserParameters, RecipeContext, Strategy
-from hirise_imb.strategies.parameters import Settings, integer, number
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import integer, number
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from typing import Literal
 
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
-from hirise_imb.strategies.parameters import Settings, choice
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import choice
 
 
 @dataclass(frozen=True)

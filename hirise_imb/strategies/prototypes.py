@@ -6,7 +6,8 @@ from typing import Literal
 from hirise_imb.models.closed_form import Discriminant, NearestMean, Normalisation
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import RecipeContext, Strategy
-from hirise_imb.strategies.parameters import Parameters, Settings, choice, number
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import Parameters, choice, number
 
 
 @dataclass(frozen=True)

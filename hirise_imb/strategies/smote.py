@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from hirise_imb.imbalance.smote import Method, SyntheticOversampling
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
-from hirise_imb.strategies.parameters import Settings, choice, integer, number
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import choice, integer, number
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from typing import Literal
 
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import PosthocStrategy
-from hirise_imb.strategies.parameters import Parameters, Settings, choice, number
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import Parameters, choice, number
 
 
 @dataclass(frozen=True)

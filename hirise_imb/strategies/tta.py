@@ -6,7 +6,8 @@ from typing import Literal
 from hirise_imb.features.views import DIHEDRAL
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import PosthocStrategy
-from hirise_imb.strategies.parameters import Parameters, Settings, choice
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import Parameters, choice
 
 _VIEWS = {
     "mirror": ("plain", "fh"),
