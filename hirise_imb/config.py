@@ -23,6 +23,8 @@ class StudyDefinition:
     """Of the report folder and the database."""
     data: str = "synthetic"
     """`synthetic`, `hirise` (the downloaded archive), a zip or folder in the official layout, or `$VARIABLE`."""
+    dataset: str = "hirise-v3_2"
+    """Name of the data set that the data belongs to."""
     backbone: str = "efficientnet-lite0"
     weights: str = "imagenet"
     """`imagenet`, `random`, or a weights file."""

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -14,16 +15,18 @@ import numpy as np
 from hirise_imb.backbones import TOP, Backbone, BackboneCard
 from hirise_imb.backbones.base import InputShape
 from hirise_imb.data import manifest
-from hirise_imb.data.hirise import CLASS_FILE, CLASSES, HIRISE, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.splits import DataSplits, Fold, ImageTable, Selection
 from hirise_imb.features.arrays import Features
 from hirise_imb.recipe import Recipe
-from hirise_imb.search.database import Storage, connect
-from hirise_imb.search.search import lock_study
-from hirise_imb.training.epoch_loop import EvaluationSet, Failed, FoldData, Job
+from hirise_imb.training.epoch_loop import EvaluationSet, FoldData, Job
+from hirise_imb.training.outcome import Outcome
 from hirise_imb.training.train_step import Network
 from hirise_imb.training.trainer import Run, Trainer
 from hirise_imb.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from hirise_imb.search.database import Storage
 
 SEEDS = {"random": 0, "imagenet": 1}
 WIDTH = 16
@@ -74,19 +77,20 @@ def small_copy(whole: Path, folder: Path, most: int) -> Path:
     table = manifest.read_manifest(whole, HIRISE).table
     firsts = table.drop_duplicates("landmark").groupby(["split", "label"]).head(most)["landmark"]
     kept = set(table.loc[table["landmark"].isin(set(firsts)), "image"])
-    (folder / IMAGE_FOLDER).mkdir(parents=True)
+    layout = HIRISE.layout
+    (folder / layout.image_folder).mkdir(parents=True)
     for image in kept:
-        shutil.copyfile(whole / IMAGE_FOLDER / image, folder / IMAGE_FOLDER / image)
-    for name in (LABEL_FILE, SPLIT_FILE):
+        shutil.copyfile(whole / layout.image_folder / image, folder / layout.image_folder / image)
+    for name in (layout.label_file, layout.split_file):
         lines = (whole / name).read_text(encoding="utf-8").splitlines(keepends=True)
         (folder / name).write_text("".join(line for line in lines if line.split()[0] in kept), encoding="utf-8")
-    shutil.copyfile(whole / CLASS_FILE, folder / CLASS_FILE)
+    shutil.copyfile(whole / layout.class_file, folder / layout.class_file)
     return folder
 
 
 def change_split_file(data: Path, old: str, new: str) -> None:
     """Replace the first `old` of the split file."""
-    path = data / SPLIT_FILE
+    path = data / HIRISE.layout.split_file
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -106,7 +110,7 @@ def make_task(*, variants: int = 1, seed: int = 0) -> DataSplits:
         ("val", SIZES // 2, 12, 6),
         ("test", SIZES // 3, 18, 3),
     ):
-        own = rng.permutation(np.repeat(np.arange(len(CLASSES)), counts))
+        own = rng.permutation(np.repeat(np.arange(len(HIRISE.classes)), counts))
         place = np.array([np.sum(own[:i] == own[i]) for i in range(len(own))])  # among those of its class
         labels.append(np.repeat(own, variants))
         sources.append(np.repeat(first + place % observations, variants))
@@ -127,7 +131,7 @@ def make_features(task: DataSplits, cut: str = TOP, *, noise: float = 1.0, seed:
     """Of all images of a task: eight noisy clusters, in the shape that the toy backbone has at the cut."""
     rng = np.random.default_rng(seed)
     shape = {TOP: (WIDTH,), "late": LATE}[cut]
-    centres = rng.normal(size=(len(CLASSES), *shape))
+    centres = rng.normal(size=(len(HIRISE.classes), *shape))
     values = centres[task.images.labels] + noise * rng.normal(size=(len(task.images.labels), *shape))
     return Features.of((values if cut == TOP else np.abs(values)).astype(np.float32))
 
@@ -161,16 +165,15 @@ def lesson(task: DataSplits, fold: Fold, features: Features | None = None) -> Fo
     return FoldData(
         features.select(fold.train),
         task.images.pool(fold.train),
-        np.array([(labels == k).sum() for k in range(8)]),
-        np.array([sum(y == k for y, _ in pairs) for k in range(8)]),
+        np.array([(labels == k).sum() for k in range(len(HIRISE.classes))]),
+        np.array([sum(y == k for y, _ in pairs) for k in range(len(HIRISE.classes))]),
         EvaluationSet(features.select(fold.heldout), task.images.labels[fold.heldout]),
     )
 
 
-def done(outcome: Run | Failed) -> Run:
+def done(outcome: Outcome[Run]) -> Run:
     """The run, which must not have failed."""
-    assert isinstance(outcome, Run), outcome
-    return outcome
+    return outcome.get()
 
 
 def chosen(trainer: Trainer, recipe: Recipe, seed: int = 0, selection: Selection = "val") -> Run:
@@ -180,7 +183,7 @@ def chosen(trainer: Trainer, recipe: Recipe, seed: int = 0, selection: Selection
 
 def refitted(trainer: Trainer, recipe: Recipe, seed: int = 0) -> Run:
     """One run, made for the test split."""
-    return done(trainer.refit(recipe, seed))
+    return trainer.refit(recipe, seed)
 
 
 def changed_labels(task: DataSplits, rows: np.ndarray, labels: np.ndarray) -> DataSplits:
@@ -192,11 +195,14 @@ def changed_labels(task: DataSplits, rows: np.ndarray, labels: np.ndarray) -> Da
 
 def shifted(task: DataSplits) -> DataSplits:
     """Validation labels are those of the next class: the better the fit, the worse the validation loss."""
-    return changed_labels(task, task.split.heldout, (task.images.labels[task.split.heldout] + 1) % len(CLASSES))
+    return changed_labels(task, task.split.heldout, (task.images.labels[task.split.heldout] + 1) % len(HIRISE.classes))
 
 
 @contextmanager
 def storage(path: Path) -> Iterator[Storage]:
     """A study's database, held as a run holds it."""
+    from hirise_imb.search.database import connect
+    from hirise_imb.search.search import lock_study
+
     with lock_study(path):
         yield connect(path)

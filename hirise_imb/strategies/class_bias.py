@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hirise_imb.imbalance.logit_adjustment import ClassBias
+from hirise_imb.imbalance.class_bias import ClassBias
 from hirise_imb.strategies.base import PosthocStrategy
 from hirise_imb.strategies.parameters import Float, Settings
 

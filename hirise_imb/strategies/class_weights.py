@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hirise_imb.imbalance.losses import ClassWeights, EffectiveNumber, InversePower
+from hirise_imb.imbalance.class_weights import ClassWeights, EffectiveNumber, InversePower
 from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
 from hirise_imb.strategies.parameters import Categorical, Float, Settings
 

@@ -2,14 +2,10 @@
 
 from typing import Any
 
-from hirise_imb.imbalance.logit_adjustment import ClassBias, PosthocLogitAdjustment
-from hirise_imb.imbalance.losses import (
-    EffectiveNumber,
-    Focal,
-    InversePower,
-    LabelDistributionAwareMargin,
-    LogitAdjustedCrossEntropy,
-)
+from hirise_imb.imbalance.class_bias import ClassBias
+from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
+from hirise_imb.imbalance.logit_adjustment import PosthocLogitAdjustment
+from hirise_imb.imbalance.losses import Focal, LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
 from hirise_imb.imbalance.sampling import ClassSampling
 from hirise_imb.models.closed_form import Discriminant, Logistic
 from hirise_imb.models.projection import NuisanceProjection

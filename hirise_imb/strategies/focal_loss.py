@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from hirise_imb.imbalance.losses import EffectiveNumber, Focal, InversePower
+from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
+from hirise_imb.imbalance.losses import Focal
 from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
 from hirise_imb.strategies.parameters import Categorical, Float, Settings
 

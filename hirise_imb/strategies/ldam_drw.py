@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from hirise_imb.imbalance.losses import EffectiveNumber, LabelDistributionAwareMargin
+from hirise_imb.imbalance.class_weights import EffectiveNumber
+from hirise_imb.imbalance.losses import LabelDistributionAwareMargin
 from hirise_imb.recipe import Cosine
 from hirise_imb.strategies.base import RecipeContext, TrainedStrategy
 from hirise_imb.strategies.parameters import Float, Integer, Settings

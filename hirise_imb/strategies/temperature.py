@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hirise_imb.imbalance.logit_adjustment import Temperature
+from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.strategies.base import PosthocStrategy
 from hirise_imb.strategies.parameters import Categorical, Settings
 
