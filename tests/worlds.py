@@ -186,6 +186,12 @@ def refitted(trainer: Trainer, recipe: Recipe, seed: int = 0) -> Run:
     return trainer.refit(recipe, seed)
 
 
+def probabilities_of(run: Run) -> np.ndarray:
+    """Probabilities of the test split, shape (n_test, n_classes)."""
+    assert run.test is not None
+    return run.test.probabilities
+
+
 def changed_labels(task: DataSplits, rows: np.ndarray, labels: np.ndarray) -> DataSplits:
     """The same task, with other labels at some rows."""
     new = task.images.labels.copy()
