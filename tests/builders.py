@@ -6,12 +6,16 @@ from pathlib import Path
 import numpy as np
 from hypothesis import settings
 
-from hirise_imb.data.hirise import CLASS_FILE, CLASSES, HIRISE, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE, SPLITS
+from hirise_imb.data.dataset import SPLITS, ClassSet, DatasetSpec, ImageName, NameGrammar, SourceColumn
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.features.landmarks import LandmarkFeatures
 from hirise_imb.metrics.classification import Predictions
 
+CLASSES = HIRISE.classes.names
+LABEL_FILE, SPLIT_FILE, CLASS_FILE = HIRISE.layout.files
+IMAGE_FOLDER = HIRISE.layout.image_folder
+
 SOURCES = dict(zip(SPLITS, ("ESP_000001_1000", "ESP_000002_1000", "PSP_000003_1000"), strict=True))
-CLASS_IDS = tuple(map(str, range(len(CLASSES))))
 CLASS_LINES = tuple(f"{k},{name}" for k, name in enumerate(CLASSES))
 
 quick = settings(deadline=None, max_examples=40)
@@ -21,6 +25,12 @@ quick = settings(deadline=None, max_examples=40)
 def image(source: str, number: int, variant: str = "") -> str:
     """A file name inside the grammar."""
     return f"{source}_RED-{number:04}{'-' if variant else ''}{variant}.jpg"
+
+
+def parse_name(file_name: str) -> ImageName | None:
+    """The parts of a file name of the HiRISE grammar."""
+    assert isinstance(HIRISE.identity, NameGrammar)
+    return HIRISE.identity.parse(file_name)
 
 
 def valid_lines() -> list[str]:
@@ -34,28 +44,33 @@ def write_data(
     *,
     labels: Iterable[str] | None = None,
     images: Iterable[str] | None = None,
-    classes: Iterable[str] = CLASS_LINES,
+    classes: Iterable[str] | None = None,
+    spec: DatasetSpec = HIRISE,
 ) -> Path:
-    """The official layout with these lines; labels and images follow the first right line of each file by default.
+    """Writes a data folder with these lines in the split file, whose images are empty: a manifest reads only names.
 
-    The catalogue looks at names only, so the images are empty.
+    Labels and images are those of the first valid line of each file, and classes those of the data set, unless given.
     """
-    lines = list(lines)
-    right = [words for line in reversed(lines) if len(words := line.split()) == 3 and words[1] in CLASS_IDS]
-    first = {words[0]: words[1] for words in right}
+    lines, layout = list(lines), spec.layout
+    n_fields, class_ids = 4 if isinstance(spec.identity, SourceColumn) else 3, set(map(str, range(len(spec.classes))))
+    valid = [words for line in reversed(lines) if len(words := line.split()) == n_fields and words[1] in class_ids]
+    first = {words[0]: words[1] for words in valid}
     labels = [f"{name} {label}" for name, label in first.items()] if labels is None else labels
     images = first if images is None else images
-    (folder / IMAGE_FOLDER).mkdir(parents=True, exist_ok=True)
+    classes = [f"{label},{name}" for label, name in enumerate(spec.classes)] if classes is None else classes
+    (folder / layout.image_folder).mkdir(parents=True, exist_ok=True)
     for name in images:
-        (folder / IMAGE_FOLDER / name).touch()
-    for name, content in ((SPLIT_FILE, lines), (LABEL_FILE, labels), (CLASS_FILE, classes)):
+        (folder / layout.image_folder / name).touch()
+    for name, content in ((layout.split_file, lines), (layout.label_file, labels), (layout.class_file, classes)):
         (folder / name).write_text("".join(f"{line}\n" for line in content), encoding="utf-8")
     return folder
 
 
-def as_landmarks(features: np.ndarray, labels: np.ndarray, sources: np.ndarray) -> LandmarkFeatures:
-    """Landmarks of the eight classes; sources may be names."""
-    return LandmarkFeatures(features, labels, np.unique(sources, return_inverse=True)[1], HIRISE.classes)
+def as_landmarks(
+    features: np.ndarray, labels: np.ndarray, sources: np.ndarray, classes: ClassSet = HIRISE.classes
+) -> LandmarkFeatures:
+    """Landmarks with these features; sources may be names."""
+    return LandmarkFeatures(features, labels, np.unique(sources, return_inverse=True)[1], classes)
 
 
 def predict(images: Iterable[str], predicted: Iterable[int], confidence: float = 0.9) -> Predictions:

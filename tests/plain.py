@@ -83,10 +83,10 @@ SEED = 11
 
 def weights_of(state: TrainingState, head: int, *, cosine: bool = False) -> list[np.ndarray]:
     """In Keras' order: gamma, beta, moving mean, moving variance, kernel, bias; a cosine head has the middle three."""
-    scales, bias = (np.asarray(values) for values in state.parameters[:2])
+    scales, bias = (np.asarray(values) for values in state.heads)
     if cosine:
-        return [*np.asarray(state.average), scales[head, 2:].T]
-    return [*scales[head, :2], *np.asarray(state.average), scales[head, 2:].T, bias[head]]
+        return [*np.asarray(state.moving.average), scales[head, 2:].T]
+    return [*scales[head, :2], *np.asarray(state.moving.average), scales[head, 2:].T, bias[head]]
 
 
 def kept_in(shape: tuple[int, ...], rate: float, done: int, seed: int = SEED) -> np.ndarray:

@@ -12,14 +12,15 @@ import numpy as np
 
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data import manifest
-from hirise_imb.data.hirise import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.splits import DataSplits, Fold, Selection
 from hirise_imb.features.arrays import Features
 from hirise_imb.recipe import Recipe
-from hirise_imb.search.database import Storage, connect
-from hirise_imb.search.search import lock_study
+from hirise_imb.search import connect, lock_study
+from hirise_imb.search.database import Storage
 from hirise_imb.testing.toy import LATE, SIZES, TOY, WIDTH, make_task
-from hirise_imb.training.epoch_loop import EvaluationSet, Failed, FoldData, Job
+from hirise_imb.training.epoch_loop import EvaluationSet, FoldData, Job
+from hirise_imb.training.outcome import Outcome
 from hirise_imb.training.train_step import Network
 from hirise_imb.training.trainer import Run, Trainer
 
@@ -28,22 +29,23 @@ __all__ = ["LATE", "SIZES", "TOY", "WIDTH", "make_task"]
 
 def small_copy(whole: Path, folder: Path, most: int) -> Path:
     """The official files of `whole` with at most `most` landmarks of each class and split, one source each at least."""
-    table = manifest.read_manifest(whole).table
+    table = manifest.read_manifest(whole, HIRISE).table
     firsts = table.drop_duplicates("landmark").groupby(["split", "label"]).head(most)["landmark"]
     kept = set(table.loc[table["landmark"].isin(set(firsts)), "image"])
-    (folder / IMAGE_FOLDER).mkdir(parents=True)
+    layout = HIRISE.layout
+    (folder / layout.image_folder).mkdir(parents=True)
     for image in kept:
-        shutil.copyfile(whole / IMAGE_FOLDER / image, folder / IMAGE_FOLDER / image)
-    for name in (LABEL_FILE, SPLIT_FILE):
+        shutil.copyfile(whole / layout.image_folder / image, folder / layout.image_folder / image)
+    for name in (layout.label_file, layout.split_file):
         lines = (whole / name).read_text(encoding="utf-8").splitlines(keepends=True)
         (folder / name).write_text("".join(line for line in lines if line.split()[0] in kept), encoding="utf-8")
-    shutil.copyfile(whole / CLASS_FILE, folder / CLASS_FILE)
+    shutil.copyfile(whole / layout.class_file, folder / layout.class_file)
     return folder
 
 
 def change_split_file(data: Path, old: str, new: str) -> None:
     """Replace the first `old` of the split file."""
-    path = data / SPLIT_FILE
+    path = data / HIRISE.layout.split_file
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -53,7 +55,7 @@ def make_features(task: DataSplits, cut: str = TOP, *, noise: float = 1.0, seed:
     """Of all images of a task: eight noisy clusters, in the shape that the toy backbone has at the cut."""
     rng = np.random.default_rng(seed)
     shape = {TOP: (WIDTH,), "late": LATE}[cut]
-    centres = rng.normal(size=(len(CLASSES), *shape))
+    centres = rng.normal(size=(len(HIRISE.classes), *shape))
     values = centres[task.images.labels] + noise * rng.normal(size=(len(task.images.labels), *shape))
     return Features.of((values if cut == TOP else np.abs(values)).astype(np.float32))
 
@@ -74,8 +76,8 @@ def make_trainer(backbone: Backbone, task: DataSplits, *cuts: str, fresh: bool =
 def quick_start(trainer: Trainer, fresh: bool = False) -> Trainer:
     """The trainer, with the networks that others have compiled."""
     if not fresh:
-        backbone = trainer._fits._backbone
-        trainer._fits.networks = _NETWORKS.setdefault(id(backbone), (backbone, {}))[1]
+        backbone = trainer._stages._backbone
+        trainer._stages.networks = _NETWORKS.setdefault(id(backbone), (backbone, {}))[1]
     return trainer
 
 
@@ -87,16 +89,15 @@ def lesson(task: DataSplits, fold: Fold, features: Features | None = None) -> Fo
     return FoldData(
         features.select(fold.train),
         task.images.pool(fold.train),
-        np.array([(labels == k).sum() for k in range(8)]),
-        np.array([sum(y == k for y, _ in pairs) for k in range(8)]),
+        np.array([(labels == k).sum() for k in range(len(HIRISE.classes))]),
+        np.array([sum(y == k for y, _ in pairs) for k in range(len(HIRISE.classes))]),
         EvaluationSet(features.select(fold.heldout), task.images.labels[fold.heldout]),
     )
 
 
-def done(outcome: Run | Failed) -> Run:
+def done(outcome: Outcome[Run]) -> Run:
     """The run, which must not have failed."""
-    assert isinstance(outcome, Run), outcome
-    return outcome
+    return outcome.get()
 
 
 def chosen(trainer: Trainer, recipe: Recipe, seed: int = 0, selection: Selection = "val") -> Run:
@@ -106,7 +107,13 @@ def chosen(trainer: Trainer, recipe: Recipe, seed: int = 0, selection: Selection
 
 def refitted(trainer: Trainer, recipe: Recipe, seed: int = 0) -> Run:
     """One run, made for the test split."""
-    return done(trainer.refit(recipe, seed))
+    return trainer.refit(recipe, seed)
+
+
+def probabilities_of(run: Run) -> np.ndarray:
+    """Probabilities of the test split, shape (n_test, n_classes)."""
+    assert run.test is not None
+    return run.test.probabilities
 
 
 def changed_labels(task: DataSplits, rows: np.ndarray, labels: np.ndarray) -> DataSplits:
@@ -118,11 +125,11 @@ def changed_labels(task: DataSplits, rows: np.ndarray, labels: np.ndarray) -> Da
 
 def shifted(task: DataSplits) -> DataSplits:
     """Validation labels are those of the next class: the better the fit, the worse the validation loss."""
-    return changed_labels(task, task.split.heldout, (task.images.labels[task.split.heldout] + 1) % len(CLASSES))
+    return changed_labels(task, task.split.heldout, (task.images.labels[task.split.heldout] + 1) % len(HIRISE.classes))
 
 
 @contextmanager
 def storage(path: Path) -> Iterator[Storage]:
-    """A study's database, held as a run holds it."""
+    """A study's database, locked as a run locks it."""
     with lock_study(path):
         yield connect(path)

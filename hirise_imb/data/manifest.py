@@ -72,9 +72,11 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of names, labels, splits and copies; it does not cover the content of the images."""
-        columns = self.table[["image", "label", "split", "copies"]]
-        return hashlib.sha256(columns.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+        """SHA-256 of names, labels, splits, copies and sources; it does not cover the content of the images."""
+        columns = ["image", "label", "split", "copies"]
+        if isinstance(self.spec.identity, SourceColumn):  # otherwise the name of an image includes its source
+            columns.append("source")
+        return hashlib.sha256(self.table[columns].to_csv(index=False, lineterminator="\n").encode()).hexdigest()
 
 
 def read_manifest(data_folder: Path, spec: DatasetSpec) -> Manifest:
@@ -113,17 +115,17 @@ def _raise_mistakes(path: Path, mistakes: list[str]) -> None:
 
 def _check_classes(path: Path, spec: DatasetSpec) -> None:
     expected = [f"{number},{name}" for number, name in enumerate(spec.classes)]
-    lines = [line.strip() for _, line in _lines(path)]
+    lines = [(number, line.strip()) for number, line in _lines(path)]
     mistakes = [
         f"line {number} is `{line}`, expected `{wanted}`"
-        for number, (line, wanted) in enumerate(zip(lines, expected, strict=False), 1)
+        for (number, line), wanted in zip(lines, expected, strict=False)
         if line != wanted
     ]
-    mistakes += [f"unexpected line `{line}`" for line in lines[len(expected) :]]
-    mistakes += [f"missing line `{wanted}`" for wanted in expected[len(lines) :]]
+    mistakes += [f"unexpected line {number}: `{line}`" for number, line in lines[len(expected) :]]
+    mistakes += [f"missing line: `{wanted}`" for wanted in expected[len(lines) :]]
     if mistakes:
         raise UserError(
-            f"{path} names other classes than {spec.title}, use data with those classes:"
+            f"{path} does not list the classes of {spec.name}; fix the file, or name data of this data set:"
             f"{bullet_list(mistakes, _MAX_SHOWN)}"
         )
 
@@ -178,7 +180,7 @@ def _read_split(path: Path, labels: dict[str, int], spec: DatasetSpec) -> pd.Dat
     mistakes: list[str] = []
     copies: Counter[str] = Counter()
     images: dict[str, tuple[ImageName, str, int]] = {}
-    # The class and the set of each image and landmark, and the set of each source, as first stated.
+    # Class and set of each image and landmark, source of each image, and set of each source, as first stated.
     stated: dict[tuple[str, str], str] = {}
     for number, line in _lines(path):
         fields = line.split()
@@ -189,6 +191,7 @@ def _read_split(path: Path, labels: dict[str, int], spec: DatasetSpec) -> pd.Dat
             claims = {
                 ("class", image): classes[int(label)],
                 ("class", name.landmark): classes[int(label)],
+                ("source", image): name.source,
                 ("set", image): split,
                 ("set", name.landmark): split,
                 ("set", name.source): split,

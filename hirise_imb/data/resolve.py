@@ -34,7 +34,7 @@ def resolve_data(data: str, spec: DatasetSpec) -> Path:
         UserError: there is no such data.
     """
     if data in (SYNTHETIC, ARCHIVE):
-        if spec != HIRISE:
+        if spec.name != HIRISE.name:
             raise UserError(
                 f"The data `{data}` belongs to the data set {HIRISE.name}, not to {spec.name}: "
                 "name a zip or folder with --data."

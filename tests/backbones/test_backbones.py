@@ -194,6 +194,24 @@ class TestEfficientNetLite0:
         assert lite.card.load(str(tmp_path / "copy.weights.h5"), HIRISE.image_shape).digest == lite.digest
 
 
+@pytest.mark.parametrize("name", BACKBONES)
+class TestColour:
+    def test_three_channels_are_used_as_they_are(self, name: str) -> None:
+        grey, colour = (BACKBONES[name].load("random", (64, 64, channels)) for channels in (1, 3))
+        assert colour.input_shape == (64, 64, 3)
+        assert grey.input_shape == (64, 64, 1)
+        assert colour.digest == grey.digest  # weights do not depend on the number of channels
+        pixels = np.random.default_rng(6).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
+        features = run(colour.trunk(TOP), pixels)
+        assert features.shape == (2, BACKBONES[name].feature_width)
+        equal = np.repeat(pixels[..., :1], 3, axis=-1)
+        assert_close(run(colour.trunk(TOP), equal), run(grey.trunk(TOP), pixels[..., :1]))
+        # The order of the channels matters, so none is dropped.
+        assert np.abs(run(colour.trunk(TOP), pixels[..., ::-1]) - features).max() > 1e-3 * np.abs(features).max()
+        [cut, *_] = BACKBONES[name].cuts
+        assert_close(run(colour.tail(cut), run(colour.trunk(cut), pixels)), features)
+
+
 class TestDigest:
     def test_is_stable_over_loads(self, lite: Backbone) -> None:
         assert len(lite.digest) == 64
@@ -234,7 +252,7 @@ class TestUnusableWeights:
     )
     def test_a_file_that_holds_no_weights(self, name: str, file_name: str, tmp_path: Path) -> None:
         (tmp_path / file_name).write_bytes(b"no weights" * 50)
-        with pytest.raises(UserError, match=rf"{file_name} .*holds no .*weights.*: (use|name) "):
+        with pytest.raises(UserError, match=rf"{file_name} .*does not contain .*weights.*: (use|name) "):
             BACKBONES[name].load(str(tmp_path / file_name), HIRISE.image_shape)
 
     @pytest.mark.parametrize("name", BACKBONES)
@@ -252,14 +270,14 @@ class TestUnusableWeights:
         else:
             with h5py.File(path, "w") as file:
                 file.attrs["layer_names"] = 3
-        with pytest.raises(UserError, match=rf"{file_name} .*holds no .*weights"):
+        with pytest.raises(UserError, match=rf"{file_name} .*does not contain .*weights"):
             BACKBONES[name].load(str(path), HIRISE.image_shape)
         assert not [warning for warning in recwarn if "Skipping" in str(warning.message)]
 
     def test_half_of_the_right_file(self, tmp_path: Path) -> None:
         content = efficientnet_lite0.EMBEDDED_WEIGHTS.read_bytes()
         (tmp_path / "half.weights.h5").write_bytes(content[: len(content) // 2])
-        with pytest.raises(UserError, match=r"half\.weights\.h5 holds no weights"):
+        with pytest.raises(UserError, match=r"half\.weights\.h5 does not contain weights"):
             BACKBONES["efficientnet-lite0"].load(str(tmp_path / "half.weights.h5"), HIRISE.image_shape)
 
     def test_the_embedded_file_is_missing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

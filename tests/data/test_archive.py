@@ -16,13 +16,13 @@ from types import SimpleNamespace
 from typing import IO
 
 import pytest
-from builders import names
+from builders import IMAGE_FOLDER, LABEL_FILE, names
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hirise_imb.data import archive
 from hirise_imb.data.archive import unpack
-from hirise_imb.data.hirise import HIRISE, IMAGE_FOLDER, LABEL_FILE, OFFICIAL_FILES
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.resolve import find_data_folder, import_data
 from hirise_imb.utils.errors import UserError
 
@@ -128,7 +128,7 @@ def test_unpacking_again_does_nothing(zip_path: Path, tmp_path: Path) -> None:
 def test_a_folder_that_is_not_complete_is_neither_used_nor_replaced(zip_path: Path, tmp_path: Path) -> None:
     folder = unpack(zip_path, tmp_path / "data", HIRISE.layout)
     (folder / SPLIT).unlink()
-    with pytest.raises(UserError, match=rf"data is there but lacks {SPLIT}: delete this folder and try again\.$"):
+    with pytest.raises(UserError, match=rf"data exists but lacks {SPLIT}: delete this folder and try again\.$"):
         unpack(zip_path, folder, HIRISE.layout)
     assert not (folder / SPLIT).exists()
 
@@ -204,7 +204,9 @@ def test_needs_room_on_the_disk(zip_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("difference", [-1, 1])
 def test_a_file_must_have_the_size_it_declares(difference: int, zip_path: Path) -> None:
     declare_size(zip_path, ROOT + IMAGE, len(CONTENT[IMAGE]) + difference)
-    assert_refused(zip_path, r"official\.zip is damaged or no zip file \(.*0030\.jpg.*\): copy or download it again\.$")
+    assert_refused(
+        zip_path, r"official\.zip is damaged or not a zip file \(.*0030\.jpg.*\): copy or download it again\.$"
+    )
 
 
 def test_a_bomb_that_declares_little_takes_little_memory(tmp_path: Path) -> None:
@@ -212,7 +214,7 @@ def test_a_bomb_that_declares_little_takes_little_memory(tmp_path: Path) -> None
     declare_size(zip_path, ROOT + IMAGE, 100)
     tracemalloc.start()
     try:
-        assert_refused(zip_path, "is damaged or no zip file")
+        assert_refused(zip_path, "is damaged or not a zip file")
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
@@ -230,7 +232,7 @@ def test_an_unusual_compression_is_refused(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_file_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     zip_path = make_zip(tmp_path / "a.zip", extra={ROOT + IMAGE: b"which?"})
-    assert_refused(zip_path, r"0030\.jpg' is there twice\): use the official archive\.$")
+    assert_refused(zip_path, r"0030\.jpg' occurs twice\): use the official archive\.$")
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.7, 0.99])
@@ -238,14 +240,16 @@ def test_a_truncated_zip_is_refused(keep: float, zip_path: Path) -> None:
     data = zip_path.read_bytes()
     zip_path.write_bytes(data[: int(keep * len(data))])
     assert_refused(
-        zip_path, r"official\.zip is damaged or no zip file \(File is not a zip file\): copy or download it again\.$"
+        zip_path, r"official\.zip is damaged or not a zip file \(File is not a zip file\): copy or download it again\.$"
     )
 
 
 def test_a_wrong_byte_in_a_file_is_found(tmp_path: Path) -> None:
     zip_path = make_zip(tmp_path / "a.zip", method=zipfile.ZIP_STORED)
     zip_path.write_bytes(zip_path.read_bytes().replace(b" another ", b" changed ", 1))
-    assert_refused(zip_path, r"damaged or no zip file \(Bad CRC-32 for file '.*-r90\.jpg'\): copy or download it again")
+    assert_refused(
+        zip_path, r"damaged or not a zip file \(Bad CRC-32 for file '.*-r90\.jpg'\): copy or download it again"
+    )
 
 
 def test_no_damage_ends_in_a_traceback(tmp_path: Path) -> None:
@@ -267,7 +271,7 @@ def test_no_damage_ends_in_a_traceback(tmp_path: Path) -> None:
 @pytest.mark.parametrize("gone", sorted(set(CONTENT) - {name for name in CONTENT if name.endswith(".jpg")}))
 def test_a_missing_official_file_is_named(gone: str, tmp_path: Path) -> None:
     zip_path = make_zip(tmp_path / "a.zip", {name: data for name, data in CONTENT.items() if name != gone})
-    assert_refused(zip_path, rf"a\.zip lacks {gone}: use an archive in the layout of HiRISE v3\.2\.$")
+    assert_refused(zip_path, rf"a\.zip lacks {gone}: use an archive in the official layout\.$")
 
 
 def test_every_missing_official_file_is_named(tmp_path: Path) -> None:
@@ -277,7 +281,7 @@ def test_every_missing_official_file_is_named(tmp_path: Path) -> None:
 
 def test_two_data_sets_in_one_zip_are_refused(tmp_path: Path) -> None:
     zip_path = make_zip(tmp_path / "a.zip", extra={f"old/{SPLIT}": b""})
-    assert_refused(zip_path, rf"holds several data sets \({ROOT}{SPLIT}, old/{SPLIT}\): keep one")
+    assert_refused(zip_path, rf"contains several data sets \({ROOT}{SPLIT}, old/{SPLIT}\): keep one")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
@@ -292,7 +296,7 @@ def test_a_disk_that_fails_half_way_leaves_nothing(
         copy(source, sink, length)
 
     monkeypatch.setattr(shutil, "copyfileobj", fails)
-    assert_refused(zip_path, rf"can't be unpacked into .*data \({os.strerror(number)}\): mend that and try again\.$")
+    assert_refused(zip_path, rf"can't be unpacked into .*data \({os.strerror(number)}\): fix that and try again\.$")
 
 
 def test_a_zip_that_is_not_there(tmp_path: Path) -> None:
@@ -324,15 +328,27 @@ def test_says_what_was_looked_for(place: str, tmp_path: Path) -> None:
     folder.mkdir()
     make_folder_source(folder / place)
     with pytest.raises(
-        UserError, match=rf"folder holds no {SPLIT}, at most two levels down: name a folder in the official"
+        UserError, match=rf"folder does not contain {SPLIT}, at most two levels down: name a folder in the official"
     ):
         find_data_folder(folder, HIRISE.layout)
+
+
+@pytest.mark.parametrize("below", ["map-proj-v3_2", "notes/old"])
+def test_one_folder_too_deep_names_the_data_folder_above(below: str, tmp_path: Path) -> None:
+    source = make_folder_source(tmp_path / "source")
+    folder = source / below
+    folder.mkdir(parents=True, exist_ok=True)
+    with pytest.raises(UserError) as caught:
+        find_data_folder(folder, HIRISE.layout)
+    assert str(caught.value) == (
+        f"{folder} does not contain {SPLIT}, at most two levels down: name {source} instead, which does."
+    )
 
 
 def test_two_data_folders_are_one_too_many(tmp_path: Path) -> None:
     make_folder_source(tmp_path / "a")
     make_folder_source(tmp_path / "b")
-    with pytest.raises(UserError, match=r"holds several data sets \(.*/a, .*/b\): name one of them\.$"):
+    with pytest.raises(UserError, match=r"contains several data sets \(.*/a, .*/b\): name one of them\.$"):
         find_data_folder(tmp_path, HIRISE.layout)
 
 
@@ -356,7 +372,7 @@ def test_a_zip_is_unpacked_once_by_its_content(zip_path: Path, tmp_path: Path) -
 
 
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.zip does not exist: name the zip of HiRISE v3\.2 or the folder"):
+    with pytest.raises(UserError, match=r"none\.zip does not exist: name a zip in the official layout, or the folder"):
         import_data(tmp_path / "none.zip", tmp_path / "cache", HIRISE.layout)
 
 
@@ -367,4 +383,4 @@ def test_the_real_sample(tmp_path: Path) -> None:
     images = names(folder / IMAGE_FOLDER)
     labels = (folder / LABEL_FILE).read_text().splitlines()
     assert images == sorted(line.split()[0] for line in labels)
-    assert names(folder) == sorted([*OFFICIAL_FILES, IMAGE_FOLDER])
+    assert names(folder) == sorted([*HIRISE.layout.files, IMAGE_FOLDER])

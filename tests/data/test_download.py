@@ -20,15 +20,14 @@ from builders import names
 from hirise_imb import __version__
 from hirise_imb.data import download
 from hirise_imb.data.dataset import Archive
-from hirise_imb.data.download import HIRISE_V3_2, download_archive
+from hirise_imb.data.download import download_archive
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.utils.errors import UserError
 
 CHUNK = 1 << 10
 BODY = bytes(i * i % 251 for i in range(64 * CHUNK))
 PAGE = "https://example.org/records/1"
-BY_HAND = (
-    rf"by hand from {PAGE} \(http://127\.0\.0\.1:\d+/a\.zip\) and run `python -m hirise_imb\.study data import FILE`"
-)
+BY_HAND = rf"by hand from {PAGE} \(http://127\.0\.0\.1:\d+/a\.zip\) and run `hirise-imb data import FILE`"
 
 # --- a server that does what a test tells it ---
 
@@ -45,7 +44,7 @@ class Server(HTTPServer):
     @property
     def archive(self) -> Archive:
         address = f"http://127.0.0.1:{self.server_port}/a.zip"
-        return Archive("a.zip", address, len(BODY), hashlib.md5(BODY).hexdigest(), PAGE, "Somebody", "CC BY 4.0")
+        return Archive("a.zip", address, len(BODY), hashlib.md5(BODY).hexdigest(), PAGE)
 
     @property
     def ranges(self) -> list[str | None]:
@@ -72,8 +71,8 @@ class Handler(BaseHTTPRequestHandler):
         for key, value in headers.items():
             self.send_header(key, value)
         self.end_headers()
+        self.server.served += len(body)  # before the client has it all, and the test looks
         self.wfile.write(body)
-        self.server.served += len(body)
 
 
 def partial(handler: Handler, first: int, body: bytes) -> None:
@@ -145,10 +144,12 @@ def assert_whole(path: Path, folder: Path) -> None:
 
 
 def test_the_facts_of_the_archive() -> None:
-    facts = (HIRISE_V3_2.name, HIRISE_V3_2.size, HIRISE_V3_2.md5)
+    archive = HIRISE.archive
+    assert archive is not None
+    facts = (archive.name, archive.size, archive.md5)
     assert facts == ("hirise-map-proj-v3_2.zip", 911_235_740, "236d9c627db1a5970e77a01a8c8a035a")
-    assert HIRISE_V3_2.address == f"{HIRISE_V3_2.page}/files/{HIRISE_V3_2.name}?download=1"
-    assert "4002935" in HIRISE_V3_2.page
+    assert archive.address == f"{archive.page}/files/{archive.name}?download=1"
+    assert "4002935" in archive.page
 
 
 def test_downloads_into_a_new_folder_naming_the_project(server: Server, tmp_path: Path) -> None:
@@ -293,7 +294,7 @@ def test_gives_up_where_nobody_answers(server: Server, tmp_path: Path, waits: li
 
 
 def test_an_address_that_makes_no_sense_is_not_asked_again(tmp_path: Path, waits: list[float]) -> None:
-    archive = Archive("a.zip", "nowhere:/", 1, "", PAGE, "", "")
+    archive = Archive("a.zip", "nowhere:/", 1, "", PAGE)
     with pytest.raises(UserError, match=r"^The download failed \(No connection adapters"):
         download_archive(archive, tmp_path, sleep=waits.append)
     assert waits == []
@@ -375,7 +376,7 @@ def test_the_disk_must_have_room_for_what_is_missing(
 def test_a_failing_disk_is_the_users_error(server: Server, tmp_path: Path) -> None:
     (tmp_path / "a.zip.part").mkdir()
     with pytest.raises(
-        UserError, match=rf"a\.zip can't be read or written \(Is a directory\); mend that, or .*{BY_HAND}"
+        UserError, match=rf"a\.zip can't be read or written \(Is a directory\); fix that, or .*{BY_HAND}"
     ):
         download_archive(server.archive, tmp_path)
 

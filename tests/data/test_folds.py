@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders import quick
+from builders import CLASSES, quick
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hirise_imb.data.folds import FOLDS, assign_folds
-from hirise_imb.data.hirise import CLASSES, HIRISE
+from hirise_imb.data.folds import N_FOLDS, FoldAssignment, assign_folds
+from hirise_imb.data.hirise import HIRISE
 
 few = settings(quick, max_examples=6)
 """An assignment takes a tenth of a second."""
 
 Landmarks = tuple[np.ndarray, np.ndarray]
+
+
+def divide(labels: np.ndarray, sources: np.ndarray, n_folds: int = N_FOLDS) -> FoldAssignment:
+    return assign_folds(labels, sources, HIRISE.classes, n_folds)
 
 
 def drawn(seed: int, sources: int) -> Landmarks:
@@ -27,52 +31,52 @@ def drawn(seed: int, sources: int) -> Landmarks:
 @pytest.fixture(scope="module")
 def plenty() -> Landmarks:
     """Of each class as many sources as there are folds, one class a source."""
-    return np.repeat(np.arange(8), 3 * FOLDS), np.repeat(np.arange(8 * FOLDS), 3)
+    return np.repeat(np.arange(8), 3 * N_FOLDS), np.repeat(np.arange(8 * N_FOLDS), 3)
 
 
 @few
-@given(st.integers(0, 2**32 - 1), st.integers(FOLDS, 25))
+@given(st.integers(0, 2**32 - 1), st.integers(N_FOLDS, 25))
 def test_no_source_is_divided_and_no_fold_is_empty(seed: int, sources: int) -> None:
     labels, source = drawn(seed, sources)
-    found = assign_folds(labels, source, classes=HIRISE.classes).folds
+    found = divide(labels, source).folds
     assert found.shape == labels.shape
-    assert set(found.tolist()) == set(range(FOLDS))
+    assert set(found.tolist()) == set(range(N_FOLDS))
     for one in np.unique(source):
         assert len(np.unique(found[source == one])) == 1
 
 
 @few
-@given(st.integers(0, 2**32 - 1), st.integers(FOLDS, 15))
+@given(st.integers(0, 2**32 - 1), st.integers(N_FOLDS, 15))
 def test_what_is_missing_is_named_with_its_sources(seed: int, sources: int) -> None:
     labels, source = drawn(seed, sources)
-    found = assign_folds(labels, source, classes=HIRISE.classes)
+    found = divide(labels, source)
     expected = []
     for k, name in enumerate(CLASSES):
         mine = labels == k
-        if mine.any() and len(set(found.folds[mine].tolist())) < FOLDS:
+        if mine.any() and len(set(found.folds[mine].tolist())) < N_FOLDS:
             n = len(set(source[mine].tolist()))
             expected.append(f"{name} ({n} source{'' if n == 1 else 's'})")
-    assert list(found.missing) == expected
+    assert list(found.incomplete) == expected
 
 
 def test_every_fold_has_every_class_where_sources_suffice(plenty: Landmarks) -> None:
-    found = assign_folds(*plenty, classes=HIRISE.classes)
-    assert found.missing == ()
-    for fold in range(FOLDS):
+    found = divide(*plenty)
+    assert found.incomplete == ()
+    for fold in range(N_FOLDS):
         assert set(plenty[0][found.folds == fold].tolist()) == set(range(8))
 
 
 def test_a_class_of_one_source_is_in_one_fold() -> None:
     labels = np.concatenate([np.zeros(40, np.int64), np.full(3, 5)])
     source = np.concatenate([np.arange(40) % 8, np.full(3, 7)])
-    found = assign_folds(labels, source, classes=HIRISE.classes)
-    assert found.missing == (f"{CLASSES[5]} (1 source)",)
-    assert len(np.unique(found.folds)) == FOLDS
+    found = divide(labels, source)
+    assert found.incomplete == (f"{CLASSES[5]} (1 source)",)
+    assert len(np.unique(found.folds)) == N_FOLDS
 
 
 def test_folds_are_alike() -> None:
     labels, source = drawn(0, 40)
-    counts = np.bincount(assign_folds(labels, source, classes=HIRISE.classes).folds)
+    counts = np.bincount(divide(labels, source).folds)
     assert counts.max() < 1.3 * counts.min()
 
 
@@ -80,29 +84,26 @@ def test_folds_are_alike() -> None:
 @given(st.integers(0, 2**32 - 1))
 def test_folds_depend_on_the_data_alone(seed: int) -> None:
     labels, source = drawn(seed, 9)
-    one, other = (
-        assign_folds(labels, source, classes=HIRISE.classes),
-        assign_folds(labels.copy(), source.copy(), classes=HIRISE.classes),
-    )
+    one, other = divide(labels, source), divide(labels.copy(), source.copy())
     np.testing.assert_array_equal(one.folds, other.folds)
-    assert one.missing == other.missing
+    assert one.incomplete == other.incomplete
 
 
 def test_there_are_no_more_folds_than_sources() -> None:
     labels, source = np.zeros(9, np.int64), np.arange(9) % 3
-    assert set(assign_folds(labels, source, classes=HIRISE.classes).folds.tolist()) == {0, 1, 2}
-    assert set(assign_folds(labels, source, 2, classes=HIRISE.classes).folds.tolist()) == {0, 1}
+    assert set(divide(labels, source).folds.tolist()) == {0, 1, 2}
+    assert set(divide(labels, source, 2).folds.tolist()) == {0, 1}
 
 
 @pytest.mark.parametrize("folds", [4, 1])
 def test_landmarks_that_can_not_be_divided_are_refused(folds: int) -> None:
     source = np.zeros(5, np.int64) if folds > 1 else np.arange(5)
     with pytest.raises(ValueError, match=r"can't be divided into folds$"):
-        assign_folds(np.arange(5), source, folds, classes=HIRISE.classes)
+        divide(np.arange(5), source, folds)
 
 
 def test_few_landmarks_of_each_class_can_be_divided_too() -> None:
     labels, sources = np.repeat(np.arange(8), 2), np.arange(16)
-    found = assign_folds(labels, sources, classes=HIRISE.classes)
+    found = divide(labels, sources)
     assert np.bincount(found.folds).tolist() == [4, 4, 4, 4]
-    assert len(found.missing) == 8  # two landmarks are not in four folds
+    assert len(found.incomplete) == 8  # two landmarks are not in four folds

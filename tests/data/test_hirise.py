@@ -1,12 +1,12 @@
 """The file-name grammar and the official constants."""
 
 import pytest
-from builders import quick
+from builders import CLASSES, parse_name, quick
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hirise_imb.data.dataset import ImageName
-from hirise_imb.data.hirise import CLASSES, RARE, VARIANTS, parse_name
+from hirise_imb.data.hirise import HIRISE, VARIANTS
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DIGITS = "0123456789"
@@ -30,7 +30,7 @@ def test_the_official_classes() -> None:
         6: "swiss cheese",
         7: "spider",
     }
-    assert [CLASSES[k] for k in RARE] == [name for name in CLASSES if name != "other"]
+    assert [CLASSES[k] for k in HIRISE.classes.rare_ids] == [name for name in CLASSES if name != "other"]
 
 
 @quick
@@ -38,14 +38,17 @@ def test_the_official_classes() -> None:
 def test_a_name_of_the_grammar_is_read_into_its_parts(source: str, number: str, variant: str) -> None:
     suffix = f"-{variant}" if variant else ""
     read = parse_name(f"{source}_RED-{number}{suffix}.jpg")
-    assert read == ImageName(source, number, variant)
-    assert read.landmark == f"{source}_RED-{number}"
+    assert read == ImageName(landmark=f"{source}_RED-{number}", source=source, variant=variant)
 
 
 def test_official_names() -> None:
-    assert parse_name("ESP_011623_2100_RED-0069-r90.jpg") == ImageName("ESP_011623_2100", "0069", "r90")
-    assert parse_name("PSP_003470_0930_RED-0012.jpg") == ImageName("PSP_003470_0930", "0012", "")
-    assert parse_name("TRA_000828_1805_RED-0001-brt.jpg") == ImageName("TRA_000828_1805", "0001", "brt")
+    parsed = {
+        "ESP_011623_2100_RED-0069-r90.jpg": ("ESP_011623_2100_RED-0069", "ESP_011623_2100", "r90"),
+        "PSP_003470_0930_RED-0012.jpg": ("PSP_003470_0930_RED-0012", "PSP_003470_0930", ""),
+        "TRA_000828_1805_RED-0001-brt.jpg": ("TRA_000828_1805_RED-0001", "TRA_000828_1805", "brt"),
+    }
+    for file_name, parts in parsed.items():
+        assert parse_name(file_name) == ImageName(*parts)
     assert set(VARIANTS) == {"r90", "r180", "r270", "fh", "fv", "brt"}
 
 

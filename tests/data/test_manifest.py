@@ -3,17 +3,31 @@
 import os
 import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import pytest
-from builders import CLASS_LINES, SOURCES, image, quick, valid_lines, write_data
+from builders import (
+    CLASS_FILE,
+    CLASS_LINES,
+    CLASSES,
+    IMAGE_FOLDER,
+    LABEL_FILE,
+    SOURCES,
+    SPLIT_FILE,
+    image,
+    quick,
+    valid_lines,
+    write_data,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hirise_imb.data.hirise import CLASS_FILE, CLASSES, HIRISE, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE, SPLITS
+from hirise_imb.data.dataset import SPLITS, ClassSet, DatasetSpec, Layout, SourceColumn
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.manifest import Manifest, read_manifest
 from hirise_imb.data.resolve import import_data
 from hirise_imb.utils.errors import UserError
@@ -40,7 +54,7 @@ def mistakes(folder: Path, *more: str) -> list[str]:
     write_data(folder, [*valid_lines(), *more])
     message, *listed = refusal(folder).split("\n  ")
     count = f"{len(listed)} mistake{'s' if len(listed) > 1 else ''}"
-    assert message == f"{folder / SPLIT_FILE} holds {count}; mend the file or import the data again:"
+    assert message == f"{folder / SPLIT_FILE} contains {count}; fix the file or import the data again:"
     return listed
 
 
@@ -132,6 +146,12 @@ def test_the_digest_is_of_names_labels_splits_and_copies(tmp_path: Path) -> None
     assert len({digest, *digests.values()}) == 6
 
 
+def test_the_digest_of_hirise_data_does_not_depend_on_the_release(tmp_path: Path) -> None:
+    # Studies are continued by it.
+    digest = read_manifest(write_data(tmp_path, valid_lines()), HIRISE).digest
+    assert digest == "692246e526504db3da2bf13b8a7f9e2f7f67edb732031c39a2577c29c1d1068a"
+
+
 # --- mistakes ---
 
 A_LANDMARK = image(TRAIN, 50)
@@ -175,7 +195,7 @@ def test_all_mistakes_come_in_one_message(tmp_path: Path) -> None:
 def test_many_mistakes_are_counted_and_the_first_fifty_shown(tmp_path: Path) -> None:
     write_data(tmp_path, [*valid_lines(), *(["x"] * 60)])
     message = refusal(tmp_path)
-    assert "holds 60 mistakes" in message
+    assert "contains 60 mistakes" in message
     assert "line 74:" in message
     assert "line 75:" not in message
     assert message.endswith("\n  ... and 10 more")
@@ -200,7 +220,7 @@ def test_both_label_files_must_agree(tmp_path: Path) -> None:
 def test_mistakes_of_the_label_file(tmp_path: Path) -> None:
     write_data(tmp_path, valid_lines(), labels=[f"{FIRST} 0", f"{FIRST}", f"{FIRST} 8", f"{FIRST} 1", "a b c"])
     assert refusal(tmp_path).split("\n  ") == [
-        f"{tmp_path / LABEL_FILE} holds 4 mistakes; mend the file or import the data again:",
+        f"{tmp_path / LABEL_FILE} contains 4 mistakes; fix the file or import the data again:",
         f"line 2: expected `filename class_id`, found '{FIRST}'",
         "line 3: unknown class id '8'",
         f"line 4: {FIRST} has class 1, and class 0 before",
@@ -228,7 +248,7 @@ def test_a_missing_image_folder_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("split", SPLITS)
 def test_no_split_may_be_empty(split: str, tmp_path: Path) -> None:
     write_data(tmp_path, [line for line in valid_lines() if not line.endswith(split)])
-    with pytest.raises(UserError, match=rf"{SPLIT_FILE} holds 1 mistake; .*\n  set '{split}' is empty$"):
+    with pytest.raises(UserError, match=rf"{SPLIT_FILE} contains 1 mistake; .*\n  set '{split}' is empty$"):
         read_manifest(tmp_path, HIRISE)
 
 
@@ -249,7 +269,7 @@ def test_an_empty_split_file(tmp_path: Path) -> None:
 def test_an_official_file_that_is_missing_or_no_text(name: str, tmp_path: Path) -> None:
     path = write_data(tmp_path, valid_lines()) / name
     path.write_bytes(b"0,other\n\xff\xfe")
-    with pytest.raises(UserError, match=rf"{name} is no UTF-8 text \(byte 8\): fetch or import the data again\.$"):
+    with pytest.raises(UserError, match=rf"{name} is not UTF-8 text \(byte 8\): fetch or import the data again\.$"):
         read_manifest(tmp_path, HIRISE)
     path.unlink()
     with pytest.raises(UserError, match=rf"{name} is missing: name a folder or zip in the official layout\.$"):
@@ -257,14 +277,117 @@ def test_an_official_file_that_is_missing_or_no_text(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "classes",
-    [CLASS_LINES[:-1], CLASS_LINES[::-1], ["id,name", *CLASS_LINES], ["0,bright dune", *CLASS_LINES[1:]]],
-    ids=["fewer", "another order", "a header", "another name"],
+    ("classes", "expected"),
+    [
+        (CLASS_LINES[:-1], ["missing line: `7,spider`"]),
+        ([*CLASS_LINES, "8,boulder"], ["unexpected line 9: `8,boulder`"]),
+        (
+            CLASS_LINES[::-1],
+            [
+                f"line {number} is `{line}`, expected `{wanted}`"
+                for number, (line, wanted) in enumerate(zip(CLASS_LINES[::-1], CLASS_LINES, strict=True), 1)
+            ],
+        ),
+        (
+            ["id,name", *CLASS_LINES],
+            [
+                *(
+                    f"line {number} is `{line}`, expected `{wanted}`"
+                    for number, (line, wanted) in enumerate(pairwise(["id,name", *CLASS_LINES]), 1)
+                ),
+                "unexpected line 9: `7,spider`",
+            ],
+        ),
+        (["", "0,bright dune", *CLASS_LINES[1:]], ["line 2 is `0,bright dune`, expected `0,other`"]),
+    ],
+    ids=["fewer", "more", "another order", "a header", "another name"],
 )
-def test_another_class_map_is_refused(classes: list[str], tmp_path: Path) -> None:
+def test_another_class_map_is_refused(classes: list[str], expected: list[str], tmp_path: Path) -> None:
     write_data(tmp_path, valid_lines(), classes=classes)
-    with pytest.raises(UserError, match=rf"{CLASS_FILE} names other classes than version 3\.2: expected .*, found "):
-        read_manifest(tmp_path, HIRISE)
+    assert refusal(tmp_path).split("\n  ") == [
+        f"{tmp_path / CLASS_FILE} does not list the classes of hirise-v3_2; fix the file, or name data of this data "
+        "set:",
+        *expected,
+    ]
+
+
+# --- other data sets ---
+
+MINERALS = DatasetSpec(
+    name="minerals",
+    title="Three minerals in colour",
+    classes=ClassSet(("dust", "olivine", "pyroxene"), majority="dust"),
+    image_size=64,
+    channels=3,
+    identity=SourceColumn(),
+    layout=Layout("labels.txt", "split.txt", "classes.csv", "images"),
+    citation="",
+    licence="",
+)
+MINERAL_LINES = (
+    "a.jpg 0 train S1",
+    "b.jpg 1 train S1",
+    "b.jpg 1 train S1",
+    "c.jpg 2 train S2",
+    "d.jpg 1 val S3",
+    "e.jpg 0 test S4",
+)
+
+
+def write_minerals(folder: Path, *lines: str) -> Path:
+    return write_data(folder, lines or MINERAL_LINES, spec=MINERALS)
+
+
+def mineral_mistakes(folder: Path, *lines: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        read_manifest(write_minerals(folder, *MINERAL_LINES, *lines), MINERALS)
+    return str(caught.value).split("\n  ")[1:]
+
+
+def test_the_source_column_gives_the_sources_and_every_image_is_a_landmark(tmp_path: Path) -> None:
+    found = read_manifest(write_minerals(tmp_path), MINERALS)
+    assert found.table.to_numpy().tolist() == [
+        ["a.jpg", "a.jpg", "S1", "", 0, "train", 1],
+        ["b.jpg", "b.jpg", "S1", "", 1, "train", 2],
+        ["c.jpg", "c.jpg", "S2", "", 2, "train", 1],
+        ["d.jpg", "d.jpg", "S3", "", 1, "val", 1],
+        ["e.jpg", "e.jpg", "S4", "", 0, "test", 1],
+    ]
+    assert found.canonical_images("train")["image"].tolist() == ["a.jpg", "b.jpg", "c.jpg"]
+    assert found.path("a.jpg") == tmp_path / "images" / "a.jpg"
+
+
+def test_counts_have_one_entry_for_each_class_of_the_data_set(tmp_path: Path) -> None:
+    found = read_manifest(write_minerals(tmp_path), MINERALS)
+    assert found.landmark_counts("train").tolist() == [1, 1, 1]
+    assert found.landmark_counts("test").tolist() == [1, 0, 0]
+    assert found.summary()["class"].tolist() == ["dust", "olivine", "pyroxene"] * 3
+
+
+def test_the_source_column_is_checked(tmp_path: Path) -> None:
+    assert mineral_mistakes(
+        tmp_path, "f.jpg 0 train", "f.jpg 0 train S 5", "f.jpg 3 train S1", "d.jpg 1 val S5", "f.jpg 0 test S1"
+    ) == [
+        "line 7: expected `filename class_id set source`, found 'f.jpg 0 train'",
+        "line 8: expected `filename class_id set source`, found 'f.jpg 0 train S 5'",
+        "line 9: unknown class id '3'",
+        "line 10: d.jpg has source 'S5', and source 'S3' before",
+        "line 11: S1 has set 'test', and set 'train' before",
+    ]
+
+
+def test_the_digest_covers_the_source_column(tmp_path: Path) -> None:
+    lines = [*MINERAL_LINES[:3], "c.jpg 2 train S1", *MINERAL_LINES[4:]]
+    one, other = write_minerals(tmp_path / "one"), write_minerals(tmp_path / "other", *lines)
+    assert read_manifest(one, MINERALS).digest != read_manifest(other, MINERALS).digest
+
+
+def test_the_classes_are_those_of_the_data_set(tmp_path: Path) -> None:
+    write_data(tmp_path, MINERAL_LINES, spec=MINERALS, classes=CLASS_LINES)
+    with pytest.raises(
+        UserError, match=r"does not list the classes of minerals; .*:\n  line 1 is `0,other`, expected "
+    ):
+        read_manifest(tmp_path, MINERALS)
 
 
 # --- the real thing ---

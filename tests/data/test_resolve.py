@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -11,11 +12,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from builders import valid_lines, write_data
+from builders import SPLIT_FILE, valid_lines, write_data
 
-from hirise_imb.data import download, manifest, resolve, synthetic
+from hirise_imb.data import manifest, resolve, synthetic
 from hirise_imb.data.dataset import Archive
-from hirise_imb.data.hirise import HIRISE, SPLIT_FILE
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.resolve import import_landmarks, resolve_data
 from hirise_imb.utils.errors import UserError
 
@@ -97,9 +98,9 @@ def test_an_interrupted_drawing_leaves_nothing(drawn: Drawn, cache: Path) -> Non
 
 def test_a_killed_drawing_is_not_taken_for_the_sample(drawn: Drawn, cache: Path) -> None:
     script = (
-        "import os\nfrom hirise_imb.data import resolve, synthetic\n"
+        "import os\nfrom hirise_imb.data import HIRISE, resolve, synthetic\n"
         "def dies(folder):\n (folder / 'half').touch()\n os._exit(9)\n"
-        "synthetic.write = dies\nresolve.resolve_data('synthetic')"
+        "synthetic.write = dies\nresolve.resolve_data('synthetic', HIRISE)"
     )
     assert subprocess.run([sys.executable, "-c", script], env=os.environ).returncode == 9
     assert (resolve_data("synthetic", HIRISE) / SPLIT_FILE).is_file()
@@ -134,7 +135,7 @@ def test_a_variable_names_a_path(folder: Path, zipped: Path, monkeypatch: pytest
 def test_a_variable_that_is_not_set_is_named(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     if value is not None:
         monkeypatch.setenv("MY_LANDMARKS", value)
-    with pytest.raises(UserError, match=r"environment variable MY_LANDMARKS is not set: let it name a zip or folder"):
+    with pytest.raises(UserError, match=r"environment variable MY_LANDMARKS is not set: set it to a zip or folder"):
         resolve_data("$MY_LANDMARKS", HIRISE)
 
 
@@ -156,7 +157,7 @@ def test_a_cache_that_is_a_file_is_named(drawn: Drawn, tmp_path: Path, monkeypat
 
 def test_hirise_must_have_been_fetched(cache: Path) -> None:
     with pytest.raises(
-        UserError, match=r"not in .*hirise: get it with .*study data fetch`, or with `data import FILE`"
+        UserError, match=r"not in .*hirise: get it with `hirise-imb data fetch`, or with `hirise-imb data import FILE`"
     ):
         resolve_data("hirise", HIRISE)
     assert seen(cache) == []
@@ -172,26 +173,24 @@ def official(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
         size=len(content),
         md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
         page="",
-        citation="",
-        licence="",
     )
-    monkeypatch.setattr(download, "HIRISE_V3_2", archive)
+    monkeypatch.setattr(resolve, "HIRISE", dataclasses.replace(HIRISE, archive=archive))
     return archive
 
 
 def test_the_official_archive_becomes_hirise_when_imported(official: Archive, zipped: Path, folder: Path) -> None:
     found, name = import_landmarks(zipped, HIRISE)
     assert name == "hirise"
-    assert same_data(Path(found), folder)
-    assert resolve_data("hirise", HIRISE) == Path(found)
+    assert same_data(found, folder)
+    assert resolve_data("hirise", HIRISE) == found
     zipped.unlink()  # nothing needs it any more
-    assert resolve_data("hirise", HIRISE) == Path(found)
+    assert resolve_data("hirise", HIRISE) == found
 
 
 def test_it_becomes_hirise_when_fetched(official: Archive, zipped: Path, folder: Path, cache: Path) -> None:
     (cache / "archives").mkdir()
     shutil.copy(zipped, cache / "archives" / official.name)  # downloaded before
-    found = resolve.fetch_hirise()
+    found = resolve.fetch_archive()
     assert same_data(found, folder)
     assert resolve_data("hirise", HIRISE) == found
 
@@ -201,10 +200,10 @@ def test_another_zip_does_not_become_hirise(official: Archive, zipped: Path) -> 
         archive.writestr("notes.txt", "mine")
     found, name = import_landmarks(zipped, HIRISE)
     assert name == str(zipped)
-    assert Path(found) == resolve_data(name, HIRISE)
+    assert found == resolve_data(name, HIRISE)
     with pytest.raises(UserError, match="not in"):
         resolve_data("hirise", HIRISE)
 
 
 def test_a_folder_that_is_imported_stays_where_it_is(folder: Path) -> None:
-    assert import_landmarks(folder, HIRISE) == (str(folder), str(folder))
+    assert import_landmarks(folder, HIRISE) == (folder, str(folder))

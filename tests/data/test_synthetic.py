@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import CLASSES, parse_name
 from numpy.typing import NDArray
 from PIL import Image
 
-from hirise_imb.data.hirise import CLASSES, IMAGE_SIZE, RARE, SPLITS, VARIANTS, parse_name
+from hirise_imb.data.dataset import SPLITS
+from hirise_imb.data.hirise import HIRISE, VARIANTS
 from hirise_imb.data.synthetic import write
 
 IMAGES = "map-proj-v3_2"
@@ -145,7 +147,7 @@ def test_a_landmark_keeps_its_class_and_its_original(labels: dict[str, int]) -> 
 
 def test_repeated_rows_up_sample_rare_classes_outside_the_test_split(rows: list[tuple[str, int, str]]) -> None:
     repeated = {row: count for row, count in Counter(rows).items() if count > 1}
-    assert {label for _, label, _ in repeated} <= set(RARE)
+    assert {label for _, label, _ in repeated} <= set(HIRISE.classes.rare_ids)
     assert {split for _, _, split in repeated} == {"train", "val"}
     assert max(repeated.values()) <= 8
 
@@ -161,7 +163,7 @@ def test_test_images_are_originals_and_the_others_have_variants(rows: list[tuple
 def test_images_are_grey_squares_that_show_something(sample: Path, labels: dict[str, int]) -> None:
     for name in labels:
         with Image.open(sample / IMAGES / name) as image:
-            assert (image.format, image.mode, image.size) == ("JPEG", "L", (IMAGE_SIZE, IMAGE_SIZE)), name
+            assert (image.format, image.mode, image.size) == ("JPEG", "L", (227, 227)), name
             grey = np.asarray(image)
         assert grey[grey > 8].std() > 1.5, name
 

@@ -65,9 +65,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each image was decoded, by file name."""
     counts: Counter[str] = Counter()
 
-    def counting(path: Path) -> np.ndarray:
+    def counting(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         counts[path.name] += 1
-        return decode_image(path, HIRISE.image_shape)
+        return decode_image(path, shape)
 
     monkeypatch.setattr(extraction, "decode_image", counting)
     return counts
@@ -215,9 +215,9 @@ def test_a_changed_image_is_computed_again_under_its_old_name(
 @pytest.mark.parametrize(
     "other",
     [
-        lambda: TOY.load("imagenet"),
-        lambda: dataclasses.replace(TOY, preprocessing="x / 255").load("random"),
-        lambda: dataclasses.replace(TOY, name="toy2").load("random"),
+        lambda: TOY.load("imagenet", HIRISE.image_shape),
+        lambda: dataclasses.replace(TOY, preprocessing="x / 255").load("random", HIRISE.image_shape),
+        lambda: dataclasses.replace(TOY, name="toy2").load("random", HIRISE.image_shape),
     ],
     ids=["weights", "preprocessing", "name"],
 )
@@ -252,10 +252,10 @@ def test_an_interrupted_extraction_continues(
 ) -> None:
     counting = extraction.decode_image
 
-    def stops(path: Path) -> np.ndarray:
+    def stops(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         if path == paths[45]:
             raise KeyboardInterrupt
-        return counting(path)
+        return counting(path, shape)
 
     with monkeypatch.context() as patch:
         patch.setattr(extraction, "decode_image", stops)
@@ -427,7 +427,7 @@ def test_a_cache_that_is_full_enough_needs_no_room(
 
 
 def test_values_beyond_half_precision_are_not_stored(paths: list[Path], tmp_path: Path) -> None:
-    large = TOY.load("random")
+    large = TOY.load("random", HIRISE.image_shape)
     layer = large.network.get_layer("early")
     layer.set_weights([1e6 * weight for weight in layer.get_weights()])
     with np.errstate(over="ignore"), pytest.raises(FloatingPointError, match="cut early don't fit float16"):
@@ -444,8 +444,8 @@ def test_a_view_is_what_the_network_makes_of_changed_pixels(
 ) -> None:
     found = extract_features(backbone, CUTS, paths[:40], filled, view=view)
     assert decoded.total() == 40  # the plain features are no help
-    pixels = np.stack([VIEWS[view](image) for image in grey(paths[:40])[..., 0].astype(np.uint8)])
-    expected = np.asarray(backbone.trunk(TOP)(pixels[..., np.newaxis].astype(np.float32), training=False))
+    pixels = np.stack([VIEWS[view](image) for image in grey(paths[:40]).astype(np.uint8)])
+    expected = np.asarray(backbone.trunk(TOP)(pixels.astype(np.float32), training=False))
     np.testing.assert_allclose(values(found[TOP]), expected, rtol=1e-5, atol=1e-5)
     assert_same(extract_features(backbone, CUTS, paths[:40], filled, view=view), found)
     assert decoded.total() == 40
@@ -496,3 +496,60 @@ def test_features_side_by_side() -> None:
 def test_features_that_do_not_belong_together_are_refused(shapes: list[tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match="parts must be pooled features of the same images, got shapes"):
         concatenate_features([Features.of(np.zeros(shape)) for shape in shapes])
+
+
+# --- colour ---
+
+COLOUR = (64, 64, 3)
+
+
+@pytest.fixture(scope="module")
+def colour_paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """RGB images, all different."""
+    folder = tmp_path_factory.mktemp("colour")
+    rng = np.random.default_rng(2)
+    paths = [folder / f"{number}.jpg" for number in range(5)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((64, 64)).save(path, "JPEG", quality=92)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def colour_backbone() -> Backbone:
+    return TOY.load("random", COLOUR)
+
+
+def test_a_colour_image_is_decoded_to_red_green_and_blue(colour_paths: list[Path]) -> None:
+    pixels = decode_image(colour_paths[0], COLOUR)
+    assert pixels.shape == COLOUR
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, np.asarray(Image.open(colour_paths[0])))
+    assert (pixels[..., 0] != pixels[..., 2]).any()
+
+
+@pytest.mark.parametrize("view", ["plain", "r90", "photometric"])
+def test_features_of_colour_images_are_what_the_network_gives(
+    view: str, colour_backbone: Backbone, colour_paths: list[Path], tmp_path: Path
+) -> None:
+    found = extract_features(colour_backbone, [TOP], colour_paths, tmp_path, view=view)[TOP]
+    pixels = np.stack([VIEWS[view](np.asarray(Image.open(path))) for path in colour_paths]).astype(np.float32)
+    expected = np.asarray(colour_backbone.trunk(TOP)(pixels, training=False))
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(values(found), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_grey_file_among_colour_images_is_named(colour_backbone: Backbone, tmp_path: Path) -> None:
+    bad = tmp_path / "grey.jpg"
+    Image.new("L", (64, 64)).save(bad, "JPEG")
+    with pytest.raises(
+        UserError, match=r"grey\.jpg is a 64 x 64 image of mode L: .* 64 x 64 with three colour channels"
+    ):
+        extract_features(colour_backbone, [TOP], [bad], tmp_path / "cache")
+
+
+def test_another_input_shape_has_a_store_of_its_own(
+    backbone: Backbone, colour_backbone: Backbone, paths: list[Path], colour_paths: list[Path], tmp_path: Path
+) -> None:
+    extract_features(backbone, [TOP], paths[:1], tmp_path)
+    extract_features(colour_backbone, [TOP], colour_paths[:1], tmp_path)
+    assert len([*(tmp_path / "features").glob(f"toy-{TOP}-*")]) == 2

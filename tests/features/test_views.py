@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from hirise_imb.data.hirise import IMAGE_SIZE, VARIANTS
+from hirise_imb.data.hirise import HIRISE, VARIANTS
 from hirise_imb.features.views import DEVIATION, DIHEDRAL, MEAN, VIEWS, photometric
 
-PIXELS = arrays(np.uint8, st.integers(1, 9).map(lambda size: (size, size)))
+PIXELS = arrays(np.uint8, st.tuples(st.integers(1, 9), st.sampled_from([1, 3])).map(lambda s: (s[0], s[0], s[1])))
 PILLOW = {
     "r90": Image.Transpose.ROTATE_270,  # Pillow turns counter-clockwise
     "r180": Image.Transpose.ROTATE_180,
@@ -27,7 +27,11 @@ Array = np.ndarray
 
 
 def grey(seed: int, low: int = 0, high: int = 256) -> Array:
-    return np.random.default_rng(seed).integers(low, high, (IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    return np.random.default_rng(seed).integers(low, high, HIRISE.image_shape, np.uint8)
+
+
+def colour(seed: int, low: int = 0, high: int = 256) -> Array:
+    return np.random.default_rng(seed).integers(low, high, (64, 64, 3), np.uint8)
 
 
 def test_every_view_has_a_name() -> None:
@@ -42,11 +46,19 @@ def test_symmetries_are_those_of_pillow(view: str) -> None:
     image = grey(0)
     found = VIEWS[view](image)
     assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found[..., 0], np.asarray(Image.fromarray(image[..., 0]).transpose(PILLOW[view])))
+
+
+@pytest.mark.parametrize("view", PILLOW)
+def test_symmetries_of_colour_images_are_those_of_pillow_too(view: str) -> None:
+    image = colour(0)
+    found = VIEWS[view](image)
+    assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, np.asarray(Image.fromarray(image).transpose(PILLOW[view])))
 
 
 def test_clockwise_is_clockwise() -> None:
-    image = np.array([[1, 2], [3, 4]], np.uint8)
+    image = np.array([[1, 2], [3, 4]], np.uint8)[..., np.newaxis]
     expected = {
         "plain": [[1, 2], [3, 4]],
         "r90": [[3, 1], [4, 2]],
@@ -57,7 +69,7 @@ def test_clockwise_is_clockwise() -> None:
         "t": [[1, 3], [2, 4]],
         "at": [[4, 2], [3, 1]],
     }
-    assert {view: VIEWS[view](image).tolist() for view in DIHEDRAL} == expected
+    assert {view: VIEWS[view](image)[..., 0].tolist() for view in DIHEDRAL} == expected
 
 
 def after(image: Array, *views: str) -> Array:
@@ -137,21 +149,42 @@ def test_brightness_and_contrast_are_forgotten(seed: int, gain: int, shift: int,
 @given(PIXELS)
 def test_every_image_gives_grey_values_and_black_stays_black(image: Array) -> None:
     found = photometric(image)
+    assert found.shape == image.shape
     assert np.isfinite(found).all()
     assert found.min() >= 0
     assert found.max() <= 255
-    assert (found[image == 0] == 0).all()
-    # Order of grey values is kept, so no structure turns around.
-    order = np.argsort(image, axis=None, kind="stable")
-    assert (np.diff(found.ravel()[order]) >= 0).all()
+    ground = image.any(axis=-1)
+    assert (found[~ground] == 0).all()
+    # The order of values is kept, so no structure turns around.
+    order = np.argsort(image[ground], axis=None, kind="stable")
+    assert (np.diff(found[ground].ravel()[order]) >= 0).all()
 
 
 @pytest.mark.parametrize("value", [1, 77, 255])
 def test_an_image_without_contrast_becomes_the_mean(value: int) -> None:
-    image = np.full((5, 5), value, np.uint8)
+    image = np.full((5, 5, 1), value, np.uint8)
     image[2] = 0
     assert (photometric(image) == np.where(image > 0, MEAN, 0)).all()
 
 
 def test_an_all_black_image_stays_so() -> None:
-    assert (photometric(np.zeros((5, 5), np.uint8)) == 0).all()
+    assert (photometric(np.zeros((5, 5, 1), np.uint8)) == 0).all()
+
+
+def test_channels_share_one_mean_and_one_deviation() -> None:
+    image = colour(4, 60, 120)
+    image[..., 0] += 40  # a reddish image stays reddish
+    image[:10] = 0
+    found = photometric(image).astype(float)
+    values = image[10:].astype(float)
+    np.testing.assert_allclose(found[10:], MEAN + DEVIATION * (values - values.mean()) / values.std(), atol=1e-3)
+    assert (found[:10] == 0).all()
+    assert found[10:, :, 0].mean() > found[10:, :, 1].mean() + 10
+
+
+def test_a_colour_with_an_empty_channel_is_not_black() -> None:
+    image = colour(5, 50, 60)
+    image[..., 2] = 0
+    found = photometric(image).astype(float)
+    assert found.mean() == pytest.approx(MEAN, abs=1e-3)
+    assert found.std() == pytest.approx(DEVIATION, abs=1e-3)

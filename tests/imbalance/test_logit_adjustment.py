@@ -440,19 +440,27 @@ def test_wrong_values_are_refused(value: float) -> None:
         Temperature(value)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("offsets", [np.zeros(7), np.full(8, np.nan), np.zeros((1, 8))])
+@pytest.mark.parametrize("offsets", [np.full(8, np.nan), np.zeros((1, 8)), np.float64(0)])
 def test_wrong_offsets_are_refused(offsets: Array) -> None:
     with pytest.raises(ValueError, match="offsets must be"):
         Correction(1.0, offsets)
 
 
+def test_a_correction_refuses_logits_of_another_number_of_classes() -> None:
+    with pytest.raises(ValueError, match=r"^logits must have shape \(n, 7\), got \(5, 8\)$"):
+        Correction(1.0, np.zeros(7))(np.zeros((5, 8)))
+
+
 Z, LABELS = drawn(15)
 WRONG = {
-    "logits must have shape": [(Z[:, :7], LABELS, PRIOR), (Z[0], LABELS[:1], PRIOR)],
+    "logits must have shape": [(Z[0], LABELS[:1], PRIOR)],
     "logits must be finite": [(np.where(Z > 2, np.nan, Z), LABELS, PRIOR), (Z + np.inf, LABELS, PRIOR)],
     "labels must be one": [(Z, LABELS[1:], PRIOR), (Z, LABELS.astype(float), PRIOR)],
     "labels must be classes": [(Z, LABELS - 1, PRIOR), (Z, LABELS + 8, PRIOR)],
-    "prior must be": [(Z, LABELS, prior) for prior in (PRIOR[:7], PRIOR * 2, PRIOR * np.nan, np.eye(8)[0] * 2 - 1 / 8)],
+    "prior must be": [
+        *((Z, LABELS, prior) for prior in (PRIOR[:7], PRIOR * 2, PRIOR * np.nan, np.eye(8)[0] * 2 - 1 / 8)),
+        (Z[:, :7], np.minimum(LABELS, 6), PRIOR),
+    ],
 }
 
 

@@ -8,6 +8,8 @@ from builders import quick
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.splits import TrainingPool
 from hirise_imb.imbalance.sampling import (
     ClassSampling,
@@ -36,11 +38,14 @@ SAMPLINGS = [
 ]
 
 
-def pool_of(labels: list[int] | Array, sources: list[int] | Array | None = None) -> TrainingPool:
+def pool_of(
+    labels: list[int] | Array, sources: list[int] | Array | None = None, classes: ClassSet = HIRISE.classes
+) -> TrainingPool:
     """A pool with some copies; one source, where none are given."""
     labels = np.array(labels)
     copies = np.random.default_rng(0).integers(1, 4, len(labels))
-    return TrainingPool(labels, copies, np.zeros(len(labels), int) if sources is None else np.array(sources))
+    sources = np.zeros(len(labels), int) if sources is None else np.array(sources)
+    return TrainingPool(labels, copies, sources, classes)
 
 
 MOSTLY_OTHER = st.integers(-12, 7).map(lambda k: max(k, 0))
@@ -154,7 +159,7 @@ def test_class_shares_follow_the_power_of_counts(pool: TrainingPool, power: floa
 
 
 def test_shares_of_the_other_samplings() -> None:
-    pool = TrainingPool(np.array([0] * 10 + [2] * 3), np.array([1] * 10 + [4, 4, 2]), np.zeros(13, int))
+    pool = TrainingPool(np.array([0] * 10 + [2] * 3), np.array([1] * 10 + [4, 4, 2]), np.zeros(13, int), HIRISE.classes)
     assert EveryImage().shares(pool) == pytest.approx([10 / 13, 0, 3 / 13, 0, 0, 0, 0, 0])
     assert SplitFileRows().shares(pool) == pytest.approx([1 / 2, 0, 1 / 2, 0, 0, 0, 0, 0])
     assert RandomOversampling(0.76).shares(pool) == pytest.approx([10 / 18, 0, 8 / 18, 0, 0, 0, 0, 0])
@@ -263,13 +268,35 @@ def test_undersampling_that_would_leave_nothing_of_other_is_not_applicable(
     for act in (Undersampling(ratio).shares, lambda pool: Undersampling(ratio).rows(pool, 0, 1, 0.0)):
         with pytest.raises(NotApplicable) as caught:
             act(pool_of(labels))
-        assert str(caught.value) == f"under-sampling to {sentence}"
+        assert str(caught.value) == f"Under-sampling to {sentence}"
 
 
 def test_undersampling_without_other_leaves_all_as_it_is() -> None:
     pool = pool_of([4, 2, 2])
     assert Undersampling(0.1).rows(pool, 0, 1, 0.0).tolist() == [0, 1, 2]
     assert Undersampling(0.1).shares(pool) == pytest.approx([0, 0, 2 / 3, 0, 1 / 3, 0, 0, 0])
+
+
+def test_undersampling_without_a_majority_class_is_not_applicable() -> None:
+    pool = pool_of([0] * 9 + [1] * 3, classes=ClassSet(("dust", "olivine", "pyroxene")))
+    for act in (Undersampling(1.0).shares, lambda pool: Undersampling(1.0).rows(pool, 0, 1, 0.0)):
+        with pytest.raises(NotApplicable) as caught:
+            act(pool)
+        assert str(caught.value) == "Under-sampling needs a majority class, and this data set names none."
+
+
+def test_the_majority_class_need_not_be_the_first() -> None:
+    pool = pool_of([0] * 3 + [2] * 9 + [1] * 2, classes=ClassSet(("olivine", "pyroxene", "dust"), majority="dust"))
+    rows = Undersampling(2.0).rows(pool, 0, 1, 0.0)
+    assert np.bincount(pool.labels[rows]).tolist() == [3, 2, 6]
+    assert Undersampling(2.0).shares(pool) == pytest.approx([3 / 11, 2 / 11, 6 / 11])
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_shares_are_of_the_classes_of_the_data_set(sampling: Sampling) -> None:
+    pool = pool_of([0] * 6 + [1] * 2, classes=ClassSet(("dust", "olivine", "pyroxene"), majority="dust"))
+    assert sampling.shares(pool).shape == (3,)
+    assert sampling.shares(pool)[2] == 0
 
 
 @pytest.mark.parametrize("sampling", [EveryImage(), RandomOversampling(0.5), Undersampling(1.0)])
@@ -281,10 +308,11 @@ def test_a_single_class_is_left_as_it_is(sampling: Sampling) -> None:
 @quick
 @given(WITH_RARE, st.sampled_from(SAMPLINGS))
 def test_the_pool_is_not_changed(pool: TrainingPool, sampling: Sampling) -> None:
-    before = [getattr(pool, field.name).tolist() for field in dataclasses.fields(pool)]
+    names = [field.name for field in dataclasses.fields(pool) if field.name != "classes"]
+    before = [getattr(pool, name).tolist() for name in names]
     sampling.rows(pool, 0, 1, 0.5)
     sampling.shares(pool)
-    assert [getattr(pool, field.name).tolist() for field in dataclasses.fields(pool)] == before
+    assert [getattr(pool, name).tolist() for name in names] == before
 
 
 @pytest.mark.parametrize("ratio", [0.0, -0.5, 1.0001, float("nan"), float("inf")])
@@ -308,4 +336,4 @@ def test_a_power_outside_the_range_is_refused(power: float) -> None:
 @pytest.mark.parametrize("lengths", [(0, 0, 0), (2, 1, 2), (2, 2, 1)])
 def test_a_pool_that_is_empty_or_uneven_is_refused(lengths: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match=r"^labels, copies and sources must be as long .* got \("):
-        TrainingPool(*(np.zeros(n, int) for n in lengths))
+        TrainingPool(*(np.zeros(n, int) for n in lengths), HIRISE.classes)

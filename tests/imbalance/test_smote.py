@@ -264,9 +264,9 @@ def test_labels_of_another_number_than_rows_are_a_mistake() -> None:
         (("smote", 0.0, 5), "ratio must be in (0, 1], got 0.0"),
         (("smote", 1.01, 5), "ratio must be in (0, 1], got 1.01"),
         (("smote", float("nan"), 5), "ratio must be in (0, 1], got nan"),
-        (("smote", 0.5, 0), "neighbours must be a positive whole number, got 0"),
-        (("smote", 0.5, 2.5), "neighbours must be a positive whole number, got 2.5"),
-        (("smote", 0.5, float("nan")), "neighbours must be a positive whole number, got nan"),
+        (("smote", 0.5, 0), "neighbours must be a positive integer, got 0"),
+        (("smote", 0.5, 2.5), "neighbours must be a positive integer, got 2.5"),
+        (("smote", 0.5, float("nan")), "neighbours must be a positive integer, got nan"),
     ],
 )
 def test_values_outside_their_ranges_are_refused(values: tuple[Method, float, int], message: str) -> None:

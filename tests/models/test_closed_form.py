@@ -16,6 +16,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import StandardScaler, normalize
 
+from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.models import closed_form
 from hirise_imb.models.closed_form import ABSENT, Discriminant, Logistic, NearestMean
 from hirise_imb.models.linear import LinearClassifier
@@ -118,7 +120,8 @@ def test_a_row_without_length_stays_zero() -> None:
     [
         ("kernel", np.ones((7, WIDTH)), r"kernel must have shape \(8, 6\), got \(7, 6\)"),
         ("kernel", np.full((8, WIDTH), np.nan), "kernel must be finite, got nan"),
-        ("bias", np.zeros(7), r"bias must have shape \(8,\)"),
+        ("bias", np.zeros(7), r"kernel must have shape \(7, 6\), got \(8, 6\)"),
+        ("bias", np.zeros((8, 1)), r"bias must have shape \(8,\), got \(8, 1\)"),
         ("bias", np.full(8, -np.inf), "bias must be finite, got -inf"),
         ("centre", np.zeros(WIDTH + 1), "centre must have shape"),
         ("gain", np.zeros((1, WIDTH)), "gain must have shape"),
@@ -145,7 +148,9 @@ def test_weights_are_divided_by_their_length_to_tau(seed: int, tau: float, proje
     weights = classifier.kernel * classifier.gain
     lengths = np.sqrt(((weights @ acting) ** 2).sum(axis=1))
     expected = (features @ acting - classifier.centre) @ (weights / lengths[:, None] ** tau).T
-    np.testing.assert_allclose(classifier.normalise_weights(tau).logits(features), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        classifier.normalise_weights(tau, HIRISE.classes).logits(features), expected, rtol=1e-9, atol=1e-9
+    )
 
 
 @quick
@@ -154,8 +159,10 @@ def test_where_the_scale_of_features_stands_makes_no_difference(seed: int, tau: 
     classifier = plain(seed)
     folded = replace(classifier, kernel=classifier.kernel * classifier.gain, gain=np.ones(WIDTH))
     features = landmarks(seed)[0]
-    expected = folded.normalise_weights(tau).logits(features)
-    np.testing.assert_allclose(classifier.normalise_weights(tau).logits(features), expected, rtol=1e-9, atol=1e-9)
+    expected = folded.normalise_weights(tau, HIRISE.classes).logits(features)
+    np.testing.assert_allclose(
+        classifier.normalise_weights(tau, HIRISE.classes).logits(features), expected, rtol=1e-9, atol=1e-9
+    )
 
 
 @quick
@@ -163,21 +170,21 @@ def test_where_the_scale_of_features_stands_makes_no_difference(seed: int, tau: 
 def test_tau_0_drops_the_bias_and_no_more_and_tau_1_forgets_the_lengths(seed: int) -> None:
     classifier = plain(seed)
     features = landmarks(seed)[0]
-    found = classifier.normalise_weights(0.0).logits(features)
+    found = classifier.normalise_weights(0.0, HIRISE.classes).logits(features)
     np.testing.assert_allclose(found, classifier.logits(features) - classifier.bias, rtol=1e-9, atol=1e-9)
     longer = replace(classifier, kernel=classifier.kernel * np.arange(1, 9)[:, None])
-    one, other = (c.normalise_weights(1.0).logits(features) for c in (classifier, longer))
+    one, other = (c.normalise_weights(1.0, HIRISE.classes).logits(features) for c in (classifier, longer))
     np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
 
 
 def test_what_has_no_lengths_is_not_normalised() -> None:
     with pytest.raises(ValueError, match="unit must be False"):
-        plain(0, unit=True).normalise_weights(0.5)
+        plain(0, unit=True).normalise_weights(0.5, HIRISE.classes)
     for tau in (-0.1, np.nan, np.inf):
         with pytest.raises(ValueError, match=f"tau must .*, got {tau}"):
-            plain(0).normalise_weights(tau)
+            plain(0).normalise_weights(tau, HIRISE.classes)
     with pytest.raises(NotApplicable, match="weights of crater have no length"):
-        Discriminant(0.5, 1).fit(as_landmarks(*landmarks(0, (0, 2, 3)))).normalise_weights(0.5)
+        Discriminant(0.5, 1).fit(as_landmarks(*landmarks(0, (0, 2, 3)))).normalise_weights(0.5, HIRISE.classes)
 
 
 # --- nearest mean ---
@@ -291,9 +298,7 @@ def test_logistic_regression_is_that_of_scikit_learn(c: float, power: float) -> 
     raw = np.bincount(labels) ** -power
     weights = raw[labels] / raw[labels].mean()
     scaler = StandardScaler().fit(features)
-    model = LogisticRegression(C=c, tol=1e-8, max_iter=5000).fit(
-        as_landmarks(scaler.transform(features), labels, weights)
-    )
+    model = LogisticRegression(C=c, tol=1e-8, max_iter=5000).fit(scaler.transform(features), labels, weights)
     new = landmarks(2)[0]
     found = softmax(Logistic(c, power).fit(as_landmarks(features, labels, sources)).logits(new), axis=1)
     np.testing.assert_allclose(found, model.predict_proba(scaler.transform(new)), atol=1e-3)
@@ -318,8 +323,8 @@ def test_the_regression_minimises_what_it_says() -> None:
 
 
 def test_an_optimum_that_was_not_reached_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed_form, "_ITERATIONS", 2)
-    with pytest.raises(NotApplicable, match=r"c 1000\.0 found no optimum: newton-cg failed to converge"):
+    monkeypatch.setattr(closed_form, "_MAX_ITERATIONS", 2)
+    with pytest.raises(NotApplicable, match=r"c 1000\.0 did not converge: newton-cg failed to converge"):
         Logistic(1000.0, 0.0).fit(as_landmarks(*landmarks(0)))
 
 
@@ -391,9 +396,9 @@ def test_landmarks_without_spread_are_refused(direct: Direct) -> None:
 @each
 def test_what_is_no_set_of_landmarks_is_refused(direct: Direct) -> None:
     features, labels, sources = landmarks(0)
-    with pytest.raises(ValueError, match="a row, a class and a source each landmark"):
+    with pytest.raises(ValueError, match="features, labels and sources must have one entry for each landmark"):
         direct.fit(as_landmarks(features, labels, sources[1:]))
-    with pytest.raises(ValueError, match="labels must be below 8"):
+    with pytest.raises(ValueError, match="labels must be from 0 to 7, got 1 to 8"):
         direct.fit(as_landmarks(features, labels + 1, sources))
     features[0, 0] = np.nan
     with pytest.raises(ValueError, match="features must be finite"):
@@ -418,3 +423,21 @@ def test_other_wrong_values_are_refused(wrong: float) -> None:
         Discriminant(wrong, 0.0)
     with pytest.raises(ValueError, match="normalise must be one of none, unit, centred_unit, got 'l2'"):
         NearestMean("l2", 0.0)  # type: ignore[arg-type]
+
+
+@each
+def test_logits_are_of_the_classes_of_the_data_set(direct: NearestMean | Discriminant | Logistic) -> None:
+    features, labels, sources = landmarks(0, (0, 1))
+    fitted = direct.fit(as_landmarks(features, labels, sources, ClassSet(("dust", "olivine", "pyroxene"))))
+    logits = fitted.logits(features)
+    assert logits.shape == (len(labels), 3)
+    assert (logits[:, 2] == ABSENT).all()
+    assert (logits.argmax(axis=1) == labels).mean() > 0.8
+
+
+def test_a_class_whose_weights_have_no_length_is_named() -> None:
+    classes = ClassSet(("dust", "olivine", "pyroxene"))
+    features, labels, sources = landmarks(0, (0, 1))
+    fitted = Discriminant(0.5, 1.0).fit(as_landmarks(features, labels, sources, classes))
+    with pytest.raises(NotApplicable, match=r"^The weights of pyroxene have no length to normalise\.$"):
+        fitted.normalise_weights(0.5, classes)

@@ -6,6 +6,8 @@ from builders import as_landmarks, quick
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.models.projection import NuisanceProjection, project_out, source_means
 from hirise_imb.utils.errors import NotApplicable
 
@@ -130,14 +132,14 @@ def test_directions_that_only_rounding_made_are_refused() -> None:
 
 @pytest.mark.parametrize("rank", [0, -1, 1.5, float("nan")])
 def test_a_rank_that_is_no_count_is_refused(rank: float) -> None:
-    with pytest.raises(ValueError, match=f"rank must be a positive whole number, got {rank}"):
+    with pytest.raises(ValueError, match=f"rank must be a positive integer, got {rank}"):
         NuisanceProjection(rank)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", ["nan", "short", "label", "flat"])
 def test_what_is_no_set_of_landmarks_is_refused(wrong: str) -> None:
     features, labels, sources = landmarks(0)
-    messages = {"nan": "features must be finite", "label": "labels must be below 8, got 0 to 8"}
+    messages = {"nan": "features must be finite", "label": "labels must be from 0 to 7, got 0 to 8"}
     match wrong:
         case "nan":
             features[3, 2] = np.nan
@@ -147,5 +149,25 @@ def test_what_is_no_set_of_landmarks_is_refused(wrong: str) -> None:
             labels[0] = 8
         case "flat":
             features = features[:, 0]
-    with pytest.raises(ValueError, match=messages.get(wrong, r"a row, a class and a source each landmark, got shapes")):
+    with pytest.raises(
+        ValueError,
+        match=messages.get(wrong, r"features, labels and sources must have one entry for each landmark, got shapes"),
+    ):
         NuisanceProjection(1).directions(as_landmarks(features, labels, sources))
+
+
+def test_without_a_majority_class_there_is_no_nuisance_projection() -> None:
+    features, labels, sources = landmarks(0)
+    rows = as_landmarks(features, labels % 3, sources, ClassSet(("dust", "olivine", "pyroxene")))
+    with pytest.raises(NotApplicable) as caught:
+        NuisanceProjection(1).directions(rows)
+    assert str(caught.value) == "A nuisance projection needs a majority class, and this data set names none."
+
+
+def test_the_majority_class_need_not_be_the_first() -> None:
+    features, labels, sources = landmarks(0)
+    names = HIRISE.classes.names
+    reordered = ClassSet((*names[1:], names[0]), majority=names[0])
+    found = NuisanceProjection(2).directions(as_landmarks(features, (labels - 1) % 8, sources, reordered))
+    expected = NuisanceProjection(2).directions(as_landmarks(features, labels, sources))
+    np.testing.assert_array_equal(found, expected)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -22,9 +21,10 @@ from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.recipe import Cosine, Recipe
 from hirise_imb.training import epoch_loop, stages
 from hirise_imb.training import trainer as trainer_module
-from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Failed, Job
+from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Job
 from hirise_imb.training.train_step import Network, TrainingState
 from hirise_imb.training.trainer import Run, Trainer
+from hirise_imb.utils.errors import FitFailed, NotApplicable
 
 QUICK = Recipe(max_epochs=3)
 VARIED = [
@@ -102,7 +102,7 @@ def test_folds_go_in_step_and_their_company_does_not_matter_either(trainer: Trai
 
 def test_a_run_for_the_test_split_is_the_same(trainer: Trainer) -> None:
     for recipe in (*VARIED, dataclasses.replace(QUICK, cut="late")):
-        one, other = done(trainer.refit(recipe, 0)), alone(trainer, recipe)
+        one, other = trainer.refit(recipe, 0), alone(trainer, recipe)
         assert bits(dataclasses.replace(one, test=None, history=one.history[list(other.history)])) == bits(other)
 
 
@@ -155,7 +155,7 @@ def test_the_time_of_a_pass_is_shared(trainer: Trainer, monkeypatch: pytest.Monk
 
     for module in (stages, trainer_module):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(epoch_loop, "train", timed)
+    monkeypatch.setattr(epoch_loop, "train_heads", timed)
     deeper = dataclasses.replace(QUICK, cut="late", learning_rate=2e-4)
     runs = select(trainer, [*jobs(VARIED[:3]), Job(QUICK, 1), Job(deeper, 0)])
     assert [run.seconds for run in runs] == [2.0, 2.0, 2.0, 6.0, 12.0]
@@ -174,7 +174,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[Recipe]]:
         found.append([job.recipe for job in jobs])
         return original(network, jobs, *others)
 
-    monkeypatch.setattr(epoch_loop, "train", noting)
+    monkeypatch.setattr(epoch_loop, "train_heads", noting)
     return found
 
 
@@ -346,9 +346,8 @@ def test_a_run_that_is_no_number_any_more_fails_alone(trainer: Trainer) -> None:
     calls: list[tuple[int, float]] = []
     found = trainer.select([*jobs(VARIED[:3]), Job(broken, 0, note(calls)), *jobs(VARIED[3:])], "val")
     assert [bits(done(run)) for run in (*found[:3], *found[4:])] == expected
-    failed = found[3]
-    assert isinstance(failed, Failed)
-    assert re.fullmatch(r"val_loss became -?(nan|inf) in epoch 1", failed.reason)
+    with pytest.raises(FitFailed, match=r"^val_loss became -?(nan|inf) in epoch 1$"):
+        found[3].get()
     assert calls == []
     assert [bits(run) for run in select(trainer, jobs(VARIED))] == expected
 
@@ -356,12 +355,14 @@ def test_a_run_that_is_no_number_any_more_fails_alone(trainer: Trainer) -> None:
 def test_an_ensemble_with_a_member_that_fails_fails(trainer: Trainer) -> None:
     broken = dataclasses.replace(QUICK, learning_rate=1e30, members=2)
     outcomes = trainer.select([Job(broken, 0), Job(QUICK, 0)], "val")
-    assert [type(outcome) for outcome in outcomes] == [Failed, Run]
+    with pytest.raises(FitFailed, match=r"^val_loss became "):
+        outcomes[0].get()
+    assert isinstance(outcomes[1].get(), Run)
 
 
 def test_a_recipe_that_the_data_does_not_allow_fails_with_the_reason(trainer: Trainer) -> None:
     far = dataclasses.replace(QUICK, projection=NuisanceProjection(40))
     outcomes = trainer.select([Job(far, 0), Job(QUICK, 0)], "val")
-    assert [type(outcome) for outcome in outcomes] == [Failed, Run]
-    assert isinstance(outcomes[0], Failed)
-    assert "rank 40" in outcomes[0].reason
+    with pytest.raises(NotApplicable, match="rank 40"):
+        outcomes[0].get()
+    assert isinstance(outcomes[1].get(), Run)

@@ -12,14 +12,13 @@ from worlds import change_split_file
 
 from hirise_imb.backbones import BACKBONES, TOP
 from hirise_imb.config import StudyDefinition
-from hirise_imb.data import manifest
+from hirise_imb.data import manifest, splits
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.data.splits import make_splits
 from hirise_imb.features.extraction import extract_features
 from hirise_imb.recipe import Inputs, Recipe
 from hirise_imb.strategies import STRATEGIES, Strategy
-from hirise_imb.training import context
 from hirise_imb.training.context import TrainingContext, load_manifest
 from hirise_imb.training.trainer import Run
 from hirise_imb.utils.errors import UserError
@@ -104,7 +103,7 @@ def test_what_the_folds_lack_is_told(images: Manifest, caplog: pytest.LogCapture
     table.loc[rare, "source"] = "ESP_000009_1000"
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(context, "say", said.append)
+        patch.setattr(splits, "say", said.append)
         make_splits(dataclasses.replace(images, table=table))
     assert len(said) == 1
     assert "Some fold of the cross-validation lacks " in said[0]
@@ -119,13 +118,13 @@ def test_features_are_those_of_every_image(
     deep: bool, definition: StudyDefinition, images: Manifest, tmp_path: Path
 ) -> None:
     strategies: Sequence[Strategy] = [STRATEGIES["partial_unfreeze"]] if deep else [STRATEGIES["class_weights"]]
-    found = TrainingContext.of(definition, images, strategies)
+    found = TrainingContext.prepare(definition, images, strategies)
     card = BACKBONES[definition.backbone]
     assert found.cuts == tuple(card.cuts)
     features = found.trainer._stages._features
     assert set(features) == {(cut, "plain") for cut in ([TOP, *card.cuts] if deep else [TOP])}
     paths = [images.path(image) for image in images.table["image"]]
-    expected = extract_features(card.load("random"), [TOP], paths, tmp_path)[TOP]
+    expected = extract_features(card.load("random", HIRISE.image_shape), [TOP], paths, tmp_path)[TOP]
     every = np.arange(len(paths))
     np.testing.assert_array_equal(features[TOP, "plain"].take(every), expected.take(every))
 
@@ -133,13 +132,13 @@ def test_features_are_those_of_every_image(
 def test_views_are_extracted_as_far_as_they_are_needed(
     definition: StudyDefinition, images: Manifest, tmp_path: Path
 ) -> None:
-    found = TrainingContext.of(
+    found = TrainingContext.prepare(
         definition, images, [Seeing(inputs=("plain", "photometric")), Seeing(views=("plain", "fh"))]
     )
     features, firsts = found.trainer._stages._features, found.trainer.splits.images.is_canonical
     assert set(features) == {(TOP, view) for view in ("plain", "photometric", "fh")}
     paths = [images.path(image) for image in images.table["image"]]
-    every, backbone = np.arange(len(paths)), BACKBONES[definition.backbone].load("random")
+    every, backbone = np.arange(len(paths)), BACKBONES[definition.backbone].load("random", HIRISE.image_shape)
     whole = extract_features(backbone, [TOP], paths, tmp_path, view="photometric")[TOP]
     np.testing.assert_array_equal(features[TOP, "photometric"].take(every), whole.take(every))
     mirrored = extract_features(backbone, [TOP], paths, tmp_path, view="fh")[TOP]
@@ -155,7 +154,7 @@ def test_views_are_extracted_as_far_as_they_are_needed(
 def test_a_view_that_is_learnt_from_and_turned_to_is_there_for_every_image(
     definition: StudyDefinition, images: Manifest
 ) -> None:
-    both = TrainingContext.of(definition, images, [Seeing(inputs=("plain", "fh")), Seeing(views=("plain", "fh"))])
+    both = TrainingContext.prepare(definition, images, [Seeing(inputs=("plain", "fh")), Seeing(views=("plain", "fh"))])
     recipe = Recipe(inputs=("plain", "fh"), max_epochs=1)
     assert isinstance(both.trainer.refit(recipe, 0), Run)
 
@@ -165,11 +164,11 @@ def test_a_view_that_is_learnt_from_and_turned_to_is_there_for_every_image(
 
 def test_the_facts_are_what_numbers_depend_on(definition: StudyDefinition, own_data: Path) -> None:
     def facts(changed: StudyDefinition) -> dict[str, str | int]:
-        return TrainingContext.of(changed, load_manifest(changed), []).facts
+        return TrainingContext.prepare(changed, load_manifest(changed), []).facts
 
     mine = dataclasses.replace(definition, data=str(own_data))
     base = facts(mine)
-    assert set(base) == {"data", "backbone", "weights", "precision", "selection", "seed"}
+    assert set(base) == {"dataset", "data", "backbone", "weights", "precision", "selection", "seed"}
     assert facts(definition) == base
     for change in ({"weights": "imagenet"}, {"seed": 1}, {"selection": "val"}, {"precision": "bfloat16"}):
         other = facts(dataclasses.replace(mine, **change))  # type: ignore[arg-type]
@@ -183,14 +182,16 @@ def test_the_facts_are_what_numbers_depend_on(definition: StudyDefinition, own_d
 
 
 def test_what_it_is_about_names_the_backbone(definition: StudyDefinition, images: Manifest) -> None:
-    found = TrainingContext.of(definition, images, [])
-    assert found.about.startswith("Backbone: toy with weights random")
+    found = TrainingContext.prepare(definition, images, [])
+    assert found.description.startswith("Backbone: toy with weights random")
     assert found.seconds >= 0
     assert found.definition is definition
-    assert found.images is images
+    assert found.manifest is images
 
 
-@pytest.mark.parametrize("changes", [{"backbone": "nothing"}, {"precision": "float8"}, {"data": "/nowhere"}])
+@pytest.mark.parametrize(
+    "changes", [{"backbone": "nothing"}, {"precision": "float8"}, {"dataset": "mars"}, {"data": "/nowhere"}]
+)
 def test_what_is_not_there_is_told_at_once(changes: dict[str, str], definition: StudyDefinition) -> None:
     with pytest.raises(UserError, match=next(iter(changes.values()))):
         load_manifest(dataclasses.replace(definition, **changes))  # type: ignore[arg-type]
@@ -198,4 +199,4 @@ def test_what_is_not_there_is_told_at_once(changes: dict[str, str], definition: 
 
 def test_weights_that_are_not_there_are_told(definition: StudyDefinition, images: Manifest) -> None:
     with pytest.raises(UserError, match="holds no weights of toy"):
-        TrainingContext.of(dataclasses.replace(definition, weights="elsewhere"), images, [])
+        TrainingContext.prepare(dataclasses.replace(definition, weights="elsewhere"), images, [])

@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 from builders import as_landmarks
 from sklearn.metrics import confusion_matrix
-from worlds import WIDTH, changed_labels, chosen, lesson, make_features, make_task, make_trainer, quick_start, refitted
+from worlds import (
+    WIDTH,
+    changed_labels,
+    chosen,
+    lesson,
+    make_features,
+    make_task,
+    make_trainer,
+    probabilities_of,
+    quick_start,
+    refitted,
+)
 
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.splits import DataSplits, Fold
@@ -25,9 +36,10 @@ from hirise_imb.models.closed_form import Logistic, NearestMean
 from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.recipe import Recipe, Retraining
 from hirise_imb.training import epoch_loop
-from hirise_imb.training.epoch_loop import Failed, FoldData, Job, Snapshot, TrainingResult
+from hirise_imb.training.epoch_loop import FoldData, Job, Snapshot, TrainingResult
 from hirise_imb.training.train_step import Network
 from hirise_imb.training.trainer import Run, Trainer
+from hirise_imb.utils.errors import FitFailed
 
 QUICK = Recipe(learning_rate=1e-2, max_epochs=3)
 CLASSES = np.arange(8)
@@ -55,15 +67,16 @@ def head(trainer: Trainer, fold: Fold, recipe: Recipe = QUICK, seed: int = 0) ->
     [found] = epoch_loop.train_heads(
         trainer._stages.networks[TOP, WIDTH], [Job(recipe, seed)], [lesson(trainer.splits, fold)]
     )
-    assert isinstance(found, TrainingResult)
-    return found.snapshots[0]
+    return found.get().snapshots[0]
 
 
 def expect(run: Run, task: DataSplits, val: np.ndarray, test: np.ndarray) -> None:
     """The run decides on validation, and predicts on test, as these logits say."""
     labels = task.images.labels[task.split.heldout]
     np.testing.assert_array_equal(run.val_confusion, confusion_matrix(labels, val.argmax(axis=1), labels=CLASSES))
-    np.testing.assert_allclose(run.test, np.exp(log_softmax(test)), rtol=1e-4, atol=1e-6)
+    assert run.test is not None
+    assert run.test.images == tuple(task.images.names[row] for row in task.test)
+    np.testing.assert_allclose(run.test.probabilities, np.exp(log_softmax(test)), rtol=1e-4, atol=1e-6)
 
 
 # --- what is averaged ---
@@ -79,15 +92,14 @@ def test_members_average_their_log_probabilities(
         seeds.extend(job.seed for job in jobs)
         return original(network, jobs, *others)
 
-    monkeypatch.setattr(epoch_loop, "train", noting)
+    monkeypatch.setattr(epoch_loop, "train_heads", noting)
     trainer._stages.cache.clear()
     run = refitted(trainer, dataclasses.replace(QUICK, members=3), 5)
     assert len(set(seeds)) == len(seeds) == 3
     assert seeds[0] == run.seed == 5
-    alone = [refitted(trainer, QUICK, seed).test for seed in seeds]
+    alone = [probabilities_of(refitted(trainer, QUICK, seed)) for seed in seeds]
     expected = np.mean([np.log(np.asarray(one, np.float64)) for one in alone], axis=0)
-    assert run.test is not None
-    np.testing.assert_allclose(run.test, np.exp(log_softmax(expected)), rtol=1e-4)
+    np.testing.assert_allclose(probabilities_of(run), np.exp(log_softmax(expected)), rtol=1e-4)
 
 
 def test_further_heads_are_computed_on_one_image_a_landmark(backbone: Backbone) -> None:
@@ -127,8 +139,7 @@ def test_views_are_averaged_in_prediction_alone(trainer: Trainer, task: DataSpli
         return np.asarray(np.mean([log_softmax(snapshot.logits(view.select(rows))) for view in views], axis=0))
 
     expect(run, task, logits(task.split.heldout), logits(task.test))
-    assert run.test is not None
-    assert np.abs(run.test - np.asarray(refitted(trainer, QUICK).test)).max() > 0.01
+    assert np.abs(probabilities_of(run) - probabilities_of(refitted(trainer, QUICK))).max() > 0.01
 
 
 def test_inputs_stand_side_by_side(trainer: Trainer, task: DataSplits) -> None:
@@ -170,8 +181,8 @@ def test_what_learns_on_validation_is_judged_on_other_sources(
     corrected = np.empty_like(held)
     for group in range(3):
         own = task.val_groups == group
-        corrected[own] = adjustment.fit(as_landmarks(held[~own], labels[~own], prior))(held[own])
-    expect(run, task, corrected, adjustment.fit(as_landmarks(held, labels, prior))(test))
+        corrected[own] = adjustment.fit(held[~own], labels[~own], prior)(held[own])
+    expect(run, task, corrected, adjustment.fit(held, labels, prior)(test))
     np.testing.assert_array_equal(
         chosen(trainer, dataclasses.replace(QUICK, adjustment=adjustment)).val_confusion, run.val_confusion
     )
@@ -179,9 +190,9 @@ def test_what_learns_on_validation_is_judged_on_other_sources(
 
 def test_what_learns_on_validation_needs_two_groups_there(backbone: Backbone, task: DataSplits) -> None:
     one = make_trainer(backbone, dataclasses.replace(task, val_groups=np.zeros_like(task.val_groups)))
-    outcome = one.refit(dataclasses.replace(QUICK, adjustment=ClassBias(0.1)), 0)
-    assert isinstance(outcome, Failed)
-    assert outcome.reason == "validation has landmarks of one source: nothing learnt there can be judged on another"
+    reason = "validation has landmarks of one source: nothing learnt there can be judged on another"
+    with pytest.raises(FitFailed, match=f"^{reason}$"):
+        one.refit(dataclasses.replace(QUICK, adjustment=ClassBias(0.1)), 0)
     assert isinstance(one.refit(dataclasses.replace(QUICK, adjustment=PosthocLogitAdjustment()), 0), Run)
 
 
@@ -205,7 +216,7 @@ def test_where_the_prior_was_evened_out_an_adjustment_changes_nothing(recipe: Re
         refitted(trainer, dataclasses.replace(recipe, adjustment=adjustment))
         for adjustment in (recipe.adjustment, PosthocLogitAdjustment(1.0))
     )
-    np.testing.assert_allclose(adjusted.test, plain.test, rtol=1e-4)
+    np.testing.assert_allclose(probabilities_of(adjusted), probabilities_of(plain), rtol=1e-4)
     np.testing.assert_array_equal(adjusted.val_confusion, plain.val_confusion)
 
 
@@ -222,8 +233,7 @@ def test_a_projection_is_learnt_on_the_training_landmarks_and_part_of_the_head(
     [found] = epoch_loop.train_heads(
         trainer._stages.networks[TOP, WIDTH], [Job(QUICK, 0)], [lesson(task, task.split, without)]
     )
-    assert isinstance(found, TrainingResult)
-    held, test = (found.snapshots[0].logits(without.select(rows)) for rows in (task.split.heldout, task.test))
+    held, test = (found.get().snapshots[0].logits(without.select(rows)) for rows in (task.split.heldout, task.test))
     expect(run, task, held, test)
 
 
@@ -279,10 +289,10 @@ def test_a_retrained_head_stands_on_the_trained_end_of_the_backbone(
 
     def noting(network: Network, jobs: Sequence[Job], lessons: Sequence[FoldData], *others: Any) -> Any:  # noqa: ANN401
         found = original(network, jobs, lessons, *others)
-        calls.append((jobs[0], lessons, found[0]))  # type: ignore[arg-type]
+        calls.append((jobs[0], lessons, found[0].get()))
         return found
 
-    monkeypatch.setattr(epoch_loop, "train", noting)
+    monkeypatch.setattr(epoch_loop, "train_heads", noting)
     trainer._stages.cache.clear()
     second = Retraining(ClassSampling(0.0), 5e-3, 0.1)
     deep = Recipe(cut="late", backbone_learning_rate=1e-3, learning_rate=1e-2, max_epochs=2)
@@ -300,7 +310,7 @@ def test_a_retrained_head_stands_on_the_trained_end_of_the_backbone(
     before = backbone_features(trainer, late.select(task.split.train))
     assert np.abs(lessons[0].features.stored - before).max() > 1e-3
     expected = last.snapshots[0].classifier().logits(pooled[task.test.tobytes()])
-    np.testing.assert_allclose(run.test, np.exp(log_softmax(expected)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(probabilities_of(run), np.exp(log_softmax(expected)), rtol=1e-4, atol=1e-6)
     assert list(run.history["train_loss"]) == list(last.history["train_loss"])
     assert run.best_epoch == last.best_epoch
 

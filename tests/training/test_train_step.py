@@ -93,15 +93,15 @@ def settings(kinds: list[Kind], backbone_rate: float = 0.0, dropout: float = DRO
     ones = np.ones(8)
     factors = [[ones if part is None else part for part in (kind.weights, kind.alpha)] for kind in kinds]
     return HeadOptions(
-        weights=np.array([one * other for one, other in factors], np.float32),
+        class_weights=np.array([one * other for one, other in factors], np.float32),
         focus=np.array([kind.gamma for kind in kinds], np.float32),
         offsets=np.array([np.zeros(8) if kind.offsets is None else kind.offsets for kind in kinds], np.float32),
         margins=np.array([np.zeros(8) if kind.margins is None else kind.margins for kind in kinds], np.float32),
         scales=np.array([kind.scale for kind in kinds], np.float32),
-        rates=np.array([kind.rate for kind in kinds], np.float32),
-        decay=np.array([kind.decay for kind in kinds], np.float32),
-        backbone_rate=backbone_rate,
-        dropout=dropout,
+        learning_rates=np.array([kind.rate for kind in kinds], np.float32),
+        weight_decay=np.array([kind.decay for kind in kinds], np.float32),
+        backbone_learning_rate=np.float32(backbone_rate),
+        dropout=np.float32(dropout),
     )
 
 
@@ -141,7 +141,7 @@ def agree(ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:
 
 
 def compare(backbone: Backbone, kinds: list[Kind], steps: int = STEPS) -> None:
-    network = Network(backbone, TOP, WIDTH)
+    network = Network(backbone, TOP, WIDTH, 8)
     state = network.start([kind.seed for kind in kinds])
     plain = [PlainHead(kind.seed, kind.loss, kind.rate, DROPOUT, kind.decay, kind.scale) for kind in kinds]
     first = [weights_of(state, head, cosine=kind.scale > 0) for head, kind in enumerate(kinds)]
@@ -179,7 +179,7 @@ def test_decay_offsets_margins_and_cosines_are_trained_as_by_keras(backbone: Bac
 
 def test_the_end_of_the_backbone_is_trained_as_by_keras_with_a_rate_of_its_own(backbone: Backbone) -> None:
     kind, backbone_rate = Kind(rate=2e-3, weights=RARE), 5e-4
-    network = Network(backbone, "late", WIDTH)
+    network = Network(backbone, "late", WIDTH, 8)
     state = network.start([kind.seed])
     plain = PlainHead(kind.seed, rate=kind.rate, dropout=DROPOUT)
     tail = backbone.tail("late")
@@ -205,7 +205,7 @@ def test_the_end_of_the_backbone_is_trained_as_by_keras_with_a_rate_of_its_own(b
             mask = kept[number, : len(x)].astype(np.float32)
             expected += float(step(*map(tf.constant, (x, one_hot, mask, RARE[labels].astype(np.float32)))))
         assert sums[0, 0] == pytest.approx(expected, rel=1e-4)
-    kernel, bias = (np.asarray(values) for values in state.parameters[2:])
+    kernel, bias = (np.asarray(values) for values in state.moving.parameters[2:])
     agree([kernel], [tail.trainable_variables[0].numpy()])
     # Where a rectifier lets every row through, the head's batch normalisation takes the bias off again: its gradient
     # is rounding, of which Adam makes steps of any sign.
@@ -234,7 +234,7 @@ def test_a_head_learns_the_same_beside_others(backbone: Backbone) -> None:
     block = block_of(batches(14), BATCH, 0)
 
     def train(chosen: list[Kind]) -> tuple[list[bytes], np.ndarray]:
-        network = Network(backbone, TOP, WIDTH)
+        network = Network(backbone, TOP, WIDTH, 8)
         state = network.start([kind.seed for kind in chosen])
         sums = network.train(state, settings(chosen), block)
         return [b"".join(part.tobytes() for part in weights_of(state, head)) for head in range(8)], sums
@@ -248,7 +248,7 @@ def test_a_head_learns_the_same_beside_others(backbone: Backbone) -> None:
 
 
 def test_what_fills_up_a_batch_counts_for_nothing(backbone: Backbone) -> None:
-    network = Network(backbone, TOP, WIDTH)
+    network = Network(backbone, TOP, WIDTH, 8)
     # All neighbours are idle, and there is no mask whose shape would tell the two apart.
     x, labels = batches(1)[0]
     ends = []
@@ -264,18 +264,18 @@ def test_what_fills_up_a_batch_counts_for_nothing(backbone: Backbone) -> None:
 
 def test_heads_start_as_keras_starts_them(backbone: Backbone) -> None:
     for cut in (TOP, "late"):
-        state = Network(backbone, cut, WIDTH).start([3])
+        state = Network(backbone, cut, WIDTH, 8).start([3])
         for mine, theirs in zip(weights_of(state, 0), PlainHead(3).model.get_weights(), strict=True):
             np.testing.assert_array_equal(mine, theirs)
         assert state.steps == 0
-    several = Network(backbone, TOP, WIDTH).start([4, 3])
+    several = Network(backbone, TOP, WIDTH, 8).start([4, 3])
     np.testing.assert_array_equal(weights_of(several, 1)[4], weights_of(state, 0)[4])
     assert np.abs(weights_of(several, 0)[4] - weights_of(several, 1)[4]).max() > 0.1
 
 
 def test_heads_can_not_share_the_end_of_a_backbone(backbone: Backbone) -> None:
     with pytest.raises(ValueError, match="can't share it"):
-        Network(backbone, "late", WIDTH).start([0, 1])
+        Network(backbone, "late", WIDTH, 8).start([0, 1])
 
 
 # --- dropout ---
@@ -306,7 +306,7 @@ def test_each_seed_and_each_block_has_a_mask_of_its_own() -> None:
 
 @pytest.mark.parametrize("rows", [3, EVALUATION_BATCH, 2 * EVALUATION_BATCH + 5])
 def test_logits_are_those_of_keras_in_order(rows: int, backbone: Backbone) -> None:
-    network = Network(backbone, TOP, WIDTH)
+    network = Network(backbone, TOP, WIDTH, 8)
     kinds = [KINDS["faster"], KINDS["class weights"], FURTHER["cosine"]]
     state = network.start([kind.seed for kind in kinds])
     for _ in range(3):
@@ -321,7 +321,7 @@ def test_logits_are_those_of_keras_in_order(rows: int, backbone: Backbone) -> No
 
 
 def test_a_cosine_head_gives_scaled_cosines(backbone: Backbone) -> None:
-    network = Network(backbone, TOP, WIDTH)
+    network = Network(backbone, TOP, WIDTH, 8)
     kinds = [FURTHER["cosine"], KINDS["faster"], FURTHER["cosine with margins"]]
     state = network.start([kind.seed for kind in kinds])
     network.train(state, settings(kinds), block_of(batches(14), BATCH, 0))
@@ -338,9 +338,9 @@ def test_a_cosine_head_gives_scaled_cosines(backbone: Backbone) -> None:
 
 
 def test_the_width_of_a_head_on_frozen_features_is_free(backbone: Backbone) -> None:
-    network = Network(backbone, TOP, 2 * WIDTH)
+    network = Network(backbone, TOP, 2 * WIDTH, 8)
     state = network.start([0])
-    assert state.average.shape == (2, 2 * WIDTH)
+    assert state.moving.average.shape == (2, 2 * WIDTH)
     x = np.ones((3, 2 * WIDTH), np.float32)
     assert network.logits(state, Features.of(x), np.zeros(1, np.float32)).shape == (1, 3, 8)
     np.testing.assert_array_equal(network.pooled(state, Features.of(x)), x)
