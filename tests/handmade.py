@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from builders import image, predict, valid_lines, write_data
 
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.manifest import Manifest, read_manifest
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results
@@ -98,6 +99,7 @@ def make_results(catalogue: Manifest, *arms: Arm, omitted: Sequence[Omitted] = (
         name="by-hand",
         setting="Landmarks: made up.",
         study_toml='name = "by-hand"\n',
+        classes=HIRISE.classes,
         test=catalogue.canonical_images("test")[["image", "landmark", "source", "label"]].reset_index(drop=True),
         data=catalogue.summary().drop(columns="label"),
         arms=arms,

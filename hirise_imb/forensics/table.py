@@ -61,6 +61,11 @@ class Rounded:
         return cls(units * 10 ** (places - given), places)
 
     @property
+    def value(self) -> float:
+        """The share as a number."""
+        return float(self.units / 10**self.decimals)
+
+    @property
     def scale(self) -> int:
         """What `low` and `high` count in: halves of the last decimal."""
         return 2 * int(10**self.decimals)
@@ -82,7 +87,7 @@ class Rounded:
 
     def __str__(self) -> str:
         """As printed, with a digit before the point."""
-        return f"{self.units / 10**self.decimals:.{self.decimals}f}"
+        return f"{self.value:.{self.decimals}f}"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from hirise_imb.config import StudyDefinition, check_known
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.splits import Selection
 from hirise_imb.imbalance.sampling import SplitFileRows
 from hirise_imb.metrics.classification import Predictions
@@ -16,6 +17,7 @@ from hirise_imb.pipeline.run_store import RunStore
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Baseline, Omitted, Results, write_baseline, write_report
 from hirise_imb.reporting.appendix import appendix
+from hirise_imb.reporting.baseline import check_comparable
 from hirise_imb.reporting.html.index import write_index
 from hirise_imb.reporting.html.thumbnails import thumbnails
 from hirise_imb.reporting.results import BASELINE
@@ -130,6 +132,7 @@ def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Bas
     """
     check_known("kind of rows", rows, REFERENCE_RECIPES)
     images = load_manifest(definition)
+    check_comparable(HIRISE.classes)
     if len(images.canonical_images("test")) < 2:
         raise UserError(f"{definition.data} has one test landmark: a shuffled pairing takes two, use other data.")
     with _held(definition, out):
@@ -259,6 +262,7 @@ def _results(
         name=definition.name,
         setting=f"{data} {bench.about}; {counts}.",
         study_toml=study_toml,
+        classes=HIRISE.classes,
         test=bench.images.canonical_images("test")[["image", "landmark", "source", "label"]].reset_index(drop=True),
         data=bench.images.summary().drop(columns="label"),
         arms=tuple(arms),

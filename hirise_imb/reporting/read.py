@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.reporting.records import Arm, Omitted
 from hirise_imb.reporting.results import Origin, Results
 from hirise_imb.reporting.summary import refused
-from hirise_imb.reporting.tables import PROBABILITIES
+from hirise_imb.reporting.tables import probability_columns
 from hirise_imb.utils.errors import UserError
 
 _AGAIN = "run its study again to have it written anew"
@@ -63,21 +64,33 @@ def read_report(folder: Path) -> Results:
     for name, fits in tables.items():
         if not all(fit[identity].reset_index(drop=True).equals(test) for fit in fits):
             raise UserError(f"{folder}: the predictions of {name} are not of the report's test landmarks: {_AGAIN}.")
-    test["label"] = [CLASSES.index(name) for name in test.pop("true_class")]
+    classes = _classes(summary)
+    test["label"] = [classes.names.index(name) for name in test.pop("true_class")]
     seconds = environment.get("seconds", {})
     return Results(
         name=summary["study"],
         setting=summary["setting"],
         study_toml=files.text("study.toml"),
+        classes=classes,
         test=test,
         data=pd.DataFrame(summary["data"]),
-        arms=tuple(_arm(files, arm, tables[arm["name"]], seconds.get(arm["name"], 0.0)) for arm in summary["arms"]),
+        arms=tuple(
+            _arm(files, arm, tables[arm["name"]], probability_columns(classes), seconds.get(arm["name"], 0.0))
+            for arm in summary["arms"]
+        ),
         environment=environment,
         omitted=tuple(Omitted(**strategy) for strategy in summary["omitted"]),
         control_name=summary["control"],
         appendix={key: summary.get(key, []) for key in ("strategies", "shared_parameters")},
         origins=tuple(Origin(**origin | {"arms": tuple(origin["arms"])}) for origin in summary["origins"]),
     )
+
+
+def _classes(summary: dict[str, Any]) -> ClassSet:
+    """The classes of a report; earlier ones, which are all of the HiRISE classes, do not name the majority class."""
+    names = tuple(summary["classes"])
+    inferred = HIRISE.classes.majority if names == HIRISE.classes.names else None
+    return ClassSet(names, summary.get("majority", inferred))
 
 
 def made_from(summary: dict[str, Any]) -> frozenset[str]:
@@ -116,7 +129,9 @@ def _predictions(files: _Kept, arm: dict[str, Any]) -> list[pd.DataFrame]:
     return [table[table["seed"] == seed] for seed in arm["seeds"]]
 
 
-def _arm(files: _Kept, stored: dict[str, Any], fits: list[pd.DataFrame], seconds: float) -> Arm:
+def _arm(
+    files: _Kept, stored: dict[str, Any], fits: list[pd.DataFrame], probabilities: list[str], seconds: float
+) -> Arm:
     return Arm(
         name=stored["name"],
         summary=stored["summary"],
@@ -126,7 +141,7 @@ def _arm(files: _Kept, stored: dict[str, Any], fits: list[pd.DataFrame], seconds
         trials=stored["trials"],
         seeds=tuple(stored["seeds"]),
         predictions=tuple(
-            Predictions(tuple(fit["image"]), np.ascontiguousarray(fit[list(PROBABILITIES)], np.float32)) for fit in fits
+            Predictions(tuple(fit["image"]), np.ascontiguousarray(fit[probabilities], np.float32)) for fit in fits
         ),
         histories=_histories(files, stored),
         best_epochs=tuple(stored["best_epochs"]),

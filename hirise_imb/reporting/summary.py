@@ -9,7 +9,6 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from hirise_imb.data.hirise import CLASSES
 from hirise_imb.forensics import METRICS
 from hirise_imb.metrics.bootstrap import LEVEL, MIN_SOURCES, N_RESAMPLES, Interval
 from hirise_imb.metrics.calibration import CONFIDENCE_THRESHOLD
@@ -42,7 +41,8 @@ def facts(results: Results) -> dict[str, Any]:
         "study": results.name,
         "setting": results.setting,
         "pairing": results.pairing(),
-        "classes": list(CLASSES),
+        "classes": list(results.classes),
+        "majority": results.classes.majority,
         "support": results.support.tolist(),
         "sources": results.sources.tolist(),
         "data": results.data.to_dict("records"),
@@ -185,7 +185,8 @@ def _against(results: Results, arm: str, other: str | None) -> dict[str, Any] | 
     """Differences of an arm's means to another's, whether ranges over seeds lie apart, and how other sources matter."""
     if other is None:
         return None
-    names = results.headline_scores(arm)
+    mine, theirs = results.headline_scores(arm), results.headline_scores(other)
+    names = [name for name in mine if name in theirs]
     there = None if arm == other else results.inference.against(arm, other)
     return {
         "scores": {name: results.gain(arm, name, other) for name in names},

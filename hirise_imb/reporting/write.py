@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 
+from hirise_imb.metrics.registry import METRICS
 from hirise_imb.reporting import summary, tables
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.figures import gallery, style
 from hirise_imb.reporting.figures.gallery import Draw
-from hirise_imb.reporting.figures.style import METRIC_NAMES
 from hirise_imb.reporting.html.render import rendered
 from hirise_imb.reporting.records import SELECTIONS
 from hirise_imb.reporting.results import Results
@@ -156,7 +156,7 @@ def _write_pages(
     view = shown | {
         "arms": [arms[name] for name in shown["order"]],
         "selections": SELECTIONS,
-        "names": METRIC_NAMES,
+        "metrics": list(METRICS.values()),
         "pictures": pictures,
         "thumbnails": thumbnails,
         "seconds": {arm.name: arm.seconds for arm in results.arms},

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from hirise_imb.metrics.bootstrap import Interval
-from hirise_imb.reporting.figures.style import ROLE_COLOURS, chance, figure
-from hirise_imb.reporting.narrative import counted
+from hirise_imb.reporting.figures.style import ROLE_COLOURS, figure
+from hirise_imb.reporting.formatting import p_digits, plural
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Results
 
@@ -81,7 +81,7 @@ def _difference(axes: Axes, place: int, row: dict[str, Any], informative: int, c
         axes.barh(place, 2 * row["resolvable"], 0.7, -row["resolvable"], color="#e5e7eb", zorder=1)
     _lines(axes, place, row, "difference", colour, 1.2)
     axes.plot(row["difference"], place, "o", color=colour, markersize=6, zorder=4)
-    text = f"p {chance(row['p_holm'])}"
+    text = f"p {p_digits(row['p_holm'])}"
     if row["resolvable"] is None:
         text += "\nno source differs" if informative == 0 else "\nnone resolvable"
     axes.annotate(text, (1.01, place), xycoords=("axes fraction", "data"), fontsize=8, va="center")
@@ -112,7 +112,7 @@ def _explained(results: Results, rows: Sequence[dict[str, Any]]) -> str:
     """What the marks are; stands above both sides, where long names of arms leave it room."""
     several = any(len(arm.seeds) > 1 for arm in results.arms)
     seeds = "thick: range over seeds; " if several else ""
-    of = counted(results.inference.total, "source")
+    of = plural(results.inference.total, "source")
     some = any(row["sources_low"] is not None for row in rows)
     lines = [
         f"Circle: mean; {seeds}thin: 95 % interval over {of}; grey below: if images were independent, which they are "

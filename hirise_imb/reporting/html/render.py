@@ -12,7 +12,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from hirise_imb.reporting.figures.style import chance, p_value, score, signed
+from hirise_imb.metrics.registry import label_of
+from hirise_imb.reporting import formatting
 
 _SHARES = (0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.92)
 """Where a share of a class takes the next of the colours s1 to s9 of the stylesheet; one that is 0 has none."""
@@ -36,16 +37,17 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "score": score,
-        "signed": signed,
+        "score": formatting.score,
+        "signed": formatting.signed,
+        "label": label_of,
         "cell": _cell,
         "breakable": _breakable,
-        "chance": chance,
-        "p_value": p_value,
-        "count": _count,
-        "percent": _percent,
-        "points": _points,
-        "duration": _duration,
+        "chance": formatting.p_digits,
+        "p_value": formatting.p_value,
+        "count": formatting.count,
+        "percent": formatting.percent,
+        "points": formatting.points,
+        "duration": formatting.duration,
         "shade": _shade,
         "shift": _shift,
     }
@@ -67,37 +69,6 @@ def _breakable(name: str) -> Markup:
 def _cell(text: object) -> str:
     """Text that stays in its cell of a Markdown table, and is nothing but text there."""
     return " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
-
-
-def _count(value: float) -> str:
-    """A count, or a mean of counts with one decimal."""
-    near = round(value, 1)
-    return f"{near:,.0f}" if near == round(near) else f"{near:,.1f}"
-
-
-def _percent(share: float) -> str:
-    """A share in per cent without the sign, in two digits; near none and near all with a decimal, and never as them."""
-    if 0 < share < 0.0005:
-        return "<0.1"
-    if 0.9995 <= share < 1:
-        return ">99.9"
-    return f"{100 * share:.1f}" if 0 < share < 0.0995 or 0.995 <= share < 1 else f"{100 * share:.0f}"
-
-
-def _points(difference: float) -> str:
-    """A difference of shares in points of per cent, with its sign, in two digits."""
-    if abs(difference) < 0.0005:
-        return "0"
-    return f"{100 * difference:+.1f}" if abs(difference) < 0.0995 else f"{100 * difference:+.0f}"
-
-
-def _duration(seconds: float) -> str:
-    """A time as a person says it, in its two largest units."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _shade(share: float) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.data.hirise import CLASSES, RARE
 from hirise_imb.data.images import decode_image
 from hirise_imb.reporting.results import Results
 
@@ -46,8 +45,8 @@ def thumbnails(results: Results, path_of: Callable[[str], Path]) -> dict[str, An
         "arm": arm.name,
         "mistakes": [_shown(results, path_of, p, row) for row in _mistakes(results, p)],
         "rare": {
-            CLASSES[label]: [_shown(results, path_of, p, row) for row in _of_class(results, label)]
-            for label in RARE
+            results.classes[label]: [_shown(results, path_of, p, row) for row in _of_class(results, label)]
+            for label in results.classes.rare_ids
             if results.support[label]
         },
     }
@@ -72,8 +71,8 @@ def _shown(results: Results, path_of: Callable[[str], Path], p: NDArray[np.float
     return {
         "image": landmark["image"],
         "source": landmark["source"],
-        "true_class": CLASSES[landmark["label"]],
-        "predicted_class": CLASSES[int(p[row].argmax())],
+        "true_class": results.classes[landmark["label"]],
+        "predicted_class": results.classes[int(p[row].argmax())],
         "confidence": float(p[row].max()),
         "p_true": float(p[row, landmark["label"]]),
         "address": _address(path_of(landmark["image"])),
