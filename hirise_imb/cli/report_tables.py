@@ -22,6 +22,8 @@ _MAIN_WIDTH = 72
 """Characters that the main table takes without classes."""
 _CLASS_WIDTH = 6
 """Characters of a column with an abbreviated class."""
+_SHOWN_BEFORE = ("macro_f1", "macro_f1_rare")
+"""Scores of the tables above that of all other scores."""
 _ARM_WIDTH = 20
 _HEADING_WIDTH = 12
 """Longest words of arms and headings that stay in one line."""
@@ -57,7 +59,7 @@ def print_comparison(results: Results, console: Console) -> None:
     console.print(table)
     if not wide:
         _print_columns(results, console, "F1 of each class on the test split, mean over seeds", classes)
-    _print_columns(results, console, "All scores on the test split, mean over seeds", _score_columns(results))
+    _print_columns(results, console, "Other scores on the test split, mean over seeds", _score_columns(results))
     left_out = [f"{strategy.name} is not applicable here: {strategy.reason}" for strategy in results.omitted]
     _print_words(
         console,
@@ -82,7 +84,8 @@ def _key(results: Results, codes: Sequence[str]) -> str:
     if codes:
         pairs = zip(codes, results.classes, strict=True)
         text += f" Classes: {', '.join(f'{code} {name}' for code, name in pairs)}."
-    shortened = [f"{metric.short} ({metric.label})" for metric in METRICS.values() if metric.short != metric.label]
+    others = [metric for name, metric in METRICS.items() if name not in _SHOWN_BEFORE]
+    shortened = [f"{metric.short} ({metric.label})" for metric in others if metric.short != metric.label]
     return f"{text} Scores: {', '.join(shortened)}."
 
 
@@ -118,7 +121,8 @@ def _class_cell(results: Results, arm: Arm, label: int) -> str:
 
 
 def _score_columns(results: Results) -> list[_Column]:
-    return [_Column(metric.short, _score_cells(results, metric.name)) for metric in METRICS.values()]
+    others = [metric for name, metric in METRICS.items() if name not in _SHOWN_BEFORE]
+    return [_Column(metric.short, _score_cells(results, metric.name)) for metric in others]
 
 
 def _score_cells(results: Results, metric: str) -> list[str]:
@@ -148,6 +152,7 @@ def _print_columns(results: Results, console: Console, title: str, columns: Sequ
             if place == _first_strategy(results):
                 table.add_section()
             table.add_row(name, *(column.cells[place] for column in part))
+        console.print()
         console.print(table)
 
 

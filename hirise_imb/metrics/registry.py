@@ -174,7 +174,7 @@ for _metric in (
     Metric(
         "calibration_error_tempered",
         "calibration error, with temperature",
-        "ECE, temp.",
+        "temp. ECE",
         _tempered_error,
         higher_is_better=False,
     ),

@@ -369,7 +369,8 @@ def test_a_difference_is_clear_where_ranges_over_seeds_lie_apart(results: Result
         mine, base = results.per_class(arm, "f1"), results.per_class("baseline", "f1")
         apart = [a.low > b.high or a.high < b.low for a, b in zip(mine, base, strict=True)]
         assert results.clear(arm, "f1", "baseline") == apart
-    single = replace(results, arms=tuple(replace(arm, predictions=arm.predictions[:1]) for arm in results.arms))
+    arms = (replace(arm, predictions=arm.predictions[:1], temperatures=arm.temperatures[:1]) for arm in results.arms)
+    single = replace(results, arms=tuple(arms))
     assert not any(single.clear("focal_loss", "f1", "baseline"))
 
 
