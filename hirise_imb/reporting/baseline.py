@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,14 +18,13 @@ from numpy.typing import NDArray
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.forensics import METRICS, Finding, Null, PublishedTable, Rounded, examine, read_published
 from hirise_imb.metrics.classification import precision_recall_f1
-from hirise_imb.reporting import narrative, summary
+from hirise_imb.reporting import narrative
 from hirise_imb.reporting.pairing import null_of
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import BASELINE, Results
+from hirise_imb.reporting.summary.content import facts
+from hirise_imb.reporting.summary.records import WHOLE_TABLE, BaselineContent, FigureRecord
 from hirise_imb.utils.errors import UserError
-
-WHOLE = ("accuracy", "macro_f1", "weighted_f1", "kappa")
-"""Scores of the whole table; none of them is published."""
 
 ALL = "all"
 """Stands in the place of a class where a score is of the whole table."""
@@ -91,8 +89,8 @@ class Entry:
         law = self.shuffled
         return law is not None and self.aligned is not None and law.low <= self.aligned <= law.high
 
-    def to_dict(self) -> dict[str, Any]:
-        """A row of the table."""
+    def to_dict(self) -> FigureRecord:
+        """Returns a row of the table."""
         law = self.shuffled
         return {
             "class": self.name,
@@ -164,7 +162,7 @@ class Baseline:
                 entries.append(Entry(name, metric, published, score, laws[k][metric] if there else None))
         whole = self.results.headline_scores(BASELINE)
         shuffled = _whole_laws(self.nulls)
-        return entries + [Entry(ALL, name, None, whole[name].mean, shuffled[name]) for name in WHOLE]
+        return entries + [Entry(ALL, name, None, whole[name].mean, shuffled[name]) for name in WHOLE_TABLE]
 
     def of(self, metric: str) -> list[Entry]:
         """The entries of one metric that have something to compare."""
@@ -221,18 +219,16 @@ class Baseline:
         """What the numbers can't tell."""
         return f"{_seeds(len(self.arm.seeds))} {narrative.limits(self.results)}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything the page shows, as plain values; without times, so that equal results are equal files."""
-        return (
-            {"kind": "baseline"}
-            | summary.facts(self.results)
-            | {
-                "headline": self.headline(),
-                "reading": self.reading(),
-                "caution": self.caution(),
-                "comparison": [entry.to_dict() for entry in self.entries],
-            }
-        )
+    def to_dict(self) -> BaselineContent:
+        """Returns everything the page shows, as plain values; without times, so that equal results are equal files."""
+        return {
+            "kind": "baseline",
+            **facts(self.results),
+            "headline": self.headline(),
+            "reading": self.reading(),
+            "caution": self.caution(),
+            "comparison": [entry.to_dict() for entry in self.entries],
+        }
 
 
 def _seeds(count: int) -> str:
@@ -255,7 +251,7 @@ def _whole_laws(nulls: Sequence[Null]) -> dict[str, Law]:
     """The distributions of the scores of the whole table, from random pairings."""
     parts = [_whole_scores(null, seed) for seed, null in enumerate(nulls)]
     laws = {}
-    for name in WHOLE:
+    for name in WHOLE_TABLE:
         values = np.concatenate([part[name] for part in parts])
         laws[name] = Law.of(values, np.full(len(values), 1 / len(values)))
     return laws

@@ -225,8 +225,8 @@ def _space(results: Results, searched: Sequence[Arm]) -> Iterator[str]:
     for after, started in bases.items():
         if after:
             start = "starts" if len(started) == 1 else "start"
-            names = join_words(after)
-            yield f"{join_words(started)} {start} from the recipe chosen for {names}, with trials beyond those."
+            those = join_words(after)
+            yield f"{join_words(started)} {start} from the recipe chosen for {those}, with trials beyond those."
 
 
 def _stopping(results: Results) -> str:

@@ -15,7 +15,7 @@ from hirise_imb.data.hirise import HIRISE
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.reporting.records import Arm, Omitted
 from hirise_imb.reporting.results import Origin, Results
-from hirise_imb.reporting.summary import refused
+from hirise_imb.reporting.summary.schema import find_fault
 from hirise_imb.reporting.tables import probability_columns
 from hirise_imb.utils.errors import UserError
 
@@ -40,7 +40,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} can't be read ({error.strerror}): free it, or {_AGAIN}.") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON ({error}): {_AGAIN}.") from error
-    if (fault := refused(summary)) is not None:
+    if (fault := find_fault(summary)) is not None:
         raise UserError(f"{path} is no summary that this program can read ({fault}): {_AGAIN}.")
     return summary
 

@@ -13,13 +13,16 @@ from typing import Any
 import pandas as pd
 
 from hirise_imb.metrics.registry import METRICS
-from hirise_imb.reporting import summary, tables
+from hirise_imb.reporting import tables
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.figures import gallery, style
 from hirise_imb.reporting.figures.gallery import Draw
 from hirise_imb.reporting.html.render import rendered
 from hirise_imb.reporting.records import SELECTIONS
 from hirise_imb.reporting.results import Results
+from hirise_imb.reporting.summary.content import of_study
+from hirise_imb.reporting.summary.records import Content
+from hirise_imb.reporting.summary.schema import find_fault
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder, write_atomically, write_text
 from hirise_imb.utils.progress import say
@@ -45,7 +48,7 @@ def write_report(
     """
     kept = {"per_class.csv": tables.per_class(results)}
     files = _Files(folder, leave)
-    return _write("report", results, summary.of_study(results), kept, gallery.of_study(results), thumbnails, files)
+    return _write("report", results, of_study(results), kept, gallery.of_study(results), thumbnails, files)
 
 
 def write_baseline(baseline: Baseline, folder: Path, leave: Collection[str] = ()) -> Path:
@@ -58,14 +61,14 @@ def write_baseline(baseline: Baseline, folder: Path, leave: Collection[str] = ()
 def _write(
     template: str,
     results: Results,
-    shown: dict[str, Any],
+    shown: Content,
     kept: dict[str, pd.DataFrame],
     drawn: Mapping[str, Draw],
     thumbnails: Mapping[str, Any] | None,
     files: _Files,
 ) -> Path:
     """Write a report: its own tables and figures, and what all reports have; `shown` is what its pages show."""
-    if (fault := summary.refused(shown | {"files": {}})) is not None:
+    if (fault := find_fault({**shown, "files": {}})) is not None:
         raise ValueError(f"the summary breaks its schema: {fault}")
     folder = ensure_folder(files.folder)
     earlier = _earlier(folder, shown["kind"])
@@ -77,7 +80,7 @@ def _write(
     _write_pages(template, results, shown, files, pictures, thumbnails)
     files.text("study.toml", results.study_toml)
     files.text("environment.json", _json(results.environment))
-    files.text("summary.json", _json(shown | {"files": dict(sorted(files.digests.items()))}))
+    files.text("summary.json", _json({**shown, "files": dict(sorted(files.digests.items()))}))
     if left := earlier - set(files.digests):
         say(f"{len(left)} files of the earlier report, of strategies left out now, are removed from {folder}.")
     for name in left:
@@ -147,13 +150,14 @@ def _write_drawing(name: str, draw: Draw, files: _Files) -> str:
 def _write_pages(
     template: str,
     results: Results,
-    shown: dict[str, Any],
+    shown: Content,
     files: _Files,
     pictures: dict[str, str],
     thumbnails: Mapping[str, Any] | None,
 ) -> None:
     arms = {arm["name"]: arm for arm in shown["arms"]}
-    view = shown | {
+    view: dict[str, Any] = {
+        **shown,
         "arms": [arms[name] for name in shown["order"]],
         "selections": SELECTIONS,
         "metrics": list(METRICS.values()),

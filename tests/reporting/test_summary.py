@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from handmade import (
+    EXAMPLE,
     SEEDS,
     TEMPERATURES,
     exchanged,
@@ -22,6 +23,7 @@ from handmade import (
     make_catalogue,
     make_results,
     p_of,
+    three_classes,
 )
 from jsonschema import Draft202012Validator
 from sklearn import metrics
@@ -31,10 +33,12 @@ from hirise_imb.data.manifest import Manifest
 from hirise_imb.metrics.bootstrap import SourceCounts
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.metrics.permutation import swap_test
-from hirise_imb.reporting import Arm, Baseline, Omitted, Results, summary, write_report
+from hirise_imb.reporting import Arm, Baseline, Omitted, Results, write_report
 from hirise_imb.reporting.narrative import caution, headline
 from hirise_imb.reporting.read import read_summary
 from hirise_imb.reporting.results import Origin
+from hirise_imb.reporting.summary.content import of_study
+from hirise_imb.reporting.summary.schema import find_fault, generate_schema, load_schema
 from hirise_imb.utils.errors import UserError
 
 SUPPORT = (120, 40, 20, 12, 6, 1, 9, 0)
@@ -75,12 +79,39 @@ def found(folder: Path) -> dict[str, Any]:
 
 
 def test_the_schema_is_one() -> None:
-    Draft202012Validator.check_schema(summary.schema())
-    objects = [part for part in parts(summary.schema()) if part.get("type") == "object" and "properties" in part]
+    Draft202012Validator.check_schema(load_schema())
+    objects = [part for part in parts(load_schema()) if part.get("type") == "object" and "properties" in part]
     assert len(objects) > 20
     open_ones = [part for part in objects if part.get("additionalProperties") is not False]
     assert [part["title"] for part in open_ones] == ["All that it was made with"]  # a recipe
     assert all(set(part.get("required", ())) <= set(part["properties"]) for part in objects)
+
+
+def test_the_schema_of_the_package_is_the_generated_one() -> None:
+    """`python tools/write_summary_schema.py` writes it again."""
+    assert load_schema() == generate_schema()
+
+
+def test_the_example_of_earlier_versions_keeps_it() -> None:
+    for folder in (EXAMPLE, EXAMPLE / "baseline"):
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        assert find_fault(summary) is None
+        summary.pop("majority", None)  # earlier versions did not name it
+        assert find_fault(summary) is None
+
+
+def test_any_number_of_classes_and_scores_keeps_it(found: dict[str, Any]) -> None:
+    three = of_study(three_classes()) | {"files": {}}
+    assert find_fault(three) is None
+    assert (three["classes"], three["majority"]) == (["flat", "hill", "lake"], None)
+    older = copy.deepcopy(found)
+    for arm in older["arms"]:
+        for scores in (arm["scores"], arm["vs_baseline"]["scores"], arm["vs_baseline"]["scores_clear"]):
+            del scores["kappa"]
+        arm["scores"]["brier"] = {"mean": 2.5, "low": 2, "high": 3}
+    assert find_fault(older) is None
+    older["arms"][0]["scores"]["brier"] = {"mean": 2.5}
+    assert find_fault(older) == "at $.arms[0].scores.brier: 'low' is a required property"
 
 
 def parts(value: object) -> list[dict[str, Any]]:
@@ -91,21 +122,21 @@ def parts(value: object) -> list[dict[str, Any]]:
 
 
 def test_every_kind_of_summary_keeps_it(results: Results, found: dict[str, Any]) -> None:
-    assert summary.refused(found) is None
+    assert find_fault(found) is None
     files = {"files": {"report.html": "0" * 64}}
     for count in (1, 2, 4):  # arms
-        assert summary.refused(summary.of_study(replace(results, arms=results.arms[:count])) | files) is None
+        assert find_fault(of_study(replace(results, arms=results.arms[:count])) | files) is None
     baseline = Baseline(replace(results, arms=results.arms[:1], control_name=None)).to_dict() | files
-    assert summary.refused(baseline) is None
+    assert find_fault(baseline) is None
     arms = tuple(replace(arm, name=f"x/{arm.name}") for arm in results.arms)
     origins = tuple(Origin(name, name, "", tuple(arm.name for arm in arms), None) for name in ("x", "y"))
-    comparison = summary.of_study(replace(results, arms=arms, control_name=None, origins=origins)) | files
+    comparison = of_study(replace(results, arms=arms, control_name=None, origins=origins)) | files
     assert comparison["kind"] == "comparison"
-    assert summary.refused(comparison) is None
+    assert find_fault(comparison) is None
     # No kind passes for another.
     for one in (found, baseline, comparison):
         for kind in ("study", "baseline", "comparison"):
-            assert (summary.refused(one | {"kind": kind}) is None) == (kind == one["kind"])
+            assert (find_fault(one | {"kind": kind}) is None) == (kind == one["kind"])
 
 
 def test_it_is_checked_in_no_time(found: dict[str, Any]) -> None:
@@ -113,7 +144,7 @@ def test_it_is_checked_in_no_time(found: dict[str, Any]) -> None:
     arms = [found["arms"][0] | {"name": name} for name in names]
     many = found | {"arms": arms, "order": names, "reference": "arm0", "chosen": None, "control": None, "shown": []}
     begin = time.process_time()
-    assert summary.refused(many) is None
+    assert find_fault(many) is None
     assert time.process_time() - begin < 1
 
 
@@ -390,7 +421,7 @@ def test_a_difference_beyond_chance_is_told(few: Manifest) -> None:
         "baseline there."
     )
     assert ", which depends on the arm" not in caution(found)
-    least = summary.of_study(found)["inference"]["resolvable"]["low"]
+    least = of_study(found)["inference"]["resolvable"]["low"]
     assert (
         f"On 10 sources, a difference in macro F1 to the baseline can be told from chance (one test, p <= 0.05) "
         f"from {least:.3f} on. Images" in caution(found)

@@ -100,7 +100,7 @@ def _search(axes: Axes, arm: Arm) -> None:
     axes.plot(numbers, best, color=colour, linewidth=2, zorder=3, marker="." if len(best) == 1 else None)
     found = search_summary.tally(arm)
     axes.set_title(arm.name, fontsize=9, color=colour, fontweight="bold", pad=3)
-    if found["best_trial"] is None:
+    if found["best_trial"] is None or found["best_value"] is None:
         return
     axes.plot(found["best_trial"], found["best_value"], "o", color=colour, markersize=4, zorder=4)
     style: dict[str, Any] = {"fontsize": 8, "color": colour, "va": "center"}
