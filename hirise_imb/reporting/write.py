@@ -17,7 +17,7 @@ from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.figures import gallery, style
 from hirise_imb.reporting.figures.gallery import Draw
 from hirise_imb.reporting.html.render import render
-from hirise_imb.reporting.html.view import Extras, baseline_view, study_view
+from hirise_imb.reporting.html.view import BaselineView, Extras, StudyView, baseline_view, study_view
 from hirise_imb.reporting.results import Results
 from hirise_imb.reporting.summary.content import of_study
 from hirise_imb.reporting.summary.records import Content
