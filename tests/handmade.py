@@ -161,7 +161,7 @@ def three_classes(majority: str | None = None) -> Results:
         data=data,
         arms=tuple(arms),
         control_name="plain",
-        environment={"seconds": {}},
+        environment={"seconds": {"baseline": 1.0, "plain": 1.0}},
     )
 
 

@@ -13,13 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hirise_imb.metrics import classification
-from hirise_imb.metrics.calibration import (
-    apply_temperature,
-    expected_calibration_error,
-    log_loss,
-    risk_at_coverage,
-)
+from hirise_imb.metrics.calibration import apply_temperature, expected_calibration_error, log_loss
 from hirise_imb.metrics.classification import Predictions
+from hirise_imb.metrics.ranking import risk_at_coverage
 
 Ints = NDArray[np.int64]
 

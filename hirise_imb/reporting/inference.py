@@ -102,12 +102,16 @@ class Inference:
         return {arm: Tested(swap, p) for (arm, swap), p in zip(swaps.items(), adjusted, strict=True)}
 
     @property
-    def resolvable(self) -> Interval | None:
-        """The smallest differences to the reference that could be told from chance: least and greatest over arms.
+    def min_detectable_difference(self) -> Interval | None:
+        """Minimum detectable differences to the reference: smallest and largest over arms.
 
-        None where there is no arm to compare, or no difference could.
+        None where there is no arm to compare, or none has one.
         """
-        sizes = [tested.swap.resolvable for tested in self.tests.values() if tested.swap.resolvable is not None]
+        sizes = [
+            tested.swap.min_detectable_difference
+            for tested in self.tests.values()
+            if tested.swap.min_detectable_difference is not None
+        ]
         return Interval(min(sizes), max(sizes)) if sizes else None
 
     def against(self, arm: str, other: str) -> Against:

@@ -22,7 +22,7 @@ def headline(results: Results) -> str:
     start = results.macro(base.name).mean
     alone = "" if control is None else f" {_tuning(results, control)}"
     if results.chosen is None:
-        return f"No strategy came to a result here. The baseline reaches macro F1 {start:.3f} on the test split.{alone}"
+        return f"No strategy gave a result here. The baseline reaches macro F1 {start:.3f} on the test split.{alone}"
     references = [base] if control is None else [base, control]
     above = sum(results.macro(arm.name).mean > start for arm in results.strategies)
     return (
@@ -35,7 +35,7 @@ def against(results: Results, arm: Arm) -> str:
     """How an arm compares with the reference on the test split; goes on after a name and ends the sentence."""
     reached, start = results.macro(arm.name).mean, results.macro(results.reference).mean
     interval = results.inference.against(arm.name, results.reference).interval
-    between = f"95 % interval {interval.low:+.3f} to {interval.high:+.3f}" if interval else "no interval"
+    between = f"95 % confidence interval {interval.low:+.3f} to {interval.high:+.3f}" if interval else "no interval"
     return (
         f"reaches macro F1 {reached:.3f} on the test split against {start:.3f} of {_named(results)}: "
         f"{reached - start:+.3f} ({between} over {plural(results.inference.total, 'source')}), "
@@ -44,23 +44,23 @@ def against(results: Results, arm: Arm) -> str:
 
 
 def resolution(results: Results) -> str:
-    """What the smallest resolvable difference means here; stands beside the table."""
+    """Returns the minimum detectable differences in a sentence, to be read with the table."""
     if not results.inference.family:
         return ""
-    sizes = results.inference.resolvable
+    sizes = results.inference.min_detectable_difference
     where = plural(results.inference.total, "source")
-    if not any(tested.swap.informative for tested in results.inference.tests.values()):
+    if not any(tested.swap.informative_sources for tested in results.inference.tests.values()):
         return f"In every source the counts of all arms are those of {_named(results)}, so there is nothing to test."
     if sizes is None:
-        return f"No difference to {_named(results)} could be told from chance on {where} (p <= {ALPHA:g})."
-    told = (
-        f"On {where}, a difference in macro F1 to {_named(results)} can be told from chance (one test, p <= {ALPHA:g})"
+        return f"No difference to {_named(results)} could be statistically significant on {where} (p <= {ALPHA:g})."
+    text = (
+        f"On {where}, the minimum detectable difference in macro F1 to {_named(results)} (one test, p <= {ALPHA:g}) is"
     )
     if results.inference.family == 1:
-        return f"{told} from {sizes.low:.3f} on."
+        return f"{text} {sizes.low:.3f}."
     return (
-        f"{told} from {sizes.low:.3f} to {sizes.high:.3f} on, which depends on the arm; as one of "
-        f"{results.inference.family} comparisons, from more."
+        f"{text} {sizes.low:.3f} to {sizes.high:.3f}, depending on the arm; as one of {results.inference.family} "
+        "comparisons it is larger."
     )
 
 
@@ -70,14 +70,16 @@ def _verdict(results: Results, arm: Arm) -> str:
     told = f"swap test {p_value(swap.p)}"
     if family > 1:
         told += f", {p_value(tested.p_holm).removeprefix('p = ')} after Holm over {family} comparisons"
-    if swap.informative == 0:
+    if swap.informative_sources == 0:
         return f"as its counts in every source are those of {_named(results)}"
     if tested.p_holm <= ALPHA:
-        return f"more than chance among sources explains ({told})"
+        return f"which is statistically significant ({told})"
     if swap.p <= ALPHA:
-        return f"more than chance explains in this comparison alone, but not as one of {family} ({told})"
-    least = "no difference could be" if swap.resolvable is None else f"it would have to be {swap.resolvable:.3f}"
-    return f"which can't be told from chance: here {least} ({told})"
+        return f"which is statistically significant in this comparison alone, but not as one of {family} ({told})"
+    least = "no difference could be here"
+    if swap.min_detectable_difference is not None:
+        least = f"the minimum detectable difference is {swap.min_detectable_difference:.3f}"
+    return f"which is not statistically significant: {least} ({told})"
 
 
 def _named(results: Results) -> str:
@@ -119,7 +121,7 @@ def _tuning(results: Results, control: Arm) -> str:
 def caution(results: Results) -> str:
     """What the numbers can't tell."""
     seeds = {len(arm.seeds) for arm in results.arms}
-    ranges = "Ranges are over seeds; intervals over sources."
+    ranges = "Ranges are over seeds, confidence intervals over sources."
     if seeds == {1}:
         ranges = "Fitted with one seed, so without ranges."
     elif 1 in seeds:
@@ -134,7 +136,7 @@ def limits(results: Results) -> str:
     capped = [f"{arm.name} ({arm.at_last_epoch} of {len(arm.seeds)})" for arm in results.ordered if arm.at_last_epoch]
     text = "Images of one source observation are not independent, so the uncertainty of a class is that of its sources."
     if few:
-        text += f" Classes with fewer than six test sources, of which no interval can be estimated: {', '.join(few)}."
+        text += f" Classes with fewer than six test sources, for which no interval can be estimated: {', '.join(few)}."
     if absent:
         text += f" Classes without a test landmark, which count as F1 0 in macro F1: {', '.join(absent)}."
     if len(capped) > _NAMED:

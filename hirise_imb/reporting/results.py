@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.forensics import METRICS, Statistic
-from hirise_imb.metrics.calibration import OperatingPoint, average_precision
 from hirise_imb.metrics.classification import per_class_scores
+from hirise_imb.metrics.operating_point import OperatingPoint
+from hirise_imb.metrics.ranking import average_precision
 from hirise_imb.metrics.registry import Evaluation, evaluate
 from hirise_imb.reporting.inference import Inference
 from hirise_imb.reporting.pairing import compare, sentence

@@ -201,7 +201,7 @@ def test_the_headline_has_a_sentence_for_each_report(out: Path, three: Path) -> 
         name = start.split()[0].rstrip(",")
         assert (
             f"{start} macro F1 {macro[name]:.3f} on the test split against {base:.3f} of half/baseline: "
-            f"{macro[name] - base:+.3f} (95 % interval "
+            f"{macro[name] - base:+.3f} (95 % confidence interval "
         ) in summary["headline"]
     assert summary["headline"].count("after Holm over 5 comparisons") == 3
     told = " ".join(summary["protocol"])

@@ -184,7 +184,7 @@ def test_a_study_whose_strategies_came_to_nothing_is_reported(results: Results, 
     assert control is not None
     starts = [f"{results.macro(arm.name).mean:.3f}" for arm in (base, control)]
     text = headline(replace(results, arms=(base,)))
-    assert text == f"No strategy came to a result here. The baseline reaches macro F1 {starts[0]} on the test split."
+    assert text == f"No strategy gave a result here. The baseline reaches macro F1 {starts[0]} on the test split."
     page = write_report(replace(results, arms=(base,)), tmp_path / "one").read_text(encoding="utf-8")
     assert "The searches" not in page
     assert "Not applicable here" in page
@@ -194,7 +194,7 @@ def test_a_study_whose_strategies_came_to_nothing_is_reported(results: Results, 
     interval = results.inference.against("plain", "baseline").interval
     assert interval
     assert text == (
-        f"No strategy came to a result here. The baseline reaches macro F1 {starts[0]} on the test split. Tuning alone "
+        f"No strategy gave a result here. The baseline reaches macro F1 {starts[0]} on the test split. Tuning alone "
         f"gives {gain:+.3f} ({interval.low:+.3f} to {interval.high:+.3f}): the control, plain, reaches {starts[1]}."
     )
     page = write_report(replace(results, arms=(base, control)), tmp_path / "two").read_text(encoding="utf-8")
@@ -216,7 +216,7 @@ def test_a_computed_head_has_no_curves(folder: Path) -> None:
     assert not {name for name in files if "curves-prototypes" in name}
     assert {"figures/curves-tta.png", "figures/curves-tta.csv"} < set(files)
     for name in ("report.html", "report.md"):
-        assert files[name].decode().count("Its head is computed, so there are no epochs; seeds 3, 4.") == 1
+        assert files[name].decode().count("Closed-form head, which has no epochs; seeds 3, 4.") == 1
 
 
 # --- the searches ---

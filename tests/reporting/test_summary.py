@@ -404,7 +404,7 @@ def against_baseline(results: Results, name: str) -> tuple[str, float]:
         for arm, fits in arms.items()
     }
     interval = results.inference.against(name, "baseline").interval
-    between = f"95 % interval {interval.low:+.3f} to {interval.high:+.3f}" if interval else "no interval"
+    between = f"95 % confidence interval {interval.low:+.3f} to {interval.high:+.3f}" if interval else "no interval"
     text = (
         f"{name}, the best strategy on validation, reaches macro F1 {f1[name]:.3f} on the test split against "
         f"{f1['baseline']:.3f} of the baseline: {f1[name] - f1['baseline']:+.3f} ({between} over 10 sources), "
@@ -417,14 +417,14 @@ def test_a_difference_beyond_chance_is_told(few: Manifest) -> None:
     text, p = against_baseline(found, "good")
     assert p == 2 / 2**8  # all eight sources gain, so only all exchanges together are as large
     assert headline(found) == (
-        f"{text}more than chance among sources explains (swap test p = 0.008). 1 of 1 strategies score above the "
+        f"{text}which is statistically significant (swap test p = 0.008). 1 of 1 strategies score above the "
         "baseline there."
     )
-    assert ", which depends on the arm" not in caution(found)
+    assert ", depending on the arm" not in caution(found)
     least = of_study(found)["inference"]["resolvable"]["low"]
     assert (
-        f"On 10 sources, a difference in macro F1 to the baseline can be told from chance (one test, p <= 0.05) "
-        f"from {least:.3f} on. Images" in caution(found)
+        f"On 10 sources, the minimum detectable difference in macro F1 to the baseline (one test, p <= 0.05) is "
+        f"{least:.3f}. Images" in caution(found)
     )
 
 
@@ -433,8 +433,8 @@ def test_a_difference_that_several_tests_can_not_tell_is_told(few: Manifest) -> 
     text, p = against_baseline(found, "good")
     assert p == 2 / 2**6
     assert headline(found) == (
-        f"{text}more than chance explains in this comparison alone, but not as one of 3 (swap test p = 0.031, 0.094 "
-        "after Holm over 3 comparisons). 2 of 3 strategies score above the baseline there."
+        f"{text}which is statistically significant in this comparison alone, but not as one of 3 (swap test p = 0.031, "
+        "0.094 after Holm over 3 comparisons). 2 of 3 strategies score above the baseline there."
     )
 
 
@@ -443,9 +443,11 @@ def test_a_difference_within_chance_is_told_with_the_least_that_could_be(few: Ma
     text, p = against_baseline(found, "good")
     assert p == 2 / 2**3
     assert headline(found).startswith(
-        f"{text}which can't be told from chance: here no difference could be (swap test p = 0.25). "
+        f"{text}which is not statistically significant: no difference could be here (swap test p = 0.25). "
     )
-    assert "No difference to the baseline could be told from chance on 10 sources (p <= 0.05)." in caution(found)
+    assert "No difference to the baseline could be statistically significant on 10 sources (p <= 0.05)." in caution(
+        found
+    )
 
     worse = of_few(few, baseline={1: 5}, mixed={1: 1, 2: 2})
     text, p = against_baseline(worse, "mixed")
@@ -454,7 +456,8 @@ def test_a_difference_within_chance_is_told_with_the_least_that_could_be(few: Ma
     sizes = abs(exchanged(worse.test, fits[1], fits[0]))
     least = min(size for size in sizes if (sizes >= size - 1e-12).mean() <= 0.05)
     assert headline(worse).startswith(
-        f"{text}which can't be told from chance: here it would have to be {least:.3f} (swap test p = {p:.2f})."
+        f"{text}which is not statistically significant: the minimum detectable difference is {least:.3f} (swap test "
+        f"p = {p:.2f})."
     )
 
 

@@ -42,7 +42,7 @@ def _row(results: Results, arm: Arm) -> dict[str, Any]:
     return row | {
         "difference": tested.swap.difference,
         **_ends("difference", found.against(arm.name, results.reference).interval),
-        "resolvable": tested.swap.resolvable,
+        "resolvable": tested.swap.min_detectable_difference,
         "p": tested.swap.p,
         "p_holm": tested.p_holm,
     }
@@ -64,7 +64,7 @@ def macro_f1(results: Results) -> Figure:
         _lines(sides[0], place, row, "seeds", colour, 4)
         sides[0].plot(row["macro_f1"], place, "o", color="white", markeredgecolor=colour, markersize=6, zorder=4)
         if arm.name != results.reference:
-            _difference(sides[1], place, row, results.inference.tests[arm.name].swap.informative, colour)
+            _difference(sides[1], place, row, results.inference.tests[arm.name].swap.informative_sources, colour)
     _frame(sides, results, rows)
     canvas.suptitle(_explained(results, rows), x=0.01, ha="left", fontsize=9)
     return canvas

@@ -8,13 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.metrics.calibration import (
-    CONFIDENCE_THRESHOLD,
-    ReliabilityDiagram,
-    apply_temperature,
-    precision_at_hits,
-    risk_at_coverage,
-)
+from hirise_imb.metrics.calibration import ReliabilityDiagram, apply_temperature
+from hirise_imb.metrics.operating_point import CONFIDENCE_THRESHOLD
+from hirise_imb.metrics.ranking import precision_at_hits, risk_at_coverage
 from hirise_imb.reporting.figures.style import BACKGROUND, class_panels, figure, lines
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Results

@@ -7,7 +7,7 @@ from typing import cast
 
 from hirise_imb.forensics import Statistic
 from hirise_imb.metrics.bootstrap import LEVEL, MIN_SOURCES, N_RESAMPLES, Interval
-from hirise_imb.metrics.calibration import CONFIDENCE_THRESHOLD
+from hirise_imb.metrics.operating_point import CONFIDENCE_THRESHOLD
 from hirise_imb.metrics.permutation import ALPHA
 from hirise_imb.reporting import narrative, search_summary
 from hirise_imb.reporting.records import Arm, Spread
@@ -78,7 +78,7 @@ def _inference(results: Results) -> InferenceRecord:
         "sources": results.inference.total,
         "least_sources": MIN_SOURCES,
         "family": results.inference.family,
-        "resolvable": _interval(results.inference.resolvable),
+        "resolvable": _interval(results.inference.min_detectable_difference),
     }
 
 
@@ -204,7 +204,7 @@ def _tested(results: Results, arm: str) -> SwapTestRecord | None:
     return {
         "p": swap.p,
         "p_holm": tested.p_holm,
-        "resolvable": swap.resolvable,
-        "informative_sources": swap.informative,
+        "resolvable": swap.min_detectable_difference,
+        "informative_sources": swap.informative_sources,
         "exact": swap.exact,
     }
