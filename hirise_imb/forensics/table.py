@@ -174,7 +174,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise UserError(f"{path} names a column twice: {', '.join(header)}.")
     for number, line in lines[1:]:
         if len(line) != len(header):
-            raise UserError(f"{path} has {len(line)} cells in line {number}, and {len(header)} columns: mend the line.")
+            raise UserError(f"{path} has {len(line)} cells in line {number}, and {len(header)} columns: fix the line.")
     return [{name: cell.strip() for name, cell in zip(header, line, strict=True)} for _, line in lines[1:]]
 
 

@@ -1,4 +1,4 @@
-"""The reference run beside the published table: its scores as they are, and paired with shuffled labels.
+"""The reference run next to the published table: its scores as they are, and paired with shuffled labels.
 
 Shuffling leaves how often each class occurs and how often it is predicted as they are, so that the hits of a class are
 hypergeometric and its precision, recall and F1, which are multiples of them, have an exact distribution. Over several

@@ -40,14 +40,14 @@ def read_summary(folder: Path) -> Summary:
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}): free it, or {_AGAIN}.") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error}): {_AGAIN}.") from error
+        raise UserError(f"{path} is not JSON ({error}): {_AGAIN}.") from error
     if (fault := find_fault(summary)) is not None:
-        raise UserError(f"{path} is no summary that this program can read ({fault}): {_AGAIN}.")
+        raise UserError(f"{path} is not a summary that this program can read ({fault}): {_AGAIN}.")
     return summary
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def read_report(folder: Path) -> Results:
@@ -97,7 +97,7 @@ def _classes(summary: Summary) -> ClassSet:
 
 
 def made_from(summary: Summary) -> frozenset[str]:
-    """Names of the files that a report is read from, beside its summary."""
+    """Returns the names of the files that a report is read from, in addition to its summary."""
     found = {"study.toml", "environment.json"}
     for arm in summary["arms"]:
         found.add(_PREDICTIONS.format(arm["name"]))

@@ -1,4 +1,4 @@
-"""The tables that a report keeps beside its pages."""
+"""The tables that a report keeps next to its pages."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def _json(value: dict[str, Any]) -> str:
 
 
 def _write_drawing(name: str, draw: Draw, files: _Files) -> str:
-    """Write a figure as PNG and SVG, its data beside it; return it as a data address for the page."""
+    """Write a figure as PNG and SVG, with its data next to it; return it as a data address for the page."""
     drawing = draw()
     files.csv(f"{name}.csv", drawing.data)
     # What is drawn first lays the figure out; to do that again for the second file would take as long as to draw it.

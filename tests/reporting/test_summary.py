@@ -215,7 +215,7 @@ def test_a_broken_summary_is_refused_with_its_place(case: str, found: dict[str, 
     with pytest.raises(UserError) as refused:
         read_summary(tmp_path)
     text = str(refused.value)
-    assert text.startswith(f"{path} is no summary that this program can read (")
+    assert text.startswith(f"{path} is not a summary that this program can read (")
     assert told in text
     assert text.endswith("): run its study again to have it written anew.")
     assert "\n" not in text

@@ -89,7 +89,7 @@ def reliability_table(results: Results) -> pd.DataFrame:
 
 
 def calibration(results: Results, table: pd.DataFrame) -> Figure:
-    """Accuracy against confidence in fifteen bins, as predicted and after the temperature that validation asks for."""
+    """Draws accuracy against confidence in fifteen bins, as predicted and after temperature scaling."""
     canvas = figure(11, 4.4)
     panels = canvas.subplots(1, 2, sharex=True, sharey=True)
     for axes, hot in zip(panels, (False, True), strict=True):
@@ -101,11 +101,11 @@ def calibration(results: Results, table: pd.DataFrame) -> Figure:
             axes.plot(part["confidence"], part["accuracy"], **line, label=label)
             sizes = 6 + 200 * part["count"] / part["count"].sum()
             axes.scatter(part["confidence"], part["accuracy"], sizes, color=line["color"], alpha=0.7, zorder=3)
-        axes.set_title("with the temperature of validation" if hot else "as predicted")
+        axes.set_title("after temperature scaling" if hot else "as predicted")
         axes.set_xlabel("confidence of the chosen class")
         axes.legend(loc="upper left", fontsize=9)
     panels[0].set_ylabel("share of right predictions")
-    words = "Dots: bins of confidence, larger with more predictions. On the diagonal, confidence is right."
+    words = "Dots: bins of confidence, larger with more predictions. On the diagonal, probabilities are calibrated."
     canvas.suptitle(words, x=0.01, ha="left", fontsize=9)
     return canvas
 

@@ -85,7 +85,7 @@ def curves(arm: Arm) -> Figure:
         for split in SPLITS:
             _curve(axes, arm.histories, f"{split}_{what}", split)
         for best in arm.best_epochs[:1]:
-            axes.axvline(best, color=BACKGROUND, linewidth=4, zorder=0, label="kept epoch")
+            axes.axvline(best, color=BACKGROUND, linewidth=4, zorder=0, label="best epoch")
         axes.set_title("cross-entropy" if what == "loss" else what)
         axes.set_xlabel("epoch")
         axes.set_ylabel(unit)
@@ -132,7 +132,7 @@ def _name_marks(axes: Axes, classes: Sequence[str], entries: Sequence[Entry]) ->
     assert widest.published is not None
     assert widest.shuffled is not None
     place = classes.index(widest.name)
-    # Where even these lie close together, the model's name moves away from the word beside it.
+    # Where even these lie close together, the model's name moves away from the word next to it.
     model = min(max(widest.aligned, widest.published + 0.42), 0.85)
     for kind, text, at, points, side in (
         ("aligned", "this model", model, 11, "center"),
