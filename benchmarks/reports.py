@@ -164,7 +164,7 @@ def probabilities(labels: NDArray[np.int64], arm: int, fit: int) -> NDArray[np.f
 
 def made_up(arms: int, seed: int) -> Results:
     """A study of so many arms, named after strategies."""
-    from hirise_imb.data.hirise import SPLITS
+    from hirise_imb.data.hirise import HIRISE, SPLITS
     from hirise_imb.reporting import Results
     from hirise_imb.reporting.appendix import describe_strategies
     from hirise_imb.strategies import CONTROL, STRATEGIES
@@ -186,6 +186,7 @@ def made_up(arms: int, seed: int) -> Results:
         name="made-up",
         setting="Nothing here was measured.",
         study_toml='name = "made-up"\n',
+        classes=HIRISE.classes,
         test=test,
         data=data,
         arms=tuple(_arm(name, place, tuple(images), labels) for place, name in enumerate(["baseline", *chosen])),

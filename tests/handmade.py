@@ -12,12 +12,17 @@ import numpy as np
 import pandas as pd
 from builders import image, predict, valid_lines, write_data
 
+from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.manifest import Manifest, read_manifest
+from hirise_imb.metrics.classification import Predictions
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results
 from hirise_imb.reporting.appendix import describe_strategies
 from hirise_imb.strategies import CONTROL, STRATEGIES
 
+EXAMPLE = Path(__file__).resolve().parents[1] / "reports" / "real-sample"
+"""The committed report."""
 SEEDS = (3, 4)
 TEMPERATURES = (1.5, 0.75)
 """One a seed."""
@@ -98,6 +103,7 @@ def make_results(catalogue: Manifest, *arms: Arm, omitted: Sequence[Omitted] = (
         name="by-hand",
         setting="Landmarks: made up.",
         study_toml='name = "by-hand"\n',
+        classes=HIRISE.classes,
         test=catalogue.canonical_images("test")[["image", "landmark", "source", "label"]].reset_index(drop=True),
         data=catalogue.summary().drop(columns="label"),
         arms=arms,
@@ -113,6 +119,49 @@ def make_results(catalogue: Manifest, *arms: Arm, omitted: Sequence[Omitted] = (
             },
         },
         omitted=tuple(omitted),
+    )
+
+
+def three_classes(majority: str | None = None) -> Results:
+    """Two arms on landmarks of three classes, one with six sources, one with two and one with one."""
+    sources = [f"{k}-{n % count}" for k, count in enumerate((6, 2, 1)) for n in range(12)]
+    labels = np.repeat(range(3), 12)
+    images = [f"{n}.png" for n in range(36)]
+    test = pd.DataFrame({"image": images, "landmark": images, "source": sources, "label": labels})
+    names = ("flat", "hill", "lake")
+    counts = {"sources": (6, 2, 1) * 3, "landmarks": 12, "images": 12, "rows": 12}
+    data = pd.DataFrame({"split": np.repeat(("train", "val", "test"), 3), "class": names * 3} | counts)
+    arms = []
+    for place, name in enumerate(("baseline", "plain")):
+        rng = np.random.default_rng(place)
+        fits = [rng.dirichlet((0.4, 0.4, 0.4), 36) + (0.5 + place) * np.eye(3)[labels] for _ in SEEDS]
+        shares = [(fit / fit.sum(axis=1, keepdims=True)).astype(np.float32) for fit in fits]
+        arms.append(
+            Arm(
+                name=name,
+                summary=f"what {name} does",
+                recipe=Recipe().to_dict(),
+                settings={},
+                val_macro_f1=0.5,
+                trials=TRIALS if place else [],
+                seeds=SEEDS,
+                predictions=tuple(Predictions(tuple(images), share) for share in shares),
+                histories=(pd.DataFrame(), pd.DataFrame()),
+                best_epochs=(0, 0),
+                temperatures=TEMPERATURES,
+                seconds=1.0,
+            )
+        )
+    return Results(
+        name="three",
+        setting="Tiles: made up.",
+        study_toml='name = "three"\n',
+        classes=ClassSet(names, majority),
+        test=test,
+        data=data,
+        arms=tuple(arms),
+        control_name="plain",
+        environment={"seconds": {"baseline": 1.0, "plain": 1.0}},
     )
 
 

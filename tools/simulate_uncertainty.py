@@ -133,7 +133,7 @@ def rejections(law: Law, gain: float, sets: int) -> Iterator[Row]:
         told["bootstrap sources"].append(interval is not None and not interval.low <= 0 <= interval.high)
         told["swap images"].append(swap_test(_by_image(better), _by_image(base), DRAWS).p <= ALPHA)
         told["McNemar"].append(_mcnemar(better, base) <= ALPHA)
-        resolvable.append(swap.resolvable)
+        resolvable.append(swap.min_detectable_difference)
         observed.append(f1(better).mean() - f1(base).mean())
     common = law.between, law.own, gain, difference
     for name, values in told.items():

@@ -1,4 +1,4 @@
-"""How often `study forensics` gives each verdict where the truth is known (see docs/published-table.md).
+"""How often `hirise-imb forensics` gives each verdict where the truth is known (see docs/published-table.md).
 
 Predictions that agree with the labels in a given share of cases are paired with them as they are, or shuffled; their
 table is rounded and given to the test. The supports are those of the official test split.

@@ -17,7 +17,7 @@ def print_finding(finding: Finding, console: Console) -> None:
     if fewest < most:
         console.print(
             f"Figures have {fewest} to {most} decimals and are taken as they stand. Where trailing zeros were dropped, "
-            f"--decimals {most} brings them back.",
+            f"--decimals {most} restores them.",
             highlight=False,
         )
     if finding.joined is not None:
@@ -51,7 +51,7 @@ def _rows(finding: Finding) -> Table:
 
 
 def _together(joined: Joined, classes: int) -> Table:
-    grid = _grid("All joint solutions, beside random pairings of predictions and labels")
+    grid = _grid("All joint solutions, next to random pairings of predictions and labels")
     for head in ("", "the table", "shuffled", "deviation", "p"):
         grid.add_column(head, justify="right" if head else "left", no_wrap=True)
     low, high = joined.lowest, joined.highest
@@ -83,5 +83,5 @@ def _grid(title: str) -> Table:
 
 def _range(low: float, high: float, decimals: int = 0) -> str:
     one, other = (f"{value:,.{decimals}f}" for value in (low, high))
-    # A dash would read as a minus beside a negative number.
+    # A dash would read as a minus before a negative number.
     return one if one == other else f"{one} to {other}" if one.startswith("-") else f"{one}–{other}"

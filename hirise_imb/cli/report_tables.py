@@ -2,48 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.dataset import ClassSet
+from hirise_imb.metrics.registry import METRICS, label_of
 from hirise_imb.reporting import narrative
 from hirise_imb.reporting.baseline import Baseline
-from hirise_imb.reporting.figures.style import METRIC_NAMES, SHORT, chance, score, signed
+from hirise_imb.reporting.formatting import MISSING, p_digits, score, signed
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Results
 
-_WIDE = 120
-"""Columns from which on every class has one."""
+_MAIN_WIDTH = 72
+"""Characters that the main table takes without classes."""
+_CLASS_WIDTH = 6
+"""Characters of a column with an abbreviated class."""
+_SHOWN_BEFORE = ("macro_f1", "macro_f1_rare")
+"""Scores of the tables above that of all other scores."""
+_ARM_WIDTH = 20
+_HEADING_WIDTH = 12
+"""Longest words of arms and headings that stay in one line."""
+
+
+@dataclass(frozen=True)
+class _Column:
+    heading: str
+    """Words are placed below each other."""
+    cells: Sequence[str]
+    """One for each arm, in the order of tables."""
 
 
 def print_comparison(results: Results, console: Console) -> None:
-    """One row an arm: macro F1 on validation and test, how sure, and F1 of what it may cost and is to gain."""
-    wide = console.width >= _WIDE
-    table = _empty(f"{results.name}: macro F1, and F1 on the test split, mean over seeds", 0 if wide else 1)
+    """Prints a row for each arm: macro F1 and how sure it is, F1 of each class, and all other scores.
+
+    The classes have columns in the first table where the console is wide enough, and tables of their own otherwise.
+    """
+    wide = console.width >= _MAIN_WIDTH + _CLASS_WIDTH * len(results.classes)
+    title = f"{results.name}: macro F1{', and F1 of each class' if wide else ''} on the test split, mean over seeds"
+    table = _empty(title, 0 if wide else 1)
     # The names of a comparison's arms are long: they go on in the next line.
     table.add_column("arm", overflow="fold")
     titles = ["val", "test", "95 %\ninterval", "vs\nbaseline", *(["vs\ncontrol"] if results.control else []), "p\nHolm"]
-    for title in (*titles, *(("rare", *SHORT) if wide else ["other"])):
-        table.add_column(title, justify="right", no_wrap=True)
+    codes = _codes(results.classes)
+    classes = _class_columns(results, codes if wide else list(results.classes))
+    for heading in (*titles, *(column.heading for column in classes if wide)):
+        table.add_column(heading, justify="right", no_wrap=True)
     for n, arm in enumerate(results.ordered):
-        if n == len(results.ordered) - len(results.strategies):
+        if n == _first_strategy(results):
             table.add_section()
-        table.add_row(arm.name, *_cells(results, arm, wide))
+        table.add_row(arm.name, *_cells(results, arm), *(column.cells[n] for column in classes if wide))
     console.print(table)
-    where = "val in each report on its own landmarks" if results.origins else "of all arms on the same landmarks"
-    key = (
-        f"val, test: macro F1, {where}. 95 % interval: over sources. p Holm: swap test against the baseline, adjusted "
-        "for the number of arms."
-    )
-    if wide:
-        names = ", ".join(f"{short} {name}" for short, name in zip(SHORT, CLASSES, strict=True))
-        key += f" rare: mean F1 of the seven classes that are not other. Classes: {names}."
+    if not wide:
+        _print_columns(results, console, "F1 of each class on the test split, mean over seeds", classes)
+    _print_columns(results, console, "Other scores on the test split, mean over seeds", _score_columns(results))
     left_out = [f"{strategy.name} is not applicable here: {strategy.reason}" for strategy in results.omitted]
     _print_words(
         console,
         narrative.headline(results),
-        key,
+        _key(results, codes if wide else []),
         *left_out,
         results.setting,
         results.pairing(),
@@ -51,40 +72,119 @@ def print_comparison(results: Results, console: Console) -> None:
     )
 
 
-def _cells(results: Results, arm: Arm, wide: bool) -> list[str]:
-    f1, interval = results.per_class(arm.name, "f1"), results.inference.resamples[arm.name].interval()
+def _key(results: Results, codes: Sequence[str]) -> str:
+    """What the columns hold, and the classes of abbreviations."""
+    where = "val in each report on its own landmarks" if results.origins else "of all arms on the same landmarks"
+    text = (
+        f"val, test: macro F1, {where}. 95 % interval: confidence interval over sources. p Holm: swap test against the "
+        "baseline, adjusted for the number of arms."
+    )
+    if results.classes.majority is not None:
+        text += f" rare: mean F1 of all classes but {results.classes.majority}."
+    if codes:
+        pairs = zip(codes, results.classes, strict=True)
+        text += f" Classes: {', '.join(f'{code} {name}' for code, name in pairs)}."
+    others = [metric for name, metric in METRICS.items() if name not in _SHOWN_BEFORE]
+    shortened = [f"{metric.short} ({metric.label})" for metric in others if metric.short != metric.label]
+    return f"{text} Scores: {', '.join(shortened)}."
+
+
+def _cells(results: Results, arm: Arm) -> list[str]:
+    interval = results.inference.resamples[arm.name].interval()
     tested = results.inference.tests.get(arm.name)
-    cells = [
+    return [
         score(arm.val_macro_f1),
         score(results.macro(arm.name).mean),
-        f"{score(interval.low)}-{score(interval.high)}" if interval else "–",
+        f"{score(interval.low)}-{score(interval.high)}" if interval else MISSING,
         *(_gain(results, arm, other) for other in results.references.values() if other is not None),
-        chance(tested.p_holm) if tested else "–",
+        p_digits(tested.p_holm) if tested else MISSING,
     ]
-    if wide:
-        cells.append(score(results.headline_scores(arm.name)["macro_f1_rare"].mean))
-    clear = results.clear(arm.name, "f1", results.reference)
-    gains = results.difference(arm.name, "f1", results.reference)
-    for k in range(len(CLASSES) if wide else 1):
-        text = score(f1[k].mean) if results.support[k] else "–"
-        cells.append(_coloured(text, float(gains[k]), clear[k]) if clear[k] else text)
-    return cells
+
+
+def _class_columns(results: Results, headings: Sequence[str]) -> list[_Column]:
+    """The mean F1 of the rare classes where there is a majority class, and the F1 of each class."""
+    columns = []
+    if results.classes.majority is not None:
+        columns.append(_Column("rare", _score_cells(results, "macro_f1_rare")))
+    for k, heading in enumerate(headings):
+        cells = [_class_cell(results, arm, k) if results.support[k] else MISSING for arm in results.ordered]
+        columns.append(_Column(heading, cells))
+    return columns
+
+
+def _class_cell(results: Results, arm: Arm, label: int) -> str:
+    """F1 of a class, in colour where the ranges over seeds of arm and reference lie apart."""
+    text = score(results.per_class(arm.name, "f1")[label].mean)
+    if not results.clear(arm.name, "f1", results.reference)[label]:
+        return text
+    return _coloured(text, float(results.difference(arm.name, "f1", results.reference)[label]), clear=True)
+
+
+def _score_columns(results: Results) -> list[_Column]:
+    others = [metric for name, metric in METRICS.items() if name not in _SHOWN_BEFORE]
+    return [_Column(metric.short, _score_cells(results, metric.name)) for metric in others]
+
+
+def _score_cells(results: Results, metric: str) -> list[str]:
+    spreads = [results.headline_scores(arm.name).get(metric) for arm in results.ordered]
+    return [score(spread.mean if spread else None) for spread in spreads]
+
+
+def _print_columns(results: Results, console: Console, title: str, columns: Sequence[_Column]) -> None:
+    """Prints columns next to the names of the arms, in as many tables as the width of the console asks for."""
+    names = [arm.name for arm in results.ordered]
+    left = min(_ARM_WIDTH, max(map(len, names)))
+    room, parts = 0, list[list[_Column]]()
+    for column in columns:
+        width = 1 + max(min(_HEADING_WIDTH, len(word)) for word in [*column.heading.split(), "0.000"])
+        if width > room:
+            room = console.width - left
+            parts.append([])
+        parts[-1].append(column)
+        room -= width
+    for n, part in enumerate(parts):
+        table = _empty(title if n == 0 else f"{title}, continued", 0)
+        table.add_column("arm", overflow="fold", max_width=left)
+        for column in part:
+            heading = "\n".join(column.heading.split())
+            table.add_column(heading, justify="right", overflow="fold", max_width=_HEADING_WIDTH)
+        for place, name in enumerate(names):
+            if place == _first_strategy(results):
+                table.add_section()
+            table.add_row(name, *(column.cells[place] for column in part))
+        console.print()
+        console.print(table)
+
+
+def _first_strategy(results: Results) -> int:
+    """The row in which the strategies begin."""
+    return len(results.ordered) - len(results.strategies)
+
+
+def _codes(classes: ClassSet) -> list[str]:
+    """Abbreviations of the classes that differ: three letters each, more where names begin alike."""
+    codes = []
+    for name in classes:
+        others = [other for other in classes if other != name]
+        sizes = (size for size in count(3) if size >= len(name) or not any(o[:size] == name[:size] for o in others))
+        codes.append(name[: next(sizes)].strip())
+    return codes
 
 
 def _gain(results: Results, arm: Arm, other: str) -> str:
     """The difference in macro F1 to another arm, in colour where the ranges over seeds lie apart."""
     if arm.name == other:
-        return "–"
+        return MISSING
     value = results.gain(arm.name, "macro_f1", other)
-    return _coloured(signed(value), value, results.gain_is_clear(arm.name, "macro_f1", other))
+    return _coloured(signed(value), value, clear=results.gain_is_clear(arm.name, "macro_f1", other))
 
 
-def _coloured(text: str, gain: float, clear: bool) -> str:
+def _coloured(text: str, gain: float, *, clear: bool) -> str:
     return f"[{'dim' if not clear else 'green' if gain > 0 else 'red'}]{text}[/]"
 
 
 def print_baseline(baseline: Baseline, console: Console) -> None:
-    """The published figures beside the reference run's, aligned and shuffled."""
+    """Prints the published scores next to those of the reference run, aligned and shuffled."""
     table = _empty(f"{baseline.results.name}: the published table and this model on the test split")
     for title in ("class", "metric"):
         table.add_column(title, no_wrap=True)
@@ -97,10 +197,10 @@ def print_baseline(baseline: Baseline, console: Console) -> None:
         law = entry.shuffled
         table.add_row(
             entry.name if entry.name != before else "",
-            METRIC_NAMES[entry.metric],
+            label_of(entry.metric),
             *(score(value) for value in (entry.published, entry.aligned, law.mean if law else None)),
-            f"{score(law.low)} to {score(law.high)}" if law else "–",
-            {None: "–", True: "yes", False: "no"}[entry.published_in_range],
+            f"{score(law.low)} to {score(law.high)}" if law else MISSING,
+            {None: MISSING, True: "yes", False: "no"}[entry.published_in_range],
         )
         before = entry.name
     console.print(table)
@@ -111,13 +211,13 @@ def print_baseline(baseline: Baseline, console: Console) -> None:
 
 
 def _print_words(console: Console, *words: str) -> None:
-    """Sentences below a table, the last of them, a caution, in the background."""
+    """Prints sentences below a table, the last of them, a caution, in the background."""
     for n, text in enumerate(words, 1):
         console.print(text, highlight=False, markup=False, style="dim" if n == len(words) else "")
 
 
 def _empty(title: str, padding: int = 1) -> Table:
-    """A table without rows; `padding` is the room between columns beyond one character."""
+    """Returns a table without rows; `padding` is the room between columns beyond one character."""
     return Table(
         title=title,
         title_justify="left",

@@ -43,9 +43,9 @@ def _compare(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from hirise_imb.cli.report_tables import print_comparison
-    from hirise_imb.pipeline.rebuild import compare
+    from hirise_imb.pipeline.rebuild import compare_reports
 
-    results, page = compare(options.reports, options.name, options.out)
+    results, page = compare_reports(options.reports, options.name, options.out)
     console = Console()
     print_comparison(results, console)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
@@ -53,10 +53,10 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from hirise_imb.pipeline.rebuild import rewrite
+    from hirise_imb.pipeline.rebuild import rebuild_report
 
     if options.data is not None and not options.thumbnails:
         raise UserError("--data says where landmarks for --thumbnails are: give both, or neither.")
-    page = rewrite(options.folder, thumbnails=options.thumbnails, data=options.data)
+    page = rebuild_report(options.folder, thumbnails=options.thumbnails, data=options.data)
     print(f"Report: {page}")
     return 0

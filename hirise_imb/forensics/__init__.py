@@ -2,6 +2,7 @@
 
 from hirise_imb.forensics.examine import AVERAGES, LEVEL, Finding, Joined, Verdict, examine
 from hirise_imb.forensics.null import SMALLEST_P, Null, Statistic
+from hirise_imb.forensics.published import read_published
 from hirise_imb.forensics.table import METRICS, PublishedTable, Rounded, read
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "Verdict",
     "examine",
     "read",
+    "read_published",
 ]

@@ -18,7 +18,7 @@ from hirise_imb.forensics.table import METRICS, PublishedTable, Rounded
 AVERAGES = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
 
 LEVEL = 0.001
-"""A pairing is told from a shuffled one where fewer random pairings than this have as many hits."""
+"""Significance level: a pairing differs from a shuffled one if fewer random pairings than this have as many hits."""
 
 SMALL_KAPPA = 0.1
 """A table is called no better than a shuffled pairing only where it allows no kappa beyond this, whatever the p, and
@@ -83,7 +83,7 @@ def examine(table: PublishedTable, averages: Mapping[str, Rounded] | None = None
 
     Args:
         table: as printed.
-        averages: figures printed beside it, by names of `AVERAGES`. Each must be met by some joint solution; accuracy
+        averages: scores printed with it, by names of `AVERAGES`. Each must be met by some joint solution; accuracy
             and macro recall then narrow the ranges. Macro F1 may be the mean of F1 or the F1 of mean precision and
             recall (Opitz and Burst 2019).
         seed: of the random pairings.

@@ -38,6 +38,7 @@ class Joint:
     @classmethod
     def of(cls, margins: Sequence[ClassMargins], total: int) -> Joint | None:
         """The joint solutions of what each class allows by itself; None where there is none."""
+        # A number of predictions takes part in a joint solution if the other classes can make up the rest of the total.
         others = reachable([entry.predicted for entry in margins], total)
         kept = [entry.keep(flags[total - entry.predicted]) for entry, flags in zip(margins, others, strict=True)]
         return cls(tuple(kept), total) if all(len(entry.predicted) for entry in kept) else None
@@ -46,6 +47,8 @@ class Joint:
         """The largest sum of `value` over the classes, and a solution that has it."""
         choices, hits = [], []
         for k, entry in enumerate(self.margins):
+            # A value that is linear in the hits is largest at one of the ends of their range, so that each number of
+            # predictions has one value and the search is over predictions alone.
             low, high = value(k, entry.fewest, entry.predicted), value(k, entry.most, entry.predicted)
             first, last = entry.predictions
             values = np.full(last - first + 1, -np.inf)
@@ -77,7 +80,10 @@ class Joint:
             found = solution
 
     def within(self, solution: Solution, low: int, high: int) -> Solution:
-        """The same predictions with as few hits changed as bring their sum from `low` to `high`, or nearest to it."""
+        """Returns the predictions with hits changed as little as brings their sum between `low` and `high`.
+
+        Where the ranges of the classes do not allow that, the sum comes as near as they do.
+        """
         hits = solution.hits.copy()
         for k, entry in enumerate(self.margins):
             place = int(np.searchsorted(entry.predicted, solution.predicted[k]))

@@ -2,7 +2,7 @@
 
 Brown and Heathers (2017) ask this of a mean (GRIM); here precision, recall and F1 ask it at once. For a number of
 predictions m the hits t that fit are a range, since each printed figure bounds t from both sides:
-t / m for precision, t / n for recall, 2 t / (n + m) for F1. All arithmetic is of whole numbers.
+t / m for precision, t / n for recall, 2 t / (n + m) for F1. All arithmetic is in integers.
 """
 
 from __future__ import annotations

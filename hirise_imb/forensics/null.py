@@ -25,7 +25,7 @@ SMALLEST_P = 1 / (1 + DRAWS)
 
 @dataclass(frozen=True)
 class Statistic:
-    """One number of a table beside its distribution over all pairings of the same predictions and labels."""
+    """A statistic of a table, and its distribution over all pairings of the same predictions and labels."""
 
     observed: float
     mean: float

@@ -47,32 +47,46 @@ def reachable(chosen: Sequence[Ints], total: int) -> list[Flags]:
 def best(choices: Sequence[Choices], total: int) -> tuple[float, list[int]]:
     """The largest sum of values where the numbers add up to `total`, and these numbers.
 
-    With a price for each unit of the total, every class can choose by itself, and the sum of what they gain, the price
-    of the total added, bounds the answer from above (Lagrangian relaxation; Geoffrion 1974). At the price with the
-    lowest bound the answer loses little in any class, so numbers that lose much are left out. The bound proves
-    afterwards that nothing was lost; where it does not, more numbers are let in.
+    Lagrangian relaxation (Geoffrion 1974): if every unit of the total costs a price, each class can choose its number
+    by itself, and the sum of what they gain plus the price of the total is an upper bound of the answer. At the price
+    with the lowest bound, the answer is close to the best choice of every class, so numbers far from it are left out
+    before the exact search. The bound then proves that nothing was lost; if it does not, more numbers are let in.
+
+    Args:
+        choices: numbers and their values, one entry for each class.
+        total: sum of the chosen numbers.
 
     Raises:
         ValueError: no numbers add up to the total.
     """
     price = _price(choices, total)
+    # What a class gains with each number, after the price; the loss is what it forgoes against its own best number.
     gains = [entry.values - price * (entry.first + np.arange(len(entry.values))) for entry in choices]
     losses = [gain.max() - gain for gain in gains]
+    # No choice can reach more: each class has its best gain, and together they pay the price of exactly `total`.
     bound = float(sum(gain.max() for gain in gains)) + price * total
     most = max(float(loss[np.isfinite(loss)].max()) for loss in losses)
+    # Values are sums of floats, so that bound and answer may differ in the last digits where they are equal.
     rounding = 1e-12 * (1 + sum(float(np.abs(e.values[np.isfinite(e.values)]).max()) for e in choices))
     allowed = 0.01 * max(_step(entry) for entry in choices) + rounding
     while True:
         value, numbers = _exact([e.where(loss <= allowed) for e, loss in zip(choices, losses, strict=True)], total)
+        # A choice with a class that loses more than `allowed` has at most `bound - allowed`. So an answer within
+        # `allowed` of the bound can't be beaten by what was left out, and beyond `most` nothing was left out.
         if bound - value <= allowed + rounding or allowed > most:
             if numbers is None:
                 raise ValueError(f"no numbers add up to {total}")
             return value, numbers
+        # An answer that was found tells how far to look; without one, the window has to grow.
         allowed = bound - value if numbers is not None else 8 * allowed
 
 
 def _price(choices: Sequence[Choices], total: int) -> float:
-    """The price at which classes that choose by themselves come nearest to the total."""
+    """Returns the price at which classes that choose by themselves come nearest to the total.
+
+    At a higher price every class chooses a smaller or equal number, so that bisection finds it. Sixty halvings are as
+    far as floats go.
+    """
     ranges = [entry.first + np.arange(len(entry.values)) for entry in choices]
     steepest = 1 + max(_step(entry) for entry in choices)
     low, high = -steepest, steepest
@@ -91,7 +105,8 @@ def _step(choices: Choices) -> float:
 
 def _exact(choices: Sequence[Choices], total: int) -> tuple[float, list[int] | None]:
     """The answer of `best` among all that is there; minus infinity and None where nothing adds up."""
-    # Concave ones first: they merge at once, where others need a loop over the shorter one.
+    # Concave values first: they are merged by sorting their steps, where others need a loop over the shorter list.
+    # The merge of concave values is concave again, so that the loops come as late and as rarely as possible.
     order = sorted(range(len(choices)), key=lambda k: (not _concave(choices[k].values), len(choices[k].values)))
     left = total - sum(entry.first for entry in choices)
     if left < 0:
@@ -99,6 +114,7 @@ def _exact(choices: Sequence[Choices], total: int) -> tuple[float, list[int] | N
     sums: list[Floats] = [np.zeros(1)]
     for k in order[:-1]:
         sums.append(_merge(sums[-1], choices[k].values)[: left + 1])
+    # Backwards: of the last class, the number that leaves the best sum to the classes before it, and so on.
     value = None
     numbers = [0] * len(choices)
     for k, prefix in zip(reversed(order), reversed(sums), strict=True):
@@ -119,7 +135,7 @@ def _exact(choices: Sequence[Choices], total: int) -> tuple[float, list[int] | N
 def _merge(one: Floats, other: Floats) -> Floats:
     """The best of one[i] + other[j] for each i + j."""
     if _concave(one) and _concave(other):
-        # Steepest first: of concave values the steps can be taken in the order of their gain.
+        # Concave values have falling steps, so that the best way to i + j units takes the i + j largest steps of both.
         steps = np.sort(np.concatenate([np.diff(one), np.diff(other)]))[::-1]
         return np.concatenate([[0.0], np.cumsum(steps)]) + float(one[0] + other[0])
     short, long = sorted((one, other), key=lambda values: np.count_nonzero(np.isfinite(values)))

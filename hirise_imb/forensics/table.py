@@ -61,6 +61,11 @@ class Rounded:
         return cls(units * 10 ** (places - given), places)
 
     @property
+    def value(self) -> float:
+        """The share as a number."""
+        return float(self.units / 10**self.decimals)
+
+    @property
     def scale(self) -> int:
         """What `low` and `high` count in: halves of the last decimal."""
         return 2 * int(10**self.decimals)
@@ -82,7 +87,7 @@ class Rounded:
 
     def __str__(self) -> str:
         """As printed, with a digit before the point."""
-        return f"{self.units / 10**self.decimals:.{self.decimals}f}"
+        return f"{self.value:.{self.decimals}f}"
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise UserError(f"{path} names a column twice: {', '.join(header)}.")
     for number, line in lines[1:]:
         if len(line) != len(header):
-            raise UserError(f"{path} has {len(line)} cells in line {number}, and {len(header)} columns: mend the line.")
+            raise UserError(f"{path} has {len(line)} cells in line {number}, and {len(header)} columns: fix the line.")
     return [{name: cell.strip() for name, cell in zip(header, line, strict=True)} for _, line in lines[1:]]
 
 

@@ -1,8 +1,8 @@
-"""How far scores would move on other sources: a bootstrap over source observations, with the fits' seeds in it.
+"""Confidence intervals of scores: a cluster bootstrap over sources that also resamples the fits.
 
-Landmarks of one source are alike, so what was drawn at random are sources; resampling images would pretend to hundreds
-of independent draws where there are about thirty (`image_interval` shows by how much). All that is needed are the
-counts of each source, so ten thousand resamples are a few matrix products.
+Landmarks of one source are alike, so sources are the independent draws; resampling images would pretend to hundreds of
+independent draws where there are about thirty (`image_interval` shows by how much). F1 depends on the counts of each
+source alone, so ten thousand resamples are a few matrix products.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ LEVEL = 0.95
 """Nominal coverage of an interval."""
 
 N_RESAMPLES = 10_000
-"""Resamples, unless told otherwise."""
+"""Default number of resamples."""
 
 MIN_SOURCES = 6
-"""Sources below which no interval is given: too few to tell how sources differ (Webb 2014; docs/uncertainty.md)."""
+"""Fewest sources with an interval; fewer can't show how sources differ (Webb 2014; docs/uncertainty.md)."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -30,39 +30,39 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SourceCounts:
-    """What several fits made of each source; F1 needs no more."""
+    """Counts of several fits in each source, from which F1 follows."""
 
     support: Ints
-    """Landmarks of each class, shape (n_sources, n_classes)."""
+    """Number of landmarks of each class, shape (n_sources, n_classes)."""
     hits: Ints
-    """Right predictions of each class, shape (n_fits, n_sources, n_classes)."""
+    """Number of right predictions of each class, shape (n_fits, n_sources, n_classes)."""
     predicted: Ints
-    """Predictions of each class, shape (n_fits, n_sources, n_classes)."""
+    """Number of predictions of each class, shape (n_fits, n_sources, n_classes)."""
 
     @classmethod
     def of(cls, labels: Ints, predicted: Ints, sources: Ints, n_classes: int) -> SourceCounts:
-        """Count.
+        """Counts the landmarks, hits and predictions of each source.
 
         Args:
             labels: true classes, shape (n,).
-            predicted: classes that each fit chose, shape (n_fits, n).
-            sources: number of the source of each landmark, from 0, shape (n,).
-            n_classes: of the data set.
+            predicted: predicted classes of each fit, shape (n_fits, n).
+            sources: index of the source of each landmark, from 0, shape (n,).
+            n_classes: number of classes of the data set.
         """
         size = (int(sources.max()) + 1, n_classes)
         return cls(
-            _counted(sources, labels, size),
-            np.stack([_counted(sources[fit == labels], labels[fit == labels], size) for fit in predicted]),
-            np.stack([_counted(sources, fit, size) for fit in predicted]),
+            _count(sources, labels, size),
+            np.stack([_count(sources[fit == labels], labels[fit == labels], size) for fit in predicted]),
+            np.stack([_count(sources, fit, size) for fit in predicted]),
         )
 
     @property
     def sources(self) -> Ints:
-        """Sources of each class, shape (n_classes,)."""
+        """Number of sources of each class, shape (n_classes,)."""
         return np.asarray((self.support > 0).sum(axis=0), np.int64)
 
     def f1(self, weights: Floats) -> Floats:
-        """F1 of each class where each source counts as often as its weight says.
+        """Returns F1 of each class where each source counts as often as its weight says.
 
         Args:
             weights: shape (n_draws, n_sources).
@@ -81,7 +81,7 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Interval:
-    """Two ends, such as those of a range in which a score lies with probability `LEVEL`."""
+    """A confidence interval, or another range of scores."""
 
     low: float
     high: float
@@ -89,60 +89,64 @@ class Interval:
 
 @dataclass(frozen=True)
 class Resamples:
-    """The scores of one arm in each resample; resample i of all arms has the same sources and, of as many, fits."""
+    """The scores of one arm in each resample.
+
+    Resample i of all arms has the same sources, and the same fits where arms have equally many, so that differences of
+    arms are paired.
+    """
 
     f1: Floats
     """Mean over the resampled fits, shape (draws, n_classes); NaN where no source of a class was drawn."""
     sources: Ints
-    """Sources of each class, shape (n_classes,)."""
+    """Number of sources of each class, shape (n_classes,)."""
     total: int
-    """Sources of the split."""
+    """Number of sources of the split."""
 
     @cached_property
     def macro_f1(self) -> Floats:
-        """Mean over the classes, shape (draws,); one of which no source was drawn counts as the mean of the others.
+        """Macro F1 of each resample, shape (draws,).
 
-        Such a class would count as 0 otherwise, which is what nobody measured. A class that the split lacks counts as
-        0, as in every macro F1.
+        A class of which no source was drawn counts as the mean of the others: 0 would be a score that nobody measured.
+        A class that the split lacks counts as 0, as in every macro F1.
         """
         there = np.count_nonzero(self.sources) / len(self.sources)
         return np.asarray(there * np.nanmean(self.f1, axis=1), np.float64)
 
     def interval(self) -> Interval | None:
-        """Of macro F1."""
+        """Returns the confidence interval of macro F1, or None without one."""
         return expanded_percentile_interval(self.macro_f1, self.total)
 
     def class_interval(self, label: int) -> Interval | None:
-        """Of the F1 of a class."""
+        """Returns the confidence interval of the F1 of a class, or None without one."""
         values = self.f1[:, label]
         return expanded_percentile_interval(values[np.isfinite(values)], int(self.sources[label]))
 
 
 def bootstrap_sources(counts: SourceCounts, draws: int = N_RESAMPLES) -> Resamples:
-    """Draw sources with replacement, and fits too, so that the chance in training is in the interval (crossed).
+    """Draws sources and fits with replacement, crossed (Owen 2007), so that intervals include the chance in training.
 
-    Draws depend on nothing but how many sources and fits there are, so differences of arms are paired, by seed too.
+    Draws depend on nothing but the numbers of sources and fits, so that differences of arms are paired.
     """
     fits, sources = len(counts.hits), len(counts.support)
-    f1 = counts.f1(_drawn(sources, draws, 0))
-    shares = _drawn(fits, draws, 1) / fits
+    f1 = counts.f1(_draw_counts(sources, draws, 0))
+    shares = _draw_counts(fits, draws, 1) / fits
     return Resamples(np.einsum("fdk,df->dk", f1, shares), counts.sources, sources)
 
 
 def expanded_percentile_interval(values: Floats, clusters: int, level: float = LEVEL) -> Interval | None:
-    """The percentile interval with its tails moved outwards for few clusters (Hesterberg 2015, "expanded percentile").
+    """Returns the percentile interval, widened for few clusters (Hesterberg 2015, "expanded percentile").
 
     A bootstrap of n clusters is too narrow by sqrt((n - 1) / n), and its normal quantiles ought to be those of t; with
     29 sources the ends are the quantiles .0185 and .9815.
 
     Args:
-        values: of the resamples, shape (draws,).
-        clusters: sources that were resampled.
+        values: scores of the resamples, shape (draws,).
+        clusters: number of sources that were resampled.
         level: nominal coverage.
 
     Returns:
-        None for fewer than `MIN_SOURCES` clusters, and where all resamples are alike: a classifier without any
-        mistake would seem to be certain.
+        None for fewer than `MIN_SOURCES` clusters, and where all resamples are equal: a classifier without any mistake
+        would seem to be certain.
     """
     from scipy.special import ndtr, stdtrit  # scipy.stats takes a second to import
 
@@ -153,16 +157,16 @@ def expanded_percentile_interval(values: Floats, clusters: int, level: float = L
 
 
 def image_interval(labels: Ints, predicted: Ints, n_classes: int, draws: int = N_RESAMPLES) -> Interval | None:
-    """The interval of macro F1 that a bootstrap over images would give. It is too narrow; reports show how much.
+    """Returns the interval of macro F1 from a bootstrap over images. It is too narrow; reports show how much.
 
     Args:
         labels: true classes, shape (n,).
-        predicted: classes that each fit chose, shape (n_fits, n).
-        n_classes: of the data set.
+        predicted: predicted classes of each fit, shape (n_fits, n).
+        n_classes: number of classes of the data set.
         draws: number of resamples.
 
     Returns:
-        None where all resamples are alike.
+        None where all resamples are equal.
     """
     # Images with the same label and predictions are interchangeable, so kinds of images are drawn.
     kinds, repeats = np.unique(np.vstack([labels, predicted]), axis=1, return_counts=True)
@@ -173,7 +177,7 @@ def image_interval(labels: Ints, predicted: Ints, n_classes: int, draws: int = N
 
 
 def leave_one_source_out(counts: SourceCounts, label: int) -> Floats:
-    """F1 of a class without each of its sources in turn, mean over fits, shape (n_sources_of_class,).
+    """Returns F1 of a class without each of its sources in turn, mean over fits, shape (n_sources_of_class,).
 
     NaN where the class has no other source.
     """
@@ -184,20 +188,20 @@ def leave_one_source_out(counts: SourceCounts, label: int) -> Floats:
 
 
 def _between(values: Floats, tail: float) -> Interval | None:
-    """What lies between equal tails; None where there is nothing between."""
+    """Returns the interval between two equal tails; None where all values are equal."""
     if np.ptp(values) < ROUNDING:
         return None
     low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 
-def _counted(sources: Ints, classes: Ints, size: tuple[int, int]) -> Ints:
+def _count(sources: Ints, classes: Ints, size: tuple[int, int]) -> Ints:
     return np.bincount(sources * size[1] + classes, minlength=size[0] * size[1]).reshape(size)
 
 
 @lru_cache(maxsize=4)
-def _drawn(of: int, draws: int, seed: int) -> Floats:
-    """How often each of `of` things is drawn in a resample of them, shape (draws, of); the same for all arms."""
-    drawn = np.random.default_rng(seed).multinomial(of, np.full(of, 1 / of), draws).astype(float)
+def _draw_counts(size: int, draws: int, seed: int) -> Floats:
+    """Returns how often each of `size` things is drawn in each resample, shape (draws, size); the same for all arms."""
+    drawn = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), draws).astype(float)
     drawn.setflags(write=False)
     return drawn

@@ -1,8 +1,9 @@
-"""Whether two arms differ: the source-level swap test, and what several tests at once are worth.
+"""Whether two arms differ: the source-level swap test, and the correction for several tests at once.
 
 If two classifiers are equally good, then it is chance which of them made which predictions of a source. The test
-exchanges them, source by source, and asks how often the difference in macro F1 becomes as large as it is (approximate
-randomisation, Yeh 2000, with whole sources in the place of sentences). No class is ever lost, as it is in a bootstrap.
+exchanges the predictions source by source and counts how often the difference in macro F1 becomes at least as large as
+the observed one (approximate randomisation, Yeh 2000, with sources instead of sentences). Unlike in a bootstrap, no
+class is ever lost.
 """
 
 from __future__ import annotations
@@ -19,39 +20,48 @@ from hirise_imb.metrics.bootstrap import N_RESAMPLES, ROUNDING, SourceCounts
 from hirise_imb.metrics.classification import precision_recall_f1
 
 ALPHA = 0.05
-"""Chance of a false alarm that is accepted."""
+"""Significance level."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class SwapTest:
-    """What exchanging predictions shows."""
+    """Result of a swap test."""
 
     difference: float
     """Macro F1 of the first arm minus that of the second, means over fits."""
     p: float
-    """Two-sided: share of exchanges with a difference as large; of random ones (1 + count) / (1 + draws)."""
-    resolvable: float | None
-    """The smallest difference with p <= `ALPHA`, of the differences that exchanges give; None where none can be."""
-    informative: int
-    """Sources that the two arms count differently; no other source can change the difference."""
+    """Two-sided p value: the share of exchanges with a difference at least as large as the observed one, and
+    (1 + count) / (1 + draws) where exchanges are random."""
+    min_detectable_difference: float | None
+    """The smallest difference with p <= `ALPHA` among those that exchanges give; None where there is none."""
+    informative_sources: int
+    """Number of sources in which hits or predictions of the two arms differ; no other source can matter."""
     exact: bool
-    """Whether every exchange was looked at, and not some at random."""
+    """Whether the p value is of all exchanges, and not of random ones."""
 
 
 def swap_test(one: SourceCounts, other: SourceCounts, draws: int = N_RESAMPLES, seed: int = 0) -> SwapTest:
-    """Compare two arms on the same sources.
+    """Compares two arms on the same sources.
 
-    Fits are exchanged in pairs, first with first; where one arm has more, both are repeated until they are as many,
-    which changes no mean. With few informative sources all exchanges are looked at, else `draws` random ones.
+    Fits are exchanged in pairs, first with first. Where one arm has more fits, both are repeated until their numbers
+    are equal, which changes no mean. If there are at most `draws` exchanges, the test uses all of them, and `draws`
+    random ones otherwise.
+
+    Args:
+        one: counts of the first arm.
+        other: counts of the second arm.
+        draws: number of random exchanges.
+        seed: of the random exchanges.
 
     Raises:
-        ValueError: the arms are not of the same landmarks.
+        ValueError: the arms were not tested on the same landmarks.
     """
     if not np.array_equal(one.support, other.support):
         raise ValueError("the arms were not tested on the same landmarks")
     mine, theirs = _paired(one, other)
+    # Exchanging a source with equal counts changes nothing, so that only the others double the number of exchanges.
     differ = np.flatnonzero((mine != theirs).any(axis=(0, 2, 3)))
     exact = len(differ) < 63 and 2 ** len(differ) <= draws
     if exact:
@@ -64,13 +74,14 @@ def swap_test(one: SourceCounts, other: SourceCounts, draws: int = N_RESAMPLES, 
     chance = _macro(mine + moved, support) - _macro(theirs - moved, support)
     observed = float(_macro(mine, support) - _macro(theirs, support))
     sizes = np.abs(chance)
+    # Sums in another order differ in the last digits; a difference that is equal must count as one as large.
     as_large = int(np.count_nonzero(sizes >= abs(observed) - ROUNDING))
     p = as_large / len(swaps) if exact else (1 + as_large) / (1 + draws)
-    return SwapTest(observed, p, _resolvable(sizes, exact), len(differ), exact)
+    return SwapTest(observed, p, _min_detectable(sizes, exact), len(differ), exact)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Adjusted p values, in the given order, that keep the chance of any false alarm among them (Holm 1979)."""
+    """Returns p values, in the given order, adjusted to control the family-wise error rate (Holm 1979)."""
     order = np.argsort(p, kind="stable")
     steps = np.asarray(p, np.float64)[order] * (len(p) - np.arange(len(p)))
     adjusted = np.empty(len(p))
@@ -79,7 +90,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _paired(one: SourceCounts, other: SourceCounts) -> tuple[Floats, Floats]:
-    """Hits and predictions of both, shape (n_fits, n_sources, 2, n_classes)."""
+    """Returns hits and predictions of both arms, for equally many fits, shape (n_fits, n_sources, 2, n_classes)."""
     fits = lcm(len(one.hits), len(other.hits))
     stacked = [np.stack([arm.hits, arm.predicted], axis=2).astype(float) for arm in (one, other)]
     mine, theirs = (np.tile(counts, (fits // len(counts), 1, 1, 1)) for counts in stacked)
@@ -87,13 +98,13 @@ def _paired(one: SourceCounts, other: SourceCounts) -> tuple[Floats, Floats]:
 
 
 def _macro(counts: Floats, support: NDArray[np.int64]) -> Floats:
-    """Macro F1, mean over fits, of counts of shape (..., n_fits, 2, n_classes)."""
+    """Returns macro F1, mean over fits, from hits and predictions of shape (..., n_fits, 2, n_classes)."""
     f1 = precision_recall_f1(counts[..., 0, :], support, counts[..., 1, :])["f1"]
     return np.asarray(f1.mean(axis=(-1, -2)))
 
 
-def _resolvable(sizes: Floats, exact: bool) -> float | None:
-    """The least of the sizes that at most a share `ALPHA` of them reaches."""
+def _min_detectable(sizes: Floats, exact: bool) -> float | None:
+    """Returns the smallest size that at most a share `ALPHA` of all sizes reaches."""
     ascending = np.sort(sizes)
     values = np.unique(ascending)
     reached = len(ascending) - np.searchsorted(ascending, values - ROUNDING)

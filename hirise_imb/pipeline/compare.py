@@ -15,7 +15,7 @@ import pandas as pd
 import tomli_w
 
 from hirise_imb.metrics.classification import Predictions
-from hirise_imb.reporting.narrative import listed
+from hirise_imb.reporting.formatting import join_words
 from hirise_imb.reporting.read import read_report
 from hirise_imb.reporting.records import Arm, Omitted
 from hirise_imb.reporting.results import Origin, Results
@@ -57,6 +57,7 @@ def compared(folders: Sequence[Path], name: str) -> Results:
         name=name,
         setting=" ".join(settings),
         study_toml=tomli_w.dumps({"reports": definitions}),
+        classes=first.classes,
         test=first.test,
         data=first.data,
         arms=tuple(arms),
@@ -74,6 +75,11 @@ def compared(folders: Sequence[Path], name: str) -> Results:
 
 
 def _check_same_test(first_folder: Path, first: Results, folder: Path, report: Results) -> None:
+    if first.classes.names != report.classes.names:
+        raise UserError(
+            f"{folder} has the classes {', '.join(report.classes)}, and {first_folder} has "
+            f"{', '.join(first.classes)}: scores can be compared on the same classes alone."
+        )
     mine, theirs = (_landmarks(results.test) for results in (first, report))
     if set(mine) != set(theirs):
         both = len(set(mine) & set(theirs))
@@ -151,7 +157,7 @@ def _setting(label: str, report: Results, first: Results, first_label: str, twin
         shared.setdefault(twin.rpartition("/")[0], []).append(_own(name))
     for other, names in shared.items():
         those, stand = ("is that", "stands") if len(names) == 1 else ("are those", "stand")
-        text += f" Its {listed(names)} {those} of {other}, to the last bit, and {stand} here once."
+        text += f" Its {join_words(names)} {those} of {other}, to the last bit, and {stand} here once."
     if not report.data.equals(first.data):
         text += f" It has other data for training than {first_label}, whose data is shown below."
     return text

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hirise_imb.config import check_name
-from hirise_imb.data import manifest, resolve
+from hirise_imb.config import check_known, check_name
+from hirise_imb.data import DATASETS, HIRISE
+from hirise_imb.data.manifest import read_manifest
+from hirise_imb.data.resolve import resolve_data
 from hirise_imb.pipeline.compare import compared
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.html.index import INDEX, is_index, write_index
-from hirise_imb.reporting.html.thumbnails import thumbnails as pictures_of
+from hirise_imb.reporting.html.thumbnails import make_thumbnails
 from hirise_imb.reporting.read import made_from, read_report, read_summary
 from hirise_imb.reporting.results import Results
 from hirise_imb.reporting.write import write_baseline, write_report
@@ -20,7 +22,7 @@ from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder
 
 
-def compare(folders: Sequence[Path], name: str | None, out: Path) -> tuple[Results, Path]:
+def compare_reports(folders: Sequence[Path], name: str | None, out: Path) -> tuple[Results, Path]:
     """Compare reports; return what is compared and the path of the page.
 
     Args:
@@ -39,7 +41,7 @@ def compare(folders: Sequence[Path], name: str | None, out: Path) -> tuple[Resul
     return results, page
 
 
-def rewrite(folder: Path, *, thumbnails: bool = False, data: str | None = None) -> Path:
+def rebuild_report(folder: Path, *, thumbnails: bool = False, data: str | None = None) -> Path:
     """Write a report again from what its folder keeps, which stays as it is; return the path of the page.
 
     The list of reports that it is in is written again too, where there is one.
@@ -61,7 +63,7 @@ def rewrite(folder: Path, *, thumbnails: bool = False, data: str | None = None) 
             )
         page = write_baseline(Baseline(results), folder, leave)
     else:
-        page = write_report(results, folder, _thumbnails(results, data) if thumbnails else None, leave)
+        page = write_report(results, folder, _read_thumbnails(results, data) if thumbnails else None, leave)
     whole = folder.resolve()
     for above in (whole.parent, whole.parent.parent):  # a reference run's report may lie in that of its study
         if is_index(above / INDEX):
@@ -69,14 +71,16 @@ def rewrite(folder: Path, *, thumbnails: bool = False, data: str | None = None) 
     return page
 
 
-def _thumbnails(results: Results, data: str | None) -> Mapping[str, Any]:
+def _read_thumbnails(results: Results, data: str | None) -> Mapping[str, Any]:
     definition = tomllib.loads(results.study_toml)
     first = definition if not results.origins else next(iter(definition["reports"].values()))
-    images = manifest.read_manifest(resolve.resolve_data(str(first["data"]) if data is None else data))
-    missing = sorted(set(results.test["image"]) - set(images.table["image"]))
+    # Reports of earlier versions name no data set: theirs was the only one.
+    spec = DATASETS[check_known("data set", str(first.get("dataset", HIRISE.name)), DATASETS)]
+    manifest = read_manifest(resolve_data(str(first["data"]) if data is None else data, spec), spec)
+    missing = sorted(set(results.test["image"]) - set(manifest.table["image"]))
     if missing:
         raise UserError(
-            f"{images.folder} lacks {len(missing)} of the {len(results.test)} test landmarks (first: {missing[0]}): "
+            f"{manifest.folder} lacks {len(missing)} of the {len(results.test)} test landmarks (first: {missing[0]}): "
             "name the data of this report with --data."
         )
-    return pictures_of(results, images.path)
+    return make_thumbnails(results, manifest)

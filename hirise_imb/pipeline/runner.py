@@ -17,8 +17,9 @@ from hirise_imb.pipeline.run_store import RunStore
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Baseline, Omitted, Results, write_baseline, write_report
 from hirise_imb.reporting.appendix import describe_strategies
+from hirise_imb.reporting.baseline import check_comparable
 from hirise_imb.reporting.html.index import write_index
-from hirise_imb.reporting.html.thumbnails import thumbnails
+from hirise_imb.reporting.html.thumbnails import make_thumbnails
 from hirise_imb.reporting.results import BASELINE
 from hirise_imb.search import (
     SearchResult,
@@ -104,7 +105,7 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
                 omitted.append(Omitted(strategy.name, strategy.summary, str(error)))
     counts = f"{definition.trials} trials a strategy, {definition.refits} seeds a fit"
     results = _build_results(context, arms, omitted, counts, definition.to_toml(), store, strategies)
-    pictures = thumbnails(results, manifest) if options.thumbnails else None
+    pictures = make_thumbnails(results, manifest) if options.thumbnails else None
     page = write_report(results, _report_folder(definition, out), pictures)
     write_index(out / "reports")
     return results, page
@@ -143,6 +144,7 @@ def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Bas
     """
     check_known("kind of rows", rows, REFERENCE_RECIPES)
     manifest = load_manifest(definition)
+    check_comparable(manifest.spec.classes)
     if len(manifest.canonical_images("test")) < 2:
         raise UserError(f"{definition.data} has one test landmark: a shuffled pairing takes two, use other data.")
     with _lock(definition, out):

@@ -1,4 +1,4 @@
-"""Tables, figures and the page of a study, or of its reference run alone."""
+"""Reports: what is compared, the numbers that follow, and the summary, tables, figures and pages that show them."""
 
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.records import Arm, Omitted

@@ -1,4 +1,4 @@
-"""The reference run beside the published table: its scores as they are, and paired with shuffled labels.
+"""The reference run next to the published table: its scores as they are, and paired with shuffled labels.
 
 Shuffling leaves how often each class occurs and how often it is predicted as they are, so that the hits of a class are
 hypergeometric and its precision, recall and F1, which are multiples of them, have an exact distribution. Over several
@@ -10,26 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.resources import files
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.data.hirise import CLASSES
-from hirise_imb.forensics import METRICS, Finding, Null, PublishedTable, Rounded, examine
+from hirise_imb.data.dataset import ClassSet
+from hirise_imb.forensics import METRICS, Finding, Null, PublishedTable, Rounded, examine, read_published
 from hirise_imb.metrics.classification import precision_recall_f1
-from hirise_imb.reporting import narrative, summary
+from hirise_imb.reporting import narrative
 from hirise_imb.reporting.pairing import null_of
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import BASELINE, Results
-
-WHOLE = ("accuracy", "macro_f1", "weighted_f1", "kappa")
-"""Scores of the whole table; none of them is published."""
-
-OFFICIAL = (1482, 89, 66, 49, 16, 7, 42, 42)
-"""Test landmarks of each class in the official split, on which the published table was made."""
+from hirise_imb.reporting.summary.content import facts
+from hirise_imb.reporting.summary.records import WHOLE_TABLE, BaselineContent, FigureRecord
+from hirise_imb.utils.errors import UserError
 
 ALL = "all"
 """Stands in the place of a class where a score is of the whole table."""
@@ -41,6 +36,7 @@ RANGE = (0.025, 0.975)
 """Ends of the range of shuffled pairings, as shares of them."""
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -93,8 +89,8 @@ class Entry:
         law = self.shuffled
         return law is not None and self.aligned is not None and law.low <= self.aligned <= law.high
 
-    def to_dict(self) -> dict[str, Any]:
-        """A row of the table."""
+    def to_dict(self) -> FigureRecord:
+        """Returns a row of the table."""
         law = self.shuffled
         return {
             "class": self.name,
@@ -108,18 +104,38 @@ class Entry:
         }
 
 
-def read_published() -> pd.DataFrame:
-    """The published table: precision, recall and f1 by class, in the order of the classes."""
-    with (files("hirise_imb.forensics") / "published.csv").open(encoding="utf-8") as lines:
-        return pd.read_csv(lines, index_col="class").loc[list(CLASSES), list(METRICS)]
+def check_comparable(classes: ClassSet, published: PublishedTable | None = None) -> None:
+    """Checks that a data set has the classes of the published table.
+
+    Args:
+        classes: of the data set.
+        published: that of the HiRISE reference run by default.
+
+    Raises:
+        UserError: the classes differ, so that no figure can be compared.
+    """
+    table = read_published() if published is None else published
+    if classes.names != table.classes:
+        raise UserError(
+            f"The published table is of the classes {', '.join(table.classes)}, and this data set has "
+            f"{', '.join(classes)}: run the reference run on data with the published classes."
+        )
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The reference run, its only arm, beside the published table."""
+    """The reference run, its only arm, next to the published table.
+
+    Raises:
+        UserError: the data set has other classes than the published table.
+    """
 
     results: Results
-    published: pd.DataFrame = field(default_factory=read_published)
+    published: PublishedTable = field(default_factory=read_published)
+
+    def __post_init__(self) -> None:
+        """Check the classes."""
+        check_comparable(self.results.classes, self.published)
 
     @property
     def arm(self) -> Arm:
@@ -129,23 +145,24 @@ class Baseline:
     @cached_property
     def nulls(self) -> list[Null]:
         """The shuffled pairings of each seed."""
-        return [null_of(scores.confusion) for scores in self.results.scores[BASELINE]]
+        return [null_of(fit.confusion) for fit in self.results.evaluations[BASELINE]]
 
     @cached_property
     def entries(self) -> list[Entry]:
         """Precision, recall and F1 of each class, then the scores of the whole table."""
-        laws = [_class_laws(self.nulls, k) for k in range(len(CLASSES))]
+        laws = [_class_laws(self.nulls, k) for k in range(len(self.published.classes))]
         aligned = {metric: self.results.per_class(BASELINE, metric) for metric in METRICS}
         entries = []
-        for k, name in enumerate(CLASSES):
+        for k, name in enumerate(self.published.classes):
             there = self.results.support[k] > 0
             for metric in METRICS:
-                published = float(self.published[metric].iloc[k])
+                printed = self.published.figures[metric][k]
+                published = None if printed is None else printed.value
                 score = aligned[metric][k].mean if there else None
                 entries.append(Entry(name, metric, published, score, laws[k][metric] if there else None))
         whole = self.results.headline_scores(BASELINE)
         shuffled = _whole_laws(self.nulls)
-        return entries + [Entry(ALL, name, None, whole[name].mean, shuffled[name]) for name in WHOLE]
+        return entries + [Entry(ALL, name, None, whole[name].mean, shuffled[name]) for name in WHOLE_TABLE]
 
     def of(self, metric: str) -> list[Entry]:
         """The entries of one metric that have something to compare."""
@@ -172,11 +189,7 @@ class Baseline:
     @cached_property
     def counted(self) -> Finding:
         """What the published figures imply by themselves."""
-        figures = {
-            metric: tuple(Rounded.read(f"{value:.{DECIMALS}f}") for value in self.published[metric])
-            for metric in METRICS
-        }
-        return examine(PublishedTable(CLASSES, figures, OFFICIAL))
+        return examine(self.published)
 
     def verdict(self) -> str:
         """How many published figures lie in the range of shuffled pairings."""
@@ -188,31 +201,34 @@ class Baseline:
 
     def reading(self) -> str:
         """What the published table is, and what may be compared with it."""
-        here, there = (
-            f"{sum(n):,} landmarks, {100 * n[0] / sum(n):.1f} % other" for n in (self.results.support, OFFICIAL)
-        )
+        here, there = (self._composition(support) for support in (self.results.support, self.published.support))
         return (
             f"The published table is that of the ResNet50V2 reference run on the official test split ({there}). This "
             f"test split has {here}. Shuffled figures follow how often each class occurs and is predicted, so only on "
             "the official split should they agree with the published ones in detail; elsewhere, in kind."
         )
 
+    def _composition(self, support: Sequence[int] | Ints) -> str:
+        """Number of landmarks, and the share of the majority class if there is one."""
+        total, classes = sum(support), self.results.classes
+        if classes.majority_id is None:
+            return f"{total:,} landmarks"
+        return f"{total:,} landmarks, {100 * support[classes.majority_id] / total:.1f} % {classes.majority}"
+
     def caution(self) -> str:
         """What the numbers can't tell."""
         return f"{_seeds(len(self.arm.seeds))} {narrative.limits(self.results)}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything the page shows, as plain values; without times, so that equal results are equal files."""
-        return (
-            {"kind": "baseline"}
-            | summary.facts(self.results)
-            | {
-                "headline": self.headline(),
-                "reading": self.reading(),
-                "caution": self.caution(),
-                "comparison": [entry.to_dict() for entry in self.entries],
-            }
-        )
+    def to_dict(self) -> BaselineContent:
+        """Returns everything the page shows, as plain values; without times, so that equal results are equal files."""
+        return {
+            "kind": "baseline",
+            **facts(self.results),
+            "headline": self.headline(),
+            "reading": self.reading(),
+            "caution": self.caution(),
+            "comparison": [entry.to_dict() for entry in self.entries],
+        }
 
 
 def _seeds(count: int) -> str:
@@ -235,7 +251,7 @@ def _whole_laws(nulls: Sequence[Null]) -> dict[str, Law]:
     """The distributions of the scores of the whole table, from random pairings."""
     parts = [_whole_scores(null, seed) for seed, null in enumerate(nulls)]
     laws = {}
-    for name in WHOLE:
+    for name in WHOLE_TABLE:
         values = np.concatenate([part[name] for part in parts])
         laws[name] = Law.of(values, np.full(len(values), 1 / len(values)))
     return laws

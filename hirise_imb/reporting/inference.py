@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.dataset import ClassSet
 from hirise_imb.metrics.bootstrap import (
     MIN_SOURCES,
     ROUNDING,
@@ -52,21 +52,22 @@ class Tested:
 class Inference:
     """Computed once for all arms; the same sources are drawn for all of them."""
 
-    def __init__(self, labels: Ints, sources: pd.Series[str], predicted: Mapping[str, Ints]) -> None:
-        """Take what was predicted.
+    def __init__(self, labels: Ints, sources: pd.Series[str], predicted: Mapping[str, Ints], classes: ClassSet) -> None:
+        """Count hits and predictions of each fit in each source.
 
         Args:
             labels: true classes, shape (n,).
             sources: names of the sources, shape (n,).
             predicted: classes that each fit of each arm chose, shape (n_fits, n); the reference first.
+            classes: of the data set.
         """
         numbers, names = pd.factorize(sources)
         self.names = [str(name) for name in names]
         self.counts = {
-            arm: SourceCounts.of(labels, fits, numbers.astype(np.int64), len(CLASSES))
+            arm: SourceCounts.of(labels, fits, numbers.astype(np.int64), len(classes))
             for arm, fits in predicted.items()
         }
-        self._labels, self._predicted = labels, predicted
+        self._labels, self._predicted, self._classes = labels, predicted, classes
         self._reference = next(iter(predicted))
 
     @property
@@ -88,7 +89,8 @@ class Inference:
     def by_image(self) -> dict[str, Interval | None]:
         """The interval of macro F1 that takes images for independent, by arm; to be shown as what it is."""
         return {
-            arm: image_interval(self._labels, fits, len(CLASSES), IMAGE_DRAWS) for arm, fits in self._predicted.items()
+            arm: image_interval(self._labels, fits, len(self._classes), IMAGE_DRAWS)
+            for arm, fits in self._predicted.items()
         }
 
     @cached_property
@@ -100,12 +102,16 @@ class Inference:
         return {arm: Tested(swap, p) for (arm, swap), p in zip(swaps.items(), adjusted, strict=True)}
 
     @property
-    def resolvable(self) -> Interval | None:
-        """The smallest differences to the reference that could be told from chance: least and greatest over arms.
+    def min_detectable_difference(self) -> Interval | None:
+        """Minimum detectable differences to the reference: smallest and largest over arms.
 
-        None where there is no arm to compare, or no difference could.
+        None where there is no arm to compare, or none has one.
         """
-        sizes = [tested.swap.resolvable for tested in self.tests.values() if tested.swap.resolvable is not None]
+        sizes = [
+            tested.swap.min_detectable_difference
+            for tested in self.tests.values()
+            if tested.swap.min_detectable_difference is not None
+        ]
         return Interval(min(sizes), max(sizes)) if sizes else None
 
     def against(self, arm: str, other: str) -> Against:
@@ -115,7 +121,7 @@ class Inference:
 
     def class_intervals(self, arm: str) -> list[Interval | None]:
         """Of F1, one a class; None where it has too few sources, or nothing to vary."""
-        return [self.resamples[arm].class_interval(label) for label in range(len(CLASSES))]
+        return [self.resamples[arm].class_interval(label) for label in range(len(self._classes))]
 
     def leave_one_out(self, arm: str) -> list[Interval | None]:
         """Lowest and highest F1 without one source of the class, for classes of two sources to five."""
@@ -133,7 +139,7 @@ class Inference:
         return pd.DataFrame(
             {
                 "source": np.array(self.names)[places],
-                "class": np.array(CLASSES)[labels],
+                "class": np.array(self._classes.names)[labels],
                 "landmarks": support,
                 "hits": hits,
                 "recall": hits / support,

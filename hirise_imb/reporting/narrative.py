@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from hirise_imb.data.hirise import CLASSES
 from hirise_imb.metrics.bootstrap import MIN_SOURCES, N_RESAMPLES
 from hirise_imb.metrics.permutation import ALPHA
-from hirise_imb.reporting.figures.style import p_value
+from hirise_imb.reporting.formatting import join_words, p_value, plural
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Origin, Results
 
@@ -23,7 +22,7 @@ def headline(results: Results) -> str:
     start = results.macro(base.name).mean
     alone = "" if control is None else f" {_tuning(results, control)}"
     if results.chosen is None:
-        return f"No strategy came to a result here. The baseline reaches macro F1 {start:.3f} on the test split.{alone}"
+        return f"No strategy gave a result here. The baseline reaches macro F1 {start:.3f} on the test split.{alone}"
     references = [base] if control is None else [base, control]
     above = sum(results.macro(arm.name).mean > start for arm in results.strategies)
     return (
@@ -36,37 +35,32 @@ def against(results: Results, arm: Arm) -> str:
     """How an arm compares with the reference on the test split; goes on after a name and ends the sentence."""
     reached, start = results.macro(arm.name).mean, results.macro(results.reference).mean
     interval = results.inference.against(arm.name, results.reference).interval
-    between = f"95 % interval {interval.low:+.3f} to {interval.high:+.3f}" if interval else "no interval"
+    between = f"95 % confidence interval {interval.low:+.3f} to {interval.high:+.3f}" if interval else "no interval"
     return (
         f"reaches macro F1 {reached:.3f} on the test split against {start:.3f} of {_named(results)}: "
-        f"{reached - start:+.3f} ({between} over {counted(results.inference.total, 'source')}), "
+        f"{reached - start:+.3f} ({between} over {plural(results.inference.total, 'source')}), "
         f"{_verdict(results, arm)}."
     )
 
 
-def counted(number: int, thing: str) -> str:
-    """A number of things."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
 def resolution(results: Results) -> str:
-    """What the smallest resolvable difference means here; stands beside the table."""
+    """Returns the minimum detectable differences in a sentence, to be read with the table."""
     if not results.inference.family:
         return ""
-    sizes = results.inference.resolvable
-    where = counted(results.inference.total, "source")
-    if not any(tested.swap.informative for tested in results.inference.tests.values()):
+    sizes = results.inference.min_detectable_difference
+    where = plural(results.inference.total, "source")
+    if not any(tested.swap.informative_sources for tested in results.inference.tests.values()):
         return f"In every source the counts of all arms are those of {_named(results)}, so there is nothing to test."
     if sizes is None:
-        return f"No difference to {_named(results)} could be told from chance on {where} (p <= {ALPHA:g})."
-    told = (
-        f"On {where}, a difference in macro F1 to {_named(results)} can be told from chance (one test, p <= {ALPHA:g})"
+        return f"No difference to {_named(results)} could be statistically significant on {where} (p <= {ALPHA:g})."
+    text = (
+        f"On {where}, the minimum detectable difference in macro F1 to {_named(results)} (one test, p <= {ALPHA:g}) is"
     )
     if results.inference.family == 1:
-        return f"{told} from {sizes.low:.3f} on."
+        return f"{text} {sizes.low:.3f}."
     return (
-        f"{told} from {sizes.low:.3f} to {sizes.high:.3f} on, which depends on the arm; as one of "
-        f"{results.inference.family} comparisons, from more."
+        f"{text} {sizes.low:.3f} to {sizes.high:.3f}, depending on the arm; as one of {results.inference.family} "
+        "comparisons it is larger."
     )
 
 
@@ -76,14 +70,16 @@ def _verdict(results: Results, arm: Arm) -> str:
     told = f"swap test {p_value(swap.p)}"
     if family > 1:
         told += f", {p_value(tested.p_holm).removeprefix('p = ')} after Holm over {family} comparisons"
-    if swap.informative == 0:
+    if swap.informative_sources == 0:
         return f"as its counts in every source are those of {_named(results)}"
     if tested.p_holm <= ALPHA:
-        return f"more than chance among sources explains ({told})"
+        return f"which is statistically significant ({told})"
     if swap.p <= ALPHA:
-        return f"more than chance explains in this comparison alone, but not as one of {family} ({told})"
-    least = "no difference could be" if swap.resolvable is None else f"it would have to be {swap.resolvable:.3f}"
-    return f"which can't be told from chance: here {least} ({told})"
+        return f"which is statistically significant in this comparison alone, but not as one of {family} ({told})"
+    least = "no difference could be here"
+    if swap.min_detectable_difference is not None:
+        least = f"the minimum detectable difference is {swap.min_detectable_difference:.3f}"
+    return f"which is not statistically significant: {least} ({told})"
 
 
 def _named(results: Results) -> str:
@@ -125,7 +121,7 @@ def _tuning(results: Results, control: Arm) -> str:
 def caution(results: Results) -> str:
     """What the numbers can't tell."""
     seeds = {len(arm.seeds) for arm in results.arms}
-    ranges = "Ranges are over seeds; intervals over sources."
+    ranges = "Ranges are over seeds, confidence intervals over sources."
     if seeds == {1}:
         ranges = "Fitted with one seed, so without ranges."
     elif 1 in seeds:
@@ -135,12 +131,12 @@ def caution(results: Results) -> str:
 
 def limits(results: Results) -> str:
     """What no number of any report on this test split can tell."""
-    few = [f"{CLASSES[k]} ({n})" for k, n in enumerate(results.sources) if 0 < n < MIN_SOURCES]
-    absent = [CLASSES[k] for k, n in enumerate(results.support) if n == 0]
+    few = [f"{results.classes[k]} ({n})" for k, n in enumerate(results.sources) if 0 < n < MIN_SOURCES]
+    absent = [results.classes[k] for k, n in enumerate(results.support) if n == 0]
     capped = [f"{arm.name} ({arm.at_last_epoch} of {len(arm.seeds)})" for arm in results.ordered if arm.at_last_epoch]
     text = "Images of one source observation are not independent, so the uncertainty of a class is that of its sources."
     if few:
-        text += f" Classes with fewer than six test sources, of which no interval can be estimated: {', '.join(few)}."
+        text += f" Classes with fewer than six test sources, for which no interval can be estimated: {', '.join(few)}."
     if absent:
         text += f" Classes without a test landmark, which count as F1 0 in macro F1: {', '.join(absent)}."
     if len(capped) > _NAMED:
@@ -191,7 +187,7 @@ def _compared(results: Results) -> Iterator[str]:
 def _uncertainty(results: Results) -> str:
     return (
         f"Intervals of macro F1 are from {N_RESAMPLES:,} resamples of the "
-        f"{counted(results.inference.total, 'test source')}, the same ones for all arms, and of the fits of each "
+        f"{plural(results.inference.total, 'test source')}, the same ones for all arms, and of the fits of each "
         "(expanded percentiles, Hesterberg 2015; a class that was not drawn is left out of a resample's mean); of a "
         f"class only from {MIN_SOURCES} sources on. Against "
         f"{_named(results)}: the source-level swap test on macro F1, two-sided, adjusted by Holm (1979). "
@@ -209,7 +205,7 @@ def _choice(searched: Sequence[Arm]) -> str:
         return f"Recipes were chosen by macro F1 {given}."
     deep = all(arm.recipe["cut"] != "top" for arm in searched if arm.selection == "val")
     why = ", where layers of the backbone are trained," if deep else ""
-    return f"Recipes were chosen by macro F1: {folds}, but of {listed(named)}{why} {given}, which is another scale."
+    return f"Recipes were chosen by macro F1: {folds}, but of {join_words(named)}{why} {given}, which is another scale."
 
 
 def _budget(searched: Sequence[Arm]) -> str:
@@ -224,14 +220,15 @@ def _space(results: Results, searched: Sequence[Arm]) -> Iterator[str]:
     for parameter in results.appendix["shared_parameters"]:
         alike.setdefault(tuple(parameter["strategies"]), []).append(f"{parameter['name']} ({parameter['range']})")
     for names, parameters in alike.items():
-        yield f"{len(names)} of the {len(searched)} search alike: {listed(parameters)}."
+        yield f"{len(names)} of the {len(searched)} search alike: {join_words(parameters)}."
     bases: dict[tuple[str, ...], list[str]] = {}
     for strategy in results.appendix["strategies"]:
         bases.setdefault(tuple(strategy["starts_from"]), []).append(strategy["name"])
     for after, started in bases.items():
         if after:
             start = "starts" if len(started) == 1 else "start"
-            yield f"{listed(started)} {start} from the recipe chosen for {listed(after)}, with trials beyond those."
+            those = join_words(after)
+            yield f"{join_words(started)} {start} from the recipe chosen for {those}, with trials beyond those."
 
 
 def _stopping(results: Results) -> str:
@@ -241,14 +238,9 @@ def _stopping(results: Results) -> str:
     if not rest:
         return "Training stops by validation loss."
     text = (
-        f"Training stops by validation loss for {listed(loss)}, and by validation macro F1 for all others that have "
-        "epochs, because re-weighted losses do not aim at a low cross-entropy."
+        f"Training stops by validation loss for {join_words(loss)}, and by validation macro F1 for all others that "
+        "have epochs, because re-weighted losses do not aim at a low cross-entropy."
     )
     if results.control is not None and results.control.name in rest and results.reference in loss:
         text += " The control stops as they do, so that part of a difference to the baseline is in the control's too."
     return text
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names as a sentence has them."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.reporting.records import Arm, Omitted
 from hirise_imb.reporting.results import Origin, Results
-from hirise_imb.reporting.summary import refused
-from hirise_imb.reporting.tables import PROBABILITIES
+from hirise_imb.reporting.summary.records import ArmRecord, Summary
+from hirise_imb.reporting.summary.schema import find_fault
+from hirise_imb.reporting.tables import probability_columns
 from hirise_imb.utils.errors import UserError
 
 _AGAIN = "run its study again to have it written anew"
@@ -24,7 +26,7 @@ _CURVES = "figures/curves-{}.csv"
 """Files of an arm, by its name."""
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
+def read_summary(folder: Path) -> Summary:
     """The checked `summary.json` of a report.
 
     Raises:
@@ -32,20 +34,20 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     path = folder / "summary.json"
     try:
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        summary: Summary = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise UserError(f"There is no report in {folder}: name a folder that holds summary.json.") from error
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}): free it, or {_AGAIN}.") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error}): {_AGAIN}.") from error
-    if (fault := refused(summary)) is not None:
-        raise UserError(f"{path} is no summary that this program can read ({fault}): {_AGAIN}.")
+        raise UserError(f"{path} is not JSON ({error}): {_AGAIN}.") from error
+    if (fault := find_fault(summary)) is not None:
+        raise UserError(f"{path} is not a summary that this program can read ({fault}): {_AGAIN}.")
     return summary
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def read_report(folder: Path) -> Results:
@@ -63,25 +65,39 @@ def read_report(folder: Path) -> Results:
     for name, fits in tables.items():
         if not all(fit[identity].reset_index(drop=True).equals(test) for fit in fits):
             raise UserError(f"{folder}: the predictions of {name} are not of the report's test landmarks: {_AGAIN}.")
-    test["label"] = [CLASSES.index(name) for name in test.pop("true_class")]
+    classes = _classes(summary)
+    test["label"] = [classes.names.index(name) for name in test.pop("true_class")]
     seconds = environment.get("seconds", {})
     return Results(
         name=summary["study"],
         setting=summary["setting"],
         study_toml=files.text("study.toml"),
+        classes=classes,
         test=test,
         data=pd.DataFrame(summary["data"]),
-        arms=tuple(_arm(files, arm, tables[arm["name"]], seconds.get(arm["name"], 0.0)) for arm in summary["arms"]),
+        arms=tuple(
+            _arm(files, arm, tables[arm["name"]], probability_columns(classes), seconds.get(arm["name"], 0.0))
+            for arm in summary["arms"]
+        ),
         environment=environment,
         omitted=tuple(Omitted(**strategy) for strategy in summary["omitted"]),
         control_name=summary["control"],
         appendix={key: summary.get(key, []) for key in ("strategies", "shared_parameters")},
-        origins=tuple(Origin(**origin | {"arms": tuple(origin["arms"])}) for origin in summary["origins"]),
+        origins=tuple(
+            Origin(o["name"], o["study"], o["setting"], tuple(o["arms"]), o["chosen"]) for o in summary["origins"]
+        ),
     )
 
 
-def made_from(summary: dict[str, Any]) -> frozenset[str]:
-    """Names of the files that a report is read from, beside its summary."""
+def _classes(summary: Summary) -> ClassSet:
+    """The classes of a report; earlier ones, which are all of the HiRISE classes, do not name the majority class."""
+    names = tuple(summary["classes"])
+    inferred = HIRISE.classes.majority if names == HIRISE.classes.names else None
+    return ClassSet(names, summary.get("majority", inferred))
+
+
+def made_from(summary: Summary) -> frozenset[str]:
+    """Returns the names of the files that a report is read from, in addition to its summary."""
     found = {"study.toml", "environment.json"}
     for arm in summary["arms"]:
         found.add(_PREDICTIONS.format(arm["name"]))
@@ -110,23 +126,23 @@ class _Kept:
         return self.path(name).read_text(encoding="utf-8")
 
 
-def _predictions(files: _Kept, arm: dict[str, Any]) -> list[pd.DataFrame]:
+def _predictions(files: _Kept, arm: ArmRecord) -> list[pd.DataFrame]:
     """One table a seed."""
     table = pd.read_parquet(files.path(_PREDICTIONS.format(arm["name"])))
     return [table[table["seed"] == seed] for seed in arm["seeds"]]
 
 
-def _arm(files: _Kept, stored: dict[str, Any], fits: list[pd.DataFrame], seconds: float) -> Arm:
+def _arm(files: _Kept, stored: ArmRecord, fits: list[pd.DataFrame], probabilities: list[str], seconds: float) -> Arm:
     return Arm(
         name=stored["name"],
         summary=stored["summary"],
         recipe=stored["recipe"],
         settings=stored["settings"],
         val_macro_f1=stored["val_macro_f1"],
-        trials=stored["trials"],
+        trials=cast("list[dict[str, str | float | None]]", stored["trials"]),
         seeds=tuple(stored["seeds"]),
         predictions=tuple(
-            Predictions(tuple(fit["image"]), np.ascontiguousarray(fit[list(PROBABILITIES)], np.float32)) for fit in fits
+            Predictions(tuple(fit["image"]), np.ascontiguousarray(fit[probabilities], np.float32)) for fit in fits
         ),
         histories=_histories(files, stored),
         best_epochs=tuple(stored["best_epochs"]),
@@ -136,7 +152,7 @@ def _arm(files: _Kept, stored: dict[str, Any], fits: list[pd.DataFrame], seconds
     )
 
 
-def _histories(files: _Kept, stored: dict[str, Any]) -> tuple[pd.DataFrame, ...]:
+def _histories(files: _Kept, stored: ArmRecord) -> tuple[pd.DataFrame, ...]:
     if not stored["has_epochs"]:
         return tuple(pd.DataFrame() for _ in stored["seeds"])
     table = pd.read_csv(files.path(_CURVES.format(stored["name"])))

@@ -1,4 +1,4 @@
-"""What is compared, as it comes from a study and as its folder keeps it: arms, and strategies that came to nothing.
+"""What is compared, as it comes from a study and as its folder keeps it: arms, and strategies that gave no result.
 
 Everything here is plain data, so that a report can be written again from its folder, by a program that knows neither
 the strategies nor the data.
@@ -19,7 +19,7 @@ SELECTIONS = {"grouped-cv": "folds by source", "val": "validation split"}
 """What trials are scored on, in words."""
 
 STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
-"""How a trial can end, in words."""
+"""States of finished trials, in words."""
 
 
 @dataclass(frozen=True)
@@ -33,30 +33,30 @@ class Arm:
     name: str
     summary: str
     recipe: dict[str, Any]
-    """Of `Recipe.to_dict`."""
+    """The recipe as `Recipe.to_dict` gives it."""
     settings: dict[str, str | float | int]
-    """What the search chose; empty for the baseline."""
+    """Hyperparameters that the search chose; empty for the baseline."""
     val_macro_f1: float
-    """By which arms are compared before the test split is looked at: the same folds for all, with the study's seed."""
+    """Validation score, on the same folds and with the same seed for all arms of a study."""
     trials: list[dict[str, str | float | None]]
     """State, value and reason of failure of each finished trial, in order; empty for the baseline."""
     seeds: tuple[int, ...]
     predictions: tuple[Predictions, ...]
-    """Of the test split, one a seed."""
+    """Predictions of the test split, one for each seed."""
     histories: tuple[pd.DataFrame, ...]
-    """One row an epoch, one table a seed; without rows where a head is computed."""
+    """One table for each seed with a row for each epoch; without rows for a closed-form head."""
     best_epochs: tuple[int, ...]
-    """Counted from 1; 0 where a head is computed."""
+    """Best epoch of each seed, counted from 1; 0 for a closed-form head."""
     temperatures: tuple[float, ...]
-    """The temperature that validation asks for, one a seed; predictions are without it."""
+    """Temperature fitted on the validation split, one for each seed; it is not applied to the predictions."""
     seconds: float
-    """Wall time of its trials and fits, whenever they were made."""
+    """Wall time of its trials and fits in seconds, whenever they were made."""
     selection: str = "grouped-cv"
     """What its trials were scored on, a key of `SELECTIONS`: values of different kinds can't be compared. Without
     meaning for the baseline, which has no trials."""
 
     def __post_init__(self) -> None:
-        """Refuse words that no table knows."""
+        """Check selection and states."""
         if self.selection not in SELECTIONS:
             raise ValueError(f"selection must be one of {', '.join(SELECTIONS)}, got {self.selection!r}")
         for trial in self.trials:
@@ -65,14 +65,14 @@ class Arm:
 
     @property
     def has_epochs(self) -> bool:
-        """Whether it is trained, not computed."""
+        """Whether it is trained in epochs; false for a closed-form head."""
         return any(len(history) > 0 for history in self.histories)
 
     @property
     def at_last_epoch(self) -> int:
-        """Seeds whose kept epoch is the last one that was run: more might have scored higher.
+        """Number of seeds whose best epoch is the last one: more epochs might have scored higher.
 
-        Patience lets a run go on after its best epoch, so that only the number of epochs allowed can have ended these.
+        Early stopping lets a run go on after its best epoch, so that only the limit of epochs can have ended these.
         """
         pairs = zip(self.best_epochs, self.histories, strict=True)
         return sum(0 < epoch == len(history) for epoch, history in pairs)
@@ -80,7 +80,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Omitted:
-    """A strategy that came to nothing on this data."""
+    """A strategy that could not be used on this data, and why."""
 
     name: str
     summary: str
@@ -89,7 +89,7 @@ class Omitted:
 
 @dataclass(frozen=True)
 class Spread:
-    """A score over seeds."""
+    """Mean and range of a score over seeds."""
 
     mean: float
     low: float
@@ -97,7 +97,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Mean, smallest and largest."""
+        """Returns the mean, smallest and largest of some values."""
         return cls(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
 
     def apart(self, other: Spread) -> bool:

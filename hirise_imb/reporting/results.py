@@ -11,37 +11,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.data.hirise import CLASSES, RARE
+from hirise_imb.data.dataset import ClassSet
 from hirise_imb.forensics import METRICS, Statistic
-from hirise_imb.metrics.calibration import (
-    OperatingPoint,
-    apply_temperature,
-    average_precision,
-    expected_calibration_error,
-    risk_at_coverage,
-)
-from hirise_imb.metrics.classification import Predictions, Scores, score_predictions
+from hirise_imb.metrics.classification import per_class_scores
+from hirise_imb.metrics.operating_point import OperatingPoint
+from hirise_imb.metrics.ranking import average_precision
+from hirise_imb.metrics.registry import Evaluation, evaluate
 from hirise_imb.reporting.inference import Inference
 from hirise_imb.reporting.pairing import compare, sentence
 from hirise_imb.reporting.records import Arm, Omitted, Spread
 
 BASELINE = "baseline"
 """The name of the reference run in its own study."""
-
-SCORES = (
-    "macro_f1",
-    "macro_f1_rare",
-    "macro_f1_several",
-    "weighted_f1",
-    "accuracy",
-    "balanced_accuracy",
-    "kappa",
-    "log_loss",
-    "calibration_error",
-    "calibration_error_tempered",
-    "risk_coverage_area",
-)
-"""The scores that are one number, in the order of tables."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -69,6 +50,7 @@ class Results:
     setting: str
     """What was run, in a sentence or two."""
     study_toml: str
+    classes: ClassSet
     test: pd.DataFrame
     """Landmarks that predictions are scored on, in their order: image, landmark, source, label."""
     data: pd.DataFrame
@@ -141,37 +123,40 @@ class Results:
         return self.test["label"].to_numpy(np.int64)
 
     @cached_property
-    def scores(self) -> dict[str, list[Scores]]:
-        """Scores on the test split, by arm, one a seed."""
+    def evaluations(self) -> dict[str, list[Evaluation]]:
+        """Predictions and labels of the test split, by arm, one evaluation per seed."""
         return {
-            arm.name: [score_predictions(predictions, self.test) for predictions in arm.predictions]
+            arm.name: [
+                Evaluation.of(predictions, self.test, self.classes.rare_ids, temperature)
+                for predictions, temperature in zip(arm.predictions, arm.temperatures, strict=True)
+            ]
             for arm in self.arms
         }
 
     @cached_property
     def support(self) -> Ints:
-        """Test landmarks of each class, shape (8,)."""
-        return np.bincount(self.labels, minlength=len(CLASSES))
+        """Test landmarks of each class, shape (n_classes,)."""
+        return np.bincount(self.labels, minlength=len(self.classes))
 
     @cached_property
     def sources(self) -> Ints:
-        """Test sources of each class, shape (8,)."""
+        """Test sources of each class, shape (n_classes,)."""
         pairs = self.test.drop_duplicates(["source", "label"])["label"]
-        return np.bincount(pairs, minlength=len(CLASSES))
+        return np.bincount(pairs, minlength=len(self.classes))
 
     @cached_property
     def inference(self) -> Inference:
         """What can be said of other sources."""
         chosen = {arm.name: np.stack([fit.labels() for fit in arm.predictions]) for arm in self.arms}
-        return Inference(self.labels, self.test["source"], chosen)
+        return Inference(self.labels, self.test["source"], chosen, self.classes)
 
     @cached_property
     def pairings(self) -> dict[str, list[Statistic]]:
         """The hits of each fit on the test split against shuffled pairings, by arm, one a seed."""
-        return compare({name: [scores.confusion for scores in fits] for name, fits in self.scores.items()})
+        return compare({name: [fit.confusion for fit in fits] for name, fits in self.evaluations.items()})
 
     def headline_scores(self, arm: str) -> dict[str, Spread]:
-        """The scores that are one number each, over seeds."""
+        """The registered scores of an arm over seeds, by name; without those that are undefined for a seed."""
         return self._headline_scores[arm]
 
     def macro(self, arm: str) -> Spread:
@@ -196,7 +181,7 @@ class Results:
         return self._several(arm, other) and mine.apart(theirs)
 
     def difference(self, arm: str, metric: str, other: str) -> Floats:
-        """Mean over seeds, minus another arm's, of each class, shape (8,)."""
+        """Mean over seeds, minus another arm's, of each class, shape (n_classes,)."""
         mine, base = self.per_class(arm, metric), self.per_class(other, metric)
         return np.array([a.mean - b.mean for a, b in zip(mine, base, strict=True)])
 
@@ -206,8 +191,8 @@ class Results:
         return [self._several(arm, other) and mine.apart(base) for mine, base in pairs]
 
     def confusion(self, arm: str) -> Floats:
-        """Counts on the test split, mean over seeds, shape (8, 8); rows are true classes."""
-        return np.asarray(np.mean([scores.confusion for scores in self.scores[arm]], axis=0))
+        """Counts on the test split, mean over seeds, shape (n_classes, n_classes); rows are true classes."""
+        return np.asarray(np.mean([fit.confusion for fit in self.evaluations[arm]], axis=0))
 
     def decided(self, arm: Arm) -> OperatingPoint:
         """What is left at the operating point, means over seeds."""
@@ -218,34 +203,17 @@ class Results:
         return sentence(self.pairings, len(self.test))
 
     def _several(self, *arms: str) -> bool:
-        return all(len(self.scores[arm]) > 1 for arm in arms)
+        return all(len(self.evaluations[arm]) > 1 for arm in arms)
 
     @cached_property
     def _headline_scores(self) -> dict[str, dict[str, Spread]]:
-        found = {}
-        for arm in self.arms:
-            fits = zip(self.scores[arm.name], arm.predictions, arm.temperatures, strict=True)
-            found[arm.name] = _spreads([self._one_number(*fit) for fit in fits])
-        return found
-
-    def _one_number(self, scores: Scores, predictions: Predictions, temperature: float) -> dict[str, float]:
-        """The scores of a fit that are one number, in the order of tables."""
-        several = self.sources > 1
-        f1 = scores.per_class()["f1"]
-        found = scores.summary(RARE) | {
-            "macro_f1_several": float(f1[several].mean()) if several.any() else 0.0,
-            "calibration_error_tempered": expected_calibration_error(
-                self.labels, apply_temperature(predictions.probabilities, temperature)
-            ),
-            "risk_coverage_area": float(risk_at_coverage(self.labels, predictions.probabilities).mean()),
-        }
-        return {name: found[name] for name in SCORES}
+        return {name: _spreads([evaluate(fit) for fit in fits]) for name, fits in self.evaluations.items()}
 
     @cached_property
     def _per_class(self) -> dict[str, dict[str, list[Spread]]]:
         found: dict[str, dict[str, list[Spread]]] = {}
-        for name, fits in self.scores.items():
-            tables = [scores.per_class() for scores in fits]
+        for name, fits in self.evaluations.items():
+            tables = [per_class_scores(fit.confusion) for fit in fits]
             columns = {metric: np.array([table[metric] for table in tables]).T for metric in METRICS}
             found[name] = {m: [Spread.of(column.tolist()) for column in values] for m, values in columns.items()}
         return found
@@ -260,4 +228,5 @@ class Results:
 
 
 def _spreads(rows: Sequence[dict[str, float]]) -> dict[str, Spread]:
-    return {name: Spread.of([row[name] for row in rows]) for name in rows[0]}
+    defined = [name for name in rows[0] if all(name in row for row in rows)]
+    return {name: Spread.of([row[name] for row in rows]) for name in defined}

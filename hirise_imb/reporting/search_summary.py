@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from hirise_imb.reporting.records import STATES, Arm
 from hirise_imb.reporting.results import Results
+from hirise_imb.reporting.summary.records import FailureRecord, TallyRecord
 
 
 def values(arm: Arm) -> NDArray[np.float64]:
@@ -38,7 +38,7 @@ def table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def tally(arm: Arm) -> dict[str, Any]:
+def tally(arm: Arm) -> TallyRecord:
     """How its trials ended, and which one was best: the earliest of equals, counted from 1.
 
     Keys: `trials`, `complete`, `pruned`, `failed`, `best_trial` and `best_value` (None without a complete trial).
@@ -48,13 +48,15 @@ def tally(arm: Arm) -> dict[str, Any]:
     some = bool(np.isfinite(reached).any())
     return {
         "trials": len(arm.trials),
-        **{state: ended[state] for state in STATES.values()},
+        "complete": ended["complete"],
+        "pruned": ended["pruned"],
+        "failed": ended["failed"],
         "best_trial": int(np.nanargmax(reached)) + 1 if some else None,
         "best_value": float(np.nanmax(reached)) if some else None,
     }
 
 
-def failures(arm: Arm) -> list[dict[str, Any]]:
+def failures(arm: Arm) -> list[FailureRecord]:
     """Reasons for which trials failed, and how many did, the most frequent first."""
     reasons = Counter(str(trial.get("error", "no reason is known")) for trial in arm.trials if trial["state"] == "fail")
     return [{"reason": reason, "trials": count} for reason, count in reasons.most_common()]

@@ -1,4 +1,4 @@
-"""The tables that a report keeps beside its pages."""
+"""The tables that a report keeps next to its pages."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.dataset import ClassSet
 from hirise_imb.forensics import METRICS
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Results
 
-PROBABILITIES = tuple(f"p_{name.replace(' ', '_')}" for name in CLASSES)
-"""Columns of the stored predictions."""
+
+def probability_columns(classes: ClassSet) -> list[str]:
+    """Names of the columns of the stored predictions that hold the probabilities, in the order of the classes."""
+    columns = [f"p_{name.replace(' ', '_')}" for name in classes]
+    # Names such as `a b` and `a_b` would share a column.
+    return columns if len(set(columns)) == len(columns) else [f"p_{name}" for name in classes]
 
 
 def per_class(results: Results) -> pd.DataFrame:
     """One row for each arm and class: scores, their range over seeds, differences to the baseline and the control."""
     rows = []
     for arm in results.ordered:
-        for k, name in enumerate(CLASSES):
+        for k, name in enumerate(results.classes):
             row: dict[str, Any] = {
                 "arm": arm.name,
                 "class": name,
@@ -41,7 +45,7 @@ def confusion(results: Results, arm: str) -> pd.DataFrame:
     """One row for each pair of classes: mean count, and its share of the true class (0 where it has no image)."""
     counts = results.confusion(arm)
     totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    true, predicted = np.meshgrid(CLASSES, CLASSES, indexing="ij")
+    true, predicted = np.meshgrid(results.classes.names, results.classes.names, indexing="ij")
     return pd.DataFrame(
         {
             "true_class": true.ravel(),
@@ -62,13 +66,13 @@ def confusion_difference(results: Results, arm: str) -> pd.DataFrame:
 
 def predictions(results: Results, arm: Arm) -> pd.DataFrame:
     """One row for each test image and seed: who it is, what it is, what was predicted and how surely."""
-    names = np.array(CLASSES)
+    names, columns = np.array(results.classes.names), probability_columns(results.classes)
     parts = []
     for seed, predicted in zip(arm.seeds, arm.predictions, strict=True):
         part = results.test[["image", "landmark", "source"]].reset_index(drop=True)
         part["true_class"] = names[results.test["label"]]
         part["predicted_class"] = names[predicted.labels()]
-        part[list(PROBABILITIES)] = predicted.probabilities
+        part[columns] = predicted.probabilities
         part["seed"] = seed
         parts.append(part)
     return pd.concat(parts, ignore_index=True)

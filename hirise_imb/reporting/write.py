@@ -12,14 +12,16 @@ from typing import Any
 
 import pandas as pd
 
-from hirise_imb.reporting import summary, tables
+from hirise_imb.reporting import tables
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.figures import gallery, style
 from hirise_imb.reporting.figures.gallery import Draw
-from hirise_imb.reporting.figures.style import METRIC_NAMES
-from hirise_imb.reporting.html.render import rendered
-from hirise_imb.reporting.records import SELECTIONS
+from hirise_imb.reporting.html.render import render
+from hirise_imb.reporting.html.view import BaselineView, Extras, StudyView, baseline_view, study_view
 from hirise_imb.reporting.results import Results
+from hirise_imb.reporting.summary.content import of_study
+from hirise_imb.reporting.summary.records import Content
+from hirise_imb.reporting.summary.schema import find_fault
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder, write_atomically, write_text
 from hirise_imb.utils.progress import say
@@ -45,27 +47,26 @@ def write_report(
     """
     kept = {"per_class.csv": tables.per_class(results)}
     files = _Files(folder, leave)
-    return _write("report", results, summary.of_study(results), kept, gallery.of_study(results), thumbnails, files)
+    return _write(results, of_study(results), kept, gallery.of_study(results), thumbnails, files)
 
 
 def write_baseline(baseline: Baseline, folder: Path, leave: Collection[str] = ()) -> Path:
     """Write all files of the reference run's report, as `write_report` does."""
     kept = {"published.csv": baseline.table()}
     drawn = gallery.of_baseline(baseline)
-    return _write("baseline", baseline.results, baseline.to_dict(), kept, drawn, None, _Files(folder, leave))
+    return _write(baseline.results, baseline.to_dict(), kept, drawn, None, _Files(folder, leave))
 
 
 def _write(
-    template: str,
     results: Results,
-    shown: dict[str, Any],
+    shown: Content,
     kept: dict[str, pd.DataFrame],
     drawn: Mapping[str, Draw],
     thumbnails: Mapping[str, Any] | None,
     files: _Files,
 ) -> Path:
     """Write a report: its own tables and figures, and what all reports have; `shown` is what its pages show."""
-    if (fault := summary.refused(shown | {"files": {}})) is not None:
+    if (fault := find_fault({**shown, "files": {}})) is not None:
         raise ValueError(f"the summary breaks its schema: {fault}")
     folder = ensure_folder(files.folder)
     earlier = _earlier(folder, shown["kind"])
@@ -74,10 +75,10 @@ def _write(
     for arm in results.arms:
         files.write(f"predictions/{arm.name}.parquet", tables.predictions(results, arm).to_parquet)
     pictures = {name: _write_drawing(name, draw, files) for name, draw in drawn.items()}
-    _write_pages(template, results, shown, files, pictures, thumbnails)
+    _write_pages(results, shown, files, pictures, thumbnails)
     files.text("study.toml", results.study_toml)
     files.text("environment.json", _json(results.environment))
-    files.text("summary.json", _json(shown | {"files": dict(sorted(files.digests.items()))}))
+    files.text("summary.json", _json({**shown, "files": dict(sorted(files.digests.items()))}))
     if left := earlier - set(files.digests):
         say(f"{len(left)} files of the earlier report, of strategies left out now, are removed from {folder}.")
     for name in left:
@@ -134,7 +135,7 @@ def _json(value: dict[str, Any]) -> str:
 
 
 def _write_drawing(name: str, draw: Draw, files: _Files) -> str:
-    """Write a figure as PNG and SVG, its data beside it; return it as a data address for the page."""
+    """Write a figure as PNG and SVG, with its data next to it; return it as a data address for the page."""
     drawing = draw()
     files.csv(f"{name}.csv", drawing.data)
     # What is drawn first lays the figure out; to do that again for the second file would take as long as to draw it.
@@ -145,24 +146,23 @@ def _write_drawing(name: str, draw: Draw, files: _Files) -> str:
 
 
 def _write_pages(
-    template: str,
     results: Results,
-    shown: dict[str, Any],
+    shown: Content,
     files: _Files,
     pictures: dict[str, str],
     thumbnails: Mapping[str, Any] | None,
 ) -> None:
-    arms = {arm["name"]: arm for arm in shown["arms"]}
-    view = shown | {
-        "arms": [arms[name] for name in shown["order"]],
-        "selections": SELECTIONS,
-        "names": METRIC_NAMES,
-        "pictures": pictures,
-        "thumbnails": thumbnails,
-        "seconds": {arm.name: arm.seconds for arm in results.arms},
-        "study_toml": results.study_toml,
-        "environment": _json(results.environment),
-        "most_seeds": max(len(arm.seeds) for arm in results.arms),
-    }
-    for kind in ("html", "md"):
-        files.text(f"report.{kind}", rendered(f"{template}.{kind}.jinja", view))
+    extras = Extras(
+        pictures=pictures,
+        thumbnails=thumbnails,
+        seconds={arm.name: arm.seconds for arm in results.arms},
+        study_toml=results.study_toml,
+        environment=_json(results.environment),
+    )
+    if shown["kind"] == "baseline":
+        template: str = "baseline"
+        view: BaselineView | StudyView = baseline_view(shown, extras)
+    else:
+        template, view = "report", study_view(shown, extras)
+    for suffix in ("html", "md"):
+        files.text(f"report.{suffix}", render(f"{template}.{suffix}.jinja", view))

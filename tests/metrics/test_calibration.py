@@ -12,17 +12,9 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from sklearn import metrics
 
-from hirise_imb.metrics.calibration import (
-    CONFIDENCE_THRESHOLD,
-    OperatingPoint,
-    ReliabilityDiagram,
-    apply_temperature,
-    average_precision,
-    expected_calibration_error,
-    log_loss,
-    precision_at_hits,
-    risk_at_coverage,
-)
+from hirise_imb.metrics.calibration import ReliabilityDiagram, apply_temperature, expected_calibration_error, log_loss
+from hirise_imb.metrics.operating_point import CONFIDENCE_THRESHOLD, OperatingPoint
+from hirise_imb.metrics.ranking import average_precision, precision_at_hits, risk_at_coverage
 
 EIGHT = range(8)
 # How many landmarks, how many classes among them, how sharp; rounded probabilities are tied.

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from hirise_imb.metrics import calibration, classification
-from hirise_imb.metrics.classification import Predictions, score_predictions
+from hirise_imb.metrics.classification import Predictions
+from hirise_imb.metrics.registry import Evaluation, evaluate
 
 EIGHT = list(range(8))
 OFFICIAL_TEST = (1482, 89, 66, 49, 16, 7, 42, 42)
@@ -22,7 +23,11 @@ PAIRS = st.integers(1, 7).flatmap(
 
 
 def table(labels: Array) -> pd.DataFrame:
-    return pd.DataFrame({"image": [f"{n}.jpg" for n in range(len(labels))], "label": labels})
+    return pd.DataFrame({"image": [f"{n}.jpg" for n in range(len(labels))], "label": labels, "source": "one"})
+
+
+def evaluation(predictions: Predictions, images: pd.DataFrame) -> Evaluation:
+    return Evaluation.of(predictions, images, range(1, 8))
 
 
 def both(pairs: list[tuple[int, int]]) -> tuple[Array, Array]:
@@ -57,17 +62,17 @@ def test_scores_of_one_number_agree_with_scikit_learn(pairs: list[tuple[int, int
         return float(metrics.f1_score(true, predicted, labels=labels, average=average, zero_division=0))
 
     counts = classification.confusion_matrix(true, predicted, 8)
-    found = classification.summary_scores(counts, range(1, 8))
-    assert classification.macro_f1(counts) == found["macro_f1"] == pytest.approx(f1(EIGHT, "macro"))
-    assert found["macro_f1_rare"] == pytest.approx(f1(EIGHT[1:], "macro"))
-    assert found["weighted_f1"] == pytest.approx(f1(EIGHT, "weighted"))
-    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(true, predicted))
+    assert classification.macro_f1(counts) == pytest.approx(f1(EIGHT, "macro"))
+    assert classification.macro_f1(counts, range(1, 8)) == pytest.approx(f1(EIGHT[1:], "macro"))
+    assert classification.weighted_f1(counts) == pytest.approx(f1(EIGHT, "weighted"))
+    assert classification.accuracy(counts) == pytest.approx(metrics.accuracy_score(true, predicted))
     # The mean recall of the classes that occur; scikit-learn warns where others are predicted.
     occurring = sorted(set(true.tolist()))
     recall = metrics.recall_score(true, predicted, labels=occurring, average="macro", zero_division=0)
-    assert found["balanced_accuracy"] == pytest.approx(recall)
+    assert classification.balanced_accuracy(counts) == pytest.approx(recall)
     if set(predicted.tolist()) <= set(occurring) and len(occurring) > 1:
-        assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(true, predicted))
+        expected = metrics.balanced_accuracy_score(true, predicted)
+        assert classification.balanced_accuracy(counts) == pytest.approx(expected)
 
 
 @quick
@@ -75,12 +80,12 @@ def test_scores_of_one_number_agree_with_scikit_learn(pairs: list[tuple[int, int
 def test_kappa_agrees_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     true, predicted = both(pairs)
     assume(len(set(true.tolist()) | set(predicted.tolist())) > 1)
-    found = classification.summary_scores(classification.confusion_matrix(true, predicted, 8), range(1, 8))["kappa"]
+    found = classification.cohen_kappa(classification.confusion_matrix(true, predicted, 8))
     assert found == pytest.approx(metrics.cohen_kappa_score(true, predicted), abs=1e-12)
 
 
 def test_kappa_is_zero_where_chance_leaves_nothing_to_reach() -> None:
-    assert classification.summary_scores(classification.confusion_matrix([3, 3], [3, 3], 8), range(1, 8))["kappa"] == 0
+    assert classification.cohen_kappa(classification.confusion_matrix([3, 3], [3, 3], 8)) == 0
 
 
 def test_shares_of_a_class_never_predicted_and_of_a_class_that_does_not_occur() -> None:
@@ -97,7 +102,8 @@ def test_shares_of_a_class_never_predicted_and_of_a_class_that_does_not_occur() 
 
 def test_calling_everything_other_on_the_official_test_split() -> None:
     true = np.repeat(EIGHT, OFFICIAL_TEST)
-    found = classification.summary_scores(classification.confusion_matrix(true, np.zeros_like(true), 8), range(1, 8))
+    images = table(true)
+    found = evaluate(evaluation(predict(images["image"], np.zeros_like(true)), images))
     assert found["accuracy"] == pytest.approx(0.8265, abs=5e-5)
     assert found["macro_f1"] == pytest.approx(0.113, abs=5e-4)
     assert found["macro_f1_rare"] == 0
@@ -111,18 +117,21 @@ def test_a_perfect_predictor_reaches_one(seed: int | None) -> None:
     images = table(true)
     if seed is not None:
         images = images.sample(frac=1, random_state=seed)
-    found = score_predictions(predict(images["image"], images["label"], confidence=1.0), images)
-    assert found.summary(range(1, 8)) == {
+    found = evaluation(predict(images["image"], images["label"], confidence=1.0), images)
+    assert evaluate(found) == {
         "macro_f1": 1.0,
         "macro_f1_rare": 1.0,
+        "macro_f1_several": 0.0,  # all landmarks are of one source
         "weighted_f1": 1.0,
         "accuracy": 1.0,
         "balanced_accuracy": 1.0,
         "kappa": 1.0,
         "log_loss": 0.0,
         "calibration_error": 0.0,
+        "calibration_error_tempered": 0.0,
+        "risk_coverage_area": 0.0,
     }
-    assert {name: values.tolist() for name, values in found.per_class().items()} == {
+    assert {name: values.tolist() for name, values in classification.per_class_scores(found.confusion).items()} == {
         name: [1.0] * 8 for name in ("precision", "recall", "f1")
     }
 
@@ -137,15 +146,15 @@ def test_predictions_of_other_images_or_in_another_order_are_refused(change: str
         chosen[-1] = "99.jpg"
     predictions = predict(chosen, [labels[n] for n in order])
     with pytest.raises(ValueError, match=r"name different images, or the same in another order"):
-        score_predictions(predictions, images)
+        evaluation(predictions, images)
 
 
 def test_a_score_is_of_rows_of_the_catalogue_in_any_index() -> None:
     images = table(np.array([0, 1, 2, 7])).set_index(pd.Index([40, 3, 7, 9]))
-    found = score_predictions(predict(images["image"], [0, 1, 1, 7]), images)
+    found = evaluation(predict(images["image"], [0, 1, 1, 7]), images)
     assert found.confusion.sum() == 4
     assert found.confusion[2, 1] == 1
-    assert found.log_loss == pytest.approx(-(3 * np.log(0.9) + np.log(0.1 / 7)) / 4)
+    assert evaluate(found)["log_loss"] == pytest.approx(-(3 * np.log(0.9) + np.log(0.1 / 7)) / 4)
 
 
 def test_the_label_is_the_most_probable_class() -> None:
@@ -199,7 +208,7 @@ def test_calibration_error_agrees_with_a_plain_loop(seed: int, rows: int, sharpn
 def test_calibration_error_is_the_gap_of_confidence_and_accuracy(hits: int, expected: float) -> None:
     labels = np.array([0] * hits + [1] * (10 - hits))
     predictions = predict([f"{n}.jpg" for n in range(10)], [0] * 10, confidence=0.9)
-    found = score_predictions(predictions, table(labels)).calibration_error
+    found = evaluate(evaluation(predictions, table(labels)))["calibration_error"]
     assert found == pytest.approx(expected, abs=1e-6)
 
 
@@ -211,7 +220,7 @@ def test_calibration_error_uses_fifteen_bins() -> None:
     def found(*confidences: float) -> float:
         parts = [predict(row, [0], confidence) for row, confidence in zip(rows, confidences, strict=True)]
         joined = Predictions(("0.jpg", "1.jpg"), np.concatenate([part.probabilities for part in parts]))
-        return score_predictions(joined, table(labels)).calibration_error
+        return evaluate(evaluation(joined, table(labels)))["calibration_error"]
 
     assert found(0.61, 0.66) == pytest.approx(abs(0.61 + 0.66 - 1) / 2, abs=1e-6)
     assert found(0.65, 0.68) == pytest.approx((1 - 0.65 + 0.68) / 2, abs=1e-6)

@@ -86,11 +86,11 @@ def test_all_exchanges_are_those_of_a_loop(images: Images, fits: int) -> None:
     assert found.difference == pytest.approx(differences[0], abs=1e-12)
     assert found.p == pytest.approx(np.mean([size >= abs(differences[0]) - 1e-9 for size in sizes]), abs=1e-12)
     enough = [size for size in sizes if np.mean([other >= size - 1e-9 for other in sizes]) <= ALPHA]
-    assert found.resolvable == (pytest.approx(enough[0], abs=1e-9) if enough else None)
+    assert found.min_detectable_difference == (pytest.approx(enough[0], abs=1e-9) if enough else None)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_smallest_resolvable_difference_is_that_of_a_loop(seed: int) -> None:
+def test_the_minimum_detectable_difference_is_that_of_a_loop(seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels, sources = rng.integers(0, 3, 56), np.arange(56) % 7
     one, other = (np.where(rng.random((1, 56)) < 0.4, rng.integers(0, 3, (1, 56)), labels) for _ in range(2))
@@ -99,7 +99,7 @@ def test_the_smallest_resolvable_difference_is_that_of_a_loop(seed: int) -> None
     enough = [size for size in sizes if np.mean([other >= size - 1e-9 for other in sizes]) <= ALPHA]
     assert found.exact
     assert enough
-    assert found.resolvable == pytest.approx(min(enough), abs=1e-9)
+    assert found.min_detectable_difference == pytest.approx(min(enough), abs=1e-9)
 
 
 @quick
@@ -122,11 +122,15 @@ def test_random_exchanges_are_a_sample_of_all(fits: tuple[int, int]) -> None:
     one, other = two_arms(11, fits, seed=1, worse=0.35)
     every, some = swap_test(one, other, draws=2048), swap_test(one, other, draws=2047)
     assert (every.exact, some.exact) == (True, False)
-    assert (every.informative, every.difference) == (some.informative, some.difference) == (11, some.difference)
+    assert (
+        (every.informative_sources, every.difference)
+        == (some.informative_sources, some.difference)
+        == (11, some.difference)
+    )
     assert 0.02 < every.p < 0.9
     assert abs(some.p - every.p) < 4 * np.sqrt(every.p * (1 - every.p) / 2047)
-    assert every.resolvable is not None
-    assert some.resolvable == pytest.approx(every.resolvable, rel=0.1)
+    assert every.min_detectable_difference is not None
+    assert some.min_detectable_difference == pytest.approx(every.min_detectable_difference, rel=0.1)
     assert swap_test(one, other, 2047, seed=1) != some == swap_test(one, other, 2047, seed=0)
 
 
@@ -136,7 +140,7 @@ def test_a_difference_that_no_random_exchange_reaches_counts_itself() -> None:
     right, wrong = (SourceCounts.of(labels, fit[None], places, 8) for fit in (labels, 1 - labels))
     found = swap_test(right, wrong, draws=199)
     # (1 + 0) / (1 + 199): never 0.
-    assert (found.p, found.informative, found.exact) == (1 / 200, 40, False)
+    assert (found.p, found.informative_sources, found.exact) == (1 / 200, 40, False)
     assert found.difference == 2 / 8
 
 
@@ -150,7 +154,9 @@ def test_an_arm_against_itself(images: Images, fits: int) -> None:
     own = SourceCounts.of(labels, predicted[:fits], sources, 8)
     twice = SourceCounts.of(labels, np.tile(predicted[:fits], (2, 1)), sources, 8)
     for found in (swap_test(own, own), swap_test(own, twice), swap_test(twice, own)):
-        assert found == SwapTest(difference=0.0, p=1.0, resolvable=None, informative=0, exact=True)
+        assert found == SwapTest(
+            difference=0.0, p=1.0, min_detectable_difference=None, informative_sources=0, exact=True
+        )
 
 
 @pytest.mark.parametrize("fits", [(1, 1), (1, 4), (2, 4), (4, 2), (3, 2)])
@@ -159,8 +165,8 @@ def test_exchanging_the_arms_turns_the_sign(fits: tuple[int, int], sources: int)
     one, other = two_arms(sources, fits)
     there, back = swap_test(one, other, 500), swap_test(other, one, 500)
     assert there.difference == pytest.approx(-back.difference, abs=1e-12)
-    assert (there.p, there.informative, there.exact) == (back.p, back.informative, back.exact)
-    assert there.resolvable == pytest.approx(back.resolvable)
+    assert (there.p, there.informative_sources, there.exact) == (back.p, back.informative_sources, back.exact)
+    assert there.min_detectable_difference == pytest.approx(back.min_detectable_difference)
     assert there.exact == (sources == 6)
 
 
@@ -171,7 +177,7 @@ def test_the_order_of_sources_plays_no_part(images: Images, order: Sequence[int]
     arms = [SourceCounts.of(labels, predicted, sources, 8) for predicted in (one, other)]
     places = np.array([place for place in order if place <= sources.max()])
     found, again = swap_test(*arms), swap_test(*(renumbered(arm, places) for arm in arms))
-    assert (found.p, found.informative) == (again.p, again.informative)
+    assert (found.p, found.informative_sources) == (again.p, again.informative_sources)
     assert found.difference == pytest.approx(again.difference, abs=1e-12)
 
 
@@ -181,14 +187,14 @@ def test_p_is_bound_by_the_sources_that_tell(images: Images) -> None:
     labels, one, other, sources = columns(images)
     found = swap_test(SourceCounts.of(labels, one, sources, 8), SourceCounts.of(labels, other, sources, 8))
     # No exchange and the exchange of all are as large as what was seen.
-    assert min(1, 2 / 2**found.informative) <= found.p <= 1
+    assert min(1, 2 / 2**found.informative_sources) <= found.p <= 1
     # At most four sources: 1/8 at best.
-    assert found.resolvable is None
+    assert found.min_detectable_difference is None
     told = (
         SourceCounts.of(labels, one, sources, 8).hits.tolist(),
         SourceCounts.of(labels, other, sources, 8).hits.tolist(),
     )
-    assert found.informative > 0 or told[0][0] == told[1][0]
+    assert found.informative_sources > 0 or told[0][0] == told[1][0]
 
 
 def test_five_sources_can_never_tell_and_six_can() -> None:
@@ -198,22 +204,24 @@ def test_five_sources_can_never_tell_and_six_can() -> None:
         right, wrong = (SourceCounts.of(labels, fit[None], places, 8) for fit in (labels, 1 - labels))
         found = swap_test(right, wrong)
         assert found.p == p
-        assert (found.resolvable is not None) == can
+        assert (found.min_detectable_difference is not None) == can
 
 
 @pytest.mark.parametrize("sources", [3, 6, 9, 25])
 @pytest.mark.parametrize("seed", range(5))
-def test_what_is_resolvable_is_what_is_significant(sources: int, seed: int) -> None:
+def test_what_is_detectable_is_what_is_significant(sources: int, seed: int) -> None:
     found = swap_test(*two_arms(sources, seed=seed), draws=1000)
-    reaches = found.resolvable is not None and abs(found.difference) >= found.resolvable - 1e-12
+    reaches = (
+        found.min_detectable_difference is not None and abs(found.difference) >= found.min_detectable_difference - 1e-12
+    )
     assert (found.p <= ALPHA) == reaches
 
 
 def test_few_random_exchanges_resolve_nothing() -> None:
     # The largest of 20 has p = (1 + 1) / (1 + 20), that of 39 has .05.
     arms = two_arms(20)
-    assert swap_test(*arms, draws=20).resolvable is None
-    assert swap_test(*arms, draws=39).resolvable is not None
+    assert swap_test(*arms, draws=20).min_detectable_difference is None
+    assert swap_test(*arms, draws=39).min_detectable_difference is not None
 
 
 def test_a_source_that_both_count_alike_changes_nothing() -> None:
@@ -227,7 +235,7 @@ def test_a_source_that_both_count_alike_changes_nothing() -> None:
         for arm in (one, other)
     ]
     few, many = swap_test(one, other), swap_test(*more)
-    assert few.informative == many.informative == 6
+    assert few.informative_sources == many.informative_sources == 6
 
 
 def test_edge_cases() -> None:
@@ -238,13 +246,13 @@ def test_edge_cases() -> None:
     )
     # By hand: macro F1 of 2/8, and of 2 * 3 / 8 / 8.
     assert swap_test(perfect, other).difference == pytest.approx((2 - 6 / 8) / 8)
-    assert swap_test(perfect, other).informative == 2
+    assert swap_test(perfect, other).informative_sources == 2
     # A class without a label is predicted: nothing is right.
     assert swap_test(perfect, never).difference == 2 / 8
-    assert swap_test(other, never).informative == 3
+    assert swap_test(other, never).informative_sources == 3
     single = [SourceCounts.of(labels, np.array([p]), labels * 0, 8) for p in (labels, labels * 0)]
     found = swap_test(*single)
-    assert (found.p, found.informative, found.resolvable) == (1.0, 1, None)
+    assert (found.p, found.informative_sources, found.min_detectable_difference) == (1.0, 1, None)
 
 
 def test_other_landmarks_are_refused() -> None:

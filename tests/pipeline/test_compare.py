@@ -19,7 +19,7 @@ from handmade import SEEDS, check_files, exchanged, guesses, make_arm, make_cata
 from sklearn import metrics
 
 from hirise_imb.cli.main import main
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.hirise import CLASSES, HIRISE
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.models.closed_form import NearestMean
@@ -201,7 +201,7 @@ def test_the_headline_has_a_sentence_for_each_report(out: Path, three: Path) -> 
         name = start.split()[0].rstrip(",")
         assert (
             f"{start} macro F1 {macro[name]:.3f} on the test split against {base:.3f} of half/baseline: "
-            f"{macro[name] - base:+.3f} (95 % interval "
+            f"{macro[name] - base:+.3f} (95 % confidence interval "
         ) in summary["headline"]
     assert summary["headline"].count("after Holm over 5 comparisons") == 3
     told = " ".join(summary["protocol"])
@@ -242,7 +242,10 @@ def test_a_resample_without_a_difference_is_not_counted_as_one() -> None:
     base[sources == 4] = 0
     better = np.where(sources == 4, labels, base)
     found = Inference(
-        labels, pd.Series([f"s{n}" for n in sources]), {"base": base[None], "arm": np.stack([better] * 5)}
+        labels,
+        pd.Series([f"s{n}" for n in sources]),
+        {"base": base[None], "arm": np.stack([better] * 5)},
+        HIRISE.classes,
     )
     assert found.against("arm", "base").share_above == pytest.approx(1 - (11 / 12) ** 12, abs=0.02)
 

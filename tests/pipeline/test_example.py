@@ -10,7 +10,7 @@ import pytest
 
 from hirise_imb.data.hirise import CLASSES
 from hirise_imb.pipeline.rebuild import compare
-from hirise_imb.reporting.figures.style import chance, signed
+from hirise_imb.reporting.formatting import p_digits, signed
 from hirise_imb.reporting.read import read_report
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def test_the_readme_has_its_table() -> None:
         against = ["", ""]
         if arm.name != base:
             gain = results.gain(arm.name, "macro_f1", base)
-            against = [signed(gain), chance(results.inference.tests[arm.name].p_holm)]
+            against = [signed(gain), p_digits(results.inference.tests[arm.name].p_holm)]
         gain = results.gain(arm.name, "macro_f1", control)
         cells = [
             f"`{arm.name}`",

@@ -24,8 +24,9 @@ from hirise_imb.metrics.classification import Predictions
 from hirise_imb.models.closed_form import NearestMean
 from hirise_imb.pipeline.rebuild import compare, rewrite
 from hirise_imb.recipe import Recipe
-from hirise_imb.reporting import Arm, Baseline, Omitted, Results, summary, write_baseline, write_report
+from hirise_imb.reporting import Arm, Baseline, Omitted, Results, write_baseline, write_report
 from hirise_imb.reporting.read import read_report
+from hirise_imb.reporting.summary.content import of_study
 from hirise_imb.utils.errors import UserError
 
 FEW = (12, 12, 6, 4, 0, 3, 4, 2)
@@ -405,7 +406,7 @@ def test_odd_results_have_whole_reports(make: Callable[[Path], Results], tmp_pat
     page = before["report.html"].decode()
     for text in (re.sub(r'(?s)<(script|style).*?</\1>|"data:[^"]*"', "", page), before["report.md"].decode()):
         assert not re.search(r"(?i:\b(nan|inf|infinity|undefined)\b)|\bNone\b|[-+]0\.000 to [-+]0\.000", text)
-    again = json.loads(json.dumps(summary.of_study(read_report(folder))))
+    again = json.loads(json.dumps(of_study(read_report(folder))))
     assert again | {"files": stored["files"]} == stored
 
 
@@ -420,16 +421,16 @@ def test_odd_results_are_written_again(make: Callable[[Path], Results], tmp_path
 
 def test_odd_results_are_told_as_what_they_are(tmp_path: Path) -> None:
 
-    found = summary.of_study(perfect(tmp_path / "perfect"))["arms"][1]
+    found = of_study(perfect(tmp_path / "perfect"))["arms"][1]
     assert found["uncertainty"]["macro_f1"] is None
     assert found["uncertainty"]["macro_f1_by_image"] is None
     assert found["scores"]["macro_f1"] == {"mean": 1, "low": 1, "high": 1}
     assert found["decided"]["accuracy"] == 1
-    found = summary.of_study(all_equal(tmp_path / "equal"))["arms"][1]
+    found = of_study(all_equal(tmp_path / "equal"))["arms"][1]
     assert (found["decided"]["coverage"], found["decided"]["accuracy"]) == (0, None)
     assert found["average_precision"][4] is None  # bright dune is absent
     assert found["average_precision"][1]["mean"] == pytest.approx(FEW[1] / sum(FEW))  # that of guessing
-    alike = summary.of_study(as_the_baseline(tmp_path / "same"))
+    alike = of_study(as_the_baseline(tmp_path / "same"))
     assert "In every source the counts of all arms are those of the baseline" in alike["caution"]
     same = alike["arms"][1]
     assert same["test"] == {"p": 1, "p_holm": 1, "resolvable": None, "informative_sources": 0, "exact": True}

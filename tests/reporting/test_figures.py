@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, average_precision_score, confusion_matrix, f1_score, precision_recall_curve
 
-from hirise_imb.data.hirise import CLASSES, SPLITS
+from hirise_imb.data.hirise import CLASSES, HIRISE, SPLITS
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.reporting import Arm, Results
 from hirise_imb.reporting.figures import gallery, style
@@ -83,7 +83,7 @@ def results_of(test: pd.DataFrame, fits: Mapping[str, Sequence[Floats]], compute
     data = pd.DataFrame({"split": np.repeat(SPLITS, 8), "class": CLASSES * 3, "landmarks": range(1, 25)})
     arms = tuple(arm_of(name, test, found, name not in computed) for name, found in fits.items())
     control = "plain" if "plain" in fits else None
-    return Results("by-hand", "Made up.", "", test, data, arms, {}, control_name=control)
+    return Results("by-hand", "Made up.", "", HIRISE.classes, test, data, arms, {}, control_name=control)
 
 
 def usual(seeds: int = 2, test: pd.DataFrame | None = None, names: Sequence[str] = ("plain", "remedy")) -> Results:

@@ -250,7 +250,7 @@ def test_an_absent_and_a_never_predicted_class_have_finite_numbers(folder: Path)
     caution = summary_of(folder)["caution"]
     assert "Classes without a test landmark, which count as F1 0 in macro F1: spider." in caution
     few = "other (2), dark dune (2), slope streak (2), bright dune (2), impact ejecta (2), swiss cheese (2)"
-    assert f"Classes with fewer than six test sources, of which no interval can be estimated: {few}. " in caution
+    assert f"Classes with fewer than six test sources, for which no interval can be estimated: {few}. " in caution
     assert "nan" not in (folder / "report.html").read_text(encoding="utf-8").split("base64")[0]
     assert " nan" not in (folder / "report.md").read_text(encoding="utf-8")
 
@@ -369,7 +369,8 @@ def test_a_difference_is_clear_where_ranges_over_seeds_lie_apart(results: Result
         mine, base = results.per_class(arm, "f1"), results.per_class("baseline", "f1")
         apart = [a.low > b.high or a.high < b.low for a, b in zip(mine, base, strict=True)]
         assert results.clear(arm, "f1", "baseline") == apart
-    single = replace(results, arms=tuple(replace(arm, predictions=arm.predictions[:1]) for arm in results.arms))
+    arms = (replace(arm, predictions=arm.predictions[:1], temperatures=arm.temperatures[:1]) for arm in results.arms)
+    single = replace(results, arms=tuple(arms))
     assert not any(single.clear("focal_loss", "f1", "baseline"))
 
 

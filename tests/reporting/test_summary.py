@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from handmade import (
+    EXAMPLE,
     SEEDS,
     TEMPERATURES,
     exchanged,
@@ -22,6 +23,7 @@ from handmade import (
     make_catalogue,
     make_results,
     p_of,
+    three_classes,
 )
 from jsonschema import Draft202012Validator
 from sklearn import metrics
@@ -31,10 +33,12 @@ from hirise_imb.data.manifest import Manifest
 from hirise_imb.metrics.bootstrap import SourceCounts
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.metrics.permutation import swap_test
-from hirise_imb.reporting import Arm, Baseline, Omitted, Results, summary, write_report
+from hirise_imb.reporting import Arm, Baseline, Omitted, Results, write_report
 from hirise_imb.reporting.narrative import caution, headline
 from hirise_imb.reporting.read import read_summary
 from hirise_imb.reporting.results import Origin
+from hirise_imb.reporting.summary.content import of_study
+from hirise_imb.reporting.summary.schema import find_fault, generate_schema, load_schema
 from hirise_imb.utils.errors import UserError
 
 SUPPORT = (120, 40, 20, 12, 6, 1, 9, 0)
@@ -75,12 +79,39 @@ def found(folder: Path) -> dict[str, Any]:
 
 
 def test_the_schema_is_one() -> None:
-    Draft202012Validator.check_schema(summary.schema())
-    objects = [part for part in parts(summary.schema()) if part.get("type") == "object" and "properties" in part]
+    Draft202012Validator.check_schema(load_schema())
+    objects = [part for part in parts(load_schema()) if part.get("type") == "object" and "properties" in part]
     assert len(objects) > 20
     open_ones = [part for part in objects if part.get("additionalProperties") is not False]
     assert [part["title"] for part in open_ones] == ["All that it was made with"]  # a recipe
     assert all(set(part.get("required", ())) <= set(part["properties"]) for part in objects)
+
+
+def test_the_schema_of_the_package_is_the_generated_one() -> None:
+    """`python tools/write_summary_schema.py` writes it again."""
+    assert load_schema() == generate_schema()
+
+
+def test_the_example_of_earlier_versions_keeps_it() -> None:
+    for folder in (EXAMPLE, EXAMPLE / "baseline"):
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        assert find_fault(summary) is None
+        summary.pop("majority", None)  # earlier versions did not name it
+        assert find_fault(summary) is None
+
+
+def test_any_number_of_classes_and_scores_keeps_it(found: dict[str, Any]) -> None:
+    three = of_study(three_classes()) | {"files": {}}
+    assert find_fault(three) is None
+    assert (three["classes"], three["majority"]) == (["flat", "hill", "lake"], None)
+    older = copy.deepcopy(found)
+    for arm in older["arms"]:
+        for scores in (arm["scores"], arm["vs_baseline"]["scores"], arm["vs_baseline"]["scores_clear"]):
+            del scores["kappa"]
+        arm["scores"]["brier"] = {"mean": 2.5, "low": 2, "high": 3}
+    assert find_fault(older) is None
+    older["arms"][0]["scores"]["brier"] = {"mean": 2.5}
+    assert find_fault(older) == "at $.arms[0].scores.brier: 'low' is a required property"
 
 
 def parts(value: object) -> list[dict[str, Any]]:
@@ -91,21 +122,21 @@ def parts(value: object) -> list[dict[str, Any]]:
 
 
 def test_every_kind_of_summary_keeps_it(results: Results, found: dict[str, Any]) -> None:
-    assert summary.refused(found) is None
+    assert find_fault(found) is None
     files = {"files": {"report.html": "0" * 64}}
     for count in (1, 2, 4):  # arms
-        assert summary.refused(summary.of_study(replace(results, arms=results.arms[:count])) | files) is None
+        assert find_fault(of_study(replace(results, arms=results.arms[:count])) | files) is None
     baseline = Baseline(replace(results, arms=results.arms[:1], control_name=None)).to_dict() | files
-    assert summary.refused(baseline) is None
+    assert find_fault(baseline) is None
     arms = tuple(replace(arm, name=f"x/{arm.name}") for arm in results.arms)
     origins = tuple(Origin(name, name, "", tuple(arm.name for arm in arms), None) for name in ("x", "y"))
-    comparison = summary.of_study(replace(results, arms=arms, control_name=None, origins=origins)) | files
+    comparison = of_study(replace(results, arms=arms, control_name=None, origins=origins)) | files
     assert comparison["kind"] == "comparison"
-    assert summary.refused(comparison) is None
+    assert find_fault(comparison) is None
     # No kind passes for another.
     for one in (found, baseline, comparison):
         for kind in ("study", "baseline", "comparison"):
-            assert (summary.refused(one | {"kind": kind}) is None) == (kind == one["kind"])
+            assert (find_fault(one | {"kind": kind}) is None) == (kind == one["kind"])
 
 
 def test_it_is_checked_in_no_time(found: dict[str, Any]) -> None:
@@ -113,7 +144,7 @@ def test_it_is_checked_in_no_time(found: dict[str, Any]) -> None:
     arms = [found["arms"][0] | {"name": name} for name in names]
     many = found | {"arms": arms, "order": names, "reference": "arm0", "chosen": None, "control": None, "shown": []}
     begin = time.process_time()
-    assert summary.refused(many) is None
+    assert find_fault(many) is None
     assert time.process_time() - begin < 1
 
 
@@ -184,7 +215,7 @@ def test_a_broken_summary_is_refused_with_its_place(case: str, found: dict[str, 
     with pytest.raises(UserError) as refused:
         read_summary(tmp_path)
     text = str(refused.value)
-    assert text.startswith(f"{path} is no summary that this program can read (")
+    assert text.startswith(f"{path} is not a summary that this program can read (")
     assert told in text
     assert text.endswith("): run its study again to have it written anew.")
     assert "\n" not in text
@@ -373,7 +404,7 @@ def against_baseline(results: Results, name: str) -> tuple[str, float]:
         for arm, fits in arms.items()
     }
     interval = results.inference.against(name, "baseline").interval
-    between = f"95 % interval {interval.low:+.3f} to {interval.high:+.3f}" if interval else "no interval"
+    between = f"95 % confidence interval {interval.low:+.3f} to {interval.high:+.3f}" if interval else "no interval"
     text = (
         f"{name}, the best strategy on validation, reaches macro F1 {f1[name]:.3f} on the test split against "
         f"{f1['baseline']:.3f} of the baseline: {f1[name] - f1['baseline']:+.3f} ({between} over 10 sources), "
@@ -386,14 +417,14 @@ def test_a_difference_beyond_chance_is_told(few: Manifest) -> None:
     text, p = against_baseline(found, "good")
     assert p == 2 / 2**8  # all eight sources gain, so only all exchanges together are as large
     assert headline(found) == (
-        f"{text}more than chance among sources explains (swap test p = 0.008). 1 of 1 strategies score above the "
+        f"{text}which is statistically significant (swap test p = 0.008). 1 of 1 strategies score above the "
         "baseline there."
     )
-    assert ", which depends on the arm" not in caution(found)
-    least = summary.of_study(found)["inference"]["resolvable"]["low"]
+    assert ", depending on the arm" not in caution(found)
+    least = of_study(found)["inference"]["resolvable"]["low"]
     assert (
-        f"On 10 sources, a difference in macro F1 to the baseline can be told from chance (one test, p <= 0.05) "
-        f"from {least:.3f} on. Images" in caution(found)
+        f"On 10 sources, the minimum detectable difference in macro F1 to the baseline (one test, p <= 0.05) is "
+        f"{least:.3f}. Images" in caution(found)
     )
 
 
@@ -402,8 +433,8 @@ def test_a_difference_that_several_tests_can_not_tell_is_told(few: Manifest) -> 
     text, p = against_baseline(found, "good")
     assert p == 2 / 2**6
     assert headline(found) == (
-        f"{text}more than chance explains in this comparison alone, but not as one of 3 (swap test p = 0.031, 0.094 "
-        "after Holm over 3 comparisons). 2 of 3 strategies score above the baseline there."
+        f"{text}which is statistically significant in this comparison alone, but not as one of 3 (swap test p = 0.031, "
+        "0.094 after Holm over 3 comparisons). 2 of 3 strategies score above the baseline there."
     )
 
 
@@ -412,9 +443,11 @@ def test_a_difference_within_chance_is_told_with_the_least_that_could_be(few: Ma
     text, p = against_baseline(found, "good")
     assert p == 2 / 2**3
     assert headline(found).startswith(
-        f"{text}which can't be told from chance: here no difference could be (swap test p = 0.25). "
+        f"{text}which is not statistically significant: no difference could be here (swap test p = 0.25). "
     )
-    assert "No difference to the baseline could be told from chance on 10 sources (p <= 0.05)." in caution(found)
+    assert "No difference to the baseline could be statistically significant on 10 sources (p <= 0.05)." in caution(
+        found
+    )
 
     worse = of_few(few, baseline={1: 5}, mixed={1: 1, 2: 2})
     text, p = against_baseline(worse, "mixed")
@@ -423,7 +456,8 @@ def test_a_difference_within_chance_is_told_with_the_least_that_could_be(few: Ma
     sizes = abs(exchanged(worse.test, fits[1], fits[0]))
     least = min(size for size in sizes if (sizes >= size - 1e-12).mean() <= 0.05)
     assert headline(worse).startswith(
-        f"{text}which can't be told from chance: here it would have to be {least:.3f} (swap test p = {p:.2f})."
+        f"{text}which is not statistically significant: the minimum detectable difference is {least:.3f} (swap test "
+        f"p = {p:.2f})."
     )
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from hirise_imb.metrics.bootstrap import Interval
-from hirise_imb.reporting.figures.style import ROLE_COLOURS, chance, figure
-from hirise_imb.reporting.narrative import counted
+from hirise_imb.reporting.figures.style import ROLE_COLOURS, figure
+from hirise_imb.reporting.formatting import p_digits, plural
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Results
 
@@ -25,7 +25,7 @@ def table(results: Results) -> pd.DataFrame:
     """One row an arm, all of macro F1 on the test split.
 
     Columns: mean, range over seeds, the interval over sources and the one over images; the difference to the
-    reference, its interval over sources, the smallest resolvable difference, p and p after Holm. Empty where there is
+    reference, its interval over sources, the minimum detectable difference, p and p after Holm. Empty where there is
     none.
     """
     return pd.DataFrame([_row(results, arm) for arm in results.ordered])
@@ -42,7 +42,7 @@ def _row(results: Results, arm: Arm) -> dict[str, Any]:
     return row | {
         "difference": tested.swap.difference,
         **_ends("difference", found.against(arm.name, results.reference).interval),
-        "resolvable": tested.swap.resolvable,
+        "resolvable": tested.swap.min_detectable_difference,
         "p": tested.swap.p,
         "p_holm": tested.p_holm,
     }
@@ -53,7 +53,7 @@ def _ends(name: str, interval: Interval | None) -> dict[str, Any]:
 
 
 def macro_f1(results: Results) -> Figure:
-    """Macro F1 of each arm with its intervals, beside its difference to the reference where there is a further arm."""
+    """Draws macro F1 of each arm with its intervals, and its difference to the reference where there is another arm."""
     rows = [_row(results, arm) for arm in results.ordered]
     canvas = figure(11, 1.9 + 0.36 * len(rows))
     sides = canvas.subplots(1, 2 if len(rows) > 1 else 1, sharey=True, squeeze=False)[0]
@@ -64,7 +64,7 @@ def macro_f1(results: Results) -> Figure:
         _lines(sides[0], place, row, "seeds", colour, 4)
         sides[0].plot(row["macro_f1"], place, "o", color="white", markeredgecolor=colour, markersize=6, zorder=4)
         if arm.name != results.reference:
-            _difference(sides[1], place, row, results.inference.tests[arm.name].swap.informative, colour)
+            _difference(sides[1], place, row, results.inference.tests[arm.name].swap.informative_sources, colour)
     _frame(sides, results, rows)
     canvas.suptitle(_explained(results, rows), x=0.01, ha="left", fontsize=9)
     return canvas
@@ -81,9 +81,9 @@ def _difference(axes: Axes, place: int, row: dict[str, Any], informative: int, c
         axes.barh(place, 2 * row["resolvable"], 0.7, -row["resolvable"], color="#e5e7eb", zorder=1)
     _lines(axes, place, row, "difference", colour, 1.2)
     axes.plot(row["difference"], place, "o", color=colour, markersize=6, zorder=4)
-    text = f"p {chance(row['p_holm'])}"
+    text = f"p {p_digits(row['p_holm'])}"
     if row["resolvable"] is None:
-        text += "\nno source differs" if informative == 0 else "\nnone resolvable"
+        text += "\nno source differs" if informative == 0 else "\nnone detectable"
     axes.annotate(text, (1.01, place), xycoords=("axes fraction", "data"), fontsize=8, va="center")
 
 
@@ -112,17 +112,17 @@ def _explained(results: Results, rows: Sequence[dict[str, Any]]) -> str:
     """What the marks are; stands above both sides, where long names of arms leave it room."""
     several = any(len(arm.seeds) > 1 for arm in results.arms)
     seeds = "thick: range over seeds; " if several else ""
-    of = counted(results.inference.total, "source")
+    of = plural(results.inference.total, "source")
     some = any(row["sources_low"] is not None for row in rows)
     lines = [
-        f"Circle: mean; {seeds}thin: 95 % interval over {of}; grey below: if images were independent, which they are "
-        "not."
+        f"Circle: mean; {seeds}thin: 95 % confidence interval over {of}; grey below: if images were independent, which "
+        "they are not."
         if some
         else f"Circle: mean; {seeds}no interval over {of} can be given; grey: if images were independent, which they "
         "are not."
     ]
     if len(rows) > 1:
-        lines.append("Right, band: too small to be told from chance in one test; p after Holm over all tests.")
+        lines.append("Right, band: below the minimum detectable difference of one test; p after Holm over all tests.")
     if results.preferred:
         lines.append("Bold: preferred by validation.")
     return "\n".join(lines)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.data.hirise import CLASSES
 from hirise_imb.reporting import tables
 from hirise_imb.reporting.figures.style import DIVERGING, SHARES, SOFT, figure, inks
 from hirise_imb.reporting.results import Results
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-_SIZE = len(CLASSES)
+_FEWEST = 6
+"""Classes below which a matrix has larger cells instead of less room, which its titles need."""
 
 
 def confusion(results: Results, arm: str) -> Figure:
     """Confusion matrix: colour is the share of the true class, text gives the share in per cent and the count."""
     table = tables.confusion(results, arm)
-    shares, counts = (table[name].to_numpy().reshape(_SIZE, _SIZE) for name in ("share_of_true", "count"))
-    canvas = figure(6.4, 5.8, (1.75, 0.1, 1.1, 0.6))
+    shares, counts = (_square(table[name], results) for name in ("share_of_true", "count"))
+    size = max(_FEWEST, len(results.classes))
+    canvas = figure(1.85 + 0.56875 * size, 1.7 + 0.5125 * size, (1.75, 0.1, 1.1, 0.6))
     axes = canvas.subplots()
     image = axes.imshow(shares, cmap=SHARES, vmin=0, vmax=1, aspect="auto")
     texts = [[_share_and_count(*cell) for cell in zip(*row, strict=True)] for row in zip(shares, counts, strict=True)]
@@ -41,8 +43,9 @@ def confusion(results: Results, arm: str) -> Figure:
 def confusion_difference(results: Results, arm: str) -> Figure:
     """The shares of the reference and of an arm, in per cent of the true class, and what the arm changes in points."""
     table = tables.confusion_difference(results, arm)
-    base, mine, change = (table[name].to_numpy().reshape(_SIZE, _SIZE) for name in ("reference", "arm", "difference"))
-    canvas = figure(11, 4.5, (1.6, 0.1, 0.95, 0.6))
+    base, mine, change = (_square(table[name], results) for name in ("reference", "arm", "difference"))
+    size = max(_FEWEST, len(results.classes))
+    canvas = figure(1.7 + 1.1625 * size, 1.55 + 0.36875 * size, (1.6, 0.1, 0.95, 0.6))
     panels = canvas.subplots(1, 3, sharey=True, gridspec_kw={"wspace": 0.05})
     for axes, name, shares in zip(panels, (results.reference, arm), (base, mine), strict=False):
         _write(axes, axes.imshow(shares, cmap=SHARES, vmin=0, vmax=1, aspect="auto"), _hundredths(shares, ""))
@@ -55,6 +58,11 @@ def confusion_difference(results: Results, arm: str) -> Figure:
         _frame(axes, results)
     _name_rows(panels[0], results)
     return canvas
+
+
+def _square(column: pd.Series[float], results: Results) -> Floats:
+    """A column with one row for each pair of classes as a matrix, shape (n_classes, n_classes)."""
+    return np.asarray(column, np.float64).reshape(len(results.classes), len(results.classes))
 
 
 def _share_and_count(share: float, count: float) -> str:
@@ -85,13 +93,15 @@ def _write(axes: Axes, image: AxesImage, texts: list[list[str]]) -> None:
 
 def _frame(axes: Axes, results: Results) -> None:
     axes.grid(visible=False)
-    axes.set_xticks(range(_SIZE), CLASSES, rotation=40, ha="right", rotation_mode="anchor", fontsize=9)
+    classes = results.classes
+    axes.set_xticks(range(len(classes)), classes.names, rotation=40, ha="right", rotation_mode="anchor", fontsize=9)
     axes.set_xlabel("predicted class")
     axes.tick_params(length=0)
     for row in np.flatnonzero(results.support == 0).tolist():
-        axes.text((_SIZE - 1) / 2, row, "no test landmark", ha="center", va="center", fontsize=8, color=SOFT)
+        axes.text((len(classes) - 1) / 2, row, "no test landmark", ha="center", va="center", fontsize=8, color=SOFT)
 
 
 def _name_rows(axes: Axes, results: Results) -> None:
-    axes.set_yticks(range(_SIZE), [f"{name} ({n})" for name, n in zip(CLASSES, results.support, strict=True)])
+    names = [f"{name} ({n})" for name, n in zip(results.classes, results.support, strict=True)]
+    axes.set_yticks(range(len(names)), names)
     axes.set_ylabel("true class (test landmarks)")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.data.hirise import CLASSES
 from hirise_imb.reporting import search_summary
 from hirise_imb.reporting.figures.style import BACKGROUND, DIVERGING, SELECTION_COLOURS, figure, inks
 from hirise_imb.reporting.records import SELECTIONS, Arm
@@ -25,9 +24,9 @@ _ACROSS = 4
 
 
 def f1_per_class(results: Results) -> Figure:
-    """F1 of every arm and class, coloured by the difference to the reference; `other` stands apart as the cost."""
+    """F1 of every arm and class, coloured by the difference to the reference; the majority class stands apart."""
     rows = results.ordered
-    canvas = figure(11, 1.4 + 0.3 * len(rows))
+    canvas = figure(3 + max(4, len(results.classes)), 1.4 + 0.3 * len(rows))
     axes = canvas.subplots()
     _classes(axes, results)
     axes.set_yticks(range(len(rows)), [arm.name for arm in rows])
@@ -79,13 +78,16 @@ def _classes(axes: Axes, results: Results) -> None:
         for k, spread in enumerate(results.per_class(arm.name, "f1")):
             text = f"{spread.mean:.2f}" if results.support[k] else "–"
             axes.text(k, place, text, ha="center", va="center", fontsize=9, color=str(colours[place, k]))
-    axes.axvline(0.5, color="white", linewidth=6)
+    if (majority := results.classes.majority_id) is not None:
+        for edge in (majority - 0.5, majority + 0.5):
+            if 0 < edge < len(results.classes) - 1:
+                axes.axvline(edge, color="white", linewidth=6)
     axes.grid(visible=False)
     names = [
         f"{name}\nn = {n}"
-        for name, n in zip((name.replace(" ", "\n") for name in CLASSES), results.support, strict=True)
+        for name, n in zip((name.replace(" ", "\n") for name in results.classes), results.support, strict=True)
     ]
-    axes.set_xticks(range(len(CLASSES)), names, fontsize=9)
+    axes.set_xticks(range(len(names)), names, fontsize=9)
     axes.tick_params(length=0)
     bold = "; bold: preferred by validation" if results.preferred else ""
     axes.set_title(f"F1 of each class on the test split; colour: difference to {results.reference}{bold}", fontsize=10)
@@ -98,7 +100,7 @@ def _search(axes: Axes, arm: Arm) -> None:
     axes.plot(numbers, best, color=colour, linewidth=2, zorder=3, marker="." if len(best) == 1 else None)
     found = search_summary.tally(arm)
     axes.set_title(arm.name, fontsize=9, color=colour, fontweight="bold", pad=3)
-    if found["best_trial"] is None:
+    if found["best_trial"] is None or found["best_value"] is None:
         return
     axes.plot(found["best_trial"], found["best_value"], "o", color=colour, markersize=4, zorder=4)
     style: dict[str, Any] = {"fontsize": 8, "color": colour, "va": "center"}

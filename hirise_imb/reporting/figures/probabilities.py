@@ -8,15 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.data.hirise import CLASSES
-from hirise_imb.metrics.calibration import (
-    CONFIDENCE_THRESHOLD,
-    ReliabilityDiagram,
-    apply_temperature,
-    precision_at_hits,
-    risk_at_coverage,
-)
-from hirise_imb.reporting.figures.style import BACKGROUND, figure, lines
+from hirise_imb.metrics.calibration import ReliabilityDiagram, apply_temperature
+from hirise_imb.metrics.operating_point import CONFIDENCE_THRESHOLD
+from hirise_imb.metrics.ranking import precision_at_hits, risk_at_coverage
+from hirise_imb.reporting.figures.style import BACKGROUND, class_panels, figure, lines
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Results
 
@@ -37,7 +32,7 @@ def precision_table(results: Results) -> pd.DataFrame:
             fits = [precision_at_hits(results.labels, fit.probabilities, int(label)) for fit in arm.predictions]
             n = int(results.support[label])
             part = {"recall": np.arange(1, n + 1) / n, "precision": np.mean(fits, axis=0)}
-            parts.append(pd.DataFrame({"arm": arm.name, "class": CLASSES[label]} | part))
+            parts.append(pd.DataFrame({"arm": arm.name, "class": results.classes[int(label)]} | part))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -45,9 +40,14 @@ def precision_recall(results: Results, table: pd.DataFrame) -> Figure:
     """A panel a class: precision against recall of a few arms, and what guessing would give."""
     from matplotlib.lines import Line2D
 
-    canvas = figure(11, 5.8)
-    panels = canvas.subplots(2, 4, sharex=True, sharey=True)
-    for label, (axes, name) in enumerate(zip(panels.flat, CLASSES, strict=True)):
+    down, across = class_panels(results.classes)
+    canvas = figure(11, 2.9 * down)
+    panels = canvas.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    for axes in panels.flat[len(results.classes) :]:
+        axes.remove()
+    for label, (axes, name) in enumerate(zip(panels.flat, results.classes, strict=False)):
+        # What stands below an empty place has no axis of its own.
+        axes.tick_params(labelbottom=label + across >= len(results.classes))
         n = int(results.support[label])
         axes.set_title(f"{name} (n = {n})", fontsize=10)
         if n == 0:
@@ -89,7 +89,7 @@ def reliability_table(results: Results) -> pd.DataFrame:
 
 
 def calibration(results: Results, table: pd.DataFrame) -> Figure:
-    """Accuracy against confidence in fifteen bins, as predicted and after the temperature that validation asks for."""
+    """Draws accuracy against confidence in fifteen bins, as predicted and after temperature scaling."""
     canvas = figure(11, 4.4)
     panels = canvas.subplots(1, 2, sharex=True, sharey=True)
     for axes, hot in zip(panels, (False, True), strict=True):
@@ -101,11 +101,11 @@ def calibration(results: Results, table: pd.DataFrame) -> Figure:
             axes.plot(part["confidence"], part["accuracy"], **line, label=label)
             sizes = 6 + 200 * part["count"] / part["count"].sum()
             axes.scatter(part["confidence"], part["accuracy"], sizes, color=line["color"], alpha=0.7, zorder=3)
-        axes.set_title("with the temperature of validation" if hot else "as predicted")
+        axes.set_title("after temperature scaling" if hot else "as predicted")
         axes.set_xlabel("confidence of the chosen class")
         axes.legend(loc="upper left", fontsize=9)
     panels[0].set_ylabel("share of right predictions")
-    words = "Dots: bins of confidence, larger with more predictions. On the diagonal, confidence is right."
+    words = "Dots: bins of confidence, larger with more predictions. On the diagonal, probabilities are calibrated."
     canvas.suptitle(words, x=0.01, ha="left", fontsize=9)
     return canvas
 

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from hirise_imb.data.hirise import CLASSES, SPLITS
-from hirise_imb.forensics import METRICS
+from hirise_imb.data.dataset import SPLITS
+from hirise_imb.metrics.registry import CLASS_METRICS
 from hirise_imb.reporting.baseline import Baseline, Entry
 from hirise_imb.reporting.figures.style import (
     BACKGROUND,
     COLOURS,
     MARKS,
-    METRIC_NAMES,
     SPLIT_COLOURS,
     SPLIT_LINES,
     figure,
@@ -32,7 +31,7 @@ _SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 def class_distribution(results: Results) -> Figure:
     """Landmarks of each class by split, on a logarithmic axis, since they differ by a factor of hundreds."""
-    canvas = figure(10, 3.8)
+    canvas = figure(_width(results), 3.8)
     axes = canvas.subplots()
     summary = results.data
     for n, split in enumerate(SPLITS):
@@ -42,38 +41,39 @@ def class_distribution(results: Results) -> Figure:
     axes.set_ylim(bottom=0.8)
     axes.margins(y=0.15)
     axes.set_ylabel("landmarks (log scale)")
-    _class_axis(axes)
+    _class_axis(axes, list(results.classes))
     axes.legend(ncols=3)
     return canvas
 
 
 def scores_per_class(results: Results, arm: str) -> Figure:
     """Precision, recall and F1 of each class for one arm, with the range over seeds."""
-    canvas = figure(10, 4.2)
+    canvas = figure(_width(results), 4.2)
     axes = canvas.subplots()
-    for n, (metric, colour) in enumerate(zip(METRICS, COLOURS, strict=False)):
-        _spread_bars(axes, n, len(METRICS), results.per_class(arm, metric), METRIC_NAMES[metric], colour)
-    _score_axis(axes, results, f"{arm} on the test split", len(METRICS))
+    for n, (metric, colour) in enumerate(zip(CLASS_METRICS, COLOURS, strict=False)):
+        _spread_bars(axes, n, len(CLASS_METRICS), results.per_class(arm, metric), CLASS_METRICS[metric], colour)
+    _score_axis(axes, results, f"{arm} on the test split", len(CLASS_METRICS))
     return canvas
 
 
 def published(baseline: Baseline) -> Figure:
     """The published figure of each class between the range of shuffled pairings and the aligned model."""
-    canvas = figure(10, 5)
+    classes = list(baseline.results.classes)
+    canvas = figure(10, 1 + 0.5 * len(classes))
     title = "The published figures, this model, and the same predictions paired with shuffled labels"
     canvas.suptitle(title, x=0.01, ha="left", fontsize=11)
-    panels = canvas.subplots(1, len(METRICS), sharex=True, sharey=True)
-    for axes, metric in zip(panels, METRICS, strict=True):
+    panels = canvas.subplots(1, len(CLASS_METRICS), sharex=True, sharey=True)
+    for axes, metric in zip(panels, CLASS_METRICS, strict=True):
         entries = baseline.of(metric)
         for entry in entries:
-            _compared(axes, entry)
-        _name_marks(axes, entries)
-        axes.set_title(METRIC_NAMES[metric])
+            _compared(axes, classes.index(entry.name), entry)
+        _name_marks(axes, classes, entries)
+        axes.set_title(CLASS_METRICS[metric])
         axes.set_xlim(-0.03, 1.03)
         axes.grid(visible=False, axis="y")
-    names = [f"{name} ({n})" for name, n in zip(CLASSES, baseline.results.support, strict=True)]
-    panels[0].set_yticks(range(len(CLASSES)), names)
-    panels[0].set_ylim(len(CLASSES) - 0.4, -0.6)
+    names = [f"{name} ({n})" for name, n in zip(classes, baseline.results.support, strict=True)]
+    panels[0].set_yticks(range(len(classes)), names)
+    panels[0].set_ylim(len(classes) - 0.4, -0.6)
     panels[0].set_ylabel("class (test landmarks)")
     return canvas
 
@@ -85,7 +85,7 @@ def curves(arm: Arm) -> Figure:
         for split in SPLITS:
             _curve(axes, arm.histories, f"{split}_{what}", split)
         for best in arm.best_epochs[:1]:
-            axes.axvline(best, color=BACKGROUND, linewidth=4, zorder=0, label="kept epoch")
+            axes.axvline(best, color=BACKGROUND, linewidth=4, zorder=0, label="best epoch")
         axes.set_title("cross-entropy" if what == "loss" else what)
         axes.set_xlabel("epoch")
         axes.set_ylabel(unit)
@@ -111,12 +111,12 @@ def _curve(axes: Axes, histories: Sequence[pd.DataFrame], column: str, split: st
         )
 
 
-def _compared(axes: Axes, entry: Entry) -> None:
+def _compared(axes: Axes, place: int, entry: Entry) -> None:
     """One class: the shuffled range as a bar, the published and the aligned figure as marks on one line."""
     assert entry.shuffled is not None
     assert entry.aligned is not None
     assert entry.published is not None
-    place, law = CLASSES.index(entry.name), entry.shuffled
+    law = entry.shuffled
     axes.plot([law.mean, entry.aligned], [place, place], color="#d1d5db", linewidth=1, zorder=1)
     # The edge shows a range without width, such as that of a class that is never predicted.
     colour = MARKS["shuffled"]
@@ -125,14 +125,14 @@ def _compared(axes: Axes, entry: Entry) -> None:
     axes.plot(entry.published, place, "D", color=MARKS["published"], markersize=5)
 
 
-def _name_marks(axes: Axes, entries: Sequence[Entry]) -> None:
+def _name_marks(axes: Axes, classes: Sequence[str], entries: Sequence[Entry]) -> None:
     """Name the marks of the class where they lie farthest apart; there the names have room."""
     widest = max(entries, key=lambda entry: (entry.aligned or 0) - (entry.published or 0))
     assert widest.aligned is not None
     assert widest.published is not None
     assert widest.shuffled is not None
-    place = CLASSES.index(widest.name)
-    # Where even these lie close together, the model's name moves away from the word beside it.
+    place = classes.index(widest.name)
+    # Where even these lie close together, the model's name moves away from the word next to it.
     model = min(max(widest.aligned, widest.published + 0.42), 0.85)
     for kind, text, at, points, side in (
         ("aligned", "this model", model, 11, "center"),
@@ -154,7 +154,7 @@ def _bars(
     errors: np.ndarray[Any, Any] | None = None,
 ) -> None:
     width = 0.84 / of
-    places = np.arange(len(CLASSES)) + (n - (of - 1) / 2) * width
+    places = np.arange(len(values)) + (n - (of - 1) / 2) * width
     bars = axes.bar(places, values, width * 0.94, color=colour, label=label, yerr=errors, ecolor="#111827")
     if text:
         axes.bar_label(bars, [text.format(value) for value in values], fontsize=7, padding=1)
@@ -169,12 +169,16 @@ def _spread_bars(axes: Axes, n: int, of: int, spreads: Sequence[Spread], label: 
 def _score_axis(axes: Axes, results: Results, label: str, columns: int) -> None:
     axes.set_ylim(0, 1)
     axes.set_ylabel(label)
-    _class_axis(axes, results.support)
+    _class_axis(axes, [f"{name}\nn = {n}" for name, n in zip(results.classes, results.support, strict=True)])
     axes.legend(ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1))
 
 
-def _class_axis(axes: Axes, support: np.ndarray[Any, Any] | None = None) -> None:
-    names = list(CLASSES) if support is None else [f"{c}\nn = {n}" for c, n in zip(CLASSES, support, strict=True)]
-    axes.set_xticks(range(len(CLASSES)), names)
+def _width(results: Results) -> float:
+    """Width in inches of a figure with bars for each class."""
+    return 2 + max(4, len(results.classes))
+
+
+def _class_axis(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_xticks(range(len(names)), names)
     axes.tick_params(axis="x", length=0)
     axes.grid(visible=False, axis="x")

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from hirise_imb.data.hirise import CLASSES
 from hirise_imb.metrics.bootstrap import MIN_SOURCES
-from hirise_imb.reporting.figures.style import SOFT, figure, lines
-from hirise_imb.reporting.narrative import counted
+from hirise_imb.reporting.figures.style import SOFT, class_panels, figure, lines
+from hirise_imb.reporting.formatting import plural
 from hirise_imb.reporting.results import Results
 
 if TYPE_CHECKING:
@@ -28,8 +27,8 @@ def table(results: Results) -> pd.DataFrame:
     for arm in results.ordered:
         part = results.inference.per_source(arm.name)
         part.insert(0, "arm", arm.name)
-        intervals = dict(zip(CLASSES, results.inference.class_intervals(arm.name), strict=True))
-        means = dict(zip(CLASSES, results.per_class(arm.name, "f1"), strict=True))
+        intervals = dict(zip(results.classes, results.inference.class_intervals(arm.name), strict=True))
+        means = dict(zip(results.classes, results.per_class(arm.name, "f1"), strict=True))
         part["f1"] = [means[name].mean for name in part["class"]]
         for end in ("low", "high"):
             part[f"f1_{end}"] = [float(getattr(intervals[name], end, np.nan)) for name in part["class"]]
@@ -40,11 +39,16 @@ def table(results: Results) -> pd.DataFrame:
 def sources(results: Results, rows: pd.DataFrame) -> Figure:
     """A panel a class: recall in each of its sources, and F1 with its interval where there are sources enough."""
     most = int(rows["landmarks"].max())
-    canvas = figure(11, 2.4 + 1.2 * len(results.shown))
-    panels = canvas.subplots(2, 4, sharex=True, sharey=True)
-    for label, (axes, name) in enumerate(zip(panels.flat, CLASSES, strict=True)):
+    down, across = class_panels(results.classes)
+    canvas = figure(11, down * (1.2 + 0.6 * len(results.shown)))
+    panels = canvas.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    for axes in panels.flat[len(results.classes) :]:
+        axes.remove()
+    for label, (axes, name) in enumerate(zip(panels.flat, results.classes, strict=False)):
+        # What stands below an empty place has no axis of its own.
+        axes.tick_params(labelbottom=label + across >= len(results.classes))
         of = int(results.sources[label])
-        axes.set_title(f"{name}\n{results.support[label]} from {counted(of, 'source')}", fontsize=9)
+        axes.set_title(f"{name}\n{results.support[label]} from {plural(of, 'source')}", fontsize=9)
         for place, (arm, line) in enumerate(zip(results.shown, lines(results.shown), strict=True)):
             part = rows[(rows["arm"] == arm.name) & (rows["class"] == name)]
             _dots(axes, place, part, most, str(line["color"]))

@@ -1,4 +1,4 @@
-"""How figures and the page look: one place for colours, sizes and names."""
+"""How figures and the page look: one place for colours and sizes."""
 
 from __future__ import annotations
 
@@ -48,26 +48,7 @@ DIVERGING = "BrBG"
 SHARES = "Blues"
 """From none to all."""
 
-METRIC_NAMES = {
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "macro_f1": "macro F1",
-    "macro_f1_rare": "macro F1, rare classes",
-    "macro_f1_several": "macro F1, classes of several sources",
-    "weighted_f1": "weighted F1",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "kappa": "kappa",
-    "log_loss": "log loss (nats)",
-    "calibration_error": "calibration error",
-    "calibration_error_tempered": "calibration error, with temperature",
-    "risk_coverage_area": "area under risk and coverage",
-}
-"""How scores are called in words."""
-
-SHORT = ("oth", "cra", "dar", "slo", "bri", "eje", "swi", "spi")
-"""The classes where there is no room for their names."""
+_PANELS_ACROSS = 4
 
 _SETTINGS: dict[Any, Any] = {
     "font.size": 10,
@@ -83,27 +64,6 @@ _SETTINGS: dict[Any, Any] = {
     # Without it, names inside an SVG are drawn by chance, and equal figures are not equal files.
     "svg.hashsalt": "hirise_imb",
 }
-
-
-def score(value: float | None) -> str:
-    """A score with three decimals, and no minus sign before a zero; a dash where there is none."""
-    return "–" if value is None else f"{round(value, 3) + 0.0:.3f}"
-
-
-def signed(value: float | None) -> str:
-    """A difference with three decimals and its sign, a plus before zero; a dash where there is none."""
-    return "–" if value is None else f"{round(value, 3) + 0.0:+.3f}"
-
-
-def chance(p: float) -> str:
-    """A p value with two digits behind the point, three where it is small."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-
-
-def p_value(p: float) -> str:
-    """A p value as it stands in a sentence: `p = 0.28`, `p < 0.001`."""
-    told = chance(p)
-    return f"p {told}" if told.startswith("<") else f"p = {told}"
 
 
 def figure(width: float, height: float, margins: Sequence[float] | None = None) -> Figure:
@@ -125,6 +85,12 @@ def figure(width: float, height: float, margins: Sequence[float] | None = None) 
     canvas = Figure(figsize=(width, height), dpi=120)
     canvas.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
     return canvas
+
+
+def class_panels(classes: Sized) -> tuple[int, int]:
+    """Rows and columns of a grid with a panel for each class."""
+    columns = min(len(classes), _PANELS_ACROSS)
+    return -(-len(classes) // columns), columns
 
 
 def lines(arms: Sized) -> list[dict[str, Any]]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
-from hirise_imb.reporting.html.render import rendered
+from hirise_imb.reporting.formatting import p_digits, plural, score, signed
+from hirise_imb.reporting.html.parts import Cell, Heading, Row, Table, breakable, columns, number, signed_interval
+from hirise_imb.reporting.html.render import render
 from hirise_imb.reporting.read import read_summary
+from hirise_imb.reporting.summary.records import ArmRecord, Summary
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import write_atomically, write_text
 
@@ -14,16 +18,64 @@ INDEX = "index.html"
 _MARK = "<title>Reports · hirise_imb</title>".encode()
 """What no page of somebody else holds."""
 
+_KINDS = {"study": "study", "comparison": "comparison", "baseline": "reference run"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A report that can be read."""
+
+    place: str
+    """Path of its folder below the folder of the list."""
+    summary: Summary
+
+    @property
+    def kind(self) -> str:
+        """Kind of report, in words."""
+        return _KINDS[self.summary["kind"]]
+
+    @property
+    def link(self) -> str:
+        """Address of the page."""
+        return f"{quote(self.place)}/report.html"
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A report that can't be read, and why."""
+
+    place: str
+    fault: str
+
+
+@dataclass(frozen=True)
+class IndexView:
+    """What the list shows."""
+
+    counts: str
+    table: Table | None
+    entries: tuple[Entry, ...]
+    broken: tuple[Broken, ...]
+
 
 def write_index(reports: Path) -> Path:
-    """List the reports below a folder with their headline figures; return the path of the list.
+    """List the reports below a folder with their headline scores; return the path of the list.
 
     A report that can't be read is listed with the reason.
     """
     folders = sorted({path.parent for pattern in ("*", "*/*") for path in reports.glob(f"{pattern}/summary.json")})
-    entries = [_entry(reports, folder) for folder in folders]
+    entries: list[Entry] = []
+    broken: list[Broken] = []
+    for folder in folders:
+        place = folder.relative_to(reports).as_posix()
+        try:
+            entries.append(Entry(place, read_summary(folder)))
+        except UserError as error:
+            broken.append(Broken(place, str(error).replace(str(folder), place)))
+    counts = plural(len(entries), "report") + (f", and {len(broken)} that can't be read" if broken else "")
+    view = IndexView(counts, _table(entries) if entries else None, tuple(entries), tuple(broken))
     page = reports / INDEX
-    write_atomically(page, lambda path: write_text(path, rendered("index.html.jinja", {"entries": entries})))
+    write_atomically(page, lambda path: write_text(path, render("index.html.jinja", view)))
     return page
 
 
@@ -35,22 +87,43 @@ def is_index(path: Path) -> bool:
         return False
 
 
-def _entry(reports: Path, folder: Path) -> dict[str, Any]:
-    place = folder.relative_to(reports).as_posix()
-    try:
-        summary = read_summary(folder)
-    except UserError as error:
-        return {"place": place, "fault": str(error).replace(str(folder), place)}
+def _table(entries: list[Entry]) -> Table:
+    head = columns(
+        Heading("report", "text"),
+        Heading("kind", "text"),
+        *(Heading(title) for title in ("landmarks", "sources", "arms", "baseline, macro F1")),
+        Heading("best strategy on validation", "text"),
+        *(Heading(title) for title in ("its macro F1", "difference", "95 % interval over sources")),
+        Heading("p, Holm", ascending=True),
+    )
+    return Table("Reports", "sort sticky loose", (head,), tuple(_row(entry) for entry in entries))
+
+
+def _row(entry: Entry) -> Row:
+    summary = entry.summary
     arms = {arm["name"]: arm for arm in summary["arms"]}
-    return {
-        "place": place,
-        "fault": None,
-        "kind": summary["kind"],
-        "headline": summary["headline"],
-        "setting": summary["setting"],
-        "landmarks": sum(summary["support"]),
-        "sources": summary["inference"]["sources"],
-        "arms": len(arms),
-        "reference": arms[summary["reference"]],
-        "chosen": arms.get(summary["chosen"]),
-    }
+    base, landmarks = arms[summary["reference"]]["scores"]["macro_f1"]["mean"], sum(summary["support"])
+    cells = (
+        Cell(entry.kind, css="name"),
+        Cell(f"{landmarks:,}", landmarks),
+        number(summary["inference"]["sources"]),
+        number(len(arms)),
+        Cell(score(base), base),
+        *_best_cells(arms.get(summary["chosen"] or "")),
+    )
+    return Row(breakable(entry.place), cells, link=entry.link)
+
+
+def _best_cells(best: ArmRecord | None) -> list[Cell]:
+    """The best strategy on validation against the baseline; dashes without one."""
+    if best is None:
+        return [Cell(css="name"), Cell(), Cell(), Cell(), Cell()]
+    reached, gain = best["scores"]["macro_f1"]["mean"], best["vs_baseline"]["scores"]["macro_f1"]
+    interval, test = best["vs_baseline"]["interval"], best["test"]
+    return [
+        Cell(breakable(best["name"]), css="name"),
+        Cell(score(reached), reached),
+        Cell(signed(gain), gain),
+        Cell(signed_interval(interval), interval["low"]) if interval else Cell(),
+        Cell(p_digits(test["p_holm"]), test["p_holm"]) if test else Cell(),
+    ]

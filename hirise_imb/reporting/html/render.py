@@ -1,29 +1,24 @@
-"""Renders templates; what they show was computed before."""
+"""Renders templates; what they show was computed before, in `view` and `index`."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from bisect import bisect
-from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from hirise_imb.reporting.figures.style import chance, p_value, score, signed
-
-_SHARES = (0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.92)
-"""Where a share of a class takes the next of the colours s1 to s9 of the stylesheet; one that is 0 has none."""
-
-_CHANGES = (0.05, 0.1, 0.2, 0.35)
-"""Where a difference of shares takes the next of the colours p1 to p5 (more) or m1 to m5 (less)."""
+from hirise_imb.metrics.registry import label_of
+from hirise_imb.reporting import formatting
+from hirise_imb.reporting.html.parts import breakable
 
 
-def rendered(template: str, view: Mapping[str, Any]) -> str:
-    """A template of this package with its values; what is not defined is an error."""
-    return _environment().get_template(template).render(view) + "\n"
+def render(template: str, view: object) -> str:
+    """Returns a template of this package filled with the fields of a view; what is not defined is an error."""
+    fields: dict[str, Any] = vars(view)
+    return _environment().get_template(template).render(fields) + "\n"
 
 
 @cache
@@ -36,18 +31,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "score": score,
-        "signed": signed,
-        "cell": _cell,
-        "breakable": _breakable,
-        "chance": chance,
-        "p_value": p_value,
-        "count": _count,
-        "percent": _percent,
-        "points": _points,
-        "duration": _duration,
-        "shade": _shade,
-        "shift": _shift,
+        "breakable": breakable,
+        "cell": _markdown_cell,
+        "label": label_of,
+        "p_digits": formatting.p_digits,
+        "percent": formatting.percent,
+        "score": formatting.score,
+        "signed": formatting.signed,
     }
     script = environment.get_template("page.js.jinja").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -59,54 +49,6 @@ def _environment() -> Environment:
     return environment
 
 
-def _breakable(name: str) -> Markup:
-    """A name that may go on in the next line after an underscore or a slash, where there is little room."""
-    return Markup(str(escape(name)).replace("_", "_<wbr>").replace("/", "/<wbr>"))
-
-
-def _cell(text: object) -> str:
-    """Text that stays in its cell of a Markdown table, and is nothing but text there."""
+def _markdown_cell(text: object) -> str:
+    """Returns text that stays in its cell of a Markdown table, and is nothing but text there."""
     return " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
-
-
-def _count(value: float) -> str:
-    """A count, or a mean of counts with one decimal."""
-    near = round(value, 1)
-    return f"{near:,.0f}" if near == round(near) else f"{near:,.1f}"
-
-
-def _percent(share: float) -> str:
-    """A share in per cent without the sign, in two digits; near none and near all with a decimal, and never as them."""
-    if 0 < share < 0.0005:
-        return "<0.1"
-    if 0.9995 <= share < 1:
-        return ">99.9"
-    return f"{100 * share:.1f}" if 0 < share < 0.0995 or 0.995 <= share < 1 else f"{100 * share:.0f}"
-
-
-def _points(difference: float) -> str:
-    """A difference of shares in points of per cent, with its sign, in two digits."""
-    if abs(difference) < 0.0005:
-        return "0"
-    return f"{100 * difference:+.1f}" if abs(difference) < 0.0995 else f"{100 * difference:+.0f}"
-
-
-def _duration(seconds: float) -> str:
-    """A time as a person says it, in its two largest units."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _shade(share: float) -> str:
-    """The class of a cell that shows a share."""
-    return f"s{1 + bisect(_SHARES, share)}" if share > 0 else "s0"
-
-
-def _shift(difference: float) -> str:
-    """The class of a cell that shows a difference of shares."""
-    if abs(difference) < 0.0005:
-        return "s0"
-    return f"{'p' if difference > 0 else 'm'}{1 + bisect(_CHANGES, abs(difference))}"

@@ -1,0 +1,285 @@
+"""The tables of a report that have a row for each arm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hirise_imb.metrics.registry import METRICS
+from hirise_imb.reporting.formatting import duration, p_digits, percent, plural, score
+from hirise_imb.reporting.html.parts import (
+    Cell,
+    Difference,
+    Heading,
+    Row,
+    Span,
+    Table,
+    breakable,
+    columns,
+    interval_cell,
+    interval_text,
+    number,
+    settings_text,
+    signed_interval,
+    spread_cell,
+    text_table,
+)
+from hirise_imb.reporting.records import SELECTIONS
+from hirise_imb.reporting.summary.records import AgainstRecord, ArmRecord, StudyContent
+
+
+@dataclass(frozen=True)
+class ArmTables:
+    """The arms of a study or comparison in the order of tables, and the tables about them."""
+
+    content: StudyContent
+    arms: tuple[ArmRecord, ...]
+    reference_name: str
+    """The reference as sentences and headings call it."""
+
+    @property
+    def most_seeds(self) -> int:
+        """Largest number of seeds of an arm."""
+        return max(len(arm["seeds"]) for arm in self.arms)
+
+    def every_arm(self) -> Table:
+        """Returns macro F1 of each arm with its interval, and its difference to the reference with the swap test."""
+        control = self.content["control"]
+        gaps = [gap for arm in self.arms if (gap := arm["vs_baseline"]["interval"])]
+        scale = min([0.0, *(gap["low"] for gap in gaps)]), max([0.0, *(gap["high"] for gap in gaps)])
+        first = [
+            Heading("arm", "text", "name", rows=2),
+            Heading("macro F1", "", "group edge", columns=3),
+            Heading("macro F1 against " + breakable(self.reference_name), "", "group edge", columns=5),
+        ]
+        if control:
+            first.append(Heading("vs " + breakable(control), css="edge", column=9, rows=2))
+        test_notes = ("range over seeds",) if self.most_seeds > 1 else ()
+        family = self.content["inference"]["family"]
+        second = columns(
+            Heading("validation", css="edge"),
+            Heading("test", notes=test_notes),
+            Heading("95 % interval", notes=("over sources",)),
+            Heading("difference", css="edge"),
+            Heading("95 % interval", notes=("over sources",)),
+            Heading("p", notes=("swap test",), ascending=True),
+            Heading("p, Holm", notes=(f"of {family}",), ascending=True),
+            Heading("minimum detectable difference", ascending=True),
+            start=1,
+        )
+        rows = [self._row(place, self._every_arm_cells(arm, scale)) for place, arm in enumerate(self.arms)]
+        return Table("Every arm", "sort sticky loose", (tuple(first), second), tuple(rows))
+
+    def _every_arm_cells(self, arm: ArmRecord, scale: tuple[float, float]) -> list[Cell]:
+        gains, gap = arm["vs_baseline"], arm["vs_baseline"]["interval"]
+        span = Span.of(gap, gains["scores"]["macro_f1"], *scale) if gap else None
+        is_reference = arm["name"] == self.content["reference"]
+        cells = [
+            Cell(score(arm["val_macro_f1"]), arm["val_macro_f1"]).edge(),
+            spread_cell(arm["scores"]["macro_f1"], len(arm["seeds"])),
+            interval_cell(arm["uncertainty"]["macro_f1"]),
+            Cell().edge() if is_reference else _gain_cell(gains, "macro_f1").edge(),
+            Cell(signed_interval(gap), gap["low"], span=span) if gap else Cell(),
+            *self._test_cells(arm),
+        ]
+        if self.content["control"]:
+            is_control, tuned = arm["name"] == self.content["control"], arm["vs_control"]
+            cells.append(Cell().edge() if is_control or tuned is None else _gain_cell(tuned, "macro_f1").edge())
+        return cells
+
+    @staticmethod
+    def _test_cells(arm: ArmRecord) -> list[Cell]:
+        test = arm["test"]
+        if test is None:
+            return [Cell(), Cell(), Cell()]
+        probabilities = [Cell(p_digits(p), p) for p in (test["p"], test["p_holm"])]
+        return [*probabilities, Cell(score(test["resolvable"]), test["resolvable"])]
+
+    def class_f1(self) -> Table:
+        """Returns F1 of each class and arm, and the mean of the rare classes where there is a majority class."""
+        content, rare = self.content, self.content.get("majority") is not None
+        classes = [
+            Heading(name, css="" if k else "edge", notes=(f"n = {n}", plural(sources, "source")))
+            for k, (name, n, sources) in enumerate(
+                zip(content["classes"], content["support"], content["sources"], strict=True)
+            )
+        ]
+        together = [Heading("rare classes", css="edge", notes=("mean",))] if rare else []
+        head = columns(Heading("arm", "text"), *together, *classes)
+        best = [max(arm["per_class"]["f1"][k]["mean"] for arm in self.arms) for k in range(len(classes))]
+        rows = []
+        for place, arm in enumerate(self.arms):
+            cells = [self._class_cell(arm, k, best[k]) for k in range(len(classes))]
+            cells[0] = cells[0].edge()
+            if rare:
+                spread, gains = arm["scores"].get("macro_f1_rare"), self._gains(arm)
+                difference = _difference(gains, "macro_f1_rare") if gains else None
+                cells.insert(0, spread_cell(spread, 1, difference).edge())
+            rows.append(self._row(place, cells))
+        return Table("F1 of each class", "sort sticky loose", (head,), tuple(rows))
+
+    def _class_cell(self, arm: ArmRecord, label: int, best: float) -> Cell:
+        if not self.content["support"][label]:
+            return Cell()
+        mean, gains = arm["per_class"]["f1"][label]["mean"], self._gains(arm)
+        difference = None
+        if gains is not None:
+            difference = Difference.of(gains["per_class"]["f1"][label], gains["per_class_clear"]["f1"][label])
+        # With fewer sources the highest mean says little about other sources.
+        known = self.content["sources"][label] >= self.content["inference"]["least_sources"]
+        winner = known and len(self.arms) > 1 and mean == best
+        return Cell(score(mean), mean, css="best" if winner else "", difference=difference)
+
+    def by_image(self) -> Table:
+        """Returns intervals over sources next to those that take images for independent."""
+        head = columns(
+            Heading("arm", "text"),
+            Heading("macro F1, test"),
+            Heading("over sources"),
+            Heading("over images, too narrow"),
+            Heading("its width, of the other"),
+        )
+        rows = []
+        for arm in self.arms:
+            whole, naive = arm["uncertainty"]["macro_f1"], arm["uncertainty"]["macro_f1_by_image"]
+            narrow = Cell(interval_text(naive), naive["low"], css="soft") if naive else Cell()
+            width = Cell()
+            if whole and naive:
+                share = (naive["high"] - naive["low"]) / (whole["high"] - whole["low"])
+                width = Cell(f"{percent(share)} %", share)
+            cells = (spread_cell(arm["scores"]["macro_f1"], 1), interval_cell(whole), narrow, width)
+            rows.append(Row(breakable(arm["name"]), cells))
+        return Table("Intervals over sources and over images", "sort sticky", (head,), tuple(rows))
+
+    def searches(self) -> Table | None:
+        """Returns how the search of each strategy ended; None without a search."""
+        head = columns(
+            Heading("strategy", "text"),
+            Heading("scored on", "text"),
+            *(Heading(title) for title in ("trials", "complete", "pruned", "failed", "best trial", "its macro F1")),
+            Heading("what it chose", "", "name"),
+        )
+        rows = []
+        for arm in self.arms:
+            if not arm["trials"]:
+                continue
+            tally, best, value = arm["search"], arm["search"]["best_trial"], arm["search"]["best_value"]
+            counts = (tally["trials"], tally["complete"], tally["pruned"], tally["failed"])
+            cells = (
+                Cell(SELECTIONS[arm["selection"] or "grouped-cv"], css="name"),
+                *(number(n) for n in counts),
+                Cell() if best is None else number(best),
+                Cell(score(value), value),
+                Cell(settings_text(arm["settings"]), css="settings"),
+            )
+            rows.append(Row(breakable(arm["name"]), cells))
+        return Table("The searches", "sort sticky", (head,), tuple(rows)) if rows else None
+
+    def failures(self) -> Table | None:
+        """Returns why trials failed; None where none did."""
+        rows = [
+            (breakable(arm["name"]), str(failure["trials"]), failure["reason"])
+            for arm in self.arms
+            for failure in arm["failures"]
+        ]
+        return text_table("Why trials failed", ("strategy", "trials", "reason"), rows, (2,)) if rows else None
+
+    def cost(self, seconds: Mapping[str, float]) -> Table:
+        """Returns the wall time of each arm's trials and fits."""
+        titles = ("trials", "fits", "wall time", "of all, %")
+        head = columns(Heading("arm", "text"), *(Heading(title) for title in titles))
+        total = sum(seconds.values())
+        rows = []
+        for arm in self.arms:
+            own = seconds[arm["name"]]
+            cells = (
+                number(len(arm["trials"])) if arm["trials"] else Cell(),
+                number(len(arm["seeds"])),
+                Cell(duration(own), own),
+                Cell(percent(own / total), own) if total else Cell(),
+            )
+            rows.append(Row(breakable(arm["name"]), cells))
+        counts = [sum(len(arm["trials"]) for arm in self.arms), sum(len(arm["seeds"]) for arm in self.arms)]
+        every = Row("all", (*(Cell(str(n)) for n in counts), Cell(duration(total)), Cell("")))
+        return Table("Cost", "sort sticky", (head,), tuple(rows), (every,))
+
+    def _row(self, place: int, cells: Sequence[Cell]) -> Row:
+        """Returns the row of an arm, with a link to its details and what it is."""
+        arm, content = self.arms[place]["name"], self.content
+        preferred = {content["chosen"], *(origin["chosen"] for origin in content["origins"])}
+        tag, css = "", "tag"
+        if arm == content["reference"]:
+            tag = "reference"
+        elif arm == content["control"]:
+            tag = "control"
+        elif arm in preferred:
+            tag, css = "best on validation", "tag pick"
+        before_strategies = 1 if content["control"] else 0
+        last = place == before_strategies and place < len(self.arms) - 1
+        return Row(breakable(arm), tuple(cells), f"#arm-{place + 1}", tag, css, last)
+
+    def _gains(self, arm: ArmRecord) -> AgainstRecord | None:
+        """Returns the differences of an arm to the reference; None for the reference itself."""
+        return None if arm["name"] == self.content["reference"] else arm["vs_baseline"]
+
+
+def _difference(gains: AgainstRecord, metric: str) -> Difference | None:
+    """Returns the difference of a registered score; None where one of the arms lacks it."""
+    if metric not in gains["scores"]:
+        return None
+    return Difference.of(gains["scores"][metric], gains["scores_clear"][metric])
+
+
+def _gain_cell(gains: AgainstRecord, metric: str) -> Cell:
+    return Cell("", gains["scores"][metric], difference=_difference(gains, metric))
+
+
+def reports_compared(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
+    """Returns the reports of a comparison with the best strategy of each."""
+    titles = (
+        "report",
+        "study",
+        "arms",
+        "its best strategy on validation",
+        "macro F1, test",
+        "difference to " + breakable(content["reference"]),
+        "95 % interval",
+        "p",
+        "p, Holm",
+    )
+    named = {arm["name"]: arm for arm in arms}
+    head = tuple(Heading(title, "", "name" if place in (0, 1, 3) else "") for place, title in enumerate(titles))
+    rows = []
+    for origin in content["origins"]:
+        arm = named.get(origin["chosen"] or "")
+        cells = [Cell(breakable(origin["study"]), css="name"), Cell(str(len(origin["arms"])))]
+        if arm is None:
+            cells += [Cell(css="name"), *(Cell() for _ in range(5))]
+        else:
+            test = arm["test"]
+            cells += [
+                Cell(breakable(arm["name"]), css="name"),
+                Cell(score(arm["scores"]["macro_f1"]["mean"])),
+                _gain_cell(arm["vs_baseline"], "macro_f1") if test else Cell(),
+                Cell(signed_interval(arm["vs_baseline"]["interval"])),
+                *(Cell(p_digits(p)) for p in ((test["p"], test["p_holm"]) if test else ())),
+                *(Cell() for _ in range(0 if test else 2)),
+            ]
+        rows.append(Row(breakable(origin["name"]), tuple(cells)))
+    return Table("The reports compared", "loose", (head,), tuple(rows), caption="The reports compared")
+
+
+def all_scores(arms: Sequence[ArmRecord]) -> Table:
+    """Returns all registered scores of each arm; a dash where an arm lacks one."""
+    metrics = METRICS.values()
+    head = columns(
+        Heading("arm", "text"), *(Heading(metric.label, ascending=not metric.higher_is_better) for metric in metrics)
+    )
+    rows = [
+        Row(
+            breakable(arm["name"]),
+            tuple(spread_cell(arm["scores"].get(metric.name), len(arm["seeds"])) for metric in metrics),
+        )
+        for arm in arms
+    ]
+    return Table("Scores", "sort sticky loose", (head,), tuple(rows))

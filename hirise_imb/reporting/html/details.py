@@ -1,0 +1,208 @@
+"""What a page shows of one arm: its classes, its confusion matrices, and how it was fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hirise_imb.reporting.formatting import p_digits, p_value, percent, plural, score
+from hirise_imb.reporting.html.parts import (
+    Cell,
+    Difference,
+    Heading,
+    Matrix,
+    Row,
+    Table,
+    columns,
+    interval_cell,
+    matrix,
+    matrix_difference,
+    number,
+    settings_text,
+    spread_cell,
+)
+from hirise_imb.reporting.records import Spread
+from hirise_imb.reporting.summary.records import ArmRecord, Content
+from hirise_imb.reporting.summary.values import IntervalRecord
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The classes of an arm: a table, and confusion matrices."""
+
+    table: Table
+    matrices: tuple[Matrix, ...]
+
+
+@dataclass(frozen=True)
+class Detail:
+    """One arm in detail."""
+
+    number: int
+    name: str
+    summary: str
+    macro_f1: str
+    words: str
+    title: str
+    panel: Panel
+    has_epochs: bool
+
+
+def arm_title(arm: ArmRecord, base: ArmRecord) -> str:
+    """Returns the title of an arm's panel."""
+    return arm["name"] if arm["name"] == base["name"] else f"{arm['name']} against {base['name']}"
+
+
+def arm_panel(content: Content, arm: ArmRecord, base: ArmRecord, before: str = "") -> Panel:
+    """Returns the classes of an arm next to those of the reference.
+
+    Args:
+        content: of the page.
+        arm: whose classes are shown.
+        base: the reference.
+        before: begins the labels of all regions, which must differ on a page.
+    """
+    name, classes, support = arm["name"], content["classes"], content["support"]
+    matrices = [matrix(f"{before}Confusion of {name}", name, classes, support, arm["confusion"])]
+    if name != base["name"]:
+        label = f"{before}Confusion of {base['name']}, next to {name}"
+        matrices.insert(0, matrix(label, base["name"], classes, support, base["confusion"]))
+        minus = f"{name} minus {base['name']}"
+        pair = arm["confusion"], base["confusion"]
+        label, title = f"{before}Confusion of {minus}", f"Difference: {minus}"
+        matrices.append(matrix_difference(label, title, classes, support, pair))
+    return Panel(_class_table(content, arm, base, f"{before}Classes of {name}"), tuple(matrices))
+
+
+def arm_detail(content: Content, arm: ArmRecord, base: ArmRecord, place: int) -> Detail:
+    """Returns one arm in detail; `place` counts from 1."""
+    return Detail(
+        number=place,
+        name=arm["name"],
+        summary=arm["summary"],
+        macro_f1=score(arm["scores"]["macro_f1"]["mean"]),
+        words=" ".join(text for text in (fit_words(arm), _temperatures(arm), _test_words(content, arm, base)) if text),
+        title=arm_title(arm, base),
+        panel=arm_panel(content, arm, base),
+        has_epochs=arm["has_epochs"],
+    )
+
+
+def fit_words(arm: ArmRecord) -> str:
+    """Returns what was chosen for an arm and how it was trained, in sentences."""
+    several = "s" if len(arm["seeds"]) > 1 else ""
+    seeds = f"seed{several} {', '.join(map(str, arm['seeds']))}"
+    chosen = ""
+    if arm["settings"]:
+        chosen = f"{settings_text(arm['settings'])}; chosen from {plural(arm['search']['trials'], 'trial')}. "
+    if not arm["has_epochs"]:
+        return f"{chosen}Closed-form head, which has no epochs; {seeds}."
+    epochs = ", ".join(map(str, arm["best_epochs"]))
+    return f"{chosen}Early stopping monitored {arm['recipe']['monitor']}; best epoch{several} {epochs} of {seeds}."
+
+
+def _temperatures(arm: ArmRecord) -> str:
+    values = [f"{value:.2f}" for value in arm["temperatures"]]
+    return f"Temperature{'s' if len(values) > 1 else ''} fitted on validation: {', '.join(values)}." if values else ""
+
+
+def _test_words(content: Content, arm: ArmRecord, base: ArmRecord) -> str:
+    """Returns how the arm was compared with the reference; empty for the reference itself."""
+    test, inference = arm["test"], content["inference"]
+    if test is None:
+        return ""
+    number_of = "every exchange" if test["exact"] else f"{inference['draws']:,} random exchanges"
+    text = (
+        f"Hits and predictions differ from those of {base['name']} in {test['informative_sources']} of "
+        f"{inference['sources']} sources; the swap test used {number_of} of them ({p_value(test['p'])}, "
+        f"{p_digits(test['p_holm'])} after Holm)."
+    )
+    above = arm["vs_baseline"]["share_above"]
+    if test["informative_sources"] and above is not None:
+        text += f" Its macro F1 is the higher one in {percent(above)} % of the resamples."
+    return text
+
+
+def class_interval_words(content: Content, label: int) -> str:
+    """Returns why a class has no confidence interval."""
+    support, sources = content["support"][label], content["sources"][label]
+    if not support:
+        return "no test landmark"
+    if sources < content["inference"]["least_sources"]:
+        return f"n = {support} from {plural(sources, 'source')}: no interval can be estimated"
+    return "no interval: all resamples are alike"
+
+
+def _class_table(content: Content, arm: ArmRecord, base: ArmRecord, label: str) -> Table:
+    """Returns precision, recall, average precision and F1 of each class, next to those of the reference."""
+    other = arm["name"] != base["name"]
+    reference = [Heading(f"F1, {base['name']}")] if other else []
+    head = columns(
+        Heading("class", "text"),
+        *(Heading(title) for title in ("n", "sources", "precision", "recall", "average precision")),
+        *reference,
+        Heading(f"F1, {arm['name']}" if other else "F1"),
+        *([Heading("difference")] if other else []),
+        Heading("F1: 95 % interval over sources"),
+        Heading("F1 without one source"),
+    )
+    rows = [
+        Row(
+            name,
+            (
+                number(content["support"][k]),
+                number(content["sources"][k]),
+                *(_score_cells(arm, base, k) if content["support"][k] else _no_scores(other)),
+                _class_interval(content, arm["uncertainty"]["f1"][k], k),
+                interval_cell(arm["uncertainty"]["f1_without_each_source"][k]),
+            ),
+        )
+        for k, name in enumerate(content["classes"])
+    ]
+    return Table(label, "sort sticky loose", (head,), tuple(rows))
+
+
+def _score_cells(arm: ArmRecord, base: ArmRecord, label: int) -> list[Cell]:
+    seeds, gains, other = len(arm["seeds"]), arm["vs_baseline"], arm["name"] != base["name"]
+
+    def difference(gain: float, clear: bool) -> Difference | None:
+        return Difference.of(gain, clear) if other else None
+
+    mine, theirs = arm["per_class"], base["per_class"]["f1"][label]
+    per_class, clear = gains["per_class"], gains["per_class_clear"]
+    f1 = spread_cell(mine["f1"][label], seeds)
+    f1 = Cell(f1.text, f1.value, bold=True, notes=f1.notes)
+    cells = [
+        spread_cell(
+            mine["precision"][label], seeds, difference(per_class["precision"][label], clear["precision"][label])
+        ),
+        spread_cell(mine["recall"][label], seeds, difference(per_class["recall"][label], clear["recall"][label])),
+        _average_precision(arm, base, label),
+        *([spread_cell(theirs, len(base["seeds"])).edge(), f1] if other else [f1.edge()]),
+    ]
+    if other:
+        gain = per_class["f1"][label]
+        cells.append(Cell("", gain, difference=Difference.of(gain, clear["f1"][label])))
+    return cells
+
+
+def _average_precision(arm: ArmRecord, base: ArmRecord, label: int) -> Cell:
+    """Returns the average precision of a class, with the difference of the means over seeds to the reference."""
+    mine, theirs = arm["average_precision"][label], base["average_precision"][label]
+    if mine is None or theirs is None:
+        return Cell()
+    if arm["name"] == base["name"]:
+        return spread_cell(mine, len(arm["seeds"]))
+    several = len(arm["seeds"]) > 1 and len(base["seeds"]) > 1
+    clear = several and Spread(**mine).apart(Spread(**theirs))
+    return spread_cell(mine, len(arm["seeds"]), Difference.of(mine["mean"] - theirs["mean"], clear))
+
+
+def _no_scores(other: bool) -> list[Cell]:
+    f1 = [Cell().edge(), Cell(), Cell()] if other else [Cell().edge()]
+    return [Cell(), Cell(), Cell(), *f1]
+
+
+def _class_interval(content: Content, interval: IntervalRecord | None, label: int) -> Cell:
+    if interval is not None and content["support"][label]:
+        return interval_cell(interval).edge()
+    return Cell(class_interval_words(content, label), css="edge wrap soft")

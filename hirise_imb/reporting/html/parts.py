@@ -1,0 +1,277 @@
+"""What pages consist of: tables of cells, confusion matrices and key figures, with every text and colour class made.
+
+Templates place these parts and compute nothing.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from markupsafe import Markup, escape
+
+from hirise_imb.reporting.formatting import MISSING, count, percent, points, score, signed
+from hirise_imb.reporting.summary.values import FreeSpreadRecord, IntervalRecord, SpreadRecord
+
+_SHARES = (0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.92)
+"""Where a share of a class takes the next of the colours s1 to s9 of the stylesheet; a share of 0 has none."""
+
+_CHANGES = (0.05, 0.1, 0.2, 0.35)
+"""Where a difference of shares takes the next of the colours p1 to p5 (more) or m1 to m5 (fewer)."""
+
+AnySpread = SpreadRecord | FreeSpreadRecord
+
+
+def breakable(name: str) -> Markup:
+    """Returns a name that may go on in the next line after an underscore or a slash, where there is little room."""
+    return Markup(str(escape(name)).replace("_", "_<wbr>").replace("/", "/<wbr>"))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference to another arm, bold and coloured where the ranges over seeds lie apart."""
+
+    text: str
+    css: str
+
+    @classmethod
+    def of(cls, value: float, clear: bool) -> Difference:
+        """Returns the text and colour class of a difference."""
+        return cls(signed(value), "diff" if not clear else "diff up" if value > 0 else "diff down")
+
+
+@dataclass(frozen=True)
+class Span:
+    """An interval and its middle drawn on a scale from 0 to 100, on which zero has a line of its own."""
+
+    zero: str
+    low: str
+    high: str
+    mean: str
+
+    @classmethod
+    def of(cls, interval: IntervalRecord, mean: float, low: float, high: float) -> Span | None:
+        """Returns the places on a scale whose ends are `low` and `high`; None where these are equal."""
+        if high <= low:
+            return None
+        places = [f"{100 * (value - low) / (high - low):.1f}" for value in (0, interval["low"], interval["high"], mean)]
+        return cls(*places)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table."""
+
+    text: str | Markup = MISSING
+    value: float | None = None
+    """What the column is sorted by; None is sorted last."""
+    css: str = ""
+    bold: bool = False
+    notes: tuple[str, ...] = ()
+    """Small lines below the text."""
+    difference: Difference | None = None
+    span: Span | None = None
+
+    def edge(self) -> Cell:
+        """Returns the cell with a line on its left."""
+        return replace(self, css=f"edge {self.css}".strip())
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The heading of a column, or of a group of columns."""
+
+    text: str | Markup
+    sort: str = "number"
+    """`number` or `text`; empty where the column can't be sorted."""
+    css: str = ""
+    notes: tuple[str, ...] = ()
+    ascending: bool = False
+    """Whether the first press sorts upwards, because less is better."""
+    column: int = 0
+    rows: int = 1
+    columns: int = 1
+
+    @property
+    def scope(self) -> str:
+        """What the heading is of."""
+        return "colgroup" if self.columns > 1 else "col"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table, which begins with a heading."""
+
+    name: str | Markup | None
+    """None in the rows that share the heading of a row before them."""
+    cells: tuple[Cell, ...]
+    link: str = ""
+    tag: str = ""
+    tag_css: str = "tag"
+    last: bool = False
+    """Whether a thick line ends a group of rows."""
+    rows: int = 1
+    """Rows that share the heading."""
+
+    @property
+    def scope(self) -> str:
+        """What the heading is of."""
+        return "rowgroup" if self.rows > 1 else "row"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, in a region that scrolls by itself."""
+
+    label: str
+    css: str
+    head: tuple[tuple[Heading, ...], ...]
+    rows: tuple[Row, ...]
+    foot: tuple[Row, ...] = ()
+    caption: str = ""
+
+
+def columns(*headings: Heading, start: int = 0) -> tuple[Heading, ...]:
+    """Numbers the headings of neighbouring columns from `start`; headings of text stand on the left."""
+    return tuple(
+        replace(heading, column=place, css=f"name {heading.css}".strip() if heading.sort == "text" else heading.css)
+        for place, heading in enumerate(headings, start)
+    )
+
+
+def text_table(label: str, titles: Sequence[str], rows: Iterable[Sequence[str | Markup]], long: Sequence[int]) -> Table:
+    """Returns a table of words that is not sorted; cells of the columns in `long` get more room."""
+    head = tuple(Heading(title, sort="") for title in titles)
+    body = [
+        Row(name, tuple(Cell(text, css="long" if place in long else "") for place, text in enumerate(cells, 1)))
+        for name, *cells in rows
+    ]
+    return Table(label, "text", (head,), tuple(body))
+
+
+def number(value: int) -> Cell:
+    """Returns a cell with an integer."""
+    return Cell(str(value), value)
+
+
+def spread_cell(spread: AnySpread | None, seeds: int, difference: Difference | None = None) -> Cell:
+    """Returns a cell with a mean score, its range where there are several seeds, and a difference."""
+    if spread is None:
+        return Cell()
+    notes = (f"{score(spread['low'])} to {score(spread['high'])}",) if seeds > 1 else ()
+    return Cell(score(spread["mean"]), spread["mean"], notes=notes, difference=difference)
+
+
+def interval_cell(interval: IntervalRecord | None) -> Cell:
+    """Returns a cell with an interval of scores, sorted by its lower end."""
+    return Cell(interval_text(interval), interval["low"]) if interval else Cell()
+
+
+def interval_text(interval: IntervalRecord | None) -> str:
+    """Returns an interval of scores."""
+    return f"{score(interval['low'])} to {score(interval['high'])}" if interval else MISSING
+
+
+def signed_interval(interval: IntervalRecord | None) -> str:
+    """Returns an interval of differences."""
+    return f"{signed(interval['low'])} to {signed(interval['high'])}" if interval else MISSING
+
+
+def share_cell(part: float, whole: float, notes: tuple[str, ...] | None = None) -> Cell:
+    """Returns a cell with a share in per cent, and the counts below it."""
+    if not whole:
+        return Cell(notes=notes or ())
+    return Cell(percent(part / whole), part / whole, notes=(f"{count(part)} of {count(whole)}",))
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """A cell of a confusion matrix."""
+
+    text: str
+    css: str
+    small: str = ""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix, or the difference of two; rows are true classes."""
+
+    label: str
+    title: str
+    aside: str
+    classes: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[MatrixCell, ...]], ...]
+
+
+def matrix(
+    label: str, title: str, classes: Sequence[str], support: Sequence[int], counts: Sequence[Sequence[float]]
+) -> Matrix:
+    """Returns a confusion matrix: shares of the true class, with mean counts below."""
+    rows = []
+    for i, (name, n) in enumerate(zip(classes, support, strict=True)):
+        cells = [
+            MatrixCell(percent(c / n), _own(_shade(c / n), i == j), count(c) if c else "")
+            for j, c in enumerate(counts[i] if n else ())
+        ]
+        rows.append((name, tuple(cells) or _no_landmarks(classes)))
+    return Matrix(label, title, "per cent of the true class, landmarks below", tuple(classes), tuple(rows))
+
+
+def matrix_difference(
+    label: str,
+    title: str,
+    classes: Sequence[str],
+    support: Sequence[int],
+    counts: tuple[Sequence[Sequence[float]], Sequence[Sequence[float]]],
+) -> Matrix:
+    """Returns what the first of two confusion matrices has more or less of, in percentage points, with counts below."""
+    rows = []
+    for i, (name, n) in enumerate(zip(classes, support, strict=True)):
+        cells = []
+        for j, (mine, theirs) in enumerate(zip(counts[0][i], counts[1][i], strict=True) if n else ()):
+            more = mine - theirs
+            text = points(more / n)
+            cells.append(MatrixCell(text, _own(_shift(more / n), i == j), "" if text == "0" else f"{more:+.1f}"))
+        rows.append((name, tuple(cells) or _no_landmarks(classes)))
+    aside = "percentage points, landmarks below; blue and + more, orange and - fewer"
+    return Matrix(label, title, aside, tuple(classes), tuple(rows))
+
+
+def _no_landmarks(classes: Sequence[str]) -> tuple[MatrixCell, ...]:
+    return tuple(MatrixCell(MISSING, "s0") for _ in classes)
+
+
+def _own(css: str, diagonal: bool) -> str:
+    return f"{css} own" if diagonal else css
+
+
+def _shade(share: float) -> str:
+    """Returns the colour class of a cell that shows a share."""
+    return f"s{1 + bisect(_SHARES, share)}" if share > 0 else "s0"
+
+
+def _shift(difference: float) -> str:
+    """Returns the colour class of a cell that shows a difference of shares."""
+    if abs(difference) < 0.0005:
+        return "s0"
+    return f"{'p' if difference > 0 else 'm'}{1 + bisect(_CHANGES, abs(difference))}"
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """One of the few figures at the top of a page."""
+
+    term: str
+    figure: str | Markup
+    aside: str
+    first: bool = False
+    span: Span | None = None
+
+
+def settings_text(settings: Mapping[str, str | float | int | bool]) -> str:
+    """Returns the chosen settings as a sentence has them: `gamma = 2.5, layers = 3`."""
+    return ", ".join(
+        f"{key} = {value if isinstance(value, str) else f'{value:.4g}'}" for key, value in settings.items()
+    )

@@ -1,0 +1,372 @@
+"""The pages of a report as their templates need them: every number computed, every text written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hirise_imb.metrics.registry import METRICS, Metric, label_of
+from hirise_imb.reporting.formatting import MISSING, count, p_digits, percent, plural, score, signed
+from hirise_imb.reporting.html.arm_tables import ArmTables, all_scores, reports_compared
+from hirise_imb.reporting.html.details import (
+    Detail,
+    Panel,
+    arm_detail,
+    arm_panel,
+    arm_title,
+    class_interval_words,
+    fit_words,
+)
+from hirise_imb.reporting.html.parts import (
+    Cell,
+    Heading,
+    KeyFigure,
+    Row,
+    Span,
+    Table,
+    breakable,
+    columns,
+    number,
+    settings_text,
+    share_cell,
+    signed_interval,
+    text_table,
+)
+from hirise_imb.reporting.records import SELECTIONS
+from hirise_imb.reporting.summary.records import (
+    ArmRecord,
+    BaselineContent,
+    Content,
+    ParameterRecord,
+    StudyContent,
+)
+
+KINDS = {"study": "Study", "comparison": "Comparison of reports", "baseline": "Reference run"}
+"""Kinds of reports in words."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What pages show beyond the summary."""
+
+    pictures: Mapping[str, str]
+    """Figures as data addresses, by the name of their file."""
+    thumbnails: Mapping[str, Any] | None
+    seconds: Mapping[str, float]
+    """Wall time by arm."""
+    study_toml: str
+    environment: str
+
+
+@dataclass(frozen=True)
+class PageView:
+    """What every page shows."""
+
+    content: Content
+    extras: Extras
+    kind: str
+    arms: tuple[ArmRecord, ...]
+    """In the order of tables."""
+    base: ArmRecord
+    """The reference."""
+    most_seeds: int
+    metrics: tuple[Metric, ...]
+    rare_words: str
+    """Which classes are rare."""
+    keys: tuple[KeyFigure, ...]
+    scores: Table
+    details: tuple[Detail, ...]
+    data: Table
+    fit_words: Mapping[str, str]
+    """By arm, for Markdown."""
+
+
+@dataclass(frozen=True)
+class StudyView(PageView):
+    """What the page of a study or of a comparison shows."""
+
+    compares: bool
+    against: str
+    """The reference as sentences call it."""
+    focus: ArmRecord
+    """The arm whose classes are shown first."""
+    focus_title: str
+    focus_panel: Panel
+    reports: Table | None
+    every_arm: Table
+    class_f1: Table
+    by_image: Table
+    dash_words: str
+    """Why an interval may be missing."""
+    operating_point: Table
+    confidence: str
+    searches: Table | None
+    failures: Table | None
+    cost: Table
+    omitted: Table | None
+    strategies: Table | None
+    parameters: Table | None
+    shared_words: tuple[str, ...]
+    """Which parameters several strategies share."""
+    settings: Mapping[str, str]
+    """Chosen settings by arm."""
+    selections: Mapping[str, str]
+    class_words: tuple[str, ...]
+    """Why each class has no confidence interval, for Markdown."""
+
+
+@dataclass(frozen=True)
+class BaselineView(PageView):
+    """What the page of the reference run shows."""
+
+    published: Table
+    seeds: str
+
+
+def study_view(content: StudyContent, extras: Extras) -> StudyView:
+    """Returns the page of a study or of a comparison."""
+    compares = content["kind"] == "comparison"
+    common = _common(content, extras)
+    arms, base = common["arms"], common["base"]
+    named = {arm["name"]: arm for arm in arms}
+    chosen = named.get(content["chosen"] or "")
+    candidates = content["shown"][1:] or content["order"][1:] or content["order"]
+    focus = chosen or named[next(arm["name"] for arm in arms if arm["name"] in candidates)]
+    against = content["reference"] if compares else "the baseline"
+    tables = ArmTables(content, arms, against)
+    omitted = [(breakable(s["name"]), s["summary"], s["reason"]) for s in content["omitted"]]
+    return StudyView(
+        **common,
+        keys=_study_keys(content, chosen, base, named) if chosen and chosen["test"] else (),
+        compares=compares,
+        against=against,
+        focus=focus,
+        focus_title=arm_title(focus, base),
+        focus_panel=arm_panel(content, focus, base, "Shown: "),
+        reports=reports_compared(content, arms) if compares else None,
+        every_arm=tables.every_arm(),
+        class_f1=tables.class_f1(),
+        by_image=tables.by_image(),
+        dash_words=_dash_words(content, arms),
+        operating_point=_operating_point(content, [arm for arm in arms if arm["name"] in content["shown"]]),
+        confidence=f"{base['decided']['confidence']:g}",
+        searches=tables.searches(),
+        failures=tables.failures(),
+        cost=tables.cost(extras.seconds),
+        omitted=text_table("Not applicable here", ("strategy", "what it does", "reason"), omitted, (1, 2))
+        if omitted
+        else None,
+        strategies=_strategies(content),
+        parameters=_parameters(content),
+        shared_words=_shared_words(content["shared_parameters"]),
+        settings={arm["name"]: settings_text(arm["settings"]) for arm in arms},
+        selections=SELECTIONS,
+        class_words=tuple(class_interval_words(content, k) for k in range(len(content["classes"]))),
+    )
+
+
+def baseline_view(content: BaselineContent, extras: Extras) -> BaselineView:
+    """Returns the page of the reference run next to the published table."""
+    common = _common(content, extras)
+    return BaselineView(
+        **common,
+        keys=_baseline_keys(content),
+        published=_published(content),
+        seeds=plural(len(common["base"]["seeds"]), "seed"),
+    )
+
+
+def _common(content: Content, extras: Extras) -> dict[str, Any]:
+    """Returns what every page shows, but for its key figures."""
+    named = {arm["name"]: arm for arm in content["arms"]}
+    arms = tuple(named[name] for name in content["order"])
+    base = named[content["reference"]]
+    majority = content.get("majority")
+    return {
+        "content": content,
+        "extras": extras,
+        "kind": KINDS[content["kind"]],
+        "arms": arms,
+        "base": base,
+        "most_seeds": max(len(arm["seeds"]) for arm in arms),
+        "metrics": tuple(METRICS.values()),
+        "rare_words": f"Rare classes are all but {majority}."
+        if majority
+        else "No class dominates, so all classes count as rare.",
+        "scores": all_scores(arms),
+        "details": tuple(arm_detail(content, arm, base, place) for place, arm in enumerate(arms, 1)),
+        "data": _data(content),
+        "fit_words": {arm["name"]: fit_words(arm) for arm in arms},
+    }
+
+
+def _study_keys(
+    content: StudyContent, best: ArmRecord, base: ArmRecord, named: Mapping[str, ArmRecord]
+) -> tuple[KeyFigure, ...]:
+    """Returns the answer in figures: the best strategy on validation against the baseline."""
+    inference, test, gains = content["inference"], best["test"], best["vs_baseline"]
+    assert test is not None
+    control = named.get(content["control"] or "")
+    macro = f"baseline {score(base['scores']['macro_f1']['mean'])}"
+    if control is not None:
+        macro += f", control {score(control['scores']['macro_f1']['mean'])}"
+    gain, interval, span = gains["scores"]["macro_f1"], gains["interval"], None
+    if interval is not None:
+        between = f"95 % interval {signed_interval(interval)} over {inference['sources']} sources"
+        span = Span.of(interval, gain, min(0, interval["low"]), max(0, interval["high"]))
+    elif inference["sources"] < inference["least_sources"]:
+        between = f"no interval from {plural(inference['sources'], 'source')}"
+    else:
+        between = "no interval: all resamples are alike"
+    family = inference["family"]
+    if test["resolvable"] is None:
+        least = "no difference could be statistically significant"
+    else:
+        least = f"at p <= {inference['alpha']}"
+        if family > 1:
+            least += f" in this comparison alone; as one of {family}, more"
+    holm = f"{p_digits(test['p_holm'])} after Holm over {plural(family, 'comparison')}"
+    return (
+        KeyFigure("Best strategy on validation", breakable(best["name"]), best["summary"], first=True),
+        KeyFigure("Macro F1 on the test split", score(best["scores"]["macro_f1"]["mean"]), macro),
+        KeyFigure("Difference to the baseline", signed(gain), between, span=span),
+        KeyFigure("Swap test, p", p_digits(test["p"]), holm),
+        KeyFigure("Minimum detectable difference", score(test["resolvable"]), least),
+    )
+
+
+def _dash_words(content: StudyContent, arms: Sequence[ArmRecord]) -> str:
+    inference = content["inference"]
+    if inference["sources"] < inference["least_sources"]:
+        return f"From fewer than {inference['least_sources']} sources no interval can be estimated, hence the dashes."
+    gaps = [arm for arm in arms if arm["vs_baseline"]["interval"] is not None]
+    if any(arm["uncertainty"]["macro_f1"] is None for arm in arms) or len(gaps) < len(arms) - 1:
+        return "A dash: all resamples are alike."
+    return ""
+
+
+def _operating_point(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
+    """Returns coverage and precision of each class where only confident predictions are shown."""
+    support = content["support"]
+    first = [
+        Heading("class", "text", "name", rows=2),
+        Heading("n", column=1, rows=2),
+        *(Heading(breakable(arm["name"]), "", "group edge", columns=2) for arm in arms),
+    ]
+    pairs = [heading for _ in arms for heading in (Heading("coverage, %", css="edge"), Heading("precision, %"))]
+    none = ("none shown",)
+    rows = []
+    for k, name in enumerate(content["classes"]):
+        cells = [number(support[k])]
+        for arm in arms:
+            point = arm["decided"]
+            cells.append(share_cell(point["landmarks"][k], support[k]).edge())
+            cells.append(share_cell(point["right"][k], point["shown"][k], none))
+        rows.append(Row(name, tuple(cells)))
+    foot = [Cell(str(sum(support)))]
+    for arm in arms:
+        point, total = arm["decided"], sum(support)
+        foot.append(Cell(percent(point["coverage"]), notes=(f"{count(sum(point['landmarks']))} of {total}",)).edge())
+        right = f"{count(sum(point['right']))} of {count(sum(point['shown']))}"
+        accuracy = point["accuracy"]
+        foot.append(Cell() if accuracy is None else Cell(percent(accuracy), notes=(right,)))
+    head = (tuple(first), columns(*pairs, start=2))
+    return Table("Operating point", "sort sticky", head, tuple(rows), (Row("all", tuple(foot)),))
+
+
+def _data(content: Content) -> Table:
+    """Returns sources, landmarks, images and rows of each class and split."""
+    counted = ("sources", "landmarks", "images", "rows")
+    splits = list(dict.fromkeys(row["split"] for row in content["data"]))
+    found: dict[tuple[str, str], Mapping[str, Any]] = {(row["split"], row["class"]): row for row in content["data"]}
+    first = [Heading("class", "text", "name", rows=2)]
+    first += [Heading(split, "", "group edge", columns=len(counted)) for split in splits]
+    second = columns(*(Heading(key) for _ in splits for key in counted), start=1)
+    rows = []
+    for name in content["classes"]:
+        cells = []
+        for split in splits:
+            row = found.get((split, name))
+            part = [Cell(count(row[key]), row[key]) if row else Cell() for key in counted]
+            cells += [part[0].edge(), *part[1:]]
+        rows.append(Row(name, tuple(cells)))
+    return Table("Data", "sort sticky", (tuple(first), second), tuple(rows))
+
+
+def _strategies(content: StudyContent) -> Table | None:
+    titles = ("strategy", "what it does", "starts from", "source")
+    rows = [
+        (breakable(s["name"]), s["summary"], ", ".join(s["starts_from"]) or MISSING, s["source"])
+        for s in content["strategies"]
+    ]
+    return text_table("Strategies", titles, rows, (1, 3)) if rows else None
+
+
+def _parameters(content: StudyContent) -> Table | None:
+    titles = ("strategy", "parameter", "range", "default", "only where", "what it does", "source")
+    named = [(f"{len(p.get('strategies', []))} strategies", p) for p in content["shared_parameters"]]
+    named += [(strategy["name"], p) for strategy in content["strategies"] for p in strategy["parameters"]]
+    rows = [
+        (
+            breakable(n),
+            breakable(p["name"]),
+            p["range"],
+            str(p["default"]),
+            p["when"] or MISSING,
+            p["help"],
+            p["source"],
+        )
+        for n, p in named
+    ]
+    return text_table("Parameters", titles, rows, (5, 6)) if content["strategies"] else None
+
+
+def _shared_words(parameters: Sequence[ParameterRecord]) -> tuple[str, ...]:
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for parameter in parameters:
+        groups.setdefault(tuple(parameter.get("strategies", [])), []).append(parameter["name"])
+    return tuple(
+        f"{' and '.join(group)}, in the first rows, {'is' if len(group) == 1 else 'are'} searched alike by "
+        f"{', '.join(names)}."
+        for names, group in sorted(groups.items())
+    )
+
+
+def _baseline_keys(content: BaselineContent) -> tuple[KeyFigure, ...]:
+    """Returns the scores of the whole table, and how many published scores look like shuffled ones."""
+    keys = []
+    for row in content["comparison"]:
+        if row["class"] != "all" or row["metric"] == "weighted_f1":
+            continue
+        aside = f"with shuffled labels {score(row['shuffled'])}"
+        if row["shuffled_low"] is not None and row["shuffled_high"] is not None:
+            aside += f" ({score(row['shuffled_low'])} to {score(row['shuffled_high'])})"
+        term = label_of(row["metric"])
+        term = f"{term[0].upper()}{term[1:]}, aligned"
+        keys.append(KeyFigure(term, score(row["aligned"]), aside, first=row["metric"] == "macro_f1"))
+    judged = [row["published_in_range"] for row in content["comparison"] if row["published_in_range"] is not None]
+    aside = "95 % range of this model's predictions, paired with shuffled labels"
+    keys.append(KeyFigure("Published scores in the shuffled range", f"{sum(judged)} of {len(judged)}", aside))
+    return tuple(keys)
+
+
+def _published(content: BaselineContent) -> Table:
+    """Returns published, aligned and shuffled scores; a class has as many rows as scores."""
+    titles = ("class", "metric", "published", "aligned", "shuffled", "95 % range", "in range")
+    head = tuple(Heading(title, "", "name" if place < 2 else "") for place, title in enumerate(titles))
+    sizes = Counter(row["class"] for row in content["comparison"])
+    rows, before = [], ""
+    for row in content["comparison"]:
+        low, high = row["shuffled_low"], row["shuffled_high"]
+        between = MISSING if low is None or high is None else f"{score(low)} to {score(high)}"
+        cells = (
+            Cell(label_of(row["metric"]), css="name"),
+            *(Cell(score(value)) for value in (row["published"], row["aligned"], row["shuffled"])),
+            Cell(between),
+            Cell({None: MISSING, True: "yes", False: "no"}[row["published_in_range"]]),
+        )
+        rows.append(Row(None if row["class"] == before else row["class"], cells, rows=sizes[row["class"]]))
+        before = row["class"]
+    return Table("Published, aligned and shuffled scores", "", (head,), tuple(rows))

@@ -1,0 +1,325 @@
+"""The content of `summary.json` as typed records, from which its schema is generated.
+
+Strings in `Annotated` are the titles of the schema. Lists over classes have the order of the classes, lists over seeds
+that of an arm's seeds. What can't be estimated is None.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from hirise_imb.metrics.registry import CLASS_METRICS
+from hirise_imb.reporting.summary.json_schema import Rule
+from hirise_imb.reporting.summary.values import (
+    PER_CLASS,
+    ArmName,
+    ClassCounts,
+    ClassDifferences,
+    ClassFlags,
+    ClassIntervals,
+    ClassMeans,
+    ClassSpreads,
+    ClassSpreadsOrNone,
+    Count,
+    Difference,
+    IntervalRecord,
+    Mean,
+    Positive,
+    Probability,
+    ScoreDifferences,
+    ScoreFlags,
+    ScoreSpreads,
+    Share,
+)
+
+SCHEMA_VERSION: Literal[3] = 3
+
+WHOLE_TABLE = ("accuracy", "macro_f1", "weighted_f1", "kappa")
+"""Scores of the whole table in the comparison of the reference run with the published table."""
+
+
+class ClassScoresRecord(TypedDict):
+    """Precision, recall and F1 of each class over seeds."""
+
+    precision: ClassSpreads
+    recall: ClassSpreads
+    f1: ClassSpreads
+
+
+class ClassDifferencesRecord(TypedDict):
+    """Differences of means over seeds, of each class."""
+
+    precision: ClassDifferences
+    recall: ClassDifferences
+    f1: ClassDifferences
+
+
+class ClassFlagsRecord(TypedDict):
+    """Whether the ranges over seeds lie apart, of each class."""
+
+    precision: ClassFlags
+    recall: ClassFlags
+    f1: ClassFlags
+
+
+class TrialRecord(TypedDict):
+    """A finished trial of a search."""
+
+    state: Literal["complete", "pruned", "fail"]
+    value: Annotated[Share | None, "Macro F1 on validation; null where the trial failed"]
+    error: NotRequired[Annotated[str, "Why it failed"]]
+
+
+class TallyRecord(TypedDict):
+    """How the trials of a search ended."""
+
+    trials: Count
+    complete: Count
+    pruned: Count
+    failed: Count
+    best_trial: Positive | None
+    best_value: Share | None
+
+
+class FailureRecord(TypedDict):
+    """Why trials failed."""
+
+    reason: str
+    trials: Positive
+
+
+class UncertaintyRecord(TypedDict):
+    """Confidence intervals of an arm's scores."""
+
+    macro_f1: Annotated[IntervalRecord | None, "Over sources"]
+    macro_f1_by_image: Annotated[IntervalRecord | None, "Takes images for independent, and is too narrow"]
+    f1: Annotated[ClassIntervals, "Over the sources of each class"]
+    f1_without_each_source: Annotated[ClassIntervals, "Lowest and highest F1 without one source of the class"]
+
+
+class OperatingPointRecord(TypedDict):
+    """What is shown to users at the confidence threshold; means over seeds."""
+
+    confidence: Share
+    coverage: Share
+    accuracy: Share | None
+    landmarks: Annotated[ClassMeans, "Landmarks that get any class, by true class"]
+    shown: Annotated[ClassMeans, "Landmarks by the class they get"]
+    right: Annotated[ClassMeans, "Those of them that are of this class"]
+
+
+class AgainstRecord(TypedDict):
+    """An arm against another one."""
+
+    scores: ScoreDifferences
+    scores_clear: ScoreFlags
+    per_class: ClassDifferencesRecord
+    per_class_clear: ClassFlagsRecord
+    interval: Annotated[IntervalRecord | None, "Of the difference in macro F1, over sources"]
+    share_above: Annotated[Share | None, "Resamples of sources in which this arm has the higher macro F1"]
+
+
+class SwapTestRecord(TypedDict):
+    """The source-level swap test against the reference."""
+
+    p: Probability
+    p_holm: Probability
+    resolvable: Annotated[Probability | None, "Minimum detectable difference; null where there is none"]
+    informative_sources: Count
+    exact: bool
+
+
+class StatisticRecord(TypedDict):
+    """Hits of a fit against shuffled pairings."""
+
+    observed: Mean
+    mean: Mean
+    deviation: Mean
+    p_above: Share
+    p_below: Share
+
+
+class ArmRecord(TypedDict):
+    """An arm: the baseline or a chosen recipe."""
+
+    name: ArmName
+    summary: str
+    settings: Annotated[dict[str, str | float | int | bool], "What its search chose"]
+    recipe: Annotated[
+        dict[str, Any],
+        "All that it was made with",
+        Rule(
+            required=["cut", "monitor"],
+            properties={"cut": {"type": "string"}, "monitor": {"enum": ["val_loss", "val_macro_f1"]}},
+        ),
+    ]
+    seeds: Annotated[list[Count], "Seeds it was fitted with, in the order of all lists over seeds", Rule(minItems=1)]
+    has_epochs: Annotated[bool, "Whether it is trained in epochs; false for a closed-form head"]
+    best_epochs: Annotated[list[Count], "Best epoch of each seed, from 1; 0 for a closed-form head"]
+    at_last_epoch: Annotated[Count, "Seeds whose best epoch is the last one that was run"]
+    temperatures: Annotated[list[Annotated[float, Rule(exclusiveMinimum=0)]], "Temperature of each seed's calibration"]
+    selection: Annotated[
+        str | None, "What its trials were scored on; null without trials", Rule(enum=["grouped-cv", "val", None])
+    ]
+    val_macro_f1: Annotated[Share, "Validation score: macro F1 by which arms are compared before the test"]
+    trials: Annotated[list[TrialRecord], "Finished trials, in order"]
+    search: TallyRecord
+    failures: list[FailureRecord]
+    scores: ScoreSpreads
+    per_class: ClassScoresRecord
+    average_precision: Annotated[ClassSpreadsOrNone, "Null for a class without a test landmark"]
+    uncertainty: UncertaintyRecord
+    decided: OperatingPointRecord
+    vs_baseline: AgainstRecord
+    vs_control: AgainstRecord | None
+    test: Annotated[SwapTestRecord | None, "Null for the reference"]
+    pairing: Annotated[list[StatisticRecord], "One for each seed; none where there are too few landmarks to shuffle"]
+    confusion: Annotated[list[ClassMeans], "Mean counts over seeds; rows are true classes", PER_CLASS]
+
+
+DataRecord = TypedDict(
+    "DataRecord",
+    {
+        "split": Literal["train", "val", "test"],
+        "class": str,
+        "sources": Count,
+        "landmarks": Count,
+        "images": Count,
+        "rows": Count,
+    },
+)
+"""Counts of a class in a split."""
+
+
+class InferenceRecord(TypedDict):
+    """How uncertainty was estimated."""
+
+    level: Share
+    alpha: Share
+    draws: Positive
+    sources: Positive
+    least_sources: Positive
+    family: Count
+    resolvable: Annotated[IntervalRecord | None, "Minimum detectable differences: lowest and highest over arms"]
+
+
+class OmittedRecord(TypedDict):
+    """A strategy that could not be used on this data."""
+
+    name: str
+    summary: str
+    reason: str
+
+
+class OriginRecord(TypedDict):
+    """A report that a comparison takes arms from."""
+
+    name: str
+    study: str
+    setting: str
+    arms: list[ArmName]
+    chosen: ArmName | None
+
+
+class ParameterRecord(TypedDict):
+    """A parameter of a search, as it is declared."""
+
+    name: str
+    range: str
+    default: str | float | bool | None
+    help: str
+    source: str
+    when: str | None
+    strategies: NotRequired[list[str]]
+
+
+class StrategyRecord(TypedDict):
+    """A strategy, as it is declared."""
+
+    name: str
+    summary: str
+    source: str
+    starts_from: list[str]
+    parameters: list[ParameterRecord]
+
+
+FigureRecord = TypedDict(
+    "FigureRecord",
+    {
+        "class": str,
+        "metric": Annotated[str, Rule(enum=[*CLASS_METRICS, *WHOLE_TABLE])],
+        "published": Difference | None,
+        "aligned": Difference | None,
+        "shuffled": Difference | None,
+        "shuffled_low": Difference | None,
+        "shuffled_high": Difference | None,
+        "published_in_range": bool | None,
+    },
+)
+"""A published score next to this model's, with predictions and labels aligned and shuffled."""
+
+
+class Facts(TypedDict):
+    """What every page shows, whatever it compares."""
+
+    schema_version: Literal[3]
+    study: Annotated[str, "Name of the study, or of the comparison", Rule(minLength=1)]
+    setting: Annotated[str, "What was run"]
+    pairing: Annotated[str, "Whether predictions and labels belong together"]
+    classes: Annotated[list[str], "The classes, in the order of their ids", Rule(minItems=2, uniqueItems=True)]
+    majority: NotRequired[Annotated[str | None, "The majority class; null without one"]]
+    support: Annotated[ClassCounts, "Test landmarks of each class"]
+    sources: Annotated[ClassCounts, "Test sources of each class"]
+    data: Annotated[list[DataRecord], "Class by split"]
+    reference: Annotated[ArmName, "The arm that all are compared with"]
+    control: Annotated[ArmName | None, "The baseline with its optimiser tuned, where it is among the arms"]
+    chosen: Annotated[ArmName | None, "The strategy with the best validation score"]
+    order: Annotated[list[ArmName], "Arms as tables show them"]
+    shown: Annotated[list[ArmName], "Arms of figures with a line for each arm"]
+    inference: InferenceRecord
+    arms: Annotated[list[ArmRecord], "The arms, the reference first", Rule(minItems=1)]
+    omitted: Annotated[list[OmittedRecord], "Strategies that could not be used on this data"]
+    origins: Annotated[list[OriginRecord], "The reports that are compared"]
+
+
+class StudyContent(Facts):
+    """What the page of a study or of a comparison shows."""
+
+    kind: Literal["study", "comparison"]
+    headline: str
+    caution: str
+    protocol: list[str]
+    strategies: list[StrategyRecord]
+    shared_parameters: list[ParameterRecord]
+
+
+class BaselineContent(Facts):
+    """What the page of the reference run shows."""
+
+    kind: Literal["baseline"]
+    headline: str
+    caution: str
+    reading: str
+    comparison: list[FigureRecord]
+
+
+Content = StudyContent | BaselineContent
+"""What the pages of a report show, as plain values, without times."""
+
+
+class Summary(Facts):
+    """`summary.json` of any kind of report; `_kinds` says which keys a kind has."""
+
+    kind: Annotated[Literal["study", "comparison", "baseline"], "Kind of report"]
+    headline: Annotated[str, "The answer"]
+    caution: Annotated[str, "What the numbers can't tell"]
+    protocol: NotRequired[Annotated[list[str], "How choices were made"]]
+    strategies: NotRequired[Annotated[list[StrategyRecord], "The strategies as they are declared"]]
+    shared_parameters: NotRequired[Annotated[list[ParameterRecord], "Parameters that several of them share"]]
+    reading: NotRequired[Annotated[str, "What the published table is"]]
+    comparison: NotRequired[Annotated[list[FigureRecord], "The published table next to this model"]]
+    files: Annotated[
+        dict[str, Annotated[str, Rule(pattern="^[0-9a-f]{64}$")]],
+        "SHA-256 of each file of the report but this one",
+        Rule(propertyNames={"pattern": "^[^/]"}),
+    ]

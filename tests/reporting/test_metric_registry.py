@@ -1,0 +1,105 @@
+"""A metric of one's own, added in this file alone, in everything that a report shows."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from handmade import EXAMPLE, three_classes
+from rich.console import Console
+
+from hirise_imb.cli.report_tables import print_comparison
+from hirise_imb.metrics.registry import METRICS, Evaluation, Metric, register
+from hirise_imb.pipeline.rebuild import rewrite
+from hirise_imb.reporting import write_report
+from hirise_imb.reporting.html.view import Extras, study_view
+from hirise_imb.reporting.read import read_report, read_summary
+from hirise_imb.reporting.summary.content import of_study
+
+
+def brier(evaluation: Evaluation) -> float:
+    """Returns the Brier score (1950) of the true class."""
+    chosen = evaluation.probabilities[range(len(evaluation.labels)), evaluation.labels]
+    return float(((1 - chosen) ** 2).mean())
+
+
+TOY = Metric("toy_brier", "Brier score of the toy", "toy", brier, higher_is_better=False)
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Metric:
+    """The metric, registered for the time of a test."""
+    monkeypatch.setitem(METRICS, TOY.name, TOY)
+    return TOY
+
+
+def test_a_metric_that_is_registered_is_in_everything(toy: Metric, tmp_path: Path) -> None:
+    results = three_classes()
+    folder = write_report(results, tmp_path / "three").parent
+    arms = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["arms"]
+    fits = results.evaluations["plain"]
+    mean = sum(brier(fit) for fit in fits) / len(fits)
+    assert arms[1]["scores"]["toy_brier"]["mean"] == pytest.approx(mean)
+    assert arms[1]["vs_baseline"]["scores"]["toy_brier"] < 0
+    page, lines = ((folder / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
+    assert 'data-first="ascending">Brier score of the toy</th>' in page  # less is better
+    assert f">{mean:.3f}<" in page
+    assert "| Brier score of the toy |" in lines
+    assert f"| {mean:.3f} (" in lines
+    console = Console(width=80, record=True, file=io.StringIO(), force_terminal=False)
+    print_comparison(results, console)
+    text = console.export_text()
+    scores = text[text.index("Other scores") :]
+    assert "toy" in scores.split("\n", 3)[1] + scores.split("\n", 3)[2]
+    assert f"{mean:.3f}" in next(line for line in scores.splitlines() if line.startswith("plain"))
+    assert "toy (Brier score of the toy)" in " ".join(text.split())
+
+
+def test_a_score_that_a_summary_lacks_is_shown_as_missing() -> None:
+    results = three_classes()
+    content = of_study(results)
+    for arm in content["arms"]:
+        del arm["scores"]["kappa"]
+    view = study_view(content, Extras({}, None, {arm.name: 1.0 for arm in results.arms}, "", ""))
+    place = 1 + list(METRICS).index("kappa")
+    assert view.scores.head[0][place].text == "kappa"
+    assert {row.cells[place - 1].text for row in view.scores.rows} == {"–"}
+    assert {row.cells[0].text for row in view.scores.rows} != {"–"}
+
+
+def test_an_undefined_score_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(METRICS, "nothing", Metric("nothing", "nothing at all", "nil", lambda _: float("nan")))
+    folder = write_report(three_classes(), tmp_path / "three").parent
+    assert "nothing" not in read_summary(folder)["arms"][0]["scores"]
+    assert ">nothing at all</th>" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_names_are_taken_once() -> None:
+    with pytest.raises(ValueError, match="there is already a metric 'macro_f1'"):
+        register(Metric("macro_f1", "a", "b", brier))
+    with pytest.raises(ValueError, match="lower-case letters, digits and underscores, got 'Macro F1'"):
+        Metric("Macro F1", "a", "b", brier)
+
+
+@pytest.mark.parametrize("majority", [None, "hill"])
+def test_three_classes_go_through_every_page(majority: str | None, tmp_path: Path) -> None:
+    folder = write_report(three_classes(majority), tmp_path / "three").parent
+    before = read_summary(folder)
+    assert rewrite(folder) == folder / "report.html"
+    assert read_summary(folder)["files"] == before["files"]
+    assert before["majority"] == majority
+    for name in ("report.html", "report.md"):
+        text = (folder / name).read_text(encoding="utf-8")
+        assert all(word in text for word in ("flat", "hill", "lake"))
+        assert not any(words in text for words in ("but other", "<em>other", "% other", "F1 of other"))
+        assert ("Rare classes are all but hill." in text) == (majority == "hill")
+        assert ("so all classes count as rare" in text) == (majority is None)
+    console = Console(width=80, record=True, file=io.StringIO(), force_terminal=False)
+    print_comparison(three_classes(majority), console)
+    assert ("rare" in console.export_text().split("Other scores")[0]) == (majority is not None)
+
+
+def test_reports_of_earlier_versions_have_the_majority_of_their_classes() -> None:
+    assert read_report(EXAMPLE).classes.majority == "other"
