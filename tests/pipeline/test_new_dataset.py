@@ -1,0 +1,141 @@
+"""A data set of three classes in colour, added in this one file, goes through the whole path."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from hirise_imb.cli.main import main
+from hirise_imb.data import DATASETS, HIRISE
+from hirise_imb.data.dataset import ClassSet, DatasetSpec, Layout, SourceColumn
+
+TILES = DatasetSpec(
+    name="tiles",
+    title="Coloured tiles",
+    classes=ClassSet(("grass", "sand", "water"), majority="grass"),
+    image_size=64,
+    channels=3,
+    identity=SourceColumn(),
+    layout=Layout(label_file="labels.txt", split_file="splits.txt", class_file="classes.csv", image_folder="tiles"),
+    citation="Drawn for a test.",
+    licence="CC0",
+)
+
+COLOURS = {"grass": (60, 150, 60), "sand": (200, 180, 110), "water": (40, 80, 180)}
+COUNTS = {"train": (48, 16, 12), "val": (24, 8, 8), "test": (24, 9, 8)}
+"""Images of each class."""
+SOURCES = {"train": 8, "val": 6, "test": 7}
+
+
+def draw_tiles(folder: Path) -> Path:
+    """Tiles of one colour with noise; each source has its own brightness."""
+    rng = np.random.default_rng(0)
+    (folder / "tiles").mkdir(parents=True)
+    labels, splits = [], []
+    for split, counts in COUNTS.items():
+        brightness = rng.normal(0, 15, SOURCES[split])
+        for label, (name, count) in enumerate(zip(TILES.classes, counts, strict=True)):
+            for number in range(count):
+                source = number % SOURCES[split]
+                pixels = np.array(COLOURS[name]) + brightness[source] + rng.normal(0, 40, (64, 64, 3))
+                file = f"{split}-{name}-{number}.jpg"
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "tiles" / file, quality=90)
+                labels.append(f"{file} {label}\n")
+                splits.append(f"{file} {label} {split} {split}-{source}\n")
+    (folder / "labels.txt").write_text("".join(labels))
+    (folder / "splits.txt").write_text("".join(splits))
+    (folder / "classes.csv").write_text("".join(f"{k},{name}\n" for k, name in enumerate(TILES.classes)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_tiles(tmp_path_factory.mktemp("tiles") / "data")
+
+
+def run(out: Path, data: Path, toy: str, strategies: str, name: str = "t") -> Path:
+    """Runs a small study on the tiles; returns the folder of its report."""
+    where = ["--dataset", "tiles", "--data", str(data), "--name", name, "--out", str(out)]
+    how = ["--backbone", toy, "--weights", "random", "--strategies", strategies, "--trials", "1", "--refits", "1"]
+    assert main(["run", *where, *how]) == 0
+    return out / "reports" / name
+
+
+def test_it_is_checked_studied_rebuilt_and_compared(
+    tiles: Path, toy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(DATASETS, TILES.name, TILES)
+    assert main(["data", "check", str(tiles), "--dataset", "tiles"]) == 0
+    assert "water" in capsys.readouterr().out
+
+    # One strategy for each place that needs the classes or the pixels: synthetic rows, the majority class, the tail of
+    # the backbone, logits, closed-form heads, views.
+    strategies = "smote,undersampling,partial_unfreeze,class_bias,prototypes,photometric"
+    report = run(tmp_path, tiles, toy, strategies)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in TILES.classes)
+    summary = json.loads((report / "summary.json").read_text(encoding="utf-8"))
+    assert summary["classes"] == ["grass", "sand", "water"]
+    assert summary["majority"] == "grass"
+    assert summary["support"] == list(COUNTS["test"])
+    assert summary["omitted"] == []
+    assert len(summary["arms"]) == 8
+    for arm in summary["arms"]:
+        assert np.array(arm["confusion"]).shape == (3, 3)
+        f1 = [spread["mean"] for spread in arm["per_class"]["f1"]]
+        assert arm["scores"]["macro_f1"]["mean"] == pytest.approx(np.mean(f1))
+        assert arm["scores"]["macro_f1_rare"]["mean"] == pytest.approx(np.mean(f1[1:]))
+    # Colour separates the classes, even through random weights.
+    [prototypes] = [arm for arm in summary["arms"] if arm["name"] == "prototypes"]
+    assert prototypes["scores"]["macro_f1"]["mean"] > 0.8
+    predictions = pd.read_parquet(report / "predictions" / "smote.parquet")
+    assert [name for name in map(str, predictions) if name.startswith("p_")] == ["p_grass", "p_sand", "p_water"]
+    page = (report / "report.html").read_text(encoding="utf-8")
+    assert "water" in page
+    assert not any(name in page for name in HIRISE.classes.names if name != HIRISE.classes.majority)
+
+    before = summary["arms"]
+    assert main(["report", str(report), "--thumbnails"]) == 0
+    rebuilt = json.loads((report / "summary.json").read_text(encoding="utf-8"))
+    assert rebuilt["arms"] == before
+    assert "data:image/jpeg" in (report / "report.html").read_text(encoding="utf-8")
+    other = run(tmp_path, tiles, toy, "logistic", "u")
+    assert main(["compare", str(report), str(other), "--name", "c", "--out", str(tmp_path)]) == 0
+    compared = json.loads((tmp_path / "reports" / "c" / "summary.json").read_text(encoding="utf-8"))
+    assert compared["classes"] == ["grass", "sand", "water"]
+    assert main(["baseline", "--dataset", "tiles", "--data", str(tiles), "--out", str(tmp_path)]) == 2
+    assert "The published table is of the classes other, crater" in capsys.readouterr().err
+
+
+def test_without_a_majority_class_all_classes_count_as_rare(
+    tiles: Path, toy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = ClassSet(TILES.classes.names)
+    monkeypatch.setitem(DATASETS, TILES.name, replace(TILES, classes=classes))
+    report = run(tmp_path, tiles, toy, "class_weights,undersampling,nuisance_projection")
+    summary = json.loads((report / "summary.json").read_text(encoding="utf-8"))
+    assert summary["majority"] is None
+    for arm in summary["arms"]:
+        assert arm["scores"]["macro_f1_rare"] == arm["scores"]["macro_f1"]
+    reasons = {strategy["name"]: strategy["reason"] for strategy in summary["omitted"]}
+    assert set(reasons) == {"undersampling", "nuisance_projection"}
+    assert all("needs a majority class, and this data set names none" in reason for reason in reasons.values())
+    assert "None" not in (report / "report.md").read_text(encoding="utf-8")
+
+
+def test_data_of_another_data_set_is_refused(
+    tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(DATASETS, TILES.name, TILES)
+    assert main(["run", "--dataset", "tiles", "--out", str(tmp_path)]) == 2
+    assert "The data `synthetic` belongs to the data set hirise-v3_2, not to tiles" in capsys.readouterr().err
+    assert main(["data", "check", str(tiles)]) == 2
+    assert "name a folder in the official layout" in capsys.readouterr().err
+    assert main(["data", "check", str(tiles), "--dataset", "tile"]) == 2
+    assert "There is no data set 'tile': did you mean tiles?" in capsys.readouterr().err
