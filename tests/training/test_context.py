@@ -171,7 +171,7 @@ def test_the_facts_are_what_numbers_depend_on(definition: StudyDefinition, own_d
     assert set(base) == {"dataset", "data", "backbone", "weights", "precision", "selection", "seed"}
     assert facts(definition) == base
     for change in ({"weights": "imagenet"}, {"seed": 1}, {"selection": "val"}, {"precision": "bfloat16"}):
-        other = facts(dataclasses.replace(mine, **change))  # type: ignore[arg-type]
+        other = facts(dataclasses.replace(mine, **change))
         assert {name for name in base if base[name] != other[name]} == set(change)
     line = manifest.read_manifest(own_data, HIRISE).table.iloc[0]
     change_split_file(
