@@ -107,7 +107,7 @@ class Backbone:
         return int(rows), int(columns), int(channels)
 
     def trunk(self, cut: str) -> keras.Model:
-        """The frozen part: from pixels to the activations at `cut`; at `top`, to pooled features `(n, feature_width)`."""
+        """The frozen part: from pixels to activations at `cut`; at `top`, to pooled features `(n, feature_width)`."""
         import keras
 
         if cut == TOP:
