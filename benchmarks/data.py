@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from benchmarks.runner import has_sample
 from hirise_imb.backbones import TOP
-from hirise_imb.data.hirise import CLASSES, HIRISE
-from hirise_imb.data.splits import DataSplits, Fold, ImageTable
+from hirise_imb.data.hirise import HIRISE
+from hirise_imb.data.splits import DataSplits, Fold, ImageTable, TrainingPool
 from hirise_imb.features.arrays import Features
-from hirise_imb.training.epoch_loop import Failed
-from hirise_imb.training.trainer import Run, Trainer
+from hirise_imb.training.trainer import Trainer
 from hirise_imb.utils.files import cache_root, ensure_folder, exclusive_lock, write_atomically
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Part:
     """A split of a data set."""
 
     features: Features
-    pool: Pool
+    pool: TrainingPool
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -98,7 +97,7 @@ def simulated(size: float = 1.0, width: int = WIDTH) -> Data:
     copies[: len(train)] = _copies(train)
     firsts = (rows >= end) | (rows % VARIANTS == 0)
     held = rows[len(train) : end : VARIANTS]
-    images = ImageTable(tuple(map(str, rows)), labels, copies, landmarks // SOURCE, firsts)
+    images = ImageTable(tuple(map(str, rows)), labels, copies, landmarks // SOURCE, firsts, HIRISE.classes)
     groups = images.sources[held] % 2
     task = DataSplits(images, Fold(rows[: len(train)], held), groups, (), rows[end:])
     return Data(task, Features.of(stored))
@@ -116,18 +115,12 @@ def trainer(data: Data) -> Trainer:
     return Trainer(stand_in(data.features.shape[0]), data.task, {(TOP, "plain"): data.features})
 
 
-def fitted(outcome: Run | Failed) -> Run:
-    """The run, which must not have failed."""
-    if isinstance(outcome, Failed):
-        raise RuntimeError(outcome.reason)
-    return outcome
-
-
 def _labels(counts: tuple[int, ...], size: float, variants: int, seed: int) -> NDArray[np.int64]:
     """Class of each image, in an order that mixes classes and keeps variants together."""
     landmarks = [max(1, round(count * size / variants)) for count in counts]
     order = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), landmarks))
-    return np.repeat(order, variants)
+    repeated: NDArray[np.int64] = np.repeat(order, variants)
+    return repeated
 
 
 def _copies(labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -146,7 +139,7 @@ def _stored(labels: NDArray[np.int64], landmarks: NDArray[np.int64], width: int)
 
     def draw(part: Path) -> None:
         rng = np.random.default_rng(0)
-        centres = rng.standard_normal((len(CLASSES), _CLUSTERS, _LATENT)) / np.sqrt(2 * _LATENT)
+        centres = rng.standard_normal((len(HIRISE.classes), _CLUSTERS, _LATENT)) / np.sqrt(2 * _LATENT)
         lift = rng.standard_normal((_LATENT, width)).astype(np.float32)
         rows = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=(len(labels), width))
         for start in range(0, len(labels), _CHUNK):

@@ -115,7 +115,7 @@ def memory(count: int, seed: int) -> Figures:  # noqa: ARG001
     with tempfile.TemporaryDirectory() as folder:
         files = _copies(Path(folder), count)
         begin = time.perf_counter()
-        extract_features(small(64).load("random"), [TOP], files, Path(folder) / "cache")
+        extract_features(small(64).load("random", HIRISE.image_shape), [TOP], files, Path(folder) / "cache")
         return {"seconds": time.perf_counter() - begin}
 
 

@@ -94,7 +94,7 @@ def _recipe(epochs: int) -> Recipe:
 
 def ours(size: float, epochs: int, seed: int) -> Figures:
     """`Trainer.select` with one recipe."""
-    from benchmarks.data import fitted, simulated, trainer
+    from benchmarks.data import simulated, trainer
     from hirise_imb.training.epoch_loop import Job
 
     task = simulated(size)
@@ -103,7 +103,7 @@ def ours(size: float, epochs: int, seed: int) -> Figures:
     select([Job(_recipe(1), seed)], "val")
     first = time.perf_counter() - begin
     begin = time.perf_counter()
-    history = fitted(select([Job(_recipe(epochs), seed)], "val")[0]).history
+    history = select([Job(_recipe(epochs), seed)], "val")[0].get().history
     return {
         "first": first,
         "seconds": (time.perf_counter() - begin) / epochs,
@@ -116,7 +116,7 @@ def eight(size: float, epochs: int, seed: int) -> Figures:
     """`Trainer.select` with recipes of different learning rates, class weights and losses."""
     from dataclasses import replace
 
-    from benchmarks.data import fitted, simulated, trainer
+    from benchmarks.data import simulated, trainer
     from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
     from hirise_imb.imbalance.losses import Focal
     from hirise_imb.training.epoch_loop import Job
@@ -141,7 +141,7 @@ def eight(size: float, epochs: int, seed: int) -> Figures:
     select(jobs(1), "val")
     first = time.perf_counter() - begin
     begin = time.perf_counter()
-    runs = [fitted(outcome) for outcome in select(jobs(epochs), "val")]
+    runs = [outcome.get() for outcome in select(jobs(epochs), "val")]
     seconds = (time.perf_counter() - begin) / epochs
     return {"first": first, "seconds": seconds, "macro_f1": float(runs[0].history["val_macro_f1"].iloc[-1])}
 
@@ -221,11 +221,11 @@ def floor(size: float, epochs: int, seed: int) -> Figures:
 
 def ours_seeds(size: float, epochs: int, seeds: int, seed: int) -> Figures:
     """Macro F1 on validation of several seeds."""
-    from benchmarks.data import fitted, simulated, trainer
+    from benchmarks.data import simulated, trainer
     from hirise_imb.training.epoch_loop import Job
 
     select = trainer(simulated(size)).select
-    runs = [fitted(select([Job(_recipe(epochs), seed + number)], "val")[0]) for number in range(seeds)]
+    runs = [select([Job(_recipe(epochs), seed + number)], "val")[0].get() for number in range(seeds)]
     return {"macro_f1": [float(run.history["val_macro_f1"].iloc[-1]) for run in runs]}
 
 

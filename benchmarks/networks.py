@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.backbones.base import Backbone, BackboneCard
-from hirise_imb.data.hirise import CLASSES, IMAGE_SIZE
+from hirise_imb.backbones.base import Backbone, BackboneCard, InputShape
+from hirise_imb.data.hirise import HIRISE
 
 if TYPE_CHECKING:
     import keras
@@ -24,7 +24,7 @@ def plain_head(width: int, steps_per_execution: int = 1) -> keras.Model:
             keras.Input((width,)),
             layers.BatchNormalization(),
             layers.Dropout(0.2),
-            layers.Dense(len(CLASSES), activation="softmax"),
+            layers.Dense(len(HIRISE.classes), activation="softmax"),
         ]
     )
     model.compile(
@@ -38,16 +38,16 @@ def plain_head(width: int, steps_per_execution: int = 1) -> keras.Model:
 
 def one_hot(labels: NDArray[np.int64]) -> NDArray[np.float32]:
     """Labels as `plain_head` wants them, shape (n, 8)."""
-    return np.eye(len(CLASSES), dtype=np.float32)[labels]
+    return np.eye(len(HIRISE.classes), dtype=np.float32)[labels]
 
 
 def small(width: int) -> BackboneCard:
     """A backbone of three strided convolutions, so that what surrounds it is what takes the time."""
 
-    def build(_: str) -> keras.Model:
+    def build(_: str, input_shape: InputShape) -> keras.Model:
         import keras
 
-        pixels = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1))
+        pixels = keras.Input(input_shape)
         x = keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels)
         x = keras.layers.Conv2D(8, 8, strides=8, activation="relu")(x)
         x = keras.layers.Conv2D(16, 3, strides=3, activation="relu")(x)
@@ -65,4 +65,4 @@ def small(width: int) -> BackboneCard:
 
 def stand_in(width: int) -> Backbone:
     """A backbone for features that were simulated: of it only the width counts."""
-    return small(width).load("random")
+    return small(width).load("random", HIRISE.image_shape)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from benchmarks.report import Report, Table, Target, middle, ratios, spread, values
 from benchmarks.runner import Bench, Case, Figures
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.metrics.classification import Predictions
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def bootstrap(draws: int, seed: int) -> Figures:  # noqa: ARG001
     labels, sources = landmarks()
     predicted = np.stack([probabilities(labels, 0, fit).argmax(axis=1) for fit in range(SEEDS)])
     begin = time.perf_counter()
-    bootstrap_sources(SourceCounts.of(labels, predicted, sources, len(CLASSES)), draws).interval()
+    bootstrap_sources(SourceCounts.of(labels, predicted, sources, len(HIRISE.classes)), draws).interval()
     return {"ms_a_draw": 1e3 * (time.perf_counter() - begin) / draws}
 
 
@@ -104,7 +104,8 @@ def swap(draws: int, seed: int) -> Figures:
     labels, sources = landmarks()
     arms = [np.stack([probabilities(labels, arm, fit).argmax(axis=1) for fit in range(SEEDS)]) for arm in range(2)]
     begin = time.perf_counter()
-    swap_test(*(SourceCounts.of(labels, arm, sources, len(CLASSES)) for arm in arms), draws, seed)
+    one, other = (SourceCounts.of(labels, arm, sources, len(HIRISE.classes)) for arm in arms)
+    swap_test(one, other, draws, seed)
     return {"ms_a_draw": 1e3 * (time.perf_counter() - begin) / draws}
 
 
@@ -146,7 +147,7 @@ def landmarks() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Class and source of each test landmark in the official numbers, shape (1793,) each."""
     from benchmarks.data import TEST
 
-    labels = np.repeat(np.arange(len(CLASSES)), TEST)
+    labels = np.repeat(np.arange(len(HIRISE.classes)), TEST)
     # Classes of one source take the last sources, which have few or no others, as in the official split.
     first = (0, 0, 3, 8, 27, 12, 28, 26)
     sources = [start + np.arange(n) % c for n, c, start in zip(TEST, OF_CLASS, first, strict=True)]
@@ -156,7 +157,10 @@ def landmarks() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def probabilities(labels: NDArray[np.int64], arm: int, fit: int) -> NDArray[np.float32]:
     """Of a made-up fit, right for most landmarks, shape (n, 8)."""
     rng = np.random.default_rng((arm, fit))
-    logits = rng.normal(0, 1.2, (len(labels), len(CLASSES))) + (2.5 + 0.05 * arm) * np.eye(len(CLASSES))[labels]
+    logits = (
+        rng.normal(0, 1.2, (len(labels), len(HIRISE.classes)))
+        + (2.5 + 0.05 * arm) * np.eye(len(HIRISE.classes))[labels]
+    )
     logits[:, 0] += 1
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), np.float32)
@@ -173,12 +177,12 @@ def made_up(arms: int, seed: int) -> Results:
     names = [f"ESP_{source:06}_2000" for source in sources]
     images = [f"{name}_RED-{place:04}.jpg" for place, name in enumerate(names)]
     test = pd.DataFrame({"image": images, "landmark": images, "source": names, "label": labels})
-    counts = np.bincount(labels, minlength=len(CLASSES)).tolist()
+    counts = np.bincount(labels, minlength=len(HIRISE.classes)).tolist()
     data = pd.DataFrame(
         [
             {"split": split, "class": name, "sources": c, "landmarks": n, "images": n, "rows": n}
             for split in SPLITS
-            for name, c, n in zip(CLASSES, OF_CLASS, counts, strict=True)
+            for name, c, n in zip(HIRISE.classes, OF_CLASS, counts, strict=True)
         ]
     )
     chosen = list(STRATEGIES)[: arms - 1]

@@ -83,24 +83,23 @@ def search(trials: int, marks: list[int], seed: int) -> Figures:
     from pathlib import Path
 
     from benchmarks.child import resident_mb
-    from benchmarks.data import fitted, simulated, trainer
+    from benchmarks.data import simulated, trainer
     from benchmarks.searching import searched
     from hirise_imb.recipe import Recipe
     from hirise_imb.strategies import STRATEGIES
-    from hirise_imb.training.epoch_loop import Failed, Job
-    from hirise_imb.training.trainer import Run
+    from hirise_imb.training import Job, Outcome, Run
 
     data = simulated(SIZE, WIDTH)
     ours = trainer(data)
     ours.select([Job(Recipe(max_epochs=1), seed)], "val")
     rounds: list[list[Job]] = []
 
-    def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
+    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
         runs = ours.select(jobs, "val")
         # The same epochs: a run ends where pruning or its stopping rule ended it.
         rounds.append(
             [
-                Job(job.recipe, job.seed, partial(_before, len(fitted(run).history)))
+                Job(job.recipe, job.seed, partial(_before, len(run.get().history)))
                 for job, run in zip(jobs, runs, strict=True)
             ]
         )

@@ -95,7 +95,8 @@ class _Pixels:
         from hirise_imb.features.extraction import BATCH
 
         with ThreadPoolExecutor() as pool:
-            pixels = np.stack(list(pool.map(decode_image, [self._paths[place] for place in positions])))[..., None]
+            decode = partial(decode_image, shape=HIRISE.image_shape)
+            pixels = np.stack(list(pool.map(decode, [self._paths[place] for place in positions])))
         starts = range(0, len(pixels), BATCH)
         return np.concatenate([self._forward(tf.constant(pixels[s : s + BATCH], tf.float32)).numpy() for s in starts])
 
@@ -104,7 +105,7 @@ def epoch(cut: str, count: int, cached: bool, seed: int) -> Figures:
     """The second epoch's time: a fit of one epoch compiles, another one is timed."""
     import numpy as np
 
-    from benchmarks.data import fitted, landmarks
+    from benchmarks.data import landmarks
     from hirise_imb.backbones import BACKBONES, TOP
     from hirise_imb.data.splits import DataSplits, Fold, ImageTable
     from hirise_imb.features.extraction import extract_features
@@ -116,7 +117,7 @@ def epoch(cut: str, count: int, cached: bool, seed: int) -> Figures:
     paths, labels = landmarks(count + count // 8)
     rows = np.arange(len(paths))
     ones = np.ones_like(rows)
-    images = ImageTable(tuple(map(str, paths)), labels, ones, rows, ones > 0)
+    images = ImageTable(tuple(map(str, paths)), labels, ones, rows, ones > 0, HIRISE.classes)
     task = DataSplits(images, Fold(rows[:count], rows[count:]), rows[count:] % 2, (), rows[:0])
     backbone = BACKBONES[NAME].load("imagenet", HIRISE.image_shape)
     features = extract_features(backbone, [TOP, cut], paths, cache_root() / "benchmarks")
@@ -127,7 +128,7 @@ def epoch(cut: str, count: int, cached: bool, seed: int) -> Figures:
     select([Job(Recipe(cut=cut, max_epochs=1, backbone_learning_rate=2e-5), seed)], "val")
     first = time.perf_counter() - begin
     begin = time.perf_counter()
-    run = fitted(select([Job(Recipe(cut=cut, max_epochs=1), seed)], "val")[0])
+    run = select([Job(Recipe(cut=cut, max_epochs=1), seed)], "val")[0].get()
     return {
         "first": first,
         "seconds": time.perf_counter() - begin,

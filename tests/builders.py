@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import settings
 
-from hirise_imb.data.dataset import SPLITS, ClassSet, DatasetSpec, ImageName, NameGrammar, SourceColumn
+from hirise_imb.data.dataset import SPLITS, ClassSet, DatasetSpec, ImageName, Layout, NameGrammar, SourceColumn
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.features.landmarks import LandmarkFeatures
 from hirise_imb.metrics.classification import Predictions
@@ -17,6 +17,19 @@ IMAGE_FOLDER = HIRISE.layout.image_folder
 
 SOURCES = dict(zip(SPLITS, ("ESP_000001_1000", "ESP_000002_1000", "PSP_000003_1000"), strict=True))
 CLASS_LINES = tuple(f"{k},{name}" for k, name in enumerate(CLASSES))
+
+MINERALS = DatasetSpec(
+    name="minerals",
+    title="Three minerals in colour",
+    classes=ClassSet(("dust", "olivine", "pyroxene"), majority="dust"),
+    image_size=64,
+    channels=3,
+    identity=SourceColumn(),
+    layout=Layout("labels.txt", "split.txt", "classes.csv", "images"),
+    citation="",
+    licence="",
+)
+"""A data set that differs from HiRISE in everything: colour, three classes, sources in a column."""
 
 quick = settings(deadline=None, max_examples=40)
 """For properties: a time limit for each example would fail on a busy machine."""

@@ -12,7 +12,7 @@ from hirise_imb.models.heads import dropout_bits, dropout_mask
 from hirise_imb.training.train_step import StepBlock, TrainingState
 
 
-class GivenDropout(keras.layers.Layer):
+class GivenDropout(keras.layers.Layer):  # type: ignore[misc]
     """Keras' dropout, but that it is told what to keep."""
 
     def __init__(self, rate: float) -> None:
@@ -23,7 +23,7 @@ class GivenDropout(keras.layers.Layer):
         return values * kept / (1 - self.rate) if training else values
 
 
-class CosineDense(keras.layers.Layer):
+class CosineDense(keras.layers.Layer):  # type: ignore[misc]
     """Scaled cosines between rows and the columns of a kernel."""
 
     def __init__(self, scale: float, seed: int) -> None:

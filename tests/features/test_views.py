@@ -74,7 +74,7 @@ def test_clockwise_is_clockwise() -> None:
 
 def after(image: Array, *views: str) -> Array:
     for view in views:
-        image = VIEWS[view](image)  # type: ignore[assignment]
+        image = VIEWS[view](image)
     return image
 
 

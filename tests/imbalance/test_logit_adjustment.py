@@ -70,7 +70,7 @@ def anchor_of(logits: Array, labels: Array, prior: Array) -> Array:
     """The logit adjustment with the first best tau of 0, 0.05 .. 2."""
     taus = [0.05 * step for step in range(41)]
     scores = [plain_macro(labels, logits - tau * np.log(prior)) for tau in taus]
-    return -taus[scores.index(max(scores))] * np.log(prior)
+    return np.asarray(-taus[scores.index(max(scores))] * np.log(prior))
 
 
 # Corrections
@@ -282,7 +282,7 @@ def test_no_temperature_is_more_likely(seed: int) -> None:
         assert abs(steps[1] - steps[0]) / 2e-4 < 1e-6
 
 
-class Given(ClassifierMixin, BaseEstimator):
+class Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A classifier whose features are its logits."""
 
     def fit(self, x: Array, y: Array) -> "Given":
@@ -293,7 +293,7 @@ class Given(ClassifierMixin, BaseEstimator):
         return x
 
     def predict(self, x: Array) -> Array:
-        return x.argmax(axis=1)
+        return np.asarray(x.argmax(axis=1))
 
 
 def test_temperature_is_that_of_scikit_learn() -> None:

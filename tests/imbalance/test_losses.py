@@ -159,7 +159,7 @@ def test_a_margin_that_no_cosine_has_is_refused(margin: float) -> None:
 
 def softmax(logits: Array) -> Array:
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
 
 
 def rows(seed: int, size: float = 2.0) -> tuple[Array, Array]:
@@ -193,7 +193,7 @@ def rowwise(loss: Loss, labels: Array, logits: Array) -> Array:
 
 def alphas(power: float) -> Array:
     n = TRAIN_LANDMARKS.astype(float)
-    return n**-power * n.sum() / (n * n**-power).sum()
+    return np.asarray(n**-power * n.sum() / (n * n**-power).sum())
 
 
 @quick

@@ -50,7 +50,7 @@ def pool_of(
 
 MOSTLY_OTHER = st.integers(-12, 7).map(lambda k: max(k, 0))
 IMAGES = st.lists(st.tuples(MOSTLY_OTHER, st.integers(0, 4)), min_size=1, max_size=80)
-POOLS = IMAGES.map(lambda images: pool_of(*map(list, zip(*images, strict=True))))
+POOLS = IMAGES.map(lambda images: pool_of([label for label, _ in images], [source for _, source in images]))
 SEVERAL = POOLS.filter(lambda pool: len(set(pool.labels.tolist())) > 1)
 WITH_RARE = POOLS.filter(lambda pool: pool.labels.any())
 UNEVEN = pool_of([0] * 400 + [1] * 80 + [2] * 15 + [7] * 5, [0] * 390 + [1] * 10 + [1] * 70 + [2] * 10 + [3] * 20)
@@ -335,5 +335,6 @@ def test_a_power_outside_the_range_is_refused(power: float) -> None:
 
 @pytest.mark.parametrize("lengths", [(0, 0, 0), (2, 1, 2), (2, 2, 1)])
 def test_a_pool_that_is_empty_or_uneven_is_refused(lengths: tuple[int, int, int]) -> None:
+    labels, copies, sources = (np.zeros(n, int) for n in lengths)
     with pytest.raises(ValueError, match=r"^labels, copies and sources must be as long .* got \("):
-        TrainingPool(*(np.zeros(n, int) for n in lengths), HIRISE.classes)
+        TrainingPool(labels, copies, sources, HIRISE.classes)

@@ -46,12 +46,12 @@ WORLDS = st.builds(
 def nearest(of: Array, among: Array, k: int) -> Array:
     """Positions in `among` of the k nearest to each row but for itself, shape (len(of), k); by hand, in double."""
     gaps = ((of[:, None].astype(float) - among[None].astype(float)) ** 2).sum(axis=2)
-    return gaps.argsort(axis=1)[:, 1 : k + 1]
+    return np.asarray(gaps.argsort(axis=1)[:, 1 : k + 1])
 
 
 def foreign(features: Array, labels: Array, k: int, m: int) -> Array:
     """How many of the m nearest rows of any class are of another one, for each row of class k."""
-    return (labels[nearest(features[labels == k], features, m)] != k).sum(axis=1)
+    return np.asarray((labels[nearest(features[labels == k], features, m)] != k).sum(axis=1))
 
 
 def from_segments(made: Array, starts: Array, own: Array, neighbours: int) -> bool:

@@ -62,7 +62,7 @@ def some_directions(seed: int, rank: int = 2) -> Array:
 
 def centred(logits: Array) -> Array:
     """Without what all classes share, which changes no probability."""
-    return logits - logits.mean(axis=1, keepdims=True)
+    return np.asarray(logits - logits.mean(axis=1, keepdims=True))
 
 
 # --- the classifier itself ---
@@ -211,7 +211,7 @@ def test_nearest_mean_is_the_formula(seed: int, normalise: str, power: float) ->
     spread = np.mean([np.sum((row - means[k]) ** 2) for row, k in zip(x, labels, strict=True)])
 
     def near(rows: np.ndarray) -> np.ndarray:
-        return -np.stack([((rows - mean) ** 2).sum(axis=1) for mean in means], axis=1) / (2 * spread)
+        return np.asarray(-np.stack([((rows - mean) ** 2).sum(axis=1) for mean in means], axis=1) / (2 * spread))
 
     own = near(x)
 
@@ -361,7 +361,7 @@ def test_the_order_of_rows_makes_no_difference_and_inputs_are_untouched(direct: 
     order = np.random.default_rng(0).permutation(len(given_rows[0]))
     one, other = (
         direct.fit(as_landmarks(*given_rows)),
-        direct.fit(as_landmarks(*(values[order] for values in given_rows))),
+        direct.fit(as_landmarks(given_rows[0][order], given_rows[1][order], given_rows[2][order])),
     )
     again = direct.fit(as_landmarks(*given_rows))
     np.testing.assert_array_equal(again.kernel, one.kernel)

@@ -37,7 +37,7 @@ def scatter(features: Array, sources: Array) -> Array:
 
 def onto(directions: Array) -> Array:
     """The projection onto directions, which knows no signs."""
-    return directions @ directions.T
+    return np.asarray(directions @ directions.T)
 
 
 @quick
@@ -85,7 +85,7 @@ def test_a_rare_class_in_a_source_of_its_own_keeps_its_mean() -> None:
 def test_what_is_taken_out_is_gone_and_nothing_else(seed: int, dtype: type) -> None:
     rng = np.random.default_rng(seed)
     directions = np.linalg.qr(rng.normal(size=(WIDTH, 3)))[0]
-    features = rng.normal(size=(20, WIDTH)).astype(dtype)
+    features: Array = rng.normal(size=(20, WIDTH)).astype(dtype)
     before = features.copy()
     left = project_out(features, directions)
     assert left.dtype == dtype

@@ -198,7 +198,7 @@ def test_what_is_done_to_logits_costs_no_training(trainer: Trainer, trained: lis
     assert [bits(done(run)) for run in trainer.select(jobs(ADJUSTED), "val")] == expected
     assert len(trained) == 1
     for changes in ({"seed": 1}, {"selection": "grouped-cv"}):
-        chosen(trainer, QUICK, **changes)  # type: ignore[arg-type]
+        chosen(trainer, QUICK, **changes)
     trainer.refit(ADJUSTED[1], 0)
     trainer.refit(ADJUSTED[2], 0)
     assert len(trained) == 4

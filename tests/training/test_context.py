@@ -12,10 +12,9 @@ from worlds import change_split_file
 
 from hirise_imb.backbones import BACKBONES, TOP
 from hirise_imb.config import StudyDefinition
-from hirise_imb.data import manifest, splits
+from hirise_imb.data import manifest
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.manifest import Manifest
-from hirise_imb.data.splits import make_splits
 from hirise_imb.features.extraction import extract_features
 from hirise_imb.recipe import Inputs, Recipe
 from hirise_imb.strategies import STRATEGIES, Strategy
@@ -39,75 +38,6 @@ class Seeing(type(STRATEGIES["class_weights"])):  # type: ignore[misc]
 
     def __init__(self, inputs: Inputs = ("plain",), views: Inputs = ("plain",)) -> None:
         self.inputs, self.views = inputs, views
-
-
-# --- the task ---
-
-
-def test_the_task_is_the_table_row_by_row(images: Manifest) -> None:
-    task, table = make_splits(images), images.table
-    assert task.images.names == tuple(table["image"])
-    np.testing.assert_array_equal(task.images.labels, table["label"])
-    np.testing.assert_array_equal(task.images.copies, table["copies"])
-    same = table["source"].to_numpy()[:, None] == table["source"].to_numpy()[None, :]
-    np.testing.assert_array_equal(task.images.sources[:, None] == task.images.sources[None, :], same)
-
-
-def test_every_image_is_learnt_from_and_one_of_a_landmark_is_scored(images: Manifest) -> None:
-    task, table = make_splits(images), images.table
-    np.testing.assert_array_equal(task.split.train, np.flatnonzero(table["split"] == "train"))
-    for split, rows in (("val", task.split.heldout), ("test", task.test)):
-        own = table.iloc[rows]
-        assert set(own["split"]) == {split}
-        assert sorted(own["landmark"]) == sorted(set(table.loc[table["split"] == split, "landmark"]))
-    firsts = table[task.images.is_canonical]
-    assert sorted(firsts["landmark"]) == sorted(set(table["landmark"]))
-    originals = set(table.loc[table["variant"] == "", "landmark"])
-    assert set(firsts.loc[firsts["variant"] != "", "landmark"]).isdisjoint(originals)
-
-
-def test_folds_divide_the_landmarks_of_training_and_validation_by_source(images: Manifest) -> None:
-    task, table = make_splits(images), images.table
-    pool = set(np.flatnonzero(table["split"] != "test").tolist())
-    held = np.concatenate([fold.heldout for fold in task.folds])
-    assert sorted(held.tolist()) == sorted(pool & set(np.flatnonzero(task.images.is_canonical).tolist()))
-    for fold in task.folds:
-        sources = set(table["source"].iloc[fold.heldout])
-        others = set(table["source"].iloc[fold.train])
-        assert not sources & others
-        left_out = pool - set(fold.train.tolist())
-        assert {table["source"][row] for row in left_out} == sources
-    assert task.selection_folds("val") == (task.split,)
-    assert task.selection_folds("grouped-cv") is task.folds
-
-
-def test_groups_divide_validation_by_source(images: Manifest) -> None:
-    task, table = make_splits(images), images.table
-    assert task.val_groups.shape == task.split.heldout.shape
-    assert len(set(task.val_groups.tolist())) > 1
-    sources = table["source"].to_numpy()[task.split.heldout]
-    for source in set(sources):
-        assert len(set(task.val_groups[sources == source].tolist())) == 1
-
-
-def test_validation_of_one_source_is_one_group(images: Manifest) -> None:
-    table = images.table.copy()
-    table.loc[table["split"] == "val", "source"] = table.loc[table["split"] == "val", "source"].iloc[0]
-    task = make_splits(dataclasses.replace(images, table=table))
-    assert not task.val_groups.any()
-
-
-def test_what_the_folds_lack_is_told(images: Manifest, caplog: pytest.LogCaptureFixture) -> None:
-    table = images.table.copy()
-    rare = table["label"] == 7
-    table.loc[rare, "source"] = "ESP_000009_1000"
-    said: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(splits, "say", said.append)
-        make_splits(dataclasses.replace(images, table=table))
-    assert len(said) == 1
-    assert "Some fold of the cross-validation lacks " in said[0]
-    assert "(1 source)" in said[0]
 
 
 # --- the features ---
@@ -171,7 +101,7 @@ def test_the_facts_are_what_numbers_depend_on(definition: StudyDefinition, own_d
     assert set(base) == {"dataset", "data", "backbone", "weights", "precision", "selection", "seed"}
     assert facts(definition) == base
     for change in ({"weights": "imagenet"}, {"seed": 1}, {"selection": "val"}, {"precision": "bfloat16"}):
-        other = facts(dataclasses.replace(mine, **change))  # type: ignore[arg-type]
+        other = facts(dataclasses.replace(mine, **change))
         assert {name for name in base if base[name] != other[name]} == set(change)
     line = manifest.read_manifest(own_data, HIRISE).table.iloc[0]
     change_split_file(

@@ -24,22 +24,24 @@ from worlds import (
 )
 
 from hirise_imb.backbones import TOP, Backbone
+from hirise_imb.data.dataset import ClassSet
 from hirise_imb.data.splits import DataSplits, Fold
 from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance.class_bias import ClassBias
 from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
 from hirise_imb.imbalance.logit_adjustment import PosthocLogitAdjustment
-from hirise_imb.imbalance.sampling import ClassSampling, RandomOversampling
+from hirise_imb.imbalance.losses import LabelDistributionAwareMargin
+from hirise_imb.imbalance.sampling import ClassSampling, RandomOversampling, Undersampling
 from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.models.closed_form import Logistic, NearestMean
 from hirise_imb.models.projection import NuisanceProjection
-from hirise_imb.recipe import Recipe, Retraining
+from hirise_imb.recipe import Cosine, Recipe, Retraining
 from hirise_imb.training import epoch_loop
 from hirise_imb.training.epoch_loop import FoldData, Job, Snapshot, TrainingResult
 from hirise_imb.training.train_step import Network
 from hirise_imb.training.trainer import Run, Trainer
-from hirise_imb.utils.errors import FitFailed
+from hirise_imb.utils.errors import FitFailed, NotApplicable
 
 QUICK = Recipe(learning_rate=1e-2, max_epochs=3)
 CLASSES = np.arange(8)
@@ -276,6 +278,48 @@ def test_no_model_has_seen_the_sources_it_is_judged_on(recipe: Recipe, backbone:
     leaking = tuple(Fold(pool, fold.heldout) for fold in task.folds)
     assert share(dataclasses.replace(task, folds=leaking)) > 0.9
     assert share(task) < 0.3
+
+
+# --- other data sets ---
+
+
+def test_recipes_are_fitted_to_any_number_of_classes(backbone: Backbone) -> None:
+    eight = make_task()
+    images = dataclasses.replace(
+        eight.images, labels=eight.images.labels % 3, classes=ClassSet(("dust", "olivine", "pyroxene"))
+    )
+    task = dataclasses.replace(eight, images=images)
+    trainer = make_trainer(backbone, task, "late", fresh=True)
+    base = Recipe(learning_rate=1e-2, batch_size=8, max_epochs=12)
+    recipes = [
+        dataclasses.replace(base, class_weights=InversePower(1.0), adjustment=ClassBias(0.01)),
+        dataclasses.replace(base, head=Cosine(8.0), loss=LabelDistributionAwareMargin()),
+        dataclasses.replace(base, cut="late", backbone_learning_rate=1e-3),
+        dataclasses.replace(base, also=(NearestMean("unit", 1.0),)),
+    ]
+    for recipe in recipes:
+        run = refitted(trainer, recipe)
+        assert run.val_confusion.shape == (3, 3)
+        assert run.val_confusion.sum() == len(task.split.heldout)
+        assert probabilities_of(run).shape == (len(task.test), 3)
+        assert run.val_macro_f1 > 0.5 or recipe.cut != TOP  # features at the two cuts have nothing in common here
+    assert chosen(trainer, base, selection="grouped-cv").val_confusion.shape == (3, 3)
+
+
+def test_remedies_that_need_a_majority_class_fail_with_the_reason_where_there_is_none(backbone: Backbone) -> None:
+    task = make_task()
+    images = dataclasses.replace(task.images, classes=ClassSet(task.images.classes.names))
+    trainer = make_trainer(backbone, dataclasses.replace(task, images=images))
+    jobs = [
+        Job(dataclasses.replace(QUICK, sampling=Undersampling(1.0)), 0),
+        Job(dataclasses.replace(QUICK, projection=NuisanceProjection(1)), 0),
+        Job(QUICK, 0),
+    ]
+    outcomes = trainer.select(jobs, "val")
+    for outcome, remedy in zip(outcomes, ("Under-sampling", "A nuisance projection"), strict=False):
+        with pytest.raises(NotApplicable, match=rf"^{remedy} needs a majority class, and this data set names none\.$"):
+            outcome.get()
+    assert isinstance(outcomes[2].get(), Run)
 
 
 # --- a second head ---

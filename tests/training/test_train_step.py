@@ -30,7 +30,7 @@ RARE = SIZES.sum() / (8 * SIZES)
 Batches = list[tuple[np.ndarray, np.ndarray]]
 
 
-class Shifted(keras.losses.Loss):
+class Shifted(keras.losses.Loss):  # type: ignore[misc]
     """Cross-entropy of the softmax of log p + offsets, with a margin taken off the own class."""
 
     def __init__(self, offsets: np.ndarray, margins: np.ndarray) -> None:
@@ -186,7 +186,7 @@ def test_the_end_of_the_backbone_is_trained_as_by_keras_with_a_rate_of_its_own(b
     before = tail.get_weights()
     optimizers = keras.optimizers.Adam(kind.rate), keras.optimizers.Adam(backbone_rate)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def step(x: Any, one_hot: Any, kept: Any, weights: Any) -> Any:  # noqa: ANN401
         with tf.GradientTape() as tape:
             chances = plain.model([tail(x, training=True), kept], training=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -193,7 +194,7 @@ def test_many_runs_build_and_compile_nothing_new(
     traced: list[Callable[..., object]] = []
     original, function = Network.__init__, tf.function
 
-    def counting(self: Network, *arguments: object) -> None:
+    def counting(self: Network, *arguments: Any) -> None:  # noqa: ANN401
         nonlocal built
         built += 1
         original(self, *arguments)
@@ -323,7 +324,7 @@ def test_the_test_split_is_not_touched_unless_asked_for(backbone: Backbone, task
     np.testing.assert_array_equal(run.history, chosen(trainer, QUICK).history)
     for recipe in (dataclasses.replace(QUICK, projection=NuisanceProjection(2)), Recipe(head=Discriminant(0.5, 0.0))):
         for selection in ("val", "grouped-cv"):
-            assert chosen(blind, recipe, selection=selection).test is None  # type: ignore[arg-type]
+            assert chosen(blind, recipe, selection=selection).test is None
     with pytest.raises(AssertionError, match="was asked for"):
         blind.refit(QUICK, 0)
 

@@ -1,0 +1,101 @@
+"""The given split and the folds of a data set, as row numbers of its images."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import MINERALS, write_data
+
+from hirise_imb.data import splits
+from hirise_imb.data.hirise import HIRISE
+from hirise_imb.data.manifest import Manifest, read_manifest
+from hirise_imb.data.splits import make_splits
+
+
+@pytest.fixture(scope="module")
+def images(small_data: Path) -> Manifest:
+    return read_manifest(small_data, HIRISE)
+
+
+def test_the_task_is_the_table_row_by_row(images: Manifest) -> None:
+    task, table = make_splits(images), images.table
+    assert task.images.names == tuple(table["image"])
+    np.testing.assert_array_equal(task.images.labels, table["label"])
+    np.testing.assert_array_equal(task.images.copies, table["copies"])
+    same = table["source"].to_numpy()[:, None] == table["source"].to_numpy()[None, :]
+    np.testing.assert_array_equal(task.images.sources[:, None] == task.images.sources[None, :], same)
+
+
+def test_every_image_is_learnt_from_and_one_of_a_landmark_is_scored(images: Manifest) -> None:
+    task, table = make_splits(images), images.table
+    np.testing.assert_array_equal(task.split.train, np.flatnonzero(table["split"] == "train"))
+    for split, rows in (("val", task.split.heldout), ("test", task.test)):
+        own = table.iloc[rows]
+        assert set(own["split"]) == {split}
+        assert sorted(own["landmark"]) == sorted(set(table.loc[table["split"] == split, "landmark"]))
+    firsts = table[task.images.is_canonical]
+    assert sorted(firsts["landmark"]) == sorted(set(table["landmark"]))
+    originals = set(table.loc[table["variant"] == "", "landmark"])
+    assert set(firsts.loc[firsts["variant"] != "", "landmark"]).isdisjoint(originals)
+
+
+def test_folds_divide_the_landmarks_of_training_and_validation_by_source(images: Manifest) -> None:
+    task, table = make_splits(images), images.table
+    pool = set(np.flatnonzero(table["split"] != "test").tolist())
+    held = np.concatenate([fold.heldout for fold in task.folds])
+    assert sorted(held.tolist()) == sorted(pool & set(np.flatnonzero(task.images.is_canonical).tolist()))
+    for fold in task.folds:
+        sources = set(table["source"].iloc[fold.heldout])
+        others = set(table["source"].iloc[fold.train])
+        assert not sources & others
+        left_out = pool - set(fold.train.tolist())
+        assert {table["source"][row] for row in left_out} == sources
+    assert task.selection_folds("val") == (task.split,)
+    assert task.selection_folds("grouped-cv") is task.folds
+
+
+def test_groups_divide_validation_by_source(images: Manifest) -> None:
+    task, table = make_splits(images), images.table
+    assert task.val_groups.shape == task.split.heldout.shape
+    assert len(set(task.val_groups.tolist())) > 1
+    sources = table["source"].to_numpy()[task.split.heldout]
+    for source in set(sources):
+        assert len(set(task.val_groups[sources == source].tolist())) == 1
+
+
+def test_validation_of_one_source_is_one_group(images: Manifest) -> None:
+    table = images.table.copy()
+    table.loc[table["split"] == "val", "source"] = table.loc[table["split"] == "val", "source"].iloc[0]
+    task = make_splits(dataclasses.replace(images, table=table))
+    assert not task.val_groups.any()
+
+
+def test_what_the_folds_lack_is_told(images: Manifest, caplog: pytest.LogCaptureFixture) -> None:
+    table = images.table.copy()
+    rare = table["label"] == 7
+    table.loc[rare, "source"] = "ESP_000009_1000"
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splits, "say", said.append)
+        make_splits(dataclasses.replace(images, table=table))
+    assert len(said) == 1
+    assert "Some fold of the cross-validation lacks " in said[0]
+    assert "(1 source)" in said[0]
+
+
+def test_sources_of_a_column_divide_the_data_too(tmp_path: Path) -> None:
+    lines = [
+        f"{split}{n}.jpg {n % 3} {split} {split}-{n // 3}" for split in ("train", "val", "test") for n in range(12)
+    ]
+    task = make_splits(read_manifest(write_data(tmp_path, lines, spec=MINERALS), MINERALS))
+    assert task.images.classes is MINERALS.classes
+    assert task.images.is_canonical.all()  # every image is a landmark of its own
+    names = np.array(task.images.names)
+    assert sorted(names[task.split.heldout]) == sorted(f"val{n}.jpg" for n in range(12))
+    assert len(set(task.images.sources.tolist())) == 12
+    for fold in task.folds:
+        assert not set(task.images.sources[fold.train]) & set(task.images.sources[fold.heldout])
+    assert task.images.pool(task.split.train).counts().tolist() == [4, 4, 4]
