@@ -130,7 +130,7 @@ def test_what_a_report_is_made_from_stays_as_it_is_even_where_writing_is_interru
     before = contents(folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr("hirise_imb.reporting.write.rendered", stopped)
+        patch.setattr("hirise_imb.reporting.write.render", stopped)
         with pytest.raises(KeyboardInterrupt):
             rewrite(folder)
     rewrite(folder)
