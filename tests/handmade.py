@@ -23,6 +23,8 @@ from hirise_imb.strategies import CONTROL, STRATEGIES
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "reports" / "real-sample"
 """The committed report."""
+Fits = Sequence[Sequence[int]] | Sequence[np.ndarray]
+"""Predicted classes of each fit."""
 SEEDS = (3, 4)
 TEMPERATURES = (1.5, 0.75)
 """One a seed."""
@@ -189,7 +191,7 @@ def check_files(folder: Path) -> dict[str, str]:
     return listed
 
 
-def exchanged(test: pd.DataFrame, one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> np.ndarray:
+def exchanged(test: pd.DataFrame, one: Fits, other: Fits) -> np.ndarray:
     """Differences in macro F1 of two arms, one row a fit, whatever sources they exchange; first as they are.
 
     Written as a person would, for few sources.
@@ -202,7 +204,7 @@ def exchanged(test: pd.DataFrame, one: Sequence[Sequence[int]], other: Sequence[
         gains = []
         for mine, theirs in zip(np.array(one), np.array(other), strict=True):
             pair = np.where(swapped, theirs, mine), np.where(swapped, mine, theirs)
-            gains.append(np.subtract(*(macro_f1(labels, predicted) for predicted in pair)))
+            gains.append(macro_f1(labels, pair[0]) - macro_f1(labels, pair[1]))
         found.append(np.mean(gains))
     return np.array(found)
 

@@ -16,15 +16,19 @@ Ints = NDArray[np.int64]
 
 
 def null_of(confusion: Ints) -> Null:
-    """All pairings of the labels and predictions of one confusion matrix, shape (8, 8), of two images or more."""
+    """Returns all pairings of the labels and predictions of a confusion matrix, shape (n_classes, n_classes).
+
+    Raises:
+        ValueError: there are fewer than two images.
+    """
     return Null(confusion.sum(axis=1), confusion.sum(axis=0))
 
 
 def compare(confusions: Mapping[str, Sequence[Ints]]) -> dict[str, list[Statistic]]:
-    """The hits of each arm's fits against shuffled pairings; no statistic where there are too few images to shuffle.
+    """Compares the hits of each fit with shuffled pairings; no statistic where there are too few images to shuffle.
 
     Args:
-        confusions: by arm, one a seed, shape (8, 8) each.
+        confusions: by arm, one for each seed, shape (n_classes, n_classes) each.
     """
     return {
         name: [

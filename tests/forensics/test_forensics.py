@@ -62,7 +62,7 @@ def printed(
 
 def averages(counts: Counts) -> dict[str, Fraction]:
     classes = len(counts)
-    means = {metric: sum(shares(*row)[metric] for row in counts) / classes for metric in METRICS}
+    means = {metric: sum((shares(*row)[metric] for row in counts), Fraction(0)) / classes for metric in METRICS}
     total = sum(n for _, _, n in counts)
     return {"accuracy": share(sum(t for t, _, _ in counts), total)} | {f"macro_{m}": means[m] for m in METRICS}
 
@@ -79,7 +79,7 @@ def kappa_of(counts: Counts) -> float:
 def full(*rows: tuple[str | None, str | None, str | None, int]) -> PublishedTable:
     """A table as it would be typed."""
     figures = {
-        metric: tuple(Rounded.read(text) if (text := row[place]) else None for row in rows)
+        metric: tuple(Rounded.read(str(text)) if (text := row[place]) else None for row in rows)
         for place, metric in enumerate(METRICS)
     }
     return PublishedTable(tuple("abcdefgh"[: len(rows)]), figures, tuple(row[3] for row in rows))
@@ -158,7 +158,7 @@ def test_ranges_are_those_of_all_joint_solutions(case: tuple[PublishedTable, dic
     assert joined is not None
     for k, margins in enumerate(joined.margins):
         others = {p for (p,) in added([{(m,) for _, m in row} for row in rows[:k] + rows[k + 1 :]], total)}
-        pairs = itertools.product(range(total + 1), repeat=2)
+        pairs = list(itertools.product(range(total + 1), range(total + 1)))
         assert {pair for pair in pairs if pair in margins} == {(t, m) for t, m in rows[k] if total - m in others}
     kappas = [kappa(hits, products, total) for hits, products in ways]
     assert joined.hits == (min(h for h, _ in ways), max(h for h, _ in ways))
@@ -201,9 +201,9 @@ def test_ranges_are_those_of_all_joint_solutions(case: tuple[PublishedTable, dic
         assert all(prints_as(figure, share(hits, total)) for hits in narrowed.hits)
         assert narrowed.kappa[0] >= joined.kappa[0] - 1e-9
         assert narrowed.kappa[1] <= joined.kappa[1] + 1e-9
-        for hits, products in ways:
+        for hits, product in ways:
             assert narrowed.hits[0] <= hits <= narrowed.hits[1]
-            assert narrowed.kappa[0] - 1e-9 <= kappa(hits, products, total) <= narrowed.kappa[1] + 1e-9
+            assert narrowed.kappa[0] - 1e-9 <= kappa(hits, product, total) <= narrowed.kappa[1] + 1e-9
         for _, value in recalls:
             assert narrowed.macro_recall[0] - 1e-9 <= value <= narrowed.macro_recall[1] + 1e-9
 
@@ -238,7 +238,8 @@ def test_a_true_table_holds_its_counts_and_is_not_called_shuffled(block: int) ->
         beside = {name: rounded(true[name], decimals, half_up=up) for name in given}
         if seed % 3 == 0 and "macro_f1" in beside:
             means = true["macro_precision"], true["macro_recall"]
-            beside["macro_f1"] = rounded(2 * share(means[0] * means[1], sum(means)), decimals, half_up=up)
+            both = means[0] + means[1]
+            beside["macro_f1"] = rounded(2 * means[0] * means[1] / both if both else Fraction(0), decimals, half_up=up)
         finding = examine(printed(counts, decimals, metrics=metrics, half_up=up), beside, seed=seed)
         joined = finding.joined
         assert joined is not None, (seed, finding.reason)
@@ -403,10 +404,14 @@ def test_averages_narrow_the_ranges() -> None:
     table = full(*[(None, "0.7", None, 20)] * 3)
     beside = [{}, {"accuracy": Rounded(68, 2)}, {"macro_recall": Rounded(68, 2)}]
     wide, hits, recall = (examine(table, figures).joined for figures in beside)
-    assert all((wide, hits, recall))
-    assert (wide.hits, wide.kappa) == ((39, 45), pytest.approx((0.475, 0.625)))
+    assert wide is not None
+    assert hits is not None
+    assert recall is not None
+    assert wide.hits == (39, 45)
+    assert wide.kappa == pytest.approx((0.475, 0.625))
     # 40 / 60 is 0.67, 42 / 60 is 0.70.
-    assert (hits.hits, hits.kappa) == ((41, 41), pytest.approx((0.525, 0.525)))
+    assert hits.hits == (41, 41)
+    assert hits.kappa == pytest.approx((0.525, 0.525))
     assert (hits.lowest.trace.observed, hits.highest.trace.observed) == (41, 41)
     assert recall.macro_recall == pytest.approx((0.675, 0.685))
 
@@ -414,6 +419,8 @@ def test_averages_narrow_the_ranges() -> None:
 def test_the_random_pairings_follow_from_the_seed() -> None:
     table = printed(counts_of(np.array([[30, 10], [8, 12]])), 3)
     one, same, other = (examine(table, seed=seed).joined for seed in (1, 1, 2))
-    assert all((one, same, other))
+    assert one is not None
+    assert same is not None
+    assert other is not None
     assert one.lowest.trace == same.lowest.trace
     assert one.lowest.trace.p_above != other.lowest.trace.p_above

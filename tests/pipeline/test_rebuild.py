@@ -130,7 +130,7 @@ def test_what_a_report_is_made_from_stays_as_it_is_even_where_writing_is_interru
     before = contents(folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr("hirise_imb.reporting.write.rendered", stopped)
+        patch.setattr("hirise_imb.reporting.write.render", stopped)
         with pytest.raises(KeyboardInterrupt):
             rewrite(folder)
     rewrite(folder)
@@ -300,7 +300,7 @@ def test_it_needs_nothing_heavy(folders: dict[str, Path], tmp_path: Path) -> Non
 # --- odd results ---
 
 
-def chosen(classes: Sequence[int], confidence: float = 0.9) -> np.ndarray:
+def chosen(classes: Sequence[int] | np.ndarray, confidence: float = 0.9) -> np.ndarray:
     rest = (1 - confidence) / 7
     return (rest + (confidence - rest) * np.eye(8)[list(classes)]).astype(np.float32)
 
@@ -429,7 +429,9 @@ def test_odd_results_are_told_as_what_they_are(tmp_path: Path) -> None:
     found = of_study(all_equal(tmp_path / "equal"))["arms"][1]
     assert (found["decided"]["coverage"], found["decided"]["accuracy"]) == (0, None)
     assert found["average_precision"][4] is None  # bright dune is absent
-    assert found["average_precision"][1]["mean"] == pytest.approx(FEW[1] / sum(FEW))  # that of guessing
+    guessing = found["average_precision"][1]
+    assert guessing is not None
+    assert guessing["mean"] == pytest.approx(FEW[1] / sum(FEW))  # that of guessing
     alike = of_study(as_the_baseline(tmp_path / "same"))
     assert "In every source the counts of all arms are those of the baseline" in alike["caution"]
     same = alike["arms"][1]

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from sklearn import metrics
 from hirise_imb.cli.main import main
 from hirise_imb.cli.report_tables import print_baseline
 from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.images import decode_image
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.data.splits import Selection
 from hirise_imb.features import extraction
@@ -41,7 +42,7 @@ def make_baseline(catalogue: Manifest, *predicted: Sequence[int]) -> Baseline:
     return Baseline(make_results(catalogue, make_arm(catalogue, "baseline", predicted)))
 
 
-def scores(truth: Sequence[int], predicted: Sequence[int]) -> dict[tuple[str, str], float]:
+def scores(truth: Sequence[int] | np.ndarray, predicted: Sequence[int] | np.ndarray) -> dict[tuple[str, str], float]:
     """By scikit-learn."""
     table = metrics.precision_recall_fscore_support(truth, predicted, labels=LABELS, zero_division=0)[:3]
     columns = dict(zip(PER_CLASS, table, strict=True))
@@ -249,10 +250,10 @@ def test_the_terminal_shows_it_in_eighty_columns(baseline: Baseline) -> None:
 
 
 @pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts decoded images, cuts, trials, and fits for the report by the kind of rows they go through."""
     counts: Counter[str] = Counter()
-    decode, refit, select = extraction.decode_image, Trainer.refit, Trainer.select
+    decode, refit, select = decode_image, Trainer.refit, Trainer.select
 
     def decoding(path: Path) -> np.ndarray:
         counts["decoded"] += 1

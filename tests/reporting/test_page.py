@@ -130,7 +130,7 @@ def assert_sorted(values: list[str], *, ascending: bool) -> None:
     """Numbers as numbers, what is none last either way; texts as texts."""
     there = [value for value in values if value != "–"]
     assert values == there + ["–"] * (len(values) - len(there))
-    keys = [value.casefold() for value in there]
+    keys: list[str] | list[float] = [value.casefold() for value in there]
     with contextlib.suppress(ValueError):
         keys = [float(value) for value in there]
     assert keys == sorted(keys, reverse=not ascending)

@@ -79,7 +79,8 @@ def folder(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return found
 
 
 def f1_again(folder: Path, arm: str) -> np.ndarray:
@@ -239,6 +240,7 @@ def test_the_best_so_far_is_the_running_maximum_of_complete_trials(found: list[t
         assert (counted["best_trial"], counted["best_value"]) == (None, None)
     else:
         assert counted["best_value"] == expected[-1]
+        assert counted["best_trial"] is not None
         assert found[counted["best_trial"] - 1] == ("complete", expected[-1])
         assert ("complete", expected[-1]) not in found[: counted["best_trial"] - 1]
 

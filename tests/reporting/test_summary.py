@@ -72,7 +72,8 @@ def folder(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return found
 
 
 # --- the schema ---
@@ -421,7 +422,9 @@ def test_a_difference_beyond_chance_is_told(few: Manifest) -> None:
         "baseline there."
     )
     assert ", depending on the arm" not in caution(found)
-    least = of_study(found)["inference"]["resolvable"]["low"]
+    sizes = of_study(found)["inference"]["resolvable"]
+    assert sizes is not None
+    least = sizes["low"]
     assert (
         f"On 10 sources, the minimum detectable difference in macro F1 to the baseline (one test, p <= 0.05) is "
         f"{least:.3f}. Images" in caution(found)

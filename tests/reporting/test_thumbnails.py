@@ -44,9 +44,9 @@ def results_on(data: Path) -> Results:
             p = fit.probabilities * np.random.default_rng((n, seed)).uniform(0.1, 1, fit.probabilities.shape)
             fits.append(Predictions(fit.images, (p / p.sum(axis=1, keepdims=True)).astype(np.float32)))
         arms.append(replace(made, predictions=tuple(fits)))
-    made = make_results(images, *arms)
-    seconds = {arm.name: arm.seconds for arm in made.arms}
-    return replace(made, study_toml=f"data = {json.dumps(str(data))}\n", environment={"seconds": seconds})
+    results = make_results(images, *arms)
+    seconds = {arm.name: arm.seconds for arm in results.arms}
+    return replace(results, study_toml=f"data = {json.dumps(str(data))}\n", environment={"seconds": seconds})
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def whole(whole_sample: Path) -> tuple[Results, dict[str, Any]]:
 
 
 def mean_of(results: Results, arm: int) -> np.ndarray:
-    return np.mean([fit.probabilities for fit in results.arms[arm].predictions], axis=0)
+    return np.asarray(np.mean([fit.probabilities for fit in results.arms[arm].predictions], axis=0))
 
 
 def picture(address: str) -> Image.Image:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hirise_imb.metrics.registry import METRICS, Metric, label_of
-from hirise_imb.reporting.formatting import MISSING, count, p_digits, percent, plural, score, signed
+from hirise_imb.reporting.formatting import MISSING, p_digits, plural, score, signed
 from hirise_imb.reporting.html.arm_tables import ArmTables, all_scores, reports_compared
 from hirise_imb.reporting.html.details import (
     Detail,
@@ -27,19 +27,22 @@ from hirise_imb.reporting.html.parts import (
     Span,
     Table,
     breakable,
-    columns,
-    number,
     settings_text,
-    share_cell,
     signed_interval,
     text_table,
+)
+from hirise_imb.reporting.html.study_tables import (
+    data_table,
+    operating_point_table,
+    parameters_table,
+    shared_words,
+    strategies_table,
 )
 from hirise_imb.reporting.records import SELECTIONS
 from hirise_imb.reporting.summary.records import (
     ArmRecord,
     BaselineContent,
     Content,
-    ParameterRecord,
     StudyContent,
 )
 
@@ -150,7 +153,7 @@ def study_view(content: StudyContent, extras: Extras) -> StudyView:
         class_f1=tables.class_f1(),
         by_image=tables.by_image(),
         dash_words=_dash_words(content, arms),
-        operating_point=_operating_point(content, [arm for arm in arms if arm["name"] in content["shown"]]),
+        operating_point=operating_point_table(content, [arm for arm in arms if arm["name"] in content["shown"]]),
         confidence=f"{base['decided']['confidence']:g}",
         searches=tables.searches(),
         failures=tables.failures(),
@@ -158,9 +161,9 @@ def study_view(content: StudyContent, extras: Extras) -> StudyView:
         omitted=text_table("Not applicable here", ("strategy", "what it does", "reason"), omitted, (1, 2))
         if omitted
         else None,
-        strategies=_strategies(content),
-        parameters=_parameters(content),
-        shared_words=_shared_words(content["shared_parameters"]),
+        strategies=strategies_table(content),
+        parameters=parameters_table(content),
+        shared_words=shared_words(content["shared_parameters"]),
         settings={arm["name"]: settings_text(arm["settings"]) for arm in arms},
         selections=SELECTIONS,
         class_words=tuple(class_interval_words(content, k) for k in range(len(content["classes"]))),
@@ -197,7 +200,7 @@ def _common(content: Content, extras: Extras) -> dict[str, Any]:
         else "No class dominates, so all classes count as rare.",
         "scores": all_scores(arms),
         "details": tuple(arm_detail(content, arm, base, place) for place, arm in enumerate(arms, 1)),
-        "data": _data(content),
+        "data": data_table(content),
         "fit_words": {arm["name"]: fit_words(arm) for arm in arms},
     }
 
@@ -245,93 +248,6 @@ def _dash_words(content: StudyContent, arms: Sequence[ArmRecord]) -> str:
     if any(arm["uncertainty"]["macro_f1"] is None for arm in arms) or len(gaps) < len(arms) - 1:
         return "A dash: all resamples are alike."
     return ""
-
-
-def _operating_point(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
-    """Returns coverage and precision of each class where only confident predictions are shown."""
-    support = content["support"]
-    first = [
-        Heading("class", "text", "name", rows=2),
-        Heading("n", column=1, rows=2),
-        *(Heading(breakable(arm["name"]), "", "group edge", columns=2) for arm in arms),
-    ]
-    pairs = [heading for _ in arms for heading in (Heading("coverage, %", css="edge"), Heading("precision, %"))]
-    none = ("none shown",)
-    rows = []
-    for k, name in enumerate(content["classes"]):
-        cells = [number(support[k])]
-        for arm in arms:
-            point = arm["decided"]
-            cells.append(share_cell(point["landmarks"][k], support[k]).edge())
-            cells.append(share_cell(point["right"][k], point["shown"][k], none))
-        rows.append(Row(name, tuple(cells)))
-    foot = [Cell(str(sum(support)))]
-    for arm in arms:
-        point, total = arm["decided"], sum(support)
-        foot.append(Cell(percent(point["coverage"]), notes=(f"{count(sum(point['landmarks']))} of {total}",)).edge())
-        right = f"{count(sum(point['right']))} of {count(sum(point['shown']))}"
-        accuracy = point["accuracy"]
-        foot.append(Cell() if accuracy is None else Cell(percent(accuracy), notes=(right,)))
-    head = (tuple(first), columns(*pairs, start=2))
-    return Table("Operating point", "sort sticky", head, tuple(rows), (Row("all", tuple(foot)),))
-
-
-def _data(content: Content) -> Table:
-    """Returns sources, landmarks, images and rows of each class and split."""
-    counted = ("sources", "landmarks", "images", "rows")
-    splits = list(dict.fromkeys(row["split"] for row in content["data"]))
-    found: dict[tuple[str, str], Mapping[str, Any]] = {(row["split"], row["class"]): row for row in content["data"]}
-    first = [Heading("class", "text", "name", rows=2)]
-    first += [Heading(split, "", "group edge", columns=len(counted)) for split in splits]
-    second = columns(*(Heading(key) for _ in splits for key in counted), start=1)
-    rows = []
-    for name in content["classes"]:
-        cells = []
-        for split in splits:
-            row = found.get((split, name))
-            part = [Cell(count(row[key]), row[key]) if row else Cell() for key in counted]
-            cells += [part[0].edge(), *part[1:]]
-        rows.append(Row(name, tuple(cells)))
-    return Table("Data", "sort sticky", (tuple(first), second), tuple(rows))
-
-
-def _strategies(content: StudyContent) -> Table | None:
-    titles = ("strategy", "what it does", "starts from", "source")
-    rows = [
-        (breakable(s["name"]), s["summary"], ", ".join(s["starts_from"]) or MISSING, s["source"])
-        for s in content["strategies"]
-    ]
-    return text_table("Strategies", titles, rows, (1, 3)) if rows else None
-
-
-def _parameters(content: StudyContent) -> Table | None:
-    titles = ("strategy", "parameter", "range", "default", "only where", "what it does", "source")
-    named = [(f"{len(p.get('strategies', []))} strategies", p) for p in content["shared_parameters"]]
-    named += [(strategy["name"], p) for strategy in content["strategies"] for p in strategy["parameters"]]
-    rows = [
-        (
-            breakable(n),
-            breakable(p["name"]),
-            p["range"],
-            str(p["default"]),
-            p["when"] or MISSING,
-            p["help"],
-            p["source"],
-        )
-        for n, p in named
-    ]
-    return text_table("Parameters", titles, rows, (5, 6)) if content["strategies"] else None
-
-
-def _shared_words(parameters: Sequence[ParameterRecord]) -> tuple[str, ...]:
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for parameter in parameters:
-        groups.setdefault(tuple(parameter.get("strategies", [])), []).append(parameter["name"])
-    return tuple(
-        f"{' and '.join(group)}, in the first rows, {'is' if len(group) == 1 else 'are'} searched alike by "
-        f"{', '.join(names)}."
-        for names, group in sorted(groups.items())
-    )
 
 
 def _baseline_keys(content: BaselineContent) -> tuple[KeyFigure, ...]:

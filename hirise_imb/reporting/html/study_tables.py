@@ -1,0 +1,110 @@
+"""The tables of a report that have a row for each class, strategy or parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hirise_imb.reporting.formatting import MISSING, count, percent
+from hirise_imb.reporting.html.parts import (
+    Cell,
+    Heading,
+    Row,
+    Table,
+    breakable,
+    columns,
+    number,
+    share_cell,
+    text_table,
+)
+from hirise_imb.reporting.summary.records import ArmRecord, Content, ParameterRecord, StudyContent
+
+
+def operating_point_table(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
+    """Returns coverage and precision of each class where only confident predictions are shown."""
+    support = content["support"]
+    first = [
+        Heading("class", "text", "name", rows=2),
+        Heading("n", column=1, rows=2),
+        *(Heading(breakable(arm["name"]), "", "group edge", columns=2) for arm in arms),
+    ]
+    pairs = [heading for _ in arms for heading in (Heading("coverage, %", css="edge"), Heading("precision, %"))]
+    none = ("none shown",)
+    rows = []
+    for k, name in enumerate(content["classes"]):
+        cells = [number(support[k])]
+        for arm in arms:
+            point = arm["decided"]
+            cells.append(share_cell(point["landmarks"][k], support[k]).edge())
+            cells.append(share_cell(point["right"][k], point["shown"][k], none))
+        rows.append(Row(name, tuple(cells)))
+    foot = [Cell(str(sum(support)))]
+    for arm in arms:
+        point, total = arm["decided"], sum(support)
+        foot.append(Cell(percent(point["coverage"]), notes=(f"{count(sum(point['landmarks']))} of {total}",)).edge())
+        right = f"{count(sum(point['right']))} of {count(sum(point['shown']))}"
+        accuracy = point["accuracy"]
+        foot.append(Cell() if accuracy is None else Cell(percent(accuracy), notes=(right,)))
+    head = (tuple(first), columns(*pairs, start=2))
+    return Table("Operating point", "sort sticky", head, tuple(rows), (Row("all", tuple(foot)),))
+
+
+def data_table(content: Content) -> Table:
+    """Returns sources, landmarks, images and rows of each class and split."""
+    counted = ("sources", "landmarks", "images", "rows")
+    splits = list(dict.fromkeys(row["split"] for row in content["data"]))
+    found: dict[tuple[str, str], Mapping[str, Any]] = {(row["split"], row["class"]): row for row in content["data"]}
+    first = [Heading("class", "text", "name", rows=2)]
+    first += [Heading(split, "", "group edge", columns=len(counted)) for split in splits]
+    second = columns(*(Heading(key) for _ in splits for key in counted), start=1)
+    rows = []
+    for name in content["classes"]:
+        cells = []
+        for split in splits:
+            row = found.get((split, name))
+            part = [Cell(count(row[key]), row[key]) if row else Cell() for key in counted]
+            cells += [part[0].edge(), *part[1:]]
+        rows.append(Row(name, tuple(cells)))
+    return Table("Data", "sort sticky", (tuple(first), second), tuple(rows))
+
+
+def strategies_table(content: StudyContent) -> Table | None:
+    """Returns the strategies as they are declared; None without one."""
+    titles = ("strategy", "what it does", "starts from", "source")
+    rows = [
+        (breakable(s["name"]), s["summary"], ", ".join(s["starts_from"]) or MISSING, s["source"])
+        for s in content["strategies"]
+    ]
+    return text_table("Strategies", titles, rows, (1, 3)) if rows else None
+
+
+def parameters_table(content: StudyContent) -> Table | None:
+    """Returns the search space; None without a strategy."""
+    titles = ("strategy", "parameter", "range", "default", "only where", "what it does", "source")
+    named = [(f"{len(p.get('strategies', []))} strategies", p) for p in content["shared_parameters"]]
+    named += [(strategy["name"], p) for strategy in content["strategies"] for p in strategy["parameters"]]
+    rows = [
+        (
+            breakable(n),
+            breakable(p["name"]),
+            p["range"],
+            str(p["default"]),
+            p["when"] or MISSING,
+            p["help"],
+            p["source"],
+        )
+        for n, p in named
+    ]
+    return text_table("Parameters", titles, rows, (5, 6)) if content["strategies"] else None
+
+
+def shared_words(parameters: Sequence[ParameterRecord]) -> tuple[str, ...]:
+    """Returns which parameters several strategies search alike, one sentence for each group of strategies."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for parameter in parameters:
+        groups.setdefault(tuple(parameter.get("strategies", [])), []).append(parameter["name"])
+    return tuple(
+        f"{' and '.join(group)}, in the first rows, {'is' if len(group) == 1 else 'are'} searched alike by "
+        f"{', '.join(names)}."
+        for names, group in sorted(groups.items())
+    )
