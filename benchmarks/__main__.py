@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks import extraction, head, machine, posthoc, reports, sample, scale, start, trials, unfreeze
 from benchmarks.report import markdown, show
-from benchmarks.runner import Bench
+from benchmarks.runner import BenchmarkRun
 
 TOPICS: dict[str, ModuleType] = {
     "head": head,
@@ -36,14 +36,14 @@ def main() -> int:
     """Run topics, print each as it ends, and write results.json and results.md; a quick run writes nothing."""
     options = _parser().parse_args()
     console = Console()
-    here = Bench("machine", options.quick, 1).once(partial(machine.describe))
+    here = BenchmarkRun("machine", options.quick, 1).once(partial(machine.describe))
     here = {key: value for key, value in here.items() if not key.endswith("_mb")}
     reports = {} if options.quick else _kept(here)
     failed = []
     for name in options.only:
         begin = time.monotonic()
         try:
-            report = TOPICS[name].run(Bench(name, options.quick, options.repeats or (1 if options.quick else 3)))
+            report = TOPICS[name].run(BenchmarkRun(name, options.quick, options.repeats or (1 if options.quick else 3)))
         except Exception as error:  # the topics after it are still worth running
             failed.append(name)
             console.print(f"\n{name} failed: {error}", style="red", markup=False)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks.report import Report, Table, Target, middle, ratios, spread, values
-from benchmarks.runner import Bench, Case, Figures
+from benchmarks.runner import BenchmarkRun, Case, Figures
 from hirise_imb.data.hirise import HIRISE
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ NETWORKS = {"efficientnet-lite0": "imagenet", "resnet50v2": "random"}
 """Backbone to weights."""
 
 
-def run(bench: Bench) -> Report:
+def run(bench: BenchmarkRun) -> Report:
     """Throughput of both backbones, then peak memory over the number of images."""
     counts = {"efficientnet-lite0": bench.size(1024, 64), "resnet50v2": bench.size(256, 32)}
     found: dict[str, list[Figures]] = {}

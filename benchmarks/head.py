@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.report import Report, Table, Target, middle, ratios, spread, values
-from benchmarks.runner import Bench, Case, Figures, prepared
+from benchmarks.runner import BenchmarkRun, Case, Figures, prepared
 
 if TYPE_CHECKING:
     from hirise_imb.recipe import Recipe
@@ -18,7 +18,7 @@ KERAS, KERAS_64 = "Keras", "Keras, 64 steps"
 LOGISTIC, FLOOR = "scikit-learn", "one pass"
 
 
-def run(bench: Bench) -> Report:
+def run(bench: BenchmarkRun) -> Report:
     """Time epochs and compare what is learnt."""
     size, epochs = (0.1, 3) if bench.quick else (1.0, 4)
     prepared(bench, draw, size=size)

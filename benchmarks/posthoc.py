@@ -6,12 +6,12 @@ import time
 from functools import partial
 
 from benchmarks.report import Report, Table, Target, middle, ratios, spread, values
-from benchmarks.runner import Bench, Case, Figures
+from benchmarks.runner import BenchmarkRun, Case, Figures
 
 OURS, SKLEARN, BARE = "our macro_f1", "scikit-learn f1_score", "none, Optuna alone"
 
 
-def run(bench: Bench) -> Report:
+def run(bench: BenchmarkRun) -> Report:
     """Time the search with two metrics and without one."""
     trials, rows = bench.size(200, 40), 15_000
     cases: dict[str, Case] = {

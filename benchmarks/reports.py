@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.report import Report, Table, Target, middle, ratios, spread, values
-from benchmarks.runner import Bench, Case, Figures
+from benchmarks.runner import BenchmarkRun, Case, Figures
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.metrics.classification import Predictions
 
@@ -25,7 +25,7 @@ OF_CLASS = (25, 17, 4, 5, 1, 5, 1, 1)
 """Sources of each class in the official test split."""
 
 
-def run(bench: Bench) -> Report:
+def run(bench: BenchmarkRun) -> Report:
     """Time resamples ours and by scikit-learn, and a whole report."""
     draws, few = bench.size(10_000, 1_000), bench.size(200, 20)
     cases: dict[str, Case] = {

@@ -29,7 +29,7 @@ LIMIT = 1800
 
 
 @dataclass(frozen=True)
-class Bench:
+class BenchmarkRun:
     """How the measurements of a topic are made."""
 
     topic: str
@@ -69,7 +69,7 @@ class Bench:
         print(f"{self.topic}: {what}", file=sys.stderr, flush=True)
 
 
-def prepared(bench: Bench, function: Callable[..., Figures], **arguments: Any) -> Figures:  # noqa: ANN401
+def prepared(bench: BenchmarkRun, function: Callable[..., Figures], **arguments: Any) -> Figures:  # noqa: ANN401
     """Make ready what several measurements use, in a process of its own too."""
     return bench.once(partial(function, **arguments))
 

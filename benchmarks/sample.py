@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.report import Report, Table, Target, middle, ratios, spread, values
-from benchmarks.runner import Bench, Case, Figures, has_sample, prepared
+from benchmarks.runner import BenchmarkRun, Case, Figures, has_sample, prepared
 from hirise_imb.data.hirise import HIRISE
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ PIXELS, EXTRACT = "Keras on pixels, 1 epoch", "our extraction"
 KERAS, OURS, LOGISTIC = "Keras on features", "ours on features", "scikit-learn on features"
 
 
-def run(bench: Bench) -> Report | None:
+def run(bench: BenchmarkRun) -> Report | None:
     """The same head on the same landmarks; None without a sample."""
     if not has_sample():
         return None

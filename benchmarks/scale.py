@@ -6,12 +6,12 @@ import time
 from functools import partial
 
 from benchmarks.report import Report, Table, Target, middle, ratios, spread, values
-from benchmarks.runner import Bench, Case, Figures, prepared
+from benchmarks.runner import BenchmarkRun, Case, Figures, prepared
 
 STUDY = "official-size study"
 
 
-def run(bench: Bench) -> Report:
+def run(bench: BenchmarkRun) -> Report:
     """Train at 1, 2 and 4 times the size, then as a study does."""
     unit = 0.05 if bench.quick else 1.0
     sizes = {f"{factor} x the rows": unit * factor for factor in (1, 2, 4)}

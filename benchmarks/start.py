@@ -8,7 +8,7 @@ import time
 from functools import partial
 
 from benchmarks.report import Report, Table, Target, middle, spread, values
-from benchmarks.runner import ROOT, Bench, Case, Figures
+from benchmarks.runner import ROOT, BenchmarkRun, Case, Figures
 
 TABLE = "hirise_imb/forensics/published.csv"
 COMMANDS = {
@@ -36,7 +36,7 @@ print("tensorflow" in sys.modules, file=sys.stderr)
 """
 
 
-def run(bench: Bench) -> Report:
+def run(bench: BenchmarkRun) -> Report:
     """Time each command by turns."""
     cases: dict[str, Case] = {name: partial(command, code=code) for name, code in COMMANDS.items()}
     found = bench.by_turns(cases)

@@ -6,14 +6,14 @@ import time
 from functools import partial
 
 from benchmarks.report import Report, Table, Target, middle, spread, values
-from benchmarks.runner import Bench, Case, Figures, prepared
+from benchmarks.runner import BenchmarkRun, Case, Figures, prepared
 
 SIZE, WIDTH = 800 / 48_979, 256
 OURS = "ours"
 KERAS, KERAS_CLEARED = "Keras", "Keras, clear_session"
 
 
-def run(bench: Bench) -> Report:
+def run(bench: BenchmarkRun) -> Report:
     """Search class weights on a tiny task."""
     trials, models = bench.size(200, 24), bench.size(30, 8)
     first = bench.size(20, 8)  # what is imported and compiled late is in memory by then

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from benchmarks.report import Report, Table, Target, middle, ratios, spread, values
-from benchmarks.runner import Bench, Case, Figures
+from benchmarks.runner import BenchmarkRun, Case, Figures
 from hirise_imb.data.hirise import HIRISE
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ NAME = "efficientnet-lite0"
 CUTS = ("head_conv", "block7", "block6d")
 
 
-def run(bench: Bench) -> Report:
+def run(bench: BenchmarkRun) -> Report:
     """One epoch from each cut, by turns with one from pixels."""
     count = bench.size(384, 64)
     found: dict[str, list[Figures]] = {}

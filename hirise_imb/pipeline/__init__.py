@@ -1,1 +1,1 @@
-"""TODO."""
+"""Whole studies: running them, storing their finished runs, and rebuilding or comparing their reports."""

@@ -1,4 +1,4 @@
-"""Several reports on the same test landmarks as one: every arm against the baseline of the first."""
+"""Merges reports on the same test landmarks into one: every arm against the baseline of the first report."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from hirise_imb.reporting.results import Origin, Results
 from hirise_imb.utils.errors import UserError
 
 
-def compared(folders: Sequence[Path], name: str) -> Results:
-    """Read reports and put their arms side by side.
+def merge_reports(folders: Sequence[Path], name: str) -> Results:
+    """Reads reports and collects their arms.
 
     Args:
-        folders: of the reports; the baseline of the first is what all arms are set against.
-        name: of the comparison.
+        folders: folders of the reports; all arms are compared with the baseline of the first.
+        name: name of the comparison.
 
     Raises:
         UserError: fewer than two reports, one is itself a comparison, or their test landmarks or classes differ.
@@ -39,20 +39,20 @@ def compared(folders: Sequence[Path], name: str) -> Results:
         if report.origins:
             raise UserError(f"{folder} is itself a comparison: name the reports that it compares.")
         _check_same_test(folders[0], reports[0], folder, report)
-    labels = _labels(folders)
+    labels = _label_reports(folders)
     definitions = {label: tomllib.loads(report.study_toml) for label, report in zip(labels, reports, strict=True)}
     first = reports[0]
     arms: list[Arm] = []
     origins, settings = [], []
     seconds: dict[str, float] = {}
     for label, report in zip(labels, reports, strict=True):
-        found = [_aligned(arm, label, first.test) for arm in report.ordered]
-        twins = {arm.name: twin.name for arm in found if (twin := _twin(arm, arms)) is not None}
-        mine = [arm for arm in found if arm.name not in twins]
-        arms += mine
-        origins.append(_origin(label, report, mine, twins))
-        settings.append(_setting(label, report, first, labels[0], twins))
-        seconds |= {arm.name: arm.seconds for arm in mine}
+        aligned = [_align_predictions(arm, label, first.test) for arm in report.ordered]
+        duplicates = {arm.name: twin.name for arm in aligned if (twin := _find_duplicate(arm, arms)) is not None}
+        new_arms = [arm for arm in aligned if arm.name not in duplicates]
+        arms += new_arms
+        origins.append(_origin(label, report, new_arms, duplicates))
+        settings.append(_describe_setting(label, report, first, labels[0], duplicates))
+        seconds |= {arm.name: arm.seconds for arm in new_arms}
     return Results(
         name=name,
         setting=" ".join(settings),
@@ -78,20 +78,20 @@ def _check_same_test(first_folder: Path, first: Results, folder: Path, report: R
     if first.classes.names != report.classes.names:
         raise UserError(
             f"{folder} has the classes {', '.join(report.classes)}, and {first_folder} has "
-            f"{', '.join(first.classes)}: scores can be compared on the same classes alone."
+            f"{', '.join(first.classes)}: scores can be compared only on the same classes."
         )
-    mine, theirs = (_landmarks(results.test) for results in (first, report))
-    if set(mine) != set(theirs):
-        both = len(set(mine) & set(theirs))
-        odd = sorted(set(mine) ^ set(theirs))[0]
+    expected, actual = (_landmarks(results.test) for results in (first, report))
+    if set(expected) != set(actual):
+        both = len(set(expected) & set(actual))
+        odd = sorted(set(expected) ^ set(actual))[0]
         raise UserError(
-            f"{folder} was tested on other landmarks than {first_folder} ({len(theirs):,} and {len(mine):,}, {both:,} "
-            f"in both; {odd} is in one only): scores can be compared on the same test landmarks alone."
+            f"{folder} was tested on other landmarks than {first_folder} ({len(actual):,} and {len(expected):,}, {both:,} "
+            f"in both; {odd} is in one only): scores can be compared only on the same test landmarks."
         )
-    differ = sorted(image for image in mine if mine[image] != theirs[image])
+    differ = sorted(image for image in expected if expected[image] != actual[image])
     if differ:
         raise UserError(
-            f"{folder} and {first_folder} name other classes or sources for {len(differ):,} of {len(mine):,} test "
+            f"{folder} and {first_folder} name other classes or sources for {len(differ):,} of {len(expected):,} test "
             f"landmarks (first: {differ[0]}): compare reports of the same version of the test labels."
         )
 
@@ -101,63 +101,68 @@ def _landmarks(test: pd.DataFrame) -> dict[str, tuple[int, str]]:
     return dict(zip(test["image"], zip(test["label"], test["source"], strict=True), strict=True))
 
 
-def _labels(folders: Sequence[Path]) -> list[str]:
-    """What tells the reports apart: names of their folders, numbered where they are the same."""
-    # They become parts of file names.
+def _label_reports(folders: Sequence[Path]) -> list[str]:
+    """A label for each report: the name of its folder, numbered where several have the same name."""
+    # Labels become parts of file names.
     names = [re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "report" for folder in folders]
-    many = Counter(names)
+    counts = Counter(names)
     labels: list[str] = []
     for name in names:
         numbered = (f"{name}-{n}" for n in count(1))
-        labels.append(name if many[name] == 1 else next(label for label in numbered if label not in {*names, *labels}))
+        labels.append(
+            name if counts[name] == 1 else next(label for label in numbered if label not in {*names, *labels})
+        )
     return labels
 
 
-def _aligned(arm: Arm, label: str, test: pd.DataFrame) -> Arm:
-    """The arm under its name in the comparison, its predictions in the order of `test`."""
+def _align_predictions(arm: Arm, label: str, test: pd.DataFrame) -> Arm:
+    """The arm with its name in the comparison, and its predictions in the order of `test`."""
     images = tuple(test["image"])
     predictions = []
     for fit in arm.predictions:
-        places = pd.Index(fit.images).get_indexer(pd.Index(images))
-        predictions.append(Predictions(images, fit.probabilities[places]))
+        rows = pd.Index(fit.images).get_indexer(pd.Index(images))
+        predictions.append(Predictions(images, fit.probabilities[rows]))
     return replace(arm, name=f"{label}/{arm.name}", predictions=tuple(predictions))
 
 
-def _twin(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
-    """The arm of an earlier report that has the same name there and is the same fits.
+def _find_duplicate(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
+    """The arm of an earlier report that has the same name there and consists of the same fits.
 
-    Counted twice it would make the family of tests larger than it is.
+    Counted twice, it would make the family of tests larger than it is.
     """
-    return next((other for other in arms if _own(other.name) == _own(arm.name) and _same(arm, other)), None)
+    name = _name_in_report(arm.name)
+    return next((other for other in arms if _name_in_report(other.name) == name and _are_same_fits(arm, other)), None)
 
 
-def _own(name: str) -> str:
+def _name_in_report(name: str) -> str:
     """The name of an arm in its own report."""
     return name.rpartition("/")[2]
 
 
-def _same(one: Arm, other: Arm) -> bool:
-    """Whether two arms are the same fits."""
+def _are_same_fits(one: Arm, other: Arm) -> bool:
     return one.seeds == other.seeds and all(
-        np.array_equal(mine.probabilities, theirs.probabilities)
-        for mine, theirs in zip(one.predictions, other.predictions, strict=True)
+        np.array_equal(first.probabilities, second.probabilities)
+        for first, second in zip(one.predictions, other.predictions, strict=True)
     )
 
 
-def _origin(label: str, report: Results, arms: Sequence[Arm], twins: Mapping[str, str]) -> Origin:
+def _origin(label: str, report: Results, arms: Sequence[Arm], duplicates: Mapping[str, str]) -> Origin:
     chosen = f"{label}/{report.chosen.name}" if report.chosen else None
-    stands = None if chosen is None else twins.get(chosen, chosen)
-    return Origin(label, report.name, report.setting, tuple(arm.name for arm in arms), stands)
+    if chosen is not None:
+        chosen = duplicates.get(chosen, chosen)
+    return Origin(label, report.name, report.setting, tuple(arm.name for arm in arms), chosen)
 
 
-def _setting(label: str, report: Results, first: Results, first_label: str, twins: Mapping[str, str]) -> str:
+def _describe_setting(
+    label: str, report: Results, first: Results, first_label: str, duplicates: Mapping[str, str]
+) -> str:
     text = f"{label}: {report.setting}"
     shared: dict[str, list[str]] = {}
-    for name, twin in twins.items():
-        shared.setdefault(twin.rpartition("/")[0], []).append(_own(name))
+    for name, duplicate in duplicates.items():
+        shared.setdefault(duplicate.rpartition("/")[0], []).append(_name_in_report(name))
     for other, names in shared.items():
-        those, stand = ("is that", "stands") if len(names) == 1 else ("are those", "stand")
-        text += f" Its {join_words(names)} {those} of {other}, to the last bit, and {stand} here once."
+        same, are = ("is the same as that", "is") if len(names) == 1 else ("are the same as those", "are")
+        text += f" Its {join_words(names)} {same} of {other}, to the last bit, and {are} listed here once."
     if not report.data.equals(first.data):
-        text += f" It has other data for training than {first_label}, whose data is shown below."
+        text += f" Its training data differs from that of {first_label}, which is shown below."
     return text

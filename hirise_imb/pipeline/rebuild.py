@@ -1,4 +1,4 @@
-"""Reports from reports: written again, or compared. Nothing is fitted, and nothing heavy is imported."""
+"""Rebuilds and compares reports from their folders; nothing is fitted, and nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hirise_imb.config import check_known, check_name
 from hirise_imb.data import DATASETS, HIRISE
 from hirise_imb.data.manifest import read_manifest
 from hirise_imb.data.resolve import resolve_data
-from hirise_imb.pipeline.compare import compared
+from hirise_imb.pipeline.compare import merge_reports
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.html.index import INDEX, is_index, write_index
 from hirise_imb.reporting.html.thumbnails import make_thumbnails
@@ -23,36 +23,37 @@ from hirise_imb.utils.files import ensure_folder
 
 
 def compare_reports(folders: Sequence[Path], name: str | None, out: Path) -> tuple[Results, Path]:
-    """Compare reports; return what is compared and the path of the page.
+    """Compares reports; returns the merged results and the path of the page.
 
     Args:
-        folders: of the reports, that of the baseline first.
-        name: of the comparison; None joins the names of the folders.
-        out: folder that holds `reports/`.
+        folders: folders of the reports; the first one has the baseline that all arms are compared with.
+        name: name of the comparison; None joins the names of the folders.
+        out: folder that contains `reports/`.
 
     Raises:
         UserError: the reports can't be compared, or not under this name.
     """
-    chosen = "-vs-".join(folder.resolve().name for folder in folders) if name is None else name
-    check_name(chosen)
-    results = compared(folders, chosen)
-    page = write_report(results, ensure_folder(out / "reports") / chosen)
+    name = "-vs-".join(folder.resolve().name for folder in folders) if name is None else name
+    check_name(name)
+    results = merge_reports(folders, name)
+    page = write_report(results, ensure_folder(out / "reports") / name)
     write_index(out / "reports")
     return results, page
 
 
 def rebuild_report(folder: Path, *, thumbnails: bool = False, data: str | None = None) -> Path:
-    """Write a report again from what its folder keeps, which stays as it is; return the path of the page.
+    """Rebuilds a report from the files in its folder that it was made from; returns the path of the page.
 
-    The list of reports that it is in is written again too, where there is one.
+    Those files are left untouched, so that an interruption can't destroy the report. If there is a list of reports
+    above the folder, it is updated.
 
     Args:
-        folder: of the report.
+        folder: folder of the report.
         thumbnails: whether the page shows landmarks.
-        data: where they are; None is where the study found them.
+        data: where the landmarks are; None stands for the data of the study.
 
     Raises:
-        UserError: the folder holds no whole report, or the landmarks are not there.
+        UserError: the folder does not contain a complete report, or the landmarks are missing.
     """
     summary = read_summary(folder)
     results, leave = read_report(folder), made_from(summary)

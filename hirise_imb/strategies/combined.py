@@ -26,7 +26,7 @@ _MILD = "a mild correction leaves something for the other remedies to gain"
 class CombinedParameters(OptimiserParameters):
     """Which remedies are composed, and the hyperparameters of each."""
 
-    features: Literal["plain", "beside"] = choice(
+    features: Literal["plain", "concatenated"] = choice(
         default="plain",
         help="features of plain images, or those next to features with normalised contrast",
         source=_SOURCE,
@@ -79,8 +79,8 @@ class CombinedStrategy(TrainedStrategy[CombinedParameters]):
         """Returns the recipe with every remedy of the composition."""
         kind: Literal["heads", "seeds"] = "heads" if parameters.heads == "three" else "seeds"
         recipe = EnsembleStrategy().apply(recipe, EnsembleParameters(kind, parameters.members))
-        if parameters.features == "beside":
-            recipe = PhotometricStrategy().apply(recipe, PhotometricParameters(features="beside"))
+        if parameters.features == "concatenated":
+            recipe = PhotometricStrategy().apply(recipe, PhotometricParameters(features="concatenated"))
         if parameters.projection == "nuisance":
             recipe = NuisanceProjectionStrategy().apply(recipe, NuisanceProjectionParameters(rank=parameters.rank))
         return _adjust_logits(_correct_prior(recipe, parameters), parameters)
@@ -88,9 +88,9 @@ class CombinedStrategy(TrainedStrategy[CombinedParameters]):
     def initial_points(self) -> list[Settings]:
         """Returns partners that published results suggest: features and heads with a mild correction."""
         return [
-            {"features": "beside", "correction": "class_weights"},
-            {"features": "beside", "correction": "none", "adjustment": "class_bias", "heads": "three"},
-            {"features": "beside", "correction": "oversampling", "members": 4},
+            {"features": "concatenated", "correction": "class_weights"},
+            {"features": "concatenated", "correction": "none", "adjustment": "class_bias", "heads": "three"},
+            {"features": "concatenated", "correction": "oversampling", "members": 4},
             {"correction": "logit_adjusted_loss", "projection": "nuisance"},
         ]
 

@@ -13,8 +13,8 @@ from hirise_imb.strategies.spaces import choice
 class PhotometricParameters(OptimiserParameters):
     """Hyperparameters of photometric normalisation."""
 
-    features: Literal["alone", "beside"] = choice(
-        default="beside",
+    features: Literal["alone", "concatenated"] = choice(
+        default="concatenated",
         help="features of normalised images alone, or next to those of the plain images",
         source="this project",
     )
@@ -31,7 +31,7 @@ class PhotometricStrategy(TrainedStrategy[PhotometricParameters]):
 
     def apply(self, recipe: Recipe, parameters: PhotometricParameters) -> Recipe:
         """Returns the recipe with the normalised view as input."""
-        return replace(recipe, inputs=self.inputs if parameters.features == "beside" else ("photometric",))
+        return replace(recipe, inputs=self.inputs if parameters.features == "concatenated" else ("photometric",))
 
     def initial_points(self) -> list[Settings]:
         """Returns the normalised images alone."""

@@ -1,4 +1,4 @@
-"""Where a study runs: TensorFlow and its devices, versions, hardware, git revision."""
+"""The environment of a study: TensorFlow and its devices, versions, hardware, git revision."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PACKAGES = (
 
 
 def describe() -> dict[str, Any]:
-    """Versions, hardware and the git revision of the package's source (null for an installed package)."""
+    """Describes versions, hardware and the git revision of the package's source (None for an installed package)."""
     import tensorflow as tf
 
     return {
@@ -40,23 +40,23 @@ def describe() -> dict[str, Any]:
 
 
 def load_tensorflow() -> None:
-    """Import TensorFlow without its start-up lines, and say what it will compute on.
+    """Imports TensorFlow without its start-up messages, and logs which device it computes on.
 
-    The lines come from C++ and ignore Python's logging; they are kept back by file descriptor, and shown after all
-    where the import fails, or where the user asked for them by setting TF_CPP_MIN_LOG_LEVEL.
+    The messages come from C++ and bypass Python's logging, so they are held back at the file descriptor. They are
+    shown after all if the import fails, or if the user asked for them by setting TF_CPP_MIN_LOG_LEVEL.
     """
     level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with tempfile.TemporaryFile() as kept:
+    with tempfile.TemporaryFile() as buffer:
         terminal = os.dup(2)
         if level == "3":
-            os.dup2(kept.fileno(), 2)
+            os.dup2(buffer.fileno(), 2)
         try:
             import tensorflow as tf
 
             gpus = tf.config.list_physical_devices("GPU")
         except Exception:
-            kept.seek(0)
-            os.write(terminal, kept.read())
+            buffer.seek(0)
+            os.write(terminal, buffer.read())
             raise
         finally:
             os.dup2(terminal, 2)
@@ -67,7 +67,7 @@ def load_tensorflow() -> None:
 def _git_revision() -> str | None:
     source = Path(__file__).parent
     command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    # A package installed below somebody else's repository is not that repository's revision.
+    # If the package is installed inside another repository, that repository's revision says nothing about it.
     tracked = ["git", "-C", str(source), "ls-files", "--error-unmatch", Path(__file__).name]
     try:
         subprocess.run(tracked, capture_output=True, check=True)

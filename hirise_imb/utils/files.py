@@ -1,4 +1,4 @@
-"""Where the suite keeps its files, and how it writes them: whole or not at all."""
+"""Where the suite keeps its files, and how it writes them: completely or not at all."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ CACHE_VARIABLE = "HIRISE_IMB_CACHE"
 
 
 def cache_root() -> Path:
-    """The folder of all that can be had again: `$HIRISE_IMB_CACHE`, else one in the user's cache folder."""
+    """The folder of everything that can be recomputed: `$HIRISE_IMB_CACHE`, or one in the user's cache folder."""
     return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("hirise_imb"))
 
 
 def ensure_folder(folder: Path) -> Path:
-    """Create `folder` with its parents and see that it can be written to.
+    """Creates `folder` with its parents and checks that it can be written to.
 
     Raises:
         UserError: the folder can't be created or written to.
@@ -38,9 +38,13 @@ def ensure_folder(folder: Path) -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then give it its name, so that no half file is ever seen.
+    """Writes a temporary file next to `path` and renames it, so that nobody ever sees half a file.
 
     The temporary file keeps the suffix of `path`, because some writers choose the format by it.
+
+    Args:
+        path: of the file.
+        write: writes the content to the path that it is given.
     """
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
@@ -51,18 +55,18 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with the same line ends on every system."""
+    """Writes UTF-8 text with the same line endings on every system."""
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of `path` among processes, waiting for another that has it."""
+    """Locks `path` against other processes, waiting for one that has the lock."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        log.info("%s: another process is at work on it, waiting.", path)
+        log.info("%s: waiting for another process that is working on it.", path)
         lock.acquire()
     try:
         yield

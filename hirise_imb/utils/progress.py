@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain log lines elsewhere."""
+"""Progress of long tasks: a bar on a terminal, plain log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from rich.text import Text
 log = logging.getLogger("hirise_imb")
 
 ProgressCallback = Callable[[float], None]
-"""Takes the amount that is done by now."""
+"""Called with the amount that is done so far."""
 
 
 @contextmanager
 def track(
     what: str, total: float, unit: str, *, scale: float = 1.0, already: float = 0.0
 ) -> Iterator[ProgressCallback]:
-    """Show amount, rate and time left while the body runs; on a terminal as a bar, else a line every tenth.
+    """Shows amount, rate and time left while the body runs: a bar on a terminal, else a log line every tenth.
 
     Args:
-        what: such as `features`.
-        total: amount of work.
-        unit: what the rate counts, such as `images`.
-        scale: amount that makes one unit, such as 1e6 for bytes shown in MB.
-        already: amount done before; it does not count for the rate.
+        what: name of the task, such as `features`.
+        total: total amount of work.
+        unit: unit of the rate, such as `images`.
+        scale: amount in one unit, such as 1e6 for bytes shown in MB.
+        already: amount done before; it does not count towards the rate.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines(what, total, unit, scale, already)
         return
-    whole = Column(no_wrap=True)
+    column = Column(no_wrap=True)
     columns = (
-        TextColumn("{task.description}", table_column=whole),
+        TextColumn("{task.description}", table_column=column),
         BarColumn(20),
-        _Amount(unit, scale, whole),
-        TimeRemainingColumn(table_column=whole),
+        _Amount(unit, scale, column),
+        TimeRemainingColumn(table_column=column),
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total)
@@ -50,7 +50,7 @@ def track(
 
 
 class _Amount(ProgressColumn):
-    """Such as `480 of 3616 images, 77.2 images/s`."""
+    """A column such as `480 of 3616 images, 77.2 images/s`."""
 
     def __init__(self, unit: str, scale: float, column: Column) -> None:
         super().__init__(column)
@@ -88,12 +88,12 @@ def _lines(what: str, total: float, unit: str, scale: float, already: float) -> 
 
 
 def say(message: str) -> None:
-    """Tell the user one thing."""
+    """Logs a message to the user."""
     log.info("%s", message)
 
 
 def log_to_stderr() -> None:
-    """Send the package's messages to standard error, as the command line does."""
+    """Sends the package's log messages to standard error, as the command line does."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = [handler]

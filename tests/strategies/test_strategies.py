@@ -165,7 +165,7 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
         ("combined", {}, replace(TUNED, class_weights=InversePower(0.5))),
         (
             "combined",
-            {"features": "beside", "projection": "nuisance", "rank": 3, "heads": "three", "members": 2},
+            {"features": "concatenated", "projection": "nuisance", "rank": 3, "heads": "three", "members": 2},
             replace(
                 TUNED,
                 inputs=("plain", "photometric"),
@@ -239,7 +239,7 @@ def test_a_second_correction_can_not_even_be_written(correction: str, adjustment
         ),
         ({"adjustment": "logit_adjustment", "tau": 1.0}, replace(TUNED, adjustment=PosthocLogitAdjustment(1.0))),
         ({"adjustment": "class_bias", "strength": 0.1}, replace(TUNED, adjustment=ClassBias(0.1))),
-        ({"features": "beside"}, replace(TUNED, inputs=("plain", "photometric"))),
+        ({"features": "concatenated"}, replace(TUNED, inputs=("plain", "photometric"))),
         ({"projection": "nuisance", "rank": 20}, replace(TUNED, projection=NuisanceProjection(20))),
         ({"heads": "three"}, replace(TUNED, also=THREE)),
         ({"members": 4}, replace(TUNED, members=4)),
