@@ -84,9 +84,10 @@ def _check_same_test(first_folder: Path, first: Results, folder: Path, report: R
     if set(expected) != set(actual):
         both = len(set(expected) & set(actual))
         odd = sorted(set(expected) ^ set(actual))[0]
+        counts = f"{len(actual):,} and {len(expected):,}, {both:,} in both"
         raise UserError(
-            f"{folder} was tested on other landmarks than {first_folder} ({len(actual):,} and {len(expected):,}, {both:,} "
-            f"in both; {odd} is in one only): scores can be compared only on the same test landmarks."
+            f"{folder} was tested on other landmarks than {first_folder} ({counts}; {odd} is in one only): scores can "
+            "be compared only on the same test landmarks."
         )
     differ = sorted(image for image in expected if expected[image] != actual[image])
     if differ:
@@ -109,9 +110,8 @@ def _label_reports(folders: Sequence[Path]) -> list[str]:
     labels: list[str] = []
     for name in names:
         numbered = (f"{name}-{n}" for n in count(1))
-        labels.append(
-            name if counts[name] == 1 else next(label for label in numbered if label not in {*names, *labels})
-        )
+        free = (label for label in numbered if label not in {*names, *labels})
+        labels.append(name if counts[name] == 1 else next(free))
     return labels
 
 
