@@ -169,8 +169,8 @@ def probabilities(labels: NDArray[np.int64], arm: int, fit: int) -> NDArray[np.f
 def made_up(arms: int, seed: int) -> Results:
     """A study of so many arms, named after strategies."""
     from hirise_imb.data.hirise import HIRISE, SPLITS
+    from hirise_imb.pipeline.appendix import describe_strategies
     from hirise_imb.reporting import Results
-    from hirise_imb.reporting.appendix import describe_strategies
     from hirise_imb.strategies import CONTROL, STRATEGIES
 
     labels, sources = landmarks()

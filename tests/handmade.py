@@ -16,9 +16,9 @@ from hirise_imb.data.dataset import ClassSet
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.manifest import Manifest, read_manifest
 from hirise_imb.metrics.classification import Predictions
+from hirise_imb.pipeline.appendix import describe_strategies
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results
-from hirise_imb.reporting.appendix import describe_strategies
 from hirise_imb.strategies import CONTROL, STRATEGIES
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "reports" / "real-sample"

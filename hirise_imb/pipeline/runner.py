@@ -13,10 +13,10 @@ from hirise_imb.config import StudyDefinition, check_known
 from hirise_imb.data.resolve import SYNTHETIC
 from hirise_imb.data.splits import Selection
 from hirise_imb.imbalance.sampling import SplitFileRows
+from hirise_imb.pipeline.appendix import describe_strategies
 from hirise_imb.pipeline.run_store import RunStore
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Baseline, Omitted, Results, write_baseline, write_report
-from hirise_imb.reporting.appendix import describe_strategies
 from hirise_imb.reporting.baseline import check_comparable
 from hirise_imb.reporting.html.index import write_index
 from hirise_imb.reporting.html.thumbnails import make_thumbnails

@@ -62,7 +62,7 @@ class Results:
     control_name: str | None = None
     """The baseline with its optimiser tuned as a strategy's, where it is among the arms."""
     appendix: Mapping[str, Any] = field(default_factory=lambda: {"strategies": [], "shared_parameters": []})
-    """The strategies as they are declared; see `reporting.appendix`."""
+    """The strategies as they are declared; see `pipeline.appendix`."""
     origins: tuple[Origin, ...] = ()
     """The reports that are compared; none for the report of one study."""
 
