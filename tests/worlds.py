@@ -81,16 +81,16 @@ def quick_start(trainer: Trainer, fresh: bool = False) -> Trainer:
     return trainer
 
 
-def lesson(task: DataSplits, fold: Fold, features: Features | None = None) -> FoldData:
-    """What a fold learns from; features at the top where none are given."""
+def make_fold_data(task: DataSplits, fold: Fold, features: Features | None = None) -> FoldData:
+    """Training and held-out data of a fold; features at the cut `top` unless others are given."""
     features = make_features(task) if features is None else features
     labels, sources = task.images.labels[fold.train], task.images.sources[fold.train]
     pairs = {(int(y), int(s)) for y, s in zip(labels, sources, strict=True)}
     return FoldData(
         features.select(fold.train),
         task.images.pool(fold.train),
-        np.array([(labels == k).sum() for k in range(len(HIRISE.classes))]),
-        np.array([sum(y == k for y, _ in pairs) for k in range(len(HIRISE.classes))]),
+        np.array([(labels == k).sum() for k in range(len(task.images.classes))]),
+        np.array([sum(y == k for y, _ in pairs) for k in range(len(task.images.classes))]),
         EvaluationSet(features.select(fold.heldout), task.images.labels[fold.heldout]),
     )
 
@@ -100,13 +100,13 @@ def done(outcome: Outcome[Run]) -> Run:
     return outcome.get()
 
 
-def chosen(trainer: Trainer, recipe: Recipe, seed: int = 0, selection: Selection = "val") -> Run:
-    """One run, made for a choice."""
+def select_one(trainer: Trainer, recipe: Recipe, seed: int = 0, selection: Selection = "val") -> Run:
+    """One run on the folds on which recipes are selected."""
     return done(trainer.select([Job(recipe, seed)], selection)[0])
 
 
-def refitted(trainer: Trainer, recipe: Recipe, seed: int = 0) -> Run:
-    """One run, made for the test split."""
+def refit(trainer: Trainer, recipe: Recipe, seed: int = 0) -> Run:
+    """One run that predicts the test split."""
     return trainer.refit(recipe, seed)
 
 
@@ -116,16 +116,16 @@ def probabilities_of(run: Run) -> np.ndarray:
     return run.test.probabilities
 
 
-def changed_labels(task: DataSplits, rows: np.ndarray, labels: np.ndarray) -> DataSplits:
-    """The same task, with other labels at some rows."""
+def replace_labels(task: DataSplits, rows: np.ndarray, labels: np.ndarray) -> DataSplits:
+    """The same task with other labels in some rows."""
     new = task.images.labels.copy()
     new[rows] = labels
     return dataclasses.replace(task, images=dataclasses.replace(task.images, labels=new))
 
 
-def shifted(task: DataSplits) -> DataSplits:
+def shift_validation_labels(task: DataSplits) -> DataSplits:
     """Validation labels are those of the next class: the better the fit, the worse the validation loss."""
-    return changed_labels(task, task.split.heldout, (task.images.labels[task.split.heldout] + 1) % len(HIRISE.classes))
+    return replace_labels(task, task.split.heldout, (task.images.labels[task.split.heldout] + 1) % len(HIRISE.classes))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from worlds import chosen, done, make_task, make_trainer, shifted
+from worlds import done, make_task, make_trainer, select_one, shift_validation_labels
 
 from hirise_imb.backbones import Backbone
 from hirise_imb.imbalance.class_bias import ClassBias
@@ -97,7 +97,7 @@ def test_folds_go_in_step_and_their_company_does_not_matter_either(trainer: Trai
     together = trainer.select(jobs(VARIED), "grouped-cv")
     trainer._stages.cache.clear()
     for recipe, run in zip(VARIED, together, strict=True):
-        assert bits(chosen(trainer, recipe, selection="grouped-cv")) == bits(done(run))
+        assert bits(select_one(trainer, recipe, selection="grouped-cv")) == bits(done(run))
 
 
 def test_a_run_for_the_test_split_is_the_same(trainer: Trainer) -> None:
@@ -192,13 +192,13 @@ def test_what_is_done_to_logits_costs_no_training(trainer: Trainer, trained: lis
     assert len({confused for *_, confused, _ in expected}) > 1
     trainer._stages.cache.clear()
     trained.clear()
-    found = [bits(chosen(trainer, recipe)) for recipe in ADJUSTED]
+    found = [bits(select_one(trainer, recipe)) for recipe in ADJUSTED]
     assert trained == [[QUICK]]
     assert found == expected
     assert [bits(done(run)) for run in trainer.select(jobs(ADJUSTED), "val")] == expected
     assert len(trained) == 1
     for changes in ({"seed": 1}, {"selection": "grouped-cv"}):
-        chosen(trainer, QUICK, **changes)
+        select_one(trainer, QUICK, **changes)
     trainer.refit(ADJUSTED[1], 0)
     trainer.refit(ADJUSTED[2], 0)
     assert len(trained) == 4
@@ -216,16 +216,16 @@ def test_recipes_of_one_round_share_their_training_too(
 def test_an_ensemble_trains_its_members_and_shares_its_first(trainer: Trainer, trained: list[list[Recipe]]) -> None:
     one, three = alone(trainer, QUICK), dataclasses.replace(QUICK, members=3)
     trained.clear()
-    chosen(trainer, three)
+    select_one(trainer, three)
     assert trained == [[QUICK]] * 2
-    assert bits(dataclasses.replace(chosen(trainer, three), val_confusion=one.val_confusion)) == bits(one)
+    assert bits(dataclasses.replace(select_one(trainer, three), val_confusion=one.val_confusion)) == bits(one)
 
 
 def test_the_first_stage_is_done_once(trainer: Trainer, trained: list[list[Recipe]]) -> None:
     trainer._stages.cache.clear()
     deep = dataclasses.replace(QUICK, cut="late")
     for recipe in (QUICK, deep, dataclasses.replace(deep, backbone_learning_rate=1e-3)):
-        chosen(trainer, recipe)
+        select_one(trainer, recipe)
     assert [recipe.cut for [recipe] in trained] == ["top", "late", "late"]
 
 
@@ -235,7 +235,7 @@ def test_a_run_that_was_pruned_is_used_by_no_other(trainer: Trainer, trained: li
         [short] = select(trainer, [Job(recipe, 0, note([], len(whole.history) - 1))])
         assert short.pruned
         count = len(trained)
-        assert bits(chosen(trainer, recipe)) == bits(whole)
+        assert bits(select_one(trainer, recipe)) == bits(whole)
         assert len(trained) == count + 1
 
 
@@ -245,7 +245,7 @@ def test_a_run_that_was_pruned_is_used_by_no_other(trainer: Trainer, trained: li
 @pytest.fixture
 def hard(backbone: Backbone) -> Trainer:
     """The better the fit, the worse the validation loss."""
-    return make_trainer(backbone, shifted(make_task()))
+    return make_trainer(backbone, shift_validation_labels(make_task()))
 
 
 def test_each_head_stops_by_its_own_rule(hard: Trainer) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from plain import weights_of
 from sklearn.metrics import f1_score, log_loss
-from worlds import WIDTH, lesson, make_features, make_task
+from worlds import WIDTH, make_features, make_fold_data, make_task
 
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.splits import DataSplits, Fold
@@ -37,8 +37,8 @@ def network(backbone: Backbone) -> Network:
     return Network(backbone, TOP, WIDTH, 8)
 
 
-def train(network: Network, lessons: list[FoldData], *recipes: Recipe, **options: Any) -> list[TrainingResult]:  # noqa: ANN401
-    outcomes = epoch_loop.train_heads(network, [Job(recipe, 3) for recipe in recipes], lessons, **options)
+def train(network: Network, data: list[FoldData], *recipes: Recipe, **options: Any) -> list[TrainingResult]:  # noqa: ANN401
+    outcomes = epoch_loop.train_heads(network, [Job(recipe, 3) for recipe in recipes], data, **options)
     return [outcome.get() for outcome in outcomes]
 
 
@@ -51,7 +51,7 @@ def train(network: Network, lessons: list[FoldData], *recipes: Recipe, **options
     ids=["linear", "ldam"],
 )
 def test_class_weights_come_in_after_their_epoch(base: Recipe, network: Network, task: DataSplits) -> None:
-    given = [lesson(task, task.split)]
+    given = [make_fold_data(task, task.split)]
     weighted = dataclasses.replace(base, class_weights=EffectiveNumber(0.95))
     late = dataclasses.replace(weighted, reweight_after=4)
     plain, early, deferred = train(network, given, base, weighted, late)
@@ -67,7 +67,7 @@ def test_a_run_with_deferred_weights_does_not_end_before_them(after: int, networ
     still = Recipe(learning_rate=0.0, monitor="val_macro_f1", patience=2, max_epochs=15)
     weighted = dataclasses.replace(still, class_weights=InversePower(1.0), reweight_after=after)
     noisy = dataclasses.replace(
-        lesson(task, task.split), heldout=EvaluationSet(Features.of(np.zeros((9, WIDTH))), np.arange(9) % 8)
+        make_fold_data(task, task.split), heldout=EvaluationSet(Features.of(np.zeros((9, WIDTH))), np.arange(9) % 8)
     )
     plain, deferred = train(network, [noisy], still, weighted)
     assert (plain.best_epoch, len(plain.history)) == (1, 3)
@@ -79,7 +79,7 @@ def test_a_run_with_deferred_weights_does_not_end_before_them(after: int, networ
 
 def test_folds_are_scored_as_one(network: Network, task: DataSplits) -> None:
     """By the best epoch's snapshots, each on what was held out of its own fold."""
-    given = [lesson(task, fold) for fold in task.folds]
+    given = [make_fold_data(task, fold) for fold in task.folds]
     for outcome in train(network, given, QUICK, MARGIN):
         assert len(outcome.snapshots) == len(given)
         logits = np.concatenate([s.logits(e.heldout.features) for s, e in zip(outcome.snapshots, given, strict=True)])
@@ -93,7 +93,7 @@ def test_folds_are_scored_as_one(network: Network, task: DataSplits) -> None:
 
 
 def test_a_fold_learns_as_it_would_alone(network: Network, task: DataSplits) -> None:
-    given = [lesson(task, fold) for fold in task.folds]
+    given = [make_fold_data(task, fold) for fold in task.folds]
     still = dataclasses.replace(QUICK, monitor="val_macro_f1", max_epochs=1)
     [whole] = train(network, given, still)
     for place, each in enumerate(given):
@@ -111,7 +111,7 @@ def test_each_fold_counts_its_own_landmarks(network: Network, task: DataSplits) 
     first, *others = task.folds
     without = Fold(first.train[task.images.labels[first.train] != 7], first.heldout)
     folds = [without, *others]
-    given = [lesson(task, fold) for fold in folds]
+    given = [make_fold_data(task, fold) for fold in folds]
     recipes = [
         dataclasses.replace(QUICK, class_weights=InversePower(1.0)),
         dataclasses.replace(QUICK, loss=LogitAdjustedCrossEntropy()),
@@ -129,7 +129,7 @@ def test_each_fold_counts_its_own_landmarks(network: Network, task: DataSplits) 
 
 
 def test_counts_are_of_landmarks_sources_and_rows_as_sampled(task: DataSplits) -> None:
-    given = lesson(task, task.split)
+    given = make_fold_data(task, task.split)
     counts = given.counts(ClassSampling(0.0))
     np.testing.assert_array_equal(counts.landmarks, [60, 24, 12, 9, 8, 7, 6, 5])
     np.testing.assert_array_equal(counts.sources, [12, 12, 12, 9, 8, 7, 6, 5])
@@ -142,7 +142,7 @@ def test_counts_are_of_landmarks_sources_and_rows_as_sampled(task: DataSplits) -
 
 @pytest.mark.parametrize("recipe", [QUICK, MARGIN], ids=["linear", "cosine"])
 def test_a_snapshot_is_the_head_at_its_best_epoch(recipe: Recipe, network: Network, task: DataSplits) -> None:
-    given = lesson(task, task.split)
+    given = make_fold_data(task, task.split)
     others = [dataclasses.replace(QUICK, learning_rate=rate) for rate in (1e-4, 1e-3)]
     found = train(network, [given], *others, recipe)[2]
     snapshot = found.snapshots[0]
@@ -161,7 +161,7 @@ def test_a_snapshot_is_the_head_at_its_best_epoch(recipe: Recipe, network: Netwo
 
 def test_a_classifier_is_the_head_by_hand(network: Network, task: DataSplits) -> None:
     """Batch normalisation in inference and a dense layer, in float64."""
-    given = lesson(task, task.split)
+    given = make_fold_data(task, task.split)
     snapshot: Snapshot = train(network, [given], QUICK)[0].snapshots[0]
     gamma, beta, mean, variance, kernel, bias = (np.float64(part) for part in weights_of(snapshot.state, 0))
     x = given.heldout.features.take(np.arange(len(given.heldout.labels))).astype(np.float64)
@@ -172,9 +172,9 @@ def test_a_classifier_is_the_head_by_hand(network: Network, task: DataSplits) ->
 
 
 def test_a_probe_is_one_head_that_training_goes_on_from(backbone: Backbone, network: Network, task: DataSplits) -> None:
-    given = lesson(task, task.split)
+    given = make_fold_data(task, task.split)
     snapshot = train(network, [given], QUICK, MARGIN)[0].snapshots[0]
-    late = lesson(task, task.split, make_features(task, "late"))
+    late = make_fold_data(task, task.split, make_features(task, "late"))
     below = Network(backbone, "late", WIDTH, 8)
     state = below.start([9], snapshot.probe())
     for mine, theirs in zip(weights_of(state, 0), weights_of(snapshot.state, 0), strict=True):

@@ -12,15 +12,15 @@ from builders import as_landmarks
 from sklearn.metrics import confusion_matrix
 from worlds import (
     WIDTH,
-    changed_labels,
-    chosen,
-    lesson,
     make_features,
+    make_fold_data,
     make_task,
     make_trainer,
     probabilities_of,
     quick_start,
-    refitted,
+    refit,
+    replace_labels,
+    select_one,
 )
 
 from hirise_imb.backbones import TOP, Backbone
@@ -67,7 +67,7 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
 def head(trainer: Trainer, fold: Fold, recipe: Recipe = QUICK, seed: int = 0) -> Snapshot:
     """The recipe's head on one fold, trained without the trainer."""
     [found] = epoch_loop.train_heads(
-        trainer._stages.networks[TOP, WIDTH], [Job(recipe, seed)], [lesson(trainer.splits, fold)]
+        trainer._stages.networks[TOP, WIDTH], [Job(recipe, seed)], [make_fold_data(trainer.splits, fold)]
     )
     return found.get().snapshots[0]
 
@@ -96,10 +96,10 @@ def test_members_average_their_log_probabilities(
 
     monkeypatch.setattr(epoch_loop, "train_heads", noting)
     trainer._stages.cache.clear()
-    run = refitted(trainer, dataclasses.replace(QUICK, members=3), 5)
+    run = refit(trainer, dataclasses.replace(QUICK, members=3), 5)
     assert len(set(seeds)) == len(seeds) == 3
     assert seeds[0] == run.seed == 5
-    alone = [probabilities_of(refitted(trainer, QUICK, seed)) for seed in seeds]
+    alone = [probabilities_of(refit(trainer, QUICK, seed)) for seed in seeds]
     expected = np.mean([np.log(np.asarray(one, np.float64)) for one in alone], axis=0)
     np.testing.assert_allclose(probabilities_of(run), np.exp(log_softmax(expected)), rtol=1e-4)
 
@@ -108,7 +108,7 @@ def test_further_heads_are_computed_on_one_image_a_landmark(backbone: Backbone) 
     task = make_task(variants=2)
     trainer = make_trainer(backbone, task)
     also = NearestMean("unit", 1.0), Logistic(0.1, 1.0)
-    run = refitted(trainer, dataclasses.replace(QUICK, also=also))
+    run = refit(trainer, dataclasses.replace(QUICK, also=also))
     rows = task.split.train[::2]
     features, images = make_features(task), task.images
     fitted = [one.fit(as_landmarks(features.take(rows), images.labels[rows], images.sources[rows])) for one in also]
@@ -118,14 +118,17 @@ def test_further_heads_are_computed_on_one_image_a_landmark(backbone: Backbone) 
         parts = [snapshot.logits(features.select(rows)), *(one.logits(features.take(rows)) for one in fitted)]
         return np.asarray(np.mean([log_softmax(part) for part in parts], axis=0))
 
-    landmarks = [lesson(task, task.split).landmarks, lesson(task, Fold(rows, task.split.heldout)).landmarks]
+    landmarks = [
+        make_fold_data(task, task.split).landmarks,
+        make_fold_data(task, Fold(rows, task.split.heldout)).landmarks,
+    ]
     np.testing.assert_array_equal(landmarks[0], 2 * landmarks[1])  # what the head is trained on is every image
     expect(run, task, logits(task.split.heldout), logits(task.test))
 
 
 def test_a_head_that_is_computed_has_no_epochs(trainer: Trainer, task: DataSplits) -> None:
     nearest = NearestMean("centred_unit", 0.5)
-    run = refitted(trainer, Recipe(head=nearest))
+    run = refit(trainer, Recipe(head=nearest))
     features, images, rows = make_features(task), task.images, task.split.train
     fitted = nearest.fit(as_landmarks(features.take(rows), images.labels[rows], images.sources[rows]))
     expect(run, task, fitted.logits(features.take(task.split.heldout)), fitted.logits(features.take(task.test)))
@@ -133,7 +136,7 @@ def test_a_head_that_is_computed_has_no_epochs(trainer: Trainer, task: DataSplit
 
 
 def test_views_are_averaged_in_prediction_alone(trainer: Trainer, task: DataSplits) -> None:
-    run = refitted(trainer, dataclasses.replace(QUICK, views=("plain", "fh")))
+    run = refit(trainer, dataclasses.replace(QUICK, views=("plain", "fh")))
     snapshot = head(trainer, task.split)
 
     def logits(rows: np.ndarray) -> np.ndarray:
@@ -141,12 +144,12 @@ def test_views_are_averaged_in_prediction_alone(trainer: Trainer, task: DataSpli
         return np.asarray(np.mean([log_softmax(snapshot.logits(view.select(rows))) for view in views], axis=0))
 
     expect(run, task, logits(task.split.heldout), logits(task.test))
-    assert np.abs(probabilities_of(run) - probabilities_of(refitted(trainer, QUICK))).max() > 0.01
+    assert np.abs(probabilities_of(run) - probabilities_of(refit(trainer, QUICK))).max() > 0.01
 
 
 def test_inputs_stand_side_by_side(trainer: Trainer, task: DataSplits) -> None:
     nearest = NearestMean("none", 0.0)
-    run = refitted(trainer, Recipe(inputs=("plain", "fh"), head=nearest))
+    run = refit(trainer, Recipe(inputs=("plain", "fh"), head=nearest))
     x = np.concatenate([make_features(task).stored, make_features(task, noise=0.5).stored], axis=1)
     rows = task.split.train
     fitted = nearest.fit(as_landmarks(x[rows], task.images.labels[rows], task.images.sources[rows]))
@@ -157,7 +160,7 @@ def test_inputs_stand_side_by_side(trainer: Trainer, task: DataSplits) -> None:
 
 
 def test_weights_are_normalised_by_a_power_of_their_length(trainer: Trainer, task: DataSplits) -> None:
-    run = refitted(trainer, dataclasses.replace(QUICK, weight_norm=0.7))
+    run = refit(trainer, dataclasses.replace(QUICK, weight_norm=0.7))
     one = head(trainer, task.split).classifier()
     weights = one.kernel * one.gain
     weights /= np.linalg.norm(weights, axis=1)[:, None] ** 0.7
@@ -166,7 +169,7 @@ def test_weights_are_normalised_by_a_power_of_their_length(trainer: Trainer, tas
 
 
 def test_a_logit_adjustment_takes_the_log_prior_off(trainer: Trainer, task: DataSplits) -> None:
-    run = refitted(trainer, dataclasses.replace(QUICK, adjustment=PosthocLogitAdjustment(0.8)))
+    run = refit(trainer, dataclasses.replace(QUICK, adjustment=PosthocLogitAdjustment(0.8)))
     snapshot, x = head(trainer, task.split), make_features(task)
     log_prior = np.log(np.array([60, 24, 12, 9, 8, 7, 6, 5]) / 131)
     expect(run, task, *(snapshot.logits(x.select(rows)) - 0.8 * log_prior for rows in (task.split.heldout, task.test)))
@@ -176,7 +179,7 @@ def test_a_logit_adjustment_takes_the_log_prior_off(trainer: Trainer, task: Data
 def test_what_learns_on_validation_is_judged_on_other_sources(
     adjustment: ClassBias | Temperature, trainer: Trainer, task: DataSplits
 ) -> None:
-    run = refitted(trainer, dataclasses.replace(QUICK, adjustment=adjustment))
+    run = refit(trainer, dataclasses.replace(QUICK, adjustment=adjustment))
     snapshot, x = head(trainer, task.split), make_features(task)
     held, test = (log_softmax(snapshot.logits(x.select(rows))) for rows in (task.split.heldout, task.test))
     labels, prior = task.images.labels[task.split.heldout], np.array([60, 24, 12, 9, 8, 7, 6, 5]) / 131
@@ -186,7 +189,7 @@ def test_what_learns_on_validation_is_judged_on_other_sources(
         corrected[own] = adjustment.fit(held[~own], labels[~own], prior)(held[own])
     expect(run, task, corrected, adjustment.fit(held, labels, prior)(test))
     np.testing.assert_array_equal(
-        chosen(trainer, dataclasses.replace(QUICK, adjustment=adjustment)).val_confusion, run.val_confusion
+        select_one(trainer, dataclasses.replace(QUICK, adjustment=adjustment)).val_confusion, run.val_confusion
     )
 
 
@@ -215,7 +218,7 @@ SMOTE = SyntheticOversampling("smote", 1.0, 3)
 )
 def test_where_the_prior_was_evened_out_an_adjustment_changes_nothing(recipe: Recipe, trainer: Trainer) -> None:
     plain, adjusted = (
-        refitted(trainer, dataclasses.replace(recipe, adjustment=adjustment))
+        refit(trainer, dataclasses.replace(recipe, adjustment=adjustment))
         for adjustment in (recipe.adjustment, PosthocLogitAdjustment(1.0))
     )
     np.testing.assert_allclose(probabilities_of(adjusted), probabilities_of(plain), rtol=1e-4)
@@ -226,14 +229,14 @@ def test_a_projection_is_learnt_on_the_training_landmarks_and_part_of_the_head(
     trainer: Trainer, task: DataSplits
 ) -> None:
     projection = NuisanceProjection(3)
-    run = refitted(trainer, dataclasses.replace(QUICK, projection=projection))
+    run = refit(trainer, dataclasses.replace(QUICK, projection=projection))
     x, rows = make_features(task).stored, task.split.train
     u = projection.directions(as_landmarks(x[rows], task.images.labels[rows], task.images.sources[rows])).astype(
         np.float32
     )
     without = Features.of(x - (x @ u) @ u.T)
     [found] = epoch_loop.train_heads(
-        trainer._stages.networks[TOP, WIDTH], [Job(QUICK, 0)], [lesson(task, task.split, without)]
+        trainer._stages.networks[TOP, WIDTH], [Job(QUICK, 0)], [make_fold_data(task, task.split, without)]
     )
     held, test = (found.get().snapshots[0].logits(without.select(rows)) for rows in (task.split.heldout, task.test))
     expect(run, task, held, test)
@@ -256,7 +259,7 @@ def test_every_landmark_of_the_pool_is_predicted_by_the_model_of_its_fold(backbo
         fitted = nearest.fit(as_landmarks(x.take(rows), images.labels[rows], images.sources[rows]))
         logits = fitted.logits(x.take(fold.heldout)) - 0.5 * np.log(prior)
         expected += confusion_matrix(images.labels[fold.heldout], logits.argmax(axis=1), labels=CLASSES)
-    run = chosen(trainer, recipe, selection="grouped-cv")
+    run = select_one(trainer, recipe, selection="grouped-cv")
     np.testing.assert_array_equal(run.val_confusion, expected)
     pool = np.concatenate([task.split.train[::2], task.split.heldout])
     np.testing.assert_array_equal(run.val_confusion.sum(axis=1), np.bincount(images.labels[pool]))
@@ -266,12 +269,12 @@ def test_every_landmark_of_the_pool_is_predicted_by_the_model_of_its_fold(backbo
 def test_no_model_has_seen_the_sources_it_is_judged_on(recipe: Recipe, backbone: Backbone) -> None:
     """A source's images have one class and a mark of their own: who has seen the source knows, who has not can't."""
     task = make_task()
-    task = changed_labels(task, np.arange(len(task.images.labels)), task.images.sources % 8)
+    task = replace_labels(task, np.arange(len(task.images.labels)), task.images.sources % 8)
     marks = Features.of(5 * np.eye(24, dtype=np.float32)[task.images.sources])
     recipe = dataclasses.replace(recipe, adjustment=ClassBias(0.01))
 
     def share(task: DataSplits) -> float:
-        run = chosen(quick_start(Trainer(backbone, task, {(TOP, "plain"): marks})), recipe, selection="grouped-cv")
+        run = select_one(quick_start(Trainer(backbone, task, {(TOP, "plain"): marks})), recipe, selection="grouped-cv")
         return float(run.val_confusion.trace() / run.val_confusion.sum())
 
     pool = np.concatenate([task.split.train, task.split.heldout])
@@ -298,12 +301,12 @@ def test_recipes_are_fitted_to_any_number_of_classes(backbone: Backbone) -> None
         dataclasses.replace(base, also=(NearestMean("unit", 1.0),)),
     ]
     for recipe in recipes:
-        run = refitted(trainer, recipe)
+        run = refit(trainer, recipe)
         assert run.val_confusion.shape == (3, 3)
         assert run.val_confusion.sum() == len(task.split.heldout)
         assert probabilities_of(run).shape == (len(task.test), 3)
         assert run.val_macro_f1 > 0.5 or recipe.cut != TOP  # features at the two cuts have nothing in common here
-    assert chosen(trainer, base, selection="grouped-cv").val_confusion.shape == (3, 3)
+    assert select_one(trainer, base, selection="grouped-cv").val_confusion.shape == (3, 3)
 
 
 def test_remedies_that_need_a_majority_class_fail_with_the_reason_where_there_is_none(backbone: Backbone) -> None:
@@ -331,17 +334,17 @@ def test_a_retrained_head_stands_on_the_trained_end_of_the_backbone(
     calls: list[tuple[Job, Sequence[FoldData], TrainingResult]] = []
     original = epoch_loop.train_heads
 
-    def noting(network: Network, jobs: Sequence[Job], lessons: Sequence[FoldData], *others: Any) -> Any:  # noqa: ANN401
-        found = original(network, jobs, lessons, *others)
-        calls.append((jobs[0], lessons, found[0].get()))
+    def noting(network: Network, jobs: Sequence[Job], data: Sequence[FoldData], *others: Any) -> Any:  # noqa: ANN401
+        found = original(network, jobs, data, *others)
+        calls.append((jobs[0], data, found[0].get()))
         return found
 
     monkeypatch.setattr(epoch_loop, "train_heads", noting)
     trainer._stages.cache.clear()
     second = Retraining(ClassSampling(0.0), 5e-3, 0.1)
     deep = Recipe(cut="late", backbone_learning_rate=1e-3, learning_rate=1e-2, max_epochs=2)
-    run = refitted(trainer, dataclasses.replace(deep, retraining=second))
-    (above, _, _), (below, _, first), (anew, lessons, last) = calls
+    run = refit(trainer, dataclasses.replace(deep, retraining=second))
+    (above, _, _), (below, _, first), (anew, data, last) = calls
     assert [job.recipe.cut for job in (above, below, anew)] == [TOP, "late", TOP]
     used = anew.recipe.sampling, anew.recipe.learning_rate, anew.recipe.weight_decay
     assert used == (second.sampling, second.learning_rate, second.weight_decay)
@@ -350,9 +353,9 @@ def test_a_retrained_head_stands_on_the_trained_end_of_the_backbone(
     pooled = {
         rows.tobytes(): end.network.pooled(end.state, late.select(rows)) for rows in (task.split.train, task.test)
     }
-    np.testing.assert_array_equal(lessons[0].features.stored, pooled[task.split.train.tobytes()])
+    np.testing.assert_array_equal(data[0].features.stored, pooled[task.split.train.tobytes()])
     before = backbone_features(trainer, late.select(task.split.train))
-    assert np.abs(lessons[0].features.stored - before).max() > 1e-3
+    assert np.abs(data[0].features.stored - before).max() > 1e-3
     expected = last.snapshots[0].classifier().logits(pooled[task.test.tobytes()])
     np.testing.assert_allclose(probabilities_of(run), np.exp(log_softmax(expected)), rtol=1e-4, atol=1e-6)
     assert list(run.history["train_loss"]) == list(last.history["train_loss"])

@@ -14,14 +14,14 @@ from plain import PlainHead, kept_in
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 from worlds import (
     WIDTH,
-    chosen,
     make_features,
     make_task,
     make_trainer,
     probabilities_of,
     quick_start,
-    refitted,
-    shifted,
+    refit,
+    select_one,
+    shift_validation_labels,
 )
 
 from hirise_imb.backbones import TOP, Backbone
@@ -85,7 +85,7 @@ def test_a_run_is_that_of_plain_keras(
     """Rows in the order of the seed, dropout by the seed, blocks of four steps, figures and predictions of Keras."""
     recipe, seed = dataclasses.replace(recipe, dropout=dropout, max_epochs=4), 5
     monkeypatch.setattr(epoch_loop, "_BLOCK_BYTES", 4 * recipe.batch_size * WIDTH * 4)
-    run = refitted(make_trainer(backbone, task), recipe, seed)
+    run = refit(make_trainer(backbone, task), recipe, seed)
     plain = PlainHead(seed, loss, recipe.learning_rate, dropout)
     features, labels = make_features(task), task.images.labels
     (x, y), *scored = [
@@ -122,13 +122,13 @@ def test_a_run_is_that_of_plain_keras(
 def test_the_training_loss_is_unweighted_cross_entropy(trainer: Trainer) -> None:
     # A frozen classifier (learning rate 0, no dropout) has one loss whatever is trained.
     still = Recipe(dropout=0.0, learning_rate=0.0, max_epochs=1, batch_size=1000)
-    plain = chosen(trainer, still).history
+    plain = select_one(trainer, still).history
     for recipe in (
         dataclasses.replace(still, class_weights=InversePower(1.0)),
         dataclasses.replace(still, loss=Focal(2.0, 1.0)),
         dataclasses.replace(still, loss=LogitAdjustedCrossEntropy(1.0)),
     ):
-        other = chosen(trainer, recipe).history
+        other = select_one(trainer, recipe).history
         assert other["train_loss"][0] == pytest.approx(plain["train_loss"][0], rel=1e-6)
 
 
@@ -148,7 +148,7 @@ def test_every_row_of_the_sampling_is_trained_once_an_epoch(
         return original(self, positions)
 
     monkeypatch.setattr(Features, "take", noting)
-    chosen(trainer, Recipe(sampling=sampling, max_epochs=3), 3)
+    select_one(trainer, Recipe(sampling=sampling, max_epochs=3), 3)
     for epoch in (1, 2, 3):
         rows = sampling.rows(pool, 3, epoch, (epoch - 1) / 2)
         assert taken[: len(rows)] != sorted(taken[: len(rows)])
@@ -163,24 +163,24 @@ def test_every_row_of_the_sampling_is_trained_once_an_epoch(
 def test_one_seed_gives_the_same_bits_whatever_ran_before(backbone: Backbone, task: DataSplits) -> None:
     recipes = [QUICK, dataclasses.replace(QUICK, loss=Focal(1.0)), TAIL]
     one, other = make_trainer(backbone, task, "late"), make_trainer(backbone, task, "late", fresh=True)
-    forwards = [bits(refitted(one, recipe, 1)) for recipe in recipes]
-    refitted(one, dataclasses.replace(QUICK, dropout=0.4), 2)
-    kept = [bits(refitted(one, recipe, 1)) for recipe in recipes]
+    forwards = [bits(refit(one, recipe, 1)) for recipe in recipes]
+    refit(one, dataclasses.replace(QUICK, dropout=0.4), 2)
+    kept = [bits(refit(one, recipe, 1)) for recipe in recipes]
     one._stages.cache.clear()
-    again = [bits(refitted(one, recipe, 1)) for recipe in recipes]
-    backwards = [bits(refitted(other, recipe, 1)) for recipe in reversed(recipes)][::-1]
+    again = [bits(refit(one, recipe, 1)) for recipe in recipes]
+    backwards = [bits(refit(other, recipe, 1)) for recipe in reversed(recipes)][::-1]
     assert forwards == kept == again == backwards
 
 
 def test_another_seed_gives_another_run(trainer: Trainer) -> None:
-    assert bits(refitted(trainer, QUICK, 1)) != bits(refitted(trainer, QUICK, 2))
+    assert bits(refit(trainer, QUICK, 1)) != bits(refit(trainer, QUICK, 2))
 
 
 def test_neither_data_nor_backbone_changes(backbone: Backbone, task: DataSplits) -> None:
     features = {(cut, "plain"): make_features(task, cut) for cut in (TOP, "late")}
     before = [np.copy(kept.stored) for kept in features.values()]
     weights = [np.copy(weight) for weight in backbone.network.get_weights()]
-    refitted(Trainer(backbone, task, features), TAIL)
+    refit(Trainer(backbone, task, features), TAIL)
     for kept, now in zip(before, (each.stored for each in features.values()), strict=True):
         np.testing.assert_array_equal(kept, now)
     for kept, now in zip(weights, backbone.network.get_weights(), strict=True):
@@ -215,12 +215,14 @@ def test_many_runs_build_and_compile_nothing_new(
         moved = dataclasses.replace(QUICK, loss=LogitAdjustedCrossEntropy(seed / 5), weight_decay=seed / 100)
         margins = LabelDistributionAwareMargin(seed / 10)
         cosine = dataclasses.replace(QUICK, head=Cosine(5.0 * seed), loss=margins, reweight_after=seed % 2)
-        refitted(trainer, weighted, seed)
-        refitted(trainer, dataclasses.replace(focal, dropout=seed / 10), seed)
-        refitted(trainer, dataclasses.replace(TAIL, backbone_learning_rate=seed * 1e-5), seed)
+        refit(trainer, weighted, seed)
+        refit(trainer, dataclasses.replace(focal, dropout=seed / 10), seed)
+        refit(trainer, dataclasses.replace(TAIL, backbone_learning_rate=seed * 1e-5), seed)
         trainer.select([Job(recipe, seed) for recipe in (weighted, focal, TAIL, moved, cosine)[:seed]], "val")
         trainer.select([Job(weighted, seed)], "grouped-cv")
-        chosen(trainer, dataclasses.replace(QUICK, sampling=RandomOversampling(seed / 10)), seed)  # of another length
+        select_one(
+            trainer, dataclasses.replace(QUICK, sampling=RandomOversampling(seed / 10)), seed
+        )  # of another length
         graphs = sum(compiled.experimental_get_tracing_count() for compiled in traced)  # type: ignore[attr-defined]
         return built, len(traced), graphs
 
@@ -234,27 +236,27 @@ def test_many_runs_build_and_compile_nothing_new(
 def test_runs_of_any_batch_size_follow_each_other(backbone: Backbone, task: DataSplits) -> None:
     recipes = [dataclasses.replace(QUICK, batch_size=size, max_epochs=1) for size in (32, 7, 1000)]
     trainer = make_trainer(backbone, task)
-    found = [bits(refitted(trainer, recipe)) for recipe in recipes]
-    assert found[1] == bits(refitted(make_trainer(backbone, task, fresh=True), recipes[1]))
+    found = [bits(refit(trainer, recipe)) for recipe in recipes]
+    assert found[1] == bits(refit(make_trainer(backbone, task, fresh=True), recipes[1]))
 
 
 # --- when it stops, and what it keeps ---
 
 
 def test_the_best_epoch_is_restored_after_patience(backbone: Backbone, task: DataSplits) -> None:
-    trainer = make_trainer(backbone, shifted(task))
+    trainer = make_trainer(backbone, shift_validation_labels(task))
     recipe = Recipe(learning_rate=1e-2, patience=3)
-    run = refitted(trainer, recipe)
+    run = refit(trainer, recipe)
     losses = run.history["val_loss"]
     assert run.best_epoch == losses.argmin() + 1
     assert len(losses) == run.best_epoch + 3 < recipe.max_epochs
     assert list(run.history["epoch"]) == list(range(1, len(losses) + 1))
     # The same run stopped at its best epoch has the same weights.
-    short = refitted(trainer, dataclasses.replace(recipe, max_epochs=run.best_epoch))
+    short = refit(trainer, dataclasses.replace(recipe, max_epochs=run.best_epoch))
     assert probabilities_of(run).tobytes() == probabilities_of(short).tobytes()
     np.testing.assert_array_equal(run.val_confusion, short.val_confusion)
-    chosen = run.history.loc[run.best_epoch - 1]
-    assert run.val_macro_f1 == macro_f1(run.val_confusion) == chosen["val_macro_f1"]
+    best = run.history.loc[run.best_epoch - 1]
+    assert run.val_macro_f1 == macro_f1(run.val_confusion) == best["val_macro_f1"]
 
 
 @pytest.mark.parametrize(
@@ -279,7 +281,7 @@ def test_the_stopping_rule(
     figure = "macro_f1" if monitor == "val_macro_f1" else "log_loss"
     monkeypatch.setattr(epoch_loop, figure, lambda *arguments: next(values))
     recipe = Recipe(monitor=monitor, patience=2, max_epochs=3 if length == 3 else 30)  # type: ignore[arg-type]
-    run = chosen(make_trainer(backbone, task), recipe)
+    run = select_one(make_trainer(backbone, task), recipe)
     assert (run.best_epoch, len(run.history)) == (best, length)
 
 
@@ -293,14 +295,14 @@ def test_a_loss_that_is_no_number_is_no_best_epoch(monitor: Monitor, backbone: B
     [outcome] = trainer.select([Job(broken, 0)], "grouped-cv")
     with pytest.raises(FitFailed, match=reason):
         outcome.get()
-    assert bits(refitted(trainer, QUICK)) == bits(refitted(make_trainer(backbone, task), QUICK))  # nothing of it stays
+    assert bits(refit(trainer, QUICK)) == bits(refit(make_trainer(backbone, task), QUICK))  # nothing of it stays
 
 
 def test_the_history_has_its_columns(trainer: Trainer) -> None:
     always = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1"]
-    assert list(chosen(trainer, QUICK).history) == always
+    assert list(select_one(trainer, QUICK).history) == always
     for recipe, length in ((QUICK, 3), (TAIL, 4)):
-        run = refitted(trainer, recipe)
+        run = refit(trainer, recipe)
         assert list(run.history) == [*always, "test_loss", "test_accuracy"]
         assert list(run.history["epoch"]) == list(range(1, length + 1))
         assert run.seed == 0
@@ -319,19 +321,19 @@ def test_the_test_split_is_not_touched_unless_asked_for(backbone: Backbone, task
     features[task.test] = np.nan
     without = dataclasses.replace(task, test=Untouchable())  # type: ignore[arg-type]
     blind = quick_start(Trainer(backbone, without, {(TOP, "plain"): Features.of(features)}))
-    run = chosen(blind, QUICK)
+    run = select_one(blind, QUICK)
     assert run.test is None
-    np.testing.assert_array_equal(run.history, chosen(trainer, QUICK).history)
+    np.testing.assert_array_equal(run.history, select_one(trainer, QUICK).history)
     for recipe in (dataclasses.replace(QUICK, projection=NuisanceProjection(2)), Recipe(head=Discriminant(0.5, 0.0))):
         for selection in ("val", "grouped-cv"):
-            assert chosen(blind, recipe, selection=selection).test is None
+            assert select_one(blind, recipe, selection=selection).test is None
     with pytest.raises(AssertionError, match="was asked for"):
         blind.refit(QUICK, 0)
 
 
 def test_scoring_the_test_split_changes_no_choice(trainer: Trainer) -> None:
     for recipe in (QUICK, TAIL):
-        seen, blind = refitted(trainer, recipe), chosen(trainer, recipe)
+        seen, blind = refit(trainer, recipe), select_one(trainer, recipe)
         np.testing.assert_array_equal(seen.history[list(blind.history)].to_numpy(), blind.history.to_numpy())
         np.testing.assert_array_equal(seen.val_confusion, blind.val_confusion)
         assert seen.best_epoch == blind.best_epoch
@@ -339,13 +341,13 @@ def test_scoring_the_test_split_changes_no_choice(trainer: Trainer) -> None:
 
 def test_its_temperature_is_the_one_that_the_adjustment_fits(trainer: Trainer) -> None:
     """So that a report can show what calibration by validation does to any run."""
-    run = refitted(trainer, QUICK)
+    run = refit(trainer, QUICK)
     assert run.temperature is not None
     tempered = softmax(np.log(probabilities_of(run)) / run.temperature)
-    adjusted = refitted(trainer, dataclasses.replace(QUICK, adjustment=Temperature()))
+    adjusted = refit(trainer, dataclasses.replace(QUICK, adjustment=Temperature()))
     np.testing.assert_allclose(tempered, probabilities_of(adjusted), atol=1e-6)
     assert run.temperature != 1
-    assert chosen(trainer, QUICK).temperature is None
+    assert select_one(trainer, QUICK).temperature is None
 
 
 # --- below the top ---
@@ -364,7 +366,7 @@ def test_a_run_moves_the_end_of_the_backbone_at_its_own_rate(
 
     monkeypatch.setattr(Network, "start", noting)
     whole = dataclasses.replace(TAIL, backbone_learning_rate=rate, batch_size=1000, max_epochs=1)
-    chosen(make_trainer(backbone, task, "late"), whole)
+    select_one(make_trainer(backbone, task, "late"), whole)
     kernel, bias = backbone.tail("late").trainable_variables
     of_heads, state = states
     assert len(of_heads.moving.parameters) == 2
@@ -376,7 +378,7 @@ def test_a_run_moves_the_end_of_the_backbone_at_its_own_rate(
 
 def test_batch_normalisation_of_the_backbone_keeps_every_bit(backbone: Backbone, task: DataSplits) -> None:
     trainer = make_trainer(backbone, task, "late", fresh=True)
-    chosen(trainer, TAIL)
+    select_one(trainer, TAIL)
     network = trainer._stages.networks["late", WIDTH]
     for now, before in zip(network._tail.get_weights(), backbone.tail("late").get_weights(), strict=True):
         assert now.tobytes() == before.tobytes()  # what is trained is kept in the state of a run
@@ -391,10 +393,8 @@ def pooled(backbone: Backbone, task: DataSplits) -> Trainer:
 
 
 def test_what_lies_below_the_top_starts_from_the_trained_head(pooled: Trainer) -> None:
-    probe = refitted(pooled, Recipe(learning_rate=1e-2, max_epochs=5))
-    still = refitted(
-        pooled, Recipe(cut="late", learning_rate=1e-2, max_epochs=5, patience=9, backbone_learning_rate=0.0)
-    )
+    probe = refit(pooled, Recipe(learning_rate=1e-2, max_epochs=5))
+    still = refit(pooled, Recipe(cut="late", learning_rate=1e-2, max_epochs=5, patience=9, backbone_learning_rate=0.0))
     np.testing.assert_array_equal(still.history.iloc[:5].to_numpy(), probe.history.to_numpy())
     # A seventh step of a head that knows its task is better than the first step of one that does not.
     assert still.history["train_loss"][5] < probe.history["train_loss"][1]
@@ -404,7 +404,7 @@ def test_what_lies_below_the_top_starts_from_the_trained_head(pooled: Trainer) -
 def test_a_second_stage_that_does_not_move_gives_the_logits_of_the_first(
     pooled: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probe = refitted(pooled, Recipe(learning_rate=1e-2, max_epochs=5))
+    probe = refit(pooled, Recipe(learning_rate=1e-2, max_epochs=5))
     original = epoch_loop.train_heads
 
     def slow(network: Network, jobs: list[Job], *others: object) -> object:
@@ -417,6 +417,6 @@ def test_a_second_stage_that_does_not_move_gives_the_logits_of_the_first(
 
     monkeypatch.setattr(epoch_loop, "train_heads", slow)
     recipe = Recipe(cut="late", learning_rate=1e-2, max_epochs=5, backbone_learning_rate=1e-12)
-    run = refitted(pooled, recipe)
+    run = refit(pooled, recipe)
     np.testing.assert_allclose(probabilities_of(run), probabilities_of(probe), atol=0.05)
     np.testing.assert_allclose(run.history["val_loss"][5:], probe.history["val_loss"][probe.best_epoch - 1], rtol=0.05)
