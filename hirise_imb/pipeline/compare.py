@@ -22,7 +22,7 @@ from hirise_imb.reporting.results import Origin, Results
 from hirise_imb.utils.errors import UserError
 
 
-def compared(folders: Sequence[Path], name: str) -> Results:
+def compare_reports(folders: Sequence[Path], name: str) -> Results:
     """Read reports and put their arms side by side.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hirise_imb.config import check_name
 from hirise_imb.data import manifest, resolve
-from hirise_imb.pipeline.compare import compared
+from hirise_imb.pipeline.compare import compare_reports
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.html.index import INDEX, is_index, write_index
 from hirise_imb.reporting.html.thumbnails import thumbnails as pictures_of
@@ -33,7 +33,7 @@ def compare(folders: Sequence[Path], name: str | None, out: Path) -> tuple[Resul
     """
     chosen = "-vs-".join(folder.resolve().name for folder in folders) if name is None else name
     check_name(chosen)
-    results = compared(folders, chosen)
+    results = compare_reports(folders, chosen)
     page = write_report(results, ensure_folder(out / "reports") / chosen)
     write_index(out / "reports")
     return results, page
