@@ -23,7 +23,7 @@ from hirise_imb.data.hirise import CLASSES, HIRISE
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.models.closed_form import NearestMean
-from hirise_imb.pipeline.compare import compared
+from hirise_imb.pipeline.compare import compare_reports
 from hirise_imb.pipeline.rebuild import compare, rewrite
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Baseline, Results, write_baseline, write_report
@@ -207,7 +207,7 @@ def test_the_headline_has_a_sentence_for_each_report(out: Path, three: Path) -> 
     assert summary["headline"].count("after Holm over 5 comparisons") == 3
     told = " ".join(summary["protocol"])
     assert "All arms are set against half/baseline, on the same 24 test landmarks" in told
-    alone = compared([out / "reports" / "half", out / "reports" / "big"], "c")
+    alone = compare_reports([out / "reports" / "half", out / "reports" / "big"], "c")
     assert [arm.name for arm in alone.arms] == [name for name in ARMS if not name.startswith("other")]
 
 
@@ -230,7 +230,7 @@ def test_a_baseline_that_differs_in_a_bit_stands_beside_the_first(out: Path, tmp
         return table.assign(p_other=column)
 
     first, second = out / "reports" / "half", altered(out / "reports" / "half", tmp_path / "near", change)
-    found = compared([first, second], "c")
+    found = compare_reports([first, second], "c")
     assert len(found.arms) == 6
     assert "to the last bit" not in found.setting
 
@@ -269,7 +269,7 @@ def test_an_arm_that_two_reports_have_stands_once(catalogue: Manifest, out: Path
 
 def test_a_report_without_an_arm_of_its_own_says_so(catalogue: Manifest, out: Path, tmp_path: Path) -> None:
     alone = write_report(study(catalogue, "alone", {"baseline": 0.4}), tmp_path / "alone").parent
-    found = compared([out / "reports" / "half", alone], "c")
+    found = compare_reports([out / "reports" / "half", alone], "c")
     assert found.origins[1].arms == ()
     assert headline(found).endswith(" alone has no further arm.")
 
@@ -280,10 +280,10 @@ def test_other_data_for_training_is_told(out: Path, tmp_path: Path) -> None:
     summary = summary_of(other)
     summary["data"][0]["landmarks"] += 3
     (other / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-    found = compared([first, other], "c")
+    found = compare_reports([first, other], "c")
     assert "It has other data for training than half, whose data is shown below." in found.setting
-    assert found.data.equals(compared([first, out / "reports" / "big"], "c").data)
-    assert "other data" not in compared([first, out / "reports" / "big"], "c").setting
+    assert found.data.equals(compare_reports([first, out / "reports" / "big"], "c").data)
+    assert "other data" not in compare_reports([first, out / "reports" / "big"], "c").setting
 
 
 def test_reports_of_the_same_folder_name_are_numbered(out: Path, tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_reports_of_the_same_folder_name_are_numbered(out: Path, tmp_path: Path)
         Path(shutil.copytree(out / "reports" / "big", tmp_path / place))
         for place in ("x/same", "y/same", "z/same-1", "z/my läst report!", "z/--")
     ]
-    found = compared(folders, "c")
+    found = compare_reports(folders, "c")
     assert [origin.name for origin in found.origins] == ["same-2", "same-3", "same-1", "my-l-st-report", "report"]
     assert found.reference == "same-2/baseline"
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from handmade import EXAMPLE, three_classes
 from rich.console import Console
 
 from hirise_imb.cli.report_tables import print_comparison
+from hirise_imb.data.dataset import ClassSet
+from hirise_imb.metrics.classification import Predictions
 from hirise_imb.metrics.registry import METRICS, Evaluation, Metric, register
+from hirise_imb.pipeline.compare import compare_reports
 from hirise_imb.pipeline.rebuild import rewrite
-from hirise_imb.reporting import write_report
+from hirise_imb.reporting import Baseline, write_report
 from hirise_imb.reporting.html.view import Extras, study_view
 from hirise_imb.reporting.read import read_report, read_summary
 from hirise_imb.reporting.summary.content import of_study
+from hirise_imb.utils.errors import UserError
 
 
 def brier(evaluation: Evaluation) -> float:
@@ -103,3 +109,36 @@ def test_three_classes_go_through_every_page(majority: str | None, tmp_path: Pat
 
 def test_reports_of_earlier_versions_have_the_majority_of_their_classes() -> None:
     assert read_report(EXAMPLE).classes.majority == "other"
+
+
+def test_the_published_table_is_compared_with_its_own_classes_alone() -> None:
+    results = three_classes()
+    with pytest.raises(
+        UserError, match=r"is of the classes other, crater, .*, and this data set has flat, hill, lake:"
+    ):
+        Baseline(replace(results, arms=results.arms[:1], control_name=None))
+
+
+def test_reports_of_other_classes_are_not_compared(tmp_path: Path) -> None:
+    results = three_classes()
+    data = results.data.replace({"class": {"lake": "sea"}})
+    renamed = replace(results, classes=ClassSet(("flat", "hill", "sea")), data=data)
+    folders = [write_report(found, tmp_path / name).parent for found, name in ((results, "a"), (renamed, "b"))]
+    with pytest.raises(UserError, match=r"b has the classes flat, hill, sea, and .*a has flat, hill, lake: scores can"):
+        compare_reports(folders, "both")
+
+
+def test_many_classes_are_printed_in_several_tables() -> None:
+    results = three_classes("hill")
+    names = ("flat", "hill", "lake", *(f"landform number {n}" for n in range(17)))
+    wide = [np.hstack([fit.probabilities, np.zeros((36, 17), np.float32)]) for fit in results.arms[0].predictions]
+    fits = tuple(Predictions(tuple(results.test["image"]), fit) for fit in wide)
+    arms = tuple(replace(arm, predictions=fits) for arm in results.arms)
+    console = Console(width=80, record=True, file=io.StringIO(), force_terminal=False)
+    print_comparison(replace(results, classes=ClassSet(names, "hill"), arms=arms), console)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    tables = text[text.index("F1 of each class") : text.index("Other scores")]
+    assert "continued" in tables
+    assert all(word in tables for word in (*names[:3], *map(str, range(17))))
