@@ -264,7 +264,7 @@ def test_what_is_no_report_is_refused_in_a_sentence(
     path = tmp_path / "empty" / "summary.json"
     for text in ("{", "", "\xff", '{"a": NaN}', "[" * 100_000):
         path.write_text(text, encoding="latin-1")
-        assert refused("report", path.parent).startswith(f"{path} is no JSON (")
+        assert refused("report", path.parent).startswith(f"{path} is not JSON (")
     path.unlink()
     path.mkdir()
     assert refused("report", path.parent).startswith(f"There is no report in {path.parent}")
