@@ -85,7 +85,7 @@ def whole(size: float, seed: int) -> Figures:
     from pathlib import Path
 
     from benchmarks.data import simulated, trainer
-    from benchmarks.searching import searched
+    from benchmarks.searching import run_search
     from hirise_imb.recipe import Recipe
     from hirise_imb.strategies import STRATEGIES
     from hirise_imb.training.epoch_loop import HEADS_PER_BATCH
@@ -96,7 +96,9 @@ def whole(size: float, seed: int) -> Figures:
     ours.refit(Recipe(), seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "study.db"
-        chosen = searched(path, strategy, HEADS_PER_BATCH, seed, lambda jobs: ours.select(jobs, "val"), lambda _: None)
+        chosen = run_search(
+            path, strategy, HEADS_PER_BATCH, seed, lambda jobs: ours.select(jobs, "val"), lambda _: None
+        )
     ours.refit(chosen.recipe, seed)
     stored = task.features.stored
     return {

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hirise_imb.search import Fit, SearchResult
     from hirise_imb.strategies import Strategy
-    from hirise_imb.training.epoch_loop import Failed
     from hirise_imb.utils.progress import ProgressCallback
 
 
-def searched(
+def run_search(
     path: Path, strategy: Strategy, trials: int, seed: int, fit: Fit, show: ProgressCallback
-) -> SearchResult | Failed:
-    """Search with a new database at `path`, and choose; the strategy must start from no other."""
+) -> SearchResult:
+    """Searches with a new database at `path`; the strategy must depend on no other."""
     from hirise_imb.data.hirise import HIRISE
     from hirise_imb.search import Leases, Search, connect, open_trial_store
     from hirise_imb.strategies import RecipeContext
@@ -26,4 +25,4 @@ def searched(
     leases = Leases(storage.engine)
     while search.train_next_batch(leases, fit, show):
         pass
-    return search.choose()
+    return search.choose().get()

@@ -84,7 +84,7 @@ def search(trials: int, marks: list[int], seed: int) -> Figures:
 
     from benchmarks.child import resident_mb
     from benchmarks.data import simulated, trainer
-    from benchmarks.searching import searched
+    from benchmarks.searching import run_search
     from hirise_imb.recipe import Recipe
     from hirise_imb.strategies import STRATEGIES
     from hirise_imb.training import Job, Outcome, Run
@@ -114,7 +114,7 @@ def search(trials: int, marks: list[int], seed: int) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         before = resident_mb()
         begin = time.perf_counter()
-        searched(Path(folder) / "study.db", STRATEGIES["class_weights"], trials, seed, fit, show)
+        run_search(Path(folder) / "study.db", STRATEGIES["class_weights"], trials, seed, fit, show)
         whole = time.perf_counter() - begin
     again = trainer(data)  # keeps none of the fits that are made again
     again.select([Job(Recipe(max_epochs=1), seed)], "val")
