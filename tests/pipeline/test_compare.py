@@ -431,7 +431,7 @@ def test_the_list_leads_to_every_report(catalogue: Manifest, out: Path, three: P
     for name in names:
         assert summary_of(reports / name)["headline"] in text
     assert "older/summary.json is not a summary that this program can read (it has schema version 2" in text
-    assert "broken/summary.json is no JSON" in text
+    assert "broken/summary.json is not JSON" in text
     assert str(tmp_path) not in text
     assert "no-report" not in text
 
@@ -469,4 +469,6 @@ def test_where_seeds_are_of_different_number_no_range_is_said_to_lie_apart(
     assert not any(results.clear("half/focal_loss", "f1", "single/baseline"))
     assert results.gain_is_clear("half/focal_loss", "macro_f1", "half/tta")
     told = caution(results)
-    assert told.startswith("Ranges are over seeds, confidence intervals over sources. Arms that were fitted with one seed have no")
+    assert told.startswith(
+        "Ranges are over seeds, confidence intervals over sources. Arms that were fitted with one seed have no"
+    )

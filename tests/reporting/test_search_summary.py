@@ -1,4 +1,4 @@
-"""Reports of a study with a control, computed heads, failed trials and strategies that came to nothing."""
+"""Reports of a study with a control, closed-form heads, failed trials and strategies without a result."""
 
 from __future__ import annotations
 
