@@ -217,7 +217,7 @@ class Baseline:
 
     def caution(self) -> str:
         """What the numbers can't tell."""
-        return f"{_seeds(len(self.arm.seeds))} {narrative.limits(self.results)}"
+        return f"{_seeds(len(self.arm.seeds))} {narrative.describe_limits(self.results)}"
 
     def to_dict(self) -> BaselineContent:
         """Returns everything the page shows, as plain values; without times, so that equal results are equal files."""
