@@ -21,11 +21,11 @@ from worlds import change_split_file, storage
 from hirise_imb.cli.main import main
 from hirise_imb.config import StudyDefinition
 from hirise_imb.data import manifest
-from hirise_imb.data.hirise import CLASSES, IMAGE_FOLDER, SPLIT_FILE
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.search import lock_study
 from hirise_imb.strategies import STRATEGIES
 
-COMMANDS = (
+COMMANDS: tuple[list[str], ...] = (
     [],
     ["run"],
     ["work"],
@@ -81,7 +81,7 @@ def test_every_command_explains_itself_without_tensorflow() -> None:
     texts, heavy = json.loads(done.stdout)
     assert heavy == []
     for words, text in zip(COMMANDS, texts, strict=True):
-        assert text.startswith(" ".join(["usage: python -m hirise_imb.study", *words]))
+        assert text.startswith(" ".join(["usage: hirise-imb", *words]))
     assert all(words[0] in texts[0] for words in COMMANDS if words)
     for option in ("--name", "--data", "--backbone", "--weights", "--strategies", "--trials", "--refits", "--seed"):
         assert option in texts[1]
@@ -109,10 +109,10 @@ def test_the_module_hands_on_the_exit_code(tmp_path: Path) -> None:
 def test_data_check_prints_classes_by_split(small_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(small_data)]) == 0
     printed = capsys.readouterr().out
-    table = manifest.read_manifest(small_data).summary()
+    table = manifest.read_manifest(small_data, HIRISE).summary()
     for split in ("train", "val", "test"):
         assert split in [line.strip() for line in printed.splitlines()]
-    for label in CLASSES:
+    for label in HIRISE.classes:
         rows = [line.strip("│ ").split("│") for line in printed.splitlines() if f"│ {label} " in line]
         found = [[int(cell) for cell in row[1:]] for row in rows]
         assert (
@@ -170,17 +170,17 @@ def test_a_broken_split_file_is_refused(refused: Refused, own_data: Path) -> Non
 
 
 def test_a_source_in_two_splits_is_refused(refused: Refused, own_data: Path) -> None:
-    table = manifest.read_manifest(own_data).table
+    table = manifest.read_manifest(own_data, HIRISE).table
     source = table.loc[table["split"] == "train"].drop_duplicates("landmark")["source"].mode()[0]
     image = table.loc[table["source"] == source, "image"].iloc[-1]
-    text = (own_data / SPLIT_FILE).read_text()
+    text = (own_data / HIRISE.layout.split_file).read_text()
     line = next(line for line in text.splitlines() if line.startswith(f"{image} "))
     change_split_file(own_data, line, line.replace(" train", " test"))
     assert source in refused("run", "--data", own_data)
 
 
 def test_a_truncated_image_is_refused(refused: Refused, own_data: Path, toy: str) -> None:
-    path = sorted((own_data / IMAGE_FOLDER).iterdir())[-1]
+    path = sorted((own_data / HIRISE.layout.image_folder).iterdir())[-1]
     path.write_bytes(path.read_bytes()[:2000])
     message = refused("run", "--data", own_data, "--backbone", toy, "--weights", "random")
     assert message.startswith(f"{path} is no whole JPEG image")
@@ -238,7 +238,7 @@ def test_a_port_that_is_none_is_refused(port: int, refused: Refused) -> None:
 
 
 def test_broken_images_are_found_before_a_study(refused: Refused, own_data: Path) -> None:
-    images = sorted((own_data / IMAGE_FOLDER).iterdir())
+    images = sorted((own_data / HIRISE.layout.image_folder).iterdir())
     images[3].write_text("hello")
     images[5].write_bytes(images[5].read_bytes()[:3000])
     message = refused("data", "check", own_data)
@@ -255,7 +255,7 @@ def test_a_disk_that_runs_full_is_the_users_error(
 
     monkeypatch.setattr("hirise_imb.features.cache.FeatureStore.append", full)
     arguments = ["run", "--data", small_data, "--backbone", toy, "--weights", "random"]
-    assert refused(*arguments) == "rows.bin: No space left on device; mend that and run again.\n"
+    assert refused(*arguments) == "rows.bin: No space left on device; fix that and run the command again.\n"
 
 
 def test_an_interruption_says_how_to_continue(

@@ -44,8 +44,10 @@ from hirise_imb.search.result import SearchResult
 from hirise_imb.search.search import Search
 from hirise_imb.search.trial_store import open_trial_store
 from hirise_imb.strategies import STRATEGIES, RecipeContext
-from hirise_imb.training.epoch_loop import Failed, Job
+from hirise_imb.training.epoch_loop import Job
+from hirise_imb.training.outcome import Outcome
 from hirise_imb.training.trainer import Run
+from hirise_imb.utils.errors import FitFailed
 
 CLASSES = HIRISE.classes
 STRATEGY = STRATEGIES["class_weights"]
@@ -75,19 +77,19 @@ class FakeFit:
     confusions: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     """Confusion matrix of each run, by its recipe as JSON."""
 
-    def __call__(self, jobs: Sequence[Job]) -> list[Run | Failed]:
+    def __call__(self, jobs: Sequence[Job]) -> list[Outcome[Run]]:
         return [self._run(job) for job in jobs]
 
-    def _run(self, job: Job) -> Run | Failed:
+    def _run(self, job: Job) -> Outcome[Run]:
         value = self.value(job.recipe)
         if isinstance(value, str):
-            return Failed(value)
+            return Outcome(failure=FitFailed(value))
         assert job.on_epoch is not None
         short = not all(job.on_epoch(epoch, value * epoch / EPOCHS) for epoch in range(1, EPOCHS + 1))
         hits = np.round(value * np.array([1000, 90, 60, 50, 20, 7, 40, 30])).astype(int)
         confusion = np.diag(hits) + np.roll(np.diag(np.arange(8, 0, -1)), 1, axis=1)
         self.confusions[json.dumps(job.recipe.to_dict())] = confusion
-        return Run(job.seed, pd.DataFrame(), EPOCHS, confusion, None, None, 1.5, short)
+        return Outcome(Run(job.seed, pd.DataFrame(), EPOCHS, confusion, None, None, 1.5, short))
 
 
 def quality(recipe: Recipe) -> float:
@@ -252,8 +254,8 @@ def test_classes_come_from_the_data_at_hand(storage: Storage, out: Path) -> None
     search = Search(trial_store, STRATEGIES["plain"], CONTEXT, 1, 0, classes)
     confusion = np.array([[5, 1, 0], [2, 3, 1], [0, 0, 4]])
 
-    def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
-        return [Run(job.seed, pd.DataFrame(), 1, confusion, None, None, 1.0) for job in jobs]
+    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
+        return [Outcome(Run(job.seed, pd.DataFrame(), 1, confusion, None, None, 1.0)) for job in jobs]
 
     publish = make_publisher(storage, out, classes)
     assert search.train_next_batch(Leases(storage.engine), fit, lambda done: None, publish)

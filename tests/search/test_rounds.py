@@ -43,7 +43,8 @@ from hirise_imb.recipe import Recipe
 from hirise_imb.search.database import Storage, connect
 from hirise_imb.search.leases import Leases
 from hirise_imb.strategies import STRATEGIES, Strategy
-from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Failed, Job, batch_key
+from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Job, batch_key
+from hirise_imb.training.outcome import Outcome
 from hirise_imb.training.trainer import Run
 
 
@@ -91,9 +92,9 @@ def test_trials_train_in_rounds_of_eight(storage: Storage) -> None:
 def test_a_batch_is_what_trains_in_one_pass(name: str, storage: Storage) -> None:
     batches: list[Sequence[Job]] = []
 
-    def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
+    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
         batches.append(jobs)
-        return [fake_run(quality(job.recipe)) for job in jobs]
+        return [Outcome(fake_run(quality(job.recipe))) for job in jobs]
 
     run_search(storage, 8, fit, strategy=STRATEGIES[name])
     keys = [[batch_key(job) for job in batch] for batch in batches if len(batch) > 1]
@@ -259,7 +260,7 @@ def test_the_order_of_batches_and_the_number_of_workers_play_no_part(
     left = iter(order)
 
     def worker(depth: int) -> bool:
-        def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
+        def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
             for _ in range(next(left, 0)):
                 if depth < 4:
                     worker(depth + 1)
@@ -281,7 +282,7 @@ def test_a_worker_passes_over_a_batch_that_another_one_trains(storage: Storage) 
     first, second = FakeFit(), FakeFit()
     outcomes: list[bool] = []
 
-    def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
+    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
         other = open_search(storage, 8, BATCH_PER_TRIAL)
         outcomes.extend(other.train_next_batch(create_leases(storage), second, ignore_progress) for _ in range(8))
         return first(jobs)
@@ -314,7 +315,7 @@ def test_a_suspended_worker_that_comes_back_changes_nothing(
     published: list[int] = []
     trials_after: list[object] = []
 
-    def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
+    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
         for job in jobs:
             assert job.on_epoch is not None
             job.on_epoch(1, 0.999)
@@ -324,7 +325,7 @@ def test_a_suspended_worker_that_comes_back_changes_nothing(
             for job in jobs:
                 assert job.on_epoch is not None
                 job.on_epoch(epoch, 0.999)
-        return [fake_run(0.999) for _ in jobs]
+        return [Outcome(fake_run(0.999)) for _ in jobs]
 
     search = open_search(storage, 20, strategy)
     search.train_next_batch(
@@ -371,10 +372,10 @@ def test_a_trial_that_its_worker_finishes_while_it_is_reaped_counts(
             self.set_trial_state_values(trial, TrialState.COMPLETE, [0.75])
         original(self, trial, key, value)
 
-    def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
+    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
         monkeypatch.setattr(Storage, "set_trial_user_attr", set_late)
         take_over(storage, 8, ONE_BATCH, FakeFit())
-        return [fake_run(0.1) for _ in jobs]
+        return [Outcome(fake_run(0.1)) for _ in jobs]
 
     search = open_search(storage, 8, ONE_BATCH)
     search.train_next_batch(create_leases(storage), fit, ignore_progress)
@@ -446,7 +447,8 @@ def test_a_trial_in_which_three_workers_died_has_failed(tmp_path: Path) -> None:
     lost = Counter(trial.user_attrs["place"] for trial in lost_trials(search))
     failed = {place: trial.user_attrs["error"] for place, trial in trials.items() if "error" in trial.user_attrs}
     assert failed == {place: "3 workers died in this trial" for place, count in lost.items() if count == 3}
-    assert search.choose() != Failed("3 workers died in this trial")
+    choice = search.choose()
+    assert choice.failure is None or str(choice.failure) != "3 workers died in this trial"
     storage.engine.dispose()
 
 
