@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +19,7 @@ from optuna.trial import FrozenTrial
 
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.recipe import Recipe
-from hirise_imb.search.database import Storage, connect
+from hirise_imb.search.database import Storage, connect, lock_study
 from hirise_imb.search.leases import Leases
 from hirise_imb.search.search import Fit, Search
 from hirise_imb.search.trial_store import open_trial_store
@@ -116,6 +119,33 @@ class FakeFit:
         ]
 
 
+def create_database(path: Path) -> Path:
+    """Writes a database that has its tables and nothing in them, unless there is one already; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.write_bytes(_empty_database())
+    return path
+
+
+@functools.cache
+def _empty_database() -> bytes:
+    # Optuna writes a dozen tables one by one and waits for the disk after each, some 0.3 s a database.
+    with tempfile.TemporaryDirectory() as folder:
+        connect(path := Path(folder) / "empty.db").engine.dispose()
+        return path.read_bytes()
+
+
+@contextmanager
+def open_storage(path: Path) -> Iterator[Storage]:
+    """Opens a study's database, locked as a run locks it."""
+    with lock_study(path):
+        storage = connect(create_database(path))
+        try:
+            yield storage
+        finally:
+            storage.engine.dispose()
+
+
 def open_search(storage: Storage, trials: int, strategy: Strategy = ONE_BATCH, seed: int = 0) -> Search:
     """Creates the search of a strategy, or opens it to continue it."""
     trial_store = open_trial_store(storage, f"demo/{strategy.name}", FACTS)
@@ -171,7 +201,7 @@ def trial_states(study: optuna.Study) -> list[str]:
 
 def run_undisturbed(path: Path, trials: int, strategy: Strategy = ONE_BATCH, epochs: int = 3) -> FinishedTrials:
     """Returns the trials of a search without any incident, in a database of its own."""
-    storage = connect(path)
+    storage = connect(create_database(path))
     try:
         return finished_trials(run_search(storage, trials, FakeFit(epochs=epochs), strategy=strategy))
     finally:

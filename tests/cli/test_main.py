@@ -96,10 +96,10 @@ def test_it_runs_as_a_module(words: list[str]) -> None:
 
 
 def test_the_module_hands_on_the_exit_code(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hirise_imb.study", "run", "--strategies", "smote", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "hirise_imb.study", "run", "--strategies", "smoot", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})
     assert done.returncode == 2
-    assert "error: There is no strategy 'smote'" in done.stderr
+    assert "error: There is no strategy 'smoot': did you mean smote?" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -183,7 +183,7 @@ def test_a_truncated_image_is_refused(refused: Refused, own_data: Path, toy: str
     path = sorted((own_data / HIRISE.layout.image_folder).iterdir())[-1]
     path.write_bytes(path.read_bytes()[:2000])
     message = refused("run", "--data", own_data, "--backbone", toy, "--weights", "random")
-    assert message.startswith(f"{path} is no whole JPEG image")
+    assert message.startswith(f"{path} is not a complete JPEG image")
 
 
 @pytest.mark.parametrize("blocked", ["out", "out/reports", "out/studies", "out/studies/data.runs"])
@@ -213,7 +213,7 @@ def test_weights_that_can_not_be_had_are_refused(
     arguments = ["run", "--data", small_data, "--backbone", "resnet50v2", "--weights"]
     assert "There is no weights file" in refused(*arguments, tmp_path / "none.h5")
     (tmp_path / "bad.h5").write_bytes(b"bad")
-    assert "holds no ResNet50V2 weights" in refused(*arguments, tmp_path / "bad.h5")
+    assert "does not contain ResNet50V2 weights" in refused(*arguments, tmp_path / "bad.h5")
 
 
 def test_a_study_that_runs_already_is_refused(refused: Refused, small_data: Path, toy: str, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_broken_images_are_found_before_a_study(refused: Refused, own_data: Path
     images[5].write_bytes(images[5].read_bytes()[:3000])
     message = refused("data", "check", own_data)
     assert message.startswith(f"2 of {len(images)} images can't be used:\n")
-    assert f"{images[3]} is no whole JPEG image (cannot identify image file): import the data again." in message
+    assert f"{images[3]} is not a complete JPEG image (cannot identify image file): import the data again." in message
     assert str(images[5]) in message
 
 

@@ -22,6 +22,7 @@ import optuna
 import pandas as pd
 import pytest
 from builders import quick
+from fake_searches import create_database
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -40,7 +41,6 @@ from hirise_imb.search.dashboard.notes import SEPARATOR
 from hirise_imb.search.database import Storage, connect, database_path
 from hirise_imb.search.identifiers import SearchPlace
 from hirise_imb.search.leases import Leases
-from hirise_imb.search.result import SearchResult
 from hirise_imb.search.search import Search
 from hirise_imb.search.trial_store import open_trial_store
 from hirise_imb.strategies import STRATEGIES, RecipeContext
@@ -64,7 +64,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def storage(out: Path) -> Iterator[Storage]:
-    opened = connect(database_path(out))
+    opened = connect(create_database(database_path(out)))
     yield opened
     opened.engine.dispose()
 
@@ -283,8 +283,7 @@ def test_the_note_describes_the_best_trial(storage: Storage, out: Path) -> None:
     assert "9 of 9 are finished: 8 complete, 0 pruned, 1 failed." in body
     assert "- 1 failed: it broke\n" in body
     assert "held-out folds of training and validation" in body
-    chosen = search.choose()
-    assert isinstance(chosen, SearchResult)
+    chosen = search.choose().get()
     best = search.trial_store.study.trials[2]
     assert chosen.place == 2
     part = section(search, "Best trial")
@@ -397,7 +396,7 @@ def test_a_note_can_be_written_for_any_trials(data: st.DataObject) -> None:
     for place in range(count):
         picks = {name: data.draw(st.sampled_from(few if name in varied else few[:1])) for name, few in _FEW.items()}
         trial = optuna.trial.FixedTrial(picks)
-        chosen = {p.name: p.suggest(trial) for p in STRATEGY.parameters if p.there(picks)}
+        chosen = {p.name: p.suggest(trial) for p in STRATEGY.space if p.applies(picks)}
         distributions = dict(trial.distributions)
         if old and place == 3:
             distributions["learning_rate"] = optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True)

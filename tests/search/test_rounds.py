@@ -19,11 +19,13 @@ from fake_searches import (
     FakeFit,
     FinishedTrials,
     all_trials,
+    create_database,
     fake_run,
     finished_trials,
     ignore_progress,
     lost_trials,
     open_search,
+    open_storage,
     quality,
     run_search,
     run_undisturbed,
@@ -36,8 +38,7 @@ from hypothesis import given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
-from servers import PROCESSES, Server, at_once, postgresql
-from worlds import storage as open_storage
+from servers import PROCESSES, at_once
 
 from hirise_imb.recipe import Recipe
 from hirise_imb.search.database import Storage, connect
@@ -255,7 +256,7 @@ def test_the_order_of_batches_and_the_number_of_workers_play_no_part(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("nested")
-    storage = connect(folder / "demo.db")
+    storage = connect(create_database(folder / "demo.db"))
     fitted: Counter[str] = Counter()
     left = iter(order)
 
@@ -384,15 +385,13 @@ def test_a_trial_that_its_worker_finishes_while_it_is_reaped_counts(
     assert finished_trials(search)[0][1:4:2] == ("COMPLETE", 0.75)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with postgresql() as running:
-        yield running
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
-    return tmp_path / "demo.db" if request.param == "sqlite" else request.getfixturevalue("server").fresh()
+    return (
+        create_database(tmp_path / "demo.db")
+        if request.param == "sqlite"
+        else request.getfixturevalue("server").fresh()
+    )
 
 
 def kill_worker(database: Path | str, strategy: Strategy, trials: int, closed: int) -> None:
@@ -428,7 +427,7 @@ def test_the_trials_of_a_dead_worker_are_reaped_and_repeated_after_the_grace(
 
 
 def test_a_trial_in_which_three_workers_died_has_failed(tmp_path: Path) -> None:
-    path = tmp_path / "demo.db"
+    path = create_database(tmp_path / "demo.db")
     for _ in range(2):
         kill_worker(path, BATCH_PER_TRIAL, 3, closed=0)
     storage = connect(path)

@@ -19,11 +19,11 @@ from fake_searches import (
     fake_run,
     finished_trials,
     open_search,
+    open_storage,
     run_search,
     trial_states,
     tried_settings,
 )
-from worlds import storage as open_storage
 
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.search.database import Storage, lock_study
