@@ -293,8 +293,8 @@ def test_the_note_describes_the_best_trial(storage: Storage, out: Path) -> None:
     shown = api(storage, out, "studies/1")["trials"][2]
     assert ask(storage, out, link) == artifact(storage, out, 1, shown, "confusion.png")
     parameters = rows(section(search, "Parameters"))
-    assert list(parameters) == [parameter.name for parameter in STRATEGY.parameters]
-    for parameter in STRATEGY.parameters:
+    assert list(parameters) == [parameter.name for parameter in STRATEGY.space]
+    for parameter in STRATEGY.space:
         assert parameter.range().replace("_", "\\_") in parameters[parameter.name][1]
         value = chosen.settings.get(parameter.name)
         shown_value = parameters[parameter.name][0].replace("\\", "")
