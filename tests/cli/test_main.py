@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
 import urllib.parse
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import keras
 import pytest
+from builders import write_data
 from optuna_dashboard import wsgi
 from worlds import change_split_file, storage
 
 from hirise_imb.cli.main import main
-from hirise_imb.config import StudyDefinition
-from hirise_imb.data import manifest
+from hirise_imb.data import DATASETS, manifest
+from hirise_imb.data.dataset import ClassSet
 from hirise_imb.data.hirise import HIRISE
+from hirise_imb.recipe import Recipe
 from hirise_imb.search import lock_study
 from hirise_imb.strategies import STRATEGIES
+from hirise_imb.training.trainer import Run, Trainer
+from hirise_imb.utils.errors import FitFailed
 
 COMMANDS: tuple[list[str], ...] = (
     [],
@@ -64,22 +71,24 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refused:
 # --- help ---
 
 
-def test_every_command_explains_itself_without_tensorflow() -> None:
+def test_every_command_explains_itself_without_heavy_packages() -> None:
     script = (
-        "import contextlib, io, json, sys\nfrom hirise_imb.study import main\nseen = []\n"
+        "import contextlib, io, json, sys, time\nstart = time.process_time()\n"
+        "from hirise_imb.study import main\nseen = []\n"
         "for words in json.loads(sys.argv[1]):\n"
         "    text = io.StringIO()\n"
         "    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):\n"
         "        main([*words, '--help'])\n"
         "    seen.append(text.getvalue())\n"
         "heavy = {'tensorflow', 'keras', 'optuna', 'pandas', 'matplotlib', 'sklearn', 'scipy'}\n"
-        "print(json.dumps([seen, sorted(heavy & set(sys.modules))]))"
+        "print(json.dumps([seen, sorted(heavy & set(sys.modules)), time.process_time() - start]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, json.dumps(COMMANDS)], capture_output=True, text=True, check=True
     )
-    texts, heavy = json.loads(done.stdout)
+    texts, heavy, seconds = json.loads(done.stdout)
     assert heavy == []
+    assert seconds < 3  # some 0.1 s; optuna or pandas alone would take a second
     for words, text in zip(COMMANDS, texts, strict=True):
         assert text.startswith(" ".join(["usage: hirise-imb", *words]))
     assert all(words[0] in texts[0] for words in COMMANDS if words)
@@ -88,19 +97,33 @@ def test_every_command_explains_itself_without_tensorflow() -> None:
     assert "--rows" in texts[COMMANDS.index(["baseline"])]
 
 
+def script() -> list[str]:
+    """Returns the start of a command line that does what the installed console script does."""
+    [entry] = [one for one in entry_points(group="console_scripts") if one.name == "hirise-imb"]
+    module, _, function = entry.value.partition(":")
+    return [sys.executable, "-c", f"import sys\nfrom {module} import {function}\nsys.exit({function}())"]
+
+
+MODULE = [sys.executable, "-m", "hirise_imb.study"]
+
+
 @pytest.mark.parametrize("words", [["--help"], ["data", "check", "--help"]])
-def test_it_runs_as_a_module(words: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", "hirise_imb.study", *words], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "usage:" in done.stdout
+def test_module_and_console_script_are_the_same(words: list[str]) -> None:
+    answers = [subprocess.run([*command, *words], capture_output=True, text=True) for command in (MODULE, script())]
+    assert [(done.returncode, done.stderr) for done in answers] == [(0, "")] * 2
+    assert answers[0].stdout == answers[1].stdout
+    assert answers[0].stdout.startswith(f"usage: {' '.join(['hirise-imb', *words[:-1]])} ")
 
 
-def test_the_module_hands_on_the_exit_code(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hirise_imb.study", "run", "--strategies", "smoot", "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})
-    assert done.returncode == 2
-    assert "error: There is no strategy 'smoot': did you mean smote?" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_module_and_console_script_hand_on_the_exit_code(tmp_path: Path) -> None:
+    words = ["run", "--strategies", "smoot", "--out", str(tmp_path)]
+    for command in (MODULE, script()):
+        done = subprocess.run(
+            [*command, *words], capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: There is no strategy 'smoot': did you mean smote?")
+        assert "Traceback" not in done.stderr
 
 
 # --- data check ---
@@ -124,6 +147,35 @@ def test_data_check_prints_classes_by_split(small_data: Path, capsys: pytest.Cap
 def test_data_import_checks_a_folder(small_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "import", str(small_data)]) == 0
     assert capsys.readouterr().out.endswith(f"with --data {small_data}\n")
+
+
+THREE_CLASSES = dataclasses.replace(HIRISE, name="three-classes", classes=ClassSet(("flat", "hill", "lake"), "flat"))
+
+
+@pytest.mark.parametrize("action", ["check", "import"])
+def test_the_data_set_of_landmarks_can_be_named(
+    action: str, whole_sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DATASETS, THREE_CLASSES.name, THREE_CLASSES)
+    table = manifest.read_manifest(whole_sample, HIRISE).table.drop_duplicates(["split", "label"])
+    pictures = {f"{row.image} {row.label} {row.split}": row.image for row in table.itertuples() if row.label < 3}
+    folder = write_data(tmp_path / "three", pictures, spec=THREE_CLASSES)
+    for image in pictures.values():
+        shutil.copyfile(*(place / HIRISE.layout.image_folder / image for place in (whole_sample, folder)))
+    assert main(["data", action, str(folder), "--dataset", THREE_CLASSES.name]) == 0
+    printed = capsys.readouterr().out
+    for name in THREE_CLASSES.classes:
+        assert printed.count(f"│ {name} ") == 3
+    assert "crater" not in printed
+    assert main(["data", action, str(folder)]) == 2  # they are no HiRISE landmarks
+    assert "crater" in capsys.readouterr().err
+
+
+def test_an_unknown_data_set_is_refused(refused: Refused, small_data: Path) -> None:
+    message = "There is no data set 'hirise-v3': did you mean hirise-v3_2? Known: hirise-v3_2.\n"
+    assert refused("data", "check", small_data, "--dataset", "hirise-v3") == message
+    assert refused("data", "import", small_data, "--dataset", "hirise-v3") == message
+    assert refused("run", "--data", small_data, "--dataset", "hirise-v3") == message
 
 
 # --- refusals ---
@@ -258,6 +310,19 @@ def test_a_disk_that_runs_full_is_the_users_error(
     assert refused(*arguments) == "rows.bin: No space left on device; fix that and run the command again.\n"
 
 
+def test_a_baseline_that_can_not_be_fitted_says_why(
+    refused: Refused, small_data: Path, toy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Trainer, recipe: Recipe, seed: int) -> Run:
+        raise FitFailed("val_loss became inf in epoch 3")
+
+    monkeypatch.setattr(Trainer, "refit", fail)
+    assert refused("run", "--data", small_data, "--backbone", toy, "--weights", "random") == (
+        "The baseline can't be fitted (with seed 0: val_loss became inf in epoch 3): check the weights and the "
+        "images.\n"
+    )
+
+
 def test_an_interruption_says_how_to_continue(
     small_data: Path, toy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,13 +365,14 @@ def test_a_run_ends_with_its_report_and_the_dashboard_shows_it(
     definition = tmp_path / "mine.toml"
     definition.write_text(
         f'name = "mine"\ndata = "{small_data}"\nbackbone = "{toy}"\nweights = "random"\ntrials = 5\nrefits = 1\n'
+        'strategies = ["focal_loss", "logit_adjustment"]\n'
     )
     out = tmp_path / "out"
     assert main(["run", str(definition), "--trials", "1", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     report = out / "reports" / "mine"
     assert printed.endswith(f"Report: {report / 'report.html'}\n")
-    searched = {"plain", *StudyDefinition().strategies}
+    searched = {"plain", "focal_loss", "logit_adjustment"}
     for name in ("baseline", *searched):
         assert name in printed
     assert tomllib.loads((report / "study.toml").read_text())["trials"] == 1  # the option, not the file

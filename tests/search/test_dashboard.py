@@ -295,7 +295,7 @@ def test_the_note_describes_the_best_trial(storage: Storage, out: Path) -> None:
     parameters = rows(section(search, "Parameters"))
     assert list(parameters) == [parameter.name for parameter in STRATEGY.space]
     for parameter in STRATEGY.space:
-        assert parameter.range().replace("_", "\\_") in parameters[parameter.name][1]
+        assert parameter.describe_range().replace("_", "\\_") in parameters[parameter.name][1]
         value = chosen.settings.get(parameter.name)
         shown_value = parameters[parameter.name][0].replace("\\", "")
         assert shown_value == ("–" if value is None else value if isinstance(value, str) else f"{value:.4g}")
