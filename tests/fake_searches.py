@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +19,15 @@ from optuna.trial import FrozenTrial
 
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.recipe import Recipe
-from hirise_imb.search.database import Storage, connect
+from hirise_imb.search.database import Storage, connect, lock_study
 from hirise_imb.search.leases import Leases
 from hirise_imb.search.search import Fit, Search
 from hirise_imb.search.trial_store import open_trial_store
 from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Settings, Strategy
-from hirise_imb.training.epoch_loop import Failed, Job
+from hirise_imb.training.epoch_loop import Job
+from hirise_imb.training.outcome import Outcome
 from hirise_imb.training.trainer import Run
+from hirise_imb.utils.errors import FitFailed
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
@@ -44,7 +49,7 @@ KINDS = (ONE_BATCH, BATCH_PER_TRIAL, SEVERAL_BATCHES)
 FinishedTrials = list[tuple[Any, ...]]
 
 
-def fake_run(f1: float, *, cut_short: bool = False) -> Run:
+def fake_run(f1: float, *, pruned: bool = False) -> Run:
     """Returns a run whose validation macro F1 is `f1`, rounded to one in 1000 rows a class."""
     hits = round(1000 * f1)
     confusion = np.diag(np.full(len(CLASSES), hits))
@@ -57,7 +62,7 @@ def fake_run(f1: float, *, cut_short: bool = False) -> Run:
         test=None,
         temperature=None,
         seconds=1.5,
-        cut_short=cut_short,
+        pruned=pruned,
     )
 
 
@@ -90,28 +95,55 @@ class FakeFit:
     lengths: list[int] = field(default_factory=list)
     """Epochs of each run."""
 
-    def __call__(self, jobs: Sequence[Job]) -> list[Run | Failed]:
+    def __call__(self, jobs: Sequence[Job]) -> list[Outcome[Run]]:
         first = len(self.recipes)
         self.recipes += [job.recipe for job in jobs]
         self.batch_sizes.append(len(jobs))
         self.lengths += [self.epochs] * len(jobs)
         values = [self.value(job.recipe) for job in jobs]
-        cut_short = [False] * len(jobs)
+        pruned = [False] * len(jobs)
         for epoch in range(1, self.epochs + 1):
             for index, job in enumerate(jobs):
-                if cut_short[index]:
+                if pruned[index]:
                     continue
                 assert job.on_epoch is not None
                 if not job.on_epoch(epoch, values[index] * epoch / self.epochs):
                     self.lengths[first + index] = epoch
-                    cut_short[index] = epoch < self.epochs
+                    pruned[index] = epoch < self.epochs
                 if epoch == 2 and first + index == self.dies_in:
                     raise self.error
         reasons = [self.fails(first + index) for index in range(len(jobs))]
         return [
-            fake_run(value, cut_short=is_cut_short) if reason is None else Failed(reason)
-            for value, is_cut_short, reason in zip(values, cut_short, reasons, strict=True)
+            Outcome(fake_run(value, pruned=is_pruned)) if reason is None else Outcome(failure=FitFailed(reason))
+            for value, is_pruned, reason in zip(values, pruned, reasons, strict=True)
         ]
+
+
+def create_database(path: Path) -> Path:
+    """Writes a database that has its tables and nothing in them, unless there is one already; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.write_bytes(_empty_database())
+    return path
+
+
+@functools.cache
+def _empty_database() -> bytes:
+    # Optuna writes a dozen tables one by one and waits for the disk after each, some 0.3 s a database.
+    with tempfile.TemporaryDirectory() as folder:
+        connect(path := Path(folder) / "empty.db").engine.dispose()
+        return path.read_bytes()
+
+
+@contextmanager
+def open_storage(path: Path) -> Iterator[Storage]:
+    """Opens a study's database, locked as a run locks it."""
+    with lock_study(path):
+        storage = connect(create_database(path))
+        try:
+            yield storage
+        finally:
+            storage.engine.dispose()
 
 
 def open_search(storage: Storage, trials: int, strategy: Strategy = ONE_BATCH, seed: int = 0) -> Search:
@@ -169,7 +201,7 @@ def trial_states(study: optuna.Study) -> list[str]:
 
 def run_undisturbed(path: Path, trials: int, strategy: Strategy = ONE_BATCH, epochs: int = 3) -> FinishedTrials:
     """Returns the trials of a search without any incident, in a database of its own."""
-    storage = connect(path)
+    storage = connect(create_database(path))
     try:
         return finished_trials(run_search(storage, trials, FakeFit(epochs=epochs), strategy=strategy))
     finally:
@@ -207,7 +239,7 @@ def share_search(database: Path | str, strategy: str, barrier: Barrier, answers:
         storage = connect(database)
         recipes: list[str] = []
 
-        def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
+        def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
             recipes.extend(str(job.recipe) for job in jobs)
             time.sleep(0.05)
             return FakeFit(epochs=8)(jobs)

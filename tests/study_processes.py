@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,10 +21,13 @@ DEADLINE = 240.0
 
 _LAUNCHER = """\
 import os, sys, time
-from hirise_imb.search import leases
+from hirise_imb.backbones import BACKBONES
 from hirise_imb.cli import main
+from hirise_imb.search import leases
+from hirise_imb.testing.toy import TOY
 from hirise_imb.training import trainer
 
+BACKBONES[TOY.name] = TOY
 leases.Leases.__init__.__kwdefaults__.update(interval=0.5, grace=float(os.environ["GRACE"]))
 select = trainer.Trainer.select
 
@@ -38,8 +42,8 @@ trainer.Trainer.select = select_slowly
 if __name__ == "__main__":
     sys.exit(main.main())
 """
-"""The command line with a shorter grace, and with batches that take so long that each process gets a share of them.
-Workers that the study starts import it too."""
+"""The command line with the toy backbone, with a shorter grace, and with batches that take so long that each process
+gets a share of them. Workers that the study starts import it too."""
 
 T = TypeVar("T")
 
@@ -60,6 +64,7 @@ class Command:
         launcher = self.folder / "launcher.py"
         if not launcher.exists():  # another process may be about to read it
             launcher.write_text(_LAUNCHER, encoding="utf-8")
+        options = {"backbone": "toy", "weights": "random", **options}
         arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
         return subprocess.Popen(
             [sys.executable, str(launcher), *map(str, words), *arguments],
@@ -69,6 +74,8 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # A shell that runs the tests in the background lets them, and what they start, ignore interruptions.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(self, *words: object, **options: object) -> str:

@@ -170,7 +170,7 @@ def _check_larger_report(definition: StudyDefinition, out: Path) -> None:
     folder = _report_folder(definition, out)
     try:
         earlier = tomllib.loads((folder / "study.toml").read_text(encoding="utf-8"))
-    except (FileNotFoundError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, tomllib.TOMLDecodeError, UnicodeDecodeError):
         return  # no report, or none that the report writer would accept as one
     for key in ("trials", "refits"):
         before, now = earlier.get(key), getattr(definition, key)

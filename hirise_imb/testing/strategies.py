@@ -20,6 +20,7 @@ from hirise_imb.testing.declarations import DECLARATION_CHECKS
 from hirise_imb.testing.toy import CUTS, SIZES, TOY, Toy, make_toy
 from hirise_imb.training.epoch_loop import Job
 from hirise_imb.training.outcome import Outcome, attempt
+from hirise_imb.training.train_step import Network
 from hirise_imb.training.trainer import Run, Trainer
 from hirise_imb.utils.errors import FitFailed
 
@@ -76,7 +77,10 @@ class ToyFits:
     @classmethod
     def of(cls, toy: Toy) -> ToyFits:
         """Returns the fits of a task, none of them made yet."""
-        return cls(toy, toy.make_trainer(_backbone()))
+        trainer = toy.make_trainer(_backbone())
+        # What networks compile depends on shapes alone. Compiling it for each task would take half of the checks' time.
+        trainer._stages.networks = _networks
+        return cls(toy, trainer)
 
     def refit(self, recipe: Recipe) -> Outcome[Run]:
         """Returns the fit for the test split."""
@@ -108,6 +112,8 @@ class ToyFits:
 
 
 _backbone = functools.cache(lambda: TOY.load("random", HIRISE.image_shape))
+_networks: dict[tuple[str, int], Network] = {}
+"""The networks of all toy tasks, by cut and width of the features."""
 
 
 @functools.cache

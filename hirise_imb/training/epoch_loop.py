@@ -36,6 +36,10 @@ _BLOCK_BYTES = 4 << 20
 """Size of the features of a block. They are read several times, so that a block should fit the processor's cache. Each
 block draws its own dropout masks, so the numbers of a run depend on this."""
 
+_BLOCK_STEPS = 64
+"""Steps of a block at most. The last block of an epoch is filled up with zeros: of narrow features, most of a block of
+that size would be padding. Wide ones reach the size with fewer steps."""
+
 Ints = NDArray[np.int64]
 
 
@@ -222,7 +226,7 @@ class _EpochRows:
         self._fold = fold
         self._batch = job.recipe.batch_size
         batch_bytes = 4 * self._batch * int(np.prod(fold.features.shape))
-        self._block_rows = self._batch * max(1, _BLOCK_BYTES // batch_bytes)
+        self._block_rows = self._batch * min(_BLOCK_STEPS, max(1, _BLOCK_BYTES // batch_bytes))
         self._steps = 0
         self.count = 0
         """Number of rows in the epoch."""

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
 import urllib.parse
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import keras
 import pytest
+from builders import write_data
 from optuna_dashboard import wsgi
 from worlds import change_split_file, storage
 
 from hirise_imb.cli.main import main
-from hirise_imb.config import StudyDefinition
-from hirise_imb.data import manifest
-from hirise_imb.data.hirise import CLASSES, IMAGE_FOLDER, SPLIT_FILE
+from hirise_imb.data import DATASETS, manifest
+from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.hirise import HIRISE
+from hirise_imb.recipe import Recipe
 from hirise_imb.search import lock_study
 from hirise_imb.strategies import STRATEGIES
+from hirise_imb.training.trainer import Run, Trainer
+from hirise_imb.utils.errors import FitFailed
 
-COMMANDS = (
+COMMANDS: tuple[list[str], ...] = (
     [],
     ["run"],
     ["work"],
@@ -64,43 +71,59 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refused:
 # --- help ---
 
 
-def test_every_command_explains_itself_without_tensorflow() -> None:
+def test_every_command_explains_itself_without_heavy_packages() -> None:
     script = (
-        "import contextlib, io, json, sys\nfrom hirise_imb.study import main\nseen = []\n"
+        "import contextlib, io, json, sys, time\nstart = time.process_time()\n"
+        "from hirise_imb.study import main\nseen = []\n"
         "for words in json.loads(sys.argv[1]):\n"
         "    text = io.StringIO()\n"
         "    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):\n"
         "        main([*words, '--help'])\n"
         "    seen.append(text.getvalue())\n"
         "heavy = {'tensorflow', 'keras', 'optuna', 'pandas', 'matplotlib', 'sklearn', 'scipy'}\n"
-        "print(json.dumps([seen, sorted(heavy & set(sys.modules))]))"
+        "print(json.dumps([seen, sorted(heavy & set(sys.modules)), time.process_time() - start]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, json.dumps(COMMANDS)], capture_output=True, text=True, check=True
     )
-    texts, heavy = json.loads(done.stdout)
+    texts, heavy, seconds = json.loads(done.stdout)
     assert heavy == []
+    assert seconds < 3  # some 0.1 s; optuna or pandas alone would take a second
     for words, text in zip(COMMANDS, texts, strict=True):
-        assert text.startswith(" ".join(["usage: python -m hirise_imb.study", *words]))
+        assert text.startswith(" ".join(["usage: hirise-imb", *words]))
     assert all(words[0] in texts[0] for words in COMMANDS if words)
     for option in ("--name", "--data", "--backbone", "--weights", "--strategies", "--trials", "--refits", "--seed"):
         assert option in texts[1]
     assert "--rows" in texts[COMMANDS.index(["baseline"])]
 
 
+def script() -> list[str]:
+    """Returns the start of a command line that does what the installed console script does."""
+    [entry] = [one for one in entry_points(group="console_scripts") if one.name == "hirise-imb"]
+    module, _, function = entry.value.partition(":")
+    return [sys.executable, "-c", f"import sys\nfrom {module} import {function}\nsys.exit({function}())"]
+
+
+MODULE = [sys.executable, "-m", "hirise_imb.study"]
+
+
 @pytest.mark.parametrize("words", [["--help"], ["data", "check", "--help"]])
-def test_it_runs_as_a_module(words: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", "hirise_imb.study", *words], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "usage:" in done.stdout
+def test_module_and_console_script_are_the_same(words: list[str]) -> None:
+    answers = [subprocess.run([*command, *words], capture_output=True, text=True) for command in (MODULE, script())]
+    assert [(done.returncode, done.stderr) for done in answers] == [(0, "")] * 2
+    assert answers[0].stdout == answers[1].stdout
+    assert answers[0].stdout.startswith(f"usage: {' '.join(['hirise-imb', *words[:-1]])} ")
 
 
-def test_the_module_hands_on_the_exit_code(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hirise_imb.study", "run", "--strategies", "smote", "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})
-    assert done.returncode == 2
-    assert "error: There is no strategy 'smote'" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_module_and_console_script_hand_on_the_exit_code(tmp_path: Path) -> None:
+    words = ["run", "--strategies", "smoot", "--out", str(tmp_path)]
+    for command in (MODULE, script()):
+        done = subprocess.run(
+            [*command, *words], capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: There is no strategy 'smoot': did you mean smote?")
+        assert "Traceback" not in done.stderr
 
 
 # --- data check ---
@@ -109,10 +132,10 @@ def test_the_module_hands_on_the_exit_code(tmp_path: Path) -> None:
 def test_data_check_prints_classes_by_split(small_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(small_data)]) == 0
     printed = capsys.readouterr().out
-    table = manifest.read_manifest(small_data).summary()
+    table = manifest.read_manifest(small_data, HIRISE).summary()
     for split in ("train", "val", "test"):
         assert split in [line.strip() for line in printed.splitlines()]
-    for label in CLASSES:
+    for label in HIRISE.classes:
         rows = [line.strip("│ ").split("│") for line in printed.splitlines() if f"│ {label} " in line]
         found = [[int(cell) for cell in row[1:]] for row in rows]
         assert (
@@ -124,6 +147,35 @@ def test_data_check_prints_classes_by_split(small_data: Path, capsys: pytest.Cap
 def test_data_import_checks_a_folder(small_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "import", str(small_data)]) == 0
     assert capsys.readouterr().out.endswith(f"with --data {small_data}\n")
+
+
+THREE_CLASSES = dataclasses.replace(HIRISE, name="three-classes", classes=ClassSet(("flat", "hill", "lake"), "flat"))
+
+
+@pytest.mark.parametrize("action", ["check", "import"])
+def test_the_data_set_of_landmarks_can_be_named(
+    action: str, whole_sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DATASETS, THREE_CLASSES.name, THREE_CLASSES)
+    table = manifest.read_manifest(whole_sample, HIRISE).table.drop_duplicates(["split", "label"])
+    pictures = {f"{row.image} {row.label} {row.split}": row.image for row in table.itertuples() if row.label < 3}
+    folder = write_data(tmp_path / "three", pictures, spec=THREE_CLASSES)
+    for image in pictures.values():
+        shutil.copyfile(*(place / HIRISE.layout.image_folder / image for place in (whole_sample, folder)))
+    assert main(["data", action, str(folder), "--dataset", THREE_CLASSES.name]) == 0
+    printed = capsys.readouterr().out
+    for name in THREE_CLASSES.classes:
+        assert printed.count(f"│ {name} ") == 3
+    assert "crater" not in printed
+    assert main(["data", action, str(folder)]) == 2  # they are no HiRISE landmarks
+    assert "crater" in capsys.readouterr().err
+
+
+def test_an_unknown_data_set_is_refused(refused: Refused, small_data: Path) -> None:
+    message = "There is no data set 'hirise-v3': did you mean hirise-v3_2? Known: hirise-v3_2.\n"
+    assert refused("data", "check", small_data, "--dataset", "hirise-v3") == message
+    assert refused("data", "import", small_data, "--dataset", "hirise-v3") == message
+    assert refused("run", "--data", small_data, "--dataset", "hirise-v3") == message
 
 
 # --- refusals ---
@@ -170,20 +222,20 @@ def test_a_broken_split_file_is_refused(refused: Refused, own_data: Path) -> Non
 
 
 def test_a_source_in_two_splits_is_refused(refused: Refused, own_data: Path) -> None:
-    table = manifest.read_manifest(own_data).table
+    table = manifest.read_manifest(own_data, HIRISE).table
     source = table.loc[table["split"] == "train"].drop_duplicates("landmark")["source"].mode()[0]
     image = table.loc[table["source"] == source, "image"].iloc[-1]
-    text = (own_data / SPLIT_FILE).read_text()
+    text = (own_data / HIRISE.layout.split_file).read_text()
     line = next(line for line in text.splitlines() if line.startswith(f"{image} "))
     change_split_file(own_data, line, line.replace(" train", " test"))
     assert source in refused("run", "--data", own_data)
 
 
 def test_a_truncated_image_is_refused(refused: Refused, own_data: Path, toy: str) -> None:
-    path = sorted((own_data / IMAGE_FOLDER).iterdir())[-1]
+    path = sorted((own_data / HIRISE.layout.image_folder).iterdir())[-1]
     path.write_bytes(path.read_bytes()[:2000])
     message = refused("run", "--data", own_data, "--backbone", toy, "--weights", "random")
-    assert message.startswith(f"{path} is no whole JPEG image")
+    assert message.startswith(f"{path} is not a complete JPEG image")
 
 
 @pytest.mark.parametrize("blocked", ["out", "out/reports", "out/studies", "out/studies/data.runs"])
@@ -213,7 +265,7 @@ def test_weights_that_can_not_be_had_are_refused(
     arguments = ["run", "--data", small_data, "--backbone", "resnet50v2", "--weights"]
     assert "There is no weights file" in refused(*arguments, tmp_path / "none.h5")
     (tmp_path / "bad.h5").write_bytes(b"bad")
-    assert "holds no ResNet50V2 weights" in refused(*arguments, tmp_path / "bad.h5")
+    assert "does not contain ResNet50V2 weights" in refused(*arguments, tmp_path / "bad.h5")
 
 
 def test_a_study_that_runs_already_is_refused(refused: Refused, small_data: Path, toy: str, tmp_path: Path) -> None:
@@ -238,12 +290,12 @@ def test_a_port_that_is_none_is_refused(port: int, refused: Refused) -> None:
 
 
 def test_broken_images_are_found_before_a_study(refused: Refused, own_data: Path) -> None:
-    images = sorted((own_data / IMAGE_FOLDER).iterdir())
+    images = sorted((own_data / HIRISE.layout.image_folder).iterdir())
     images[3].write_text("hello")
     images[5].write_bytes(images[5].read_bytes()[:3000])
     message = refused("data", "check", own_data)
     assert message.startswith(f"2 of {len(images)} images can't be used:\n")
-    assert f"{images[3]} is no whole JPEG image (cannot identify image file): import the data again." in message
+    assert f"{images[3]} is not a complete JPEG image (cannot identify image file): import the data again." in message
     assert str(images[5]) in message
 
 
@@ -255,7 +307,20 @@ def test_a_disk_that_runs_full_is_the_users_error(
 
     monkeypatch.setattr("hirise_imb.features.cache.FeatureStore.append", full)
     arguments = ["run", "--data", small_data, "--backbone", toy, "--weights", "random"]
-    assert refused(*arguments) == "rows.bin: No space left on device; mend that and run again.\n"
+    assert refused(*arguments) == "rows.bin: No space left on device; fix that and run the command again.\n"
+
+
+def test_a_baseline_that_can_not_be_fitted_says_why(
+    refused: Refused, small_data: Path, toy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Trainer, recipe: Recipe, seed: int) -> Run:
+        raise FitFailed("val_loss became inf in epoch 3")
+
+    monkeypatch.setattr(Trainer, "refit", fail)
+    assert refused("run", "--data", small_data, "--backbone", toy, "--weights", "random") == (
+        "The baseline can't be fitted (with seed 0: val_loss became inf in epoch 3): check the weights and the "
+        "images.\n"
+    )
 
 
 def test_an_interruption_says_how_to_continue(
@@ -300,13 +365,14 @@ def test_a_run_ends_with_its_report_and_the_dashboard_shows_it(
     definition = tmp_path / "mine.toml"
     definition.write_text(
         f'name = "mine"\ndata = "{small_data}"\nbackbone = "{toy}"\nweights = "random"\ntrials = 5\nrefits = 1\n'
+        'strategies = ["focal_loss", "logit_adjustment"]\n'
     )
     out = tmp_path / "out"
     assert main(["run", str(definition), "--trials", "1", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     report = out / "reports" / "mine"
     assert printed.endswith(f"Report: {report / 'report.html'}\n")
-    searched = {"plain", *StudyDefinition().strategies}
+    searched = {"plain", "focal_loss", "logit_adjustment"}
     for name in ("baseline", *searched):
         assert name in printed
     assert tomllib.loads((report / "study.toml").read_text())["trials"] == 1  # the option, not the file

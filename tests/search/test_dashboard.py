@@ -22,6 +22,7 @@ import optuna
 import pandas as pd
 import pytest
 from builders import quick
+from fake_searches import create_database
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -40,12 +41,13 @@ from hirise_imb.search.dashboard.notes import SEPARATOR
 from hirise_imb.search.database import Storage, connect, database_path
 from hirise_imb.search.identifiers import SearchPlace
 from hirise_imb.search.leases import Leases
-from hirise_imb.search.result import SearchResult
 from hirise_imb.search.search import Search
 from hirise_imb.search.trial_store import open_trial_store
 from hirise_imb.strategies import STRATEGIES, RecipeContext
-from hirise_imb.training.epoch_loop import Failed, Job
+from hirise_imb.training.epoch_loop import Job
+from hirise_imb.training.outcome import Outcome
 from hirise_imb.training.trainer import Run
+from hirise_imb.utils.errors import FitFailed
 
 CLASSES = HIRISE.classes
 STRATEGY = STRATEGIES["class_weights"]
@@ -62,7 +64,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def storage(out: Path) -> Iterator[Storage]:
-    opened = connect(database_path(out))
+    opened = connect(create_database(database_path(out)))
     yield opened
     opened.engine.dispose()
 
@@ -75,19 +77,19 @@ class FakeFit:
     confusions: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     """Confusion matrix of each run, by its recipe as JSON."""
 
-    def __call__(self, jobs: Sequence[Job]) -> list[Run | Failed]:
+    def __call__(self, jobs: Sequence[Job]) -> list[Outcome[Run]]:
         return [self._run(job) for job in jobs]
 
-    def _run(self, job: Job) -> Run | Failed:
+    def _run(self, job: Job) -> Outcome[Run]:
         value = self.value(job.recipe)
         if isinstance(value, str):
-            return Failed(value)
+            return Outcome(failure=FitFailed(value))
         assert job.on_epoch is not None
         short = not all(job.on_epoch(epoch, value * epoch / EPOCHS) for epoch in range(1, EPOCHS + 1))
         hits = np.round(value * np.array([1000, 90, 60, 50, 20, 7, 40, 30])).astype(int)
         confusion = np.diag(hits) + np.roll(np.diag(np.arange(8, 0, -1)), 1, axis=1)
         self.confusions[json.dumps(job.recipe.to_dict())] = confusion
-        return Run(job.seed, pd.DataFrame(), EPOCHS, confusion, None, None, 1.5, short)
+        return Outcome(Run(job.seed, pd.DataFrame(), EPOCHS, confusion, None, None, 1.5, short))
 
 
 def quality(recipe: Recipe) -> float:
@@ -252,8 +254,8 @@ def test_classes_come_from_the_data_at_hand(storage: Storage, out: Path) -> None
     search = Search(trial_store, STRATEGIES["plain"], CONTEXT, 1, 0, classes)
     confusion = np.array([[5, 1, 0], [2, 3, 1], [0, 0, 4]])
 
-    def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
-        return [Run(job.seed, pd.DataFrame(), 1, confusion, None, None, 1.0) for job in jobs]
+    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
+        return [Outcome(Run(job.seed, pd.DataFrame(), 1, confusion, None, None, 1.0)) for job in jobs]
 
     publish = make_publisher(storage, out, classes)
     assert search.train_next_batch(Leases(storage.engine), fit, lambda done: None, publish)
@@ -281,8 +283,7 @@ def test_the_note_describes_the_best_trial(storage: Storage, out: Path) -> None:
     assert "9 of 9 are finished: 8 complete, 0 pruned, 1 failed." in body
     assert "- 1 failed: it broke\n" in body
     assert "held-out folds of training and validation" in body
-    chosen = search.choose()
-    assert isinstance(chosen, SearchResult)
+    chosen = search.choose().get()
     best = search.trial_store.study.trials[2]
     assert chosen.place == 2
     part = section(search, "Best trial")
@@ -292,9 +293,9 @@ def test_the_note_describes_the_best_trial(storage: Storage, out: Path) -> None:
     shown = api(storage, out, "studies/1")["trials"][2]
     assert ask(storage, out, link) == artifact(storage, out, 1, shown, "confusion.png")
     parameters = rows(section(search, "Parameters"))
-    assert list(parameters) == [parameter.name for parameter in STRATEGY.parameters]
-    for parameter in STRATEGY.parameters:
-        assert parameter.range().replace("_", "\\_") in parameters[parameter.name][1]
+    assert list(parameters) == [parameter.name for parameter in STRATEGY.space]
+    for parameter in STRATEGY.space:
+        assert parameter.describe_range().replace("_", "\\_") in parameters[parameter.name][1]
         value = chosen.settings.get(parameter.name)
         shown_value = parameters[parameter.name][0].replace("\\", "")
         assert shown_value == ("–" if value is None else value if isinstance(value, str) else f"{value:.4g}")
@@ -395,7 +396,7 @@ def test_a_note_can_be_written_for_any_trials(data: st.DataObject) -> None:
     for place in range(count):
         picks = {name: data.draw(st.sampled_from(few if name in varied else few[:1])) for name, few in _FEW.items()}
         trial = optuna.trial.FixedTrial(picks)
-        chosen = {p.name: p.suggest(trial) for p in STRATEGY.parameters if p.there(picks)}
+        chosen = {p.name: p.suggest(trial) for p in STRATEGY.space if p.applies(picks)}
         distributions = dict(trial.distributions)
         if old and place == 3:
             distributions["learning_rate"] = optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True)

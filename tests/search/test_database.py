@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -15,19 +14,13 @@ from builders import quick
 from hypothesis import example, given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
-from servers import Answers, Server, at_once, postgresql
+from servers import Answers, Server, at_once
 
 from hirise_imb.search.database import connect, display_address
 from hirise_imb.utils.errors import UserError
 
 SECRET = "Zq9"
 """A part of every password here, and of nothing else."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with postgresql() as running:
-        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

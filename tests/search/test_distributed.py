@@ -6,14 +6,13 @@ import os
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
 import sqlalchemy
-from servers import PASSWORD, Server, postgresql
+from servers import PASSWORD, Server
 from study_processes import Command, kill_on_exit, read_results, wait_until
 
 from hirise_imb.search.database import connect, database_path
@@ -23,12 +22,6 @@ STRATEGIES = ("class_weights", "focal_loss", "logit_adjustment", "prototypes")
 SEARCHES = ("plain", *STRATEGIES)
 WORKERS = ("one", "two", "three")
 SECRETS = (PASSWORD, PASSWORD[4:], quote(PASSWORD, safe=""), quote_plus(PASSWORD))
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with postgresql() as running:
-        yield running
 
 
 _RECORD_WORKERS = """

@@ -16,9 +16,10 @@ from types import SimpleNamespace
 import pytest
 import sqlalchemy
 from builders import quick
+from fake_searches import create_database
 from hypothesis import example, given
 from hypothesis import strategies as st
-from servers import PROCESSES, Answers, Server, at_once, postgresql
+from servers import PROCESSES, Answers, at_once
 from sqlalchemy import Engine
 
 from hirise_imb.search.database import connect
@@ -28,15 +29,13 @@ FAST = 0.1
 """Seconds between beats."""
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with postgresql() as running:
-        yield running
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
-    return tmp_path / "demo.db" if request.param == "sqlite" else request.getfixturevalue("server").fresh()
+    return (
+        create_database(tmp_path / "demo.db")
+        if request.param == "sqlite"
+        else request.getfixturevalue("server").fresh()
+    )
 
 
 @pytest.fixture
@@ -88,7 +87,7 @@ def test_a_batch_is_released_when_the_training_fails(engine: Engine) -> None:
 
 @pytest.mark.parametrize("batch", ["", "x" * 256])
 def test_a_name_that_is_empty_or_too_long_is_refused(batch: str, tmp_path: Path) -> None:
-    engine = connect(tmp_path / "demo.db").engine
+    engine = connect(create_database(tmp_path / "demo.db")).engine
     with pytest.raises(ValueError, match=f"must have 1 to 255 characters, got {len(batch)}"):
         Leases(engine).acquire(batch)
     engine.dispose()
@@ -236,7 +235,7 @@ def test_one_of_many_processes_takes_over_a_batch_whose_owner_is_dead(engine: En
 
 
 def test_a_beat_at_the_last_moment_prevents_the_takeover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = connect(tmp_path / "demo.db").engine
+    engine = connect(create_database(tmp_path / "demo.db")).engine
     lease = Leases(engine).acquire("a")
     assert lease
     others = Leases(engine, interval=0.01, grace=0.05)

@@ -19,11 +19,13 @@ from fake_searches import (
     FakeFit,
     FinishedTrials,
     all_trials,
+    create_database,
     fake_run,
     finished_trials,
     ignore_progress,
     lost_trials,
     open_search,
+    open_storage,
     quality,
     run_search,
     run_undisturbed,
@@ -36,14 +38,14 @@ from hypothesis import given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
-from servers import PROCESSES, Server, at_once, postgresql
-from worlds import storage as open_storage
+from servers import PROCESSES, at_once
 
 from hirise_imb.recipe import Recipe
 from hirise_imb.search.database import Storage, connect
 from hirise_imb.search.leases import Leases
 from hirise_imb.strategies import STRATEGIES, Strategy
-from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Failed, Job, batch_key
+from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Job, batch_key
+from hirise_imb.training.outcome import Outcome
 from hirise_imb.training.trainer import Run
 
 
@@ -91,9 +93,9 @@ def test_trials_train_in_rounds_of_eight(storage: Storage) -> None:
 def test_a_batch_is_what_trains_in_one_pass(name: str, storage: Storage) -> None:
     batches: list[Sequence[Job]] = []
 
-    def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
+    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
         batches.append(jobs)
-        return [fake_run(quality(job.recipe)) for job in jobs]
+        return [Outcome(fake_run(quality(job.recipe))) for job in jobs]
 
     run_search(storage, 8, fit, strategy=STRATEGIES[name])
     keys = [[batch_key(job) for job in batch] for batch in batches if len(batch) > 1]
@@ -254,12 +256,12 @@ def test_the_order_of_batches_and_the_number_of_workers_play_no_part(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("nested")
-    storage = connect(folder / "demo.db")
+    storage = connect(create_database(folder / "demo.db"))
     fitted: Counter[str] = Counter()
     left = iter(order)
 
     def worker(depth: int) -> bool:
-        def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
+        def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
             for _ in range(next(left, 0)):
                 if depth < 4:
                     worker(depth + 1)
@@ -281,7 +283,7 @@ def test_a_worker_passes_over_a_batch_that_another_one_trains(storage: Storage) 
     first, second = FakeFit(), FakeFit()
     outcomes: list[bool] = []
 
-    def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
+    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
         other = open_search(storage, 8, BATCH_PER_TRIAL)
         outcomes.extend(other.train_next_batch(create_leases(storage), second, ignore_progress) for _ in range(8))
         return first(jobs)
@@ -314,7 +316,7 @@ def test_a_suspended_worker_that_comes_back_changes_nothing(
     published: list[int] = []
     trials_after: list[object] = []
 
-    def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
+    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
         for job in jobs:
             assert job.on_epoch is not None
             job.on_epoch(1, 0.999)
@@ -324,7 +326,7 @@ def test_a_suspended_worker_that_comes_back_changes_nothing(
             for job in jobs:
                 assert job.on_epoch is not None
                 job.on_epoch(epoch, 0.999)
-        return [fake_run(0.999) for _ in jobs]
+        return [Outcome(fake_run(0.999)) for _ in jobs]
 
     search = open_search(storage, 20, strategy)
     search.train_next_batch(
@@ -371,10 +373,10 @@ def test_a_trial_that_its_worker_finishes_while_it_is_reaped_counts(
             self.set_trial_state_values(trial, TrialState.COMPLETE, [0.75])
         original(self, trial, key, value)
 
-    def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
+    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
         monkeypatch.setattr(Storage, "set_trial_user_attr", set_late)
         take_over(storage, 8, ONE_BATCH, FakeFit())
-        return [fake_run(0.1) for _ in jobs]
+        return [Outcome(fake_run(0.1)) for _ in jobs]
 
     search = open_search(storage, 8, ONE_BATCH)
     search.train_next_batch(create_leases(storage), fit, ignore_progress)
@@ -383,15 +385,13 @@ def test_a_trial_that_its_worker_finishes_while_it_is_reaped_counts(
     assert finished_trials(search)[0][1:4:2] == ("COMPLETE", 0.75)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with postgresql() as running:
-        yield running
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
-    return tmp_path / "demo.db" if request.param == "sqlite" else request.getfixturevalue("server").fresh()
+    return (
+        create_database(tmp_path / "demo.db")
+        if request.param == "sqlite"
+        else request.getfixturevalue("server").fresh()
+    )
 
 
 def kill_worker(database: Path | str, strategy: Strategy, trials: int, closed: int) -> None:
@@ -427,7 +427,7 @@ def test_the_trials_of_a_dead_worker_are_reaped_and_repeated_after_the_grace(
 
 
 def test_a_trial_in_which_three_workers_died_has_failed(tmp_path: Path) -> None:
-    path = tmp_path / "demo.db"
+    path = create_database(tmp_path / "demo.db")
     for _ in range(2):
         kill_worker(path, BATCH_PER_TRIAL, 3, closed=0)
     storage = connect(path)
@@ -446,7 +446,8 @@ def test_a_trial_in_which_three_workers_died_has_failed(tmp_path: Path) -> None:
     lost = Counter(trial.user_attrs["place"] for trial in lost_trials(search))
     failed = {place: trial.user_attrs["error"] for place, trial in trials.items() if "error" in trial.user_attrs}
     assert failed == {place: "3 workers died in this trial" for place, count in lost.items() if count == 3}
-    assert search.choose() != Failed("3 workers died in this trial")
+    choice = search.choose()
+    assert choice.failure is None or str(choice.failure) != "3 workers died in this trial"
     storage.engine.dispose()
 
 

@@ -19,22 +19,22 @@ from fake_searches import (
     fake_run,
     finished_trials,
     open_search,
+    open_storage,
     run_search,
     trial_states,
     tried_settings,
 )
-from worlds import storage as open_storage
 
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.search.database import Storage, lock_study
 from hirise_imb.search.leases import Leases
-from hirise_imb.search.result import SearchResult
 from hirise_imb.search.trial_store import VERSION, open_trial_store
-from hirise_imb.strategies import CONTROL, STRATEGIES, Strategy, complete_settings
+from hirise_imb.strategies import CONTROL, STRATEGIES, Strategy
 from hirise_imb.strategies.parameters import Float
-from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Failed, Job
+from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Job
+from hirise_imb.training.outcome import Outcome
 from hirise_imb.training.trainer import Run
-from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.errors import FitFailed, UserError
 
 EACH = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=list(STRATEGIES))
 
@@ -63,9 +63,9 @@ def test_it_runs_as_many_trials_as_asked_for(storage: Storage) -> None:
 def test_a_batch_has_one_seed_and_the_recipes_of_its_trials(storage: Storage) -> None:
     jobs: list[Job] = []
 
-    def fit(batch: Sequence[Job]) -> list[Run | Failed]:
+    def fit(batch: Sequence[Job]) -> list[Outcome[Run]]:
         jobs.extend(batch)
-        return [fake_run(0.5) for _ in batch]
+        return [Outcome(fake_run(0.5)) for _ in batch]
 
     search = run_search(storage, 4, fit, seed=3)
     assert {job.seed for job in jobs} == {3}
@@ -85,17 +85,17 @@ def test_a_finished_search_runs_nothing(storage: Storage) -> None:
 @EACH
 def test_the_initial_points_come_first_and_none_comes_twice(strategy: Strategy, storage: Storage) -> None:
     tried = tried_settings(run_search(storage, 11, strategy=strategy))
-    initial_points = [complete_settings(strategy.parameters, start) for start in ({}, *strategy.starts())]
+    initial_points = [strategy.space.complete(point) for point in ({}, *strategy.initial_points())]
     assert tried[: len(initial_points)] == initial_points
-    assert all(complete_settings(strategy.parameters, one) == one for one in tried)  # complete, and nothing else
-    if any(isinstance(parameter, Float) for parameter in strategy.parameters):
+    assert all(strategy.space.complete(one) == one for one in tried)  # complete, and nothing else
+    if any(isinstance(parameter, Float) for parameter in strategy.space):
         # A sampler that started anew each round would repeat its first points.
         assert len({json.dumps(one, sort_keys=True) for one in tried}) == len(tried)
 
 
 def test_initial_points_come_first_however_many_there_are(storage: Storage) -> None:
     class ManyInitialPoints(type(ONE_BATCH)):  # type: ignore[misc]
-        def starts(self) -> list[dict[str, float]]:
+        def initial_points(self) -> list[dict[str, float]]:
             return [{"power": place / 10} for place in range(12)]
 
     tried = tried_settings(run_search(storage, 16, strategy=ManyInitialPoints()))
@@ -119,7 +119,7 @@ def test_conditional_settings_are_modelled_with_those_they_depend_on(
     monkeypatch.setattr(optuna.samplers.TPESampler, "sample_independent", record)
     run_search(storage, 2 * HEADS_PER_BATCH, strategy=STRATEGIES[name])
     assert not seen & set(independent)
-    conditional = {parameter.name for parameter in STRATEGIES[name].parameters if parameter.when}
+    conditional = {parameter.name for parameter in STRATEGIES[name].space if parameter.when}
     assert seen & conditional
 
 
@@ -197,16 +197,11 @@ def scripted(values: Sequence[float], fails: Callable[[int], str | None] = lambd
     return FakeFit(lambda recipe: next(left), fails)
 
 
-def succeeded(result: SearchResult | Failed) -> SearchResult:
-    assert isinstance(result, SearchResult)
-    return result
-
-
 def test_the_trial_with_the_highest_value_is_chosen(storage: Storage) -> None:
-    chosen = succeeded(run_search(storage, 4, scripted([0.2, 0.7, 0.6, 0.1])).choose())
+    chosen = run_search(storage, 4, scripted([0.2, 0.7, 0.6, 0.1])).choose().get()
     assert chosen.place == 1
     assert chosen.val_macro_f1 == pytest.approx(0.7)
-    assert chosen.settings == complete_settings(ONE_BATCH.parameters, {"power": 0.5})
+    assert chosen.settings == ONE_BATCH.space.complete({"power": 0.5})
     assert chosen.recipe == ONE_BATCH.recipe(chosen.settings, CONTEXT)
     assert [entry["state"] for entry in chosen.history] == ["complete"] * 4
     assert [entry["value"] for entry in chosen.history] == pytest.approx([0.2, 0.7, 0.6, 0.1])
@@ -214,19 +209,19 @@ def test_the_trial_with_the_highest_value_is_chosen(storage: Storage) -> None:
 
 def test_a_choice_among_fewer_trials_ignores_later_ones(storage: Storage) -> None:
     run_search(storage, 4, scripted([0.2, 0.5, 0.6, 0.1]))
-    chosen = succeeded(open_search(storage, 2).choose())
+    chosen = open_search(storage, 2).choose().get()
     assert chosen.val_macro_f1 == pytest.approx(0.5)
     assert len(chosen.history) == 2
 
 
 def test_of_equals_the_earliest_is_chosen(storage: Storage) -> None:
-    assert succeeded(run_search(storage, 5, scripted([0.2, 0.7, 0.7, 0.1, 0.7])).choose()).place == 1
+    assert run_search(storage, 5, scripted([0.2, 0.7, 0.7, 0.1, 0.7])).choose().get().place == 1
 
 
 def test_interrupted_trials_do_not_count_for_the_place_of_the_best(storage: Storage) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_search(storage, 3, FakeFit(dies_in=0))
-    chosen = succeeded(run_search(storage, 3, scripted([0.2, 0.3, 0.7])).choose())
+    chosen = run_search(storage, 3, scripted([0.2, 0.3, 0.7])).choose().get()
     assert chosen.place == 2
     assert len(chosen.history) == 3
 
@@ -237,11 +232,11 @@ class Worsening(FakeFit):
     def __init__(self) -> None:
         super().__init__(epochs=15)
 
-    def __call__(self, jobs: Sequence[Job]) -> list[Run | Failed]:
+    def __call__(self, jobs: Sequence[Job]) -> list[Outcome[Run]]:
         good = not self.recipes
         self.value = lambda recipe: 0.5 if good else 0.1
-        runs = super().__call__(jobs)
-        return [run if good or (isinstance(run, Run) and run.cut_short) else fake_run(0.9) for run in runs]
+        outcomes = super().__call__(jobs)
+        return [run if good or run.get().pruned else Outcome(fake_run(0.9)) for run in outcomes]
 
 
 def test_pruned_trials_count_and_are_never_chosen(storage: Storage) -> None:
@@ -250,7 +245,7 @@ def test_pruned_trials_count_and_are_never_chosen(storage: Storage) -> None:
     assert trial_states(search.trial_store.study) == ["COMPLETE"] * 8 + ["PRUNED"] * 3
     assert fit.lengths[:8] == [15] * 8
     assert all(5 < stopped < 15 for stopped in fit.lengths[8:])  # never in the first five epochs
-    chosen = succeeded(search.choose())
+    chosen = search.choose().get()
     assert chosen.place == 0
     assert [entry["state"] for entry in chosen.history] == ["complete"] * 8 + ["pruned"] * 3
     assert [entry["value"] for entry in chosen.history] == pytest.approx([0.5] * 8 + [0.1] * 3)  # of the best epoch
@@ -271,7 +266,7 @@ def test_a_failed_run_is_recorded_once_and_not_repeated(storage: Storage) -> Non
     again = FakeFit()
     assert finished_trials(run_search(storage, 10, again)) == finished_trials(search)
     assert not again.batch_sizes
-    chosen = succeeded(search.choose())
+    chosen = search.choose().get()
     assert chosen.place == 4  # neither 1 nor 6
     assert len(chosen.history) == 10
     assert chosen.history[6] == {"state": "fail", "value": None, "error": "the loss is no number"}
@@ -290,22 +285,24 @@ def test_sampler_and_pruner_ignore_what_a_failed_trial_reported(storage: Storage
 
 def test_where_all_trials_failed_the_first_reason_is_given(storage: Storage) -> None:
     search = run_search(storage, 10, FakeFit(fails=lambda place: f"reason {place}"))
-    assert search.choose() == Failed("reason 0")
+    with pytest.raises(FitFailed, match=r"^reason 0$"):
+        search.choose().get()
     assert trial_states(search.trial_store.study) == ["FAIL"] * 10
 
 
 def test_without_trials_there_is_no_choice(storage: Storage) -> None:
     search = open_search(storage, 3)
     assert not search.is_complete()
-    assert search.choose() == Failed("no trial was finished in time")
+    with pytest.raises(FitFailed, match=r"^no trial was finished in time$"):
+        search.choose().get()
 
 
 def test_a_pruned_trial_is_not_chosen_even_if_it_is_the_only_one(storage: Storage) -> None:
     study = open_search(storage, 1).trial_store.study
-    recipe = ONE_BATCH.recipe(complete_settings(ONE_BATCH.parameters, {}), CONTEXT).to_dict()
+    recipe = ONE_BATCH.recipe(ONE_BATCH.space.complete({}), CONTEXT).to_dict()
     pruned = optuna.trial.TrialState.PRUNED
     study.add_trial(optuna.trial.create_trial(state=pruned, value=0.5, user_attrs={"place": 0, "recipe": recipe}))
-    assert isinstance(open_search(storage, 1).choose(), Failed)
+    assert open_search(storage, 1).choose().failure is not None
 
 
 def test_an_error_is_recorded_and_not_hidden(storage: Storage) -> None:
@@ -321,7 +318,7 @@ def test_trials_carry_what_the_dashboard_shows(storage: Storage) -> None:
     study = run_search(storage, 1, scripted([0.6])).trial_store.study
     [trial] = study.trials
     attributes = trial.user_attrs
-    assert set(attributes) == {"place", "recipe", "seconds", "best_epoch", *(f"f1/{name}" for name in CLASSES)}
+    assert set(attributes) == {"place", "recipe", "seconds", "best_epoch", *(f"f1/{name}" for name in HIRISE.classes)}
     assert json.loads(json.dumps(attributes)) == attributes
     assert attributes["recipe"]["class_weights"] == {"kind": "InversePower", "power": 1.0, "unit": "landmarks"}
     assert attributes["place"] == 0
@@ -354,7 +351,7 @@ def test_a_strategy_that_depends_on_another_changes_its_recipe(storage: Storage)
 
 
 def test_a_result_can_be_written_as_json(storage: Storage) -> None:
-    chosen = succeeded(run_search(storage, 2).choose())
+    chosen = run_search(storage, 2).choose().get()
     assert json.loads(json.dumps([chosen.settings, chosen.history, chosen.val_macro_f1]))
 
 
@@ -409,11 +406,11 @@ def test_a_reader_does_not_stop_the_search(storage: Storage, tmp_path: Path) -> 
     reader = sqlite3.connect(tmp_path / "studies" / "demo.db", isolation_level=None)
     seen: list[int] = []
 
-    def fit(jobs: Sequence[Job]) -> list[Run | Failed]:
+    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
         if not seen:
             reader.execute("BEGIN")
         seen.append(len(reader.execute("SELECT * FROM trials").fetchall()))
-        return [fake_run(0.5) for _ in jobs]
+        return [Outcome(fake_run(0.5)) for _ in jobs]
 
     try:
         assert len(finished_trials(run_search(storage, 18, fit))) == 18

@@ -13,7 +13,7 @@ import pytest
 
 from hirise_imb.cli import main
 from hirise_imb.config import Override, Range, StudyDefinition, load_definition
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.hirise import HIRISE
 from hirise_imb.pipeline.runner import run_study
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies import STRATEGIES, OptimiserParameters, Settings, Strategy, TrainedStrategy, choice, number
@@ -93,7 +93,7 @@ def test_it_is_searched_and_compared(wider: Strategy, definition: StudyDefinitio
     assert len(arm["trials"]) == 2
     assert 0 <= arm["scores"]["macro_f1"]["mean"] <= 1
     table = pd.read_csv(page.parent / "per_class.csv")
-    assert set(table.loc[table["arm"] == "wider", "class"]) == set(CLASSES)
+    assert set(table.loc[table["arm"] == "wider", "class"]) == set(HIRISE.classes)
     chances = next(one for one in results.arms if one.name == "wider").predictions[0].probabilities
     assert np.isfinite(chances).all()
 
@@ -126,7 +126,7 @@ def test_a_definition_narrows_its_search(definition: StudyDefinition, tmp_path: 
 
     others: list[dict[str, dict[str, Override]]] = [{}, {"wider": {"kind": "some"}}]
     for other in others:
-        with pytest.raises(UserError, match=r'^The study t/wider was made with overrides kind = "some", share = '):
+        with pytest.raises(UserError, match=r'^The study t/wider was begun with overrides kind = "some", share = '):
             run_study(replace(narrowed, overrides=other), tmp_path)
     same: dict[str, dict[str, Override]] = {
         "wider": {"weight_decay": 0.01, "share": Range(0.2, 0.3), "kind": ("some",)}

@@ -146,7 +146,7 @@ def test_every_backbone_passes_the_contract(check: Check) -> None:
 
 
 def built(change: Callable[[keras.Model], keras.Model]) -> BackboneCard:
-    return replace(TOY, build=lambda weights: change(TOY.build(weights)))
+    return replace(TOY, build=lambda weights, shape: change(TOY.build(weights, shape)))
 
 
 def draw_again(network: keras.Model) -> keras.Model:
@@ -161,7 +161,7 @@ def draw_again(network: keras.Model) -> keras.Model:
         (replace(TOY, cuts={"early": "early", "late": "late"}), "cuts_are_ordered"),
         (replace(TOY, cuts={}), "describes_itself"),
         (built(draw_again), "random_weights_are_repeatable"),
-        (replace(TOY, build=lambda _: TOY.build("random")), "missing_weights_are_refused"),
+        (replace(TOY, build=lambda _, shape: TOY.build("random", shape)), "missing_weights_are_refused"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
