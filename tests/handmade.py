@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from builders import image, predict, valid_lines, write_data
+from PIL import Image
 
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.data.hirise import HIRISE
@@ -19,7 +26,12 @@ from hirise_imb.metrics.classification import Predictions
 from hirise_imb.pipeline.appendix import describe_strategies
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results
+from hirise_imb.reporting.figures import forest, matrices, overview, probabilities, scores, sources, style
 from hirise_imb.strategies import CONTROL, STRATEGIES
+from hirise_imb.training import epoch_loop
+from hirise_imb.training.epoch_loop import Job, TrainingResult
+from hirise_imb.training.outcome import Outcome
+from hirise_imb.training.train_step import Network
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "reports" / "real-sample"
 """The committed report."""
@@ -40,7 +52,7 @@ def make_catalogue(folder: Path, supports: Sequence[int] = TEST_SUPPORT) -> Mani
         # Crater has six test sources, every other class two or one.
         sources = 6 if label == 1 else 2
         lines += [f"{image(f'ESP_1{label:03}{n % sources:02}_2000', n)} {label} test" for n in range(support)]
-    return read_manifest(write_data(folder, lines))
+    return read_manifest(write_data(folder, lines), HIRISE)
 
 
 def guesses(truth: Sequence[int], right: float, seed: int) -> list[int]:
@@ -165,6 +177,57 @@ def three_classes(majority: str | None = None) -> Results:
         control_name="plain",
         environment={"seconds": {"baseline": 1.0, "plain": 1.0}},
     )
+
+
+DRAWINGS: dict[ModuleType, Sequence[str]] = {
+    forest: ["macro_f1"],
+    matrices: ["confusion", "confusion_difference"],
+    overview: ["best_so_far", "f1_per_class"],
+    probabilities: ["calibration", "precision_recall", "risk_coverage"],
+    scores: ["class_distribution", "curves", "published", "scores_per_class"],
+    sources: ["sources"],
+}
+"""What draws the figures of reports."""
+
+
+@contextmanager
+def without_figures() -> Iterator[None]:
+    """Nothing is drawn: the files of all figures are the same small ones. Their data is written as always.
+
+    For tests that look at no figure: drawing takes nine tenths of the time in which a report is written.
+    """
+    with io.BytesIO() as buffer:
+        Image.new("L", (1, 1)).save(buffer, "PNG")
+        png = buffer.getvalue()
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>\n'
+    with pytest.MonkeyPatch.context() as patch:
+        for module, names in DRAWINGS.items():
+            for name in names:
+                patch.setattr(module, name, lambda *_: None)
+        patch.setattr(style, "fix_layout", lambda _: None)
+        patch.setattr(style, "write_png", lambda _, path: path.write_bytes(png))
+        patch.setattr(style, "write_svg", lambda _, path: path.write_text(svg, encoding="utf-8"))
+        yield
+
+
+@contextmanager
+def short_training() -> Iterator[None]:
+    """Fits end after five epochs at the latest, for tests of what happens to fits, whatever they learn."""
+    train = epoch_loop.train_heads
+
+    def train_shortly(network: Network, jobs: Sequence[Job], *rest: Any) -> list[Outcome[TrainingResult]]:  # noqa: ANN401
+        short = [replace(job, recipe=replace(job.recipe, max_epochs=min(5, job.recipe.max_epochs))) for job in jobs]
+        return train(network, short, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(epoch_loop, "train_heads", train_shortly)
+        yield
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """The summary of a report as it is stored."""
+    stored: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return stored
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -158,7 +158,12 @@ def test_the_data_set_of_landmarks_can_be_named(
 ) -> None:
     monkeypatch.setitem(DATASETS, THREE_CLASSES.name, THREE_CLASSES)
     table = manifest.read_manifest(whole_sample, HIRISE).table.drop_duplicates(["split", "label"])
-    pictures = {f"{row.image} {row.label} {row.split}": row.image for row in table.itertuples() if row.label < 3}
+    table = table[table["label"] < 3]
+    names: list[str] = table["image"].tolist()
+    pictures = {
+        f"{image} {label} {split}": image
+        for image, label, split in zip(names, table["label"], table["split"], strict=True)
+    }
     folder = write_data(tmp_path / "three", pictures, spec=THREE_CLASSES)
     for image in pictures.values():
         shutil.copyfile(*(place / HIRISE.layout.image_folder / image for place in (whole_sample, folder)))

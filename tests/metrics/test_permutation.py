@@ -250,8 +250,8 @@ def test_edge_cases() -> None:
     # A class without a label is predicted: nothing is right.
     assert swap_test(perfect, never).difference == 2 / 8
     assert swap_test(other, never).informative_sources == 3
-    right, zeros = (SourceCounts.of(labels, np.array([p]), labels * 0, 8) for p in (labels, labels * 0))
-    found = swap_test(right, zeros)
+    single = [SourceCounts.of(labels, np.array([p]), labels * 0, 8) for p in (labels, labels * 0)]
+    found = swap_test(single[0], single[1])
     assert (found.p, found.informative_sources, found.min_detectable_difference) == (1.0, 1, None)
 
 
@@ -328,9 +328,8 @@ def rejections(law: simulated.Law, gain: float, sets: int) -> tuple[float, float
         base, better = law.draw(np.random.default_rng((12, number)), (0.0, gain))
         by_source = simulated.counted(better), simulated.counted(base)
         places = np.arange(len(simulated.LABELS))
-        one, other = (SourceCounts.of(simulated.LABELS, predicted[None], places, 8) for predicted in (better, base))
-        pairs = (by_source, (one, other))
-        found.append([swap_test(mine, theirs, draws=499).p <= ALPHA for mine, theirs in pairs])
+        by_image = tuple(SourceCounts.of(simulated.LABELS, predicted[None], places, 8) for predicted in (better, base))
+        found.append([swap_test(arms[0], arms[1], draws=499).p <= ALPHA for arms in (by_source, by_image)])
     sources, images = np.mean(found, axis=0)
     return float(sources), float(images)
 

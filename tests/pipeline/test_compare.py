@@ -9,27 +9,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 import pytest
-from handmade import SEEDS, check_files, exchanged, guesses, make_arm, make_catalogue, make_results, p_of
+from builders import CLASSES
+from handmade import SEEDS, check_files, exchanged, guesses, make_arm, make_catalogue, make_results, p_of, summary_of
 from sklearn import metrics
 
 from hirise_imb.cli.main import main
-from hirise_imb.data.hirise import CLASSES, HIRISE
+from hirise_imb.data import HIRISE
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.models.closed_form import NearestMean
-from hirise_imb.pipeline.compare import compare_reports
-from hirise_imb.pipeline.rebuild import compare, rewrite
+from hirise_imb.pipeline.compare import merge_reports
+from hirise_imb.pipeline.rebuild import compare_reports, rebuild_report
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Baseline, Results, write_baseline, write_report
 from hirise_imb.reporting.html.index import write_index
 from hirise_imb.reporting.inference import Inference
 from hirise_imb.reporting.narrative import caution, headline
+
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 FEW = (8, 12, 4, 0, 0, 0, 0, 0)
 """Ten test sources, so that all exchanges can be looked at."""
@@ -81,15 +83,10 @@ def out(catalogue: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def three(out: Path) -> Path:
     """The comparison of all three."""
     reports = [out / "reports" / name for name in ("half", "other-half", "big")]
-    results, page = compare(reports, "three", out)
+    results, page = compare_reports(reports, "three", out)
     assert page == out / "reports" / "three" / "report.html"
     assert results.name == "three"
     return page.parent
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return found
 
 
 ARMS = (
@@ -207,7 +204,7 @@ def test_the_headline_has_a_sentence_for_each_report(out: Path, three: Path) -> 
     assert summary["headline"].count("after Holm over 5 comparisons") == 3
     told = " ".join(summary["protocol"])
     assert "All arms are set against half/baseline, on the same 24 test landmarks" in told
-    alone = compare_reports([out / "reports" / "half", out / "reports" / "big"], "c")
+    alone = merge_reports([out / "reports" / "half", out / "reports" / "big"], "c")
     assert [arm.name for arm in alone.arms] == [name for name in ARMS if not name.startswith("other")]
 
 
@@ -225,12 +222,12 @@ def altered(folder: Path, place: Path, change: Callable[[pd.DataFrame], pd.DataF
 
 def test_a_baseline_that_differs_in_a_bit_stands_beside_the_first(out: Path, tmp_path: Path) -> None:
     def change(table: pd.DataFrame) -> pd.DataFrame:
-        column = table["p_other"].to_numpy(copy=True)
-        column[0] = np.nextafter(column[0], np.float32(1))
-        return table.assign(p_other=column)
+        shares = table["p_other"].to_numpy(copy=True)
+        shares[0] = np.nextafter(shares[0], np.float32(1))
+        return table.assign(p_other=shares)
 
     first, second = out / "reports" / "half", altered(out / "reports" / "half", tmp_path / "near", change)
-    found = compare_reports([first, second], "c")
+    found = merge_reports([first, second], "c")
     assert len(found.arms) == 6
     assert "to the last bit" not in found.setting
 
@@ -257,7 +254,7 @@ def test_an_arm_that_two_reports_have_stands_once(catalogue: Manifest, out: Path
     write_report(study(catalogue, "more", right | {"class_weights": 0.2}), tmp_path / "more")
     shutil.copytree(out / "reports" / "half", tmp_path / "copy")
     folders = [out / "reports" / "half", tmp_path / "more", tmp_path / "copy"]
-    results, _ = compare(folders, "both", tmp_path)
+    results, _ = merge_reports(folders, "both", tmp_path)
     assert [arm.name for arm in results.arms] == ["half/baseline", "half/focal_loss", "half/tta", "more/class_weights"]
     assert results.inference.family == 3
     assert (
@@ -269,7 +266,7 @@ def test_an_arm_that_two_reports_have_stands_once(catalogue: Manifest, out: Path
 
 def test_a_report_without_an_arm_of_its_own_says_so(catalogue: Manifest, out: Path, tmp_path: Path) -> None:
     alone = write_report(study(catalogue, "alone", {"baseline": 0.4}), tmp_path / "alone").parent
-    found = compare_reports([out / "reports" / "half", alone], "c")
+    found = merge_reports([out / "reports" / "half", alone], "c")
     assert found.origins[1].arms == ()
     assert headline(found).endswith(" alone has no further arm.")
 
@@ -280,10 +277,10 @@ def test_other_data_for_training_is_told(out: Path, tmp_path: Path) -> None:
     summary = summary_of(other)
     summary["data"][0]["landmarks"] += 3
     (other / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-    found = compare_reports([first, other], "c")
+    found = merge_reports([first, other], "c")
     assert "It has other data for training than half, whose data is shown below." in found.setting
-    assert found.data.equals(compare_reports([first, out / "reports" / "big"], "c").data)
-    assert "other data" not in compare_reports([first, out / "reports" / "big"], "c").setting
+    assert found.data.equals(merge_reports([first, out / "reports" / "big"], "c").data)
+    assert "other data" not in merge_reports([first, out / "reports" / "big"], "c").setting
 
 
 def test_reports_of_the_same_folder_name_are_numbered(out: Path, tmp_path: Path) -> None:
@@ -291,7 +288,7 @@ def test_reports_of_the_same_folder_name_are_numbered(out: Path, tmp_path: Path)
         Path(shutil.copytree(out / "reports" / "big", tmp_path / place))
         for place in ("x/same", "y/same", "z/same-1", "z/my läst report!", "z/--")
     ]
-    found = compare_reports(folders, "c")
+    found = merge_reports(folders, "c")
     assert [origin.name for origin in found.origins] == ["same-2", "same-3", "same-1", "my-l-st-report", "report"]
     assert found.reference == "same-2/baseline"
 
@@ -437,7 +434,7 @@ def test_the_list_leads_to_every_report(catalogue: Manifest, out: Path, three: P
 
     for gone, written in (("older", "big"), ("broken", "half/baseline")):
         shutil.rmtree(reports / gone)
-        rewrite(reports / written)
+        rebuild_report(reports / written)
         assert gone not in Links(page).text
 
 
@@ -453,7 +450,7 @@ def test_the_list_is_written_again_from_within_and_no_page_of_somebody_else(
     own = tmp_path / "index.html"
     own.write_text("<title>My site, with reports of hirise_imb</title>")
     monkeypatch.chdir(place)
-    rewrite(Path())
+    rebuild_report(Path())
     assert page.read_bytes() != before
     assert own.read_text() == "<title>My site, with reports of hirise_imb</title>"
 
@@ -463,7 +460,7 @@ def test_where_seeds_are_of_different_number_no_range_is_said_to_lie_apart(
 ) -> None:
     single = study(catalogue, "single", {"baseline": 0.3}, [5])
     write_report(single, tmp_path / "single")
-    results, _ = compare([tmp_path / "single", out / "reports" / "half"], "mixed", tmp_path)
+    results, _ = compare_reports([tmp_path / "single", out / "reports" / "half"], "mixed", tmp_path)
     assert results.gain("half/focal_loss", "macro_f1", "single/baseline") > 0.1
     assert not results.gain_is_clear("half/focal_loss", "macro_f1", "single/baseline")
     assert not any(results.clear("half/focal_loss", "f1", "single/baseline"))

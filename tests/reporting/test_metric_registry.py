@@ -16,13 +16,15 @@ from hirise_imb.cli.report_tables import print_comparison
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.metrics.registry import METRICS, Evaluation, Metric, register
-from hirise_imb.pipeline.compare import compare_reports
-from hirise_imb.pipeline.rebuild import rewrite
+from hirise_imb.pipeline.compare import merge_reports
+from hirise_imb.pipeline.rebuild import rebuild_report
 from hirise_imb.reporting import Baseline, write_report
 from hirise_imb.reporting.html.view import Extras, study_view
 from hirise_imb.reporting.read import read_report, read_summary
 from hirise_imb.reporting.summary.content import of_study
 from hirise_imb.utils.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 def brier(evaluation: Evaluation) -> float:
@@ -93,7 +95,7 @@ def test_names_are_taken_once() -> None:
 def test_three_classes_go_through_every_page(majority: str | None, tmp_path: Path) -> None:
     folder = write_report(three_classes(majority), tmp_path / "three").parent
     before = read_summary(folder)
-    assert rewrite(folder) == folder / "report.html"
+    assert rebuild_report(folder) == folder / "report.html"
     assert read_summary(folder)["files"] == before["files"]
     assert before["majority"] == majority
     for name in ("report.html", "report.md"):
@@ -125,7 +127,7 @@ def test_reports_of_other_classes_are_not_compared(tmp_path: Path) -> None:
     renamed = replace(results, classes=ClassSet(("flat", "hill", "sea")), data=data)
     folders = [write_report(found, tmp_path / name).parent for found, name in ((results, "a"), (renamed, "b"))]
     with pytest.raises(UserError, match=r"b has the classes flat, hill, sea, and .*a has flat, hill, lake: scores can"):
-        compare_reports(folders, "both")
+        merge_reports(folders, "both")
 
 
 def test_many_classes_are_printed_in_several_tables() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import json
 import math
 import re
 from dataclasses import replace
@@ -14,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from builders import quick
-from handmade import SEEDS, TRIALS, contents, guesses, make_arm, make_catalogue, make_results
+from builders import CLASSES, quick
+from handmade import SEEDS, TRIALS, contents, guesses, make_arm, make_catalogue, make_results, summary_of
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.lines import Line2D
@@ -23,7 +22,6 @@ from rich.console import Console
 from sklearn import metrics
 
 from hirise_imb.cli.report_tables import print_comparison
-from hirise_imb.data.hirise import CLASSES
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.metrics.registry import METRICS
 from hirise_imb.models.closed_form import NearestMean
@@ -33,6 +31,8 @@ from hirise_imb.reporting.figures.overview import best_so_far as figure
 from hirise_imb.reporting.narrative import headline, protocol
 from hirise_imb.reporting.search_summary import best_so_far, failures, tally
 from hirise_imb.strategies import STRATEGIES
+
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 ORDER = ["baseline", "plain", "partial_unfreeze", "focal_loss", "prototypes", "tta", "class_weights"]
 REASON = "with seed 3: <b>one</b> landmark | of\nspider"
@@ -76,11 +76,6 @@ def results(catalogue: Manifest) -> Results:
 def folder(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report that no test may change."""
     return write_report(results, tmp_path_factory.mktemp("reports") / "by-hand").parent
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return found
 
 
 def f1_again(folder: Path, arm: str) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from builders import CLASSES
 from handmade import (
     EXAMPLE,
     SEEDS,
@@ -23,12 +24,12 @@ from handmade import (
     make_catalogue,
     make_results,
     p_of,
+    summary_of,
     three_classes,
 )
 from jsonschema import Draft202012Validator
 from sklearn import metrics
 
-from hirise_imb.data.hirise import CLASSES
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.metrics.bootstrap import SourceCounts
 from hirise_imb.metrics.classification import Predictions
@@ -40,6 +41,8 @@ from hirise_imb.reporting.results import Origin
 from hirise_imb.reporting.summary.content import of_study
 from hirise_imb.reporting.summary.schema import find_fault, generate_schema, load_schema
 from hirise_imb.utils.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 SUPPORT = (120, 40, 20, 12, 6, 1, 9, 0)
 """Sources: six of crater, one of impact ejecta, none of spider, two of all others."""
@@ -72,8 +75,7 @@ def folder(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return found
+    return summary_of(folder)
 
 
 # --- the schema ---
@@ -422,9 +424,9 @@ def test_a_difference_beyond_chance_is_told(few: Manifest) -> None:
         "baseline there."
     )
     assert ", depending on the arm" not in caution(found)
-    sizes = of_study(found)["inference"]["resolvable"]
-    assert sizes is not None
-    least = sizes["low"]
+    resolvable = of_study(found)["inference"]["resolvable"]
+    assert resolvable is not None
+    least = resolvable["low"]
     assert (
         f"On 10 sources, the minimum detectable difference in macro F1 to the baseline (one test, p <= 0.05) is "
         f"{least:.3f}. Images" in caution(found)
