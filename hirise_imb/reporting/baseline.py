@@ -16,10 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hirise_imb.data.dataset import ClassSet
-from hirise_imb.forensics import METRICS, Finding, Null, PublishedTable, Rounded, examine, read_published
+from hirise_imb.forensics import METRICS, Finding, PermutationNull, PublishedTable, Rounded, examine, read_published
 from hirise_imb.metrics.classification import precision_recall_f1
 from hirise_imb.reporting import narrative
-from hirise_imb.reporting.pairing import null_of
+from hirise_imb.reporting.pairing import permutation_null
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import BASELINE, Results
 from hirise_imb.reporting.summary.content import facts
@@ -143,9 +143,9 @@ class Baseline:
         return self.results.arms[0]
 
     @cached_property
-    def nulls(self) -> list[Null]:
+    def nulls(self) -> list[PermutationNull]:
         """The shuffled pairings of each seed."""
-        return [null_of(fit.confusion) for fit in self.results.evaluations[BASELINE]]
+        return [permutation_null(fit.confusion) for fit in self.results.evaluations[BASELINE]]
 
     @cached_property
     def entries(self) -> list[Entry]:
@@ -179,7 +179,11 @@ class Baseline:
         macro = next(entry for entry in self.entries if entry.metric == "macro_f1")
         law = macro.shuffled
         assert law is not None
-        kappa = " to ".join(f"{value:.3f}" for value in self.counted.joined.kappa) if self.counted.joined else "none"
+        kappa = (
+            " to ".join(f"{value:.3f}" for value in self.counted.joint_ranges.kappa)
+            if self.counted.joint_ranges
+            else "none"
+        )
         return (
             f"With predictions and labels aligned the model reaches macro F1 {macro.aligned:.3f}, paired with shuffled "
             f"labels {law.mean:.3f} ({law.low:.3f} to {law.high:.3f}). The published table, from its own figures and "
@@ -235,19 +239,19 @@ def _seeds(count: int) -> str:
     return f"Aligned scores are means over {count} seeds." if count > 1 else "Fitted with one seed."
 
 
-def _class_laws(nulls: Sequence[Null], label: int) -> dict[str, Law]:
+def _class_laws(nulls: Sequence[PermutationNull], label: int) -> dict[str, Law]:
     """The exact distributions of a class's precision, recall and F1."""
     values: dict[str, list[Floats]] = {metric: [] for metric in METRICS}
     weights = []
     for null in nulls:
-        hits, chances = null.law(label)
+        hits, chances = null.hit_distribution(label)
         weights.append(chances / len(nulls))
         for metric, reached in precision_recall_f1(hits, null.support[label], null.predicted[label]).items():
             values[metric].append(reached)
     return {metric: Law.of(np.concatenate(parts), np.concatenate(weights)) for metric, parts in values.items()}
 
 
-def _whole_laws(nulls: Sequence[Null]) -> dict[str, Law]:
+def _whole_laws(nulls: Sequence[PermutationNull]) -> dict[str, Law]:
     """The distributions of the scores of the whole table, from random pairings."""
     parts = [_whole_scores(null, seed) for seed, null in enumerate(nulls)]
     laws = {}
@@ -257,7 +261,7 @@ def _whole_laws(nulls: Sequence[Null]) -> dict[str, Law]:
     return laws
 
 
-def _whole_scores(null: Null, seed: int) -> dict[str, Floats]:
+def _whole_scores(null: PermutationNull, seed: int) -> dict[str, Floats]:
     """Each score in each random pairing, shape (draws,)."""
     drawn = null.draw(seed=seed)
     hits = drawn.sum(axis=1)

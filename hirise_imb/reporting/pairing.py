@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.forensics import LEVEL, Null, Statistic
+from hirise_imb.forensics import LEVEL, PermutationNull, Statistic
 
 DRAWS = 2_000
 """Random pairings of each fit: enough to tell p < 0.001, and a report has a hundred fits."""
@@ -15,13 +15,13 @@ DRAWS = 2_000
 Ints = NDArray[np.int64]
 
 
-def null_of(confusion: Ints) -> Null:
+def permutation_null(confusion: Ints) -> PermutationNull:
     """Returns all pairings of the labels and predictions of a confusion matrix, shape (n_classes, n_classes).
 
     Raises:
         ValueError: there are fewer than two images.
     """
-    return Null(confusion.sum(axis=1), confusion.sum(axis=0))
+    return PermutationNull(confusion.sum(axis=1), confusion.sum(axis=0))
 
 
 def compare(confusions: Mapping[str, Sequence[Ints]]) -> dict[str, list[Statistic]]:
@@ -32,7 +32,9 @@ def compare(confusions: Mapping[str, Sequence[Ints]]) -> dict[str, list[Statisti
     """
     return {
         name: [
-            null_of(confusion).compare(np.diagonal(confusion), draws=DRAWS) for confusion in fits if confusion.sum() > 1
+            permutation_null(confusion).compare(np.diagonal(confusion), draws=DRAWS)
+            for confusion in fits
+            if confusion.sum() > 1
         ]
         for name, fits in confusions.items()
     }
