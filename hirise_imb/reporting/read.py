@@ -96,7 +96,7 @@ def _classes(summary: Summary) -> ClassSet:
     return ClassSet(names, summary.get("majority", inferred))
 
 
-def made_from(summary: Summary) -> frozenset[str]:
+def list_inputs(summary: Summary) -> frozenset[str]:
     """Returns the names of the files that a report is read from, in addition to its summary."""
     found = {"study.toml", "environment.json"}
     for arm in summary["arms"]:

@@ -344,14 +344,14 @@ def test_other_test_landmarks_are_refused(refused: Callable[..., str], out: Path
 
     second = altered(first, tmp_path / "a", renamed)
     assert refused(first, second) == (
-        f"{second} was tested on other landmarks than {first} (24 and 24, 23 in both; {image} is in one only): scores "
+        f"{second} was tested on other landmarks than {first} (24 and 24, 23 in both; {image} is in only one): scores "
         "can be compared on the same test landmarks alone."
     )
     for change in (one_class, one_source):
         second = altered(first, tmp_path / change.__name__, change)
         assert refused(first, second) == (
-            f"{second} and {first} name other classes or sources for 1 of 24 test landmarks (first: {image}): compare "
-            "reports of the same version of the test labels."
+            f"{second} and {first} name different classes or sources for 1 of 24 test landmarks (first: {image}): "
+            "compare reports of the same version of the test labels."
         )
     second = altered(first, tmp_path / "fewer", lambda table: table[table["image"] != image])
     assert "(23 and 24, 23 in both;" in refused(first, second)
@@ -361,11 +361,11 @@ def test_what_can_not_be_compared_is_refused(
     refused: Callable[..., str], out: Path, three: Path, tmp_path: Path
 ) -> None:
     first, second = out / "reports" / "half", out / "reports" / "big"
-    few = "A comparison takes two reports or more, each once: name their folders."
+    few = "A comparison takes two or more different reports: name their folders."
     assert refused(first) == few
     assert refused(first, first) == few
     assert refused(first, second, first.parent / "." / "big") == few
-    assert refused(first, three) == f"{three} is itself a comparison: name the reports that it compares."
+    assert refused(first, three) == f"{three} is itself a comparison: name the reports that it compares instead."
     assert refused(first, tmp_path) == f"There is no report in {tmp_path}: name a folder that holds summary.json."
     for name in ("../up", "a/b", "", ".hidden", "x" * 101, "a b"):
         assert refused(first, second, "--name", name).startswith(f"The name {name!r} can't name a folder: use")

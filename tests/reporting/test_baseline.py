@@ -373,5 +373,6 @@ def test_a_single_test_landmark_can_not_be_shuffled(
         path.write_text("".join(line for line in lines if line not in tests[1:]))
     options = ["--data", str(own_data), "--backbone", toy, "--weights", "random", "--out", str(tmp_path)]
     assert main(["baseline", *options]) == 2
-    assert f"{own_data} has one test landmark: a shuffled pairing takes two, use other data." in capsys.readouterr().err
+    message = f"{own_data} has only one test landmark, but a shuffled pairing needs two: use other data."
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("reports/**/*"))
