@@ -93,8 +93,8 @@ def _check_same_test(first_folder: Path, first: Results, folder: Path, report: R
     if mismatches:
         raise UserError(
             f"{folder} and {first_folder} name different classes or sources for {len(mismatches):,} of "
-            f"{len(expected):,} test landmarks (first: {mismatches[0]}): compare reports of the same version of the test "
-            "labels."
+            f"{len(expected):,} test landmarks (first: {mismatches[0]}): compare reports of the same version of the "
+            "test labels."
         )
 
 

@@ -113,7 +113,7 @@ def test_a_figure_is_read_with_its_zeros(text: str, decimals: int | None, units:
     [
         ("1.01", None, "above 1"),
         ("1.0000000000000001", None, "above 1"),
-        ("84", None, "per cent"),
+        ("84", None, "percentages"),
         ("84.0 %", None, "no number"),
         ("0,84", None, "no number"),
         ("-0.1", None, "no number"),

@@ -29,7 +29,7 @@ from hirise_imb.forensics import read_published
 from hirise_imb.imbalance.sampling import Pool, SplitFileRows
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Baseline, write_baseline
-from hirise_imb.reporting.baseline import Entry, Law
+from hirise_imb.reporting.baseline import ComparisonEntry, NullDistribution
 from hirise_imb.training.epoch_loop import Failed, Job
 from hirise_imb.training.trainer import Run, Trainer
 
@@ -153,11 +153,11 @@ def test_the_published_table_is_read_as_it_was_printed() -> None:
     ],
 )
 def test_a_published_figure_is_compared_at_its_three_decimals(low: float, high: float, inside: bool) -> None:
-    assert Entry("crater", "f1", 0.123, 0.9, Law(0.1, low, high)).published_in_range is inside
+    assert Entry("crater", "f1", 0.123, 0.9, NullDistribution(0.1, low, high)).published_in_range is inside
 
 
 def test_nothing_is_compared_with_nothing() -> None:
-    assert Entry("all", "accuracy", None, 0.9, Law(0.1, 0.0, 1.0)).published_in_range is None
+    assert Entry("all", "accuracy", None, 0.9, NullDistribution(0.1, 0.0, 1.0)).published_in_range is None
     assert Entry("spider", "f1", 0.0, None, None).published_in_range is None
 
 
