@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hirise_imb.forensics import METRICS, SMALLEST_P, Finding, Joined
+from hirise_imb.forensics import METRICS, SMALLEST_P, Finding, JointRanges
 
 
 def print_finding(finding: Finding, console: Console) -> None:
@@ -20,8 +20,8 @@ def print_finding(finding: Finding, console: Console) -> None:
             f"--decimals {most} restores them.",
             highlight=False,
         )
-    if finding.joined is not None:
-        console.print(_together(finding.joined, len(finding.table.classes)))
+    if finding.joint_ranges is not None:
+        console.print(_together(finding.joint_ranges, len(finding.table.classes)))
     console.print(f"Verdict: {finding.verdict}.", style="bold", highlight=False)
     # Names of classes are the user's, brackets in them no markup.
     console.print(f"{finding.reason[0].upper()}{finding.reason[1:]}.", highlight=False, markup=False)
@@ -29,9 +29,9 @@ def print_finding(finding: Finding, console: Console) -> None:
 
 def _rows(finding: Finding) -> Table:
     table = finding.table
-    margins = finding.joined.margins if finding.joined else finding.margins
+    margins = finding.joint_ranges.margins if finding.joint_ranges else finding.margins
     title = "Hits and predictions that print as each row does"
-    grid = _grid(f"{title}, together {table.total:,} predictions" if finding.joined else f"{title}, row by row")
+    grid = _grid(f"{title}, together {table.total:,} predictions" if finding.joint_ranges else f"{title}, row by row")
     grid.add_column("class", overflow="fold")
     for head in ("n", "prec.", "recall", "F1", "hits", "predictions", "hits if\nshuffled"):
         grid.add_column(head, justify="right", no_wrap=True)
@@ -50,14 +50,14 @@ def _rows(finding: Finding) -> Table:
     return grid
 
 
-def _together(joined: Joined, classes: int) -> Table:
+def _together(ranges: JointRanges, classes: int) -> Table:
     grid = _grid("All joint solutions, next to random pairings of predictions and labels")
     for head in ("", "the table", "shuffled", "deviation", "p"):
         grid.add_column(head, justify="right" if head else "left", no_wrap=True)
-    low, high = joined.lowest, joined.highest
+    low, high = ranges.lowest, ranges.highest
     for name, hits, chance, sides in (
-        ("hits", joined.hits, joined.chance, (low.trace, high.trace)),
-        ("rare hits", joined.rare_hits, joined.rare_chance, (low.rare, high.rare)),
+        ("hits", ranges.hits, ranges.chance, (low.trace, high.trace)),
+        ("rare hits", ranges.rare_hits, ranges.rare_chance, (low.rare, high.rare)),
     ):
         one, other = sides
         chances = sorted((one.p_above, other.p_above))
@@ -65,8 +65,8 @@ def _together(joined: Joined, classes: int) -> Table:
         p = f"<= {SMALLEST_P:.4f}" if chances[1] <= SMALLEST_P else _range(chances[0], chances[1], 4)
         grid.add_row(name, _range(*hits), _range(chance[0], chance[1], 1), deviation, p)
     deviation = f"{max(low.kappa_deviation, high.kappa_deviation):.3f}"
-    grid.add_row("kappa", _range(*joined.kappa, 3), "0", deviation, "")
-    grid.add_row("macro recall", _range(*joined.macro_recall, 3), f"{1 / classes:.3f}", "", "")
+    grid.add_row("kappa", _range(*ranges.kappa, 3), "0", deviation, "")
+    grid.add_row("macro recall", _range(*ranges.macro_recall, 3), f"{1 / classes:.3f}", "", "")
     return grid
 
 

@@ -1,7 +1,11 @@
-"""What a published per-class table implies: counts behind rounded figures, and whether predictions met their labels."""
+"""Examination of published per-class tables.
 
-from hirise_imb.forensics.examine import AVERAGES, LEVEL, Finding, Joined, Verdict, examine
-from hirise_imb.forensics.null import SMALLEST_P, Null, Statistic
+From rounded precision, recall and F1 it infers the counts behind them, and tests whether predictions were paired with
+their labels or with shuffled ones.
+"""
+
+from hirise_imb.forensics.examine import AVERAGES, LEVEL, Finding, JointRanges, Verdict, examine
+from hirise_imb.forensics.null import SMALLEST_P, PermutationNull, Statistic
 from hirise_imb.forensics.published import read_published
 from hirise_imb.forensics.table import METRICS, PublishedTable, Rounded, read
 
@@ -11,8 +15,8 @@ __all__ = [
     "METRICS",
     "SMALLEST_P",
     "Finding",
-    "Joined",
-    "Null",
+    "JointRanges",
+    "PermutationNull",
     "PublishedTable",
     "Rounded",
     "Statistic",

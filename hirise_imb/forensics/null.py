@@ -1,8 +1,8 @@
-"""What a shuffled pairing of predictions and labels gives: the permutation null of a table's hits.
+"""The permutation null of a table: the hits of predictions that are paired with shuffled labels.
 
-Both margins of the confusion matrix, how often each class occurs and how often it is predicted, stay as they are;
-which prediction meets which label is drawn at random. Under this null the hits of one class are hypergeometric, and
-the moments of any sum of them are known exactly (Cohen 1960 for kappa; Mielke and Berry 2007 for the permutations).
+Both margins of the confusion matrix, how often each class occurs and how often it is predicted, are fixed; which
+prediction is paired with which label is random. Under this null the hits of one class are hypergeometric, and the
+moments of any sum of them are known exactly (Cohen 1960 for kappa; Mielke and Berry 2007 for the permutations).
 """
 
 from __future__ import annotations
@@ -17,37 +17,41 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 DRAWS = 9_999
-"""Random pairings a Monte-Carlo p is taken from."""
+"""Default number of random pairings for a Monte Carlo p value."""
 
 SMALLEST_P = 1 / (1 + DRAWS)
-"""No p from so many pairings is smaller."""
+"""Smallest p value that `DRAWS` random pairings can give."""
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """A statistic of a table, and its distribution over all pairings of the same predictions and labels."""
+    """The hits of some classes in a table, and their distribution over all pairings of its predictions and labels."""
 
     observed: float
     mean: float
     deviation: float
-    """Standard deviation over pairings, exact."""
+    """Exact standard deviation over all pairings."""
     p_above: float
-    """Monte-Carlo probability of as much or more, (1 + #) / (1 + draws)."""
+    """Monte Carlo probability of as many hits or more, (1 + count) / (1 + draws)."""
     p_below: float
-    """Monte-Carlo probability of as much or less."""
+    """Monte Carlo probability of as many hits or fewer, (1 + count) / (1 + draws)."""
 
 
 @dataclass(frozen=True)
-class Null:
-    """All pairings of predictions and labels that have these margins."""
+class PermutationNull:
+    """All pairings of predictions and labels with given margins.
+
+    Raises:
+        ValueError: the margins do not belong to a confusion matrix of two images or more.
+    """
 
     support: Ints
-    """Labels of each class, shape (k,)."""
+    """Number of labels of each class, shape (n_classes,)."""
     predicted: Ints
-    """Predictions of each class, shape (k,), with the same sum."""
+    """Number of predictions of each class, shape (n_classes,), with the same sum."""
 
     def __post_init__(self) -> None:
-        """Refuse margins that belong to no confusion matrix."""
+        """Checks that the margins belong to a confusion matrix."""
         if self.support.shape != self.predicted.shape or self.support.sum() != self.predicted.sum():
             raise ValueError("labels and predictions must have the same classes and the same number")
         if (self.support < 0).any() or (self.predicted < 0).any() or self.total < 2:
@@ -55,53 +59,55 @@ class Null:
 
     @property
     def total(self) -> int:
-        """Images."""
+        """Number of images."""
         return int(self.support.sum())
 
     @property
-    def head(self) -> int:
-        """The class with most labels; all others are the rare ones."""
+    def largest_class(self) -> int:
+        """Id of the class with most labels; all other classes are the rare ones."""
         return int(np.argmax(self.support))
 
     @property
     def rare(self) -> list[int]:
-        """All classes but the one with most labels."""
-        return [k for k in range(len(self.support)) if k != self.head]
+        """Ids of all classes but the one with most labels."""
+        return [k for k in range(len(self.support)) if k != self.largest_class]
 
     def mean(self, classes: Sequence[int] | slice = slice(None)) -> float:
-        """Expected hits of these classes together."""
+        """Returns the expected number of hits of some classes together, by default of all."""
         return float(self._products(classes).sum() / self.total)
 
     def variance(self, classes: Sequence[int] | slice = slice(None)) -> float:
-        """Variance of the hits of these classes together.
+        """Returns the variance of the number of hits of some classes together, by default of all.
 
-        With A the sum of n m over the classes, it is (N^2 A - N sum n m (n + m) + A^2) / (N^2 (N - 1)).
+        It is (N^2 A - N sum n m (n + m) + A^2) / (N^2 (N - 1)), where N is the number of images, n and m are the labels
+        and predictions of each class, and A is the sum of n m over the classes.
         """
         n = self.total
         products = self._products(classes)
-        whole = products.sum()
+        total = products.sum()
         sides = (self.support[classes] + self.predicted[classes]).astype(float)
-        return float(max(0.0, (n * n * whole - n * (products * sides).sum() + whole**2) / (n * n * (n - 1.0))))
+        # Rounding can take a variance of 0 below 0.
+        return float(max(0.0, (n * n * total - n * (products * sides).sum() + total**2) / (n * n * (n - 1.0))))
 
     def kappa(self, hits: float) -> float:
-        """Cohen's kappa of a table with so many hits; 0 where chance alone is always right."""
+        """Returns Cohen's kappa of a table with this number of hits; 0 if chance alone is always right."""
         chance = self.mean()
         return (hits - chance) / (self.total - chance) if chance < self.total else 0.0
 
     def kappa_deviation(self) -> float:
-        """Standard deviation of kappa over pairings; its mean is 0."""
+        """Returns the standard deviation of kappa over all pairings; its mean is 0."""
         chance = self.mean()
         return float(np.sqrt(self.variance()) / (self.total - chance)) if chance < self.total else 0.0
 
     def draw(self, draws: int = DRAWS, seed: int = 0) -> Ints:
-        """Hits of each class in random pairings, shape (draws, k)."""
+        """Draws random pairings; returns the hits of each class, shape (draws, n_classes)."""
         from scipy.stats import random_table
 
         tables = random_table(self.support, self.predicted).rvs(draws, random_state=seed)
         return np.asarray(np.diagonal(tables, axis1=1, axis2=2), np.int64)
 
-    def law(self, label: int) -> tuple[Ints, Floats]:
-        """The hits that one class can have and their probabilities, which are hypergeometric; shape (n,) each."""
+    def hit_distribution(self, label: int) -> tuple[Ints, Floats]:
+        """Returns the possible numbers of hits of a class and their hypergeometric probabilities, shape (n,) each."""
         from scipy.stats import hypergeom
 
         support, predicted = int(self.support[label]), int(self.predicted[label])
@@ -111,22 +117,22 @@ class Null:
     def compare(
         self, hits: ArrayLike, classes: Sequence[int] | slice = slice(None), draws: int = DRAWS, seed: int = 0
     ) -> Statistic:
-        """The hits of some classes together, against random pairings.
+        """Compares the hits of some classes together with random pairings.
 
         Args:
-            hits: of each class, shape (k,).
-            classes: whose hits are added; all by default.
-            draws: random pairings.
-            seed: of the random pairings.
+            hits: hits of each class, shape (n_classes,).
+            classes: classes whose hits are added; all by default.
+            draws: number of random pairings.
+            seed: seed of the random pairings.
         """
         observed = int(np.asarray(hits)[classes].sum())
-        drawn = self.draw(draws, seed)[:, classes].sum(axis=1)
+        random_hits = self.draw(draws, seed)[:, classes].sum(axis=1)
         return Statistic(
             observed=observed,
             mean=self.mean(classes),
             deviation=float(np.sqrt(self.variance(classes))),
-            p_above=float((1 + np.count_nonzero(drawn >= observed)) / (1 + draws)),
-            p_below=float((1 + np.count_nonzero(drawn <= observed)) / (1 + draws)),
+            p_above=float((1 + np.count_nonzero(random_hits >= observed)) / (1 + draws)),
+            p_below=float((1 + np.count_nonzero(random_hits <= observed)) / (1 + draws)),
         )
 
     def _products(self, classes: Sequence[int] | slice) -> Floats:

@@ -1,4 +1,4 @@
-"""A published table of precision, recall and F1 as it was printed: rounded figures, and the labels of each class."""
+"""A published table of precision, recall and F1 as printed: rounded figures, and the supports of the classes."""
 
 from __future__ import annotations
 
@@ -13,48 +13,51 @@ from hirise_imb.utils.errors import UserError, bullet_list
 METRICS = ("precision", "recall", "f1")
 
 MOST_DECIMALS = 10
-"""Further decimals are rounded away: no count of images needs them, and scaled figures must fit whole numbers."""
+"""Most decimals of a figure that are used; no count of images needs more, and scaled figures must fit 64 bits."""
 
 _NAMES = {"": "class", "label": "class", "f1-score": "f1", "f1_score": "f1", "f1 score": "f1"}
-"""Other names of a column, such as scikit-learn's."""
+"""Other spellings of column names, such as scikit-learn's."""
 
 _AVERAGES = ("accuracy", "micro avg", "macro avg", "weighted avg", "samples avg")
-_SHOWN = 10
+"""Rows of a scikit-learn report that are not classes."""
+
+_LISTED_FAULTS = 10
+"""Most faults that one message lists."""
 
 _DIGITS = 20
-"""Digits of a support that are read; a number that has so many is refused whatever follows."""
+"""Digits of a support that are read; a number with that many is too large, whatever follows."""
 
 MOST_LABELS = 1_000_000
-"""Above this the sums would take minutes and gigabytes."""
+"""Largest test set that is accepted; beyond this, the sums would take minutes and gigabytes."""
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """A share as printed: `units` of the last decimal."""
+    """A share as printed, in `units` of its last decimal."""
 
     units: int
     decimals: int
 
     @classmethod
     def read(cls, text: str, decimals: int | None = None) -> Rounded:
-        """Read a share from 0 to 1.
+        """Reads a share from 0 to 1.
 
         Args:
-            text: such as `0.840`; trailing zeros count as decimals.
-            decimals: that the share was printed with; by default those that are there.
+            text: the share as printed, such as `0.840`; trailing zeros count as decimals.
+            decimals: number of decimals that the share was printed with; by default those in the text.
 
         Raises:
-            ValueError: the text is no such share; the message continues a sentence that names it.
+            ValueError: the text is not such a share; the message continues a sentence that names it.
         """
         if not re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", text):
-            raise ValueError("is no number; give a share such as 0.840")
+            raise ValueError("is not a number; give a share such as 0.840")
         whole, _, part = text.partition(".")
         if decimals is not None and len(part) > decimals:
             raise ValueError(f"has more than {decimals} decimals")
         given = len(part)
         units = int((whole or "0") + part)
         if units > 10**given:
-            raise ValueError("is above 1; give shares, not per cent")
+            raise ValueError("is above 1; give shares, not percentages")
         if given > MOST_DECIMALS:
             return cls(round(units / 10 ** (given - MOST_DECIMALS)), MOST_DECIMALS)
         places = given if decimals is None else decimals
@@ -67,62 +70,62 @@ class Rounded:
 
     @property
     def scale(self) -> int:
-        """What `low` and `high` count in: halves of the last decimal."""
+        """Number of units of `low` and `high` in 1; these units are halves of the last decimal."""
         return 2 * int(10**self.decimals)
 
     @property
     def low(self) -> int:
-        """The smallest share that is printed so, times `scale`; the interval is closed, for ties round either way."""
+        """Smallest share that is printed like this, times `scale`; closed, because ties may round either way."""
         return 2 * self.units - 1
 
     @property
     def high(self) -> int:
-        """The largest share that is printed so, times `scale`."""
+        """Largest share that is printed like this, times `scale`."""
         return 2 * self.units + 1
 
     def holds(self, low: float, high: float) -> bool:
-        """Whether some share from `low` to `high` is printed so, but for the last bits of floating point."""
+        """Checks whether some share from `low` to `high` is printed like this, up to rounding errors of floats."""
         slack = 1e-12
         return low <= self.high / self.scale + slack and high >= self.low / self.scale - slack
 
     def __str__(self) -> str:
-        """As printed, with a digit before the point."""
+        """Returns the share as printed, with a digit before the point."""
         return f"{self.value:.{self.decimals}f}"
 
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """Classes in the order of the table, their printed figures and their supports."""
+    """The classes in the order of the table, with their printed figures and their supports."""
 
     classes: tuple[str, ...]
     figures: Mapping[str, tuple[Rounded | None, ...]]
-    """Of each of `METRICS`, one entry a class; None where nothing was printed."""
+    """Printed figures by metric, one entry for each class; None where nothing was printed."""
     support: tuple[int, ...]
-    """Labels of each class in the test set."""
+    """Number of labels of each class in the test set."""
 
     @property
     def decimals(self) -> tuple[int, int]:
-        """The fewest and the most decimals of a figure."""
-        found = [figure.decimals for column in self.figures.values() for figure in column if figure is not None]
-        return min(found, default=0), max(found, default=0)
+        """Fewest and most decimals of any figure."""
+        decimals = [figure.decimals for column in self.figures.values() for figure in column if figure is not None]
+        return min(decimals, default=0), max(decimals, default=0)
 
     @property
     def total(self) -> int:
-        """Images of the test set."""
+        """Number of images in the test set."""
         return sum(self.support)
 
 
 def read(path: Path, supports: str | None = None, decimals: int | None = None) -> PublishedTable:
-    """Read a CSV file with the columns class, precision, recall, f1 (any of the three) and, where known, support.
+    """Reads a CSV file with the columns class, precision, recall, f1 (any of the three) and optionally support.
 
     Args:
-        path: of the file.
-        supports: labels of each class in the order of the file, such as `1482,89`; None where the file has them.
-        decimals: that all figures were printed with, where a program has dropped trailing zeros; by default each figure
-            is taken as it stands.
+        path: path of the file.
+        supports: number of labels of each class in the order of the file, such as `1482,89`; None if the file has them.
+        decimals: number of decimals that all figures were printed with, if a program has dropped trailing zeros; by
+            default each figure is taken literally.
 
     Raises:
-        UserError: the file or the supports are wrong; one message lists what.
+        UserError: the file or the supports are wrong; one message lists all faults.
     """
     if decimals is not None and not 0 <= decimals <= MOST_DECIMALS:
         raise UserError(f"The number of decimals is {decimals}: use one from 0 to {MOST_DECIMALS}.")
@@ -130,12 +133,12 @@ def read(path: Path, supports: str | None = None, decimals: int | None = None) -
     columns = set(rows[0])
     if strange := sorted(columns - {"class", *METRICS, "support"}):
         known = f"class, {', '.join(METRICS)}, support"
-        raise UserError(f"{path} has a column {strange[0]!r}: rename it or take it out; known are {known}.")
+        raise UserError(f"{path} has a column {strange[0]!r}: rename or remove it; the known columns are {known}.")
     given = [metric for metric in METRICS if metric in columns]
     if "class" not in columns or not given:
         raise UserError(f"{path} needs a column `class` and one or more of {', '.join(METRICS)}.")
     if "support" in columns and supports is not None:
-        raise UserError(f"{path} has a column `support`: leave --supports out, or take the column out.")
+        raise UserError(f"{path} has a column `support`: leave out --supports, or remove the column.")
     if "support" not in columns and supports is None:
         raise UserError(f"{path} has no column `support`: give the test labels with --supports 1482,89,...")
     classes = [row["class"] for row in rows]
@@ -154,7 +157,7 @@ def read(path: Path, supports: str | None = None, decimals: int | None = None) -
     if not faults and not 2 <= sum(support) <= MOST_LABELS:
         faults.append(f"the supports add up to {sum(support):,}; they must be 2 to {MOST_LABELS:,} together")
     if faults:
-        raise UserError(f"{path} can't be used: {bullet_list(faults, _SHOWN).strip()}.")
+        raise UserError(f"{path} can't be used: {bullet_list(faults, _LISTED_FAULTS).strip()}.")
     return PublishedTable(tuple(classes), figures, tuple(support))
 
 
@@ -166,23 +169,23 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise UserError(f"There is no table {path}: name a CSV file.") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{path} is no CSV file in UTF-8 ({reason}): name another.") from error
+        raise UserError(f"{path} is not a CSV file in UTF-8 ({reason}): name another file.") from error
     if len(lines) < 3:
-        raise UserError(f"{path} needs a line of column names and two classes or more.")
+        raise UserError(f"{path} needs a line of column names and two or more classes.")
     header = [_NAMES.get(name.strip().lower(), name.strip().lower()) for name in lines[0][1]]
     if len(set(header)) < len(header):
         raise UserError(f"{path} names a column twice: {', '.join(header)}.")
     for number, line in lines[1:]:
         if len(line) != len(header):
-            raise UserError(f"{path} has {len(line)} cells in line {number}, and {len(header)} columns: fix the line.")
+            raise UserError(f"{path} has {len(line)} cells in line {number}, but {len(header)} columns: fix the line.")
     return [{name: cell.strip() for name, cell in zip(header, line, strict=True)} for _, line in lines[1:]]
 
 
 def _class_faults(classes: Sequence[str]) -> list[str]:
     faults = ["a class has no name"] if "" in classes else []
-    faults += [f"the class {name!r} is there twice" for name in dict.fromkeys(classes) if classes.count(name) > 1]
+    faults += [f"the class {name!r} appears twice" for name in dict.fromkeys(classes) if classes.count(name) > 1]
     averages = [name for name in classes if name.lower().replace("_", " ") in _AVERAGES]
-    return faults + [f"{name!r} is no class: take the row out, and give its figures as options" for name in averages]
+    return faults + [f"{name!r} is not a class: remove the row, and give its figures as options" for name in averages]
 
 
 def _supports(supports: str, classes: Sequence[str], faults: list[str]) -> list[int]:
@@ -193,7 +196,7 @@ def _supports(supports: str, classes: Sequence[str], faults: list[str]) -> list[
         return []
     if len(texts) != len(classes):
         names = ", ".join(classes)
-        faults.append(f"it has {len(classes)} classes and --supports gives {len(texts)}; give one for each: {names}")
+        faults.append(f"it has {len(classes)} classes but --supports gives {len(texts)}; give one for each: {names}")
     return [int(text[:_DIGITS]) for text in texts]
 
 

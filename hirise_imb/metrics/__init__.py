@@ -1,6 +1,6 @@
 """Scores of predictions, their calibration, and their uncertainty over sources.
 
-`registry` holds every score that is one number; reports show what is registered there.
+`registry` lists every score that is a single number; reports show whatever is registered there.
 """
 
 from hirise_imb.metrics.bootstrap import Interval, SourceCounts, bootstrap_sources

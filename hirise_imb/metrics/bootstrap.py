@@ -1,8 +1,8 @@
 """Confidence intervals of scores: a cluster bootstrap over sources that also resamples the fits.
 
-Landmarks of one source are alike, so sources are the independent draws; resampling images would pretend to hundreds of
-independent draws where there are about thirty (`image_interval` shows by how much). F1 depends on the counts of each
-source alone, so ten thousand resamples are a few matrix products.
+Landmarks of one source resemble each other, so sources are the independent draws. Resampling images would claim
+hundreds of independent draws where there are about thirty; `image_interval` shows how much narrower the interval would
+be. F1 depends only on the counts in each source, so ten thousand resamples take a few matrix products.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ N_RESAMPLES = 10_000
 """Default number of resamples."""
 
 MIN_SOURCES = 6
-"""Fewest sources with an interval; fewer can't show how sources differ (Webb 2014; docs/uncertainty.md)."""
+"""Fewest sources for which an interval is given: bootstraps of fewer clusters can't be trusted (Webb 2014).
+
+Six is also the fewest with which a swap test could reach p < .05; see docs/uncertainty.md.
+"""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -30,12 +33,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SourceCounts:
-    """Counts of several fits in each source, from which F1 follows."""
+    """Counts of several fits in each source; F1 is computed from them."""
 
     support: Ints
     """Number of landmarks of each class, shape (n_sources, n_classes)."""
     hits: Ints
-    """Number of right predictions of each class, shape (n_fits, n_sources, n_classes)."""
+    """Number of correct predictions of each class, shape (n_fits, n_sources, n_classes)."""
     predicted: Ints
     """Number of predictions of each class, shape (n_fits, n_sources, n_classes)."""
 
@@ -51,9 +54,9 @@ class SourceCounts:
         """
         size = (int(sources.max()) + 1, n_classes)
         return cls(
-            _count(sources, labels, size),
-            np.stack([_count(sources[fit == labels], labels[fit == labels], size) for fit in predicted]),
-            np.stack([_count(sources, fit, size) for fit in predicted]),
+            _count_pairs(sources, labels, size),
+            np.stack([_count_pairs(sources[fit == labels], labels[fit == labels], size) for fit in predicted]),
+            np.stack([_count_pairs(sources, fit, size) for fit in predicted]),
         )
 
     @property
@@ -62,13 +65,13 @@ class SourceCounts:
         return np.asarray((self.support > 0).sum(axis=0), np.int64)
 
     def f1(self, weights: Floats) -> Floats:
-        """Returns F1 of each class where each source counts as often as its weight says.
+        """Returns the F1 of each class with the sources weighted.
 
         Args:
-            weights: shape (n_draws, n_sources).
+            weights: how often each source counts in each draw, shape (n_draws, n_sources).
 
         Returns:
-            Shape (n_fits, n_draws, n_classes), NaN where a class has no landmark.
+            F1 scores, shape (n_fits, n_draws, n_classes); NaN where a class has no landmark.
         """
         support = weights @ self.support
         f1 = precision_recall_f1(weights @ self.hits, support, weights @ self.predicted)["f1"]
@@ -76,7 +79,7 @@ class SourceCounts:
 
 
 ROUNDING = 1e-12
-"""Scores closer than this are equal: their means over fits differ in the last digits."""
+"""Scores closer than this count as equal: a mean over fits that is summed in another order differs in the last bits."""
 
 
 @dataclass(frozen=True)
@@ -91,53 +94,55 @@ class Interval:
 class Resamples:
     """The scores of one arm in each resample.
 
-    Resample i of all arms has the same sources, and the same fits where arms have equally many, so that differences of
-    arms are paired.
+    Resample i consists of the same sources for every arm, and of the same fits for arms with equal numbers of fits, so
+    that differences between arms are paired.
     """
 
     f1: Floats
-    """Mean over the resampled fits, shape (draws, n_classes); NaN where no source of a class was drawn."""
+    """Mean F1 over the resampled fits, shape (draws, n_classes); NaN where no source of a class was drawn."""
     sources: Ints
     """Number of sources of each class, shape (n_classes,)."""
     total: int
-    """Number of sources of the split."""
+    """Number of sources in the split."""
 
     @cached_property
     def macro_f1(self) -> Floats:
         """Macro F1 of each resample, shape (draws,).
 
-        A class of which no source was drawn counts as the mean of the others: 0 would be a score that nobody measured.
-        A class that the split lacks counts as 0, as in every macro F1.
+        If no source of a class was drawn, the class counts as the mean of the others: 0 would be a score that nobody
+        measured. A class without a landmark in the split counts as 0, as in every macro F1.
         """
-        there = np.count_nonzero(self.sources) / len(self.sources)
-        return np.asarray(there * np.nanmean(self.f1, axis=1), np.float64)
+        present_share = np.count_nonzero(self.sources) / len(self.sources)
+        return np.asarray(present_share * np.nanmean(self.f1, axis=1), np.float64)
 
     def interval(self) -> Interval | None:
-        """Returns the confidence interval of macro F1, or None without one."""
+        """Returns the confidence interval of macro F1; None if none can be given."""
         return expanded_percentile_interval(self.macro_f1, self.total)
 
     def class_interval(self, label: int) -> Interval | None:
-        """Returns the confidence interval of the F1 of a class, or None without one."""
+        """Returns the confidence interval of the F1 of a class; None if none can be given."""
         values = self.f1[:, label]
         return expanded_percentile_interval(values[np.isfinite(values)], int(self.sources[label]))
 
 
 def bootstrap_sources(counts: SourceCounts, draws: int = N_RESAMPLES) -> Resamples:
-    """Draws sources and fits with replacement, crossed (Owen 2007), so that intervals include the chance in training.
+    """Resamples sources and fits with replacement, crossed (Owen 2007).
 
-    Draws depend on nothing but the numbers of sources and fits, so that differences of arms are paired.
+    Every resample of sources is combined with a resample of fits, so intervals include the randomness of training. The
+    draws depend only on the numbers of sources and fits, so that differences between arms are paired.
     """
     fits, sources = len(counts.hits), len(counts.support)
+    # The seeds differ so that an arm with as many fits as sources does not get the same draws twice.
     f1 = counts.f1(_draw_counts(sources, draws, 0))
     shares = _draw_counts(fits, draws, 1) / fits
     return Resamples(np.einsum("fdk,df->dk", f1, shares), counts.sources, sources)
 
 
 def expanded_percentile_interval(values: Floats, clusters: int, level: float = LEVEL) -> Interval | None:
-    """Returns the percentile interval, widened for few clusters (Hesterberg 2015, "expanded percentile").
+    """Returns the percentile interval, widened for small numbers of clusters (Hesterberg 2015, "expanded percentile").
 
-    A bootstrap of n clusters is too narrow by sqrt((n - 1) / n), and its normal quantiles ought to be those of t; with
-    29 sources the ends are the quantiles .0185 and .9815.
+    A bootstrap interval of n clusters is too narrow by a factor of sqrt((n - 1) / n), and it uses normal quantiles
+    where those of the t distribution would be right. With 29 sources, the ends are the quantiles .0185 and .9815.
 
     Args:
         values: scores of the resamples, shape (draws,).
@@ -145,19 +150,21 @@ def expanded_percentile_interval(values: Floats, clusters: int, level: float = L
         level: nominal coverage.
 
     Returns:
-        None for fewer than `MIN_SOURCES` clusters, and where all resamples are equal: a classifier without any mistake
-        would seem to be certain.
+        The interval; None for fewer than `MIN_SOURCES` clusters, and also if all resamples are equal, because an
+        interval without width would present a classifier that made no mistake here as certain.
     """
     from scipy.special import ndtr, stdtrit  # scipy.stats takes a second to import
 
     if clusters < MIN_SOURCES:
         return None
     tail = ndtr(np.sqrt(clusters / (clusters - 1)) * stdtrit(clusters - 1, (1 - level) / 2))
-    return _between(values, float(tail))
+    return _equal_tailed_interval(values, float(tail))
 
 
 def image_interval(labels: Ints, predicted: Ints, n_classes: int, draws: int = N_RESAMPLES) -> Interval | None:
-    """Returns the interval of macro F1 from a bootstrap over images. It is too narrow; reports show how much.
+    """Returns the interval of macro F1 from a bootstrap over images.
+
+    It is too narrow because images of one source are not independent; reports show by how much.
 
     Args:
         labels: true classes, shape (n,).
@@ -166,42 +173,47 @@ def image_interval(labels: Ints, predicted: Ints, n_classes: int, draws: int = N
         draws: number of resamples.
 
     Returns:
-        None where all resamples are equal.
+        The interval; None if all resamples are equal.
     """
-    # Images with the same label and predictions are interchangeable, so kinds of images are drawn.
+    # Images with the same label and the same predictions are interchangeable, so the counts of each kind are drawn
+    # instead of single images. That makes each resample a multinomial draw over few kinds.
     kinds, repeats = np.unique(np.vstack([labels, predicted]), axis=1, return_counts=True)
     counts = SourceCounts.of(kinds[0], kinds[1:], np.arange(len(repeats)), n_classes)
     weights = np.random.default_rng(2).multinomial(len(labels), repeats / len(labels), draws).astype(float)
     macro = Resamples(counts.f1(weights).mean(axis=0), counts.sources, len(repeats)).macro_f1
-    return _between(macro, (1 - LEVEL) / 2)
+    return _equal_tailed_interval(macro, (1 - LEVEL) / 2)
 
 
 def leave_one_source_out(counts: SourceCounts, label: int) -> Floats:
-    """Returns F1 of a class without each of its sources in turn, mean over fits, shape (n_sources_of_class,).
+    """Returns the F1 of a class when each of its sources in turn is left out.
 
-    NaN where the class has no other source.
+    The result is the mean over fits, shape (n_sources_of_class,); NaN where the class has no other source.
     """
-    own = np.flatnonzero(counts.support[:, label])
-    weights = np.ones((len(own), len(counts.support)))
-    weights[np.arange(len(own)), own] = 0
+    class_sources = np.flatnonzero(counts.support[:, label])
+    weights = np.ones((len(class_sources), len(counts.support)))
+    weights[np.arange(len(class_sources)), class_sources] = 0
     return np.asarray(counts.f1(weights)[:, :, label].mean(axis=0))
 
 
-def _between(values: Floats, tail: float) -> Interval | None:
-    """Returns the interval between two equal tails; None where all values are equal."""
+def _equal_tailed_interval(values: Floats, tail: float) -> Interval | None:
+    """Returns the interval that leaves the share `tail` of the values on each side; None if all values are equal."""
     if np.ptp(values) < ROUNDING:
         return None
     low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 
-def _count(sources: Ints, classes: Ints, size: tuple[int, int]) -> Ints:
+def _count_pairs(sources: Ints, classes: Ints, size: tuple[int, int]) -> Ints:
+    """Counts the landmarks of each source and class, shape `size`."""
     return np.bincount(sources * size[1] + classes, minlength=size[0] * size[1]).reshape(size)
 
 
 @lru_cache(maxsize=4)
 def _draw_counts(size: int, draws: int, seed: int) -> Floats:
-    """Returns how often each of `size` things is drawn in each resample, shape (draws, size); the same for all arms."""
-    drawn = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), draws).astype(float)
-    drawn.setflags(write=False)
-    return drawn
+    """Returns how often each of `size` items is drawn in each resample, shape (draws, size).
+
+    All arms share the cached array, so it is made read-only.
+    """
+    counts = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), draws).astype(float)
+    counts.setflags(write=False)
+    return counts

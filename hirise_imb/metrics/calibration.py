@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 15
-"""Number of bins of equal width in a reliability diagram."""
+"""Number of equal-width bins in a reliability diagram."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -20,47 +20,52 @@ Probabilities = NDArray[np.floating]
 
 
 def log_loss(labels: Ints, probabilities: Probabilities) -> float:
-    """Returns the mean of -log p(true class), in nats; underflow counts as the smallest float32."""
+    """Returns the mean of -log p(true class) in nats.
+
+    Probabilities that underflowed to 0 count as the smallest normal float32, so that the loss stays finite.
+    """
     chosen = probabilities[np.arange(len(labels)), labels].astype(float)
     return float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
 
 
 def apply_temperature(probabilities: Probabilities, temperature: float) -> Floats:
-    """Returns the softmax of log p / temperature, which changes no decision (Guo et al. 2017)."""
+    """Returns the softmax of log p / temperature (Guo et al. 2017); the most probable class does not change."""
     p = np.asarray(probabilities, np.float64)
+    # Dividing by the largest probability keeps powers of small temperatures from underflowing everywhere.
     powers = (p / p.max(axis=1, keepdims=True)) ** (1 / temperature)
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 @dataclass(frozen=True)
 class ReliabilityDiagram:
-    """A reliability diagram of the predicted class: sums in each bin of confidence, shape (bins,) each.
+    """A reliability diagram of the predicted class, as sums over the predictions in each confidence bin.
 
-    The first bins are empty: no confidence is below 1 / n_classes.
+    Each field has the shape (bins,). The first bins are empty because no confidence is below 1 / n_classes.
     """
 
     count: Ints
-    """Number of predictions."""
+    """Number of predictions in each bin."""
     confidence: Floats
-    """Sum of confidences."""
+    """Sum of the confidences in each bin."""
     hits: Floats
-    """Number of right predictions."""
+    """Number of correct predictions in each bin."""
 
     @classmethod
     def of(cls, labels: Ints, probabilities: Probabilities, bins: int = BINS) -> ReliabilityDiagram:
-        """Sorts predictions into bins."""
+        """Sorts the predictions into bins by confidence."""
         confidence = probabilities.max(axis=1).astype(float)
-        right = (probabilities.argmax(axis=1) == labels).astype(float)
-        which = np.minimum((confidence * bins).astype(int), bins - 1)
+        correct = (probabilities.argmax(axis=1) == labels).astype(float)
+        # A confidence of exactly 1 belongs to the last bin.
+        bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
         return cls(
-            np.bincount(which, minlength=bins),
-            np.bincount(which, confidence, minlength=bins).astype(float),
-            np.bincount(which, right, minlength=bins).astype(float),
+            np.bincount(bin_of, minlength=bins),
+            np.bincount(bin_of, confidence, minlength=bins).astype(float),
+            np.bincount(bin_of, correct, minlength=bins).astype(float),
         )
 
     @property
     def error(self) -> float:
-        """Expected calibration error: bin weights times |accuracy - confidence| (Guo et al. 2017)."""
+        """Expected calibration error: the mean of |accuracy - confidence|, weighted by bin counts (Guo et al. 2017)."""
         return float(np.abs(self.hits - self.confidence).sum() / self.count.sum())
 
 

@@ -1,4 +1,8 @@
-"""Scores of class decisions, from the confusion matrix. A class that does not occur is never left out of a mean."""
+"""Scores of class decisions, computed from the confusion matrix.
+
+Means over classes include classes that do not occur; only balanced accuracy, where recall is undefined, leaves them
+out.
+"""
 
 from __future__ import annotations
 
@@ -26,46 +30,46 @@ class Predictions:
 
 
 def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, n_classes: int) -> Ints:
-    """Counts each pair of true and predicted class, shape (n_classes, n_classes)."""
+    """Counts each pair of true class (row) and predicted class (column), shape (n_classes, n_classes)."""
     pairs = np.asarray(labels, np.int64) * n_classes + np.asarray(predicted, np.int64)
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
 def per_class_scores(confusion: Ints) -> dict[str, Floats]:
-    """Returns precision, recall and F1 of each class, shape (n_classes,) each; 0 where a score is 0 / 0."""
+    """Returns the precision, recall and F1 of each class, shape (n_classes,) each; 0 / 0 counts as 0."""
     return precision_recall_f1(np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
 
 
 def precision_recall_f1(hits: Ints | Floats, support: ArrayLike, predicted: ArrayLike) -> dict[str, Floats]:
-    """Returns precision, recall and F1 = 2 TP / (2 TP + FP + FN); 0 where a score is 0 / 0.
+    """Returns precision, recall and F1 = 2 TP / (2 TP + FP + FN); 0 / 0 counts as 0.
 
     Args:
-        hits: right predictions, of any shape.
+        hits: number of correct predictions, of any shape.
         support: number of labels, of a shape that broadcasts to that of `hits`.
         predicted: number of predictions, of a shape that broadcasts to that of `hits`.
     """
-    right = hits.astype(float)
-    true, chosen = np.asarray(support), np.asarray(predicted)
+    true_positives = hits.astype(float)
+    n_labels, n_predicted = np.asarray(support), np.asarray(predicted)
     return {
-        "precision": _ratio(right, chosen),
-        "recall": _ratio(right, true),
-        "f1": _ratio(2 * right, true + chosen),
+        "precision": _ratio(true_positives, n_predicted),
+        "recall": _ratio(true_positives, n_labels),
+        "f1": _ratio(2 * true_positives, n_labels + n_predicted),
     }
 
 
 def macro_f1(confusion: Ints, classes: Sequence[int] | None = None) -> float:
-    """Returns the mean F1 of some classes, by default of all (Opitz and Burst 2019)."""
+    """Returns the mean F1 over the given classes, by default over all (Opitz and Burst 2019)."""
     f1 = per_class_scores(confusion)["f1"]
     return float(f1.mean() if classes is None else f1[list(classes)].mean())
 
 
 def weighted_f1(confusion: Ints) -> float:
-    """Returns the mean F1 of all classes, weighted by their support."""
+    """Returns the mean F1 over all classes, weighted by support."""
     return float(per_class_scores(confusion)["f1"] @ confusion.sum(axis=1) / confusion.sum())
 
 
 def accuracy(confusion: Ints) -> float:
-    """Returns the share of right predictions."""
+    """Returns the share of correct predictions."""
     return float(np.trace(confusion) / confusion.sum())
 
 
@@ -76,12 +80,12 @@ def balanced_accuracy(confusion: Ints) -> float:
 
 
 def cohen_kappa(confusion: Ints) -> float:
-    """Returns Cohen's kappa (1960); 0 where agreement by chance is already complete."""
+    """Returns Cohen's kappa (1960); 0 if chance agreement is already perfect."""
     total = confusion.sum()
     agreement = np.trace(confusion) / total
     chance = float(confusion.sum(axis=1) @ confusion.sum(axis=0)) / total**2
     return float((agreement - chance) / (1 - chance)) if chance < 1 else 0.0
 
 
-def _ratio(part: Floats, whole: NDArray[np.floating] | Ints) -> Floats:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+def _ratio(numerator: Floats, denominator: NDArray[np.floating] | Ints) -> Floats:
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

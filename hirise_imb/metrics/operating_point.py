@@ -1,4 +1,4 @@
-"""What users see of a classifier that shows its confident predictions only."""
+"""The operating point of a deployed classifier: only confident predictions are shown to users."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE_THRESHOLD = 0.9
-"""Lowest confidence of predictions that are shown, as in the deployed classifier (Wagstaff et al. 2021)."""
+"""Lowest confidence at which a prediction is shown, as in the deployed classifier (Wagstaff et al. 2021)."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -18,26 +18,26 @@ Probabilities = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Counts for each class, shape (n_classes,), if only predictions of at least `CONFIDENCE_THRESHOLD` are shown."""
+    """Counts of each class, shape (n_classes,), if only predictions with `CONFIDENCE_THRESHOLD` or more are shown."""
 
     support: Ints | Floats
     """Number of landmarks of the class."""
     decided: Ints | Floats
-    """Number of landmarks of the class whose prediction is shown, whichever it is."""
+    """Number of landmarks of the class for which any prediction is shown."""
     shown: Ints | Floats
     """Number of landmarks that are shown as the class."""
     right: Ints | Floats
-    """Number of landmarks that are rightly shown as the class."""
+    """Number of landmarks that are shown as the class and belong to it."""
 
     @classmethod
     def of(cls, labels: Ints, probabilities: Probabilities) -> OperatingPoint:
         """Counts the predictions of one fit."""
-        chosen, sure = probabilities.argmax(axis=1), probabilities.max(axis=1) >= CONFIDENCE_THRESHOLD
-        groups = labels, labels[sure], chosen[sure], chosen[sure & (chosen == labels)]
+        predicted, confident = probabilities.argmax(axis=1), probabilities.max(axis=1) >= CONFIDENCE_THRESHOLD
+        groups = labels, labels[confident], predicted[confident], predicted[confident & (predicted == labels)]
         return cls(*(np.bincount(group, minlength=probabilities.shape[1]) for group in groups))
 
     @classmethod
     def mean(cls, points: Sequence[OperatingPoint]) -> OperatingPoint:
-        """Returns the mean counts of several fits."""
+        """Returns the mean counts over several fits."""
         sums = zip(*((point.support, point.decided, point.shown, point.right) for point in points), strict=True)
         return cls(*(np.mean(counts, axis=0) for counts in sums))

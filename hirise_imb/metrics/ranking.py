@@ -1,6 +1,7 @@
-"""Scores of one fit that look at the order of probabilities: precision-recall and risk-coverage curves.
+"""Scores of one fit that depend on the ranking of probabilities: precision-recall and risk-coverage curves.
 
-Labels have shape (n,) and probabilities (n, n_classes). Equal probabilities share one threshold.
+Labels have shape (n,) and probabilities (n, n_classes). Equal probabilities share one threshold: no threshold could
+separate them, so a curve that did would depend on the order of the images.
 """
 
 from __future__ import annotations
@@ -16,50 +17,51 @@ Probabilities = NDArray[np.floating]
 
 
 def precision_at_hits(labels: Ints, probabilities: Probabilities, label: int) -> Floats:
-    """Returns the precision-recall curve of a class, one value for each of its landmarks, shape (n_of_class,).
+    """Returns the precision-recall curve of a class, with one value for each of its landmarks, shape (n_of_class,).
 
     Landmarks are ranked by the probability of the class. Value i is the precision at the threshold that finds i + 1
-    landmarks of the class, at recall (i + 1) / n_of_class; equal probabilities have one threshold.
+    landmarks of the class, where recall is (i + 1) / n_of_class.
     """
     positive = labels == label
-    last = _ends(probabilities[:, label])
-    found = np.cumsum(positive[last.order])
-    precision = (found / np.arange(1, len(labels) + 1))[last.ends]
-    return np.asarray(precision[positive[last.order]], np.float64)
+    ranking = _rank(probabilities[:, label])
+    hits = np.cumsum(positive[ranking.order])
+    precision = (hits / np.arange(1, len(labels) + 1))[ranking.ends]
+    return np.asarray(precision[positive[ranking.order]], np.float64)
 
 
 def average_precision(labels: Ints, probabilities: Probabilities) -> Floats:
     """Returns the area under the precision-recall curve of each class, shape (n_classes,); NaN for an absent class.
 
-    It does not depend on a threshold, and shows what a class could reach if its threshold were chosen well. Guessing
-    gives the share of the class.
+    It does not depend on a threshold, so it shows what a class could reach with a well-chosen one. Random guessing
+    scores the share of the class.
     """
     curves = [precision_at_hits(labels, probabilities, label) for label in range(probabilities.shape[1])]
     return np.array([curve.mean() if len(curve) else np.nan for curve in curves])
 
 
 def risk_at_coverage(labels: Ints, probabilities: Probabilities) -> Floats:
-    """Returns the share of mistakes among the most confident 1, 2 .. n predictions, shape (n,).
+    """Returns the share of mistakes among the 1, 2, ..., n most confident predictions, shape (n,).
 
-    Equally confident predictions are taken together. The mean is the area under the risk-coverage curve (Geifman and
-    El-Yaniv 2017).
+    Equally confident predictions are counted together. The mean of the values is the area under the risk-coverage curve
+    (Geifman and El-Yaniv 2017).
     """
     wrong = probabilities.argmax(axis=1) != labels
-    last = _ends(probabilities.max(axis=1))
-    risk = np.cumsum(wrong[last.order]) / np.arange(1, len(labels) + 1)
-    return np.asarray(risk[last.ends], np.float64)
+    ranking = _rank(probabilities.max(axis=1))
+    risk = np.cumsum(wrong[ranking.order]) / np.arange(1, len(labels) + 1)
+    return np.asarray(risk[ranking.ends], np.float64)
 
 
 @dataclass(frozen=True)
-class _Ends:
-    """A ranking in which equal scores form groups."""
+class _Ranking:
+    """Scores in descending order, where equal scores form groups."""
 
     order: Ints
+    """Index of the score at each rank, shape (n,)."""
     ends: Ints
-    """For each place, the last place of its group of equal scores."""
+    """Last rank of the group of equal scores that each rank belongs to, shape (n,)."""
 
 
-def _ends(scores: Probabilities) -> _Ends:
+def _rank(scores: Probabilities) -> _Ranking:
     order = np.argsort(-scores, kind="stable")
     changes = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    return _Ends(order, changes[np.searchsorted(changes, np.arange(len(scores)))])
+    return _Ranking(order, changes[np.searchsorted(changes, np.arange(len(scores)))])

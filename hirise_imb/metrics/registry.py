@@ -1,4 +1,7 @@
-"""The scores of a fit that are one number. Each is registered once, with all that reports need to know about it."""
+"""The registry of single-number scores of a fit.
+
+Each score is registered once, with everything that reports need to show it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The predictions of one fit and the true classes of the same landmarks: what every metric is computed from."""
+    """The predictions of one fit and the true classes of the same landmarks, from which every metric is computed."""
 
     labels: Ints
     """True classes, shape (n,)."""
@@ -39,19 +42,19 @@ class Evaluation:
     def of(
         cls, predictions: Predictions, images: pd.DataFrame, rare: Sequence[int], temperature: float = 1.0
     ) -> Evaluation:
-        """Pairs predictions with the labels of the same images, by image name.
+        """Pairs predictions with the labels of the same images, checked by image name.
 
-        Predictions in another order (a shuffled generator) or of other images are refused, because their scores would
-        describe no classifier.
+        Predictions in another order (from a shuffled generator, say) or of other images are refused, because their
+        scores would not describe any classifier.
 
         Args:
-            predictions: of one fit.
+            predictions: predictions of one fit.
             images: the landmarks, one row each, with the columns `image`, `label` and `source`.
             rare: ids of the rare classes.
-            temperature: fitted on the validation split.
+            temperature: temperature fitted on the validation split.
 
         Raises:
-            ValueError: the images of the predictions are not the images of the labels, in the same order.
+            ValueError: the predictions are not of the labelled images in the same order.
         """
         if list(predictions.images) != images["image"].tolist():
             raise ValueError("predictions and labels name different images, or the same in another order")
@@ -67,14 +70,14 @@ class Evaluation:
 
     @cached_property
     def confusion(self) -> Ints:
-        """Confusion matrix, shape (n_classes, n_classes); rows are true classes, columns predicted ones."""
+        """Confusion matrix, shape (n_classes, n_classes); rows are true classes, columns are predicted classes."""
         predicted = self.probabilities.argmax(axis=1)
         return classification.confusion_matrix(self.labels, predicted, self.probabilities.shape[1])
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A score that is one number.
+    """A single-number score.
 
     Raises:
         ValueError: the name can't be a key of `summary.json`.
@@ -87,7 +90,7 @@ class Metric:
     short: str
     """Name in the narrow columns of the terminal."""
     compute: Callable[[Evaluation], float]
-    """Returns the score of one fit; NaN where it is undefined, which reports show as missing."""
+    """Function that returns the score of one fit; NaN where it is undefined, which reports show as missing."""
     higher_is_better: bool = True
     low: float | None = 0.0
     """Smallest possible value, if there is one."""
@@ -95,16 +98,16 @@ class Metric:
     """Largest possible value, if there is one."""
 
     def __post_init__(self) -> None:
-        """Check the name."""
+        """Checks the name."""
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
             raise ValueError(f"name must be lower-case letters, digits and underscores, got {self.name!r}")
 
 
 METRICS: dict[str, Metric] = {}
-"""All registered metrics by name, in the order of tables."""
+"""All registered metrics by name, in the order in which tables list them."""
 
 CLASS_METRICS = {"precision": "precision", "recall": "recall", "f1": "F1"}
-"""Labels of the scores that every class has, by name."""
+"""Labels of the per-class scores, by name."""
 
 
 def register(metric: Metric) -> Metric:
@@ -120,24 +123,26 @@ def register(metric: Metric) -> Metric:
 
 
 def label_of(name: str) -> str:
-    """Returns the label of a metric of the whole table or of a class; the name itself for one that is not known."""
+    """Returns the label of an overall or per-class metric; the name itself if the metric is unknown."""
     return CLASS_METRICS.get(name) or (METRICS[name].label if name in METRICS else name)
 
 
 def evaluate(evaluation: Evaluation) -> dict[str, float]:
-    """Returns all registered scores of one fit that are defined, by name."""
+    """Returns the registered scores of one fit by name, without those that are undefined."""
     scores = {name: float(metric.compute(evaluation)) for name, metric in METRICS.items()}
     return {name: score for name, score in scores.items() if not math.isnan(score)}
 
 
 def _macro_f1_several(evaluation: Evaluation) -> float:
-    several = np.flatnonzero(evaluation.class_sources > 1)
-    return classification.macro_f1(evaluation.confusion, several.tolist()) if len(several) else 0.0
+    """Returns macro F1 over the classes that have more than one source here."""
+    classes = np.flatnonzero(evaluation.class_sources > 1)
+    return classification.macro_f1(evaluation.confusion, classes.tolist()) if len(classes) else 0.0
 
 
-def _tempered_error(evaluation: Evaluation) -> float:
-    tempered = apply_temperature(evaluation.probabilities, evaluation.temperature)
-    return expected_calibration_error(evaluation.labels, tempered)
+def _calibrated_error(evaluation: Evaluation) -> float:
+    """Returns the calibration error after temperature scaling."""
+    probabilities = apply_temperature(evaluation.probabilities, evaluation.temperature)
+    return expected_calibration_error(evaluation.labels, probabilities)
 
 
 for _metric in (
@@ -171,7 +176,7 @@ for _metric in (
         "calibration_error_tempered",
         "calibration error, with temperature",
         "temp. ECE",
-        _tempered_error,
+        _calibrated_error,
         higher_is_better=False,
     ),
     Metric(

@@ -1,4 +1,4 @@
-"""Appendix of a report: what each strategy does, and the parameters that its search chose from."""
+"""The appendix of a report: what each strategy does, and which hyperparameters were searched."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ if TYPE_CHECKING:
 
 
 def describe_strategies(strategies: Iterable[Strategy]) -> dict[str, Any]:
-    """Returns the strategies as they were searched, and the parameters that several of them share.
+    """Returns the strategies as they were searched, and the hyperparameters that they share.
 
-    Keys: `strategies`, each with name, summary, source and its own parameters; `shared_parameters`, the optimiser's,
-    each with the names of the strategies that search it in its declared range. A range that the study definition
-    narrows is listed with the strategy, next to the declared one.
+    Keys: `strategies`, each with its name, summary, source and own hyperparameters; `shared_parameters`, those of the
+    optimiser, each with the names of the strategies that search it in its declared range. If the study definition
+    narrows a range, it is listed with the strategy, together with the declared range.
     """
     from hirise_imb.strategies import OptimiserParameters, search_space
 
     optimiser = search_space(OptimiserParameters)
-    described = []
+    entries = []
     shared: dict[str, dict[str, Any]] = {}
     for strategy in strategies:
         declared = search_space(strategy.parameters)
-        own = []
+        own_parameters = []
         for parameter in strategy.space:
             if parameter in optimiser:
                 entry = shared.setdefault(parameter.name, _describe(parameter) | {"strategies": []})
@@ -32,10 +32,10 @@ def describe_strategies(strategies: Iterable[Strategy]) -> dict[str, Any]:
             entry = _describe(parameter)
             if parameter != declared[parameter.name]:
                 entry["range"] += f" (declared: {declared[parameter.name].describe_range()})"
-            own.append(entry)
+            own_parameters.append(entry)
         about = {"name": strategy.name, "summary": strategy.summary, "source": strategy.source}
-        described.append(about | {"starts_from": list(strategy.depends_on), "parameters": own})
-    return {"strategies": described, "shared_parameters": list(shared.values())}
+        entries.append(about | {"starts_from": list(strategy.depends_on), "parameters": own_parameters})
+    return {"strategies": entries, "shared_parameters": list(shared.values())}
 
 
 def _describe(parameter: Parameter) -> dict[str, Any]:

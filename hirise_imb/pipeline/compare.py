@@ -30,14 +30,14 @@ def merge_reports(folders: Sequence[Path], name: str) -> Results:
         name: name of the comparison.
 
     Raises:
-        UserError: fewer than two reports, one is itself a comparison, or their test landmarks or classes differ.
+        UserError: there are fewer than two reports, one is itself a comparison, or test landmarks or classes differ.
     """
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
-        raise UserError("A comparison takes two reports or more, each once: name their folders.")
+        raise UserError("A comparison takes two or more different reports: name their folders.")
     reports = [read_report(folder) for folder in folders]
     for folder, report in zip(folders, reports, strict=True):
         if report.origins:
-            raise UserError(f"{folder} is itself a comparison: name the reports that it compares.")
+            raise UserError(f"{folder} is itself a comparison: name the reports that it compares instead.")
         _check_same_test(folders[0], reports[0], folder, report)
     labels = _label_reports(folders)
     definitions = {label: tomllib.loads(report.study_toml) for label, report in zip(labels, reports, strict=True)}
@@ -82,41 +82,42 @@ def _check_same_test(first_folder: Path, first: Results, folder: Path, report: R
         )
     expected, actual = (_landmarks(results.test) for results in (first, report))
     if set(expected) != set(actual):
-        both = len(set(expected) & set(actual))
-        odd = sorted(set(expected) ^ set(actual))[0]
-        counts = f"{len(actual):,} and {len(expected):,}, {both:,} in both"
+        n_common = len(set(expected) & set(actual))
+        example = sorted(set(expected) ^ set(actual))[0]
+        counts = f"{len(actual):,} and {len(expected):,}, {n_common:,} in both"
         raise UserError(
-            f"{folder} was tested on other landmarks than {first_folder} ({counts}; {odd} is in one only): scores can "
-            "be compared only on the same test landmarks."
+            f"{folder} was tested on other landmarks than {first_folder} ({counts}; {example} is in only one): scores "
+            "can be compared only on the same test landmarks."
         )
-    differ = sorted(image for image in expected if expected[image] != actual[image])
-    if differ:
+    mismatches = sorted(image for image in expected if expected[image] != actual[image])
+    if mismatches:
         raise UserError(
-            f"{folder} and {first_folder} name other classes or sources for {len(differ):,} of {len(expected):,} test "
-            f"landmarks (first: {differ[0]}): compare reports of the same version of the test labels."
+            f"{folder} and {first_folder} name different classes or sources for {len(mismatches):,} of "
+            f"{len(expected):,} test landmarks (first: {mismatches[0]}): compare reports of the same version of the "
+            "test labels."
         )
 
 
 def _landmarks(test: pd.DataFrame) -> dict[str, tuple[int, str]]:
-    """Class and source of each image."""
+    """Returns the class and the source of each test image, by name."""
     return dict(zip(test["image"], zip(test["label"], test["source"], strict=True), strict=True))
 
 
 def _label_reports(folders: Sequence[Path]) -> list[str]:
-    """A label for each report: the name of its folder, numbered where several have the same name."""
-    # Labels become parts of file names.
+    """Returns a label for each report: the name of its folder, numbered if several have the same name."""
+    # Labels become parts of file names, so they contain only characters that every file system accepts.
     names = [re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "report" for folder in folders]
     counts = Counter(names)
     labels: list[str] = []
     for name in names:
         numbered = (f"{name}-{n}" for n in count(1))
-        free = (label for label in numbered if label not in {*names, *labels})
-        labels.append(name if counts[name] == 1 else next(free))
+        unused = (label for label in numbered if label not in {*names, *labels})
+        labels.append(name if counts[name] == 1 else next(unused))
     return labels
 
 
 def _align_predictions(arm: Arm, label: str, test: pd.DataFrame) -> Arm:
-    """The arm with its name in the comparison, and its predictions in the order of `test`."""
+    """Returns the arm with its name in the comparison, and with its predictions in the order of `test`."""
     images = tuple(test["image"])
     predictions = []
     for fit in arm.predictions:
@@ -126,20 +127,21 @@ def _align_predictions(arm: Arm, label: str, test: pd.DataFrame) -> Arm:
 
 
 def _find_duplicate(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
-    """The arm of an earlier report that has the same name there and consists of the same fits.
+    """Returns the arm of an earlier report with the same name and the same fits; None if there is none.
 
-    Counted twice, it would make the family of tests larger than it is.
+    If it were listed twice, the Holm correction would count one comparison as two.
     """
     name = _name_in_report(arm.name)
     return next((other for other in arms if _name_in_report(other.name) == name and _are_same_fits(arm, other)), None)
 
 
 def _name_in_report(name: str) -> str:
-    """The name of an arm in its own report."""
+    """Returns the name of an arm in its own report."""
     return name.rpartition("/")[2]
 
 
 def _are_same_fits(one: Arm, other: Arm) -> bool:
+    """Checks whether two arms have the same seeds and equal predictions, bit by bit."""
     return one.seeds == other.seeds and all(
         np.array_equal(first.probabilities, second.probabilities)
         for first, second in zip(one.predictions, other.predictions, strict=True)
@@ -147,6 +149,7 @@ def _are_same_fits(one: Arm, other: Arm) -> bool:
 
 
 def _origin(label: str, report: Results, arms: Sequence[Arm], duplicates: Mapping[str, str]) -> Origin:
+    """Returns the record of a report; its best strategy may be listed under an earlier report."""
     chosen = f"{label}/{report.chosen.name}" if report.chosen else None
     if chosen is not None:
         chosen = duplicates.get(chosen, chosen)

@@ -1,4 +1,4 @@
-"""Finished runs on disk, so that a study that is run again trains nothing twice."""
+"""Stores finished runs on disk, so that a study that is run again does not train anything twice."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from hirise_imb.utils.files import write_atomically
 
 _HISTORY_PREFIX = "history_"
 _VERSION = 3
-"""Version of the files' content; files of other versions are not read."""
+"""Version of the file format; it is part of the file names, so files of other versions are never read."""
 
 
 @dataclass(frozen=True)
 class RunStore:
-    """One file for each run, named after everything that its numbers depend on."""
+    """A folder with one file for each run, named after everything that the results of the run depend on."""
 
     folder: Path
     facts: Mapping[str, str | int]
-    """What every run depends on besides its recipe and seed."""
+    """Facts that every run depends on in addition to its recipe and seed, such as digests of data and weights."""
 
     def load_or_fit(self, name: str, recipe: Recipe, seed: int, fit: Callable[[], Run]) -> Run:
-        """Returns the stored run; where there is none, fits it and stores it.
+        """Returns the stored run, or fits and stores it if there is none.
 
         Args:
-            name: tells apart runs of the same recipe and seed, such as those on other folds.
+            name: distinguishes runs of the same recipe and seed, such as those on other folds.
             recipe: recipe of the run.
             seed: seed of the run.
-            fit: fits the run.
+            fit: function that fits the run.
 
         Raises:
-            FitFailed: the fit failed; then nothing is stored.
+            FitFailed: the fit failed; nothing is stored.
         """
         path = self._path(name, recipe, seed)
         if path.exists():
@@ -52,11 +52,11 @@ class RunStore:
         return run
 
     def has(self, name: str, recipe: Recipe, seed: int) -> bool:
-        """Whether the run is stored."""
+        """Checks whether the run is stored."""
         return self._path(name, recipe, seed).exists()
 
     def test_accesses(self) -> dict[str, int | str]:
-        """Returns how often the stored runs have predicted the test split, and when first and last (UTC)."""
+        """Returns how often stored runs have predicted the test split, and the first and the last time (UTC)."""
         times = []
         for path in sorted(self.folder.glob("*.npz")):
             with np.load(path) as stored:
@@ -65,17 +65,19 @@ class RunStore:
         return {"predictions": len(times)} | ({"first": min(times), "last": max(times)} if times else {})
 
     def _path(self, name: str, recipe: Recipe, seed: int) -> Path:
+        # The name is a digest of everything that a result depends on, so a run is never mistaken for one with other
+        # settings, data or weights.
         key = json.dumps([_VERSION, dict(self.facts), name, recipe.to_dict(), seed], sort_keys=True)
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
 
 
 def _save(run: Run, path: Path) -> None:
-    of_test: dict[str, NDArray[Any]] = {}
+    optional: dict[str, NDArray[Any]] = {}
     if run.test is not None:
-        # Names as bytes take a quarter of the space that they take as text.
-        of_test = {"test_images": np.array(run.test.images, "S"), "test_probabilities": run.test.probabilities}
+        # numpy stores a string with four bytes for each character, and a byte string with one.
+        optional = {"test_images": np.array(run.test.images, "S"), "test_probabilities": run.test.probabilities}
     if run.temperature is not None:
-        of_test["temperature"] = np.array(run.temperature)
+        optional["temperature"] = np.array(run.temperature)
     np.savez(
         path,
         allow_pickle=False,
@@ -84,7 +86,7 @@ def _save(run: Run, path: Path) -> None:
         val_confusion=run.val_confusion,
         seconds=run.seconds,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        **of_test,
+        **optional,
         **{f"{_HISTORY_PREFIX}{name}": run.history[name].to_numpy() for name in run.history},
     )
 

@@ -1,4 +1,4 @@
-"""Runs a whole study: data, features, baseline, searches, refits, report. Whatever was finished is not done again."""
+"""Runs a complete study: data, features, baseline, searches, refits and report. Finished steps are not repeated."""
 
 from __future__ import annotations
 
@@ -38,48 +38,48 @@ from hirise_imb.utils.files import ensure_folder
 from hirise_imb.utils.progress import track
 
 REFERENCE_RECIPES = {"unique": Recipe(), "split-file": Recipe(sampling=SplitFileRows())}
-"""The reference run by the rows of an epoch: each unique image once, or as often as the split file lists it."""
+"""Recipes of the reference run, by rows of an epoch: each image once, or as often as the split file lists it."""
 
-_ROWS_IN_WORDS = {"unique": "unique images", "split-file": "the repeated rows of the split file"}
+_ROW_NAMES = {"unique": "unique images", "split-file": "the repeated rows of the split file"}
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a study is run. No result depends on it, unless a timeout leaves trials undone.
+    """How a study is run. Results do not depend on it, unless a timeout leaves out trials.
 
     Raises:
         UserError: a value is out of range.
     """
 
     storage: str | None = None
-    """Address of the database; None stands for the file below `out`."""
+    """Address of the database; None means a file in `out`."""
     workers: int = 1
     """Number of processes on this machine."""
     timeout: float | None = None
     """Seconds after which no further trials are started."""
     thumbnails: bool = False
-    """Whether the page shows landmarks."""
+    """Whether the page shows images of landmarks."""
     replace: bool = False
-    """Whether a report with more trials or more refits may be replaced."""
+    """Whether this run may replace a report with more trials or more refits."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Checks the ranges."""
         if self.workers < 1:
             raise UserError(f"--workers is {self.workers}: use 1 or more.")
         if self.timeout is not None and not self.timeout > 0:
-            raise UserError(f"--timeout is {self.timeout:g}: give seconds, more than 0.")
+            raise UserError(f"--timeout is {self.timeout:g}: give a number of seconds above 0.")
 
 
 def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunOptions()) -> tuple[Results, Path]:
     """Runs or continues a study; returns its results and the path of its page.
 
     Args:
-        definition: of the study.
+        definition: definition of the study.
         out: folder that contains `studies/` (databases and finished runs) and `reports/`.
-        options: who searches, and for how long.
+        options: number of workers, time limit, and what may be written.
 
     Raises:
-        UserError: the definition can't be run here; nothing was written then that a later run would not use.
+        UserError: the definition can't be run here; a later run can use everything that was written before.
     """
     strategies = strategies_to_search(definition)
     manifest = load_manifest(definition)
@@ -91,7 +91,7 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
             store = _run_store(context, out)
             arms = [_fit_baseline(context, "unique", store)]
             if options.storage is None:
-                # This process has the lock of the study, so whoever held a lease in the file is gone.
+                # This process has the lock of the study, so leases in the file belong to processes that ended.
                 scheduler.leases.clear(f"{definition.name}/")
             logs = out / "studies" / definition.name
             with worker_pool(options.workers - 1, logs, join_study, definition, out, scheduler.database):
@@ -112,15 +112,15 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
 
 
 def join_study(definition: StudyDefinition, out: Path, place: Path | str) -> None:
-    """Works on the searches of a study that runs elsewhere, until nothing is left to do.
+    """Works on the searches of a study that runs elsewhere, until none is left.
 
     Args:
-        definition: of the study.
-        out: folder for what a worker writes in addition to its trials, the pictures of the dashboard.
-        place: the database, a file or an address.
+        definition: definition of the study.
+        out: folder for the images of the dashboard, which a worker writes in addition to its trials.
+        place: path or address of the database.
 
     Raises:
-        UserError: the definition can't be run here, or the study was made with other data or weights.
+        UserError: the definition can't be run here, or the study uses other data or weights.
     """
     strategies = strategies_to_search(definition)
     manifest = load_manifest(definition)
@@ -130,14 +130,14 @@ def join_study(definition: StudyDefinition, out: Path, place: Path | str) -> Non
 
 
 def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Baseline, Path]:
-    """Fits the reference run of a study alone, and compares it with the published table.
+    """Fits only the reference run of a study, and compares it with the published table.
 
-    Fits of the study are reused, and the study will reuse those made here.
+    Fits of the study are reused here, and the study will reuse these.
 
     Args:
-        definition: of the study; its strategies and trials play no part.
+        definition: definition of the study; its strategies and trials are ignored.
         rows: rows of an epoch, a key of `REFERENCE_RECIPES`.
-        out: as for `run_study`.
+        out: folder that contains `studies/` and `reports/`.
 
     Raises:
         UserError: the definition can't be run here, or the test split has a single landmark.
@@ -146,7 +146,9 @@ def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Bas
     manifest = load_manifest(definition)
     check_comparable(manifest.spec.classes)
     if len(manifest.canonical_images("test")) < 2:
-        raise UserError(f"{definition.data} has one test landmark: a shuffled pairing takes two, use other data.")
+        raise UserError(
+            f"{definition.data} has only one test landmark, but a shuffled pairing needs two: use other data."
+        )
     with _lock(definition, out):
         context = TrainingContext.prepare(definition, manifest, [])
         store = _run_store(context, out)
@@ -166,25 +168,29 @@ def _report_folder(definition: StudyDefinition, out: Path) -> Path:
 
 
 def _check_larger_report(definition: StudyDefinition, out: Path) -> None:
-    """Refuses to replace a report that has more trials or refits than this run would give."""
+    """Checks that this run would not replace a report that has more trials or refits.
+
+    Raises:
+        UserError: it would.
+    """
     folder = _report_folder(definition, out)
     try:
         earlier = tomllib.loads((folder / "study.toml").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, tomllib.TOMLDecodeError, UnicodeDecodeError):
-        return  # no report, or none that the report writer would accept as one
+        return  # There is no report, or nothing that the report writer would accept as one.
     for key in ("trials", "refits"):
         before, now = earlier.get(key), getattr(definition, key)
         if isinstance(before, int) and before > now:
             raise UserError(
-                f"{folder} has a report with {before} {key}, and this run would replace it by one with {now}: ask for "
-                f"--{key} {before}, choose another --name, or confirm with --replace."
+                f"{folder} has a report with {before} {key}, and this run would replace it with one with {now}: ask "
+                f"for --{key} {before}, choose another --name, or confirm with --replace."
             )
 
 
 @contextmanager
 def _lock(definition: StudyDefinition, out: Path) -> Iterator[None]:
-    """Keeps other processes out of the study below `out`."""
-    # Folders that can't be written are reported before hours of work.
+    """Locks a study in `out` against other processes."""
+    # Folders that can't be written are reported now, instead of after hours of work.
     ensure_folder(out / "reports")
     ensure_folder(out / "studies")
     with lock_study(out / "studies" / definition.name):
@@ -192,12 +198,12 @@ def _lock(definition: StudyDefinition, out: Path) -> Iterator[None]:
 
 
 def _run_store(context: TrainingContext, out: Path) -> RunStore:
-    """The finished fits of the study."""
+    """Returns the store of the finished fits of the study."""
     return RunStore(ensure_folder(out / "studies" / f"{context.definition.name}.runs"), context.facts)
 
 
 def _fit_baseline(context: TrainingContext, rows: str, store: RunStore) -> Arm:
-    summary = f"the reference run: cross-entropy on {_ROWS_IN_WORDS[rows]}, frozen backbone"
+    summary = f"the reference run: cross-entropy on {_ROW_NAMES[rows]}, frozen backbone"
     recipe = REFERENCE_RECIPES[rows]
     try:
         arm = _fit_arm(context, BASELINE, summary, recipe, store)
@@ -209,6 +215,7 @@ def _fit_baseline(context: TrainingContext, rows: str, store: RunStore) -> Arm:
 def _fit_strategy(context: TrainingContext, strategy: Strategy, result: SearchResult, store: RunStore) -> Arm:
     selection = selection_of(context.definition, strategy)
     arm = _fit_arm(context, strategy.name, strategy.summary, result.recipe, store)
+    # A strategy that was searched on other folds is scored again, so that all validation scores are comparable.
     comparable = selection == _common_selection(context.definition)
     score = result.val_macro_f1 if comparable else _common_score(context, result.recipe, store)
     return replace(
@@ -222,12 +229,12 @@ def _fit_strategy(context: TrainingContext, strategy: Strategy, result: SearchRe
 
 
 def _common_selection(definition: StudyDefinition) -> Selection:
-    """The selection by which all arms are compared before the test split is used."""
+    """Returns the selection by which all arms are compared before the test split is used."""
     return "val" if definition.selection == "val" else "grouped-cv"
 
 
 def _common_score(context: TrainingContext, recipe: Recipe, store: RunStore) -> float:
-    """Validation score of a recipe under the common selection."""
+    """Returns the validation score of a recipe under the common selection."""
     selection = _common_selection(context.definition)
     job = Job(recipe, context.definition.seed)
     run = store.load_or_fit(selection, recipe, job.seed, lambda: context.trainer.select([job], selection)[0].get())
@@ -235,7 +242,7 @@ def _common_score(context: TrainingContext, recipe: Recipe, store: RunStore) -> 
 
 
 def _fit_arm(context: TrainingContext, name: str, summary: str, recipe: Recipe, store: RunStore) -> Arm:
-    """Fits a recipe with each seed and predicts the test split, as an arm without a search."""
+    """Fits a recipe with each seed and predicts the test split; returns an arm without trials."""
     definition = context.definition
     seeds = tuple(range(definition.seed, definition.seed + definition.refits))
     stored = sum(store.has("test", recipe, seed) for seed in seeds)
@@ -272,7 +279,7 @@ def _build_results(
     store: RunStore,
     strategies: Sequence[Strategy] = (),
 ) -> Results:
-    """The results that a report shows; `counts` ends the sentence that says what was run."""
+    """Returns the results that a report shows; `counts` completes the sentence that says what was run."""
     definition, manifest = context.definition, context.manifest
     data = f"Landmarks: {definition.data}."
     if definition.data == SYNTHETIC:

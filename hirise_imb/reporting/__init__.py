@@ -1,4 +1,8 @@
-"""Reports: what is compared, the numbers that follow, and the summary, tables, figures and pages that show them."""
+"""Reports of studies: the results that are compared, and the summary, tables, figures and pages that show them.
+
+`results` computes every number from stored predictions, `summary` writes the numbers as plain values, and `html` and
+`figures` only show them. `read` and `write` convert between results and the folder of a report.
+"""
 
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.records import Arm, Omitted

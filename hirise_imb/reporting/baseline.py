@@ -1,8 +1,8 @@
-"""The reference run next to the published table: its scores as they are, and paired with shuffled labels.
+"""Compares the reference run with the published table, with its labels as they are and shuffled.
 
-Shuffling leaves how often each class occurs and how often it is predicted as they are, so that the hits of a class are
-hypergeometric and its precision, recall and F1, which are multiples of them, have an exact distribution. Over several
-seeds it is the mixture of the seeds' distributions in equal parts.
+Shuffling does not change how often each class occurs and how often it is predicted. So the hits of a class are
+hypergeometric, and its precision, recall and F1, which are multiples of the hits, have exact distributions. For several
+seeds, the distribution is the mixture of those of the seeds with equal weights.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hirise_imb.data.dataset import ClassSet
-from hirise_imb.forensics import METRICS, Finding, Null, PublishedTable, Rounded, examine, read_published
+from hirise_imb.forensics import METRICS, Finding, PermutationNull, PublishedTable, Rounded, examine, read_published
 from hirise_imb.metrics.classification import precision_recall_f1
 from hirise_imb.reporting import narrative
-from hirise_imb.reporting.pairing import null_of
+from hirise_imb.reporting.pairing import permutation_null
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import BASELINE, Results
 from hirise_imb.reporting.summary.content import facts
@@ -27,20 +27,20 @@ from hirise_imb.reporting.summary.records import WHOLE_TABLE, BaselineContent, F
 from hirise_imb.utils.errors import UserError
 
 ALL = "all"
-"""Stands in the place of a class where a score is of the whole table."""
+"""Name used instead of a class for scores of the complete table."""
 
 DECIMALS = 3
-"""Of the published figures."""
+"""Number of decimals of the published figures."""
 
 RANGE = (0.025, 0.975)
-"""Ends of the range of shuffled pairings, as shares of them."""
+"""Quantiles of the shuffled pairings at which the 95 % range ends."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Law:
+class NullDistribution:
     """The distribution of a score over shuffled pairings."""
 
     mean: float
@@ -48,58 +48,60 @@ class Law:
     high: float
 
     @classmethod
-    def of(cls, values: Floats, weights: Floats) -> Law:
-        """Mean and 95 % range of weighted values, shape (n,) each: the least value that reaches a share ends it.
+    def of(cls, values: Floats, weights: Floats) -> NullDistribution:
+        """Returns the mean and the 95 % range of weighted values.
+
+        Each end of the range is the smallest value whose cumulative probability reaches the quantile.
 
         Args:
-            values: that the score takes.
-            weights: their probabilities, which sum to 1.
+            values: possible values of the score, shape (n,).
+            weights: probabilities of the values, which sum to 1, shape (n,).
         """
         order = np.argsort(values, kind="stable")
-        # The sums are a few units of rounding off; a quantile must not slip to the next value for that.
-        reached = np.cumsum(weights[order]) + 1e-12
-        low, high = values[order][np.searchsorted(reached, RANGE)]
+        # The margin absorbs rounding errors of the sums, which must not move a quantile to the next value.
+        cumulative = np.cumsum(weights[order]) + 1e-12
+        low, high = values[order][np.searchsorted(cumulative, RANGE)]
         return cls(float(values @ weights), float(low), float(high))
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One figure of the comparison."""
+class ComparisonEntry:
+    """One score in the comparison with the published table."""
 
     name: str
-    """The class, or `all`."""
+    """Name of the class, or `all`."""
     metric: str
     published: float | None
-    """None for a score of the whole table."""
+    """Published score; None for a score of the complete table."""
     aligned: float | None
-    """Mean over seeds, predictions and labels paired by image; None for a class without a test landmark."""
-    shuffled: Law | None
-    """None for a class without a test landmark."""
+    """Mean score over seeds with predictions and labels paired by image; None for a class without a test landmark."""
+    shuffled: NullDistribution | None
+    """Distribution of the score over shuffled pairings; None for a class without a test landmark."""
 
     @property
     def published_in_range(self) -> bool | None:
-        """Whether a figure that prints as the published one lies in the range; None where one of them is missing."""
+        """Whether a score that prints as the published one lies in the shuffled range; None if either is missing."""
         if self.published is None or self.shuffled is None:
             return None
         return Rounded.read(f"{self.published:.{DECIMALS}f}").holds(self.shuffled.low, self.shuffled.high)
 
     @property
     def aligned_in_range(self) -> bool:
-        """Whether the aligned score lies in the range, so that the published figure can't tell which of them it is."""
-        law = self.shuffled
-        return law is not None and self.aligned is not None and law.low <= self.aligned <= law.high
+        """Whether the aligned score lies in the shuffled range too, so that the published score decides nothing."""
+        null = self.shuffled
+        return null is not None and self.aligned is not None and null.low <= self.aligned <= null.high
 
     def to_dict(self) -> FigureRecord:
-        """Returns a row of the table."""
-        law = self.shuffled
+        """Returns the entry as a row of the table."""
+        null = self.shuffled
         return {
             "class": self.name,
             "metric": self.metric,
             "published": self.published,
             "aligned": self.aligned,
-            "shuffled": law.mean if law else None,
-            "shuffled_low": law.low if law else None,
-            "shuffled_high": law.high if law else None,
+            "shuffled": null.mean if null else None,
+            "shuffled_low": null.low if null else None,
+            "shuffled_high": null.high if null else None,
             "published_in_range": self.published_in_range,
         }
 
@@ -108,8 +110,8 @@ def check_comparable(classes: ClassSet, published: PublishedTable | None = None)
     """Checks that a data set has the classes of the published table.
 
     Args:
-        classes: of the data set.
-        published: that of the HiRISE reference run by default.
+        classes: classes of the data set.
+        published: the published table, by default that of the HiRISE reference run.
 
     Raises:
         UserError: the classes differ, so that no figure can be compared.
@@ -117,14 +119,14 @@ def check_comparable(classes: ClassSet, published: PublishedTable | None = None)
     table = read_published() if published is None else published
     if classes.names != table.classes:
         raise UserError(
-            f"The published table is of the classes {', '.join(table.classes)}, and this data set has "
-            f"{', '.join(classes)}: run the reference run on data with the published classes."
+            f"The published table has the classes {', '.join(table.classes)}, and this data set has "
+            f"{', '.join(classes)}: use data with the published classes."
         )
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The reference run, its only arm, next to the published table.
+    """The results of the reference run, which is their only arm, and the published table.
 
     Raises:
         UserError: the data set has other classes than the published table.
@@ -134,7 +136,7 @@ class Baseline:
     published: PublishedTable = field(default_factory=read_published)
 
     def __post_init__(self) -> None:
-        """Check the classes."""
+        """Checks the classes."""
         check_comparable(self.results.classes, self.published)
 
     @property
@@ -143,56 +145,60 @@ class Baseline:
         return self.results.arms[0]
 
     @cached_property
-    def nulls(self) -> list[Null]:
-        """The shuffled pairings of each seed."""
-        return [null_of(fit.confusion) for fit in self.results.evaluations[BASELINE]]
+    def nulls(self) -> list[PermutationNull]:
+        """Shuffled pairings of the predictions of each seed."""
+        return [permutation_null(fit.confusion) for fit in self.results.evaluations[BASELINE]]
 
     @cached_property
-    def entries(self) -> list[Entry]:
-        """Precision, recall and F1 of each class, then the scores of the whole table."""
-        laws = [_class_laws(self.nulls, k) for k in range(len(self.published.classes))]
+    def entries(self) -> list[ComparisonEntry]:
+        """Precision, recall and F1 of each class, then the scores of the complete table."""
+        nulls = [_class_distributions(self.nulls, k) for k in range(len(self.published.classes))]
         aligned = {metric: self.results.per_class(BASELINE, metric) for metric in METRICS}
         entries = []
         for k, name in enumerate(self.published.classes):
-            there = self.results.support[k] > 0
+            has_landmarks = self.results.support[k] > 0
             for metric in METRICS:
                 printed = self.published.figures[metric][k]
                 published = None if printed is None else printed.value
-                score = aligned[metric][k].mean if there else None
-                entries.append(Entry(name, metric, published, score, laws[k][metric] if there else None))
-        whole = self.results.headline_scores(BASELINE)
-        shuffled = _whole_laws(self.nulls)
-        return entries + [Entry(ALL, name, None, whole[name].mean, shuffled[name]) for name in WHOLE_TABLE]
+                score = aligned[metric][k].mean if has_landmarks else None
+                null = nulls[k][metric] if has_landmarks else None
+                entries.append(ComparisonEntry(name, metric, published, score, null))
+        overall = self.results.headline_scores(BASELINE)
+        shuffled = _overall_distributions(self.nulls)
+        return entries + [ComparisonEntry(ALL, name, None, overall[name].mean, shuffled[name]) for name in WHOLE_TABLE]
 
-    def of(self, metric: str) -> list[Entry]:
-        """The entries of one metric that have something to compare."""
+    def of(self, metric: str) -> list[ComparisonEntry]:
+        """Returns the entries of one metric for classes that have test landmarks."""
         return [entry for entry in self.entries if entry.metric == metric and entry.shuffled]
 
     def table(self) -> pd.DataFrame:
-        """One row for each class and metric, and for each score of the whole table."""
+        """Returns a table with a row for each class and metric, and for each score of the complete table."""
         return pd.DataFrame([entry.to_dict() for entry in self.entries])
 
     def headline(self) -> str:
-        """What the comparison shows."""
-        idle = sum(entry.aligned_in_range for entry in self.entries if entry.published_in_range)
-        aside = f" At {idle} of them the aligned score lies there too, so that they tell nothing." if idle else ""
+        """Returns the result of the comparison in sentences."""
+        undecided = sum(entry.aligned_in_range for entry in self.entries if entry.published_in_range)
+        aside = ""
+        if undecided:
+            aside = f" For {undecided} of them, the aligned score lies in this range too, so they decide nothing."
         macro = next(entry for entry in self.entries if entry.metric == "macro_f1")
-        law = macro.shuffled
-        assert law is not None
-        kappa = " to ".join(f"{value:.3f}" for value in self.counted.joined.kappa) if self.counted.joined else "none"
+        null = macro.shuffled
+        assert null is not None
+        ranges = self.counted.joint_ranges
+        kappa = " to ".join(f"{value:.3f}" for value in ranges.kappa) if ranges else "none"
         return (
-            f"With predictions and labels aligned the model reaches macro F1 {macro.aligned:.3f}, paired with shuffled "
-            f"labels {law.mean:.3f} ({law.low:.3f} to {law.high:.3f}). The published table, from its own figures and "
-            f"the official supports, is {self.counted.verdict} (kappa {kappa}). {self.verdict()}{aside}"
+            f"With predictions and labels aligned, the model reaches macro F1 {macro.aligned:.3f}; with shuffled "
+            f"labels it reaches {null.mean:.3f} ({null.low:.3f} to {null.high:.3f}). Judged by its own figures and the "
+            f"official supports, the published table is {self.counted.verdict} (kappa {kappa}). {self.verdict()}{aside}"
         )
 
     @cached_property
     def counted(self) -> Finding:
-        """What the published figures imply by themselves."""
+        """Examination of the published figures by themselves."""
         return examine(self.published)
 
     def verdict(self) -> str:
-        """How many published figures lie in the range of shuffled pairings."""
+        """Returns a sentence that says how many published figures lie in the range of shuffled pairings."""
         inside = [entry.published_in_range for entry in self.entries if entry.published_in_range is not None]
         return (
             f"{sum(inside)} of {len(inside)} published figures lie in the 95 % range of this model's predictions "
@@ -200,27 +206,27 @@ class Baseline:
         )
 
     def reading(self) -> str:
-        """What the published table is, and what may be compared with it."""
-        here, there = (self._composition(support) for support in (self.results.support, self.published.support))
+        """Returns sentences that say what the published table is, and what may be compared with it."""
+        here, official = (self._composition(support) for support in (self.results.support, self.published.support))
         return (
-            f"The published table is that of the ResNet50V2 reference run on the official test split ({there}). This "
-            f"test split has {here}. Shuffled figures follow how often each class occurs and is predicted, so only on "
-            "the official split should they agree with the published ones in detail; elsewhere, in kind."
+            f"The published table is that of the ResNet50V2 reference run on the official test split ({official}). "
+            f"This test split has {here}. Shuffled figures depend on how often each class occurs and is predicted, so "
+            "they should agree with the published ones in detail only on the official split; on others, only roughly."
         )
 
     def _composition(self, support: Sequence[int] | Ints) -> str:
-        """Number of landmarks, and the share of the majority class if there is one."""
+        """Returns the number of landmarks, and the share of the majority class if there is one."""
         total, classes = sum(support), self.results.classes
         if classes.majority_id is None:
             return f"{total:,} landmarks"
         return f"{total:,} landmarks, {100 * support[classes.majority_id] / total:.1f} % {classes.majority}"
 
     def caution(self) -> str:
-        """What the numbers can't tell."""
+        """Returns sentences that state the limits of the numbers."""
         return f"{_seeds(len(self.arm.seeds))} {narrative.describe_limits(self.results)}"
 
     def to_dict(self) -> BaselineContent:
-        """Returns everything the page shows, as plain values; without times, so that equal results are equal files."""
+        """Returns the content of the page as plain values, without times, so that equal results give equal files."""
         return {
             "kind": "baseline",
             **facts(self.results),
@@ -235,33 +241,35 @@ def _seeds(count: int) -> str:
     return f"Aligned scores are means over {count} seeds." if count > 1 else "Fitted with one seed."
 
 
-def _class_laws(nulls: Sequence[Null], label: int) -> dict[str, Law]:
-    """The exact distributions of a class's precision, recall and F1."""
+def _class_distributions(nulls: Sequence[PermutationNull], label: int) -> dict[str, NullDistribution]:
+    """Returns the exact null distributions of the precision, recall and F1 of a class."""
     values: dict[str, list[Floats]] = {metric: [] for metric in METRICS}
     weights = []
     for null in nulls:
-        hits, chances = null.law(label)
-        weights.append(chances / len(nulls))
-        for metric, reached in precision_recall_f1(hits, null.support[label], null.predicted[label]).items():
-            values[metric].append(reached)
-    return {metric: Law.of(np.concatenate(parts), np.concatenate(weights)) for metric, parts in values.items()}
+        hits, probabilities = null.hit_distribution(label)
+        weights.append(probabilities / len(nulls))
+        for metric, scores in precision_recall_f1(hits, null.support[label], null.predicted[label]).items():
+            values[metric].append(scores)
+    return {
+        metric: NullDistribution.of(np.concatenate(parts), np.concatenate(weights)) for metric, parts in values.items()
+    }
 
 
-def _whole_laws(nulls: Sequence[Null]) -> dict[str, Law]:
-    """The distributions of the scores of the whole table, from random pairings."""
-    parts = [_whole_scores(null, seed) for seed, null in enumerate(nulls)]
-    laws = {}
+def _overall_distributions(nulls: Sequence[PermutationNull]) -> dict[str, NullDistribution]:
+    """Returns the null distributions of the scores of the complete table, from random pairings."""
+    parts = [_random_scores(null, seed) for seed, null in enumerate(nulls)]
+    distributions = {}
     for name in WHOLE_TABLE:
         values = np.concatenate([part[name] for part in parts])
-        laws[name] = Law.of(values, np.full(len(values), 1 / len(values)))
-    return laws
+        distributions[name] = NullDistribution.of(values, np.full(len(values), 1 / len(values)))
+    return distributions
 
 
-def _whole_scores(null: Null, seed: int) -> dict[str, Floats]:
-    """Each score in each random pairing, shape (draws,)."""
-    drawn = null.draw(seed=seed)
-    hits = drawn.sum(axis=1)
-    f1 = precision_recall_f1(drawn, null.support, null.predicted)["f1"]
+def _random_scores(null: PermutationNull, seed: int) -> dict[str, Floats]:
+    """Returns each score in each random pairing, shape (draws,)."""
+    class_hits = null.draw(seed=seed)
+    hits = class_hits.sum(axis=1)
+    f1 = precision_recall_f1(class_hits, null.support, null.predicted)["f1"]
     return {
         "accuracy": hits / null.total,
         "macro_f1": f1.mean(axis=1),

@@ -1,40 +1,45 @@
-"""How pages, terminal tables and figures write numbers."""
+"""Formats numbers for pages, terminal tables and figures."""
 
 from __future__ import annotations
 
 MISSING = "–"
-"""Stands where there is no value."""
+"""Text for a missing value."""
 
 
 def score(value: float | None) -> str:
-    """A score with three decimals, and no minus sign before a zero; a dash where there is none."""
+    """Formats a score with three decimals; a dash if it is None."""
+    # Adding 0.0 turns -0.0 into 0.0, which has no minus sign.
     return MISSING if value is None else f"{round(value, 3) + 0.0:.3f}"
 
 
 def signed(value: float | None) -> str:
-    """A difference with three decimals and its sign, a plus before zero; a dash where there is none."""
+    """Formats a difference with three decimals and its sign, with a plus before zero; a dash if it is None."""
     return MISSING if value is None else f"{round(value, 3) + 0.0:+.3f}"
 
 
 def p_digits(p: float) -> str:
-    """A p value with two decimals, three where it is small: `0.28`, `< 0.001`."""
+    """Formats a p value with two decimals, or three if it is small: `0.28`, `0.004`, `< 0.001`."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def p_value(p: float) -> str:
-    """A p value as a sentence has it: `p = 0.28`, `p < 0.001`."""
+    """Formats a p value for a sentence: `p = 0.28`, `p < 0.001`."""
     digits = p_digits(p)
     return f"p {digits}" if digits.startswith("<") else f"p = {digits}"
 
 
 def count(value: float) -> str:
-    """A count, or a mean of counts with one decimal."""
-    near = round(value, 1)
-    return f"{near:,.0f}" if near == round(near) else f"{near:,.1f}"
+    """Formats a count without decimals, or a mean of counts with one."""
+    rounded = round(value, 1)
+    return f"{rounded:,.0f}" if rounded == round(rounded) else f"{rounded:,.1f}"
 
 
 def percent(share: float) -> str:
-    """A share in per cent, without the sign, in two digits; a share near none or all is never written as 0 or 100."""
+    """Formats a share in per cent with two significant digits, without the per cent sign.
+
+    Only shares of exactly 0 and 1 are written as 0 and 100, because few is not none and most is not all. The limits lie
+    half a unit of the last digit below the next number of digits.
+    """
     if 0 < share < 0.0005:
         return "<0.1"
     if 0.9995 <= share < 1:
@@ -43,14 +48,14 @@ def percent(share: float) -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of shares in percentage points, with its sign, in two digits."""
+    """Formats a difference of shares in percentage points with two significant digits and its sign."""
     if abs(difference) < 0.0005:
         return "0"
     return f"{100 * difference:+.1f}" if abs(difference) < 0.0995 else f"{100 * difference:+.0f}"
 
 
 def duration(seconds: float) -> str:
-    """A time in its two largest units, such as `2 h 5 min`."""
+    """Formats a duration in its two largest units, such as `2 h 5 min`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -59,10 +64,10 @@ def duration(seconds: float) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """A number with its noun: `1 source`, `29 sources`."""
+    """Formats a number with its noun: `1 source`, `29 sources`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def join_words(names: list[str] | tuple[str, ...]) -> str:
-    """Names as a sentence lists them: `a, b and c`."""
+    """Joins names for a sentence: `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

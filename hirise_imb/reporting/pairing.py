@@ -1,4 +1,7 @@
-"""Whether predictions and labels belong together: the hits of every fit against shuffled pairings of the same two."""
+"""Checks whether predictions and labels belong together.
+
+The hits of every fit are compared with those of the same predictions paired with shuffled labels.
+"""
 
 from __future__ import annotations
 
@@ -7,74 +10,79 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.forensics import LEVEL, Null, Statistic
+from hirise_imb.forensics import LEVEL, PermutationNull, Statistic
 
 DRAWS = 2_000
-"""Random pairings of each fit: enough to tell p < 0.001, and a report has a hundred fits."""
+"""Number of random pairings of each fit: enough to detect p < 0.001, and few because a report may have 100 fits."""
 
 Ints = NDArray[np.int64]
 
 
-def null_of(confusion: Ints) -> Null:
+def permutation_null(confusion: Ints) -> PermutationNull:
     """Returns all pairings of the labels and predictions of a confusion matrix, shape (n_classes, n_classes).
 
     Raises:
         ValueError: there are fewer than two images.
     """
-    return Null(confusion.sum(axis=1), confusion.sum(axis=0))
+    return PermutationNull(confusion.sum(axis=1), confusion.sum(axis=0))
 
 
 def compare(confusions: Mapping[str, Sequence[Ints]]) -> dict[str, list[Statistic]]:
-    """Compares the hits of each fit with shuffled pairings; no statistic where there are too few images to shuffle.
+    """Compares the hits of each fit with shuffled pairings.
 
     Args:
-        confusions: by arm, one for each seed, shape (n_classes, n_classes) each.
+        confusions: confusion matrices by arm, one for each seed, shape (n_classes, n_classes) each.
+
+    Returns:
+        By arm, one statistic for each seed; none if there are too few images to shuffle.
     """
     return {
         name: [
-            null_of(confusion).compare(np.diagonal(confusion), draws=DRAWS) for confusion in fits if confusion.sum() > 1
+            permutation_null(confusion).compare(np.diagonal(confusion), draws=DRAWS)
+            for confusion in fits
+            if confusion.sum() > 1
         ]
         for name, fits in confusions.items()
     }
 
 
-def sentence(compared: Mapping[str, Sequence[Statistic]], total: int) -> str:
-    """What `compare` found, in words; a fit that does not stand out is named and vouched for by none.
+def describe(statistics: Mapping[str, Sequence[Statistic]], total: int) -> str:
+    """Returns the result of `compare` in sentences, which name every fit that is not clearly better than chance.
 
     Args:
-        compared: by arm, one a seed.
-        total: images of the split.
+        statistics: by arm, one for each seed.
+        total: number of images in the split.
     """
     if total < 2:
         return f"The test split has {total} landmark, too few to compare with a shuffled pairing."
-    stands = [found for fits in compared.values() for found in fits if found.p_above < LEVEL]
-    falls = {name: [found for found in fits if found.p_above >= LEVEL] for name, fits in compared.items()}
-    doubtful = [_doubt(name, fits, len(compared[name])) for name, fits in falls.items() if fits]
-    if not doubtful:
-        return f"Predictions and labels belong together: every fit has {_standing(stands, total)}."
+    better = [fit for fits in statistics.values() for fit in fits if fit.p_above < LEVEL]
+    doubtful = {name: [fit for fit in fits if fit.p_above >= LEVEL] for name, fits in statistics.items()}
+    doubts = [_describe_doubt(name, fits, len(statistics[name])) for name, fits in doubtful.items() if fits]
+    if not doubts:
+        return f"Predictions and labels belong together: every fit has {_describe_hits(better, total)}."
     text = (
         f"Not clearly better than the same predictions paired with shuffled labels (p >= {LEVEL}): "
-        f"{'; '.join(doubtful)}. Such a fit has learned nothing, or the {total} test landmarks are too few to tell, or "
+        f"{'; '.join(doubts)}. Such a fit has learned nothing, or the {total} test landmarks are too few to decide, or "
         "its predictions and labels do not belong together."
     )
-    return f"{text} Every other fit has {_standing(stands, total)}." if stands else text
+    return f"{text} Every other fit has {_describe_hits(better, total)}." if better else text
 
 
-def _standing(fits: Sequence[Statistic], total: int) -> str:
-    means = [_number(bound(found.mean for found in fits)) for bound in (min, max)]
+def _describe_hits(fits: Sequence[Statistic], total: int) -> str:
+    means = [_number(bound(fit.mean for fit in fits)) for bound in (min, max)]
     return (
-        f"{min(found.observed for found in fits):.0f} hits or more of {total} on the test split, where a shuffled "
-        f"pairing gives {' to '.join(dict.fromkeys(means))} (standard deviation "
-        f"{_number(max(found.deviation for found in fits))}; p <= {max(found.p_above for found in fits):.4f})"
+        f"{min(fit.observed for fit in fits):.0f} or more hits among {total} landmarks of the test split, where a "
+        f"shuffled pairing gives {' to '.join(dict.fromkeys(means))} (standard deviation "
+        f"{_number(max(fit.deviation for fit in fits))}; p <= {max(fit.p_above for fit in fits):.4f})"
     )
 
 
-def _doubt(name: str, fits: Sequence[Statistic], of: int) -> str:
-    worst = max(fits, key=lambda found: found.p_above)
-    seeds = f"{len(fits)} of {of} seeds, " if of > 1 else ""
+def _describe_doubt(name: str, fits: Sequence[Statistic], n_seeds: int) -> str:
+    worst = max(fits, key=lambda fit: fit.p_above)
+    seeds = f"{len(fits)} of {n_seeds} seeds, " if n_seeds > 1 else ""
     hits = f"{worst.observed:.0f} hits"
     if worst.deviation == 0:
-        return f"{name} ({seeds}{hits}, which no pairing could change, as in a table with one class only)"
+        return f"{name} ({seeds}{hits}, which no pairing could change, as in a table with only one class)"
     return f"{name} ({seeds}{hits}, shuffled {_number(worst.mean)} with standard deviation {_number(worst.deviation)})"
 
 

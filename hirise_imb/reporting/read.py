@@ -1,4 +1,4 @@
-"""Reads a report back from its folder: all that it was made from is there, so it can be written again, or compared."""
+"""Reads a report from its folder, which contains everything needed to write the report again or compare it."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from hirise_imb.reporting.summary.schema import find_fault
 from hirise_imb.reporting.tables import probability_columns
 from hirise_imb.utils.errors import UserError
 
-_AGAIN = "run its study again to have it written anew"
+_AGAIN = "run its study again to rewrite it"
 _PREDICTIONS = "predictions/{}.parquet"
 _CURVES = "figures/curves-{}.csv"
-"""Files of an arm, by its name."""
+"""Files of an arm; the name of the arm replaces the braces."""
 
 
 def read_summary(folder: Path) -> Summary:
-    """The checked `summary.json` of a report.
+    """Reads and checks the `summary.json` of a report.
 
     Raises:
-        UserError: there is none, it can't be read, or it breaks its schema.
+        UserError: the file is missing, can't be read, or violates its schema.
     """
     path = folder / "summary.json"
     try:
-        summary: Summary = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        summary: Summary = json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise UserError(f"There is no report in {folder}: name a folder that holds summary.json.") from error
+        raise UserError(f"There is no report in {folder}: name a folder that contains summary.json.") from error
     except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}): free it, or {_AGAIN}.") from error
+        raise UserError(f"{path} can't be read ({error.strerror}): make it readable, or {_AGAIN}.") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}): {_AGAIN}.") from error
     if (fault := find_fault(summary)) is not None:
@@ -46,25 +46,28 @@ def read_summary(folder: Path) -> Summary:
     return summary
 
 
-def _no_number(name: str) -> float:
+def _reject_constant(name: str) -> float:
+    """Refuses NaN and infinities, which Python accepts in JSON although the standard does not."""
     raise ValueError(f"{name} is not a number")
 
 
 def read_report(folder: Path) -> Results:
-    """What a report was made from.
+    """Reads the results that a report was made from.
 
     Raises:
-        UserError: a file is missing, or is not the one that the report was written with.
+        UserError: a file is missing, or differs from the one that was written with the report.
     """
     summary = read_summary(folder)
-    files = _Kept(folder, summary["files"])
+    files = _ReportFiles(folder, summary["files"])
     environment = json.loads(files.text("environment.json"))
     tables = {arm["name"]: _predictions(files, arm) for arm in summary["arms"]}
     identity = ["image", "landmark", "source", "true_class"]
     test = next(iter(tables.values()))[0][identity].reset_index(drop=True)
     for name, fits in tables.items():
         if not all(fit[identity].reset_index(drop=True).equals(test) for fit in fits):
-            raise UserError(f"{folder}: the predictions of {name} are not of the report's test landmarks: {_AGAIN}.")
+            raise UserError(
+                f"{folder}: the predictions of {name} are not for the test landmarks of the report: {_AGAIN}."
+            )
     classes = _classes(summary)
     test["label"] = [classes.names.index(name) for name in test.pop("true_class")]
     seconds = environment.get("seconds", {})
@@ -90,24 +93,30 @@ def read_report(folder: Path) -> Results:
 
 
 def _classes(summary: Summary) -> ClassSet:
-    """The classes of a report; earlier ones, which are all of the HiRISE classes, do not name the majority class."""
+    """Returns the classes of a report.
+
+    Earlier reports do not name the majority class; all of them have the HiRISE classes.
+    """
     names = tuple(summary["classes"])
     inferred = HIRISE.classes.majority if names == HIRISE.classes.names else None
     return ClassSet(names, summary.get("majority", inferred))
 
 
-def made_from(summary: Summary) -> frozenset[str]:
-    """Returns the names of the files that a report is read from, in addition to its summary."""
-    found = {"study.toml", "environment.json"}
+def list_inputs(summary: Summary) -> frozenset[str]:
+    """Lists the files that a report is read from in addition to its summary."""
+    names = {"study.toml", "environment.json"}
     for arm in summary["arms"]:
-        found.add(_PREDICTIONS.format(arm["name"]))
+        names.add(_PREDICTIONS.format(arm["name"]))
         if arm["has_epochs"]:
-            found.add(_CURVES.format(arm["name"]))
-    return frozenset(found)
+            names.add(_CURVES.format(arm["name"]))
+    return frozenset(names)
 
 
-class _Kept:
-    """Files of a report, checked against their digests."""
+class _ReportFiles:
+    """The files of a report, checked against the digests in its summary.
+
+    Scores are computed again from these files, so a file that was edited would contradict the page without notice.
+    """
 
     def __init__(self, folder: Path, digests: dict[str, str]) -> None:
         self.folder, self.digests = folder, digests
@@ -115,24 +124,26 @@ class _Kept:
     def path(self, name: str) -> Path:
         path = self.folder / name
         try:
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise UserError(f"{path} is missing: bring it back, or {_AGAIN}.") from error
-        if found != self.digests.get(name):
-            raise UserError(f"{path} is not the file that the report was written with: bring that back, or {_AGAIN}.")
+            raise UserError(f"{path} is missing: restore it, or {_AGAIN}.") from error
+        if digest != self.digests.get(name):
+            raise UserError(f"{path} is not the file that was written with the report: restore it, or {_AGAIN}.")
         return path
 
     def text(self, name: str) -> str:
         return self.path(name).read_text(encoding="utf-8")
 
 
-def _predictions(files: _Kept, arm: ArmRecord) -> list[pd.DataFrame]:
-    """One table a seed."""
+def _predictions(files: _ReportFiles, arm: ArmRecord) -> list[pd.DataFrame]:
+    """Reads the predictions of an arm, one table for each seed."""
     table = pd.read_parquet(files.path(_PREDICTIONS.format(arm["name"])))
     return [table[table["seed"] == seed] for seed in arm["seeds"]]
 
 
-def _arm(files: _Kept, stored: ArmRecord, fits: list[pd.DataFrame], probabilities: list[str], seconds: float) -> Arm:
+def _arm(
+    files: _ReportFiles, stored: ArmRecord, fits: list[pd.DataFrame], probabilities: list[str], seconds: float
+) -> Arm:
     return Arm(
         name=stored["name"],
         summary=stored["summary"],
@@ -152,7 +163,7 @@ def _arm(files: _Kept, stored: ArmRecord, fits: list[pd.DataFrame], probabilitie
     )
 
 
-def _histories(files: _Kept, stored: ArmRecord) -> tuple[pd.DataFrame, ...]:
+def _histories(files: _ReportFiles, stored: ArmRecord) -> tuple[pd.DataFrame, ...]:
     if not stored["has_epochs"]:
         return tuple(pd.DataFrame() for _ in stored["seeds"])
     table = pd.read_csv(files.path(_CURVES.format(stored["name"])))

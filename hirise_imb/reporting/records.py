@@ -1,7 +1,7 @@
-"""What is compared, as it comes from a study and as its folder keeps it: arms, and strategies that gave no result.
+"""The records that reports compare: arms, and strategies that gave no result.
 
-Everything here is plain data, so that a report can be written again from its folder, by a program that knows neither
-the strategies nor the data.
+They contain only plain data, so that a report can be written again from its folder by a program that knows neither the
+strategies nor the data.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import pandas as pd
 from hirise_imb.metrics.classification import Predictions
 
 SELECTIONS = {"grouped-cv": "folds by source", "val": "validation split"}
-"""What trials are scored on, in words."""
+"""Descriptions of what trials are scored on."""
 
 STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
-"""States of finished trials, in words."""
+"""Descriptions of the states of finished trials."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Arm:
     name: str
     summary: str
     recipe: dict[str, Any]
-    """The recipe as `Recipe.to_dict` gives it."""
+    """The recipe as `Recipe.to_dict` returns it."""
     settings: dict[str, str | float | int]
     """Hyperparameters that the search chose; empty for the baseline."""
     val_macro_f1: float
@@ -50,13 +50,15 @@ class Arm:
     temperatures: tuple[float, ...]
     """Temperature fitted on the validation split, one for each seed; it is not applied to the predictions."""
     seconds: float
-    """Wall time of its trials and fits in seconds, whenever they were made."""
+    """Wall time of all trials and fits in seconds, including those of earlier runs."""
     selection: str = "grouped-cv"
-    """What its trials were scored on, a key of `SELECTIONS`: values of different kinds can't be compared. Without
-    meaning for the baseline, which has no trials."""
+    """What the trials were scored on, a key of `SELECTIONS`; without meaning for the baseline, which has no trials.
+
+    Values of different kinds can't be compared.
+    """
 
     def __post_init__(self) -> None:
-        """Check selection and states."""
+        """Checks the selection and the states of the trials."""
         if self.selection not in SELECTIONS:
             raise ValueError(f"selection must be one of {', '.join(SELECTIONS)}, got {self.selection!r}")
         for trial in self.trials:
@@ -65,14 +67,15 @@ class Arm:
 
     @property
     def has_epochs(self) -> bool:
-        """Whether it is trained in epochs; false for a closed-form head."""
+        """Whether the arm is trained in epochs; false for a closed-form head."""
         return any(len(history) > 0 for history in self.histories)
 
     @property
     def at_last_epoch(self) -> int:
-        """Number of seeds whose best epoch is the last one: more epochs might have scored higher.
+        """Number of seeds whose best epoch is the last one, so that more epochs might have scored higher.
 
-        Early stopping lets a run go on after its best epoch, so that only the limit of epochs can have ended these.
+        Early stopping continues for some epochs after the best one, so only the maximum number of epochs can have ended
+        these fits.
         """
         pairs = zip(self.best_epochs, self.histories, strict=True)
         return sum(0 < epoch == len(history) for epoch, history in pairs)
@@ -101,5 +104,5 @@ class Spread:
         return cls(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
 
     def apart(self, other: Spread) -> bool:
-        """Whether the two ranges have no value in common."""
+        """Checks whether the two ranges are disjoint."""
         return self.low > other.high or self.high < other.low

@@ -1,4 +1,4 @@
-"""What the searches of a study came to, trial by trial."""
+"""Summaries of the searches of a study, trial by trial."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from hirise_imb.reporting.summary.records import FailureRecord, TallyRecord
 
 
 def values(arm: Arm) -> NDArray[np.float64]:
-    """What each finished trial counts for, shape (n_trials,): NaN unless it is complete, since no other is chosen."""
+    """Returns the values of the finished trials, shape (n_trials,); NaN if not complete, as only those are chosen."""
     complete = [trial["value"] if trial["state"] == "complete" else None for trial in arm.trials]
     return np.array([np.nan if value is None else float(value) for value in complete], np.float64)
 
 
 def best_so_far(arm: Arm) -> NDArray[np.float64]:
-    """The highest value of the trials up to each, shape (n_trials,); NaN before the first complete one."""
+    """Returns the best value up to each trial, shape (n_trials,); NaN before the first complete trial."""
     return np.asarray(np.fmax.accumulate(values(arm)), np.float64)
 
 
 def table(results: Results) -> pd.DataFrame:
-    """One row a finished trial: arm, what it was scored on, number from 1, state, macro F1, and the best so far.
+    """Returns a table with a row for each finished trial.
 
-    The value of a pruned trial is that of its best epoch up to then; it is not among the best so far.
+    Columns: arm, selection, number of the trial from 1, state, value (macro F1) and best value so far. The value of a
+    pruned trial is that of its best epoch before it was stopped; it does not count for the best so far.
     """
     columns = ["arm", "selection", "trial", "state", "value", "best_so_far"]
     rows = [
@@ -39,24 +40,24 @@ def table(results: Results) -> pd.DataFrame:
 
 
 def tally(arm: Arm) -> TallyRecord:
-    """How its trials ended, and which one was best: the earliest of equals, counted from 1.
+    """Counts the trials of an arm by their final state, and finds the best one.
 
-    Keys: `trials`, `complete`, `pruned`, `failed`, `best_trial` and `best_value` (None without a complete trial).
+    `best_trial` counts from 1 and is the earliest of equal trials; without a complete trial, the best is None.
     """
-    ended = Counter(STATES[str(trial["state"])] for trial in arm.trials)
-    reached = values(arm)
-    some = bool(np.isfinite(reached).any())
+    states = Counter(STATES[str(trial["state"])] for trial in arm.trials)
+    scores = values(arm)
+    any_complete = bool(np.isfinite(scores).any())
     return {
         "trials": len(arm.trials),
-        "complete": ended["complete"],
-        "pruned": ended["pruned"],
-        "failed": ended["failed"],
-        "best_trial": int(np.nanargmax(reached)) + 1 if some else None,
-        "best_value": float(np.nanmax(reached)) if some else None,
+        "complete": states["complete"],
+        "pruned": states["pruned"],
+        "failed": states["failed"],
+        "best_trial": int(np.nanargmax(scores)) + 1 if any_complete else None,
+        "best_value": float(np.nanmax(scores)) if any_complete else None,
     }
 
 
 def failures(arm: Arm) -> list[FailureRecord]:
-    """Reasons for which trials failed, and how many did, the most frequent first."""
+    """Returns the reasons why trials failed with the number of trials, the most frequent first."""
     reasons = Counter(str(trial.get("error", "no reason is known")) for trial in arm.trials if trial["state"] == "fail")
     return [{"reason": reason, "trials": count} for reason, count in reasons.most_common()]

@@ -1,4 +1,4 @@
-"""The tables that a report keeps next to its pages."""
+"""The tables that a report stores as files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hirise_imb.reporting.results import Results
 
 
 def probability_columns(classes: ClassSet) -> list[str]:
-    """Names of the columns of the stored predictions that hold the probabilities, in the order of the classes."""
+    """Returns the column names of the probabilities in stored predictions, in the order of the classes."""
     columns = [f"p_{name.replace(' ', '_')}" for name in classes]
-    # Names such as `a b` and `a_b` would share a column.
+    # Classes such as `a b` and `a_b` would share a column, so their names stay as they are.
     return columns if len(set(columns)) == len(columns) else [f"p_{name}" for name in classes]
 
 
 def per_class(results: Results) -> pd.DataFrame:
-    """One row for each arm and class: scores, their range over seeds, differences to the baseline and the control."""
+    """Returns a row for each arm and class: scores, ranges over seeds, differences from baseline and control."""
     rows = []
     for arm in results.ordered:
         for k, name in enumerate(results.classes):
@@ -42,7 +42,7 @@ def per_class(results: Results) -> pd.DataFrame:
 
 
 def confusion(results: Results, arm: str) -> pd.DataFrame:
-    """One row for each pair of classes: mean count, and its share of the true class (0 where it has no image)."""
+    """Returns a row for each pair of classes: mean count and share of the true class (0 for one without images)."""
     counts = results.confusion(arm)
     totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     true, predicted = np.meshgrid(results.classes.names, results.classes.names, indexing="ij")
@@ -57,15 +57,15 @@ def confusion(results: Results, arm: str) -> pd.DataFrame:
 
 
 def confusion_difference(results: Results, arm: str) -> pd.DataFrame:
-    """One row for each pair of classes: its share of the true class for the reference and an arm, and the change."""
-    table, base = confusion(results, arm), confusion(results, results.reference)
-    shares = {"reference": base["share_of_true"], "arm": table["share_of_true"]}
-    found = table[["true_class", "predicted_class"]].assign(**shares)
-    return found.assign(difference=found["arm"] - found["reference"])
+    """Returns a row for each pair of classes: share of the true class for the reference and an arm, and the change."""
+    counts, base = confusion(results, arm), confusion(results, results.reference)
+    shares = {"reference": base["share_of_true"], "arm": counts["share_of_true"]}
+    table = counts[["true_class", "predicted_class"]].assign(**shares)
+    return table.assign(difference=table["arm"] - table["reference"])
 
 
 def predictions(results: Results, arm: Arm) -> pd.DataFrame:
-    """One row for each test image and seed: who it is, what it is, what was predicted and how surely."""
+    """Returns a row for each test image and seed: names, true class, predicted class and probabilities."""
     names, columns = np.array(results.classes.names), probability_columns(results.classes)
     parts = []
     for seed, predicted in zip(arm.seeds, arm.predictions, strict=True):
@@ -79,6 +79,6 @@ def predictions(results: Results, arm: Arm) -> pd.DataFrame:
 
 
 def curves(arm: Arm) -> pd.DataFrame:
-    """One row for each seed and epoch: loss (cross-entropy, nats) and accuracy of each split."""
+    """Returns a row for each seed and epoch: loss (cross-entropy in nats) and accuracy of each split."""
     parts = [history.assign(seed=seed) for seed, history in zip(arm.seeds, arm.histories, strict=True)]
     return pd.concat(parts, ignore_index=True)

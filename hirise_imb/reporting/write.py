@@ -1,4 +1,7 @@
-"""Writes the folder of a report: each file whole or not at all, and nothing that is not the report's own is touched."""
+"""Writes the folder of a report.
+
+Each file is written completely or not at all, and no file is touched that does not belong to the report.
+"""
 
 from __future__ import annotations
 
@@ -30,64 +33,67 @@ from hirise_imb.utils.progress import say
 def write_report(
     results: Results, folder: Path, thumbnails: Mapping[str, Any] | None = None, leave: Collection[str] = ()
 ) -> Path:
-    """Write all files of the report of a study or a comparison into `folder`; return the page's path.
+    """Writes all files of the report of a study or a comparison; returns the path of the page.
 
-    Files of an earlier report that this one does not have (a strategy left out) are removed; `summary.json`, written
-    last, lists the report's files.
+    Files of an earlier report that this one does not have, such as those of a strategy that was left out, are removed.
+    `summary.json` is written last, so that it never lists a file that is not there.
 
     Args:
-        results: what is shown.
-        folder: where to.
-        thumbnails: of `reporting.thumbnails`, for the page.
-        leave: files of the folder that the results were read from. They stay as they are: a report that is written
-            again, and interrupted, can still be read.
+        results: results that the report shows.
+        folder: folder of the report.
+        thumbnails: images of landmarks for the page, as `make_thumbnails` returns them.
+        leave: names of the files that the results were read from. They are not written, so that a report can still be
+            read if rebuilding it is interrupted.
 
     Raises:
-        UserError: the folder holds another kind of report.
+        UserError: the folder contains another kind of report.
     """
-    kept = {"per_class.csv": tables.per_class(results)}
+    data = {"per_class.csv": tables.per_class(results)}
     files = _Files(folder, leave)
-    return _write(results, of_study(results), kept, gallery.of_study(results), thumbnails, files)
+    return _write(results, of_study(results), data, gallery.of_study(results), thumbnails, files)
 
 
 def write_baseline(baseline: Baseline, folder: Path, leave: Collection[str] = ()) -> Path:
-    """Write all files of the reference run's report, as `write_report` does."""
-    kept = {"published.csv": baseline.table()}
-    drawn = gallery.of_baseline(baseline)
-    return _write(baseline.results, baseline.to_dict(), kept, drawn, None, _Files(folder, leave))
+    """Writes all files of the report of a reference run, as `write_report` does for a study."""
+    data = {"published.csv": baseline.table()}
+    figures = gallery.of_baseline(baseline)
+    return _write(baseline.results, baseline.to_dict(), data, figures, None, _Files(folder, leave))
 
 
 def _write(
     results: Results,
-    shown: Content,
-    kept: dict[str, pd.DataFrame],
-    drawn: Mapping[str, Draw],
+    content: Content,
+    data: dict[str, pd.DataFrame],
+    figures: Mapping[str, Draw],
     thumbnails: Mapping[str, Any] | None,
     files: _Files,
 ) -> Path:
-    """Write a report: its own tables and figures, and what all reports have; `shown` is what its pages show."""
-    if (fault := find_fault({**shown, "files": {}})) is not None:
-        raise ValueError(f"the summary breaks its schema: {fault}")
+    """Writes a report: the tables and figures of its kind, and the files that all reports have."""
+    if (fault := find_fault({**content, "files": {}})) is not None:
+        raise ValueError(f"the summary violates its schema: {fault}")
     folder = ensure_folder(files.folder)
-    earlier = _earlier(folder, shown["kind"])
-    for name, table in kept.items():
+    earlier = _list_earlier_files(folder, content["kind"])
+    for name, table in data.items():
         files.csv(name, table)
     for arm in results.arms:
         files.write(f"predictions/{arm.name}.parquet", tables.predictions(results, arm).to_parquet)
-    pictures = {name: _write_drawing(name, draw, files) for name, draw in drawn.items()}
-    _write_pages(results, shown, files, pictures, thumbnails)
+    pictures = {name: _write_drawing(name, draw, files) for name, draw in figures.items()}
+    _write_pages(results, content, files, pictures, thumbnails)
     files.text("study.toml", results.study_toml)
     files.text("environment.json", _json(results.environment))
-    files.text("summary.json", _json({**shown, "files": dict(sorted(files.digests.items()))}))
-    if left := earlier - set(files.digests):
-        say(f"{len(left)} files of the earlier report, of strategies left out now, are removed from {folder}.")
-    for name in left:
+    files.text("summary.json", _json({**content, "files": dict(sorted(files.digests.items()))}))
+    if obsolete := earlier - set(files.digests):
+        say(f"Removing {len(obsolete)} files of the earlier report that this report does not have from {folder}.")
+    for name in obsolete:
         (folder / name).unlink(missing_ok=True)
     return folder / "report.html"
 
 
 class _Files:
-    """Writes files below a folder and remembers their names and digests (SHA-256)."""
+    """Writes files in a folder and records their names and digests (SHA-256).
+
+    The digests become part of the summary; reading a report checks them, so that edited or mixed files are noticed.
+    """
 
     def __init__(self, folder: Path, leave: Collection[str]) -> None:
         self.folder = folder
@@ -110,23 +116,27 @@ class _Files:
         self.write(name, lambda path: write_text(path, text))
 
 
-def _earlier(folder: Path, kind: str) -> set[str]:
-    """The files an earlier report in this folder says it wrote; only names below the folder count.
+def _list_earlier_files(folder: Path, kind: str) -> set[str]:
+    """Lists the files of an earlier report in this folder.
+
+    Names that point outside the folder are ignored, because the files will be removed.
 
     Raises:
-        UserError: there is a summary that no report wrote, or one of another kind of report.
+        UserError: the folder has a summary that is not of a report, or a report of another kind.
     """
     path = folder / "summary.json"
     if not path.exists():
         return set()
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-        names = {str(name) for name in [*there["files"], path.name]}
-        found = there.get("kind", kind)
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        names = {str(name) for name in [*summary["files"], path.name]}
+        earlier_kind = summary.get("kind", kind)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no summary of a report: move the folder {folder} away and run again.") from error
-    if found != kind:
-        raise UserError(f"{folder} holds the report of a {found}: give this {kind} another name.")
+        raise UserError(
+            f"{path} is not the summary of a report: move the folder {folder} away and run again."
+        ) from error
+    if earlier_kind != kind:
+        raise UserError(f"{folder} contains the report of a {earlier_kind}: give this {kind} another name.")
     return {name for name in names if (folder / name).resolve().is_relative_to(folder.resolve())}
 
 
@@ -135,7 +145,7 @@ def _json(value: dict[str, Any]) -> str:
 
 
 def _write_drawing(name: str, draw: Draw, files: _Files) -> str:
-    """Write a figure as PNG and SVG, with its data next to it; return it as a data address for the page."""
+    """Writes a figure as PNG and SVG and its data as CSV; returns the SVG as a data address for the page."""
     drawing = draw()
     files.csv(f"{name}.csv", drawing.data)
     style.fix_layout(drawing.figure)
@@ -146,7 +156,7 @@ def _write_drawing(name: str, draw: Draw, files: _Files) -> str:
 
 def _write_pages(
     results: Results,
-    shown: Content,
+    content: Content,
     files: _Files,
     pictures: dict[str, str],
     thumbnails: Mapping[str, Any] | None,
@@ -158,10 +168,10 @@ def _write_pages(
         study_toml=results.study_toml,
         environment=_json(results.environment),
     )
-    if shown["kind"] == "baseline":
+    if content["kind"] == "baseline":
         template: str = "baseline"
-        view: BaselineView | StudyView = baseline_view(shown, extras)
+        view: BaselineView | StudyView = baseline_view(content, extras)
     else:
-        template, view = "report", study_view(shown, extras)
+        template, view = "report", study_view(content, extras)
     for suffix in ("html", "md"):
         files.text(f"report.{suffix}", render(f"{template}.{suffix}.jinja", view))

@@ -91,7 +91,9 @@ def test_a_typo_is_no_error_but_a_verdict_that_names_class_and_figure(
     out = prints(write(text.replace("0.041", "0.047")), *SUPPORTS)
     assert "Verdict: inconsistent with these supports." in out
     # 2 / 49 = 0.0408 and 3 / 49 = 0.0612.
-    assert "Slope streak: recall 0.047 is no share of 49 labels; near it are 0.041 and 0.061." in flat(out)
+    assert "Slope streak: recall 0.047 is not a possible share of 49 labels; the nearest are 0.041 and 0.061." in flat(
+        out
+    )
     assert row(out, "slope streak") == ["49", "0.057", "0.047", "0.048", "none", "none", "–"]
     assert "kappa" not in out
 
@@ -99,7 +101,7 @@ def test_a_typo_is_no_error_but_a_verdict_that_names_class_and_figure(
 def test_a_wrong_support_is_a_verdict(prints: Command) -> None:
     out = prints(PUBLISHED, "--supports", "1482,89,66,66,16,7,42,42")
     assert "Verdict: inconsistent with these supports." in out
-    assert "Slope streak: recall 0.041 is no share of 66 labels" in flat(out)
+    assert "Slope streak: recall 0.041 is not a possible share of 66 labels" in flat(out)
 
 
 def test_a_good_table_is_better_than_chance(prints: Command, write: Callable[[str], Path]) -> None:
@@ -138,7 +140,7 @@ def test_brackets_in_a_class_name_are_printed(prints: Command, write: Callable[[
     out = prints(write("class,recall,support\na[/x],0.5,10\n[bold]b[/bold],0.47,10\n"))
     assert "a[/x] " in out
     assert "[bold]b[/bold] " in out
-    assert "[bold]b[/bold]: recall 0.47 is no share of 10 labels" in flat(out)
+    assert "[bold]b[/bold]: recall 0.47 is not a possible share of 10 labels" in flat(out)
 
 
 def test_the_command_needs_no_tensorflow() -> None:
@@ -172,7 +174,7 @@ def test_the_command_needs_no_tensorflow() -> None:
         (GOOD, ("--supports", "0,1"), ["they must be 2 to 1,000,000 together"]),
         (GOOD, ("--supports", f"{10**11},10"), ["100,000,000,010", "1,000,000"]),
         (f"class,f1,support\na,0.5,{'9' * 400}\nb,0.5,4\n", None, ["1,000,000"]),
-        ("class,f1,support\na,0.5,4\nMacro_Avg,0.5,4\n", None, ["'Macro_Avg' is no class"]),
+        ("class,f1,support\na,0.5,4\nMacro_Avg,0.5,4\n", None, ["'Macro_Avg' is not a class"]),
         ("class,f1,support\n\n\na,0.5,4\nb,0.5\n", None, ["2 cells in line 5"]),
         (GOOD, None, ["no column `support`", "--supports"]),
         ("class,f1,support\na,0.5,4\nb,0.5,4\n", (), ["has a column `support`", "--supports"]),
@@ -183,10 +185,10 @@ def test_the_command_needs_no_tensorflow() -> None:
         ("name,f1\na,0.5\nb,0.5\n", (), ["column 'name'", "class"]),
         ("f1\n0.5\n0.5\n", (), ["column `class`", "precision, recall, f1"]),
         ("class,f1,F1-score\na,0.5,0.5\nb,0.5,0.5\n", (), ["column twice"]),
-        (GOOD.replace("dog", "cat"), (), ["'cat' is there twice"]),
+        (GOOD.replace("dog", "cat"), (), ["'cat' appears twice"]),
         (GOOD.replace("dog", ""), (), ["no name"]),
-        (GOOD.replace("dog", "macro avg"), (), ["'macro avg' is no class", "option"]),
-        (GOOD.replace("dog", "accuracy"), (), ["'accuracy' is no class"]),
+        (GOOD.replace("dog", "macro avg"), (), ["'macro avg' is not a class", "option"]),
+        (GOOD.replace("dog", "accuracy"), (), ["'accuracy' is not a class"]),
         (GOOD.replace("dog,0.80", "dog"), (), ["3 cells in line 3", "4 columns"]),
         (GOOD.replace("0.90\n", "0.90,0.90\n"), (), ["5 cells in line 2", "4 columns"]),
         ("", (), ["two classes or more"]),
@@ -214,7 +216,7 @@ def test_all_faults_are_told_at_once(refused: Command, write: Callable[[str], Pa
     text = "class,precision,recall,f1,support\ncat,1.5,x,0.9,3\ncat,0.5,,2,none\n"
     lines = refused(write(text)).splitlines()
     assert len(lines) == 5
-    faults = ["is there twice", "precision of 'cat', '1.5'", "recall of 'cat', 'x'", "f1 of 'cat', '2'", "support of"]
+    faults = ["appears twice", "precision of 'cat', '1.5'", "recall of 'cat', 'x'", "f1 of 'cat', '2'", "support of"]
     assert [fault for fault, line in zip(faults, lines, strict=True) if fault not in line] == []
 
 

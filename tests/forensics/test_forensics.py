@@ -88,7 +88,7 @@ def full(*rows: tuple[str | None, str | None, str | None, int]) -> PublishedTabl
 
 def reason(finding: Finding, verdict: Verdict) -> str:
     assert finding.verdict is verdict, finding.reason
-    assert finding.joined is not None or verdict is Verdict.INCONSISTENT
+    assert finding.joint_ranges is not None or verdict is Verdict.INCONSISTENT
     return finding.reason
 
 
@@ -167,7 +167,7 @@ def check_ranges(table: PublishedTable, beside: dict[str, Rounded]) -> None:
     if not ways:
         reason(finding, Verdict.INCONSISTENT)
         return
-    joined = finding.joined
+    joined = finding.joint_ranges
     assert joined is not None
     for k, margins in enumerate(joined.margins):
         others = {p for (p,) in added([{(m,) for _, m in row} for row in rows[:k] + rows[k + 1 :]], total)}
@@ -208,7 +208,7 @@ def check_ranges(table: PublishedTable, beside: dict[str, Rounded]) -> None:
         if told.verdict is Verdict.INCONSISTENT:
             assert not ways
             continue
-        narrowed = told.joined
+        narrowed = told.joint_ranges
         assert narrowed is not None
         assert joined.hits[0] <= narrowed.hits[0] <= narrowed.hits[1] <= joined.hits[1]
         assert all(prints_as(figure, share(hits, total)) for hits in narrowed.hits)
@@ -255,7 +255,7 @@ def test_a_true_table_holds_its_counts_and_is_not_called_shuffled(block: int) ->
                 2 * means[0] * means[1] / sum(means) if sum(means) else Fraction(0), decimals, half_up=up
             )
         finding = examine(printed(counts, decimals, metrics=metrics, half_up=up), beside, seed=seed)
-        joined = finding.joined
+        joined = finding.joint_ranges
         assert joined is not None, (seed, finding.reason)
         for (hits, predicted, _), alone, margins in zip(counts, finding.margins, joined.margins, strict=True):
             assert (hits, predicted) in alone
@@ -308,8 +308,8 @@ def test_rare_hits_alone_can_tell_a_table_from_a_shuffled_one() -> None:
     # 14 rare hits where chance gives 5 +- 2.1; with 828 hits in all, where chance gives 815 +- 5, less is told.
     confusion = np.array([[814, 36, 50], [36, 14, 0], [50, 0, 0]])
     finding = examine(printed(counts_of(confusion), 4))
-    assert finding.joined is not None
-    assert finding.joined.lowest.trace.p_above > LEVEL > finding.joined.lowest.rare.p_above
+    assert finding.joint_ranges is not None
+    assert finding.joint_ranges.lowest.trace.p_above > LEVEL > finding.joint_ranges.lowest.rare.p_above
     assert "more hits of the rare classes than" in reason(finding, Verdict.BETTER)
 
 
@@ -331,27 +331,29 @@ def test_one_decimal_is_too_little() -> None:
 def test_one_decimal_of_rare_hits_is_too_little() -> None:
     # Up to 14 rare hits, or 8 of which chance gives 5: the hits of all, up to 828, are no more than chance may give.
     finding = examine(full(("0.9044", "0.9044", "0.9044", 900), (None, "0.2", None, 50), (None, "0.0", None, 50)))
-    assert finding.joined is not None
-    high = finding.joined.highest
+    assert finding.joint_ranges is not None
+    high = finding.joint_ranges.highest
     assert high.trace.p_above > LEVEL > high.rare.p_above
-    assert finding.joined.lowest.rare.p_above > LEVEL
-    assert (finding.joined.lowest.rare.observed, high.rare.observed) == (8, 14)
+    assert finding.joint_ranges.lowest.rare.p_above > LEVEL
+    assert (finding.joint_ranges.lowest.rare.observed, high.rare.observed) == (8, 14)
     assert "a better one" in reason(finding, Verdict.UNDECIDED)
 
 
 def test_few_images_are_too_little() -> None:
     finding = examine(full(*[("0.667", "0.667", "0.667", 3)] * 2))
-    assert "so few images or figures" in reason(finding, Verdict.UNDECIDED)
-    assert finding.joined
-    assert finding.joined.kappa == pytest.approx((1 / 3, 1 / 3))
+    assert "too few images or figures" in reason(finding, Verdict.UNDECIDED)
+    assert finding.joint_ranges
+    assert finding.joint_ranges.kappa == pytest.approx((1 / 3, 1 / 3))
 
 
 def test_a_recall_that_is_no_share_is_named_with_those_near_it() -> None:
     said = reason(examine(full((None, "0.500", None, 7), (None, "0.5", None, 6))), Verdict.INCONSISTENT)
-    assert said == "a: recall 0.500 is no share of 7 labels; near it are 0.429 and 0.571"
+    assert said == "a: recall 0.500 is not a possible share of 7 labels; the nearest are 0.429 and 0.571"
     # Above the last share but one lies 1; each class is told.
     both = reason(examine(full((None, "0.99", None, 7), (None, "0.21", None, 3))), Verdict.INCONSISTENT)
-    assert both.startswith("a: recall 0.99 is no share of 7 labels; near it are 0.86 and 1.00; b: recall 0.21 is no ")
+    assert both.startswith(
+        "a: recall 0.99 is not a possible share of 7 labels; the nearest are 0.86 and 1.00; b: recall 0.21 is not "
+    )
 
 
 def test_a_row_whose_figures_do_not_go_together_is_named() -> None:
@@ -362,10 +364,10 @@ def test_a_row_whose_figures_do_not_go_together_is_named() -> None:
 def test_predictions_that_do_not_add_up_are_told() -> None:
     rows = (("0.50", "0.50", "0.50", 10), ("0.50", "0.33", "0.40", 15))  # 5 hits of 10 predictions each
     said = reason(examine(full(*rows)), Verdict.INCONSISTENT)
-    assert said.startswith("the rows need 20 ")
-    assert said.endswith("predictions together, and there are 25 labels")
+    assert said.startswith("the rows imply 20 ")
+    assert said.endswith("predictions in total, but there are 25 labels")
     # A row without figures takes the rest.
-    assert examine(full(*rows, (None, None, None, 5))).joined is not None
+    assert examine(full(*rows, (None, None, None, 5))).joint_ranges is not None
 
 
 def test_predictions_that_step_over_the_number_of_labels_are_told() -> None:
@@ -373,7 +375,7 @@ def test_predictions_that_step_over_the_number_of_labels_are_told() -> None:
     rows = [("0.5000", None, None, 5), ("0.5000", None, None, 6)]
     said = reason(examine(full(*rows)), Verdict.INCONSISTENT)
     assert said == "the rows allow no predictions that add up to 11, the number of labels"
-    assert examine(full(rows[0], ("0.5000", None, None, 5))).joined is not None
+    assert examine(full(rows[0], ("0.5000", None, None, 5))).joint_ranges is not None
 
 
 # Hits, predictions and labels of two classes; four decimals leave no others. Of the averages, 0.6213 and 0.6012 are the
@@ -394,30 +396,30 @@ TWO: Counts = [(50, 55, 80), (15, 45, 20)]
 )
 def test_an_average_is_that_of_the_rows(name: str, right: str, wrong: str) -> None:
     table = printed(TWO, 4)
-    assert examine(table, {name: Rounded.read(right)}).joined is not None
+    assert examine(table, {name: Rounded.read(right)}).joint_ranges is not None
     said = reason(examine(table, {name: Rounded.read(wrong)}), Verdict.INCONSISTENT)
     assert said.startswith(f"{name.replace('_', ' ')} {wrong} is out of reach: the rows allow 0.6")
     # What the rows say by themselves is said all the same.
     alone = examine(table)
     assert alone.verdict is Verdict.UNDECIDED
-    assert said.endswith("; the rows alone decide nothing")
-    beside = examine(table, {name: Rounded.read(wrong)}).joined
+    assert said.endswith("; the rows alone are inconclusive")
+    beside = examine(table, {name: Rounded.read(wrong)}).joint_ranges
     assert beside is not None
-    assert alone.joined is not None
-    assert (beside.hits, beside.kappa) == (alone.joined.hits, alone.joined.kappa)
+    assert alone.joint_ranges is not None
+    assert (beside.hits, beside.kappa) == (alone.joint_ranges.hits, alone.joint_ranges.kappa)
 
 
 def test_an_accuracy_between_two_counts_is_told() -> None:
     table = full((None, "0.6", None, 80), (None, "0.8", None, 20))
     said = reason(examine(table, {"accuracy": Rounded.read("0.655")}), Verdict.INCONSISTENT)
-    assert said.startswith("accuracy 0.655 is no share of 100 images; ")
+    assert said.startswith("accuracy 0.655 is not a possible share of 100 images; ")
 
 
 def test_averages_narrow_the_ranges() -> None:
     # With as many labels in each class chance gives a third, whatever is predicted. Recalls of 0.65 to 0.75 print so.
     table = full(*[(None, "0.7", None, 20)] * 3)
     beside = [{}, {"accuracy": Rounded(68, 2)}, {"macro_recall": Rounded(68, 2)}]
-    wide, hits, recall = (examine(table, figures).joined for figures in beside)
+    wide, hits, recall = (examine(table, figures).joint_ranges for figures in beside)
     assert wide is not None
     assert hits is not None
     assert recall is not None
@@ -432,7 +434,7 @@ def test_averages_narrow_the_ranges() -> None:
 
 def test_the_random_pairings_follow_from_the_seed() -> None:
     table = printed(counts_of(np.array([[30, 10], [8, 12]])), 3)
-    one, same, other = (examine(table, seed=seed).joined for seed in (1, 1, 2))
+    one, same, other = (examine(table, seed=seed).joint_ranges for seed in (1, 1, 2))
     assert one is not None
     assert same is not None
     assert other is not None

@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from hirise_imb.forensics import Null, sums
+from hirise_imb.forensics import PermutationNull, sums
 from hirise_imb.forensics.sums import Choices
 
 HIRISE = np.array([1482, 89, 66, 49, 16, 7, 42, 42])
@@ -27,8 +27,8 @@ PAIRS = st.integers(1, 3).flatmap(
 CLASSES = 4
 
 
-def null_of(labels: Sequence[int], predicted: Sequence[int]) -> Null:
-    return Null(np.bincount(labels, minlength=CLASSES), np.bincount(predicted, minlength=CLASSES))
+def null_of(labels: Sequence[int], predicted: Sequence[int]) -> PermutationNull:
+    return PermutationNull(np.bincount(labels, minlength=CLASSES), np.bincount(predicted, minlength=CLASSES))
 
 
 def all_hits(labels: Sequence[int], predicted: Sequence[int]) -> np.ndarray:
@@ -48,7 +48,7 @@ def test_moments_are_those_of_all_permutations(pairs: list[tuple[int, int]]) -> 
     null, hits = null_of(labels, predicted), all_hits(labels, predicted)
     largest = max(range(CLASSES), key=lambda k: (labels.count(k), -k))
     others = [k for k in range(CLASSES) if k != largest]
-    assert (null.head, null.rare) == (largest, others)
+    assert (null.largest_class, null.rare) == (largest, others)
     for classes in (list(range(CLASSES)), others, [0], [1, 2]):
         together = [Fraction(int(value)) for value in hits[:, classes].sum(axis=1)]
         mean = sum(together) / len(together)
@@ -66,7 +66,7 @@ def test_moments_are_those_of_shuffled_labels_of_the_official_test_split() -> No
     for _ in range(20_000):
         random.shuffle(labels)
         hits.append(np.bincount(labels[labels == predicted], minlength=8))
-    null = Null(HIRISE, PREDICTED)
+    null = PermutationNull(HIRISE, PREDICTED)
     for classes in (slice(None), null.rare, [1, 6]):
         found = np.array(hits)[:, classes].sum(axis=1)
         deviation = math.sqrt(null.variance(classes))
@@ -90,7 +90,7 @@ def test_kappa_is_that_of_scikit_learn_and_spreads_as_over_all_permutations(pair
 
 
 def test_where_chance_is_always_right_kappa_is_zero_and_does_not_spread() -> None:
-    null = Null(np.array([3, 0]), np.array([3, 0]))
+    null = PermutationNull(np.array([3, 0]), np.array([3, 0]))
     assert (null.kappa(3), null.kappa_deviation(), null.variance()) == (0, 0, 0)
     assert null.draw(5).tolist() == [[3, 0]] * 5
 
@@ -105,13 +105,13 @@ def test_the_law_of_a_class_is_that_of_all_permutations(pairs: list[tuple[int, i
     null, every = null_of(labels, predicted), all_hits(labels, predicted)
     for k in range(CLASSES):
         values, counts = np.unique(every[:, k], return_counts=True)
-        hits, chances = null.law(k)
+        hits, chances = null.hit_distribution(k)
         assert hits.tolist() == values.tolist()
         assert chances == pytest.approx(counts / len(every), abs=1e-12)
 
 
 def test_draws_have_the_hypergeometric_law_in_every_class() -> None:
-    null, draws = Null(HIRISE, PREDICTED), 20_000
+    null, draws = PermutationNull(HIRISE, PREDICTED), 20_000
     drawn = null.draw(draws, seed=1)
     assert drawn.shape == (draws, 8)
     total = 1793
@@ -147,7 +147,7 @@ def test_chances_are_those_of_all_permutations(pairs: list[tuple[int, int]]) -> 
 
 
 def test_a_chance_counts_the_table_itself_as_one_of_the_pairings() -> None:
-    null = Null(HIRISE, HIRISE)
+    null = PermutationNull(HIRISE, HIRISE)
     perfect = null.compare(HIRISE)
     assert (perfect.observed, perfect.p_above, perfect.p_below) == (1793, 1 / 10_000, 1)
     none = null.compare(np.zeros(8, int), draws=99)
@@ -172,11 +172,11 @@ def test_a_chance_counts_the_table_itself_as_one_of_the_pairings() -> None:
 )
 def test_margins_of_no_confusion_matrix_are_refused(support: list[int], predicted: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Null(np.array(support), np.array(predicted))
+        PermutationNull(np.array(support), np.array(predicted))
 
 
 def test_two_images_are_enough() -> None:
-    null = Null(np.array([1, 1]), np.array([1, 1]))
+    null = PermutationNull(np.array([1, 1]), np.array([1, 1]))
     assert (null.mean(), null.variance()) == (1, 1)
 
 
@@ -213,9 +213,9 @@ def test_the_best_sum_is_the_best_of_all_ways(entries: list[Choices], data: st.D
     total = data.draw(st.integers(0, max(reached) + 2))
     if total not in reached:
         with pytest.raises(ValueError, match=f"add up to {total}"):
-            sums.best(entries, total)
+            sums.maximise_sum(entries, total)
         return
-    value, numbers = sums.best(entries, total)
+    value, numbers = sums.maximise_sum(entries, total)
     worth = [dict(pairs) for pairs in ways(entries)]
     scale = sum(max(abs(value) for value in pairs.values()) for pairs in worth)
     assert sum(numbers) == total
@@ -242,7 +242,7 @@ def test_the_best_sum_of_long_tables_is_that_of_every_sum_gone_through(seed: int
             longer[total + number] = max(value + more, longer.get(total + number, -math.inf))
         table = longer
     for total in random.choice(sorted(table), 6).tolist():
-        value, numbers = sums.best(entries, total)
+        value, numbers = sums.maximise_sum(entries, total)
         assert value == pytest.approx(table[total], abs=1e-6)
         assert sum(numbers) == total
         worth = [dict(pairs)[number] for pairs, number in zip(ways(entries), numbers, strict=True)]
@@ -252,7 +252,7 @@ def test_the_best_sum_of_long_tables_is_that_of_every_sum_gone_through(seed: int
 @quick
 @given(st.lists(st.sets(st.integers(0, 9)), min_size=1, max_size=4), st.integers(9, 20))
 def test_reachable_sums_of_the_others_are_those_of_all_ways(chosen: list[set[int]], total: int) -> None:
-    found = sums.reachable([np.array(sorted(numbers), np.int64) for numbers in chosen], total)
+    found = sums.find_reachable([np.array(sorted(numbers), np.int64) for numbers in chosen], total)
     for k, flags in enumerate(found):
         others = {sum(way) for way in itertools.product(*(n for j, n in enumerate(chosen) if j != k))}
         assert flags.shape == (total + 1,)

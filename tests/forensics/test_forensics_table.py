@@ -113,7 +113,7 @@ def test_a_figure_is_read_with_its_zeros(text: str, decimals: int | None, units:
     [
         ("1.01", None, "above 1"),
         ("1.0000000000000001", None, "above 1"),
-        ("84", None, "per cent"),
+        ("84", None, "percentages"),
         ("84.0 %", None, "no number"),
         ("0,84", None, "no number"),
         ("-0.1", None, "no number"),
@@ -205,8 +205,8 @@ def published() -> Finding:
 def test_the_published_table_leaves_the_counts_that_were_found_by_hand(published: Finding) -> None:
     assert published.table.classes == CLASSES
     assert published.table.total == 1793
-    assert published.joined is not None
-    rows = dict(zip(CLASSES, published.joined.margins, strict=True))
+    assert published.joint_ranges is not None
+    rows = dict(zip(CLASSES, published.joint_ranges.margins, strict=True))
     assert {name: (row.hits, row.predictions) for name, row in rows.items() if row.hits[1]} == {
         "other": ((1271, 1272), (1544, 1546)),
         "crater": ((1, 1), (71, 74)),
@@ -215,23 +215,23 @@ def test_the_published_table_leaves_the_counts_that_were_found_by_hand(published
         "swiss cheese": ((1, 1), (43, 43)),
     }
     assert {name for name, row in rows.items() if row.hits == (0, 0)} == {"bright dune", "impact ejecta", "spider"}
-    assert published.joined.hits == (1276, 1277)
+    assert published.joint_ranges.hits == (1276, 1277)
 
 
 def test_71_craters_are_a_tie_that_only_half_to_even_prints_so(published: Finding) -> None:
     # 2 x 1 / (89 + 71) is exactly 0.0125, printed as 0.012.
     assert shares(1, 71, 89)[2] == Fraction(1, 80)
     assert (printed(Fraction(1, 80), 3).units, printed(Fraction(1, 80), 3, half_up=True).units) == (12, 13)
-    assert published.joined is not None
-    assert [m for m in range(1794) if (1, m) in published.joined.margins[1]] == [71, 72, 73, 74]
+    assert published.joint_ranges is not None
+    assert [m for m in range(1794) if (1, m) in published.joint_ranges.margins[1]] == [71, 72, 73, 74]
     rest = {m: [f.units for f in (printed(s, 3, half_up=True) for s in shares(1, m, 89))] for m in (72, 73, 74)}
     assert list(rest.values()) == [[14, 11, 12]] * 3
 
 
 def test_the_published_table_is_no_better_than_a_shuffled_pairing(published: Finding) -> None:
     assert published.verdict is Verdict.SHUFFLED
-    assert published.joined is not None
-    low, high = published.joined.kappa
+    assert published.joint_ranges is not None
+    low, high = published.joint_ranges.kappa
     assert -0.05 < low <= high < 0.02
     # Every solution, with what is left over in the class without hits that chance favours least, or most.
     row = tuple(Rounded(units, 3) for units in (823, 858, 840))
@@ -245,7 +245,7 @@ def test_the_published_table_is_no_better_than_a_shuffled_pairing(published: Fin
             chance = m * 1482 + crater * 89 + dune * 66 + 35 * 49 + 43 * 42 + rest * support
             kappas.append((1793 * (t + 5) - chance) / (1793**2 - chance))
     assert (low, high) == pytest.approx((min(kappas), max(kappas)), abs=1e-12)
-    assert published.joined.macro_recall == pytest.approx((float(min(recalls)), float(max(recalls))), abs=1e-12)
+    assert published.joint_ranges.macro_recall == pytest.approx((float(min(recalls)), float(max(recalls))), abs=1e-12)
 
 
 # --- files ---

@@ -254,11 +254,12 @@ def test_an_arm_that_two_reports_have_stands_once(catalogue: Manifest, out: Path
     write_report(study(catalogue, "more", right | {"class_weights": 0.2}), tmp_path / "more")
     shutil.copytree(out / "reports" / "half", tmp_path / "copy")
     folders = [out / "reports" / "half", tmp_path / "more", tmp_path / "copy"]
-    results, _ = merge_reports(folders, "both", tmp_path)
+    results = merge_reports(folders, "both")
     assert [arm.name for arm in results.arms] == ["half/baseline", "half/focal_loss", "half/tta", "more/class_weights"]
     assert results.inference.family == 3
     assert (
-        "Its baseline, focal_loss and tta are those of half, to the last bit, and stand here once." in results.setting
+        "Its baseline, focal_loss and tta are the same as those of half, to the last bit, and are listed here once."
+        in results.setting
     )
     assert [origin.chosen for origin in results.origins] == ["half/focal_loss", "more/class_weights", "half/focal_loss"]
     assert "half/focal_loss, the best strategy of copy on validation, reaches" in headline(results)
@@ -278,9 +279,9 @@ def test_other_data_for_training_is_told(out: Path, tmp_path: Path) -> None:
     summary["data"][0]["landmarks"] += 3
     (other / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     found = merge_reports([first, other], "c")
-    assert "It has other data for training than half, whose data is shown below." in found.setting
+    assert "Its training data differs from that of half, which is shown below." in found.setting
     assert found.data.equals(merge_reports([first, out / "reports" / "big"], "c").data)
-    assert "other data" not in merge_reports([first, out / "reports" / "big"], "c").setting
+    assert "training data differs" not in merge_reports([first, out / "reports" / "big"], "c").setting
 
 
 def test_reports_of_the_same_folder_name_are_numbered(out: Path, tmp_path: Path) -> None:
@@ -341,14 +342,14 @@ def test_other_test_landmarks_are_refused(refused: Callable[..., str], out: Path
 
     second = altered(first, tmp_path / "a", renamed)
     assert refused(first, second) == (
-        f"{second} was tested on other landmarks than {first} (24 and 24, 23 in both; {image} is in one only): scores "
+        f"{second} was tested on other landmarks than {first} (24 and 24, 23 in both; {image} is in only one): scores "
         "can be compared on the same test landmarks alone."
     )
     for change in (one_class, one_source):
         second = altered(first, tmp_path / change.__name__, change)
         assert refused(first, second) == (
-            f"{second} and {first} name other classes or sources for 1 of 24 test landmarks (first: {image}): compare "
-            "reports of the same version of the test labels."
+            f"{second} and {first} name different classes or sources for 1 of 24 test landmarks (first: {image}): "
+            "compare reports of the same version of the test labels."
         )
     second = altered(first, tmp_path / "fewer", lambda table: table[table["image"] != image])
     assert "(23 and 24, 23 in both;" in refused(first, second)
@@ -358,11 +359,11 @@ def test_what_can_not_be_compared_is_refused(
     refused: Callable[..., str], out: Path, three: Path, tmp_path: Path
 ) -> None:
     first, second = out / "reports" / "half", out / "reports" / "big"
-    few = "A comparison takes two reports or more, each once: name their folders."
+    few = "A comparison takes two or more different reports: name their folders."
     assert refused(first) == few
     assert refused(first, first) == few
     assert refused(first, second, first.parent / "." / "big") == few
-    assert refused(first, three) == f"{three} is itself a comparison: name the reports that it compares."
+    assert refused(first, three) == f"{three} is itself a comparison: name the reports that it compares instead."
     assert refused(first, tmp_path) == f"There is no report in {tmp_path}: name a folder that holds summary.json."
     for name in ("../up", "a/b", "", ".hidden", "x" * 101, "a b"):
         assert refused(first, second, "--name", name).startswith(f"The name {name!r} can't name a folder: use")

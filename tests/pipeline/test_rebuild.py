@@ -274,7 +274,7 @@ def test_what_is_no_report_is_refused_in_a_sentence(
     assert refused("report", tmp_path / "loop").startswith(f"{tmp_path / 'loop' / 'summary.json'} can't be read (")
     told = refused("report", folders["study"], "--data", "synthetic")
     assert told == "--data says where landmarks for --thumbnails are: give both, or neither."
-    assert "which shows no landmarks: leave --thumbnails out." in refused("report", folders["baseline"], "--thumbnails")
+    assert "which shows no landmarks: leave out --thumbnails." in refused("report", folders["baseline"], "--thumbnails")
 
 
 # --- the command ---

@@ -28,7 +28,7 @@ from hirise_imb.forensics import read_published
 from hirise_imb.imbalance.sampling import SplitFileRows
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Baseline, write_baseline
-from hirise_imb.reporting.baseline import Entry, Law
+from hirise_imb.reporting.baseline import NullDistribution
 from hirise_imb.training.epoch_loop import Job
 from hirise_imb.training.outcome import Outcome
 from hirise_imb.training.trainer import Run, Trainer
@@ -55,7 +55,7 @@ def scores(truth: Sequence[int] | np.ndarray, predicted: Sequence[int] | np.ndar
     return found | {("all", metric): float(value) for metric, value in zip(WHOLE, whole, strict=True)}
 
 
-def entries(baseline: Baseline) -> dict[tuple[str, str], Entry]:
+def entries(baseline: Baseline) -> dict[tuple[str, str], ComparisonEntry]:
     return {(entry.name, entry.metric): entry for entry in baseline.entries}
 
 
@@ -155,12 +155,12 @@ def test_the_published_table_is_read_as_it_was_printed() -> None:
     ],
 )
 def test_a_published_figure_is_compared_at_its_three_decimals(low: float, high: float, inside: bool) -> None:
-    assert Entry("crater", "f1", 0.123, 0.9, Law(0.1, low, high)).published_in_range is inside
+    assert ComparisonEntry("crater", "f1", 0.123, 0.9, NullDistribution(0.1, low, high)).published_in_range is inside
 
 
 def test_nothing_is_compared_with_nothing() -> None:
-    assert Entry("all", "accuracy", None, 0.9, Law(0.1, 0.0, 1.0)).published_in_range is None
-    assert Entry("spider", "f1", 0.0, None, None).published_in_range is None
+    assert ComparisonEntry("all", "accuracy", None, 0.9, NullDistribution(0.1, 0.0, 1.0)).published_in_range is None
+    assert ComparisonEntry("spider", "f1", 0.0, None, None).published_in_range is None
 
 
 def test_the_headline_counts_what_lies_in_the_range(baseline: Baseline) -> None:
@@ -377,5 +377,6 @@ def test_a_single_test_landmark_can_not_be_shuffled(
         path.write_text("".join(line for line in lines if line not in tests[1:]))
     options = ["--data", str(own_data), "--backbone", toy, "--weights", "random", "--out", str(tmp_path)]
     assert main(["baseline", *options]) == 2
-    assert f"{own_data} has one test landmark: a shuffled pairing takes two, use other data." in capsys.readouterr().err
+    message = f"{own_data} has only one test landmark, but a shuffled pairing needs two: use other data."
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("reports/**/*"))

@@ -169,7 +169,7 @@ def test_options_that_make_no_sense_are_refused(
 def test_options_are_checked_when_they_are_created() -> None:
     with pytest.raises(UserError, match="--workers is 0: use 1 or more"):
         RunOptions(workers=0)
-    with pytest.raises(UserError, match="--timeout is -1: give seconds, more than 0"):
+    with pytest.raises(UserError, match="--timeout is -1: give a number of seconds above 0"):
         RunOptions(timeout=-1)
 
 

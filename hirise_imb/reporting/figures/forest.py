@@ -1,4 +1,4 @@
-"""How sure the scores of all arms are: macro F1 with its intervals, and its difference to the reference."""
+"""The forest plot: macro F1 of each arm with its intervals, and its difference from the reference."""
 
 from __future__ import annotations
 
@@ -18,33 +18,32 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _IMAGES = "#9ca3af"
-"""Of the interval that takes images for independent."""
+"""Colour of the interval over images, which are not independent."""
 
 
 def table(results: Results) -> pd.DataFrame:
-    """One row an arm, all of macro F1 on the test split.
+    """Returns a table with a row for each arm, all about macro F1 on the test split.
 
-    Columns: mean, range over seeds, the interval over sources and the one over images; the difference to the
-    reference, its interval over sources, the minimum detectable difference, p and p after Holm. Empty where there is
-    none.
+    Columns: mean, range over seeds, interval over sources and interval over images; difference from the reference with
+    its interval over sources, minimum detectable difference, p and p after Holm. Missing values are empty.
     """
     return pd.DataFrame([_row(results, arm) for arm in results.ordered])
 
 
 def _row(results: Results, arm: Arm) -> dict[str, Any]:
-    found, spread = results.inference, results.macro(arm.name)
-    interval, image = found.resamples[arm.name].interval(), found.by_image[arm.name]
+    inference, spread = results.inference, results.macro(arm.name)
+    interval, image = inference.resamples[arm.name].interval(), inference.by_image[arm.name]
     row: dict[str, Any] = {"arm": arm.name, "macro_f1": spread.mean, "seeds_low": spread.low}
     row |= {"seeds_high": spread.high, **_ends("sources", interval), **_ends("images", image)}
     if arm.name == results.reference:
         return row
-    tested = found.tests[arm.name]
+    test = inference.tests[arm.name]
     return row | {
-        "difference": tested.swap.difference,
-        **_ends("difference", found.against(arm.name, results.reference).interval),
-        "resolvable": tested.swap.min_detectable_difference,
-        "p": tested.swap.p,
-        "p_holm": tested.p_holm,
+        "difference": test.swap.difference,
+        **_ends("difference", inference.against(arm.name, results.reference).interval),
+        "resolvable": test.swap.min_detectable_difference,
+        "p": test.swap.p,
+        "p_holm": test.p_holm,
     }
 
 
@@ -53,8 +52,9 @@ def _ends(name: str, interval: Interval | None) -> dict[str, Any]:
 
 
 def macro_f1(results: Results) -> Figure:
-    """Draws macro F1 of each arm with its intervals, and its difference to the reference where there is another arm."""
+    """Draws macro F1 of each arm with its intervals and, if there are several, its difference from the reference."""
     rows = [_row(results, arm) for arm in results.ordered]
+    # Inches: a constant height for the axis and the title, and one for each arm.
     canvas = figure(11, 1.9 + 0.36 * len(rows))
     sides = canvas.subplots(1, 2 if len(rows) > 1 else 1, sharey=True, squeeze=False)[0]
     for place, (arm, row) in enumerate(zip(results.ordered, rows, strict=True)):
@@ -66,7 +66,7 @@ def macro_f1(results: Results) -> Figure:
         if arm.name != results.reference:
             _difference(sides[1], place, row, results.inference.tests[arm.name].swap.informative_sources, colour)
     _frame(sides, results, rows)
-    canvas.suptitle(_explained(results, rows), x=0.01, ha="left", fontsize=9)
+    canvas.suptitle(_explain_marks(results, rows), x=0.01, ha="left", fontsize=9)
     return canvas
 
 
@@ -105,24 +105,24 @@ def _frame(sides: Sequence[Axes], results: Results, rows: Sequence[dict[str, Any
         axes.grid(visible=False, axis="y")
     for axes in sides[1:]:
         axes.axvline(0, color=ROLE_COLOURS["baseline"], linewidth=1, linestyle=":", zorder=2)
-        axes.set_xlabel(f"difference to {results.reference}")
+        axes.set_xlabel(f"difference from {results.reference}")
 
 
-def _explained(results: Results, rows: Sequence[dict[str, Any]]) -> str:
-    """What the marks are; stands above both sides, where long names of arms leave it room."""
-    several = any(len(arm.seeds) > 1 for arm in results.arms)
-    seeds = "thick: range over seeds; " if several else ""
-    of = plural(results.inference.total, "source")
-    some = any(row["sources_low"] is not None for row in rows)
+def _explain_marks(results: Results, rows: Sequence[dict[str, Any]]) -> str:
+    """Returns the explanation of the marks, for above both axes: long names of arms leave no room for a legend."""
+    several_seeds = any(len(arm.seeds) > 1 for arm in results.arms)
+    seeds = "thick: range over seeds; " if several_seeds else ""
+    n_sources = plural(results.inference.total, "source")
+    any_interval = any(row["sources_low"] is not None for row in rows)
     lines = [
-        f"Circle: mean; {seeds}thin: 95 % confidence interval over {of}; grey below: if images were independent, which "
-        "they are not."
-        if some
-        else f"Circle: mean; {seeds}no interval over {of} can be given; grey: if images were independent, which they "
-        "are not."
+        f"Circle: mean; {seeds}thin: 95 % confidence interval over {n_sources}; grey below: if images were "
+        "independent, which they are not."
+        if any_interval
+        else f"Circle: mean; {seeds}no interval over {n_sources} can be given; grey: if images were independent, "
+        "which they are not."
     ]
     if len(rows) > 1:
-        lines.append("Right, band: below the minimum detectable difference of one test; p after Holm over all tests.")
+        lines.append("Right, band: too small to detect in one test; p after Holm over all tests.")
     if results.preferred:
-        lines.append("Bold: preferred by validation.")
+        lines.append("Bold: best on validation.")
     return "\n".join(lines)

@@ -20,63 +20,66 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure and the numbers that it shows."""
+    """A figure and the table of the numbers that it shows."""
 
     figure: Figure
     data: pd.DataFrame
 
 
 Draw = Callable[[], Drawing]
-"""Draws when it is called, so that few figures are in memory at once."""
+"""Function that draws a figure when it is called, so that only one figure at a time is in memory."""
 
 
 def of_study(results: Results) -> dict[str, Draw]:
-    """The figures of a study's report, or of a comparison's."""
-    drawn: dict[str, Draw] = {
+    """Returns the figures of the report of a study or a comparison, by file name."""
+    figures: dict[str, Draw] = {
         "figures/macro_f1": lambda: Drawing(forest.macro_f1(results), forest.table(results)),
         "figures/f1_per_class": lambda: Drawing(overview.f1_per_class(results), tables.per_class(results)),
-        "figures/sources": partial(_drawn, results, sources.table, sources.sources),
+        "figures/sources": partial(_draw_table, results, sources.table, sources.sources),
         "figures/precision_recall": partial(
-            _drawn, results, probabilities.precision_table, probabilities.precision_recall
+            _draw_table, results, probabilities.precision_table, probabilities.precision_recall
         ),
-        "figures/calibration": partial(_drawn, results, probabilities.reliability_table, probabilities.calibration),
-        "figures/risk_coverage": partial(_drawn, results, probabilities.risk_table, probabilities.risk_coverage),
+        "figures/calibration": partial(
+            _draw_table, results, probabilities.reliability_table, probabilities.calibration
+        ),
+        "figures/risk_coverage": partial(_draw_table, results, probabilities.risk_table, probabilities.risk_coverage),
     }
     if (chosen := results.chosen) is not None:
-        drawn["figures/confusion_difference"] = lambda: Drawing(
+        figures["figures/confusion_difference"] = lambda: Drawing(
             matrices.confusion_difference(results, chosen.name), tables.confusion_difference(results, chosen.name)
         )
     if any(arm.trials for arm in results.arms):
-        drawn["figures/best_so_far"] = lambda: Drawing(overview.best_so_far(results), search_summary.table(results))
-    return drawn | _of_all(results)
+        figures["figures/best_so_far"] = lambda: Drawing(overview.best_so_far(results), search_summary.table(results))
+    return figures | _common_figures(results)
 
 
 def of_baseline(baseline: Baseline) -> dict[str, Draw]:
-    """The figures of the reference run's report."""
+    """Returns the figures of the report of a reference run, by file name."""
     results = baseline.results
     return {
         "figures/published": lambda: Drawing(scores.published(baseline), baseline.table()),
         "figures/per_class": lambda: Drawing(
             scores.scores_per_class(results, results.reference), tables.per_class(results)
         ),
-    } | _of_all(results)
+    } | _common_figures(results)
 
 
-def _of_all(results: Results) -> dict[str, Draw]:
-    drawn: dict[str, Draw] = {
+def _common_figures(results: Results) -> dict[str, Draw]:
+    """Returns the figures of all kinds of reports."""
+    figures: dict[str, Draw] = {
         "figures/class_distribution": lambda: Drawing(scores.class_distribution(results), results.data)
     }
     for arm in results.arms:
-        drawn[f"confusion/{arm.name}"] = partial(_confusion, results, arm.name)
+        figures[f"confusion/{arm.name}"] = partial(_confusion, results, arm.name)
         if arm.has_epochs:
-            drawn[f"figures/curves-{arm.name}"] = partial(_curves, results, arm.name)
-    return drawn
+            figures[f"figures/curves-{arm.name}"] = partial(_curves, results, arm.name)
+    return figures
 
 
-def _drawn(
+def _draw_table(
     results: Results, table: Callable[[Results], pd.DataFrame], draw: Callable[[Results, pd.DataFrame], Figure]
 ) -> Drawing:
-    """A figure that draws the rows of its table."""
+    """Computes a table and draws its rows, so that the figure and its data file can't disagree."""
     data = table(results)
     return Drawing(draw(results, data), data)
 

@@ -1,4 +1,4 @@
-"""Confusion matrices: of one arm, and of what an arm changes."""
+"""Confusion matrices of an arm, and their difference from the reference."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-_FEWEST = 6
-"""Classes below which a matrix has larger cells instead of less room, which its titles need."""
+_MIN_SIZE = 6
+"""Number of classes that a matrix always has room for: with fewer, cells grow, because titles need the room."""
 
 
 def confusion(results: Results, arm: str) -> Figure:
-    """Confusion matrix: colour is the share of the true class, text gives the share in per cent and the count."""
+    """Draws a confusion matrix; colour and upper text are the share of the true class, lower text is the count."""
     table = tables.confusion(results, arm)
     shares, counts = (_square(table[name], results) for name in ("share_of_true", "count"))
-    size = max(_FEWEST, len(results.classes))
+    size = max(_MIN_SIZE, len(results.classes))
+    # Fixed margins and cell sizes, in inches: finding a layout would take longer than drawing, for each of many arms.
     canvas = figure(1.85 + 0.56875 * size, 1.7 + 0.5125 * size, (1.75, 0.1, 1.1, 0.6))
     axes = canvas.subplots()
     image = axes.imshow(shares, cmap=SHARES, vmin=0, vmax=1, aspect="auto")
@@ -41,19 +42,20 @@ def confusion(results: Results, arm: str) -> Figure:
 
 
 def confusion_difference(results: Results, arm: str) -> Figure:
-    """The shares of the reference and of an arm, in per cent of the true class, and what the arm changes in points."""
+    """Draws the confusion matrices of the reference and an arm in per cent, and their difference in points."""
     table = tables.confusion_difference(results, arm)
-    base, mine, change = (_square(table[name], results) for name in ("reference", "arm", "difference"))
-    size = max(_FEWEST, len(results.classes))
+    base, shares_of_arm, change = (_square(table[name], results) for name in ("reference", "arm", "difference"))
+    size = max(_MIN_SIZE, len(results.classes))
     canvas = figure(1.7 + 1.1625 * size, 1.55 + 0.36875 * size, (1.6, 0.1, 0.95, 0.6))
     panels = canvas.subplots(1, 3, sharey=True, gridspec_kw={"wspace": 0.05})
-    for axes, name, shares in zip(panels, (results.reference, arm), (base, mine), strict=False):
+    for axes, name, shares in zip(panels, (results.reference, arm), (base, shares_of_arm), strict=False):
         _write(axes, axes.imshow(shares, cmap=SHARES, vmin=0, vmax=1, aspect="auto"), _hundredths(shares, ""))
         axes.set_title(f"{name}\n% of the true class", fontsize=10)
-    most = max(0.1, float(np.abs(change).max()))
-    image = panels[2].imshow(change, cmap=DIVERGING, vmin=-most, vmax=most, aspect="auto")
+    # Without a lower limit of the scale, differences of a fraction of a point would get strong colours.
+    limit = max(0.1, float(np.abs(change).max()))
+    image = panels[2].imshow(change, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
     _write(panels[2], image, _hundredths(change, "+"))
-    panels[2].set_title("difference in points\non the diagonal, plus is better", fontsize=10)
+    panels[2].set_title("difference in percentage points\non the diagonal, plus is better", fontsize=10)
     for axes in panels:
         _frame(axes, results)
     _name_rows(panels[0], results)
@@ -61,7 +63,7 @@ def confusion_difference(results: Results, arm: str) -> Figure:
 
 
 def _square(column: pd.Series[float], results: Results) -> Floats:
-    """A column with one row for each pair of classes as a matrix, shape (n_classes, n_classes)."""
+    """Reshapes a column with one row for each pair of classes to (n_classes, n_classes)."""
     return np.asarray(column, np.float64).reshape(len(results.classes), len(results.classes))
 
 
@@ -72,17 +74,17 @@ def _share_and_count(share: float, count: float) -> str:
 
 
 def _hundredths(values: Floats, sign: str) -> list[list[str]]:
-    """Whole hundredths, a 0 where there is less than a half, and nothing where there is nothing."""
+    """Formats values in integer hundredths; a value that rounds to nothing is 0, and an exact zero is empty."""
     return [[_hundredth(value, sign) if value else "" for value in row] for row in values.tolist()]
 
 
 def _hundredth(value: float, sign: str) -> str:
-    whole = round(100 * value)
-    return f"{whole:{sign}d}".replace("-", "−") if whole else "0"
+    rounded = round(100 * value)
+    return f"{rounded:{sign}d}".replace("-", "−") if rounded else "0"
 
 
 def _write(axes: Axes, image: AxesImage, texts: list[list[str]]) -> None:
-    """Words in cells, dark or white, whatever is read better there."""
+    """Writes text into the cells, dark or white, whichever is more legible."""
     colours = inks(image)
     for row, line in enumerate(texts):
         for column, text in enumerate(line):

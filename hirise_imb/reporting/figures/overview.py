@@ -1,4 +1,4 @@
-"""Figures of all arms together: what each reached, and how its search went there."""
+"""Figures of all arms: the F1 of each class, and the progress of the searches."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-_ACROSS = 4
-"""Searches side by side."""
+_COLUMNS = 4
+"""Number of searches in a row of panels."""
 
 
 def f1_per_class(results: Results) -> Figure:
-    """F1 of every arm and class, coloured by the difference to the reference; the majority class stands apart."""
+    """Draws the F1 of every arm and class, coloured by difference from the reference; gaps mark the majority class."""
     rows = results.ordered
     canvas = figure(3 + max(4, len(results.classes)), 1.4 + 0.3 * len(rows))
     axes = canvas.subplots()
-    _classes(axes, results)
+    _draw_class_scores(axes, results)
     axes.set_yticks(range(len(rows)), [arm.name for arm in rows])
     for name, arm in zip(axes.get_yticklabels(), rows, strict=True):
         name.set_fontweight("bold" if arm.name in results.preferred else "normal")
@@ -36,43 +36,45 @@ def f1_per_class(results: Results) -> Figure:
 
 
 def best_so_far(results: Results) -> Figure:
-    """The best validation macro F1 against finished trials, a panel a search, the others behind it."""
-    searched = [arm for arm in results.ordered if arm.trials]
-    down = -(-len(searched) // _ACROSS)
-    canvas = figure(11, 1.3 + 1.6 * down, (0.7, 0.1, 0.55, 0.8))
+    """Draws the best validation macro F1 against finished trials, one panel for each search over the others in grey."""
+    arms = [arm for arm in results.ordered if arm.trials]
+    n_rows = -(-len(arms) // _COLUMNS)
+    canvas = figure(11, 1.3 + 1.6 * n_rows, (0.7, 0.1, 0.55, 0.8))
     spaces = {"wspace": 0.06, "hspace": 0.25}
-    panels = canvas.subplots(down, _ACROSS, sharex=True, sharey=True, squeeze=False, gridspec_kw=spaces)
-    for axes in panels.flat[len(searched) :]:
+    panels = canvas.subplots(n_rows, _COLUMNS, sharex=True, sharey=True, squeeze=False, gridspec_kw=spaces)
+    for axes in panels.flat[len(arms) :]:
         axes.remove()
-    kinds = list(dict.fromkeys(arm.selection for arm in searched))
-    behind = {kind: _together([_stairs(arm) for arm in searched if arm.selection == kind]) for kind in kinds}
-    for n, (axes, arm) in enumerate(zip(panels.flat, searched, strict=False)):
-        axes.plot(*behind[arm.selection], color=BACKGROUND, linewidth=0.8, zorder=1)
-        _search(axes, arm)
-        # What stands below an empty place has no axis of its own.
-        axes.tick_params(labelbottom=n + _ACROSS >= len(searched))
-    panels[0, 0].set_xlim(0, 1.22 * max(len(arm.trials) for arm in searched))
+    kinds = list(dict.fromkeys(arm.selection for arm in arms))
+    backgrounds = {kind: _join_lines([_step_line(arm) for arm in arms if arm.selection == kind]) for kind in kinds}
+    for n, (axes, arm) in enumerate(zip(panels.flat, arms, strict=False)):
+        axes.plot(*backgrounds[arm.selection], color=BACKGROUND, linewidth=0.8, zorder=1)
+        _draw_search(axes, arm)
+        # Shared axes label only the bottom row; a panel above an empty place needs labels too.
+        axes.tick_params(labelbottom=n + _COLUMNS >= len(arms))
+    # The best score is written to the right of the last trial.
+    panels[0, 0].set_xlim(0, 1.22 * max(len(arm.trials) for arm in arms))
     panels[0, 0].xaxis.get_major_locator().set_params(integer=True)
     canvas.supxlabel("finished trials", fontsize=10)
     canvas.supylabel("macro F1", fontsize=10)
-    scales = "; ".join(f"{_COLOUR_NAMES[kind]}: scored on {_GIVEN[kind]}" for kind in kinds)
-    apart = ", which is another scale" if len(kinds) > 1 else ""
-    marks = "Dot: the trial that was chosen. Grey: the other searches of that scale."
-    title = f"Best validation macro F1 so far; {scales}{apart}.\n{marks}"
+    scales = "; ".join(f"{_COLOUR_NAMES[kind]}: scored on {_SELECTION_NAMES[kind]}" for kind in kinds)
+    scale_note = ", which are not comparable" if len(kinds) > 1 else ""
+    marks = "Dot: the chosen trial. Grey: the other searches with the same validation data."
+    title = f"Best validation macro F1 so far; {scales}{scale_note}.\n{marks}"
     canvas.suptitle(title, x=0.01, ha="left", fontsize=10)
     return canvas
 
 
 _COLOUR_NAMES = {"grouped-cv": "blue", "val": "orange"}
-_GIVEN = SELECTIONS | {"val": "the given validation split"}
+_SELECTION_NAMES = SELECTIONS | {"val": "the given validation split"}
 
 
-def _classes(axes: Axes, results: Results) -> None:
+def _draw_class_scores(axes: Axes, results: Results) -> None:
     rows = results.ordered
     gains = np.array([results.difference(arm.name, "f1", results.reference) for arm in rows])
     gains[:, results.support == 0] = np.nan
-    most = max(0.1, float(np.nanmax(np.abs(gains))))
-    image = axes.imshow(gains, cmap=DIVERGING, vmin=-most, vmax=most, aspect="auto")
+    # Without a lower limit of the scale, differences of a few thousandths would get strong colours.
+    limit = max(0.1, float(np.nanmax(np.abs(gains))))
+    image = axes.imshow(gains, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
     colours = inks(image)
     for place, arm in enumerate(rows):
         for k, spread in enumerate(results.per_class(arm.name, "f1")):
@@ -89,43 +91,43 @@ def _classes(axes: Axes, results: Results) -> None:
     ]
     axes.set_xticks(range(len(names)), names, fontsize=9)
     axes.tick_params(length=0)
-    bold = "; bold: preferred by validation" if results.preferred else ""
-    axes.set_title(f"F1 of each class on the test split; colour: difference to {results.reference}{bold}", fontsize=10)
+    bold = "; bold: best on validation" if results.preferred else ""
+    axes.set_title(
+        f"F1 of each class on the test split; colour: difference from {results.reference}{bold}", fontsize=10
+    )
     axes.figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
 
 
-def _search(axes: Axes, arm: Arm) -> None:
+def _draw_search(axes: Axes, arm: Arm) -> None:
     colour = SELECTION_COLOURS[arm.selection]
-    numbers, best = _stairs(arm)
+    numbers, best = _step_line(arm)
     axes.plot(numbers, best, color=colour, linewidth=2, zorder=3, marker="." if len(best) == 1 else None)
-    found = search_summary.tally(arm)
+    tally = search_summary.tally(arm)
     axes.set_title(arm.name, fontsize=9, color=colour, fontweight="bold", pad=3)
-    if found["best_trial"] is None or found["best_value"] is None:
+    if tally["best_trial"] is None or tally["best_value"] is None:
         return
-    axes.plot(found["best_trial"], found["best_value"], "o", color=colour, markersize=4, zorder=4)
+    axes.plot(tally["best_trial"], tally["best_value"], "o", color=colour, markersize=4, zorder=4)
     style: dict[str, Any] = {"fontsize": 8, "color": colour, "va": "center"}
     axes.annotate(
-        f"{found['best_value']:.3f}",
-        (len(arm.trials), found["best_value"]),
+        f"{tally['best_value']:.3f}",
+        (len(arm.trials), tally["best_value"]),
         (4, 0),
         textcoords="offset points",
         **style,
     )
 
 
-def _stairs(arm: Arm) -> tuple[Floats, Floats]:
-    """The corners of its best so far: trials and values; nothing before the first complete trial."""
+def _step_line(arm: Arm) -> tuple[Floats, Floats]:
+    """Returns the corners of the step line of the best value so far, from the first complete trial: trials, values."""
     best = search_summary.best_so_far(arm)
     rises = np.flatnonzero(np.isfinite(best) & (best != np.append(np.nan, best[:-1])))
     numbers, values = np.repeat(rises + 1.0, 2)[1:], np.repeat(best[rises], 2)[:-1]
-    return (numbers, values) if not len(rises) else _until(numbers, values, len(best))
+    if len(rises) and numbers[-1] < len(best):
+        return np.append(numbers, len(best)), np.append(values, values[-1])
+    return numbers, values
 
 
-def _until(numbers: Floats, values: Floats, last: int) -> tuple[Floats, Floats]:
-    return (numbers, values) if numbers[-1] == last else (np.append(numbers, last), np.append(values, values[-1]))
-
-
-def _together(lines: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
-    """Several lines as one, which breaks between them: one thing to draw."""
+def _join_lines(lines: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+    """Joins lines into one with gaps (NaN) between them: drawing one line is faster than drawing many."""
     numbers, values = (np.concatenate([np.append(line[n], np.nan) for line in lines]) for n in range(2))
     return numbers, values

@@ -1,4 +1,4 @@
-"""What probabilities tell, drawn for a few arms: precision and recall, calibration, risk and coverage."""
+"""Figures of predicted probabilities for a few arms: precision-recall, calibration and risk-coverage curves."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Floats = NDArray[np.float64]
 
 
 def precision_table(results: Results) -> pd.DataFrame:
-    """One row for each of a few arms, class and recall that it can have: arm, class, recall, precision.
+    """Returns a row for each of a few arms, each class and each possible recall: arm, class, recall, precision.
 
-    Precision is the mean over seeds at the threshold that finds so many landmarks of the class.
+    Precision is the mean over seeds at the threshold that reaches this recall.
     """
     parts = []
     for arm in results.shown:
@@ -37,17 +37,17 @@ def precision_table(results: Results) -> pd.DataFrame:
 
 
 def precision_recall(results: Results, table: pd.DataFrame) -> Figure:
-    """A panel a class: precision against recall of a few arms, and what guessing would give."""
+    """Draws a panel for each class: precision against recall of a few arms, and the precision of random guessing."""
     from matplotlib.lines import Line2D
 
-    down, across = class_panels(results.classes)
-    canvas = figure(11, 2.9 * down)
-    panels = canvas.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    n_rows, n_columns = class_panels(results.classes)
+    canvas = figure(11, 2.9 * n_rows)
+    panels = canvas.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
     for axes in panels.flat[len(results.classes) :]:
         axes.remove()
     for label, (axes, name) in enumerate(zip(panels.flat, results.classes, strict=False)):
-        # What stands below an empty place has no axis of its own.
-        axes.tick_params(labelbottom=label + across >= len(results.classes))
+        # Shared axes label only the bottom row; a panel above an empty place needs labels too.
+        axes.tick_params(labelbottom=label + n_columns >= len(results.classes))
         n = int(results.support[label])
         axes.set_title(f"{name} (n = {n})", fontsize=10)
         if n == 0:
@@ -56,62 +56,64 @@ def precision_recall(results: Results, table: pd.DataFrame) -> Figure:
         axes.axhline(n / len(results.test), color=BACKGROUND, linewidth=1)
         for arm, line in zip(results.shown, lines(results.shown), strict=True):
             part = table[(table["arm"] == arm.name) & (table["class"] == name)]
-            found = results.average_precision(arm.name)[label]
-            assert found is not None
-            # Steps from recall 0 enclose the average precision.
+            average_precision = results.average_precision(arm.name)[label]
+            assert average_precision is not None
+            # With steps from recall 0, the area under the line is the average precision.
             recall, precision = np.append(0, part["recall"]), np.append(part["precision"].iloc[0], part["precision"])
-            axes.plot(recall, precision, **line, drawstyle="steps-pre", label=f"{found.mean:.2f}")
+            axes.plot(recall, precision, **line, drawstyle="steps-pre", label=f"{average_precision.mean:.2f}")
         axes.legend(fontsize=8, title="average precision", title_fontsize=7, loc="best", handlelength=1.6)
-    # Names stand once, above: those of a comparison are longer than a panel.
+    # The names of arms are listed once above the panels, because those of a comparison are longer than a panel.
     handles = [Line2D([], [], **line) for line in lines(results.shown)]
     canvas.legend(handles, [arm.name for arm in results.shown], loc="outside upper left", ncols=3, fontsize=9)
     panels[0, 0].set_xlim(-0.02, 1.02)
     panels[0, 0].set_ylim(-0.02, 1.05)
-    canvas.supxlabel("recall; grey: the share of the class, which is what guessing gives", fontsize=9)
+    canvas.supxlabel("recall; grey: the share of the class, the precision of random guessing", fontsize=9)
     canvas.supylabel("precision", fontsize=10)
     return canvas
 
 
 def reliability_table(results: Results) -> pd.DataFrame:
-    """One row for each arm, with and without temperature, and bin: arm, tempered, bin, count, confidence, accuracy.
+    """Returns a row for each arm, with and without temperature scaling, and each bin.
 
-    Predictions of all seeds are taken together; bins without one have no row.
+    Columns: arm, tempered, bin, count, confidence and accuracy. The predictions of all seeds are pooled; empty bins
+    have no row.
     """
     parts = []
     for arm in results.ordered:
-        for hot in (False, True):
-            found = _reliability(results, arm, hot)
-            there = np.flatnonzero(found.count)
-            count = found.count[there]
-            shares = {"confidence": found.confidence[there] / count, "accuracy": found.hits[there] / count}
-            parts.append(pd.DataFrame({"arm": arm.name, "tempered": hot, "bin": there + 1, "count": count} | shares))
+        for scaled in (False, True):
+            diagram = _reliability(results, arm, scaled)
+            bins = np.flatnonzero(diagram.count)
+            count = diagram.count[bins]
+            means = {"confidence": diagram.confidence[bins] / count, "accuracy": diagram.hits[bins] / count}
+            parts.append(pd.DataFrame({"arm": arm.name, "tempered": scaled, "bin": bins + 1, "count": count} | means))
     return pd.concat(parts, ignore_index=True)
 
 
 def calibration(results: Results, table: pd.DataFrame) -> Figure:
-    """Draws accuracy against confidence in fifteen bins, as predicted and after temperature scaling."""
+    """Draws accuracy against confidence in bins, as predicted and after temperature scaling."""
     canvas = figure(11, 4.4)
     panels = canvas.subplots(1, 2, sharex=True, sharey=True)
-    for axes, hot in zip(panels, (False, True), strict=True):
+    for axes, scaled in zip(panels, (False, True), strict=True):
         axes.plot((0, 1), (0, 1), color=BACKGROUND, linewidth=1)
         for arm, line in zip(results.shown, lines(results.shown), strict=True):
-            part = table[(table["arm"] == arm.name) & (table["tempered"] == hot)]
-            name = "calibration_error_tempered" if hot else "calibration_error"
+            part = table[(table["arm"] == arm.name) & (table["tempered"] == scaled)]
+            name = "calibration_error_tempered" if scaled else "calibration_error"
             label = f"{arm.name}, error {results.headline_scores(arm.name)[name].mean:.3f}"
             axes.plot(part["confidence"], part["accuracy"], **line, label=label)
+            # The constant keeps bins with few predictions visible.
             sizes = 6 + 200 * part["count"] / part["count"].sum()
             axes.scatter(part["confidence"], part["accuracy"], sizes, color=line["color"], alpha=0.7, zorder=3)
-        axes.set_title("after temperature scaling" if hot else "as predicted")
-        axes.set_xlabel("confidence of the chosen class")
+        axes.set_title("after temperature scaling" if scaled else "as predicted")
+        axes.set_xlabel("confidence of the predicted class")
         axes.legend(loc="upper left", fontsize=9)
-    panels[0].set_ylabel("share of right predictions")
-    words = "Dots: bins of confidence, larger with more predictions. On the diagonal, probabilities are calibrated."
+    panels[0].set_ylabel("accuracy")
+    words = "Dots: confidence bins, larger with more predictions. On the diagonal, probabilities are calibrated."
     canvas.suptitle(words, x=0.01, ha="left", fontsize=9)
     return canvas
 
 
 def risk_table(results: Results) -> pd.DataFrame:
-    """One row for each of a few arms and number of decided landmarks: arm, coverage, risk (mean over seeds)."""
+    """Returns a row for each of a few arms and each number of shown predictions: arm, coverage, mean risk."""
     coverage = np.arange(1, len(results.test) + 1) / len(results.test)
     parts = [
         pd.DataFrame({"arm": arm.name, "coverage": coverage, "risk": _risk(results, arm)}) for arm in results.shown
@@ -120,22 +122,23 @@ def risk_table(results: Results) -> pd.DataFrame:
 
 
 def risk_coverage(results: Results, table: pd.DataFrame) -> Figure:
-    """Share of mistakes among the most confident predictions; a dot where confidence is 0.9."""
+    """Draws the share of mistakes among the most confident predictions, with a dot at the operating point."""
     canvas = figure(11, 3.8)
     axes = canvas.subplots()
     for arm, line in zip(results.shown, lines(results.shown), strict=True):
         part = table[table["arm"] == arm.name]
         area = results.headline_scores(arm.name)["risk_coverage_area"].mean
         axes.plot(part["coverage"], part["risk"], **line, label=f"{arm.name}, area {area:.3f}")
-        found = results.decided(arm)
-        if found.shown.sum() > 0:
-            place = found.shown.sum() / len(results.test), 1 - found.right.sum() / found.shown.sum()
-            axes.plot(*place, "o", color=line["color"], markersize=8, zorder=4, clip_on=False)
+        point = results.operating_point(arm)
+        n_shown = point.shown.sum()
+        if n_shown > 0:
+            coverage, risk = n_shown / len(results.test), 1 - point.right.sum() / n_shown
+            axes.plot(coverage, risk, "o", color=line["color"], markersize=8, zorder=4, clip_on=False)
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("share of landmarks that are decided, the most confident first")
-    axes.set_ylabel("share of mistakes among them")
-    axes.set_title(f"Dot: predictions of {CONFIDENCE_THRESHOLD:g} confidence or more", fontsize=9)
+    axes.set_xlabel("coverage: share of predictions that are shown, the most confident first")
+    axes.set_ylabel("risk: share of mistakes among them")
+    axes.set_title(f"Dot: predictions with a confidence of {CONFIDENCE_THRESHOLD:g} or more", fontsize=9)
     axes.legend()
     return canvas
 
@@ -145,9 +148,9 @@ def _risk(results: Results, arm: Arm) -> Floats:
     return np.asarray(np.mean(fits, axis=0), np.float64)
 
 
-def _reliability(results: Results, arm: Arm, hot: bool) -> ReliabilityDiagram:
+def _reliability(results: Results, arm: Arm, scaled: bool) -> ReliabilityDiagram:
     fits = [
-        apply_temperature(fit.probabilities, temperature) if hot else fit.probabilities
+        apply_temperature(fit.probabilities, temperature) if scaled else fit.probabilities
         for fit, temperature in zip(arm.predictions, arm.temperatures, strict=True)
     ]
     return ReliabilityDiagram.of(np.tile(results.labels, len(fits)), np.concatenate(fits))

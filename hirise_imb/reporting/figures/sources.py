@@ -1,4 +1,7 @@
-"""Every test source of every class by itself, since a class is known as well as its sources are."""
+"""The figure of recall in each test source of each class.
+
+A score of a class is only as certain as its sources are similar, which a single mean can't show.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def table(results: Results) -> pd.DataFrame:
-    """One row for each arm, source and class that it has: landmarks, hits (mean over seeds) and recall.
+    """Returns a row for each arm, source and class in it: landmarks, hits (mean over seeds) and recall.
 
-    Columns `f1`, `f1_low` and `f1_high` are of the class, the same for all its sources: the mean over seeds, and the
-    interval over sources, empty where there is none.
+    Columns `f1`, `f1_low` and `f1_high` are equal for all sources of a class: the mean over seeds, and the interval
+    over sources, empty if there is none.
     """
     parts = []
     for arm in results.ordered:
@@ -37,36 +40,36 @@ def table(results: Results) -> pd.DataFrame:
 
 
 def sources(results: Results, rows: pd.DataFrame) -> Figure:
-    """A panel a class: recall in each of its sources, and F1 with its interval where there are sources enough."""
-    most = int(rows["landmarks"].max())
-    down, across = class_panels(results.classes)
-    canvas = figure(11, down * (1.2 + 0.6 * len(results.shown)))
-    panels = canvas.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    """Draws a panel for each class: recall in each source, and F1 with its interval if there are enough sources."""
+    largest = int(rows["landmarks"].max())
+    n_rows, n_columns = class_panels(results.classes)
+    canvas = figure(11, n_rows * (1.2 + 0.6 * len(results.shown)))
+    panels = canvas.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
     for axes in panels.flat[len(results.classes) :]:
         axes.remove()
     for label, (axes, name) in enumerate(zip(panels.flat, results.classes, strict=False)):
-        # What stands below an empty place has no axis of its own.
-        axes.tick_params(labelbottom=label + across >= len(results.classes))
-        of = int(results.sources[label])
-        axes.set_title(f"{name}\n{results.support[label]} from {plural(of, 'source')}", fontsize=9)
+        # Shared axes label only the bottom row; a panel above an empty place needs labels too.
+        axes.tick_params(labelbottom=label + n_columns >= len(results.classes))
+        n_sources = int(results.sources[label])
+        axes.set_title(f"{name}\n{results.support[label]} from {plural(n_sources, 'source')}", fontsize=9)
         for place, (arm, line) in enumerate(zip(results.shown, lines(results.shown), strict=True)):
             part = rows[(rows["arm"] == arm.name) & (rows["class"] == name)]
-            _dots(axes, place, part, most, str(line["color"]))
+            _dots(axes, place, part, largest, str(line["color"]))
             _f1(axes, place, part, str(line["color"]))
-        if of == 0:
+        if n_sources == 0:
             axes.text(0.5, 0.5, "no test landmark", transform=axes.transAxes, ha="center", va="center", fontsize=9)
-        elif of < MIN_SOURCES:
+        elif n_sources < MIN_SOURCES:
             _note(axes, "no interval can be estimated")
         elif rows.loc[
             (rows["class"] == name) & rows["arm"].isin([arm.name for arm in results.shown]), "f1_low"
         ].hasnans:
-            _note(axes, "no line: nothing varies")
+            _note(axes, "no line: no variation")
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
     panels[0, 0].set_yticks(range(len(results.shown)), [arm.name for arm in results.shown])
     panels[0, 0].set_ylim(len(results.shown) - 0.25, -0.6)
     panels[0, 0].set_xlim(-0.05, 1.05)
-    circles = f"circles: recall in each source, area by landmarks (largest: {most})"
+    circles = f"circles: recall in each source, area by landmarks (largest: {largest})"
     canvas.supxlabel(f"{circles}; diamond: F1 of the class; line: its 95 % interval over sources", fontsize=9)
     return canvas
 
@@ -75,20 +78,21 @@ def _note(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.02, text, transform=axes.transAxes, ha="center", va="bottom", fontsize=8, color=SOFT)
 
 
-def _dots(axes: Axes, place: int, part: pd.DataFrame, most: int, colour: str) -> None:
-    """Sources side by side, by their names, so that one source stands at one height in all rows."""
+def _dots(axes: Axes, place: int, part: pd.DataFrame, largest: int, colour: str) -> None:
+    """Draws the sources at different heights, ordered by name, so that a source has the same height for all arms."""
     if part.empty:
         return
     heights = place + np.linspace(-0.26, 0.1, len(part)) if len(part) > 1 else np.array([float(place) - 0.08])
-    # One scale in all panels. What is added keeps a single landmark visible.
-    sizes = 10 + 150 * part["landmarks"] / most
+    # All panels have one scale of areas. The constant keeps a single landmark visible.
+    sizes = 10 + 150 * part["landmarks"] / largest
     axes.scatter(part["recall"], heights, sizes, color=colour, alpha=0.45, linewidths=0.5, edgecolors="white", zorder=3)
 
 
 def _f1(axes: Axes, place: int, part: pd.DataFrame, colour: str) -> None:
     if part.empty:
         return
-    height, found = place + 0.27, part.iloc[0]
-    if np.isfinite(found["f1_low"]):
-        axes.plot((found["f1_low"], found["f1_high"]), (height, height), color=colour, linewidth=1.5, zorder=4)
-    axes.plot(found["f1"], height, "D", color=colour, markersize=5, zorder=5, clip_on=False)
+    # The mean is drawn below the sources of its arm; all rows of a class have the same mean.
+    height, row = place + 0.27, part.iloc[0]
+    if np.isfinite(row["f1_low"]):
+        axes.plot((row["f1_low"], row["f1_high"]), (height, height), color=colour, linewidth=1.5, zorder=4)
+    axes.plot(row["f1"], height, "D", color=colour, markersize=5, zorder=5, clip_on=False)

@@ -1,4 +1,4 @@
-"""How figures and the page look: one place for colours and sizes."""
+"""Colours, sizes and file formats of all figures."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-# Okabe and Ito's colours, told apart with any colour vision.
+# Colours by Okabe and Ito, which can be distinguished with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73")
 SPLIT_COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#009E73"}
 SPLIT_LINES = {"train": "-", "val": "--", "test": ":"}
 MARKS = {"published": "#111827", "aligned": "#0072B2", "shuffled": "#D55E00"}
-"""Of a published figure, a model's own, and the same with shuffled labels."""
+"""Colours of a published score, the score of a model, and the same with shuffled labels."""
 ROLE_COLOURS = {"baseline": "#374151", "control": "#D55E00", "strategy": "#0072B2"}
 SELECTION_COLOURS = {"grouped-cv": "#0072B2", "val": "#D55E00"}
-_SHARED = (
+_LINE_STYLES = (
     ("#374151", ":"),
     ("#D55E00", "--"),
     ("#0072B2", "-"),
@@ -32,23 +32,24 @@ _SHARED = (
     ("#CC79A7", (0, (5, 1, 1, 1, 1, 1))),
 )
 _LINES: tuple[dict[str, Any], ...] = tuple(
-    {"color": colour, "linestyle": _SHARED[(n + shift) % len(_SHARED)][1], "linewidth": 1.7}
-    for shift in range(len(_SHARED))
-    for n, (colour, _) in enumerate(_SHARED)
+    {"color": colour, "linestyle": _LINE_STYLES[(n + shift) % len(_LINE_STYLES)][1], "linewidth": 1.7}
+    for shift in range(len(_LINE_STYLES))
+    for n, (colour, _) in enumerate(_LINE_STYLES)
 )
-"""Of arms that share a panel, told apart without colour too; a sixth has the first colour with other dashes."""
+"""Lines of arms that share a panel; they also differ without colour; the sixth has the first colour in other dashes."""
 INK = "#111827"
-"""Of words."""
+"""Colour of text."""
 SOFT = "#4b5563"
-"""Of words that explain."""
+"""Colour of explanatory text."""
 BACKGROUND = "#d1d5db"
-"""Of what a mark is to be seen against."""
+"""Colour of what is drawn behind marks."""
 DIVERGING = "BrBG"
-"""Brown to green-blue: told apart with any colour vision, as red and green are not."""
+"""Colour map of differences, from brown to blue-green, which are distinguishable with any colour vision."""
 SHARES = "Blues"
-"""From none to all."""
+"""Colour map of shares from 0 to 1."""
 
-_PANELS_ACROSS = 4
+_PANEL_COLUMNS = 4
+"""Most panels in a row of a figure with a panel for each class."""
 
 _SETTINGS: dict[Any, Any] = {
     "font.size": 10,
@@ -61,19 +62,19 @@ _SETTINGS: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.color": "#e5e7eb",
     "legend.frameon": False,
-    # Without it, names inside an SVG are drawn by chance, and equal figures are not equal files.
+    # Without a salt, ids inside an SVG are random, and equal figures would not be equal files.
     "svg.hashsalt": "hirise_imb",
 }
 
 
 def figure(width: float, height: float, margins: Sequence[float] | None = None) -> Figure:
-    """An empty figure, sizes in inches, that belongs to no window system.
+    """Returns an empty figure that does not need a window system.
 
     Args:
-        width: of all.
-        height: of all.
-        margins: left, right, bottom and top of what lies between axes and edge, in inches. Without them the layout is
-            found from what is drawn, which takes longer than to draw it.
+        width: width of the figure in inches.
+        height: height of the figure in inches.
+        margins: left, right, bottom and top margin around the axes in inches. Without margins, the layout is computed
+            from what is drawn, which takes longer than drawing.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -88,20 +89,21 @@ def figure(width: float, height: float, margins: Sequence[float] | None = None) 
 
 
 def class_panels(classes: Sized) -> tuple[int, int]:
-    """Rows and columns of a grid with a panel for each class."""
-    columns = min(len(classes), _PANELS_ACROSS)
+    """Returns the numbers of rows and columns of a grid with a panel for each class."""
+    columns = min(len(classes), _PANEL_COLUMNS)
     return -(-len(classes) // columns), columns
 
 
 def lines(arms: Sized) -> list[dict[str, Any]]:
-    """How each of these arms is drawn; beyond 25 some look alike."""
+    """Returns the line style of each arm; with more than 25 arms, styles repeat."""
     return [_LINES[n % len(_LINES)] for n in range(len(arms))]
 
 
 def inks(image: AxesImage) -> NDArray[np.str_]:
-    """What can be read on each cell of an image: dark words, or white ones. Of the image's shape."""
+    """Returns the text colour, dark or white, that is legible on each cell of an image, in the shape of the image."""
     colours = np.asarray(image.to_rgba(np.nan_to_num(np.asarray(image.get_array()))))
-    return np.where(colours[..., :3] @ (0.299, 0.587, 0.114) > 0.55, INK, "white")
+    luminance = colours[..., :3] @ (0.299, 0.587, 0.114)  # weights of red, green and blue after ITU-R BT.601
+    return np.where(luminance > 0.55, INK, "white")
 
 
 def fix_layout(canvas: Figure) -> None:
@@ -115,18 +117,18 @@ def fix_layout(canvas: Figure) -> None:
 
 
 def write_png(canvas: Figure, path: Path) -> None:
-    """Write a figure as PNG, without the program's version; equal figures are equal files.
+    """Writes a figure as PNG without the version of the program, so that equal figures are equal files.
 
-    Compressed less than usual, which makes the file a little larger and is done in half the time.
+    The compression level is lower than usual: files are slightly larger, and writing takes half the time.
     """
     canvas.savefig(path, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 3})
 
 
 def write_svg(canvas: Figure, path: Path) -> None:
-    """Write a figure as SVG, without the program's version and the time; equal figures are equal files.
+    """Writes a figure as SVG without the version of the program and the time, so that equal figures are equal files.
 
-    Coordinates keep two digits behind the point, 1/7200 inch, and lines are not indented, so that a page with dozens of
-    figures stays small.
+    Coordinates keep two decimals (1/7200 inch) and lines are not indented, so that a page with dozens of figures stays
+    small.
     """
     buffer = BytesIO()
     canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

@@ -1,4 +1,4 @@
-"""The tables of a report that have a row for each arm."""
+"""Tables of a report with a row for each arm."""
 
 from __future__ import annotations
 
@@ -30,33 +30,35 @@ from hirise_imb.reporting.summary.records import AgainstRecord, ArmRecord, Study
 
 @dataclass(frozen=True)
 class ArmTables:
-    """The arms of a study or comparison in the order of tables, and the tables about them."""
+    """The tables about the arms of a study or a comparison."""
 
     content: StudyContent
     arms: tuple[ArmRecord, ...]
+    """The arms in the order of the tables."""
     reference_name: str
-    """The reference as sentences and headings call it."""
+    """Name of the reference in sentences and headings."""
 
     @property
     def most_seeds(self) -> int:
-        """Largest number of seeds of an arm."""
+        """Largest number of seeds of any arm."""
         return max(len(arm["seeds"]) for arm in self.arms)
 
     def every_arm(self) -> Table:
-        """Returns macro F1 of each arm with its interval, and its difference to the reference with the swap test."""
+        """Returns macro F1 of each arm with its interval, and its difference from the reference with the swap test."""
         control = self.content["control"]
         gaps = [gap for arm in self.arms if (gap := arm["vs_baseline"]["interval"])]
+        # All bars share one scale that includes 0, so that their lengths can be compared.
         scale = min([0.0, *(gap["low"] for gap in gaps)]), max([0.0, *(gap["high"] for gap in gaps)])
-        first = [
+        first_row = [
             Heading("arm", "text", "name", rows=2),
             Heading("macro F1", "", "group edge", columns=3),
-            Heading("macro F1 against " + breakable(self.reference_name), "", "group edge", columns=5),
+            Heading("macro F1 compared with " + breakable(self.reference_name), "", "group edge", columns=5),
         ]
         if control:
-            first.append(Heading("vs " + breakable(control), css="edge", column=9, rows=2))
+            first_row.append(Heading("vs " + breakable(control), css="edge", column=9, rows=2))
         test_notes = ("range over seeds",) if self.most_seeds > 1 else ()
         family = self.content["inference"]["family"]
-        second = columns(
+        second_row = columns(
             Heading("validation", css="edge"),
             Heading("test", notes=test_notes),
             Heading("95 % interval", notes=("over sources",)),
@@ -68,7 +70,7 @@ class ArmTables:
             start=1,
         )
         rows = [self._row(place, self._every_arm_cells(arm, scale)) for place, arm in enumerate(self.arms)]
-        return Table("Every arm", "sort sticky loose", (tuple(first), second), tuple(rows))
+        return Table("Every arm", "sort sticky loose", (tuple(first_row), second_row), tuple(rows))
 
     def _every_arm_cells(self, arm: ArmRecord, scale: tuple[float, float]) -> list[Cell]:
         gains, gap = arm["vs_baseline"], arm["vs_baseline"]["interval"]
@@ -96,7 +98,7 @@ class ArmTables:
         return [*probabilities, Cell(score(test["resolvable"]), test["resolvable"])]
 
     def class_f1(self) -> Table:
-        """Returns F1 of each class and arm, and the mean of the rare classes where there is a majority class."""
+        """Returns the F1 of each class and arm, and the mean over the rare classes if there is a majority class."""
         content, rare = self.content, self.content.get("majority") is not None
         classes = [
             Heading(name, css="" if k else "edge", notes=(f"n = {n}", plural(sources, "source")))
@@ -104,8 +106,8 @@ class ArmTables:
                 zip(content["classes"], content["support"], content["sources"], strict=True)
             )
         ]
-        together = [Heading("rare classes", css="edge", notes=("mean",))] if rare else []
-        head = columns(Heading("arm", "text"), *together, *classes)
+        mean_heading = [Heading("rare classes", css="edge", notes=("mean",))] if rare else []
+        head = columns(Heading("arm", "text"), *mean_heading, *classes)
         best = [max(arm["per_class"]["f1"][k]["mean"] for arm in self.arms) for k in range(len(classes))]
         rows = []
         for place, arm in enumerate(self.arms):
@@ -125,39 +127,39 @@ class ArmTables:
         difference = None
         if gains is not None:
             difference = Difference.of(gains["per_class"]["f1"][label], gains["per_class_clear"]["f1"][label])
-        # With fewer sources the highest mean says little about other sources.
-        known = self.content["sources"][label] >= self.content["inference"]["least_sources"]
-        winner = known and len(self.arms) > 1 and mean == best
-        return Cell(score(mean), mean, css="best" if winner else "", difference=difference)
+        # With fewer sources, the highest mean says little about other sources.
+        enough_sources = self.content["sources"][label] >= self.content["inference"]["least_sources"]
+        is_best = enough_sources and len(self.arms) > 1 and mean == best
+        return Cell(score(mean), mean, css="best" if is_best else "", difference=difference)
 
     def by_image(self) -> Table:
-        """Returns intervals over sources next to those that take images for independent."""
+        """Returns intervals over sources, and intervals over images as if they were independent."""
         head = columns(
             Heading("arm", "text"),
             Heading("macro F1, test"),
             Heading("over sources"),
             Heading("over images, too narrow"),
-            Heading("its width, of the other"),
+            Heading("its relative width"),
         )
         rows = []
         for arm in self.arms:
-            whole, naive = arm["uncertainty"]["macro_f1"], arm["uncertainty"]["macro_f1_by_image"]
-            narrow = Cell(interval_text(naive), naive["low"], css="soft") if naive else Cell()
+            by_source, by_image = arm["uncertainty"]["macro_f1"], arm["uncertainty"]["macro_f1_by_image"]
+            narrow = Cell(interval_text(by_image), by_image["low"], css="soft") if by_image else Cell()
             width = Cell()
-            if whole and naive:
-                share = (naive["high"] - naive["low"]) / (whole["high"] - whole["low"])
+            if by_source and by_image:
+                share = (by_image["high"] - by_image["low"]) / (by_source["high"] - by_source["low"])
                 width = Cell(f"{percent(share)} %", share)
-            cells = (spread_cell(arm["scores"]["macro_f1"], 1), interval_cell(whole), narrow, width)
+            cells = (spread_cell(arm["scores"]["macro_f1"], 1), interval_cell(by_source), narrow, width)
             rows.append(Row(breakable(arm["name"]), cells))
         return Table("Intervals over sources and over images", "sort sticky", (head,), tuple(rows))
 
     def searches(self) -> Table | None:
-        """Returns how the search of each strategy ended; None without a search."""
+        """Returns the trials of each search and the chosen hyperparameters; None without a search."""
         head = columns(
             Heading("strategy", "text"),
             Heading("scored on", "text"),
             *(Heading(title) for title in ("trials", "complete", "pruned", "failed", "best trial", "its macro F1")),
-            Heading("what it chose", "", "name"),
+            Heading("chosen hyperparameters", "", "name"),
         )
         rows = []
         for arm in self.arms:
@@ -176,7 +178,7 @@ class ArmTables:
         return Table("The searches", "sort sticky", (head,), tuple(rows)) if rows else None
 
     def failures(self) -> Table | None:
-        """Returns why trials failed; None where none did."""
+        """Returns the reasons why trials failed; None if none failed."""
         rows = [
             (breakable(arm["name"]), str(failure["trials"]), failure["reason"])
             for arm in self.arms
@@ -186,17 +188,17 @@ class ArmTables:
 
     def cost(self, seconds: Mapping[str, float]) -> Table:
         """Returns the wall time of each arm's trials and fits."""
-        titles = ("trials", "fits", "wall time", "of all, %")
+        titles = ("trials", "fits", "wall time", "share, %")
         head = columns(Heading("arm", "text"), *(Heading(title) for title in titles))
         total = sum(seconds.values())
         rows = []
         for arm in self.arms:
-            own = seconds[arm["name"]]
+            arm_seconds = seconds[arm["name"]]
             cells = (
                 number(len(arm["trials"])) if arm["trials"] else Cell(),
                 number(len(arm["seeds"])),
-                Cell(duration(own), own),
-                Cell(percent(own / total), own) if total else Cell(),
+                Cell(duration(arm_seconds), arm_seconds),
+                Cell(percent(arm_seconds / total), arm_seconds) if total else Cell(),
             )
             rows.append(Row(breakable(arm["name"]), cells))
         counts = [sum(len(arm["trials"]) for arm in self.arms), sum(len(arm["seeds"]) for arm in self.arms)]
@@ -204,7 +206,7 @@ class ArmTables:
         return Table("Cost", "sort sticky", (head,), tuple(rows), (every,))
 
     def _row(self, place: int, cells: Sequence[Cell]) -> Row:
-        """Returns the row of an arm, with a link to its details and what it is."""
+        """Returns the row of an arm, with a link to its details and a tag for its role."""
         arm, content = self.arms[place]["name"], self.content
         preferred = {content["chosen"], *(origin["chosen"] for origin in content["origins"])}
         tag, css = "", "tag"
@@ -214,17 +216,17 @@ class ArmTables:
             tag = "control"
         elif arm in preferred:
             tag, css = "best on validation", "tag pick"
-        before_strategies = 1 if content["control"] else 0
-        last = place == before_strategies and place < len(self.arms) - 1
+        last_before_strategies = 1 if content["control"] else 0
+        last = place == last_before_strategies and place < len(self.arms) - 1
         return Row(breakable(arm), tuple(cells), f"#arm-{place + 1}", tag, css, last)
 
     def _gains(self, arm: ArmRecord) -> AgainstRecord | None:
-        """Returns the differences of an arm to the reference; None for the reference itself."""
+        """Returns the differences between an arm and the reference; None for the reference itself."""
         return None if arm["name"] == self.content["reference"] else arm["vs_baseline"]
 
 
 def _difference(gains: AgainstRecord, metric: str) -> Difference | None:
-    """Returns the difference of a registered score; None where one of the arms lacks it."""
+    """Returns the difference in a registered score; None if either arm lacks the score."""
     if metric not in gains["scores"]:
         return None
     return Difference.of(gains["scores"][metric], gains["scores_clear"][metric])
@@ -240,18 +242,18 @@ def reports_compared(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
         "report",
         "study",
         "arms",
-        "its best strategy on validation",
+        "best strategy on validation",
         "macro F1, test",
-        "difference to " + breakable(content["reference"]),
+        "difference from " + breakable(content["reference"]),
         "95 % interval",
         "p",
         "p, Holm",
     )
-    named = {arm["name"]: arm for arm in arms}
+    arms_by_name = {arm["name"]: arm for arm in arms}
     head = tuple(Heading(title, "", "name" if place in (0, 1, 3) else "") for place, title in enumerate(titles))
     rows = []
     for origin in content["origins"]:
-        arm = named.get(origin["chosen"] or "")
+        arm = arms_by_name.get(origin["chosen"] or "")
         cells = [Cell(breakable(origin["study"]), css="name"), Cell(str(len(origin["arms"])))]
         if arm is None:
             cells += [Cell(css="name"), *(Cell() for _ in range(5))]
@@ -270,7 +272,7 @@ def reports_compared(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
 
 
 def all_scores(arms: Sequence[ArmRecord]) -> Table:
-    """Returns all registered scores of each arm; a dash where an arm lacks one."""
+    """Returns all registered scores of each arm, with a dash for a score that an arm lacks."""
     metrics = METRICS.values()
     head = columns(
         Heading("arm", "text"), *(Heading(metric.label, ascending=not metric.higher_is_better) for metric in metrics)

@@ -1,4 +1,4 @@
-"""What a page shows of one arm: its classes, its confusion matrices, and how it was fitted."""
+"""Details of a single arm on a page: its classes, its confusion matrices, and how it was fitted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hirise_imb.reporting.summary.values import IntervalRecord
 
 @dataclass(frozen=True)
 class Panel:
-    """The classes of an arm: a table, and confusion matrices."""
+    """The class scores of an arm in a table, and its confusion matrices."""
 
     table: Table
     matrices: tuple[Matrix, ...]
@@ -35,7 +35,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Detail:
-    """One arm in detail."""
+    """The details of one arm."""
 
     number: int
     name: str
@@ -53,13 +53,13 @@ def arm_title(arm: ArmRecord, base: ArmRecord) -> str:
 
 
 def arm_panel(content: Content, arm: ArmRecord, base: ArmRecord, before: str = "") -> Panel:
-    """Returns the classes of an arm next to those of the reference.
+    """Returns the class scores of an arm and of the reference.
 
     Args:
-        content: of the page.
-        arm: whose classes are shown.
+        content: content of the page.
+        arm: the arm.
         base: the reference.
-        before: begins the labels of all regions, which must differ on a page.
+        before: prefix of the labels of all regions; labels must be unique on a page for screen readers.
     """
     name, classes, support = arm["name"], content["classes"], content["support"]
     matrices = [matrix(f"{before}Confusion of {name}", name, classes, support, arm["confusion"])]
@@ -74,7 +74,7 @@ def arm_panel(content: Content, arm: ArmRecord, base: ArmRecord, before: str = "
 
 
 def arm_detail(content: Content, arm: ArmRecord, base: ArmRecord, place: int) -> Detail:
-    """Returns one arm in detail; `place` counts from 1."""
+    """Returns the details of an arm; `place` counts from 1."""
     return Detail(
         number=place,
         name=arm["name"],
@@ -88,16 +88,16 @@ def arm_detail(content: Content, arm: ArmRecord, base: ArmRecord, place: int) ->
 
 
 def fit_words(arm: ArmRecord) -> str:
-    """Returns what was chosen for an arm and how it was trained, in sentences."""
-    several = "s" if len(arm["seeds"]) > 1 else ""
-    seeds = f"seed{several} {', '.join(map(str, arm['seeds']))}"
+    """Returns sentences about the chosen hyperparameters and the training of an arm."""
+    plural_s = "s" if len(arm["seeds"]) > 1 else ""
+    seeds = f"seed{plural_s} {', '.join(map(str, arm['seeds']))}"
     chosen = ""
     if arm["settings"]:
         chosen = f"{settings_text(arm['settings'])}; chosen from {plural(arm['search']['trials'], 'trial')}. "
     if not arm["has_epochs"]:
         return f"{chosen}Closed-form head, which has no epochs; {seeds}."
     epochs = ", ".join(map(str, arm["best_epochs"]))
-    return f"{chosen}Early stopping monitored {arm['recipe']['monitor']}; best epoch{several} {epochs} of {seeds}."
+    return f"{chosen}Early stopping monitored {arm['recipe']['monitor']}; best epoch{plural_s} {epochs} of {seeds}."
 
 
 def _temperatures(arm: ArmRecord) -> str:
@@ -106,19 +106,19 @@ def _temperatures(arm: ArmRecord) -> str:
 
 
 def _test_words(content: Content, arm: ArmRecord, base: ArmRecord) -> str:
-    """Returns how the arm was compared with the reference; empty for the reference itself."""
+    """Returns sentences about the test against the reference; empty for the reference itself."""
     test, inference = arm["test"], content["inference"]
     if test is None:
         return ""
-    number_of = "every exchange" if test["exact"] else f"{inference['draws']:,} random exchanges"
+    exchanges = "every exchange" if test["exact"] else f"{inference['draws']:,} random exchanges"
     text = (
         f"Hits and predictions differ from those of {base['name']} in {test['informative_sources']} of "
-        f"{inference['sources']} sources; the swap test used {number_of} of them ({p_value(test['p'])}, "
+        f"{inference['sources']} sources; the swap test used {exchanges} of them ({p_value(test['p'])}, "
         f"{p_digits(test['p_holm'])} after Holm)."
     )
     above = arm["vs_baseline"]["share_above"]
     if test["informative_sources"] and above is not None:
-        text += f" Its macro F1 is the higher one in {percent(above)} % of the resamples."
+        text += f" Its macro F1 is higher in {percent(above)} % of the resamples."
     return text
 
 
@@ -129,19 +129,19 @@ def class_interval_words(content: Content, label: int) -> str:
         return "no test landmark"
     if sources < content["inference"]["least_sources"]:
         return f"n = {support} from {plural(sources, 'source')}: no interval can be estimated"
-    return "no interval: all resamples are alike"
+    return "no interval: all resamples are equal"
 
 
 def _class_table(content: Content, arm: ArmRecord, base: ArmRecord, label: str) -> Table:
-    """Returns precision, recall, average precision and F1 of each class, next to those of the reference."""
-    other = arm["name"] != base["name"]
-    reference = [Heading(f"F1, {base['name']}")] if other else []
+    """Returns the table of scores of each class, compared with the reference."""
+    has_reference = arm["name"] != base["name"]
+    reference = [Heading(f"F1, {base['name']}")] if has_reference else []
     head = columns(
         Heading("class", "text"),
         *(Heading(title) for title in ("n", "sources", "precision", "recall", "average precision")),
         *reference,
-        Heading(f"F1, {arm['name']}" if other else "F1"),
-        *([Heading("difference")] if other else []),
+        Heading(f"F1, {arm['name']}" if has_reference else "F1"),
+        *([Heading("difference")] if has_reference else []),
         Heading("F1: 95 % interval over sources"),
         Heading("F1 without one source"),
     )
@@ -151,7 +151,7 @@ def _class_table(content: Content, arm: ArmRecord, base: ArmRecord, label: str) 
             (
                 number(content["support"][k]),
                 number(content["sources"][k]),
-                *(_score_cells(arm, base, k) if content["support"][k] else _no_scores(other)),
+                *(_score_cells(arm, base, k) if content["support"][k] else _no_scores(has_reference)),
                 _class_interval(content, arm["uncertainty"]["f1"][k], k),
                 interval_cell(arm["uncertainty"]["f1_without_each_source"][k]),
             ),
@@ -162,43 +162,43 @@ def _class_table(content: Content, arm: ArmRecord, base: ArmRecord, label: str) 
 
 
 def _score_cells(arm: ArmRecord, base: ArmRecord, label: int) -> list[Cell]:
-    seeds, gains, other = len(arm["seeds"]), arm["vs_baseline"], arm["name"] != base["name"]
+    seeds, gains, has_reference = len(arm["seeds"]), arm["vs_baseline"], arm["name"] != base["name"]
 
     def difference(gain: float, clear: bool) -> Difference | None:
-        return Difference.of(gain, clear) if other else None
+        return Difference.of(gain, clear) if has_reference else None
 
-    mine, theirs = arm["per_class"], base["per_class"]["f1"][label]
+    scores, base_f1 = arm["per_class"], base["per_class"]["f1"][label]
     per_class, clear = gains["per_class"], gains["per_class_clear"]
-    f1 = spread_cell(mine["f1"][label], seeds)
+    f1 = spread_cell(scores["f1"][label], seeds)
     f1 = Cell(f1.text, f1.value, bold=True, notes=f1.notes)
     cells = [
         spread_cell(
-            mine["precision"][label], seeds, difference(per_class["precision"][label], clear["precision"][label])
+            scores["precision"][label], seeds, difference(per_class["precision"][label], clear["precision"][label])
         ),
-        spread_cell(mine["recall"][label], seeds, difference(per_class["recall"][label], clear["recall"][label])),
+        spread_cell(scores["recall"][label], seeds, difference(per_class["recall"][label], clear["recall"][label])),
         _average_precision(arm, base, label),
-        *([spread_cell(theirs, len(base["seeds"])).edge(), f1] if other else [f1.edge()]),
+        *([spread_cell(base_f1, len(base["seeds"])).edge(), f1] if has_reference else [f1.edge()]),
     ]
-    if other:
+    if has_reference:
         gain = per_class["f1"][label]
         cells.append(Cell("", gain, difference=Difference.of(gain, clear["f1"][label])))
     return cells
 
 
 def _average_precision(arm: ArmRecord, base: ArmRecord, label: int) -> Cell:
-    """Returns the average precision of a class, with the difference of the means over seeds to the reference."""
-    mine, theirs = arm["average_precision"][label], base["average_precision"][label]
-    if mine is None or theirs is None:
+    """Returns the average precision of a class, with its difference from the reference (means over seeds)."""
+    spread, base_spread = arm["average_precision"][label], base["average_precision"][label]
+    if spread is None or base_spread is None:
         return Cell()
     if arm["name"] == base["name"]:
-        return spread_cell(mine, len(arm["seeds"]))
+        return spread_cell(spread, len(arm["seeds"]))
     several = len(arm["seeds"]) > 1 and len(base["seeds"]) > 1
-    clear = several and Spread(**mine).apart(Spread(**theirs))
-    return spread_cell(mine, len(arm["seeds"]), Difference.of(mine["mean"] - theirs["mean"], clear))
+    clear = several and Spread(**spread).apart(Spread(**base_spread))
+    return spread_cell(spread, len(arm["seeds"]), Difference.of(spread["mean"] - base_spread["mean"], clear))
 
 
-def _no_scores(other: bool) -> list[Cell]:
-    f1 = [Cell().edge(), Cell(), Cell()] if other else [Cell().edge()]
+def _no_scores(has_reference: bool) -> list[Cell]:
+    f1 = [Cell().edge(), Cell(), Cell()] if has_reference else [Cell().edge()]
     return [Cell(), Cell(), Cell(), *f1]
 
 

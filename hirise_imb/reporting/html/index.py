@@ -16,7 +16,7 @@ from hirise_imb.utils.files import write_atomically, write_text
 
 INDEX = "index.html"
 _MARK = "<title>Reports · hirise_imb</title>".encode()
-"""What no page of somebody else holds."""
+"""Text that identifies a list of reports, so that no other page is overwritten."""
 
 _KINDS = {"study": "study", "comparison": "comparison", "baseline": "reference run"}
 
@@ -26,17 +26,17 @@ class Entry:
     """A report that can be read."""
 
     place: str
-    """Path of its folder below the folder of the list."""
+    """Path of the folder of the report, relative to the list."""
     summary: Summary
 
     @property
     def kind(self) -> str:
-        """Kind of report, in words."""
+        """Description of the kind of report."""
         return _KINDS[self.summary["kind"]]
 
     @property
     def link(self) -> str:
-        """Address of the page."""
+        """Address of the page, relative to the list."""
         return f"{quote(self.place)}/report.html"
 
 
@@ -50,7 +50,7 @@ class Broken:
 
 @dataclass(frozen=True)
 class IndexView:
-    """What the list shows."""
+    """The content of the list."""
 
     counts: str
     table: Table | None
@@ -59,10 +59,11 @@ class IndexView:
 
 
 def write_index(reports: Path) -> Path:
-    """List the reports below a folder with their headline scores; return the path of the list.
+    """Writes a page that lists the reports in a folder with their main scores; returns its path.
 
     A report that can't be read is listed with the reason.
     """
+    # The report of a reference run may be inside that of its study.
     folders = sorted({path.parent for pattern in ("*", "*/*") for path in reports.glob(f"{pattern}/summary.json")})
     entries: list[Entry] = []
     broken: list[Broken] = []
@@ -80,7 +81,7 @@ def write_index(reports: Path) -> Path:
 
 
 def is_index(path: Path) -> bool:
-    """Whether there is a list of reports, and no page of somebody else."""
+    """Checks whether a file is a list of reports written by this module."""
     try:
         return _MARK in path.read_bytes()
     except OSError:
@@ -115,14 +116,14 @@ def _row(entry: Entry) -> Row:
 
 
 def _best_cells(best: ArmRecord | None) -> list[Cell]:
-    """The best strategy on validation against the baseline; dashes without one."""
+    """Returns the cells of the best strategy on validation and its difference from the baseline; dashes without one."""
     if best is None:
         return [Cell(css="name"), Cell(), Cell(), Cell(), Cell()]
-    reached, gain = best["scores"]["macro_f1"]["mean"], best["vs_baseline"]["scores"]["macro_f1"]
+    macro_f1, gain = best["scores"]["macro_f1"]["mean"], best["vs_baseline"]["scores"]["macro_f1"]
     interval, test = best["vs_baseline"]["interval"], best["test"]
     return [
         Cell(breakable(best["name"]), css="name"),
-        Cell(score(reached), reached),
+        Cell(score(macro_f1), macro_f1),
         Cell(signed(gain), gain),
         Cell(signed_interval(interval), interval["low"]) if interval else Cell(),
         Cell(p_digits(test["p_holm"]), test["p_holm"]) if test else Cell(),

@@ -1,6 +1,6 @@
-"""What pages consist of: tables of cells, confusion matrices and key figures, with every text and colour class made.
+"""The parts of pages: tables of cells, confusion matrices and key figures, with all text and colour classes.
 
-Templates place these parts and compute nothing.
+Templates lay out these parts and compute nothing.
 """
 
 from __future__ import annotations
@@ -15,22 +15,25 @@ from hirise_imb.reporting.formatting import MISSING, count, percent, points, sco
 from hirise_imb.reporting.summary.values import FreeSpreadRecord, IntervalRecord, SpreadRecord
 
 _SHARES = (0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.92)
-"""Where a share of a class takes the next of the colours s1 to s9 of the stylesheet; a share of 0 has none."""
+"""Limits between the colours s1 to s9 of the stylesheet for shares of a class; a share of 0 has no colour.
+
+The steps are narrower near 0 and 1, so that few mistakes stay visible.
+"""
 
 _CHANGES = (0.05, 0.1, 0.2, 0.35)
-"""Where a difference of shares takes the next of the colours p1 to p5 (more) or m1 to m5 (fewer)."""
+"""Limits between the colours p1 to p5 (more) or m1 to m5 (fewer) for differences of shares."""
 
 AnySpread = SpreadRecord | FreeSpreadRecord
 
 
 def breakable(name: str) -> Markup:
-    """Returns a name that may go on in the next line after an underscore or a slash, where there is little room."""
+    """Returns a name with optional line breaks after underscores and slashes, for narrow columns."""
     return Markup(str(escape(name)).replace("_", "_<wbr>").replace("/", "/<wbr>"))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference to another arm, bold and coloured where the ranges over seeds lie apart."""
+    """A difference from another arm, bold and coloured if the ranges over seeds are disjoint."""
 
     text: str
     css: str
@@ -43,7 +46,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Span:
-    """An interval and its middle drawn on a scale from 0 to 100, on which zero has a line of its own."""
+    """The positions of zero, an interval and its mean on a bar whose scale runs from 0 to 100."""
 
     zero: str
     low: str
@@ -52,7 +55,7 @@ class Span:
 
     @classmethod
     def of(cls, interval: IntervalRecord, mean: float, low: float, high: float) -> Span | None:
-        """Returns the places on a scale whose ends are `low` and `high`; None where these are equal."""
+        """Returns the positions on a scale from `low` to `high`; None if these are equal."""
         if high <= low:
             return None
         places = [f"{100 * (value - low) / (high - low):.1f}" for value in (0, interval["low"], interval["high"], mean)]
@@ -65,16 +68,16 @@ class Cell:
 
     text: str | Markup = MISSING
     value: float | None = None
-    """What the column is sorted by; None is sorted last."""
+    """Value that the column is sorted by; None is sorted last."""
     css: str = ""
     bold: bool = False
     notes: tuple[str, ...] = ()
-    """Small lines below the text."""
+    """Lines in small print below the text."""
     difference: Difference | None = None
     span: Span | None = None
 
     def edge(self) -> Cell:
-        """Returns the cell with a line on its left."""
+        """Returns the cell with a vertical line on its left."""
         return replace(self, css=f"edge {self.css}".strip())
 
 
@@ -88,35 +91,35 @@ class Heading:
     css: str = ""
     notes: tuple[str, ...] = ()
     ascending: bool = False
-    """Whether the first press sorts upwards, because less is better."""
+    """Whether the first click sorts in ascending order, because less is better."""
     column: int = 0
     rows: int = 1
     columns: int = 1
 
     @property
     def scope(self) -> str:
-        """What the heading is of."""
+        """Value of the HTML attribute `scope`."""
         return "colgroup" if self.columns > 1 else "col"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table, which begins with a heading."""
+    """A row of a table, which starts with a heading."""
 
     name: str | Markup | None
-    """None in the rows that share the heading of a row before them."""
+    """Heading of the row; None if it shares the heading of an earlier row."""
     cells: tuple[Cell, ...]
     link: str = ""
     tag: str = ""
     tag_css: str = "tag"
     last: bool = False
-    """Whether a thick line ends a group of rows."""
+    """Whether the row ends a group, which a thick line marks."""
     rows: int = 1
-    """Rows that share the heading."""
+    """Number of rows that share the heading."""
 
     @property
     def scope(self) -> str:
-        """What the heading is of."""
+        """Value of the HTML attribute `scope`."""
         return "rowgroup" if self.rows > 1 else "row"
 
 
@@ -133,7 +136,7 @@ class Table:
 
 
 def columns(*headings: Heading, start: int = 0) -> tuple[Heading, ...]:
-    """Numbers the headings of neighbouring columns from `start`; headings of text stand on the left."""
+    """Numbers the headings of adjacent columns from `start`, and aligns headings of text columns to the left."""
     return tuple(
         replace(heading, column=place, css=f"name {heading.css}".strip() if heading.sort == "text" else heading.css)
         for place, heading in enumerate(headings, start)
@@ -141,7 +144,7 @@ def columns(*headings: Heading, start: int = 0) -> tuple[Heading, ...]:
 
 
 def text_table(label: str, titles: Sequence[str], rows: Iterable[Sequence[str | Markup]], long: Sequence[int]) -> Table:
-    """Returns a table of words that is not sorted; cells of the columns in `long` get more room."""
+    """Returns a table of text that can't be sorted; columns in `long` get more room."""
     head = tuple(Heading(title, sort="") for title in titles)
     body = [
         Row(name, tuple(Cell(text, css="long" if place in long else "") for place, text in enumerate(cells, 1)))
@@ -178,11 +181,11 @@ def signed_interval(interval: IntervalRecord | None) -> str:
     return f"{signed(interval['low'])} to {signed(interval['high'])}" if interval else MISSING
 
 
-def share_cell(part: float, whole: float, notes: tuple[str, ...] | None = None) -> Cell:
-    """Returns a cell with a share in per cent, and the counts below it."""
-    if not whole:
+def share_cell(part: float, total: float, notes: tuple[str, ...] | None = None) -> Cell:
+    """Returns a cell with a share in per cent and the counts below it, or with `notes` if there is no total."""
+    if not total:
         return Cell(notes=notes or ())
-    return Cell(percent(part / whole), part / whole, notes=(f"{count(part)} of {count(whole)}",))
+    return Cell(percent(part / total), part / total, notes=(f"{count(part)} of {count(total)}",))
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ class MatrixCell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A confusion matrix, or the difference of two; rows are true classes."""
+    """A confusion matrix, or the difference between two; rows are true classes."""
 
     label: str
     title: str
@@ -208,11 +211,11 @@ class Matrix:
 def matrix(
     label: str, title: str, classes: Sequence[str], support: Sequence[int], counts: Sequence[Sequence[float]]
 ) -> Matrix:
-    """Returns a confusion matrix: shares of the true class, with mean counts below."""
+    """Returns a confusion matrix that shows shares of the true class, with mean counts below them."""
     rows = []
     for i, (name, n) in enumerate(zip(classes, support, strict=True)):
         cells = [
-            MatrixCell(percent(c / n), _own(_shade(c / n), i == j), count(c) if c else "")
+            MatrixCell(percent(c / n), _mark_diagonal(_shade(c / n), i == j), count(c) if c else "")
             for j, c in enumerate(counts[i] if n else ())
         ]
         rows.append((name, tuple(cells) or _no_landmarks(classes)))
@@ -226,14 +229,16 @@ def matrix_difference(
     support: Sequence[int],
     counts: tuple[Sequence[Sequence[float]], Sequence[Sequence[float]]],
 ) -> Matrix:
-    """Returns what the first of two confusion matrices has more or less of, in percentage points, with counts below."""
+    """Returns the first of two confusion matrices minus the second, in percentage points with counts below them."""
     rows = []
     for i, (name, n) in enumerate(zip(classes, support, strict=True)):
         cells = []
-        for j, (mine, theirs) in enumerate(zip(counts[0][i], counts[1][i], strict=True) if n else ()):
-            more = mine - theirs
-            text = points(more / n)
-            cells.append(MatrixCell(text, _own(_shift(more / n), i == j), "" if text == "0" else f"{more:+.1f}"))
+        for j, (first, second) in enumerate(zip(counts[0][i], counts[1][i], strict=True) if n else ()):
+            gain = first - second
+            text = points(gain / n)
+            cells.append(
+                MatrixCell(text, _mark_diagonal(_shift(gain / n), i == j), "" if text == "0" else f"{gain:+.1f}")
+            )
         rows.append((name, tuple(cells) or _no_landmarks(classes)))
     aside = "percentage points, landmarks below; blue and + more, orange and - fewer"
     return Matrix(label, title, aside, tuple(classes), tuple(rows))
@@ -243,7 +248,8 @@ def _no_landmarks(classes: Sequence[str]) -> tuple[MatrixCell, ...]:
     return tuple(MatrixCell(MISSING, "s0") for _ in classes)
 
 
-def _own(css: str, diagonal: bool) -> str:
+def _mark_diagonal(css: str, diagonal: bool) -> str:
+    """Adds the class of the outline that marks correct predictions."""
     return f"{css} own" if diagonal else css
 
 
@@ -254,14 +260,14 @@ def _shade(share: float) -> str:
 
 def _shift(difference: float) -> str:
     """Returns the colour class of a cell that shows a difference of shares."""
-    if abs(difference) < 0.0005:
+    if abs(difference) < 0.0005:  # is written as 0
         return "s0"
     return f"{'p' if difference > 0 else 'm'}{1 + bisect(_CHANGES, abs(difference))}"
 
 
 @dataclass(frozen=True)
 class KeyFigure:
-    """One of the few figures at the top of a page."""
+    """One of the key figures at the top of a page."""
 
     term: str
     figure: str | Markup
@@ -271,7 +277,7 @@ class KeyFigure:
 
 
 def settings_text(settings: Mapping[str, str | float | int | bool]) -> str:
-    """Returns the chosen settings as a sentence has them: `gamma = 2.5, layers = 3`."""
+    """Formats chosen hyperparameters for a sentence: `gamma = 2.5, layers = 3`."""
     return ", ".join(
         f"{key} = {value if isinstance(value, str) else f'{value:.4g}'}" for key, value in settings.items()
     )

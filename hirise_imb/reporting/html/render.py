@@ -1,4 +1,4 @@
-"""Renders templates; what they show was computed before, in `view` and `index`."""
+"""Fills templates with the views that `view` and `index` have computed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hirise_imb.reporting.html.parts import breakable
 
 
 def render(template: str, view: object) -> str:
-    """Returns a template of this package filled with the fields of a view; what is not defined is an error."""
+    """Fills a template of this package with the fields of a view; an undefined name is an error."""
     fields: dict[str, Any] = vars(view)
     return _environment().get_template(template).render(fields) + "\n"
 
@@ -43,12 +43,12 @@ def _environment() -> Environment:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals |= {
         "script": Markup(script),
-        # A page runs this script and no other, whatever stands in the names and files that it shows.
+        # The hash allows this script and no other, whatever the names and files contain that a page shows.
         "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
     }
     return environment
 
 
 def _markdown_cell(text: object) -> str:
-    """Returns text that stays in its cell of a Markdown table, and is nothing but text there."""
+    """Escapes text for a cell of a Markdown table, so that it can't end the cell or act as markup."""
     return " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""The tables of a report that have a row for each class, strategy or parameter."""
+"""Tables of a report with a row for each class, strategy or hyperparameter."""
 
 from __future__ import annotations
 
@@ -21,55 +21,57 @@ from hirise_imb.reporting.summary.records import ArmRecord, Content, ParameterRe
 
 
 def operating_point_table(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
-    """Returns coverage and precision of each class where only confident predictions are shown."""
+    """Returns the coverage and precision of each class if only confident predictions are shown."""
     support = content["support"]
-    first = [
+    first_row = [
         Heading("class", "text", "name", rows=2),
         Heading("n", column=1, rows=2),
         *(Heading(breakable(arm["name"]), "", "group edge", columns=2) for arm in arms),
     ]
     pairs = [heading for _ in arms for heading in (Heading("coverage, %", css="edge"), Heading("precision, %"))]
-    none = ("none shown",)
+    no_predictions = ("none shown",)
     rows = []
     for k, name in enumerate(content["classes"]):
         cells = [number(support[k])]
         for arm in arms:
             point = arm["decided"]
             cells.append(share_cell(point["landmarks"][k], support[k]).edge())
-            cells.append(share_cell(point["right"][k], point["shown"][k], none))
+            cells.append(share_cell(point["right"][k], point["shown"][k], no_predictions))
         rows.append(Row(name, tuple(cells)))
     foot = [Cell(str(sum(support)))]
     for arm in arms:
         point, total = arm["decided"], sum(support)
         foot.append(Cell(percent(point["coverage"]), notes=(f"{count(sum(point['landmarks']))} of {total}",)).edge())
-        right = f"{count(sum(point['right']))} of {count(sum(point['shown']))}"
+        counts = f"{count(sum(point['right']))} of {count(sum(point['shown']))}"
         accuracy = point["accuracy"]
-        foot.append(Cell() if accuracy is None else Cell(percent(accuracy), notes=(right,)))
-    head = (tuple(first), columns(*pairs, start=2))
+        foot.append(Cell() if accuracy is None else Cell(percent(accuracy), notes=(counts,)))
+    head = (tuple(first_row), columns(*pairs, start=2))
     return Table("Operating point", "sort sticky", head, tuple(rows), (Row("all", tuple(foot)),))
 
 
 def data_table(content: Content) -> Table:
-    """Returns sources, landmarks, images and rows of each class and split."""
-    counted = ("sources", "landmarks", "images", "rows")
+    """Returns the numbers of sources, landmarks, images and rows of each class and split."""
+    keys = ("sources", "landmarks", "images", "rows")
     splits = list(dict.fromkeys(row["split"] for row in content["data"]))
-    found: dict[tuple[str, str], Mapping[str, Any]] = {(row["split"], row["class"]): row for row in content["data"]}
+    rows_by_place: dict[tuple[str, str], Mapping[str, Any]] = {
+        (row["split"], row["class"]): row for row in content["data"]
+    }
     first = [Heading("class", "text", "name", rows=2)]
-    first += [Heading(split, "", "group edge", columns=len(counted)) for split in splits]
-    second = columns(*(Heading(key) for _ in splits for key in counted), start=1)
+    first += [Heading(split, "", "group edge", columns=len(keys)) for split in splits]
+    second = columns(*(Heading(key) for _ in splits for key in keys), start=1)
     rows = []
     for name in content["classes"]:
         cells = []
         for split in splits:
-            row = found.get((split, name))
-            part = [Cell(count(row[key]), row[key]) if row else Cell() for key in counted]
+            row = rows_by_place.get((split, name))
+            part = [Cell(count(row[key]), row[key]) if row else Cell() for key in keys]
             cells += [part[0].edge(), *part[1:]]
         rows.append(Row(name, tuple(cells)))
     return Table("Data", "sort sticky", (tuple(first), second), tuple(rows))
 
 
 def strategies_table(content: StudyContent) -> Table | None:
-    """Returns the strategies as they are declared; None without one."""
+    """Returns the declared strategies; None without a strategy."""
     titles = ("strategy", "what it does", "starts from", "source")
     rows = [
         (breakable(s["name"]), s["summary"], ", ".join(s["starts_from"]) or MISSING, s["source"])
@@ -99,12 +101,12 @@ def parameters_table(content: StudyContent) -> Table | None:
 
 
 def shared_words(parameters: Sequence[ParameterRecord]) -> tuple[str, ...]:
-    """Returns which parameters several strategies search alike, one sentence for each group of strategies."""
+    """Returns a sentence for each group of strategies about the hyperparameters that they search in common."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for parameter in parameters:
         groups.setdefault(tuple(parameter.get("strategies", [])), []).append(parameter["name"])
     return tuple(
-        f"{' and '.join(group)}, in the first rows, {'is' if len(group) == 1 else 'are'} searched alike by "
+        f"{' and '.join(group)}, in the first rows, {'is' if len(group) == 1 else 'are'} searched in the same range by "
         f"{', '.join(names)}."
         for names, group in sorted(groups.items())
     )

@@ -1,4 +1,7 @@
-"""Small pictures of landmarks for a page, where the user's data is at hand: surest mistakes, and the rare classes."""
+"""Thumbnails of landmarks for a page: the most confident mistakes, and landmarks of the rare classes.
+
+They need the images of the data set, which a report does not contain.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +17,27 @@ from hirise_imb.data.manifest import Manifest
 from hirise_imb.reporting.results import Results
 
 MISTAKES = 24
-"""Surest mistakes that are shown."""
+"""Number of mistakes that are shown."""
 
 OF_CLASS = 8
-"""Landmarks of a rare class that are shown."""
+"""Number of landmarks that are shown for each rare class."""
 
 SIZE = 96
-"""Width and height in pixels."""
+"""Width and height of a thumbnail in pixels."""
 
 _QUALITY = 70
+"""JPEG quality of a thumbnail."""
 
 
 def make_thumbnails(results: Results, manifest: Manifest) -> dict[str, Any]:
-    """Small pictures of landmarks for a page, as data addresses: `arm`, `mistakes` and `rare`.
+    """Returns thumbnails of landmarks for a page as data addresses, with the keys `arm`, `mistakes` and `rare`.
 
-    Their predictions are those of the arm that validation prefers (in a comparison, of the first such arm), or else of
-    the baseline, averaged over its fits.
+    The predictions are those of the best arm on validation (in a comparison, of the first such arm), or of the baseline
+    if there is none, averaged over fits.
 
     Args:
-        results: of the report.
-        manifest: of the landmarks.
+        results: results of the report.
+        manifest: manifest of the landmarks.
 
     Raises:
         UserError: an image is missing or broken.
@@ -54,14 +58,17 @@ def make_thumbnails(results: Results, manifest: Manifest) -> dict[str, Any]:
 
 
 def _most_confident_mistakes(results: Results, p: NDArray[np.floating]) -> list[int]:
-    """Rows of the mistakes with the highest confidence, in descending order."""
+    """Returns the rows of the mistakes with the highest confidence, in descending order."""
     wrong = np.flatnonzero(p.argmax(axis=1) != results.labels)
     most_confident = np.argsort(-p.max(axis=1)[wrong], kind="stable")[:MISTAKES]
     return [int(row) for row in wrong[most_confident]]
 
 
 def _landmarks_of_class(results: Results, label: int) -> list[int]:
-    """Rows of landmarks of a class: the first of each source, then the second of each, and so on."""
+    """Returns rows of landmarks of a class: the first of each source, then the second of each, and so on.
+
+    Landmarks of one source resemble each other, so a mix of sources shows more of the class.
+    """
     rows = results.test.reset_index(drop=True)[results.labels == label]
     turns = rows.groupby("source").cumcount().sort_values(kind="stable")
     return [int(row) for row in turns.index[:OF_CLASS]]
@@ -81,10 +88,10 @@ def _describe(results: Results, manifest: Manifest, p: NDArray[np.floating], row
 
 
 def _encode(manifest: Manifest, image: str) -> str:
-    """A small JPEG of an image as a data address."""
+    """Returns a small JPEG of an image as a data address."""
     from PIL import Image
 
-    # Pillow takes grey pixels without an axis of channels.
+    # Pillow accepts grey images only without a channel axis.
     pixels = decode_image(manifest.path(image), manifest.spec.image_shape).squeeze()
     small = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     with io.BytesIO() as buffer:

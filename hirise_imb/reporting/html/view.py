@@ -1,4 +1,4 @@
-"""The pages of a report as their templates need them: every number computed, every text written."""
+"""The views of pages: everything that templates show, with every number computed and every sentence written."""
 
 from __future__ import annotations
 
@@ -47,52 +47,52 @@ from hirise_imb.reporting.summary.records import (
 )
 
 KINDS = {"study": "Study", "comparison": "Comparison of reports", "baseline": "Reference run"}
-"""Kinds of reports in words."""
+"""Descriptions of the kinds of reports."""
 
 
 @dataclass(frozen=True)
 class Extras:
-    """What pages show beyond the summary."""
+    """Content of pages that is not part of the summary."""
 
     pictures: Mapping[str, str]
-    """Figures as data addresses, by the name of their file."""
+    """Figures as data addresses, by file name."""
     thumbnails: Mapping[str, Any] | None
     seconds: Mapping[str, float]
-    """Wall time by arm."""
+    """Wall time in seconds by arm."""
     study_toml: str
     environment: str
 
 
 @dataclass(frozen=True)
 class PageView:
-    """What every page shows."""
+    """The content that all kinds of pages have in common."""
 
     content: Content
     extras: Extras
     kind: str
     arms: tuple[ArmRecord, ...]
-    """In the order of tables."""
+    """The arms in the order of tables."""
     base: ArmRecord
-    """The reference."""
+    """The reference arm."""
     most_seeds: int
     metrics: tuple[Metric, ...]
     rare_words: str
-    """Which classes are rare."""
+    """Sentence that says which classes are rare."""
     keys: tuple[KeyFigure, ...]
     scores: Table
     details: tuple[Detail, ...]
     data: Table
     fit_words: Mapping[str, str]
-    """By arm, for Markdown."""
+    """Sentences about the training of each arm, for Markdown."""
 
 
 @dataclass(frozen=True)
 class StudyView(PageView):
-    """What the page of a study or of a comparison shows."""
+    """The content of the page of a study or a comparison."""
 
     compares: bool
     against: str
-    """The reference as sentences call it."""
+    """Name of the reference in sentences."""
     focus: ArmRecord
     """The arm whose classes are shown first."""
     focus_title: str
@@ -102,7 +102,7 @@ class StudyView(PageView):
     class_f1: Table
     by_image: Table
     dash_words: str
-    """Why an interval may be missing."""
+    """Sentence that says why intervals are missing; empty if none is."""
     operating_point: Table
     confidence: str
     searches: Table | None
@@ -112,37 +112,37 @@ class StudyView(PageView):
     strategies: Table | None
     parameters: Table | None
     shared_words: tuple[str, ...]
-    """Which parameters several strategies share."""
+    """Sentences about hyperparameters that several strategies share."""
     settings: Mapping[str, str]
-    """Chosen settings by arm."""
+    """Chosen hyperparameters by arm."""
     selections: Mapping[str, str]
     class_words: tuple[str, ...]
-    """Why each class has no confidence interval, for Markdown."""
+    """Reason why each class has no confidence interval, for Markdown."""
 
 
 @dataclass(frozen=True)
 class BaselineView(PageView):
-    """What the page of the reference run shows."""
+    """The content of the page of a reference run."""
 
     published: Table
     seeds: str
 
 
 def study_view(content: StudyContent, extras: Extras) -> StudyView:
-    """Returns the page of a study or of a comparison."""
+    """Returns the view of the page of a study or a comparison."""
     compares = content["kind"] == "comparison"
     common = _common(content, extras)
     arms, base = common["arms"], common["base"]
-    named = {arm["name"]: arm for arm in arms}
-    chosen = named.get(content["chosen"] or "")
+    arms_by_name = {arm["name"]: arm for arm in arms}
+    chosen = arms_by_name.get(content["chosen"] or "")
     candidates = content["shown"][1:] or content["order"][1:] or content["order"]
-    focus = chosen or named[next(arm["name"] for arm in arms if arm["name"] in candidates)]
+    focus = chosen or arms_by_name[next(arm["name"] for arm in arms if arm["name"] in candidates)]
     against = content["reference"] if compares else "the baseline"
     tables = ArmTables(content, arms, against)
     omitted = [(breakable(s["name"]), s["summary"], s["reason"]) for s in content["omitted"]]
     return StudyView(
         **common,
-        keys=_study_keys(content, chosen, base, named) if chosen and chosen["test"] else (),
+        keys=_study_keys(content, chosen, base, arms_by_name) if chosen and chosen["test"] else (),
         compares=compares,
         against=against,
         focus=focus,
@@ -171,7 +171,7 @@ def study_view(content: StudyContent, extras: Extras) -> StudyView:
 
 
 def baseline_view(content: BaselineContent, extras: Extras) -> BaselineView:
-    """Returns the page of the reference run next to the published table."""
+    """Returns the view of the page of a reference run."""
     common = _common(content, extras)
     return BaselineView(
         **common,
@@ -182,10 +182,10 @@ def baseline_view(content: BaselineContent, extras: Extras) -> BaselineView:
 
 
 def _common(content: Content, extras: Extras) -> dict[str, Any]:
-    """Returns what every page shows, but for its key figures."""
-    named = {arm["name"]: arm for arm in content["arms"]}
-    arms = tuple(named[name] for name in content["order"])
-    base = named[content["reference"]]
+    """Returns the fields that all kinds of pages have in common, except the key figures."""
+    arms_by_name = {arm["name"]: arm for arm in content["arms"]}
+    arms = tuple(arms_by_name[name] for name in content["order"])
+    base = arms_by_name[content["reference"]]
     majority = content.get("majority")
     return {
         "content": content,
@@ -206,12 +206,12 @@ def _common(content: Content, extras: Extras) -> dict[str, Any]:
 
 
 def _study_keys(
-    content: StudyContent, best: ArmRecord, base: ArmRecord, named: Mapping[str, ArmRecord]
+    content: StudyContent, best: ArmRecord, base: ArmRecord, arms_by_name: Mapping[str, ArmRecord]
 ) -> tuple[KeyFigure, ...]:
-    """Returns the answer in figures: the best strategy on validation against the baseline."""
+    """Returns the main result as key figures: the best strategy on validation compared with the baseline."""
     inference, test, gains = content["inference"], best["test"], best["vs_baseline"]
     assert test is not None
-    control = named.get(content["control"] or "")
+    control = arms_by_name.get(content["control"] or "")
     macro = f"baseline {score(base['scores']['macro_f1']['mean'])}"
     if control is not None:
         macro += f", control {score(control['scores']['macro_f1']['mean'])}"
@@ -222,36 +222,36 @@ def _study_keys(
     elif inference["sources"] < inference["least_sources"]:
         between = f"no interval from {plural(inference['sources'], 'source')}"
     else:
-        between = "no interval: all resamples are alike"
+        between = "no interval: all resamples are equal"
     family = inference["family"]
     if test["resolvable"] is None:
-        least = "no difference could be statistically significant"
+        condition = "no difference could be statistically significant"
     else:
-        least = f"at p <= {inference['alpha']}"
+        condition = f"at p <= {inference['alpha']}"
         if family > 1:
-            least += f" in this comparison alone; as one of {family}, more"
+            condition += f" in this comparison alone; larger as one of {family}"
     holm = f"{p_digits(test['p_holm'])} after Holm over {plural(family, 'comparison')}"
     return (
         KeyFigure("Best strategy on validation", breakable(best["name"]), best["summary"], first=True),
         KeyFigure("Macro F1 on the test split", score(best["scores"]["macro_f1"]["mean"]), macro),
         KeyFigure("Difference to the baseline", signed(gain), between, span=span),
         KeyFigure("Swap test, p", p_digits(test["p"]), holm),
-        KeyFigure("Minimum detectable difference", score(test["resolvable"]), least),
+        KeyFigure("Minimum detectable difference", score(test["resolvable"]), condition),
     )
 
 
 def _dash_words(content: StudyContent, arms: Sequence[ArmRecord]) -> str:
     inference = content["inference"]
     if inference["sources"] < inference["least_sources"]:
-        return f"From fewer than {inference['least_sources']} sources no interval can be estimated, hence the dashes."
+        return f"With fewer than {inference['least_sources']} sources no interval can be estimated, hence the dashes."
     gaps = [arm for arm in arms if arm["vs_baseline"]["interval"] is not None]
     if any(arm["uncertainty"]["macro_f1"] is None for arm in arms) or len(gaps) < len(arms) - 1:
-        return "A dash: all resamples are alike."
+        return "A dash means that all resamples are equal."
     return ""
 
 
 def _baseline_keys(content: BaselineContent) -> tuple[KeyFigure, ...]:
-    """Returns the scores of the whole table, and how many published scores look like shuffled ones."""
+    """Returns the scores of the complete table, and how many published scores lie in the shuffled range."""
     keys = []
     for row in content["comparison"]:
         if row["class"] != "all" or row["metric"] == "weighted_f1":
@@ -262,18 +262,18 @@ def _baseline_keys(content: BaselineContent) -> tuple[KeyFigure, ...]:
         term = label_of(row["metric"])
         term = f"{term[0].upper()}{term[1:]}, aligned"
         keys.append(KeyFigure(term, score(row["aligned"]), aside, first=row["metric"] == "macro_f1"))
-    judged = [row["published_in_range"] for row in content["comparison"] if row["published_in_range"] is not None]
+    in_range = [row["published_in_range"] for row in content["comparison"] if row["published_in_range"] is not None]
     aside = "95 % range of this model's predictions, paired with shuffled labels"
-    keys.append(KeyFigure("Published scores in the shuffled range", f"{sum(judged)} of {len(judged)}", aside))
+    keys.append(KeyFigure("Published scores in the shuffled range", f"{sum(in_range)} of {len(in_range)}", aside))
     return tuple(keys)
 
 
 def _published(content: BaselineContent) -> Table:
-    """Returns published, aligned and shuffled scores; a class has as many rows as scores."""
+    """Returns the table of published, aligned and shuffled scores; the rows of a class share its heading."""
     titles = ("class", "metric", "published", "aligned", "shuffled", "95 % range", "in range")
     head = tuple(Heading(title, "", "name" if place < 2 else "") for place, title in enumerate(titles))
     sizes = Counter(row["class"] for row in content["comparison"])
-    rows, before = [], ""
+    rows, previous = [], ""
     for row in content["comparison"]:
         low, high = row["shuffled_low"], row["shuffled_high"]
         between = MISSING if low is None or high is None else f"{score(low)} to {score(high)}"
@@ -283,6 +283,6 @@ def _published(content: BaselineContent) -> Table:
             Cell(between),
             Cell({None: MISSING, True: "yes", False: "no"}[row["published_in_range"]]),
         )
-        rows.append(Row(None if row["class"] == before else row["class"], cells, rows=sizes[row["class"]]))
-        before = row["class"]
+        rows.append(Row(None if row["class"] == previous else row["class"], cells, rows=sizes[row["class"]]))
+        previous = row["class"]
     return Table("Published, aligned and shuffled scores", "", (head,), tuple(rows))

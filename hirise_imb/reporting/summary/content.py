@@ -1,4 +1,4 @@
-"""The content of `summary.json`: everything that the pages of a report show, as plain values."""
+"""Computes the content of `summary.json`: everything that the pages of a report show, as plain values."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from hirise_imb.reporting.summary.values import FreeSpreadRecord, IntervalRecord
 
 
 def of_study(results: Results) -> StudyContent:
-    """Returns everything the page of a study or comparison shows; without times, so that equal results are equal."""
+    """Returns the content of the page of a study or comparison, without times, so that equal results are equal."""
     return {
         "kind": "comparison" if results.origins else "study",
         **facts(results),
@@ -47,7 +47,7 @@ def of_study(results: Results) -> StudyContent:
 
 
 def facts(results: Results) -> Facts:
-    """Returns what every page shows, whatever it compares."""
+    """Returns the content that all kinds of pages have in common."""
     return {
         "schema_version": SCHEMA_VERSION,
         "study": results.name,
@@ -105,11 +105,11 @@ def _arm(results: Results, arm: Arm) -> ArmRecord:
             None if spread is None else _spread(spread) for spread in results.average_precision(arm.name)
         ],
         "uncertainty": _uncertainty(results, arm.name),
-        "decided": _decided(results, arm),
+        "decided": _operating_point(results, arm),
         "vs_baseline": baseline,
         "vs_control": _against(results, arm.name, results.control.name) if results.control else None,
-        "test": _tested(results, arm.name),
-        "pairing": [_statistic(found) for found in results.pairings[arm.name]],
+        "test": _swap_test(results, arm.name),
+        "pairing": [_statistic(statistic) for statistic in results.pairings[arm.name]],
         "confusion": results.confusion(arm.name).tolist(),
     }
 
@@ -126,13 +126,13 @@ def _interval(interval: Interval | None) -> IntervalRecord | None:
     return None if interval is None else {"low": interval.low, "high": interval.high}
 
 
-def _statistic(found: Statistic) -> StatisticRecord:
+def _statistic(statistic: Statistic) -> StatisticRecord:
     return {
-        "observed": found.observed,
-        "mean": found.mean,
-        "deviation": found.deviation,
-        "p_above": found.p_above,
-        "p_below": found.p_below,
+        "observed": statistic.observed,
+        "mean": statistic.mean,
+        "deviation": statistic.deviation,
+        "p_above": statistic.p_above,
+        "p_below": statistic.p_below,
     }
 
 
@@ -144,33 +144,33 @@ def _class_scores(results: Results, arm: str) -> ClassScoresRecord:
 
 
 def _uncertainty(results: Results, arm: str) -> UncertaintyRecord:
-    found = results.inference
+    inference = results.inference
     return {
-        "macro_f1": _interval(found.resamples[arm].interval()),
-        "macro_f1_by_image": _interval(found.by_image[arm]),
-        "f1": [_interval(interval) for interval in found.class_intervals(arm)],
-        "f1_without_each_source": [_interval(interval) for interval in found.leave_one_out(arm)],
+        "macro_f1": _interval(inference.resamples[arm].interval()),
+        "macro_f1_by_image": _interval(inference.by_image[arm]),
+        "f1": [_interval(interval) for interval in inference.class_intervals(arm)],
+        "f1_without_each_source": [_interval(interval) for interval in inference.leave_one_out(arm)],
     }
 
 
-def _decided(results: Results, arm: Arm) -> OperatingPointRecord:
-    """Returns what is left at the operating point, means over seeds."""
-    found = results.decided(arm)
+def _operating_point(results: Results, arm: Arm) -> OperatingPointRecord:
+    """Returns the mean counts over seeds at the operating point."""
+    point = results.operating_point(arm)
     return {
         "confidence": CONFIDENCE_THRESHOLD,
-        "coverage": float(found.decided.sum() / len(results.test)),
-        "accuracy": float(found.right.sum() / found.shown.sum()) if found.shown.sum() else None,
-        "landmarks": found.decided.tolist(),
-        "shown": found.shown.tolist(),
-        "right": found.right.tolist(),
+        "coverage": float(point.decided.sum() / len(results.test)),
+        "accuracy": float(point.right.sum() / point.shown.sum()) if point.shown.sum() else None,
+        "landmarks": point.decided.tolist(),
+        "shown": point.shown.tolist(),
+        "right": point.right.tolist(),
     }
 
 
 def _against(results: Results, arm: str, other: str) -> AgainstRecord:
-    """Returns differences to the means of another arm, and how far other sources could change them."""
-    mine, theirs = results.headline_scores(arm), results.headline_scores(other)
-    names = [name for name in mine if name in theirs]
-    there = None if arm == other else results.inference.against(arm, other)
+    """Returns the differences from another arm, with the confidence interval for macro F1."""
+    # A score may be undefined for one of the arms.
+    names = [name for name in results.headline_scores(arm) if name in results.headline_scores(other)]
+    difference = None if arm == other else results.inference.against(arm, other)
 
     def gains(metric: str) -> list[float]:
         return [float(gain) for gain in results.difference(arm, metric, other)]
@@ -190,20 +190,20 @@ def _against(results: Results, arm: str, other: str) -> AgainstRecord:
         "scores_clear": {name: results.gain_is_clear(arm, name, other) for name in names},
         "per_class": differences,
         "per_class_clear": flags,
-        "interval": _interval(there.interval) if there else None,
-        "share_above": there.share_above if there else None,
+        "interval": _interval(difference.interval) if difference else None,
+        "share_above": difference.share_above if difference else None,
     }
 
 
-def _tested(results: Results, arm: str) -> SwapTestRecord | None:
+def _swap_test(results: Results, arm: str) -> SwapTestRecord | None:
     """Returns the swap test against the reference; None for the reference itself."""
-    tested = results.inference.tests.get(arm)
-    if tested is None:
+    test = results.inference.tests.get(arm)
+    if test is None:
         return None
-    swap = tested.swap
+    swap = test.swap
     return {
         "p": swap.p,
-        "p_holm": tested.p_holm,
+        "p_holm": test.p_holm,
         "resolvable": swap.min_detectable_difference,
         "informative_sources": swap.informative_sources,
         "exact": swap.exact,

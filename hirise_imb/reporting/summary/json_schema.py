@@ -1,4 +1,7 @@
-"""Turns typed dictionaries into a JSON Schema (draft 2020-12), so that what is written and what is accepted agree."""
+"""Generates a JSON Schema (draft 2020-12) from typed dictionaries.
+
+The same types check the code that writes a summary, so what is written and what is accepted can't diverge.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,20 @@ _SIMPLE: dict[Any, str] = {bool: "boolean", int: "integer", float: "number", str
 
 
 class Rule:
-    """Keywords of JSON Schema that a type can't express, such as `minimum`; goes into `Annotated`."""
+    """JSON Schema keywords that a type can't express, such as `minimum`, for use in `Annotated`."""
 
     def __init__(self, **keywords: object) -> None:
-        """Take keywords and their values."""
+        """Stores the keywords and their values."""
         self.keywords = keywords
 
 
 def schema_of(record: type) -> Schema:
-    """Returns the schema of a typed dictionary, and of those it refers to below `$defs`.
+    """Returns the schema of a typed dictionary, with those that it refers to in `$defs`.
 
-    In `Annotated`, a string is the title of a value and a `Rule` adds keywords.
+    In `Annotated`, a string is the title of a value, and a `Rule` adds keywords.
 
     Raises:
-        TypeError: a field has a type that no schema is known for.
+        TypeError: a field has a type without a known schema.
     """
     definitions: dict[str, Schema] = {}
     schema = _object(record, definitions)
@@ -43,7 +46,7 @@ def _object(record: type, definitions: dict[str, Schema]) -> Schema:
 
 
 def _value(hint: Any, definitions: dict[str, Schema]) -> Schema:  # noqa: ANN401
-    """Returns the schema of a value; that of a typed dictionary goes into the definitions."""
+    """Returns the schema of a value; the schema of a typed dictionary is added to the definitions."""
     if hint is Any:
         return {}
     if hint in _SIMPLE:
@@ -51,7 +54,8 @@ def _value(hint: Any, definitions: dict[str, Schema]) -> Schema:  # noqa: ANN401
     if is_typeddict(hint):
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", hint.__name__.removesuffix("Record")).lower()
         if name not in definitions:
-            definitions[name] = {}  # keeps the place, and ends a recursion
+            # The placeholder keeps the order of definitions, and stops the recursion of a type that contains itself.
+            definitions[name] = {}
             definitions[name] = _object(hint, definitions)
         return {"$ref": f"#/$defs/{name}"}
     origin, arguments = get_origin(hint), get_args(hint)

@@ -1,7 +1,7 @@
 """The content of `summary.json` as typed records, from which its schema is generated.
 
-Strings in `Annotated` are the titles of the schema. Lists over classes have the order of the classes, lists over seeds
-that of an arm's seeds. What can't be estimated is None.
+Strings in `Annotated` become titles in the schema. Lists over classes are in the order of the classes, and lists over
+seeds in the order of the seeds of the arm. Values that can't be estimated are None.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from hirise_imb.reporting.summary.values import (
 SCHEMA_VERSION: Literal[3] = 3
 
 WHOLE_TABLE = ("accuracy", "macro_f1", "weighted_f1", "kappa")
-"""Scores of the whole table in the comparison of the reference run with the published table."""
+"""Scores of the complete table in the comparison of the reference run with the published table."""
 
 
 class ClassScoresRecord(TypedDict):
@@ -47,7 +47,7 @@ class ClassScoresRecord(TypedDict):
 
 
 class ClassDifferencesRecord(TypedDict):
-    """Differences of means over seeds, of each class."""
+    """Differences between the means over seeds of two arms, for each class."""
 
     precision: ClassDifferences
     recall: ClassDifferences
@@ -55,7 +55,7 @@ class ClassDifferencesRecord(TypedDict):
 
 
 class ClassFlagsRecord(TypedDict):
-    """Whether the ranges over seeds lie apart, of each class."""
+    """Whether the ranges over seeds of two arms are disjoint, for each class."""
 
     precision: ClassFlags
     recall: ClassFlags
@@ -67,11 +67,11 @@ class TrialRecord(TypedDict):
 
     state: Literal["complete", "pruned", "fail"]
     value: Annotated[Share | None, "Macro F1 on validation; null where the trial failed"]
-    error: NotRequired[Annotated[str, "Why it failed"]]
+    error: NotRequired[Annotated[str, "Why the trial failed"]]
 
 
 class TallyRecord(TypedDict):
-    """How the trials of a search ended."""
+    """Counts of the trials of a search by their final state, and the best trial."""
 
     trials: Count
     complete: Count
@@ -82,7 +82,7 @@ class TallyRecord(TypedDict):
 
 
 class FailureRecord(TypedDict):
-    """Why trials failed."""
+    """A reason why trials failed, and how many did."""
 
     reason: str
     trials: Positive
@@ -92,31 +92,31 @@ class UncertaintyRecord(TypedDict):
     """Confidence intervals of an arm's scores."""
 
     macro_f1: Annotated[IntervalRecord | None, "Over sources"]
-    macro_f1_by_image: Annotated[IntervalRecord | None, "Takes images for independent, and is too narrow"]
+    macro_f1_by_image: Annotated[IntervalRecord | None, "Over images as if they were independent; too narrow"]
     f1: Annotated[ClassIntervals, "Over the sources of each class"]
-    f1_without_each_source: Annotated[ClassIntervals, "Lowest and highest F1 without one source of the class"]
+    f1_without_each_source: Annotated[ClassIntervals, "Lowest and highest F1 when one source of the class is left out"]
 
 
 class OperatingPointRecord(TypedDict):
-    """What is shown to users at the confidence threshold; means over seeds."""
+    """Predictions that are shown to users at the confidence threshold; means over seeds."""
 
     confidence: Share
     coverage: Share
     accuracy: Share | None
-    landmarks: Annotated[ClassMeans, "Landmarks that get any class, by true class"]
-    shown: Annotated[ClassMeans, "Landmarks by the class they get"]
-    right: Annotated[ClassMeans, "Those of them that are of this class"]
+    landmarks: Annotated[ClassMeans, "Landmarks with a shown prediction, by true class"]
+    shown: Annotated[ClassMeans, "Landmarks with a shown prediction, by predicted class"]
+    right: Annotated[ClassMeans, "Those whose true class is the predicted class"]
 
 
 class AgainstRecord(TypedDict):
-    """An arm against another one."""
+    """The differences between an arm and another."""
 
     scores: ScoreDifferences
     scores_clear: ScoreFlags
     per_class: ClassDifferencesRecord
     per_class_clear: ClassFlagsRecord
-    interval: Annotated[IntervalRecord | None, "Of the difference in macro F1, over sources"]
-    share_above: Annotated[Share | None, "Resamples of sources in which this arm has the higher macro F1"]
+    interval: Annotated[IntervalRecord | None, "Confidence interval of the difference in macro F1 over sources"]
+    share_above: Annotated[Share | None, "Share of resamples in which this arm has the higher macro F1"]
 
 
 class SwapTestRecord(TypedDict):
@@ -124,13 +124,15 @@ class SwapTestRecord(TypedDict):
 
     p: Probability
     p_holm: Probability
-    resolvable: Annotated[Probability | None, "Minimum detectable difference; null where there is none"]
+    resolvable: Annotated[
+        Probability | None, "Minimum detectable difference; null if no difference could be significant"
+    ]
     informative_sources: Count
     exact: bool
 
 
 class StatisticRecord(TypedDict):
-    """Hits of a fit against shuffled pairings."""
+    """The hits of a fit compared with shuffled pairings."""
 
     observed: Mean
     mean: Mean
@@ -144,24 +146,26 @@ class ArmRecord(TypedDict):
 
     name: ArmName
     summary: str
-    settings: Annotated[dict[str, str | float | int | bool], "What its search chose"]
+    settings: Annotated[dict[str, str | float | int | bool], "Hyperparameters that the search chose"]
     recipe: Annotated[
         dict[str, Any],
-        "All that it was made with",
+        "The complete recipe",
         Rule(
             required=["cut", "monitor"],
             properties={"cut": {"type": "string"}, "monitor": {"enum": ["val_loss", "val_macro_f1"]}},
         ),
     ]
-    seeds: Annotated[list[Count], "Seeds it was fitted with, in the order of all lists over seeds", Rule(minItems=1)]
-    has_epochs: Annotated[bool, "Whether it is trained in epochs; false for a closed-form head"]
+    seeds: Annotated[list[Count], "Seeds of the fits, in the order of all lists over seeds", Rule(minItems=1)]
+    has_epochs: Annotated[bool, "Whether the arm is trained in epochs; false for a closed-form head"]
     best_epochs: Annotated[list[Count], "Best epoch of each seed, from 1; 0 for a closed-form head"]
-    at_last_epoch: Annotated[Count, "Seeds whose best epoch is the last one that was run"]
-    temperatures: Annotated[list[Annotated[float, Rule(exclusiveMinimum=0)]], "Temperature of each seed's calibration"]
+    at_last_epoch: Annotated[Count, "Number of seeds whose best epoch is the last one"]
+    temperatures: Annotated[list[Annotated[float, Rule(exclusiveMinimum=0)]], "Temperature fitted for each seed"]
     selection: Annotated[
-        str | None, "What its trials were scored on; null without trials", Rule(enum=["grouped-cv", "val", None])
+        str | None, "What the trials were scored on; null without trials", Rule(enum=["grouped-cv", "val", None])
     ]
-    val_macro_f1: Annotated[Share, "Validation score: macro F1 by which arms are compared before the test"]
+    val_macro_f1: Annotated[
+        Share, "Validation score: macro F1, by which arms are compared before the test split is used"
+    ]
     trials: Annotated[list[TrialRecord], "Finished trials, in order"]
     search: TallyRecord
     failures: list[FailureRecord]
@@ -172,8 +176,8 @@ class ArmRecord(TypedDict):
     decided: OperatingPointRecord
     vs_baseline: AgainstRecord
     vs_control: AgainstRecord | None
-    test: Annotated[SwapTestRecord | None, "Null for the reference"]
-    pairing: Annotated[list[StatisticRecord], "One for each seed; none where there are too few landmarks to shuffle"]
+    test: Annotated[SwapTestRecord | None, "Swap test against the reference; null for the reference"]
+    pairing: Annotated[list[StatisticRecord], "One for each seed; empty if there are too few landmarks to shuffle"]
     confusion: Annotated[list[ClassMeans], "Mean counts over seeds; rows are true classes", PER_CLASS]
 
 
@@ -188,7 +192,7 @@ DataRecord = TypedDict(
         "rows": Count,
     },
 )
-"""Counts of a class in a split."""
+"""The counts of a class in a split."""
 
 
 class InferenceRecord(TypedDict):
@@ -222,7 +226,7 @@ class OriginRecord(TypedDict):
 
 
 class ParameterRecord(TypedDict):
-    """A parameter of a search, as it is declared."""
+    """A hyperparameter of a search, as declared."""
 
     name: str
     range: str
@@ -234,7 +238,7 @@ class ParameterRecord(TypedDict):
 
 
 class StrategyRecord(TypedDict):
-    """A strategy, as it is declared."""
+    """A strategy, as declared."""
 
     name: str
     summary: str
@@ -256,26 +260,26 @@ FigureRecord = TypedDict(
         "published_in_range": bool | None,
     },
 )
-"""A published score next to this model's, with predictions and labels aligned and shuffled."""
+"""A published score, and the scores of this model with aligned and with shuffled labels."""
 
 
 class Facts(TypedDict):
-    """What every page shows, whatever it compares."""
+    """The content that all kinds of pages have in common."""
 
     schema_version: Literal[3]
     study: Annotated[str, "Name of the study, or of the comparison", Rule(minLength=1)]
     setting: Annotated[str, "What was run"]
     pairing: Annotated[str, "Whether predictions and labels belong together"]
     classes: Annotated[list[str], "The classes, in the order of their ids", Rule(minItems=2, uniqueItems=True)]
-    majority: NotRequired[Annotated[str | None, "The majority class; null without one"]]
-    support: Annotated[ClassCounts, "Test landmarks of each class"]
-    sources: Annotated[ClassCounts, "Test sources of each class"]
-    data: Annotated[list[DataRecord], "Class by split"]
-    reference: Annotated[ArmName, "The arm that all are compared with"]
-    control: Annotated[ArmName | None, "The baseline with its optimiser tuned, where it is among the arms"]
+    majority: NotRequired[Annotated[str | None, "The majority class; null if there is none"]]
+    support: Annotated[ClassCounts, "Number of test landmarks of each class"]
+    sources: Annotated[ClassCounts, "Number of test sources of each class"]
+    data: Annotated[list[DataRecord], "Counts by split and class"]
+    reference: Annotated[ArmName, "The arm that all others are compared with"]
+    control: Annotated[ArmName | None, "The baseline with a tuned optimiser; null if it is not among the arms"]
     chosen: Annotated[ArmName | None, "The strategy with the best validation score"]
-    order: Annotated[list[ArmName], "Arms as tables show them"]
-    shown: Annotated[list[ArmName], "Arms of figures with a line for each arm"]
+    order: Annotated[list[ArmName], "Arms in the order of tables"]
+    shown: Annotated[list[ArmName], "Arms in figures with a line for each arm"]
     inference: InferenceRecord
     arms: Annotated[list[ArmRecord], "The arms, the reference first", Rule(minItems=1)]
     omitted: Annotated[list[OmittedRecord], "Strategies that could not be used on this data"]
@@ -283,7 +287,7 @@ class Facts(TypedDict):
 
 
 class StudyContent(Facts):
-    """What the page of a study or of a comparison shows."""
+    """The content of the page of a study or a comparison."""
 
     kind: Literal["study", "comparison"]
     headline: str
@@ -294,7 +298,7 @@ class StudyContent(Facts):
 
 
 class BaselineContent(Facts):
-    """What the page of the reference run shows."""
+    """The content of the page of a reference run."""
 
     kind: Literal["baseline"]
     headline: str
@@ -304,22 +308,22 @@ class BaselineContent(Facts):
 
 
 Content = StudyContent | BaselineContent
-"""What the pages of a report show, as plain values, without times."""
+"""The content of the pages of a report as plain values, without times."""
 
 
 class Summary(Facts):
-    """`summary.json` of any kind of report; `_kinds` says which keys a kind has."""
+    """The `summary.json` of any kind of report; `schema` adds which keys each kind has."""
 
     kind: Annotated[Literal["study", "comparison", "baseline"], "Kind of report"]
     headline: Annotated[str, "The answer"]
-    caution: Annotated[str, "What the numbers can't tell"]
+    caution: Annotated[str, "Limits of the numbers"]
     protocol: NotRequired[Annotated[list[str], "How choices were made"]]
-    strategies: NotRequired[Annotated[list[StrategyRecord], "The strategies as they are declared"]]
-    shared_parameters: NotRequired[Annotated[list[ParameterRecord], "Parameters that several of them share"]]
+    strategies: NotRequired[Annotated[list[StrategyRecord], "The strategies as declared"]]
+    shared_parameters: NotRequired[Annotated[list[ParameterRecord], "Hyperparameters that several strategies share"]]
     reading: NotRequired[Annotated[str, "What the published table is"]]
-    comparison: NotRequired[Annotated[list[FigureRecord], "The published table next to this model"]]
+    comparison: NotRequired[Annotated[list[FigureRecord], "Published scores and scores of this model"]]
     files: Annotated[
         dict[str, Annotated[str, Rule(pattern="^[0-9a-f]{64}$")]],
-        "SHA-256 of each file of the report but this one",
+        "SHA-256 of each file of the report except this one",
         Rule(propertyNames={"pattern": "^[^/]"}),
     ]

@@ -1,4 +1,4 @@
-"""The schema of `summary.json`: generated from the records, kept with the package, and checked at each border."""
+"""The schema of `summary.json`: generated from the records, shipped with the package, and checked on write and read."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from hirise_imb.reporting.summary.records import SCHEMA_VERSION, WHOLE_TABLE, Su
 from hirise_imb.reporting.summary.values import PER_CLASS_COMMENT
 
 _LONGEST = 160
-"""Characters of a message about a value."""
+"""Most characters of a message about a value."""
 
 
 def generate_schema() -> Schema:
     """Returns the JSON Schema of `summary.json`; `tools/write_summary_schema.py` writes it to the package."""
     head = {
         "title": "summary.json of a report",
-        "description": "What the pages of a report show, as plain values, without times. Lists over classes have the "
-        "order of the classes; lists over seeds that of an arm's seeds. What can't be estimated is null.",
+        "description": "The content of the pages of a report as plain values, without times. Lists over classes are in "
+        "the order of the classes, and lists over seeds in that of the seeds of the arm. Values that can't be "
+        "estimated are null.",
     }
     return schema_of(Summary) | head | {"allOf": _kinds()}
 
 
 def _kinds() -> list[Schema]:
-    """What the kinds of reports have, and what they have not."""
+    """Returns rules for the keys that each kind of report must have and must not have."""
     study = ("protocol", "strategies", "shared_parameters")
     baseline = ("reading", "comparison")
     alone = dict.fromkeys(study, False) | {"arms": {"maxItems": 1}}
@@ -48,23 +49,23 @@ def _if_kind(kinds: tuple[str, ...], then: Schema) -> Schema:
 def load_schema() -> dict[str, Any]:
     """Returns the JSON Schema of `summary.json` (draft 2020-12), as it comes with the package."""
     text = (files("hirise_imb.reporting") / "summary.schema.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    schema: dict[str, Any] = json.loads(text)
+    return schema
 
 
 def find_fault(summary: object) -> str | None:
-    """Where a summary breaks its schema, in a sentence without an end; None where it keeps it."""
+    """Returns where and how a summary violates its schema, as a phrase for a message; None if it is valid."""
     from jsonschema.exceptions import best_match
 
     if isinstance(summary, Mapping) and summary.get("schema_version") != SCHEMA_VERSION:
-        return f"it has schema version {summary.get('schema_version')}, this program knows {SCHEMA_VERSION}"
-    if (fault := _unlike_classes(summary)) is not None:
+        return f"it has schema version {summary.get('schema_version')}, but this program reads {SCHEMA_VERSION}"
+    if (fault := _find_class_fault(summary)) is not None:
         return fault
     error = best_match(_validator(_n_classes(summary)).iter_errors(summary))
     if error is not None:
         return f"at {error.json_path}: {_shortened(error.message)}"
     assert isinstance(summary, Mapping)
-    return _unknown_arm(summary) or _uneven(summary)
+    return _find_arm_fault(summary) or _find_length_fault(summary)
 
 
 def _n_classes(summary: object) -> int:
@@ -72,27 +73,27 @@ def _n_classes(summary: object) -> int:
     return len(classes) if isinstance(classes, list) else 0
 
 
-def _unlike_classes(summary: object) -> str | None:
-    """Where the classes are not those of the data, in its order; None also where these have another form."""
+def _find_class_fault(summary: object) -> str | None:
+    """Checks that the classes are those of the data, in the same order; leaves malformed data to the schema."""
     try:
         classes, rows = list(summary["classes"]), list(summary["data"])  # type: ignore[index]
         splits = dict.fromkeys(row["split"] for row in rows)
-        named = [[row["class"] for row in rows if row["split"] == split] for split in splits]
+        class_lists = [[row["class"] for row in rows if row["split"] == split] for split in splits]
     except (KeyError, TypeError):
         return None
-    return None if all(names == classes for names in named) else "at $.classes: they are not those of $.data"
+    return None if all(names == classes for names in class_lists) else "at $.classes: they are not those of $.data"
 
 
 @cache
 def _validator(n_classes: int) -> Any:  # noqa: ANN401
-    """Returns a validator that also counts the entries of lists over classes."""
+    """Returns a validator that also checks the length of lists over classes."""
     from jsonschema import Draft202012Validator
 
     return Draft202012Validator(_with_counts(load_schema(), n_classes))
 
 
 def _with_counts(part: Any, n_classes: int) -> Any:  # noqa: ANN401
-    """Returns a part of the schema in which lists over classes have their length."""
+    """Returns a part of the schema in which lists over classes have a fixed length."""
     if isinstance(part, list):
         return [_with_counts(entry, n_classes) for entry in part]
     if not isinstance(part, dict):
@@ -102,12 +103,12 @@ def _with_counts(part: Any, n_classes: int) -> Any:  # noqa: ANN401
 
 
 def _shortened(message: str) -> str:
-    """A message without the middle of a long value: it begins with the value and ends with what is wrong about it."""
+    """Shortens a message, which begins with a value and ends with the fault, by the middle of a long value."""
     return message if len(message) <= _LONGEST else f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
 
 
-def _unknown_arm(summary: Mapping[str, Any]) -> str | None:
-    """What the names of its arms break, which no JSON Schema can say."""
+def _find_arm_fault(summary: Mapping[str, Any]) -> str | None:
+    """Checks the names of arms across the summary, which a JSON Schema can't do."""
     names = [arm["name"] for arm in summary["arms"]]
     if sorted(summary["order"]) != sorted(set(names)) or len(set(names)) < len(names):
         return "at $.order: it does not name each arm once"
@@ -115,18 +116,18 @@ def _unknown_arm(summary: Mapping[str, Any]) -> str | None:
         return "at $.reference: it is not the first arm"
     for key, named in (("control", [summary["control"]]), ("chosen", [summary["chosen"]]), ("shown", summary["shown"])):
         if unknown := set(named) - {*names, None}:
-            return f"at $.{key}: {min(unknown)!r} is none of the arms"
+            return f"at $.{key}: {min(unknown)!r} is not one of the arms"
     for place, origin in enumerate(summary["origins"]):
         if unknown := {origin["chosen"], *origin["arms"]} - {*names, None}:
-            return f"at $.origins[{place}]: {min(unknown)!r} is none of the arms"
+            return f"at $.origins[{place}]: {min(unknown)!r} is not one of the arms"
     return None
 
 
-def _uneven(summary: Mapping[str, Any]) -> str | None:
-    """Where an arm has more of one thing for each fit than of another, or a table has rows too many or too few."""
+def _find_length_fault(summary: Mapping[str, Any]) -> str | None:
+    """Checks that lists over seeds have equal lengths, and that the comparison has all its rows."""
     for place, arm in enumerate(summary["arms"]):
         if not len(arm["seeds"]) == len(arm["best_epochs"]) == len(arm["temperatures"]):
-            return f"at $.arms[{place}]: it has not as many best_epochs and temperatures as seeds"
+            return f"at $.arms[{place}]: it does not have as many best_epochs and temperatures as seeds"
     rows = summary.get("comparison")
     if rows is not None and len(rows) != len(CLASS_METRICS) * len(summary["classes"]) + len(WHOLE_TABLE):
         return "at $.comparison: it does not have each score once"

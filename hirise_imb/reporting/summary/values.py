@@ -1,4 +1,4 @@
-"""Numbers, lists over classes and scores by metric, as `summary.json` holds them, with their limits."""
+"""Types of the values in `summary.json`: numbers with their limits, lists over classes, and scores by metric."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from hirise_imb.metrics.registry import METRICS, Metric
 from hirise_imb.reporting.summary.json_schema import Rule, Schema
 
 PER_CLASS_COMMENT = "one entry for each class"
-"""Marks lists over classes: their length, which no schema can compare, is checked when a summary is read."""
+"""Comment that marks lists over classes in the schema.
+
+No schema can compare the lengths of two lists, so a validator for the number of classes checks the marked lists.
+"""
 
 _SHARE = Rule(minimum=0, maximum=1)
 _DIFFERENCE = Rule(minimum=-1, maximum=1)
@@ -24,14 +27,14 @@ Positive = Annotated[int, _POSITIVE]
 Mean = Annotated[float, _COUNT]
 Probability = Annotated[float, Rule(exclusiveMinimum=0, maximum=1)]
 ArmName = Annotated[str, Rule(pattern=f"^{_NAME}(/{_NAME})?$")]
-"""As in the paths of its files; in a comparison, with the name of its report before a slash."""
+"""Name of an arm, part of the paths of its files; in a comparison, the label of its report and a slash precede it."""
 
 
 def _scores(values: dict[str, Schema], unknown: Schema) -> Rule:
-    """The rule for a value of each registered metric.
+    """Returns the rule for an object with a value for each registered metric.
 
-    Earlier reports lack the metrics that were registered after them, and reports of other programs may have more, so
-    all but macro F1 may be missing, and names that are not known take any value of the right form.
+    Earlier reports lack metrics that were registered later, and reports of programs with plug-ins may have more. So all
+    metrics but macro F1 are optional, and unknown names may have any value of the right form.
     """
     pattern = {"^[a-z][a-z0-9_]*$": unknown}
     return Rule(required=["macro_f1"], properties=values, patternProperties=pattern, additionalProperties=False)
@@ -49,8 +52,8 @@ def _spread(low: float | None, high: float | None) -> Schema:
 
 
 def _gain(metric: Metric) -> Schema:
-    most = None if metric.high is None or metric.low is None else metric.high - metric.low
-    return _number(None if most is None else -most, most)
+    largest = None if metric.high is None or metric.low is None else metric.high - metric.low
+    return _number(None if largest is None else -largest, largest)
 
 
 class SpreadRecord(TypedDict):
@@ -62,7 +65,7 @@ class SpreadRecord(TypedDict):
 
 
 class FreeSpreadRecord(TypedDict):
-    """Mean, lowest and highest value over seeds of a metric with limits of its own."""
+    """Mean, lowest and highest value over seeds of a metric that has its own limits."""
 
     mean: float
     low: float
@@ -70,7 +73,7 @@ class FreeSpreadRecord(TypedDict):
 
 
 class IntervalRecord(TypedDict):
-    """A confidence interval over sources, or the lowest and highest of some scores."""
+    """A confidence interval over sources, or a range of scores."""
 
     low: Difference
     high: Difference
@@ -91,11 +94,11 @@ ScoreSpreads = Annotated[
 ]
 ScoreDifferences = Annotated[
     dict[str, float],
-    "Differences of means over seeds",
+    "Differences between means over seeds",
     _scores({m.name: _gain(m) for m in METRICS.values()}, {"type": "number"}),
 ]
 ScoreFlags = Annotated[
     dict[str, bool],
-    "Whether the ranges over seeds lie apart",
+    "Whether the ranges over seeds are disjoint",
     _scores({m.name: {"type": "boolean"} for m in METRICS.values()}, {"type": "boolean"}),
 ]
