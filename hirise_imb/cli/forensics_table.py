@@ -11,7 +11,7 @@ from hirise_imb.forensics import METRICS, SMALLEST_P, Finding, Joined
 
 
 def print_finding(finding: Finding, console: Console) -> None:
-    """The counts behind each row, what they have in common, and the verdict."""
+    """Prints the counts behind each row, what they have in common, and the verdict."""
     console.print(_rows(finding))
     fewest, most = finding.table.decimals
     if fewest < most:

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """Builds the parser of all commands."""
     parser = argparse.ArgumentParser(
         PROGRAM, description="Experiments on class imbalance for landmarks in orbital images of Mars."
     )

@@ -73,7 +73,7 @@ def print_comparison(results: Results, console: Console) -> None:
 
 
 def _key(results: Results, codes: Sequence[str]) -> str:
-    """What the columns hold, and the classes of abbreviations."""
+    """Returns what the columns show, and the classes of abbreviations."""
     where = "val in each report on its own landmarks" if results.origins else "of all arms on the same landmarks"
     text = (
         f"val, test: macro F1, {where}. 95 % interval: confidence interval over sources. p Holm: swap test against the "
@@ -102,7 +102,7 @@ def _cells(results: Results, arm: Arm) -> list[str]:
 
 
 def _class_columns(results: Results, headings: Sequence[str]) -> list[_Column]:
-    """The mean F1 of the rare classes where there is a majority class, and the F1 of each class."""
+    """Returns the mean F1 of the rare classes, if there is a majority class, and the F1 of each class."""
     columns = []
     if results.classes.majority is not None:
         columns.append(_Column("rare", _score_cells(results, "macro_f1_rare")))
@@ -113,7 +113,7 @@ def _class_columns(results: Results, headings: Sequence[str]) -> list[_Column]:
 
 
 def _class_cell(results: Results, arm: Arm, label: int) -> str:
-    """F1 of a class, in colour where the ranges over seeds of arm and reference lie apart."""
+    """Returns the F1 of a class, in colour if the seeds of arm and reference give ranges that do not overlap."""
     text = score(results.per_class(arm.name, "f1")[label].mean)
     if not results.clear(arm.name, "f1", results.reference)[label]:
         return text
@@ -157,12 +157,12 @@ def _print_columns(results: Results, console: Console, title: str, columns: Sequ
 
 
 def _first_strategy(results: Results) -> int:
-    """The row in which the strategies begin."""
+    """Returns the row in which the strategies begin."""
     return len(results.ordered) - len(results.strategies)
 
 
 def _codes(classes: ClassSet) -> list[str]:
-    """Abbreviations of the classes that differ: three letters each, more where names begin alike."""
+    """Returns a distinct abbreviation for each class: three letters, or more where names begin with the same ones."""
     codes = []
     for name in classes:
         others = [other for other in classes if other != name]
@@ -172,7 +172,7 @@ def _codes(classes: ClassSet) -> list[str]:
 
 
 def _gain(results: Results, arm: Arm, other: str) -> str:
-    """The difference in macro F1 to another arm, in colour where the ranges over seeds lie apart."""
+    """Returns the difference in macro F1 to another arm, in colour if the ranges over seeds do not overlap."""
     if arm.name == other:
         return MISSING
     value = results.gain(arm.name, "macro_f1", other)

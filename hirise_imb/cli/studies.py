@@ -96,7 +96,7 @@ def add_commands(subparsers: Subparsers) -> None:
 
 
 def _add_definition_options(parser: argparse.ArgumentParser) -> None:
-    """Options that take precedence over the keys of a definition."""
+    """Adds the options that take precedence over the keys of a definition."""
     parser.add_argument("definition", nargs="?", type=Path, metavar="DEFINITION", help="TOML file (default: demo)")
     parser.add_argument("--name", help="of the report folder and the database (default: from definition or data)")
     parser.add_argument("--data", help="synthetic, hirise, or the path of a zip or folder in the official layout")

@@ -20,11 +20,11 @@ class Features:
 
     @classmethod
     def of(cls, array: NDArray[np.floating]) -> Features:
-        """Features from an array in memory, one row an image, shape (n_images, ...)."""
+        """Wraps features from an array in memory, one row an image, shape (n_images, ...)."""
         return cls(array, np.arange(len(array)))
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Returns the number of images."""
         return len(self.rows)
 
     @property
@@ -33,16 +33,16 @@ class Features:
         return self.stored.shape[1:]
 
     def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Features of the images at `positions`, shape (n, ...)."""
+        """Returns the features of the images at `positions`, shape (n, ...)."""
         return self.stored[self.rows[positions]].astype(np.float32, copy=False)
 
     def select(self, positions: NDArray[np.int64]) -> Features:
-        """The features of some of the images, without reading them."""
+        """Returns the features of some of the images, without reading them."""
         return Features(self.stored, self.rows[positions])
 
 
 def concatenate_features(parts: Sequence[Features]) -> Features:
-    """Pooled features of the same images side by side, in memory, shape (n_images, sum of widths), float32.
+    """Joins pooled features of the same images side by side, in memory, shape (n_images, sum of widths), float32.
 
     Raises:
         ValueError: there are no parts, they are not pooled, or not of equally many images.

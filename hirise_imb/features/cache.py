@@ -119,7 +119,7 @@ class FeatureStore:
             self.row_of[digest] = len(self.row_of)
 
     def features(self, digests: list[str]) -> Features:
-        """Features of these images, memory-mapped."""
+        """Returns the features of these images, memory-mapped."""
         stored = np.memmap(self.data, self.dtype, mode="r", shape=(len(self.row_of), *self.shape))
         return Features(stored, np.array([self.row_of[digest] for digest in digests]))
 

@@ -31,7 +31,7 @@ _MIN_FREE_BYTES = 256 << 20
 
 
 def image_digests(paths: Sequence[Path]) -> list[str]:
-    """Hexadecimal SHA-256 of each file."""
+    """Returns the hexadecimal SHA-256 of each file."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), paths))
 
@@ -44,7 +44,7 @@ def extract_features(
     digests: list[str] | None = None,
     view: str = "plain",
 ) -> dict[str, Features]:
-    """Features of every image at every cut; images that the cache lacks go through the backbone once, for all cuts.
+    """Returns the features of every image at every cut; those not cached are computed in one pass for all cuts.
 
     Args:
         backbone: whose input shape the images must have.
@@ -73,14 +73,14 @@ def extract_features(
 
 
 def median_relative_difference(one: Backbone, other: Backbone, paths: Sequence[Path]) -> float:
-    """Relative difference |a - b| / |b| of the pooled features of two backbones (Euclidean), median over the images."""
+    """Returns the difference |a - b| / |b| (Euclidean) of the pooled features of two backbones, median over images."""
     pixels = np.stack([decode_image(path, one.input_shape) for path in paths]).astype(np.float32)
     a, b = (np.asarray(backbone.trunk(TOP)(pixels, training=False)) for backbone in (one, other))
     return float(np.median(np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)))
 
 
 def _build_trunk(backbone: Backbone, cuts: Sequence[str]) -> keras.Model:
-    """One model with an output for each cut, so that several cuts cost one forward pass."""
+    """Builds one model with an output for each cut, so that several cuts cost one forward pass."""
     import keras
 
     return keras.Model(backbone.network.input, {cut: backbone.trunk(cut).output for cut in cuts})

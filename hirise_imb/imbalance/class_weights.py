@@ -29,16 +29,16 @@ class ClassCounts:
     """Share of the class among the rows of an epoch, as sampled: the prior that logits are learnt under."""
 
     def of(self, unit: Unit) -> Ints:
-        """Number of landmarks or sources."""
+        """Returns the number of landmarks or sources of each class, shape (n_classes,)."""
         return self.landmarks if unit == "landmarks" else self.sources
 
     def log_prior(self) -> Floats:
-        """Log of the shares; 0 for a class without rows, for which no logit is learnt."""
+        """Returns the log of the shares; 0 for a class without rows, for which no logit is learnt."""
         return np.log(self.shares, out=np.zeros(len(self.shares)), where=self.shares > 0)
 
 
 def inverse_power(counts: Ints, power: float, landmarks: Ints | None = None) -> Floats:
-    """Weights w_k proportional to n_k^-power, scaled to a mean of 1 over landmarks.
+    """Returns weights w_k proportional to n_k^-power, scaled to a mean of 1 over landmarks.
 
     Power 0 gives equal weights, 1 inverse frequency (scikit-learn's "balanced"; King & Zeng 2001), more than 1 goes
     beyond it. The scale keeps the size of a gradient step comparable between powers.
@@ -55,7 +55,7 @@ def inverse_power(counts: Ints, power: float, landmarks: Ints | None = None) -> 
 
 
 def effective_number(counts: Ints, beta: float, landmarks: Ints | None = None) -> Floats:
-    """Weights 1 / E_k with E_k = (1 - beta^n_k) / (1 - beta), scaled to a mean of 1 over landmarks.
+    """Returns weights 1 / E_k with E_k = (1 - beta^n_k) / (1 - beta), scaled to a mean of 1 over landmarks.
 
     Source: Cui et al. 2019, "Class-balanced loss based on effective number of samples" (scaled there to sum to the
     number of classes). Beta 0 gives equal weights; beta towards 1, inverse frequency.
@@ -79,7 +79,7 @@ class ClassWeights(Protocol):
     """Gives the rows of each class a weight in the training loss."""
 
     def weights(self, counts: ClassCounts) -> Floats:
-        """Weights with a mean of 1 over landmarks, shape (n_classes,)."""
+        """Returns weights with a mean of 1 over landmarks, shape (n_classes,)."""
         ...
 
 
@@ -91,7 +91,7 @@ class InversePower:
     unit: Unit = "landmarks"
 
     def weights(self, counts: ClassCounts) -> Floats:
-        """Weights, shape (n_classes,)."""
+        """Returns the weights, shape (n_classes,)."""
         return inverse_power(counts.of(self.unit), self.power, counts.landmarks)
 
 
@@ -104,10 +104,10 @@ class EffectiveNumber:
     unit: Unit = "landmarks"
 
     def __post_init__(self) -> None:
-        """Check the range of beta."""
+        """Checks the range of beta."""
         if not 0 <= self.beta < 1:
             raise ValueError(f"beta must be in [0, 1), got {self.beta}")
 
     def weights(self, counts: ClassCounts) -> Floats:
-        """Weights, shape (n_classes,)."""
+        """Returns the weights, shape (n_classes,)."""
         return effective_number(counts.of(self.unit), self.beta, counts.landmarks)

@@ -29,7 +29,7 @@ class Sampling(Protocol):
     """Chooses the rows of an epoch among the training images."""
 
     def rows(self, pool: TrainingPool, seed: int, epoch: int, progress: float) -> Ints:
-        """Positions in the pool of an epoch's images, repeated where an image is drawn more than once.
+        """Returns the positions of an epoch's images in the pool, repeated if an image is drawn more than once.
 
         Args:
             pool: images to draw from.
@@ -40,7 +40,7 @@ class Sampling(Protocol):
         ...
 
     def shares(self, pool: TrainingPool) -> Floats:
-        """Expected share of each class among the rows of the last epoch, shape (n_classes,), summing to 1.
+        """Returns the expected share of each class among the rows of the last epoch, shape (n_classes,), summing to 1.
 
         This is the class prior that a classifier learns and that logit adjustment corrects for (Menon et al. 2021).
         """
@@ -52,7 +52,7 @@ class EveryImage:
     """Uses each training image once an epoch."""
 
     def rows(self, pool: TrainingPool, seed: int, epoch: int, progress: float) -> Ints:  # noqa: ARG002
-        """All positions, in order."""
+        """Returns all positions, in order."""
         return np.arange(len(pool.labels))
 
     def shares(self, pool: TrainingPool) -> Floats:
@@ -65,7 +65,7 @@ class SplitFileRows:
     """Uses each training image as often as the split file lists it: the data set's own up-sampling."""
 
     def rows(self, pool: TrainingPool, seed: int, epoch: int, progress: float) -> Ints:  # noqa: ARG002
-        """Each position, repeated by its number of copies."""
+        """Returns each position, repeated by its number of copies."""
         return np.repeat(np.arange(len(pool.labels)), pool.copies)
 
     def shares(self, pool: TrainingPool) -> Floats:
@@ -84,12 +84,12 @@ class RandomOversampling:
     """In (0, 1]; 1 balances all classes."""
 
     def __post_init__(self) -> None:
-        """Check the range of the ratio."""
+        """Checks the range of the ratio."""
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must be in (0, 1], got {self.ratio}")
 
     def rows(self, pool: TrainingPool, seed: int, epoch: int, progress: float) -> Ints:  # noqa: ARG002
-        """All positions, then the repeated ones."""
+        """Returns all positions, then the repeated ones."""
         from imblearn.over_sampling import RandomOverSampler
 
         positions = np.arange(len(pool.labels))
@@ -122,12 +122,12 @@ class ClassSampling:
     """Whether weights move linearly from the pool's frequencies to n_k^`power` over training (Kang et al. 2020)."""
 
     def __post_init__(self) -> None:
-        """Check the range of the power."""
+        """Checks the range of the power."""
         if not 0 <= self.power <= 1:
             raise ValueError(f"power must be in [0, 1], got {self.power}")
 
     def rows(self, pool: TrainingPool, seed: int, epoch: int, progress: float) -> Ints:
-        """Independent draws."""
+        """Returns independent draws."""
         shares = self.shares(pool)
         if self.progressive:
             shares = (1 - progress) * _normalised(pool.counts()) + progress * shares
@@ -141,7 +141,7 @@ class ClassSampling:
         return _normalised(np.where(counts > 0, counts.astype(float) ** self.power, 0))
 
     def _within_class(self, pool: TrainingPool) -> Floats:
-        """Probability of each image among those of its class, shape (n_images,)."""
+        """Returns the probability of each image among those of its class, shape (n_images,)."""
         if not self.by_source:
             return np.asarray(1 / pool.counts()[pool.labels], dtype=np.float64)
         # Sources are counted within a class, since one source may contain landmarks of several classes.
@@ -163,12 +163,12 @@ class Undersampling:
     """Positive."""
 
     def __post_init__(self) -> None:
-        """Check the range of the ratio."""
+        """Checks the range of the ratio."""
         if not 0 < self.ratio < np.inf:
             raise ValueError(f"ratio must be positive and finite, got {self.ratio}")
 
     def rows(self, pool: TrainingPool, seed: int, epoch: int, progress: float) -> Ints:  # noqa: ARG002
-        """Positions of the images used, in order.
+        """Returns the positions of the images used, in order.
 
         Raises:
             NotApplicable: the data set has no majority class, or no image of it would be left.
@@ -194,7 +194,7 @@ class Undersampling:
         return majority
 
     def _counts(self, pool: TrainingPool) -> Ints:
-        """Number of images of each class that are used, shape (n_classes,)."""
+        """Returns the number of images of each class that are used, shape (n_classes,)."""
         majority = self._majority(pool)
         counts = pool.counts()
         largest = int(np.delete(counts, majority).max())

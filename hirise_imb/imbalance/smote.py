@@ -39,7 +39,7 @@ class SyntheticOversampling:
     """Number of nearest landmarks of the class among which the other end is drawn; positive."""
 
     def __post_init__(self) -> None:
-        """Check the method and the ranges."""
+        """Checks the method and the ranges."""
         if self.method not in get_args(Method):
             raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {self.method!r}")
         if not 0 < self.ratio <= 1:
@@ -48,7 +48,7 @@ class SyntheticOversampling:
             raise ValueError(f"neighbours must be a positive integer, got {self.neighbours}")
 
     def resample(self, landmarks: LandmarkFeatures, seed: int) -> LandmarkFeatures:
-        """The given rows, unchanged and in order, followed by the synthetic ones, class by class.
+        """Returns the given rows, unchanged and in order, followed by the synthetic ones, class by class.
 
         A class that is large enough already, or absent, gets none. Synthetic rows have the source `NO_SOURCE`.
 
@@ -93,7 +93,7 @@ class SyntheticOversampling:
         target: int,
         state: np.random.RandomState,
     ) -> NDArray[np.float32]:
-        """Synthetic rows of one class.
+        """Returns the synthetic rows of one class.
 
         Each class is resampled against all others together, as imbalanced-learn does internally. Asked for all classes
         at once it would report neither which class failed nor that it skipped one.
@@ -110,7 +110,7 @@ class SyntheticOversampling:
         return np.asarray(rows[len(features) :], dtype=np.float32)
 
     def _sampler(self, target: int, state: np.random.RandomState) -> Any:  # noqa: ANN401
-        """imbalanced-learn's sampler, for class 1 of two."""
+        """Returns imbalanced-learn's sampler, for class 1 of two."""
         from imblearn.over_sampling import ADASYN, SMOTE, BorderlineSMOTE
 
         common = {"sampling_strategy": {1: target}, "random_state": state}

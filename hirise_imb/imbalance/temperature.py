@@ -45,7 +45,7 @@ class Temperature:
     bias: bool = False
 
     def __post_init__(self) -> None:
-        """Check the type."""
+        """Checks the type."""
         if not isinstance(self.bias, bool):
             raise ValueError(f"bias must be true or false, got {self.bias!r}")
 
@@ -66,13 +66,13 @@ class Temperature:
 
 
 def _fit_temperature(z: Floats, labels: Labels) -> float:
-    """T of softmax(z / T). The likelihood is convex in 1 / T, so that its slope has at most one root."""
+    """Fits T of softmax(z / T); the likelihood is convex in 1 / T, so its slope has at most one root."""
     from scipy.optimize import brentq
 
     true_logit = z[np.arange(len(z)), labels]
 
     def slope(log_temperature: float) -> float:
-        """Derivative of the mean negative log-likelihood with respect to 1 / T."""
+        """Returns the derivative of the mean negative log-likelihood with respect to 1 / T."""
         p = softmax(z * np.exp(-log_temperature))
         return float(((p * z).sum(axis=1) - true_logit).mean())
 
@@ -87,7 +87,7 @@ def _fit_temperature(z: Floats, labels: Labels) -> float:
 
 
 def _fit_bias_corrected(z: Floats, labels: Labels, adjustable: NDArray[np.bool_], temperature: float) -> Correction:
-    """T and b of softmax(z / T + b), starting from the best T without b; convex in (1 / T, b)."""
+    """Fits T and b of softmax(z / T + b), starting from the best T without b; convex in (1 / T, b)."""
     from scipy.optimize import minimize
 
     rows, one_hot = np.arange(len(z)), np.eye(z.shape[1])[labels]
@@ -100,7 +100,7 @@ def _fit_bias_corrected(z: Floats, labels: Labels, adjustable: NDArray[np.bool_]
         return Correction(float(values[0]) / unit, offsets)
 
     def loss(values: Floats) -> tuple[float, Floats]:
-        """The mean negative log-likelihood, and its gradient with respect to the scale and the free offsets."""
+        """Returns the mean negative log-likelihood, and its gradient with respect to the scale and the free offsets."""
         correction = to_correction(values)
         log_p = log_softmax(correction.scale * z + correction.offsets)
         residual = np.exp(log_p) - one_hot

@@ -46,7 +46,7 @@ class NearestMean:
     """In [0, 2]; 0 treats all classes as equally frequent."""
 
     def __post_init__(self) -> None:
-        """Check the normalisation and the range of the power."""
+        """Checks the normalisation and the range of the power."""
         if self.normalise not in get_args(Normalisation):
             raise ValueError(f"normalise must be one of {', '.join(get_args(Normalisation))}, got {self.normalise!r}")
         _check_power("prior_power", self.prior_power)
@@ -97,7 +97,7 @@ class Discriminant:
     """In [0, 2]; 0 treats all classes as equally frequent."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Checks the ranges."""
         if not 0 < self.shrinkage <= 1:
             raise ValueError(f"shrinkage must be in (0, 1], got {self.shrinkage}")
         _check_power("prior_power", self.prior_power)
@@ -154,7 +154,7 @@ class Logistic:
     """In [0, 2]; 0 weighs all landmarks alike, 1 all classes."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Checks the ranges."""
         if not 0 < self.c < np.inf:
             raise ValueError(f"c must be positive, got {self.c}")
         _check_power("power", self.power)
@@ -198,7 +198,7 @@ class Logistic:
 
 
 def _power_shares(counts: Ints, power: float) -> Floats:
-    """Shares proportional to n^power; 0 for a class without rows."""
+    """Returns shares proportional to n^power; 0 for a class without rows."""
     shares = np.where(counts > 0, np.maximum(counts, 1).astype(float) ** power, 0)
     return np.asarray(shares / shares.sum())
 
@@ -209,7 +209,7 @@ def _check_power(name: str, power: float) -> None:
 
 
 def _present_classes(counts: Ints) -> list[int]:
-    """Ids of the classes that have landmarks."""
+    """Returns the ids of the classes that have landmarks."""
     present: list[int] = np.flatnonzero(counts).tolist()
     if len(present) < 2:
         raise NotApplicable(f"A classifier needs landmarks of two classes; there are those of {len(present)}.")
@@ -217,7 +217,7 @@ def _present_classes(counts: Ints) -> list[int]:
 
 
 def _within_class_variance(x: Floats, class_means: Floats) -> float:
-    """Mean squared distance of rows to the means of their own classes."""
+    """Returns the mean squared distance of rows to the means of their own classes."""
     variance = float(((x - class_means) ** 2).sum(axis=1).mean())
     # Equal rows differ from their mean by rounding.
     if variance <= MIN_SQUARED_LENGTH * float((x**2).sum(axis=1).mean()):

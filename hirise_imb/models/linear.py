@@ -41,7 +41,7 @@ class LinearClassifier:
     """U, orthonormal columns, shape (width, rank), projected out of the features first: h P = h - (h U) U^T."""
 
     def __post_init__(self) -> None:
-        """Check shapes and values."""
+        """Checks shapes and values."""
         n_classes, width = len(self.bias), self.kernel.shape[-1]
         shapes = {"kernel": (n_classes, width), "bias": (n_classes,), "centre": (width,), "gain": (width,)}
         if self.directions is not None:
@@ -58,7 +58,7 @@ class LinearClassifier:
                 raise ValueError(f"directions must be orthonormal columns, got the products {products}")
 
     def logits(self, features: NDArray[np.floating]) -> Floats:
-        """Logits computed in float64, shape (n, n_classes).
+        """Computes logits in float64, shape (n, n_classes).
 
         Args:
             features: pooled features, shape (n, width).
@@ -73,7 +73,7 @@ class LinearClassifier:
         return logits
 
     def normalise_weights(self, tau: float, classes: ClassSet, *, keep_bias: bool = False) -> LinearClassifier:
-        """tau-normalisation: weights w_k / |w_k|^tau, with bias 0 or b_k / |w_k|^tau (Kang et al. 2020).
+        """Returns the tau-normalised classifier: w_k / |w_k|^tau, with bias 0 or b_k / |w_k|^tau (Kang et al. 2020).
 
         w_k is the kernel times the gain, since a scale before the kernel is part of the weights, and |w_k| its length
         without directions that are projected out of the features. The centre stays: it moves the features and is not a
@@ -104,7 +104,7 @@ class LinearClassifier:
 
 
 def transform(rows: NDArray[np.floating], centre: Floats, gain: Floats, unit: bool) -> Floats:
-    """(rows - centre) * gain, scaled to unit length where `unit`."""
+    """Returns (rows - centre) * gain, scaled to unit length if `unit` is true."""
     x = (rows - centre) * gain
     if unit:
         x /= np.sqrt(np.maximum((x**2).sum(axis=1, keepdims=True), MIN_SQUARED_LENGTH))

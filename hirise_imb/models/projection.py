@@ -17,7 +17,7 @@ F = TypeVar("F", bound=np.floating)
 
 
 def source_means(features: NDArray[np.floating], sources: Ints) -> tuple[Floats, Ints]:
-    """Mean of each source's rows, shape (n_sources, width), and their number; sources in sorted order.
+    """Returns the mean of each source's rows, shape (n_sources, width), and their number; sources in sorted order.
 
     Args:
         features: shape (n, width).
@@ -30,7 +30,7 @@ def source_means(features: NDArray[np.floating], sources: Ints) -> tuple[Floats,
 
 
 def project_out(features: NDArray[F], directions: Floats) -> NDArray[F]:
-    """Features without their component along the directions, h - (h U) U^T, in the precision of the features.
+    """Removes the component of features along the directions, h - (h U) U^T, in the precision of the features.
 
     Args:
         features: shape (n, width).
@@ -56,12 +56,12 @@ class NuisanceProjection:
     """Number of directions; positive."""
 
     def __post_init__(self) -> None:
-        """Check the rank."""
+        """Checks the rank."""
         if not isinstance(self.rank, int) or self.rank < 1:
             raise ValueError(f"rank must be a positive integer, got {self.rank}")
 
     def directions(self, landmarks: LandmarkFeatures) -> Floats:
-        """The directions as orthonormal columns, the strongest first, shape (width, rank).
+        """Returns the directions as orthonormal columns, the strongest first, shape (width, rank).
 
         Raises:
             NotApplicable: the data set has no majority class, or too few sources of it, or their means span fewer

@@ -40,7 +40,7 @@ def database_path(out: Path) -> Path:
 
 @contextmanager
 def lock_study(path: Path) -> Iterator[None]:
-    """Keep other runs out of a study while the block lasts.
+    """Keeps other runs out of a study while the block lasts.
 
     Args:
         path: what the files of the study are named after; it need not exist.
@@ -61,7 +61,7 @@ def lock_study(path: Path) -> Iterator[None]:
 
 
 def connect(database: Path | str) -> Storage:
-    """Open a database, or create it.
+    """Opens a database, or creates it.
 
     Every process must call this itself: a storage that was pickled has lost the settings made here.
 
@@ -93,7 +93,7 @@ def _display_url(url: URL) -> str:
 
 
 def _parse_address(address: str) -> URL:
-    """Check an address; psycopg 3 is the driver of PostgreSQL unless it names another one."""
+    """Checks an address; psycopg 3 is the driver of PostgreSQL unless the address names another one."""
     # A malformed address is never repeated in a message: nobody knows where in it a password stands.
     try:
         url = sqlalchemy.make_url(address)

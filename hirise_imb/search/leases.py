@@ -45,7 +45,7 @@ class Lease:
     """
 
     def __init__(self, engine: Engine, batch: str, owner: str, interval: float) -> None:
-        """See `Leases.acquire`."""
+        """Takes the name of a batch and of its owner; see `Leases.acquire`."""
         self.batch = batch
         self._engine = engine
         self._interval = interval
@@ -54,7 +54,7 @@ class Lease:
         self._thread = threading.Thread(target=self._beat, name=f"lease of {batch}", daemon=True)
 
     def renew(self) -> bool:
-        """Count one beat up, and return whether the lease is still ours.
+        """Counts one beat up, and returns whether the lease is still ours.
 
         To be called before a result is stored: after True, no other process takes the batch over within its grace.
         False is what a process gets that was suspended, or cut off from the database, for longer than that.
@@ -78,14 +78,14 @@ class Lease:
                 continue
 
     def __enter__(self) -> Lease:
-        """Start to beat."""
+        """Starts to beat."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release the batch, if it is still ours."""
+        """Releases the batch, if it is still ours."""
         self._released.set()
         self._thread.join()
         with self._engine.begin() as connection:
@@ -106,7 +106,7 @@ class Leases:
     """The leases in a database, as one process sees them."""
 
     def __init__(self, engine: Engine, *, interval: float = 5.0, grace: float = 30.0) -> None:
-        """Create the table where there is none.
+        """Creates the table if there is none.
 
         Args:
             engine: engine of a storage that `database.connect` has opened.
@@ -131,7 +131,7 @@ class Leases:
             _TABLE.create(engine, checkfirst=True)
 
     def acquire(self, batch: str) -> Lease | None:
-        """Acquire the lease of a batch that is free, or whose owner has shown no sign of life during the grace.
+        """Acquires the lease of a batch that is free, or whose owner has shown no sign of life during the grace.
 
         To be called again and again: only a process that has looked at a batch before can tell that its owner is dead.
         The lease is to be entered at once, since it beats only inside its `with` block.
@@ -151,7 +151,7 @@ class Leases:
         return Lease(self._engine, batch, owner, self._interval) if self._claim(batch, owner) else None
 
     def clear(self, prefix: str) -> None:
-        """Delete the leases of all batches whose names start with `prefix`.
+        """Deletes the leases of all batches whose names start with `prefix`.
 
         For a process that knows that no other one works on these batches: without it, the batches of a run that was
         killed would have to wait for the grace to pass.
@@ -161,7 +161,7 @@ class Leases:
         self._observations.clear()
 
     def _claim(self, batch: str, owner: str) -> bool:
-        """Write a new owner into the row of a batch; returns whether that succeeded."""
+        """Writes a new owner into the row of a batch; returns whether that succeeded."""
         # The clock is read before the row: the count stood still at least until then. The other way round, a slow
         # answer of the database would lengthen the silence that we believe to have observed.
         now = time.monotonic()

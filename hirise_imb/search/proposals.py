@@ -34,7 +34,7 @@ class Proposal:
 def propose_round(
     strategy: Strategy, context: RecipeContext, seed: int, earlier_trials: Sequence[FrozenTrial]
 ) -> dict[SearchPlace, Proposal]:
-    """Propose the round after `earlier_trials`: initial points of the strategy first, then points of the sampler.
+    """Proposes the round after `earlier_trials`: initial points of the strategy first, then points of the sampler.
 
     The sampler keeps the trials of one round apart by taking each pending one as bad ("constant liar"; Ginsbourger et
     al. 2010).
@@ -63,7 +63,7 @@ def propose_round(
 
 
 def divide_into_batches(proposals: Mapping[SearchPlace, Proposal]) -> list[list[SearchPlace]]:
-    """Divide the places of a round into batches, whose trials train together in one pass."""
+    """Divides the places of a round into batches, whose trials train together in one pass."""
     batches: dict[object, list[SearchPlace]] = {}
     for place, proposal in proposals.items():
         recipe = proposal.job.recipe

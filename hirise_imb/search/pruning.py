@@ -20,7 +20,7 @@ class RoundPruner:
     """Prunes the trainings of one round, by the median of the earlier trials at the same epoch."""
 
     def __init__(self, earlier_trials: Sequence[FrozenTrial]) -> None:
-        """Take the finished trials of all earlier rounds."""
+        """Takes the finished trials of all earlier rounds."""
         # Trials of the same round must not judge each other: which of them is ahead at an epoch is chance. So the
         # pruner works in a study of its own, which holds the earlier rounds and a shadow of each trial of this one.
         pruner = optuna.pruners.MedianPruner(n_startup_trials=_MIN_TRIALS, n_warmup_steps=_FIRST_EPOCH)

@@ -32,7 +32,7 @@ class SearchResult:
 
 
 def choose_best(trials: Mapping[SearchPlace, FrozenTrial], strategy: Strategy, context: RecipeContext) -> SearchResult:
-    """Choose the complete trial with the highest value, the earliest of equals.
+    """Chooses the complete trial with the highest value, the earliest in case of ties.
 
     Pruned trials are not eligible: their value is that of a training that was cut short.
 

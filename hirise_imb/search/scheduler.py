@@ -68,7 +68,7 @@ class SearchScheduler:
     """By strategy, of searches that are complete or can't be started."""
 
     def open_independent_searches(self) -> None:
-        """Open the searches that depend on no other, so that a study that can't be continued is refused at once.
+        """Opens the searches that depend on no other, so that a study that can't be continued is refused at once.
 
         Raises:
             UserError: a study was begun with other data, or with another version of this program.
@@ -78,7 +78,7 @@ class SearchScheduler:
                 self._get_search(strategy)
 
     def run(self, timeout: float | None) -> None:
-        """Train trials until all searches are complete or `timeout` seconds have passed."""
+        """Trains trials until all searches are complete or `timeout` seconds have passed."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with _ProgressDisplay() as display:
             while not (is_orphaned() or (deadline is not None and time.monotonic() >= deadline)):
@@ -167,7 +167,7 @@ class SearchScheduler:
 def open_scheduler(
     definition: StudyDefinition, manifest: Manifest, strategies: Sequence[Strategy], out: Path, address: str | None
 ) -> Iterator[SearchScheduler]:
-    """Open the searches of a study.
+    """Opens the searches of a study.
 
     Args:
         definition: definition of the study.

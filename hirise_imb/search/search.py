@@ -53,7 +53,7 @@ class Search:
     def train_next_batch(
         self, leases: Leases, fit: Fit, show: ProgressCallback, publish: PublishTrial | None = None
     ) -> bool:
-        """Take a batch of the current round that no other process works on, and train its trials.
+        """Takes a batch of the current round that no other process works on, and trains its trials.
 
         Args:
             leases: leases of batches, in the database of the study.
@@ -93,11 +93,11 @@ class Search:
         return {place: trial for place, trial in trials.items() if place < self.n_trials}
 
     def is_complete(self) -> bool:
-        """Whether all trials are finished."""
+        """Returns whether all trials are finished."""
         return len(self.finished_trials()) == self.n_trials
 
     def choose(self) -> Outcome[SearchResult]:
-        """Choose the best of the trials that are finished by now."""
+        """Chooses the best of the trials finished so far."""
         return attempt(lambda: choose_best(self.finished_trials(), self.strategy, self.context))
 
     def _current_round(self, finished: Mapping[SearchPlace, FrozenTrial]) -> int | None:

@@ -17,7 +17,7 @@ from hirise_imb.utils.progress import log_to_stderr, say
 
 @contextmanager
 def worker_pool(count: int, logs: Path, work: Callable[..., None], *arguments: Any) -> Iterator[None]:  # noqa: ANN401
-    """Run a function in further processes until the block ends; their output goes to log files.
+    """Runs a function in further processes until the block ends; their output goes to log files.
 
     A process that fails or is killed is reported and not replaced: the other processes take over its batches.
 
@@ -44,7 +44,7 @@ def worker_pool(count: int, logs: Path, work: Callable[..., None], *arguments: A
 
 
 def is_orphaned() -> bool:
-    """Whether this process is a worker whose parent has ended or was killed."""
+    """Returns whether this process is a worker whose parent has ended or was killed."""
     parent = multiprocessing.parent_process()
     return parent is not None and not parent.is_alive()
 

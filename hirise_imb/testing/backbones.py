@@ -56,14 +56,14 @@ def make_images(backbone: Backbone) -> np.ndarray:
 
 
 def describes_itself(card: BackboneCard) -> None:
-    """The card has a name, a summary, preprocessing and at least one cut."""
+    """Checks that the card has a name, a summary, preprocessing and at least one cut."""
     expect(card.name.strip() and card.summary.strip(), "there is no name or summary")
     expect(card.preprocessing.strip(), "preprocessing, a part of the cache key, is empty")
     expect(card.cuts and TOP not in card.cuts, f"there is no cut, or one is called {TOP}")
 
 
 def tail_of_trunk_is_the_whole(backbone: Backbone) -> None:
-    """At each cut, trunk and tail give the pooled features of the whole network, of the declared width."""
+    """Checks that trunk and tail together, at each cut, give the pooled features of the complete network."""
     images = make_images(backbone)
     whole = _run(backbone.trunk(TOP), images)
     expect(whole.shape == (len(images), backbone.card.feature_width), "pooled features have another width")
@@ -75,7 +75,7 @@ def tail_of_trunk_is_the_whole(backbone: Backbone) -> None:
 
 
 def every_path_passes_the_cut(backbone: Backbone) -> None:
-    """A tail that reached around its cut would have the pixels as a second input."""
+    """Checks that each tail has one input: one that reached around its cut would have the pixels as a second input."""
     for cut in backbone.card.cuts:
         tail = backbone.tail(cut)
         expect(len(tail.inputs) == 1, f"the tail at {cut} has more than one input")
@@ -84,7 +84,7 @@ def every_path_passes_the_cut(backbone: Backbone) -> None:
 
 
 def cuts_are_ordered(backbone: Backbone) -> None:
-    """Each cut leaves more to train than the one before it."""
+    """Checks that each cut leaves more to train than the one before it."""
     counts = [
         sum(int(np.prod(weight.shape)) for weight in backbone.tail(cut).trainable_weights)
         for cut in (TOP, *backbone.card.cuts)
@@ -93,12 +93,12 @@ def cuts_are_ordered(backbone: Backbone) -> None:
 
 
 def network_is_frozen(backbone: Backbone) -> None:
-    """Nothing of the network itself can be trained."""
+    """Checks that nothing of the network itself can be trained."""
     expect(not backbone.network.trainable_weights, "the network has weights that can be trained")
 
 
 def training_leaves_backbone_and_statistics(backbone: Backbone) -> None:
-    """A training step of a tail moves neither the backbone nor the statistics of batch normalisation."""
+    """Checks that training a tail changes neither the backbone nor the statistics of batch normalisation."""
     import keras
 
     cut = next(iter(backbone.card.cuts))
@@ -118,14 +118,14 @@ def training_leaves_backbone_and_statistics(backbone: Backbone) -> None:
 
 
 def random_weights_are_repeatable(card: BackboneCard, input_shape: InputShape) -> None:
-    """Otherwise a study on random weights could not be continued, and one seed would give two results."""
+    """Checks that random weights are the same at each load: otherwise no study on them could be continued."""
     expect(
         len({card.load("random", input_shape).digest for _ in range(2)}) == 1, "random weights differ from load to load"
     )
 
 
 def missing_weights_are_refused(card: BackboneCard, input_shape: InputShape) -> None:
-    """A file that does not exist gives a sentence for the user."""
+    """Checks that a file that does not exist gives a message for the user."""
     with TemporaryDirectory() as folder:
         try:
             card.load(str(Path(folder) / "absent.weights.h5"), input_shape)

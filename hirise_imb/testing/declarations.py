@@ -68,7 +68,7 @@ def wrong_values(parameter: Parameter) -> list[object]:
 
 
 def describes_itself(strategy: Strategy) -> None:
-    """The name serves as a file name and a key; the summary is one line; the source has a year or is our own."""
+    """Checks name (snake case, a file name and a key), summary (one line) and source."""
     name, summary, source = strategy.name, strategy.summary, strategy.source
     expect(name and name.replace("_", "").isalnum() and name == name.lower(), f"the name {name!r} is not snake case")
     expect(0 < len(summary) < 90 and "\n" not in summary, "the summary is not one line of less than 90 characters")
@@ -77,7 +77,7 @@ def describes_itself(strategy: Strategy) -> None:
 
 
 def parameters_are_described(strategy: Strategy) -> None:
-    """Each parameter has help, a source, a range and a default in it."""
+    """Checks that each parameter has help, a source, a range, and a default inside the range."""
     for parameter in strategy.space:
         expect(parameter.name.isidentifier(), f"{parameter.name} is no identifier")
         expect(parameter.help.strip() and "\n" not in parameter.help, f"the help of {parameter.name} is not one line")
@@ -92,7 +92,7 @@ def parameters_are_described(strategy: Strategy) -> None:
 
 
 def conditions_refer_to_earlier_choices(strategy: Strategy) -> None:
-    """A parameter applies with some choices, not all, of a categorical parameter before it."""
+    """Checks that a conditional parameter applies with some choices, not all, of a categorical one before it."""
     for parameter in strategy.space:  # which refuses conditions on anything but earlier choices
         if parameter.when is not None:
             above = strategy.space[parameter.when[0]]
@@ -101,7 +101,7 @@ def conditions_refer_to_earlier_choices(strategy: Strategy) -> None:
 
 
 def optimiser_is_the_common_one(strategy: Strategy) -> None:
-    """Nobody searches the optimiser in a wider range than the control."""
+    """Checks that the optimiser has the control's ranges, so that no strategy searches it more widely."""
     common = search_space(OptimiserParameters)
     for parameter in strategy.space:
         if parameter.name in {one.name for one in common}:
@@ -109,7 +109,7 @@ def optimiser_is_the_common_one(strategy: Strategy) -> None:
 
 
 def wrong_values_are_refused(strategy: Strategy) -> None:
-    """The message names parameter and value."""
+    """Checks that the message names parameter and value."""
     for parameter in strategy.space:
         reached = settings_that_reach(strategy, parameter)
         for value in wrong_values(parameter):
@@ -119,14 +119,14 @@ def wrong_values_are_refused(strategy: Strategy) -> None:
 
 
 def unknown_names_are_refused(strategy: Strategy) -> None:
-    """The message lists the parameters that there are."""
+    """Checks that the message lists the known parameters."""
     message = _refusal(strategy, {"no_such_parameter": 1.0})
     named = all(parameter.name in message for parameter in strategy.space)
     expect("no parameter no_such_parameter here" in message and named, "an unknown parameter is not refused by name")
 
 
 def parameters_that_do_not_apply_are_refused(strategy: Strategy) -> None:
-    """Nobody can set what would have no effect."""
+    """Checks that a parameter that would have no effect can't be set."""
     for parameter in strategy.space:
         if parameter.when is None:
             continue
@@ -138,7 +138,7 @@ def parameters_that_do_not_apply_are_refused(strategy: Strategy) -> None:
 
 
 def ends_of_ranges_give_recipes(strategy: Strategy) -> None:
-    """Every choice and both ends of every range can be used."""
+    """Checks that every choice and both ends of every range give a recipe."""
     for parameter in strategy.space:
         ends: list[Value] = []
         if isinstance(parameter, Categorical):
@@ -150,7 +150,7 @@ def ends_of_ranges_give_recipes(strategy: Strategy) -> None:
 
 
 def random_settings_give_recipes(strategy: Strategy) -> None:
-    """What a trial suggests is complete, and its recipe is plain data that JSON keeps."""
+    """Checks that a trial suggests complete settings, and that their recipe is plain data that JSON preserves."""
     for settings, trial in draw_settings(strategy):
         expect(settings == trial.params, "settings differ from what the trial was asked for")
         expect(strategy.space.complete(settings) == settings, "suggested settings are not complete")
@@ -160,7 +160,7 @@ def random_settings_give_recipes(strategy: Strategy) -> None:
 
 
 def random_settings_reach_everything(strategy: Strategy) -> None:
-    """A search can find every choice and more than one value of every number."""
+    """Checks that a search can reach every choice and more than one value of every number."""
     drawn = [settings for settings, _ in draw_settings(strategy, 300)]
     for parameter in strategy.space:
         values = {settings[parameter.name] for settings in drawn if parameter.name in settings}
@@ -169,7 +169,7 @@ def random_settings_reach_everything(strategy: Strategy) -> None:
 
 
 def initial_points_differ(strategy: Strategy) -> None:
-    """Initial points lie inside the search space, and each gives a recipe of its own."""
+    """Checks that initial points lie inside the search space, and that each gives a different recipe."""
     points = [strategy.space.complete(point) for point in ({}, *strategy.initial_points())]
     for settings in points:
         expect(strategy.space.suggest(FixedTrial(settings)) == settings, "an initial point can't be suggested")
@@ -189,7 +189,7 @@ def settings_survive_toml_and_json(strategy: Strategy) -> None:
 
 
 def integers_serve_as_floats(strategy: Strategy) -> None:
-    """`tau = 1` gives the recipe of `tau = 1.0`, also as text, by which stored runs are found."""
+    """Checks that `tau = 1` gives the recipe of `tau = 1.0`, also as JSON text, by which stored runs are looked up."""
     for parameter in strategy.space:
         if not isinstance(parameter, Float):
             continue
@@ -203,7 +203,7 @@ def integers_serve_as_floats(strategy: Strategy) -> None:
 
 
 def recipes_keep_to_declared_cuts_and_views(strategy: Strategy) -> None:
-    """Only features of declared cuts and views are cached."""
+    """Checks that recipes use only declared cuts and views, the only ones whose features are cached."""
     recipes = [make_recipe(strategy), *(make_recipe(strategy, settings) for settings, _ in draw_settings(strategy))]
     expect({recipe.cut for recipe in recipes} <= {TOP, *CUTS}, "a recipe names a cut that the backbone does not have")
     deep = any(recipe.cut != TOP for recipe in recipes)

@@ -167,7 +167,7 @@ def array_bytes(toy: Toy) -> list[bytes]:
 
 
 def inputs_are_not_changed(recipe: Recipe) -> None:
-    """Neither a choice nor a refit writes into what it is given."""
+    """Checks that neither selection nor a refit writes into its inputs."""
     fits = noisy_fits()
     before = array_bytes(fits.toy)
     succeeded(fits.select(recipe))
@@ -176,7 +176,7 @@ def inputs_are_not_changed(recipe: Recipe) -> None:
 
 
 def predicts_probabilities(recipe: Recipe) -> None:
-    """Each test image has probabilities that add up to 1."""
+    """Checks that the probabilities of each test image add up to 1."""
     fits = noisy_fits()
     found = fits.probabilities(recipe)
     expect(found.shape == (len(fits.toy.task.test), len(SIZES)), "probabilities have the wrong shape")
@@ -185,7 +185,7 @@ def predicts_probabilities(recipe: Recipe) -> None:
 
 
 def selection_ignores_the_test_split(recipe: Recipe) -> None:
-    """A choice predicts no test image, and sees the same validation as a refit."""
+    """Checks that selection predicts no test image, and has the validation scores of a refit."""
     fits = noisy_fits()
     run = succeeded(fits.select(recipe))
     expect(run.test is None, "a fit for a choice predicts the test split")
@@ -195,7 +195,7 @@ def selection_ignores_the_test_split(recipe: Recipe) -> None:
 
 
 def same_seed_gives_same_numbers(recipe: Recipe) -> None:
-    """Neither positions, nor the order of what is predicted, nor earlier runs play a part."""
+    """Checks that numbers depend neither on positions, nor on the order of predictions, nor on earlier runs."""
     fits, moved = noisy_fits(), moved_fits()
     for one, other in ((fits.select(recipe), moved.select(recipe)), (fits.refit(recipe), moved.refit(recipe))):
         first, second = succeeded(one), succeeded(other)
@@ -210,7 +210,7 @@ def same_seed_gives_same_numbers(recipe: Recipe) -> None:
 
 
 def separable_classes_are_told_apart(recipe: Recipe) -> None:
-    """Whatever would pair features, labels or images wrongly would show here."""
+    """Checks for perfect scores: whatever paired features, labels or images wrongly would lower them."""
     fits = separable_fits()
     truth = fits.toy.task.images.labels[fits.toy.task.test]
     found = confusion_matrix(truth, fits.probabilities(recipe).argmax(axis=1), len(SIZES))
@@ -220,7 +220,7 @@ def separable_classes_are_told_apart(recipe: Recipe) -> None:
 
 
 def rare_class_may_lack_training_landmarks(recipe: Recipe) -> None:
-    """Probabilities are finite, and the other classes are learnt."""
+    """Checks that probabilities are finite, and that the other classes are learnt."""
     fits = fits_without_class(5)
     found = fits.probabilities(recipe)
     expect(np.isfinite(found).all(), "a probability is not finite")

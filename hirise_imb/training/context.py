@@ -101,7 +101,7 @@ def _extract(
     is_canonical: NDArray[np.bool_],
     digests: list[str],
 ) -> Mapping[tuple[str, str], Features]:
-    """Features of all images by cut and view, for every cut and view that recipes of the strategies use."""
+    """Extracts the features of all images, for every cut and view that recipes of the strategies use."""
     paths = [manifest.path(image) for image in manifest.table["image"]]
     needed_cuts = [TOP, *(cuts if any(strategy.trains_backbone for strategy in strategies) else ())]
     by_cut = extract_features(backbone, needed_cuts, paths, cache_root(), digests)

@@ -61,7 +61,7 @@ class FoldData:
     heldout: EvaluationSet
 
     def counts(self, sampling: Sampling) -> ClassCounts:
-        """The counts that formulas of losses and weights use when rows are sampled this way."""
+        """Returns the counts that formulas of losses and weights use when rows are sampled this way."""
         return ClassCounts(self.landmarks, self.sources, sampling.shares(self.pool))
 
 
@@ -92,17 +92,17 @@ class Snapshot:
     """Scale of a cosine head, else 0."""
 
     def probe(self) -> TrainingState:
-        """The state of this head alone, from which training below `top` continues."""
+        """Returns the state of this head alone, from which training below `top` continues."""
         moving = self.state.moving
         parameters = [value[self.head : self.head + 1] for value in moving.heads]
         return TrainingState(moving._replace(parameters=parameters, first_moments=[], second_moments=[]))
 
     def logits(self, features: Features) -> NDArray[np.float64]:
-        """Logits in inference mode, shape (n, n_classes)."""
+        """Computes logits in inference mode, shape (n, n_classes)."""
         return self.classifier().logits(self.network.pooled(self.state, features))
 
     def classifier(self) -> LinearClassifier:
-        """The head as a classifier on pooled features."""
+        """Returns the head as a classifier on pooled features."""
         return extract_classifier(self.state.heads, self.state.moving.average, self.head, self.scale)
 
 
@@ -121,7 +121,7 @@ class TrainingResult:
 
 
 def batch_key(job: Job) -> tuple[Any, ...]:
-    """What the runs of one pass must share: the rows, their order, and the dropout masks."""
+    """Returns what the runs of one pass must share: the rows, their order, and the dropout masks."""
     recipe = job.recipe
     rows = recipe.inputs, recipe.projection, recipe.synthesis, recipe.sampling
     # The number of epochs belongs to the key because progressive sampling depends on the share of it that has passed.
@@ -228,7 +228,7 @@ class _EpochRows:
         """Number of rows in the epoch."""
 
     def blocks(self, epoch: int) -> Iterator[StepBlock]:
-        """All rows of an epoch; each block is read in another thread while the one before is trained on."""
+        """Yields all rows of an epoch; each block is read in another thread during training on the one before."""
         recipe = self._job.recipe
         progress = (epoch - 1) / max(1, recipe.max_epochs - 1)
         rows = recipe.sampling.rows(self._fold.pool, self._job.seed, epoch, progress)
@@ -298,7 +298,7 @@ class _RunProgress:
             self.active = self.active and proceed
 
     def outcome(self) -> Outcome[TrainingResult]:
-        """The result of the run, or why it failed."""
+        """Returns the result of the run, or why it failed."""
         if self._failure is not None:
             return Outcome(failure=FitFailed(self._failure))
         return Outcome(

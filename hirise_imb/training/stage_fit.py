@@ -22,7 +22,7 @@ class Model(Protocol):
     """A fitted model from features to logits."""
 
     def logits(self, features: Features) -> Floats:
-        """Logits, shape (n, n_classes)."""
+        """Computes logits, shape (n, n_classes)."""
         ...
 
 
@@ -33,7 +33,7 @@ class PooledModel:
     classifier: LinearClassifier
 
     def logits(self, features: Features) -> Floats:
-        """Logits, shape (n, n_classes)."""
+        """Computes logits, shape (n, n_classes)."""
         return self.classifier.logits(features.take(np.arange(len(features))))
 
 
@@ -45,7 +45,7 @@ class TailModel:
     classifier: LinearClassifier
 
     def logits(self, features: Features) -> Floats:
-        """Logits, shape (n, n_classes)."""
+        """Computes logits, shape (n, n_classes)."""
         return self.classifier.logits(self.tail.network.pooled(self.tail.state, features))
 
 

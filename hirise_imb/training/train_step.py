@@ -58,7 +58,7 @@ class TrainingState:
         return self.moving.heads
 
     def detach(self) -> TrainingState:
-        """A state for prediction only, without Adam's moments; further training does not change it."""
+        """Returns a state for prediction only, without Adam's moments; further training does not change it."""
         return TrainingState(Moving(self.moving.parameters, [], [], self.moving.average))
 
 
@@ -158,7 +158,7 @@ class Network:
         self._compiled: dict[str, Any] = {}
 
     def start(self, seeds: Sequence[int], probe: TrainingState | None = None) -> TrainingState:
-        """The initial state of a head for each seed; below `top` there can be only one head.
+        """Returns the initial state of a head for each seed; below `top` there can be only one head.
 
         Args:
             seeds: seeds of the kernels.
@@ -200,7 +200,7 @@ class Network:
         return np.asarray(sums)
 
     def logits(self, state: TrainingState, features: Features, scales: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of each head in inference mode, shape (n_heads, n, n_classes); `scales` as in `HeadOptions`."""
+        """Returns each head's logits in inference mode, shape (n_heads, n, n_classes); `scales` as in `HeadOptions`."""
         import tensorflow as tf
 
         moving = state.moving
@@ -213,7 +213,7 @@ class Network:
         return np.concatenate(parts).transpose(1, 0, 2)
 
     def pooled(self, state: TrainingState, features: Features) -> NDArray[np.float32]:
-        """The pooled features below the heads, shape (n, width); at `top` they are the features themselves."""
+        """Computes the pooled features below the heads, shape (n, width); at `top` they are the features themselves."""
         import tensorflow as tf
 
         if self._tail is None:
@@ -264,7 +264,7 @@ class Network:
     def _step(
         self, moving: Moving, number: Tensor, batch: _PreparedRows, options: HeadOptions
     ) -> tuple[Moving, Tensor]:
-        """One step of Adam; returns the new state, and sums of cross-entropy and of hits, shape (2, n_heads)."""
+        """Takes one step of Adam; returns the new state, and sums of cross-entropy and of hits, shape (2, n_heads)."""
         import tensorflow as tf
 
         parameters = moving.parameters
@@ -302,7 +302,7 @@ class Network:
         return Moving(updated, first, second, heads.update_average(moving.average, moments)), sums
 
     def _pool(self, parameters: Sequence[Tensor], features: Tensor) -> Tensor:
-        """Pooled output of the backbone's tail for features at the cut, shape (batch, width)."""
+        """Computes the pooled output of the backbone's tail for features at the cut, shape (batch, width)."""
         fixed = [variable.value for variable in self._tail.non_trainable_variables]
         return self._tail.stateless_call(list(parameters[2:]), fixed, features, training=False)[0]
 

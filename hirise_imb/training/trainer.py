@@ -148,7 +148,7 @@ class Trainer:
         )
 
     def _mean_log_probabilities(self, recipe: Recipe, members: Sequence[StageFit], fold: int, rows: Ints) -> Floats:
-        """Mean log-probabilities over members, heads and views, shape (n_rows, n_classes)."""
+        """Returns mean log-probabilities over members, heads and views, shape (n_rows, n_classes)."""
         parts = []
         for view in recipe.views:
             inputs = recipe.inputs if recipe.inputs != PLAIN else (view,)
@@ -166,7 +166,7 @@ class Trainer:
 
 
 def _member_requests(job: Job, selection: Selection, record_test: bool) -> list[FitRequest]:
-    """The fits whose log-probabilities a job averages: ensemble members, then additional closed-form heads."""
+    """Returns the fits whose log-probabilities a job averages: ensemble members, then additional closed-form heads."""
     recipe = replace(job.recipe.training(), members=1, also=())
     seeds = [job.seed, *(_member_seed(job.seed, member) for member in range(1, job.recipe.members))]
     # The epochs of one fit of several, or of a fit whose logits are adjusted, say little about the whole: such a run
@@ -187,5 +187,5 @@ def _member_requests(job: Job, selection: Selection, record_test: bool) -> list[
 
 
 def _member_seed(seed: int, member: int) -> int:
-    """The seed of a further member of an ensemble."""
+    """Returns the seed of a further member of an ensemble."""
     return int(np.random.SeedSequence((seed, member)).generate_state(1)[0])

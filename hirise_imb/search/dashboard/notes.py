@@ -40,7 +40,7 @@ _MAX_REASONS = 10
 
 
 def write_study_note(search: Search) -> None:
-    """Describe a search in the note of its study: its trials, its best trial, its parameters and their importance.
+    """Describes a search in the note of its study: trials, best trial, hyperparameters and their importance.
 
     It covers the same trials as `search.choose`. What a user has written below its last line is kept. Without news,
     the note stays as it is.

@@ -68,7 +68,7 @@ def make_publisher(storage: Storage, out: Path, classes: ClassSet) -> PublishTri
 
 
 def _draw_confusion(confusion: NDArray[np.int64], classes: ClassSet, title: str) -> Image:
-    """Draw a confusion matrix: colour is the share of the true class, text gives it in per cent with the count.
+    """Draws a confusion matrix: the colour is the share of the true class; the text adds per cent and count.
 
     Args:
         confusion: counts, shape (n_classes, n_classes); rows are true classes.
@@ -107,7 +107,7 @@ def _draw_confusion(confusion: NDArray[np.int64], classes: ClassSet, title: str)
 
 @cache
 def _load_font(size: int) -> FreeTypeFont:
-    """Load the font of the reports' figures, which comes with matplotlib."""
+    """Loads the font of the reports' figures, which comes with matplotlib."""
     import matplotlib as mpl
     from PIL import ImageFont
 
@@ -115,7 +115,7 @@ def _load_font(size: int) -> FreeTypeFont:
 
 
 def _write_table(confusion: NDArray[np.int64], classes: ClassSet, path: Path) -> None:
-    """Write one row for each pair of classes, with the column names of the tables in reports."""
+    """Writes one row for each pair of classes, with the column names of the tables in reports."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("true_class", "predicted_class", "count"))

@@ -17,7 +17,7 @@ from hirise_imb.utils.progress import say
 
 
 def serve_dashboard(database: Path | str, artifacts: Path, port: int) -> None:
-    """Serve the dashboard of all studies in a database, to this machine alone, until it is interrupted.
+    """Serves the dashboard of all studies in a database, to this machine only, until it is interrupted.
 
     Args:
         database: file or address of the database.
