@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import keras
 
 BATCH = 32
-"""Images in a forward pass; every pass has this many, so that an image's features don't depend on its neighbours."""
+"""Images in a forward pass; every pass has this many, so that an image's features don't depend on the others."""
 
 _MIN_FREE_BYTES = 256 << 20
 """Bytes that an extraction leaves free on the disk."""
@@ -47,7 +47,7 @@ def extract_features(
     """Returns the features of every image at every cut; those not cached are computed in one pass for all cuts.
 
     Args:
-        backbone: whose input shape the images must have.
+        backbone: backbone; the images must have its input shape.
         cuts: names of its cut points.
         paths: image files.
         cache: folder of all cached features.
@@ -55,7 +55,7 @@ def extract_features(
         view: one of `VIEWS`, applied to the pixels first.
 
     Raises:
-        UserError: an image can't be decoded, or the disk can't hold the features.
+        UserError: an image can't be decoded, or there is too little free disk space.
         ValueError: there is no such view.
     """
     if view not in VIEWS:
@@ -87,7 +87,7 @@ def _build_trunk(backbone: Backbone, cuts: Sequence[str]) -> keras.Model:
 
 
 def _check_space(cache: Path, needed: int, images: int) -> None:
-    """Announces how much will be written, or refuses to write it."""
+    """Logs how much will be written, or refuses if there is too little space."""
     free = shutil.disk_usage(cache).free
     if needed + _MIN_FREE_BYTES > free:
         raise UserError(
@@ -106,6 +106,7 @@ def _fill_stores(
 ) -> None:
     import tensorflow as tf
 
+    # As float32, since numpy has no bfloat16.
     def forward(pixels: Any) -> dict[str, Any]:  # noqa: ANN401
         return {cut: tf.cast(output, tf.float32) for cut, output in trunk(pixels, training=False).items()}
 
@@ -123,7 +124,7 @@ def _fill_stores(
 def _decode_batches(
     images: list[tuple[str, Path]], shape: tuple[int, int, int], view: str
 ) -> Iterator[tuple[list[tuple[str, Path]], ViewedPixels]]:
-    """Batches of images with their pixels, shape (BATCH, *shape); each is decoded while the one before is in use."""
+    """Yields batches with their pixels, shape (BATCH, *shape); each is decoded while the one before is in use."""
 
     def decode(path: Path) -> ViewedPixels:
         return VIEWS[view](decode_image(path, shape))

@@ -14,10 +14,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class LandmarkFeatures:
-    """Features of training landmarks, one row a landmark.
+    """Features of training landmarks, one row per landmark.
 
-    Variants of a landmark are left out on purpose: they would be each other's nearest neighbours, and count one
-    landmark several times.
+    Variants of a landmark are left out on purpose: they would be each other's nearest neighbours, and would
+    count one landmark several times.
 
     Raises:
         ValueError: the arrays differ in length, a label is not a class id, or a feature is not finite.

@@ -21,10 +21,11 @@ from hirise_imb.imbalance.logit_adjustment import (
 from hirise_imb.metrics.classification import confusion_matrix, macro_f1, precision_recall_f1
 
 _TAUS = np.arange(41) / 20
-"""Grid of the anchor's tau."""
+"""Grid from which the anchor's tau is chosen."""
 
 _CLEARANCE = 1e-6
-"""Distance that a tuned offset keeps from a change of decision: far above rounding, far below any meaning."""
+"""Distance that a tuned offset keeps from a change of decision: far above rounding, far below a meaningful
+difference."""
 
 _MIN_GAIN = 1e-12
 """Least gain that counts as an improvement: one decision moves macro F1 by far more, rounding by less."""
@@ -48,7 +49,7 @@ class ClassBias:
     learns: ClassVar[bool] = True
 
     strength: float
-    """Of the regularisation, in macro F1 per squared nat; positive."""
+    """Strength of the regularisation, in macro F1 per squared nat; positive."""
 
     def __post_init__(self) -> None:
         """Checks the range of the strength."""
@@ -85,7 +86,7 @@ class ClassBias:
         lowest, highest = edges[:-1] + _CLEARANCE, edges[1:] - _CLEARANCE
         points = np.clip(anchor[k], lowest, highest)
 
-        # Row c of these counts is for the case that the c rows with the lowest thresholds are predicted as class k.
+        # Row c of these counts assumes that the c rows with the lowest thresholds are predicted as class k.
         rival, truth = rival[order], np.asarray(labels)[order]
         to_rival = np.eye(n_classes, dtype=np.int64)[rival]
         rival_hits = to_rival * (rival == truth)[:, None]

@@ -44,8 +44,8 @@ def inverse_power(counts: Ints, power: float, landmarks: Ints | None = None) -> 
     beyond it. The scale keeps the size of a gradient step comparable between powers.
 
     Args:
-        counts: n_k, shape (n_classes,); a class without any has weight 0.
-        power: exponent.
+        counts: n_k, shape (n_classes,); a class with count 0 has weight 0.
+        power: exponent of the counts.
         landmarks: number of landmarks of each class, where `counts` counts something else.
     """
     present = counts > 0
@@ -61,8 +61,8 @@ def effective_number(counts: Ints, beta: float, landmarks: Ints | None = None) -
     number of classes). Beta 0 gives equal weights; beta towards 1, inverse frequency.
 
     Args:
-        counts: n_k, shape (n_classes,); a class without any has weight 0.
-        beta: in [0, 1).
+        counts: n_k, shape (n_classes,); a class with count 0 has weight 0.
+        beta: beta of the effective numbers, in [0, 1).
         landmarks: number of landmarks of each class, where `counts` counts something else.
     """
     present = counts > 0
@@ -85,7 +85,7 @@ class ClassWeights(Protocol):
 
 @dataclass(frozen=True)
 class InversePower:
-    """Weights by `inverse_power`; the default power 0 weighs all classes alike."""
+    """Weights by `inverse_power`; the default power 0 gives all classes the same weight."""
 
     power: float = 0.0
     unit: Unit = "landmarks"
@@ -97,10 +97,10 @@ class InversePower:
 
 @dataclass(frozen=True)
 class EffectiveNumber:
-    """Weights by `effective_number`; a beta is meaningful only for the unit that is counted."""
+    """Weights by `effective_number`; a beta has a meaning only together with the unit that is counted."""
 
     beta: float
-    """In [0, 1)."""
+    """Beta of the effective numbers, in [0, 1)."""
     unit: Unit = "landmarks"
 
     def __post_init__(self) -> None:

@@ -61,7 +61,7 @@ class Adjustment(Protocol):
         A class that was never trained on (prior 0) has offset 0, whatever the adjustment.
 
         Args:
-            logits: of held-out landmarks, shape (n, n_classes); n may be 0 unless the adjustment learns.
+            logits: logits of held-out landmarks, shape (n, n_classes); n may be 0 unless the adjustment learns.
             labels: class ids of those landmarks, shape (n,).
             prior: share of each class among the training rows as sampled, shape (n_classes,).
 
@@ -113,11 +113,11 @@ def cross_fit_adjustment(
 ) -> Floats:
     """Corrects the logits of each group by an adjustment fitted on all other groups, shape (n, n_classes).
 
-    So no landmark is corrected with the help of its own label. The correction of group g is fitted with `priors[g]`.
+    Thus no landmark is corrected with the help of its own label. The correction of group g is fitted with `priors[g]`.
 
     Args:
-        adjustment: to be fitted.
-        logits: of held-out landmarks, shape (n, n_classes).
+        adjustment: adjustment to fit.
+        logits: logits of held-out landmarks, shape (n, n_classes).
         labels: their class ids, shape (n,).
         priors: shape (n_groups, n_classes). Row g is the prior of the classifier that produced the logits of group g:
             in grouped cross-validation the classifier of each fold was trained on other rows.
@@ -163,7 +163,7 @@ def check_heldout(logits: Logits, labels: Labels, prior: Floats, adjustment: Adj
     """Checks the arguments of `Adjustment.fit`.
 
     Raises:
-        ValueError: as documented there; the message names the argument.
+        ValueError: an argument is not as documented there; the message names it.
     """
     n, n_classes = copy_logits(logits).shape
     class_ids = np.asarray(labels)

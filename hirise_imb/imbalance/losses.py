@@ -17,7 +17,7 @@ Tensor = Any
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The numbers of a loss. They enter the compiled training step as tensors, so new values compile nothing.
+    """The numbers of a loss. They enter the compiled training step as tensors, so new values need no recompilation.
 
     With the logits z' = z + offsets, from whose true class y margins[y] is subtracted, the loss of a row is
     weights[y] * (1 - p'_y)^focus * -log p'_y, where p' is the softmax of z'.

@@ -1,4 +1,4 @@
-"""Samplings: which training images an epoch goes through, and how often."""
+"""Samplings: which training images an epoch uses, and how often."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def oversampled_counts(counts: Ints, ratio: float) -> Ints:
 
     Args:
         counts: number of rows of each class, shape (n_classes,).
-        ratio: in (0, 1].
+        ratio: target as a share of the largest count, in (0, 1].
     """
     return np.where(counts > 0, np.maximum(counts, round(ratio * int(counts.max()))), 0)
 
@@ -49,14 +49,14 @@ class Sampling(Protocol):
 
 @dataclass(frozen=True)
 class EveryImage:
-    """Uses each training image once an epoch."""
+    """Uses each training image once per epoch."""
 
     def rows(self, pool: TrainingPool, seed: int, epoch: int, progress: float) -> Ints:  # noqa: ARG002
         """Returns all positions, in order."""
         return np.arange(len(pool.labels))
 
     def shares(self, pool: TrainingPool) -> Floats:
-        """Class frequencies of the pool."""
+        """Returns the class frequencies of the pool."""
         return _normalised(pool.counts())
 
 
@@ -69,7 +69,7 @@ class SplitFileRows:
         return np.repeat(np.arange(len(pool.labels)), pool.copies)
 
     def shares(self, pool: TrainingPool) -> Floats:
-        """Class frequencies of the split file's lines."""
+        """Returns the class frequencies of the split file's lines."""
         return _normalised(np.bincount(pool.labels, weights=pool.copies, minlength=len(pool.classes)))
 
 
@@ -81,7 +81,7 @@ class RandomOversampling:
     """
 
     ratio: float
-    """In (0, 1]; 1 balances all classes."""
+    """Target as a share of the largest class, in (0, 1]; 1 balances all classes."""
 
     def __post_init__(self) -> None:
         """Checks the range of the ratio."""
@@ -101,7 +101,7 @@ class RandomOversampling:
         return np.asarray(sampler.sample_indices_, dtype=np.int64)
 
     def shares(self, pool: TrainingPool) -> Floats:
-        """Class frequencies after over-sampling."""
+        """Returns the class frequencies after over-sampling."""
         return _normalised(oversampled_counts(pool.counts(), self.ratio))
 
 
@@ -115,7 +115,7 @@ class ClassSampling:
     """
 
     power: float
-    """In [0, 1]."""
+    """Exponent of the class counts, in [0, 1]."""
     by_source: bool = False
     """Whether a source is drawn first within a class, uniformly, and then one of its images; else images uniformly."""
     progressive: bool = False
@@ -136,7 +136,7 @@ class ClassSampling:
         return rng.choice(len(probabilities), len(probabilities), p=_normalised(probabilities))
 
     def shares(self, pool: TrainingPool) -> Floats:
-        """Class weights n_k^power, normalised."""
+        """Returns the class weights n_k^power, normalised."""
         counts = pool.counts()
         return _normalised(np.where(counts > 0, counts.astype(float) ** self.power, 0))
 
@@ -160,7 +160,7 @@ class Undersampling:
     """
 
     ratio: float
-    """Positive."""
+    """Limit of the majority class as a multiple of the largest rare class; positive."""
 
     def __post_init__(self) -> None:
         """Checks the range of the ratio."""
@@ -173,18 +173,19 @@ class Undersampling:
         Raises:
             NotApplicable: the data set has no majority class, or no image of it would be left.
         """
-        # A spawned seed, since other parts of a run draw from the plain seed: equal bits would be correlated draws.
+        # A spawned seed, since other parts of a run draw from the plain seed: the same stream would correlate the
+        # draws.
         rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
         majority = self._majority(pool)
         is_majority = pool.labels == majority
-        kept = rng.choice(np.flatnonzero(is_majority), self._counts(pool)[majority], replace=False)
-        return np.sort(np.concatenate([kept, np.flatnonzero(~is_majority)]))
+        majority_rows = rng.choice(np.flatnonzero(is_majority), self._counts(pool)[majority], replace=False)
+        return np.sort(np.concatenate([majority_rows, np.flatnonzero(~is_majority)]))
 
     def shares(self, pool: TrainingPool) -> Floats:
-        """Class frequencies after under-sampling.
+        """Returns the class frequencies after under-sampling.
 
         Raises:
-            NotApplicable: as in `rows`.
+            NotApplicable: the data set has no majority class, or no image of it would be left.
         """
         return _normalised(self._counts(pool))
 

@@ -21,7 +21,7 @@ from hirise_imb.imbalance.logit_adjustment import (
 )
 
 TEMPERATURES = (0.05, 20.0)
-"""Lowest and highest temperature that is fitted."""
+"""Lowest and highest temperature that can be fitted."""
 
 _SLOPE_TOLERANCE = 1e-6
 """Steepest slope, in nats, that counts as converged."""
@@ -43,6 +43,7 @@ class Temperature:
     learns: ClassVar[bool] = True
 
     bias: bool = False
+    """Whether each class has an offset too."""
 
     def __post_init__(self) -> None:
         """Checks the type."""
@@ -111,12 +112,12 @@ def _fit_bias_corrected(z: Floats, labels: Labels, adjustable: NDArray[np.bool_]
     start = np.array([unit / temperature, *np.zeros(adjustable.sum())])
     low, high = np.full(len(start), -np.inf), np.full(len(start), np.inf)
     low[0], high[0] = unit / TEMPERATURES[1], unit / TEMPERATURES[0]
-    options = {"ftol": 0, "gtol": 1e-9}
+    options = {"ftol": 0, "gtol": 1e-9}  # the slope alone ends the search, not a small improvement
     result = minimize(
         loss, start, jac=True, method="L-BFGS-B", bounds=list(zip(low, high, strict=True)), options=options
     )
-    # Since the problem is convex, the slopes tell how near the optimum is. The optimiser's own flag does not: it also
-    # reports failure where it stopped at rounding.
+    # Since the problem is convex, the slopes show how near the optimum is. The optimiser's own flag does not: it also
+    # reports a failure if rounding stopped the search.
     if np.abs(np.clip(result.x - result.jac, low, high) - result.x).max() > _SLOPE_TOLERANCE:
         raise RuntimeError(f"bias-corrected temperature scaling did not converge: {result.message}")
     return to_correction(result.x)

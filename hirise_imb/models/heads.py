@@ -35,15 +35,15 @@ class HeadParameters(NamedTuple):
     """gamma, beta and the kernel rows of each head, shape (n_heads, 2 + n_classes, width). The width comes last, so
     that matrix products and sums read adjacent numbers."""
     bias: Tensor
-    """Shape (n_heads, n_classes)."""
+    """Bias of each class, shape (n_heads, n_classes)."""
 
 
 def initial_parameters(width: int, n_classes: int, seeds: Sequence[int]) -> HeadParameters:
     """Draws heads as Keras initialises them: gamma 1, beta 0, a Glorot-uniform kernel, bias 0.
 
     Args:
-        width: of the features.
-        n_classes: of the data set.
+        width: width of the features.
+        n_classes: number of classes of the data set.
         seeds: seed of each head's kernel.
     """
     import keras
@@ -58,9 +58,10 @@ def initial_parameters(width: int, n_classes: int, seeds: Sequence[int]) -> Head
 def dropout_bits(shape: Sequence[int], seed: Sequence[int]) -> NDArray[np.uint16]:
     """Draws uniform 16-bit random numbers for `dropout_mask`.
 
-    With half the bits of a float, a mask takes half the time; the rate is met within 1 / 131,072.
+    With half the bits of a float, a mask takes half the time; the rate is accurate to 1 / 131,072.
     """
     count = int(np.prod(shape))
+    # Each draw has 64 bits, which are four numbers.
     raw = np.random.SFC64(np.random.SeedSequence(tuple(seed))).random_raw(-(-count // 4))
     return np.asarray(raw, np.uint64).view(np.uint16)[:count].reshape(shape)
 
@@ -78,7 +79,7 @@ def normalise_batch(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         features: shape (..., batch, width).
-        valid: 1 for a row and 0 for padding, shape (..., batch, 1); padding counts for nothing and becomes 0.
+        valid: 1 for a row and 0 for padding, shape (..., batch, 1); padding is left out of the moments and becomes 0.
     """
     import tensorflow as tf
 
@@ -112,7 +113,7 @@ def compute_logits(parameters: HeadParameters, masked: Tensor, mask: Tensor, sca
     """Computes the logits of every row and head, shape (batch, n_heads, n_classes).
 
     Args:
-        parameters: of the heads.
+        parameters: parameters of the heads.
         masked: normalised features times the mask, shape (batch, width).
         mask: dropout mask, 0 or 1 / (1 - rate), shape (batch, width).
         scales: scale of each cosine head, 0 for linear heads, shape (n_heads,).
@@ -141,10 +142,10 @@ def extract_classifier(parameters: HeadParameters, average: Tensor, head: int, s
     """Returns one head as a classifier in inference mode, with batch normalisation folded into the kernel.
 
     Args:
-        parameters: of all heads.
+        parameters: parameters of all heads.
         average: moving mean and variance, shape (2, width).
         head: index of the head.
-        scale: of a cosine head, 0 for a linear one.
+        scale: scale of a cosine head, 0 for a linear one.
     """
     stacked = np.asarray(parameters.stacked[head], np.float64)
     gamma, beta, kernel = stacked[0], stacked[1], stacked[2:]

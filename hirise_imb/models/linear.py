@@ -1,4 +1,4 @@
-"""A fitted linear classifier on pooled features, whatever it was fitted by."""
+"""A fitted linear classifier on pooled features, however it was fitted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hirise_imb.utils.errors import NotApplicable
 Floats = NDArray[np.float64]
 
 MIN_SQUARED_LENGTH = 1e-12
-"""Least squared length of a row that is scaled to unit length; a row of zeros stays one."""
+"""Least squared length of a row that is scaled to unit length; a row of zeros stays zero."""
 
 _CHUNK = 1024
 """Rows whose logits are computed at once: 20 MB at a width of 2,560."""
@@ -22,21 +22,22 @@ _CHUNK = 1024
 
 @dataclass(frozen=True, eq=False)
 class LinearClassifier:
-    """logits = kernel x + bias, with x = (h P - centre) * gain for features h, scaled to unit length where `unit`.
+    """logits = kernel x + bias, with x = (h P - centre) * gain for features h, to unit length if `unit`.
 
     Raises:
         ValueError: shapes do not fit each other, numbers are not finite, or directions are not orthonormal.
     """
 
     kernel: Floats
-    """Shape (n_classes, width)."""
+    """Weights of each class, shape (n_classes, width)."""
     bias: Floats
-    """Shape (n_classes,)."""
+    """Bias of each class, shape (n_classes,)."""
     centre: Floats
-    """Shape (width,)."""
+    """Subtracted from the features, shape (width,)."""
     gain: Floats
-    """Shape (width,)."""
+    """Factor of the centred features, shape (width,)."""
     unit: bool = False
+    """Whether x is scaled to unit length."""
     directions: Floats | None = None
     """U, orthonormal columns, shape (width, rank), projected out of the features first: h P = h - (h U) U^T."""
 
@@ -81,8 +82,8 @@ class LinearClassifier:
 
         Args:
             tau: exponent, not negative.
-            classes: of the data set, for messages.
-            keep_bias: whether biases are divided likewise, rather than set to 0.
+            classes: classes of the data set, for messages.
+            keep_bias: whether biases are divided by the same power instead of set to 0.
 
         Raises:
             NotApplicable: a class has weights of length 0, such as one without training landmarks in a closed form.

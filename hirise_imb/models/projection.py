@@ -46,14 +46,14 @@ class NuisanceProjection:
 
     They belong to the largest eigenvalues of B = sum_s n_s (m_s - m)(m_s - m)^T, with m_s the mean of the n_s majority
     landmarks of source s, and m the mean of all. Only the majority class is used: a rare class that occurs in a single
-    source would be taken for the signature of that source and erased.
+    source would be mistaken for the signature of that source and erased.
 
-    The weight n_s is that of the analysis of variance. A mean of n_s landmarks carries noise of variance 1 / n_s, so
-    that every source adds the same noise to B; with equal weights the noise of sources of one landmark would dominate.
+    The weight n_s is that of the analysis of variance. A mean of n_s landmarks has noise of variance 1 / n_s, so
+    every source adds the same noise to B; with equal weights the noise of sources of one landmark would dominate.
     """
 
     rank: int
-    """Number of directions; positive."""
+    """Number of directions that are removed; positive."""
 
     def __post_init__(self) -> None:
         """Checks the rank."""

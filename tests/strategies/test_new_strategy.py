@@ -126,7 +126,7 @@ def test_a_definition_narrows_its_search(definition: StudyDefinition, tmp_path: 
 
     others: list[dict[str, dict[str, Override]]] = [{}, {"wider": {"kind": "some"}}]
     for other in others:
-        with pytest.raises(UserError, match=r'^The study t/wider was made with overrides kind = "some", share = '):
+        with pytest.raises(UserError, match=r'^The study t/wider was begun with overrides kind = "some", share = '):
             run_study(replace(narrowed, overrides=other), tmp_path)
     same: dict[str, dict[str, Override]] = {
         "wider": {"weight_decay": 0.01, "share": Range(0.2, 0.3), "kind": ("some",)}
