@@ -26,7 +26,7 @@ from hirise_imb.training.trainer import Run
 from hirise_imb.utils.errors import UserError
 
 PublishTrial = Callable[[FrozenTrial, Run], None]
-"""Shows more of a trial than its numbers, while it is still running in the database."""
+"""Publishes a trial's pictures; called while the trial is still running in the database."""
 
 VERSION = 3
 """Version of how trials are proposed and stored; a study of another version can't be continued."""
@@ -60,7 +60,7 @@ class TrialStore:
 
     def start_trial(self, place: SearchPlace, proposal: Proposal) -> TrialId:
         """Writes a running trial to the database."""
-        # In one transaction: a process that dies here leaves a whole trial or none.
+        # In one transaction: a process that dies here leaves a complete trial or none.
         trial = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=dict(proposal.settings),
@@ -112,7 +112,7 @@ class TrialStore:
         """Closes trials that a dead worker has left running, and counts the workers that have died at each place.
 
         Args:
-            places: those of a batch whose lease this process has, so that whoever started trials there is dead.
+            places: places of a batch whose lease this process has; any other process that started trials there is dead.
         """
         deaths = dict.fromkeys(places, 0)
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.FAIL)):
@@ -137,7 +137,7 @@ def open_trial_store(storage: Storage, name: str, facts: Mapping[str, str | int]
     Args:
         storage: database of all searches.
         name: name of the study in the database.
-        facts: what the trials depend on besides their settings.
+        facts: what the trials depend on in addition to their settings.
 
     Raises:
         UserError: the study exists and was begun with other facts, or with another version of the program.

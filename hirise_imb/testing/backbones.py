@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 def backbone_checks(
     card: BackboneCard, weights: str = "random", input_shape: InputShape = HIRISE.image_shape
 ) -> list[Check]:
-    """Returns the checks that a backbone must pass, each with its name; the network is built once, at the first.
+    """Returns the checks that a backbone must pass, each with its name; the network is built once, by the first.
 
     Args:
-        card: of the backbone.
-        weights: with which it is loaded; random ones may be too far from any data to be trained on.
+        card: card of the backbone.
+        weights: weights to load; features of random ones may be too unlike real features to be trained on.
         input_shape: shape of one image.
     """
     load = functools.cache(lambda: card.load(weights, input_shape))
@@ -62,16 +62,17 @@ def describes_itself(card: BackboneCard) -> None:
     expect(card.cuts and TOP not in card.cuts, f"there is no cut, or one is called {TOP}")
 
 
-def tail_of_trunk_is_the_whole(backbone: Backbone) -> None:
+def trunk_and_tail_equal_the_network(backbone: Backbone) -> None:
     """Checks that trunk and tail together, at each cut, give the pooled features of the complete network."""
     images = make_images(backbone)
-    whole = _run(backbone.trunk(TOP), images)
-    expect(whole.shape == (len(images), backbone.card.feature_width), "pooled features have another width")
-    expect(np.abs(whole).max() > 0, "all features are 0")
-    np.testing.assert_array_equal(_run(backbone.tail(TOP), whole), whole)
+    expected = _run(backbone.trunk(TOP), images)
+    expect(expected.shape == (len(images), backbone.card.feature_width), "pooled features have another width")
+    expect(np.abs(expected).max() > 0, "all features are 0")
+    np.testing.assert_array_equal(_run(backbone.tail(TOP), expected), expected)
     for cut in backbone.card.cuts:
-        found = _run(backbone.tail(cut), _run(backbone.trunk(cut), images))
-        np.testing.assert_allclose(found, whole, rtol=0, atol=1e-5 * np.abs(whole).max())
+        joined = _run(backbone.tail(cut), _run(backbone.trunk(cut), images))
+        # Relative to the largest feature: many features are 0 after a rectifier, and rounding leaves them near it.
+        np.testing.assert_allclose(joined, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def every_path_passes_the_cut(backbone: Backbone) -> None:
@@ -102,19 +103,19 @@ def training_leaves_backbone_and_statistics(backbone: Backbone) -> None:
     import keras
 
     cut = next(iter(backbone.card.cuts))
-    before = backbone.network.get_weights()
+    backbone_weights = backbone.network.get_weights()
     tail = backbone.tail(cut)
     frozen = {weight.path: np.array(weight) for weight in tail.non_trainable_weights}
-    trained = [np.array(weight) for weight in tail.trainable_weights]
+    initial = [np.array(weight) for weight in tail.trainable_weights]
     model = keras.Sequential([tail, keras.layers.Dense(3)])
     model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.train_on_batch(_run(backbone.trunk(cut), make_images(backbone)), np.arange(3))
-    still = all((np.array(weight) == frozen[weight.path]).all() for weight in tail.non_trainable_weights)
-    expect(still, "a training step moves frozen weights")
-    moved = any((np.array(w) != was).any() for w, was in zip(tail.trainable_weights, trained, strict=True))
-    expect(moved, "a training step moves nothing")
-    for weight, was in zip(backbone.network.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(weight, was)
+    is_frozen = all((np.array(weight) == frozen[weight.path]).all() for weight in tail.non_trainable_weights)
+    expect(is_frozen, "a training step changes frozen weights")
+    has_trained = any((np.array(w) != old).any() for w, old in zip(tail.trainable_weights, initial, strict=True))
+    expect(has_trained, "a training step changes nothing")
+    for weight, old in zip(backbone.network.get_weights(), backbone_weights, strict=True):
+        np.testing.assert_array_equal(weight, old)
 
 
 def random_weights_are_repeatable(card: BackboneCard, input_shape: InputShape) -> None:
@@ -135,7 +136,7 @@ def missing_weights_are_refused(card: BackboneCard, input_shape: InputShape) -> 
 
 
 _NETWORK_CHECKS = (
-    tail_of_trunk_is_the_whole,
+    trunk_and_tail_equal_the_network,
     every_path_passes_the_cut,
     cuts_are_ordered,
     network_is_frozen,

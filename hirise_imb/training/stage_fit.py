@@ -54,20 +54,20 @@ class StageFit:
     """One head of a recipe, fitted on each fold."""
 
     models: tuple[Model, ...]
-    """One for each fold."""
+    """The fitted model of each fold."""
     priors: tuple[Floats, ...]
-    """For each fold the class prior under which logits were learnt, shape (n_classes,)."""
+    """Class prior of each fold under which logits were learnt, shape (n_classes,)."""
     history: pd.DataFrame
     best_epoch: int
     pruned: bool
     seconds: float
     snapshots: tuple[Snapshot, ...] = ()
-    """One for each fold, of a recipe that trains in epochs."""
+    """Snapshot of each fold, if the recipe trains in epochs."""
 
 
 @dataclass(frozen=True)
 class FitRequest:
-    """A fit to be made."""
+    """A request for a fit of one stage."""
 
     recipe: Recipe
     seed: int

@@ -37,14 +37,14 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _CACHE_SIZE = 12
-"""Number of fits kept for recipes that share them."""
+"""Number of latest fits that are kept for recipes that share them."""
 
 
 class StageRunner:
-    """Makes fits on one data set. Networks and the latest fits are kept for reuse."""
+    """Fits stages of recipes on one data set. Networks and the latest fits are kept for reuse."""
 
     def __init__(self, backbone: Backbone, splits: DataSplits, features: Mapping[tuple[str, str], Features]) -> None:
-        """Arguments as for `trainer.Trainer`."""
+        """Takes the arguments of `trainer.Trainer`."""
         self._backbone = backbone
         self.splits = splits
         self._features = dict(features)
@@ -52,12 +52,12 @@ class StageRunner:
         self.cache: OrderedDict[tuple[object, ...], Outcome[StageFit]] = OrderedDict()
 
     def fit_all(self, requests: Sequence[FitRequest]) -> list[Outcome[StageFit]]:
-        """Fits each request, or takes it from the cache; requests that can train together do."""
+        """Fits each request, or takes it from the cache; requests that can train together are trained together."""
         outcomes: dict[int, Outcome[StageFit]] = {}
         batches: dict[object, list[int]] = {}
         first_position: dict[object, int] = {}
         for position, request in enumerate(requests):
-            # A run with a callback is always trained anew, so that it ends where it would have ended by itself.
+            # A run with a callback is always trained, so that its callback sees every epoch and may end it.
             if request.on_epoch is None and request.key in self.cache:
                 self.cache.move_to_end(request.key)
                 outcomes[position] = self.cache[request.key]
@@ -80,7 +80,7 @@ class StageRunner:
         ]
 
     def _store(self, request: FitRequest, outcome: Outcome[StageFit]) -> None:
-        """Keeps a finished fit for reuse; a pruned one is nothing that another recipe could build on."""
+        """Keeps a finished fit for reuse; no other recipe could build on a pruned one."""
         if outcome.value is None or not outcome.value.pruned:
             # Its time counts only once, for the recipe that it was fitted for.
             self.cache[request.key] = outcome.then(lambda fit: replace(fit, seconds=0.0))
@@ -88,7 +88,7 @@ class StageRunner:
                 self.cache.popitem(last=False)
 
     def _fit_batch(self, requests: Sequence[FitRequest]) -> list[Outcome[StageFit]]:
-        """Fits requests that train together; those that do not train heads at `top` come one at a time."""
+        """Fits requests that train together; those that do not train heads at `top` are given one at a time."""
         first = requests[0]
         if not first.recipe.trained:
             return [attempt(lambda: self._fit_closed_form(first))]
@@ -98,7 +98,7 @@ class StageRunner:
             return [attempt(lambda: self._train_tail(first))]
         try:
             return self._train_heads(requests)
-        except FitFailed as error:  # of the data, which all of them share
+        except FitFailed as error:  # in the data, which all of them share
             return [Outcome(failure=error)] * len(requests)
 
     def _train_heads(self, requests: Sequence[FitRequest]) -> list[Outcome[StageFit]]:

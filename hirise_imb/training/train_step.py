@@ -1,9 +1,9 @@
-"""The compiled training step: what is trained above one cut of a backbone, compiled once and used by all runs from it.
+"""The compiled training step above one cut of a backbone, compiled once and used by all runs that start there.
 
-Steps run in blocks inside one compiled function, so that the overhead around them is paid once a block. At the cut
+Steps run in blocks inside one compiled function, so that the overhead around them is paid once per block. At the cut
 `top` the features are fixed, so that a whole block is normalised at once and a step is little more than the matrix
 products of the heads; below it each step goes through the backbone's tail first. Everything that recipes vary enters as
-tensors, so that a further recipe compiles nothing.
+tensors, so that a further recipe needs no recompilation.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from hirise_imb.models import heads
 from hirise_imb.models.heads import HeadParameters, Tensor
 
 EVALUATION_BATCH = 256
+"""Number of rows that are predicted at once."""
 
 _BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-7
 """Keras' defaults of Adam (Kingma and Ba 2015)."""
@@ -47,7 +48,7 @@ class Moving(NamedTuple):
 
 @dataclass
 class TrainingState:
-    """The state of training: what the steps change, and how many there were."""
+    """The state of training: the tensors that steps change, and the number of steps so far."""
 
     moving: Moving
     steps: int = 0
@@ -94,13 +95,13 @@ class Rows(NamedTuple):
     """Training rows with their labels and dropout bits; leading axes (steps, batch) in a block, (batch,) in a step."""
 
     features: Tensor
-    """Shape (..., *shape of the features)."""
+    """Features at the cut, shape (..., *shape of the features)."""
     one_hot: Tensor
-    """Shape (..., n_classes)."""
+    """Labels, shape (..., n_classes)."""
     valid: Tensor
     """1 for a row and 0 for padding, shape (..., 1)."""
     bits: Tensor
-    """From `heads.dropout_bits`, shape (..., width of the pooled features)."""
+    """Random numbers from `heads.dropout_bits`, shape (..., width of the pooled features)."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class StepBlock:
     """The rows of some steps. All blocks of a pass have one shape; the last one is padded."""
 
     rows: Rows
-    """Leading axes (max_steps, batch)."""
+    """Rows with leading axes (max_steps, batch)."""
     steps: int
     """Number of mini-batches that contain a row."""
 
@@ -128,10 +129,10 @@ class StepBlock:
 
 
 class _PreparedRows(NamedTuple):
-    """Rows after everything that does not depend on the trained parameters, with the same leading axes."""
+    """Rows after all computations that do not depend on trained parameters, with the same leading axes."""
 
     features: Tensor
-    """At the cut `top`: normalised and masked; below it: as they are."""
+    """Features, normalised and masked at the cut `top`, unchanged below it."""
     moments: Tensor
     """Mean and variance of each mini-batch, shape (..., 2, width); a placeholder below `top`."""
     mask: Tensor
@@ -147,10 +148,10 @@ class Network:
         """Builds the layers; `start` gives an initial state.
 
         Args:
-            backbone: whose tail is trained below the cut `top`.
+            backbone: backbone; its tail is trained below the cut `top`.
             cut: name of the cut.
-            width: of the pooled features; at the cut `top` it may differ from the backbone's.
-            n_classes: of the data set.
+            width: width of the pooled features; at the cut `top` it may differ from the backbone's.
+            n_classes: number of classes of the data set.
         """
         self._tail: Any = None if cut == TOP else backbone.tail(cut)
         self.width = width
@@ -185,7 +186,7 @@ class Network:
         )
 
     def train(self, state: TrainingState, options: HeadOptions, block: StepBlock) -> NDArray[np.float32]:
-        """Trains on a block, changing `state`; returns sums of cross-entropy and of hits, shape (2, n_heads)."""
+        """Trains on a block and changes `state`; returns sums of cross-entropy and of hits, shape (2, n_heads)."""
         import tensorflow as tf
 
         compiled = self._compile(f"block {options.n_heads} {block.rows.features.shape}", self._run_block)
@@ -253,10 +254,11 @@ class Network:
         return moving, sums
 
     def _prepare(self, rows: Rows, dropout: Tensor) -> _PreparedRows:
-        """Computes for all steps of a block at once what no step changes: dropout masks and, at `top`, normalising."""
+        """Computes for all steps of a block what no step changes: dropout masks and, at `top`, normalised features."""
         mask = heads.dropout_mask(rows.bits, dropout)
         if self._tail is not None:
-            # The tail's output, which is what gets normalised, changes with every step.
+            # The tail's output, which is normalised, changes with every step. The slice of the mask is only a
+            # placeholder.
             return _PreparedRows(rows.features, mask[:, :2], mask, rows.one_hot, rows.valid)
         normalised, moments = heads.normalise_batch(rows.features, rows.valid)
         return _PreparedRows(normalised * mask, moments, mask, rows.one_hot, rows.valid)
