@@ -1,4 +1,4 @@
-"""The study definition: a TOML file, whose values options of the command line replace."""
+"""The study definition: a TOML file whose values can be overridden on the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tomli_w
 from hirise_imb.utils.errors import UserError
 
 CONTROL = "plain"
-"""The strategy that only tunes the optimiser. It is always searched: what others gain beyond it is their remedy's."""
+"""The strategy that only tunes the optimiser. It is always searched: a remedy is credited with its gain over it."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Range:
 
 
 Override = str | float | Range | tuple[str, ...]
-"""What a definition says of a parameter: a fixed value, a narrower range, or some of its choices."""
+"""An override of a parameter: a fixed value, a narrower range, or some of its choices."""
 
 
 @dataclass(frozen=True)
 class StudyDefinition:
-    """A study; the defaults are the demo on the embedded sample, which `studies/demo.toml` spells out.
+    """The definition of a study. Its defaults are the demo on the embedded sample, as spelt out in `studies/demo.toml`.
 
     In TOML, `strategies` is a list of names:
 
@@ -48,9 +48,10 @@ class StudyDefinition:
         gamma = {low = 1.0, high = 3.0}   # a narrower range; either end may be left out
         weights = "none"                  # a fixed value
 
-    A table `[strategies.plain]` does so for the control. A default outside its narrowed range moves to the nearest end,
-    and initial points outside it are skipped. The option `--strategies` selects names and keeps their tables, and the
-    control's. Names and ranges are checked against the declared parameters before a search begins.
+    A table `[strategies.plain]` does the same for the control. A default outside its narrowed range moves to the
+    nearest end, and initial points outside it are skipped. With the option `--strategies`, the tables of the selected
+    strategies and of the control stay in effect. Names and ranges are checked against the declared parameters before a
+    search begins.
     """
 
     name: str = "demo"
@@ -58,8 +59,9 @@ class StudyDefinition:
     data: str = "synthetic"
     """`synthetic`, `hirise` (the downloaded archive), a zip or folder in the official layout, or `$VARIABLE`."""
     dataset: str = "hirise-v3_2"
-    """What the data set is: its classes and the format of its images, a key of `hirise_imb.data.registry.DATASETS`."""
+    """Key in `hirise_imb.data.registry.DATASETS`, which gives the classes and the format of the images."""
     backbone: str = "efficientnet-lite0"
+    """Key in `hirise_imb.backbones.BACKBONES`."""
     weights: str = "imagenet"
     """`imagenet`, `random`, or a weights file."""
     precision: str = "float32"
@@ -76,7 +78,7 @@ class StudyDefinition:
     )
     """Names of the strategies that are searched in addition to the control `plain`."""
     overrides: Mapping[str, Mapping[str, Override]] = field(default_factory=dict)
-    """Fixed values and narrower ranges of parameters, by strategy and parameter; each strategy is in `strategies`."""
+    """Overrides by strategy and parameter; each strategy is also in `strategies`."""
     selection: str = "grouped-cv"
     """How recipes are chosen: `grouped-cv`, by folds over the sources of training and validation, for strategies that
     train no layer of the backbone, and by the given validation split for others; `val`, by that split for all."""
@@ -85,25 +87,27 @@ class StudyDefinition:
     refits: int = 2
     """Number of seeds with which the baseline and each chosen recipe are fitted for the report."""
     seed: int = 0
+    """Random seed of the searches; the refits use this seed and the integers after it."""
 
     def __post_init__(self) -> None:
-        """Checks every value, except names that only other rooms know."""
+        """Checks every value except names that other rooms define."""
         _check_types(self)
         check_name(self.name)
-        for what, least in (("trials", 1), ("refits", 1), ("seed", 0)):
-            if getattr(self, what) < least:
-                raise UserError(f"{what} is {getattr(self, what)}: use {least} or more.")
+        for name, minimum in (("trials", 1), ("refits", 1), ("seed", 0)):
+            if getattr(self, name) < minimum:
+                raise UserError(f"{name} is {getattr(self, name)}: use {minimum} or more.")
+        # The seeds of numpy's RandomState, which imbalanced-learn draws from, have 32 bits.
         if self.seed + self.refits > 2**32:
             raise UserError(f"seed is {self.seed}: it and the seeds of the refits after it must stay below 2**32.")
         check_known("selection", self.selection, ("grouped-cv", "val"))
         if not self.strategies:
             raise UserError("strategies is empty: name at least one (`hirise-imb strategies` lists them).")
         if len(set(self.strategies)) < len(self.strategies):
-            raise UserError(f"strategies names one twice: {', '.join(self.strategies)}.")
+            raise UserError(f"strategies contains a name twice: {', '.join(self.strategies)}.")
 
         for name in self.overrides:
             if name not in self.strategies:
-                raise UserError(f"overrides are given for {name}, which strategies does not name: add it there.")
+                raise UserError(f"overrides are given for {name}, which is not in strategies: add it there.")
 
     def to_toml(self) -> str:
         """Returns the text of a TOML file that `load_definition` reads back as this definition."""
@@ -140,7 +144,7 @@ def _literal(value: object) -> str:
 
 
 def check_name(name: str) -> None:
-    """Checks that a name can be that of a report's folder.
+    """Checks that a name can be the name of a report's folder.
 
     Raises:
         UserError: it can't, or it is the file name of the list of reports in the same folder.
@@ -153,7 +157,7 @@ def check_known(kind: str, name: str, names: Collection[str]) -> str:
     """Returns `name` if it is one of `names`.
 
     Raises:
-        UserError: it is not; the sentence gives the nearest name and all of them.
+        UserError: it is not; the message suggests the nearest name and lists all of them.
     """
     if name in names:
         return name
@@ -163,9 +167,9 @@ def check_known(kind: str, name: str, names: Collection[str]) -> str:
 
 
 def load_definition(path: Path, options: Mapping[str, Any]) -> StudyDefinition:
-    """Reads a definition; each of `options` replaces what the file says.
+    """Reads a definition from a file; `options` take precedence over its keys.
 
-    The option `strategies` selects names: the tables of the file remain for them and for the control.
+    The option `strategies` selects names; the file's tables for these and for the control stay in effect.
 
     Raises:
         UserError: the file can't be read, or a key or value is wrong.
@@ -174,33 +178,37 @@ def load_definition(path: Path, options: Mapping[str, Any]) -> StudyDefinition:
 
 
 def default_definition(options: Mapping[str, Any]) -> StudyDefinition:
-    """Returns the demo, with `options` in place of its own values; other data gives it another name."""
+    """Returns the demo with `options` in place of its defaults; with other data it is named after the data."""
     data = options.get("data", StudyDefinition.data)
     name = StudyDefinition.name if data == StudyDefinition.data else _name_of(Path(str(data)))
     return _definition({"name": name}, options)
 
 
 def _name_of(path: Path) -> str:
-    """Returns a study's name, made from the name of its definition or data."""
+    """Returns the name of a study that is named after the file of its definition or data."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "study"
 
 
 def _definition(file: Mapping[str, Any], options: Mapping[str, Any]) -> StudyDefinition:
     values: dict[str, Any] = {**file, **options}
-    keys = [one.name for one in fields(StudyDefinition) if one.name != "overrides"]
+    keys = [field.name for field in fields(StudyDefinition) if field.name != "overrides"]
     for key in values:
         check_known("key", key, keys)
-    table = file.get("strategies")
-    if isinstance(table, dict):
+    tables = file.get("strategies")
+    if isinstance(tables, dict):
         if "strategies" not in options:
-            values["strategies"] = list(table)
-        elif table.get(CONTROL) and CONTROL not in options["strategies"]:
+            values["strategies"] = list(tables)
+        elif tables.get(CONTROL) and CONTROL not in options["strategies"]:
             values["strategies"] = [CONTROL, *options["strategies"]]
         values["overrides"] = {
-            name: _overrides(name, own) for name, own in table.items() if name in values["strategies"] and own != {}
+            name: _overrides(name, table)
+            for name, table in tables.items()
+            if name in values["strategies"] and table != {}
         }
-    ready: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return StudyDefinition(**ready)
+    arguments: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+    }
+    return StudyDefinition(**arguments)
 
 
 def _overrides(name: str, table: object) -> dict[str, Override]:
@@ -221,7 +229,7 @@ def _override(key: str, value: object) -> Override:
             return Range(**value)
     raise UserError(
         f"{key} is {_literal(value) if not isinstance(value, dict) else 'another table'}: give a number or a string to "
-        f"fix it, a table with the numbers low and high to narrow it, or a list of strings to leave some choices."
+        f"fix it, a table with the numbers low and high to narrow it, or a list of strings to keep only these choices."
     )
 
 
@@ -235,18 +243,18 @@ def _read(path: Path) -> dict[str, Any]:
     except IsADirectoryError as error:
         raise UserError(f"{path} is a folder: name a study definition, a TOML file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no valid TOML: {error}.") from error
+        raise UserError(f"{path} is not valid TOML: {error}.") from error
 
 
 def _check_types(definition: StudyDefinition) -> None:
-    words = {str: "a string", int: "an integer", tuple: "a list of strings"}
-    for one in fields(definition):
-        if one.name == "overrides":  # `_override` has checked what comes from a file
+    descriptions = {str: "a string", int: "an integer", tuple: "a list of strings"}
+    for key in fields(definition):
+        if key.name == "overrides":  # `_override` has checked what comes from a file
             continue
-        value, wanted = getattr(definition, one.name), type(one.default)
-        right = isinstance(value, wanted) and not isinstance(value, bool)
-        if right and isinstance(value, tuple):
-            right = all(isinstance(entry, str) for entry in value)
-        if not right:
-            shown = _literal(list(value) if isinstance(value, tuple) else value)
-            raise UserError(f"{one.name} is {shown}: it must be {words[wanted]}.")
+        value, expected_type = getattr(definition, key.name), type(key.default)
+        is_valid = isinstance(value, expected_type) and not isinstance(value, bool)
+        if is_valid and isinstance(value, tuple):
+            is_valid = all(isinstance(entry, str) for entry in value)
+        if not is_valid:
+            text = _literal(list(value) if isinstance(value, tuple) else value)
+            raise UserError(f"{key.name} is {text}: it must be {descriptions[expected_type]}.")

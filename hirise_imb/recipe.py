@@ -1,7 +1,7 @@
-"""Recipe: everything that is varied between runs, as plain data. The baseline is `Recipe()`.
+"""The recipe: everything that is varied between runs, as plain data. The baseline is `Recipe()`.
 
-Fields come in the order in which a run uses them: features, rows, training, and what is done to logits afterwards.
-Recipes that differ only in the last part share their training.
+Fields come in the order in which a run uses them: features, rows, training, and the treatment of logits
+afterwards. Recipes that differ only in the last part share their training.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Cosine:
     scale: float = 30.0
 
     def __post_init__(self) -> None:
-        """Refuses a scale that is not positive."""
+        """Checks that the scale is positive."""
         if not self.scale > 0:
             raise ValueError(f"scale must be positive, got {self.scale}")
 
@@ -71,12 +71,12 @@ class Retraining:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to make a classifier; the defaults are the published reference run on unique images.
+    """One way to fit a classifier; the defaults are the published reference run on unique images.
 
     A head of batch normalisation, dropout and a dense layer is trained by Adam on pooled features of the backbone.
 
     Raises:
-        ValueError: some fields can't go together; the message names them.
+        ValueError: some fields can't be combined; the message names them.
     """
 
     inputs: Inputs = PLAIN
@@ -95,7 +95,7 @@ class Recipe:
 
     class_weights: ClassWeights = field(default_factory=InversePower)
     reweight_after: int = 0
-    """Epochs before class weights come in (deferred re-weighting; Cao et al. 2019)."""
+    """Number of epochs without class weights at the start (deferred re-weighting; Cao et al. 2019)."""
     loss: Loss = field(default_factory=CrossEntropy)
     cut: str = "top"
     """Cut point of the backbone: layers above it are fine-tuned after the head; `top` leaves the backbone frozen."""
@@ -122,22 +122,22 @@ class Recipe:
     weight_norm: float = 0.0
     """tau of tau-normalisation (Kang et al. 2020): a class's weights are divided by their norm to this power."""
     keep_bias: bool = False
-    """Whether tau-normalisation divides biases likewise instead of dropping them."""
+    """Whether tau-normalisation divides biases by the same power instead of dropping them."""
     views: Inputs = PLAIN
     """Views of a landmark whose log probabilities are averaged in prediction."""
     adjustment: Adjustment = field(default_factory=NoAdjustment)
-    """Post-hoc adjustment of the logits; whatever it fits, it fits on validation."""
+    """Post-hoc adjustment of the logits, fitted on validation."""
 
     def __post_init__(self) -> None:
-        """Refuses fields that can't go together, or would be without effect."""
-        for what, wrong in self._faults():
-            if wrong:
-                raise ValueError(what)
+        """Checks that the fields can be combined, and that each of them has an effect."""
+        for message, is_fault in self._faults():
+            if is_fault:
+                raise ValueError(message)
 
     def _faults(self) -> Iterator[tuple[str, bool]]:
         """Yields every possible fault as a message, and whether the recipe has it."""
         closed_form = not self.trained
-        deep = self.cut != "top"
+        fine_tunes = self.cut != "top"
         members = f"members must be 1 or more, and 1 with a closed-form head, got {self.members}"
         yield members, self.members < 1 or (closed_form and self.members > 1)
         for name in ("learning_rate", "backbone_learning_rate", "weight_decay", "weight_norm"):
@@ -147,20 +147,20 @@ class Recipe:
             yield f"{name} must be 1 or more, got {getattr(self, name)}", getattr(self, name) < 1
         yield f"dropout must be in [0, 1), got {self.dropout}", not 0 <= self.dropout < 1
         yield f"inputs must be some of {', '.join(VIEWS)}", not (self.inputs and set(self.inputs) <= set(VIEWS))
-        late = f"reweight_after must leave some of {self.max_epochs} epochs, got {self.reweight_after}"
-        yield late, not 0 <= self.reweight_after < self.max_epochs
+        deferral = f"reweight_after must leave some of {self.max_epochs} epochs, got {self.reweight_after}"
+        yield deferral, not 0 <= self.reweight_after < self.max_epochs
         margins = isinstance(self.loss, LabelDistributionAwareMargin)
         yield "LabelDistributionAwareMargin needs a Cosine head", margins and not isinstance(self.head, Cosine)
-        moved = ", ".join(self._changed(_TRAINING_FIELDS))
+        changed = ", ".join(self._changed(_TRAINING_FIELDS))
         yield (
-            f"{type(self.head).__name__} is a closed-form head: leave {moved} at the default",
-            closed_form and bool(moved),
+            f"{type(self.head).__name__} is a closed-form head: leave {changed} at the default",
+            closed_form and bool(changed),
         )
-        moved = ", ".join(self._changed(_FROZEN_BACKBONE_FIELDS))
-        yield f"fine-tuning the backbone needs the default of {moved}", deep and bool(moved)
-        yield "retraining needs a cut below top", self.retraining is not None and not deep
-        norms = isinstance(self.head, Linear) and not self.also
-        yield "weight_norm needs a Linear head and no other", self.weight_norm > 0 and not norms
+        changed = ", ".join(self._changed(_FROZEN_BACKBONE_FIELDS))
+        yield f"fine-tuning the backbone needs the default of {changed}", fine_tunes and bool(changed)
+        yield "retraining needs a cut below top", self.retraining is not None and not fine_tunes
+        has_norms = isinstance(self.head, Linear) and not self.also
+        yield "weight_norm needs a Linear head and no other", self.weight_norm > 0 and not has_norms
         yield "keep_bias needs a weight_norm", self.keep_bias and not self.weight_norm
         yield f"views must be some of {', '.join(DIHEDRAL)}", not (self.views and set(self.views) <= set(DIHEDRAL))
         yield (
@@ -172,9 +172,9 @@ class Recipe:
             "synthesis determines the rows: leave sampling at the default",
             synthetic and self.sampling != EveryImage(),
         )
-        sourceless = [*self.also, *([self.head] if closed_form else [])]
-        wrong = synthetic and not all(isinstance(head, Logistic) for head in sourceless)
-        yield "synthetic rows have no source, which NearestMean and Discriminant need", wrong
+        closed_form_heads = [*self.also, *([self.head] if closed_form else [])]
+        needs_sources = synthetic and not all(isinstance(head, Logistic) for head in closed_form_heads)
+        yield "synthetic rows have no source, which NearestMean and Discriminant need", needs_sources
 
     def _changed(self, names: frozenset[str]) -> list[str]:
         """Returns those of `names` that do not have their default."""
@@ -182,7 +182,7 @@ class Recipe:
         return [name for name, value in defaults.items() if name in names and getattr(self, name) != value]
 
     def training(self) -> Recipe:
-        """Returns the recipe with nothing done to its logits: recipes with the same training share their fits."""
+        """Returns the recipe without treatment of its logits: recipes with the same training share their fits."""
         return replace(self, weight_norm=0.0, keep_bias=False, views=PLAIN, adjustment=NoAdjustment())
 
     @property
@@ -191,7 +191,7 @@ class Recipe:
         return isinstance(self.head, Linear | Cosine)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values for JSON; a part of its own becomes a dict with its class name under `kind`."""
+        """Returns plain values for JSON; a nested object becomes a dict with its class name under `kind`."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
 

@@ -170,7 +170,7 @@ def test_overrides_of_the_control_are_kept_whatever_is_selected(tmp_path: Path) 
 
 _WAYS = (
     "give a number or a string to fix it, a table with the numbers low and high to narrow it, or a list of strings to "
-    "leave some choices."
+    "keep only these choices."
 )
 
 
@@ -198,9 +198,7 @@ def test_an_override_of_another_form_is_refused_with_its_key(text: str, message:
 
 
 def test_overrides_of_a_strategy_that_is_not_named_are_refused() -> None:
-    with pytest.raises(
-        UserError, match=r"^overrides are given for tta, which strategies does not name: add it there\.$"
-    ):
+    with pytest.raises(UserError, match=r"^overrides are given for tta, which is not in strategies: add it there\.$"):
         StudyDefinition(overrides={"tta": {"views": "mirror"}})
 
 
@@ -242,7 +240,7 @@ def test_an_override_is_shown_as_it_is_written(override: Override, text: str) ->
         ({"refits": 0}, "refits is 0: use 1 or more."),
         ({"seed": -1}, "seed is -1: use 0 or more."),
         ({"strategies": []}, "strategies is empty: name at least one (`hirise-imb strategies` lists them)."),
-        ({"strategies": ["a", "b", "a"]}, "strategies names one twice: a, b, a."),
+        ({"strategies": ["a", "b", "a"]}, "strategies contains a name twice: a, b, a."),
     ],
 )
 def test_a_wrong_value_is_named(values: dict[str, Any], message: str) -> None:
@@ -308,5 +306,5 @@ def test_a_folder_is_no_definition(tmp_path: Path) -> None:
 def test_what_is_no_toml_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"study\.toml is no valid TOML: .+\.$"):
+    with pytest.raises(UserError, match=r"study\.toml is not valid TOML: .+\.$"):
         config.load_definition(path, {})

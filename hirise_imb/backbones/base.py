@@ -31,7 +31,7 @@ def read_weights(network: keras.Model, path: Path) -> None:
         ValueError: the file can't be read, or contains the weights of another network.
     """
     with warnings.catch_warnings():
-        # Keras only warns where it leaves layers with their random weights.
+        # When layers keep their random weights because the file lacks them, Keras only warns.
         warnings.filterwarnings("error", message="Skipping nested container")
         try:
             network.load_weights(path)
@@ -41,7 +41,7 @@ def read_weights(network: keras.Model, path: Path) -> None:
 
 @dataclass(frozen=True)
 class BackboneCard:
-    """The facts of one backbone, known without building it.
+    """The facts about one backbone, available without building it.
 
     `build` takes the weights (`imagenet`, `random` or the path of a file) and the input shape, and returns a functional
     Keras model from pixels `(n, rows, columns, channels)`, float32 in 0..255, to the last feature map `(n, ..., ...,
@@ -52,19 +52,19 @@ class BackboneCard:
     summary: str
     feature_width: int
     cuts: Mapping[str, str]
-    """Layer whose output is cached, by name of the cut; the cut that leaves least to train comes first."""
+    """Layer whose output is cached, by name of the cut; the cut that leaves the fewest weights to train comes first."""
     preprocessing: str
     """Describes the preprocessing; part of the feature cache's key, so it must change whenever the numbers do."""
     build: Callable[[str, InputShape], keras.Model]
 
     def load(self, weights: str, input_shape: InputShape, precision: str = "float32") -> Backbone:
-        """Builds the network with its weights; `random` ones are always the same, so that a study on them continues.
+        """Builds the network with its weights; `random` ones are always the same, so that a study on them can continue.
 
         Args:
-            weights: as for `build`.
-            input_shape: of one image.
-            precision: of its arithmetic, one of `PRECISIONS`. bfloat16 is faster on a GPU that supports it; it is a
-                16-bit format with 8 bits of significand.
+            weights: `imagenet`, `random` or the path of a file.
+            input_shape: shape of one image.
+            precision: number format of its arithmetic, one of `PRECISIONS`. bfloat16, a 16-bit format
+                with 8 bits of significand, is faster on a GPU that supports it.
 
         Raises:
             UserError: the weights are not available.
@@ -73,12 +73,12 @@ class BackboneCard:
 
         if weights == "random":
             keras.utils.set_random_seed(0)
-        before = keras.config.dtype_policy()
+        default_policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(PRECISIONS[precision])
         try:
             return Backbone(self, self.build(weights, input_shape), precision)
         finally:
-            keras.config.set_dtype_policy(before)
+            keras.config.set_dtype_policy(default_policy)
 
 
 class Backbone:
@@ -96,6 +96,7 @@ class Backbone:
         """SHA-256 of all weights, 64 hexadecimal digits."""
         sha = hashlib.sha256()
         for weight in self.network.get_weights():
+            # Shape and type too: the same bytes in another shape are other weights.
             sha.update(str((weight.shape, str(weight.dtype))).encode())
             sha.update(weight.tobytes())
         return sha.hexdigest()
@@ -107,7 +108,7 @@ class Backbone:
         return int(rows), int(columns), int(channels)
 
     def trunk(self, cut: str) -> keras.Model:
-        """The frozen part: pixels to the activations at `cut`; at `top`, to pooled features `(n, feature_width)`."""
+        """Returns the frozen part, from pixels to the activations at `cut`; at `top`, to pooled features."""
         import keras
 
         if cut == TOP:
@@ -116,7 +117,7 @@ class Backbone:
         return keras.Model(self.network.input, self.network.get_layer(self.card.cuts[cut]).output)
 
     def tail(self, cut: str) -> keras.Model:
-        """The part above `cut`, up to pooled features `(n, feature_width)`; at `top`, the identity.
+        """Returns the part above `cut`, up to pooled features `(n, feature_width)`; at `top` it is the identity.
 
         The tail has its own copy of the variables, so that training it leaves the backbone unchanged. Its batch
         normalisation is frozen: Keras 3 overrides a `training=False` baked into a functional model (keras issue

@@ -64,7 +64,7 @@ def build_feature_map(rgb: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def _bottleneck(x: keras.KerasTensor, name: str, block: Stage) -> keras.KerasTensor:
-    """Expands, convolves each channel separately, projects without activation; adds the input where shapes agree."""
+    """Expands, convolves each channel separately, projects without activation, and adds the input if shapes agree."""
     import keras
 
     wide = x

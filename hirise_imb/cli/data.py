@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hirise_imb.data.dataset import DatasetSpec
 
 _DATA = """\
-Landmarks come from three places: drawn by this program (`synthetic`),
+Landmarks come from one of three places: drawn by this program (`synthetic`),
 downloaded (`hirise`, 0.9 GB), or a zip or folder in the official layout.
 """
 
@@ -66,7 +66,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _check_and_print(folder: Path, name: str, spec: DatasetSpec) -> int:
-    """Decodes every image and prints the classes by split; `name` is what --data calls the landmarks."""
+    """Decodes every image and prints the classes by split; `name` is the value of --data for these landmarks."""
     from rich.console import Console
     from rich.table import Table
 

@@ -35,7 +35,7 @@ def add_commands(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--decimals",
         type=int,
-        help="number of decimals that all figures were printed with, where trailing zeros are lost (default: as is)",
+        help="number of decimals of all figures as printed, if trailing zeros were lost (default: as in the file)",
     )
     for average in _AVERAGES:
         parser.add_argument(f"--{average}", metavar="X", help=f"the {average.replace('-', ' ')} printed with it")

@@ -1,4 +1,4 @@
-"""What forensics found, for the terminal; it fits 80 columns."""
+"""The result of forensics for the terminal, within 80 columns."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from hirise_imb.forensics import METRICS, SMALLEST_P, Finding, JointRanges
 
 
 def print_finding(finding: Finding, console: Console) -> None:
-    """The counts behind each row, what they have in common, and the verdict."""
-    console.print(_rows(finding))
+    """Prints the counts behind each row, what they have in common, and the verdict."""
+    console.print(_row_table(finding))
     fewest, most = finding.table.decimals
     if fewest < most:
         console.print(
-            f"Figures have {fewest} to {most} decimals and are taken as they stand. Where trailing zeros were dropped, "
+            f"Figures have {fewest} to {most} decimals and are used as they are. If trailing zeros were dropped, "
             f"--decimals {most} restores them.",
             highlight=False,
         )
     if finding.joint_ranges is not None:
-        console.print(_together(finding.joint_ranges, len(finding.table.classes)))
+        console.print(_joint_table(finding.joint_ranges, len(finding.table.classes)))
     console.print(f"Verdict: {finding.verdict}.", style="bold", highlight=False)
-    # Names of classes are the user's, brackets in them no markup.
+    # Class names are the user's: brackets in them are not markup.
     console.print(f"{finding.reason[0].upper()}{finding.reason[1:]}.", highlight=False, markup=False)
 
 
-def _rows(finding: Finding) -> Table:
+def _row_table(finding: Finding) -> Table:
     table = finding.table
     margins = finding.joint_ranges.margins if finding.joint_ranges else finding.margins
     title = "Hits and predictions that print as each row does"
@@ -44,13 +44,13 @@ def _rows(finding: Finding) -> Table:
             counts = [
                 _range(*row.hits),
                 _range(*row.predictions),
-                _range(chance[0], chance[1], 0 if chance[1] >= 100 else 1),
+                _range(chance[0], chance[1], 0 if chance[1] >= 100 else 1),  # four characters at most
             ]
         grid.add_row(Text(name), f"{table.support[k]:,}", *printed, *counts)
     return grid
 
 
-def _together(ranges: JointRanges, classes: int) -> Table:
+def _joint_table(ranges: JointRanges, classes: int) -> Table:
     grid = _grid("All joint solutions, next to random pairings of predictions and labels")
     for head in ("", "the table", "shuffled", "deviation", "p"):
         grid.add_column(head, justify="right" if head else "left", no_wrap=True)
@@ -60,9 +60,9 @@ def _together(ranges: JointRanges, classes: int) -> Table:
         ("rare hits", ranges.rare_hits, ranges.rare_chance, (low.rare, high.rare)),
     ):
         one, other = sides
-        chances = sorted((one.p_above, other.p_above))
+        p_values = sorted((one.p_above, other.p_above))
         deviation = f"{max(one.deviation, other.deviation):.1f}"
-        p = f"<= {SMALLEST_P:.4f}" if chances[1] <= SMALLEST_P else _range(chances[0], chances[1], 4)
+        p = f"<= {SMALLEST_P:.4f}" if p_values[1] <= SMALLEST_P else _range(p_values[0], p_values[1], 4)
         grid.add_row(name, _range(*hits), _range(chance[0], chance[1], 1), deviation, p)
     deviation = f"{max(low.kappa_deviation, high.kappa_deviation):.3f}"
     grid.add_row("kappa", _range(*ranges.kappa, 3), "0", deviation, "")

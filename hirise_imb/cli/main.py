@@ -12,13 +12,13 @@ from hirise_imb.cli.parsing import PROGRAM, Command
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.progress import log_to_stderr
 
-# Nothing heavy is imported by the command groups until a command runs: `--help` has to answer at once.
+# Nothing heavy is imported by the command groups until a command runs: `--help` must answer at once.
 
 _USER_ERRNOS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
 }
-"""Errors of the file system that the user can fix; any other OSError is a fault of the program."""
+"""Errors of the file system that the user can fix; any other OSError is an error of the program."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """Builds the parser of all commands."""
     parser = argparse.ArgumentParser(
         PROGRAM, description="Experiments on class imbalance for landmarks in orbital images of Mars."
     )

@@ -1,4 +1,4 @@
-"""What the command groups share: adding a command to the parser."""
+"""Shared by the command groups: adding a command to the parser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Subparsers = Any
 def add_command(
     subparsers: Subparsers, name: str, command: Command, summary: str, description: str | None = None
 ) -> argparse.ArgumentParser:
-    """Adds a command; its help shows the description with its line breaks, or the summary."""
+    """Adds a command; its help shows the description with its line breaks, or the summary if there is none."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         name,
         help=summary,

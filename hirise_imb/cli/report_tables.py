@@ -1,4 +1,4 @@
-"""The tables that commands end with; they fit 80 columns."""
+"""The tables at the end of a command's output; they fit 80 columns."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Results
 
 _MAIN_WIDTH = 72
-"""Characters that the main table takes without classes."""
+"""Width of the main table without classes, in characters."""
 _CLASS_WIDTH = 6
-"""Characters of a column with an abbreviated class."""
+"""Width of the column of an abbreviated class, in characters."""
 _SHOWN_BEFORE = ("macro_f1", "macro_f1_rare")
-"""Scores of the tables above that of all other scores."""
+"""Scores that are in the tables above the one with all other scores."""
 _ARM_WIDTH = 20
 _HEADING_WIDTH = 12
-"""Longest words of arms and headings that stay in one line."""
+"""Longest words of arms and headings that are not folded, in characters."""
 
 
 @dataclass(frozen=True)
 class _Column:
     heading: str
-    """Words are placed below each other."""
+    """Heading; its words are placed below each other."""
     cells: Sequence[str]
-    """One for each arm, in the order of tables."""
+    """Cell of each arm, in the order of tables."""
 
 
 def print_comparison(results: Results, console: Console) -> None:
-    """Prints a row for each arm: macro F1 and how sure it is, F1 of each class, and all other scores.
+    """Prints a row for each arm: macro F1 with its uncertainty, F1 of each class, and all other scores.
 
     The classes have columns in the first table where the console is wide enough, and tables of their own otherwise.
     """
     wide = console.width >= _MAIN_WIDTH + _CLASS_WIDTH * len(results.classes)
     title = f"{results.name}: macro F1{', and F1 of each class' if wide else ''} on the test split, mean over seeds"
     table = _empty(title, 0 if wide else 1)
-    # The names of a comparison's arms are long: they go on in the next line.
+    # The names of a comparison's arms are long: they continue on the next line.
     table.add_column("arm", overflow="fold")
     titles = ["val", "test", "95 %\ninterval", "vs\nbaseline", *(["vs\ncontrol"] if results.control else []), "p\nHolm"]
     codes = _codes(results.classes)
@@ -73,7 +73,7 @@ def print_comparison(results: Results, console: Console) -> None:
 
 
 def _key(results: Results, codes: Sequence[str]) -> str:
-    """What the columns hold, and the classes of abbreviations."""
+    """Returns what the columns show, and the classes of abbreviations."""
     where = "val in each report on its own landmarks" if results.origins else "of all arms on the same landmarks"
     text = (
         f"val, test: macro F1, {where}. 95 % interval: confidence interval over sources. p Holm: swap test against the "
@@ -102,7 +102,7 @@ def _cells(results: Results, arm: Arm) -> list[str]:
 
 
 def _class_columns(results: Results, headings: Sequence[str]) -> list[_Column]:
-    """The mean F1 of the rare classes where there is a majority class, and the F1 of each class."""
+    """Returns the mean F1 of the rare classes, if there is a majority class, and the F1 of each class."""
     columns = []
     if results.classes.majority is not None:
         columns.append(_Column("rare", _score_cells(results, "macro_f1_rare")))
@@ -113,7 +113,7 @@ def _class_columns(results: Results, headings: Sequence[str]) -> list[_Column]:
 
 
 def _class_cell(results: Results, arm: Arm, label: int) -> str:
-    """F1 of a class, in colour where the ranges over seeds of arm and reference lie apart."""
+    """Returns the F1 of a class, in colour if the seeds of arm and reference give ranges that do not overlap."""
     text = score(results.per_class(arm.name, "f1")[label].mean)
     if not results.clear(arm.name, "f1", results.reference)[label]:
         return text
@@ -131,20 +131,20 @@ def _score_cells(results: Results, metric: str) -> list[str]:
 
 
 def _print_columns(results: Results, console: Console, title: str, columns: Sequence[_Column]) -> None:
-    """Prints columns next to the names of the arms, in as many tables as the width of the console asks for."""
+    """Prints columns next to the names of the arms, in as many tables as the width of the console requires."""
     names = [arm.name for arm in results.ordered]
-    left = min(_ARM_WIDTH, max(map(len, names)))
-    room, parts = 0, list[list[_Column]]()
+    names_width = min(_ARM_WIDTH, max(map(len, names)))
+    space, parts = 0, list[list[_Column]]()
     for column in columns:
         width = 1 + max(min(_HEADING_WIDTH, len(word)) for word in [*column.heading.split(), "0.000"])
-        if width > room:
-            room = console.width - left
+        if width > space:
+            space = console.width - names_width
             parts.append([])
         parts[-1].append(column)
-        room -= width
+        space -= width
     for n, part in enumerate(parts):
         table = _empty(title if n == 0 else f"{title}, continued", 0)
-        table.add_column("arm", overflow="fold", max_width=left)
+        table.add_column("arm", overflow="fold", max_width=names_width)
         for column in part:
             heading = "\n".join(column.heading.split())
             table.add_column(heading, justify="right", overflow="fold", max_width=_HEADING_WIDTH)
@@ -157,12 +157,12 @@ def _print_columns(results: Results, console: Console, title: str, columns: Sequ
 
 
 def _first_strategy(results: Results) -> int:
-    """The row in which the strategies begin."""
+    """Returns the row in which the strategies begin."""
     return len(results.ordered) - len(results.strategies)
 
 
 def _codes(classes: ClassSet) -> list[str]:
-    """Abbreviations of the classes that differ: three letters each, more where names begin alike."""
+    """Returns a distinct abbreviation for each class: three letters, or more where names begin with the same ones."""
     codes = []
     for name in classes:
         others = [other for other in classes if other != name]
@@ -172,7 +172,7 @@ def _codes(classes: ClassSet) -> list[str]:
 
 
 def _gain(results: Results, arm: Arm, other: str) -> str:
-    """The difference in macro F1 to another arm, in colour where the ranges over seeds lie apart."""
+    """Returns the difference in macro F1 to another arm, in colour if the ranges over seeds do not overlap."""
     if arm.name == other:
         return MISSING
     value = results.gain(arm.name, "macro_f1", other)
@@ -190,19 +190,19 @@ def print_baseline(baseline: Baseline, console: Console) -> None:
         table.add_column(title, no_wrap=True)
     for title in ("published", "aligned", "shuffled", "95 % range", "in\nrange"):
         table.add_column(title, justify="right", no_wrap=True)
-    before = ""
+    last_name = ""
     for entry in baseline.entries:
-        if entry.name != before:
+        if entry.name != last_name:
             table.add_section()
-        law = entry.shuffled
+        shuffled = entry.shuffled
         table.add_row(
-            entry.name if entry.name != before else "",
+            entry.name if entry.name != last_name else "",
             label_of(entry.metric),
-            *(score(value) for value in (entry.published, entry.aligned, law.mean if law else None)),
-            f"{score(law.low)} to {score(law.high)}" if law else MISSING,
+            *(score(value) for value in (entry.published, entry.aligned, shuffled.mean if shuffled else None)),
+            f"{score(shuffled.low)} to {score(shuffled.high)}" if shuffled else MISSING,
             {None: MISSING, True: "yes", False: "no"}[entry.published_in_range],
         )
-        before = entry.name
+        last_name = entry.name
     console.print(table)
     results = baseline.results
     _print_words(
@@ -211,13 +211,13 @@ def print_baseline(baseline: Baseline, console: Console) -> None:
 
 
 def _print_words(console: Console, *words: str) -> None:
-    """Prints sentences below a table, the last of them, a caution, in the background."""
+    """Prints sentences below a table; the last one, a caution, is dimmed."""
     for n, text in enumerate(words, 1):
         console.print(text, highlight=False, markup=False, style="dim" if n == len(words) else "")
 
 
 def _empty(title: str, padding: int = 1) -> Table:
-    """Returns a table without rows; `padding` is the room between columns beyond one character."""
+    """Returns a table without rows; `padding` is the space between columns in addition to one character."""
     return Table(
         title=title,
         title_justify="left",

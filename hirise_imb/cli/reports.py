@@ -19,8 +19,8 @@ The comparison is written to OUT/reports/NAME/.
 
 _REPORT = """\
 Rebuild a report from its own folder with this version of the program: the
-folder contains everything that it was made from. Needs neither the data nor
-TensorFlow.
+folder contains everything that is needed, so neither the data nor TensorFlow is
+used.
 
 --thumbnails adds small pictures of the most confident mistakes and of the rare
 classes to the page, from the landmarks that the study used or those of --data.
@@ -31,12 +31,12 @@ def add_commands(subparsers: Subparsers) -> None:
     """Adds the commands of this module."""
     compare = add_command(subparsers, "compare", _compare, "compare reports on the same test landmarks", _COMPARE)
     compare.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="folder of a report")
-    compare.add_argument("--name", help="of the comparison (default: from the names of the folders)")
+    compare.add_argument("--name", help="name of the comparison (default: from the names of the folders)")
     compare.add_argument("--out", type=Path, default=Path(), help="folder for reports/ (default: here)")
     report = add_command(subparsers, "report", _report, "rebuild a report from its folder", _REPORT)
-    report.add_argument("folder", type=Path, metavar="FOLDER", help="of the report")
+    report.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the report")
     report.add_argument("--thumbnails", action="store_true", help="show landmarks on the page")
-    report.add_argument("--data", help="where the landmarks are, if not where the study found them")
+    report.add_argument("--data", help="place of the landmarks, if it is not the one that the study used")
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -56,7 +56,7 @@ def _report(options: argparse.Namespace) -> int:
     from hirise_imb.pipeline.rebuild import rebuild_report
 
     if options.data is not None and not options.thumbnails:
-        raise UserError("--data says where landmarks for --thumbnails are: give both, or neither.")
+        raise UserError("--data is the place of the landmarks for --thumbnails: give both, or neither.")
     page = rebuild_report(options.folder, thumbnails=options.thumbnails, data=options.data)
     print(f"Report: {page}")
     return 0

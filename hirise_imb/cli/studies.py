@@ -27,7 +27,7 @@ existing ones; asking for fewer than the existing report has is refused unless
 --replace is given.
 
 Several processes can share the searches: --workers on this machine, and
-`hirise-imb work` anywhere. Results do not depend on which of them ran what.
+`hirise-imb work` anywhere. Results do not depend on which process ran what.
 
 The report is written to OUT/reports/NAME/, the Optuna database to OUT/studies/.
 """
@@ -39,8 +39,8 @@ processes need the same DEFINITION, data and weights, and one database:
   hirise-imb run DEFINITION --storage postgresql://user:password@host/database
   hirise-imb work DEFINITION --storage postgresql://user:password@host/database
 
-A trial whose worker died is run again by another one. The baseline, the refits
-and the report are made by `hirise-imb run`.
+A trial whose worker died is run again by another worker. The baseline, the
+refits and the report are the work of `hirise-imb run`.
 """
 
 _BASELINE = """\
@@ -48,7 +48,7 @@ Fit the reference run of a study alone, and compare it with the published table:
 each published figure, this model with predictions and labels aligned, and the
 same predictions paired with shuffled labels.
 
-DEFINITION and options are those of `run`; strategies and trials play no part.
+DEFINITION and options are those of `run`; strategies and trials are not used.
 Fits are shared with the study of the same name: neither command repeats what
 the other has fitted. The published run trained on the repeated rows of the
 split file; --rows split-file does so too.
@@ -70,13 +70,15 @@ def add_commands(subparsers: Subparsers) -> None:
             "--strategies",
             type=lambda text: text.split(","),
             metavar="A,B,...",
-            help="in addition to the control `plain`; `hirise-imb strategies` lists them",
+            help="strategies in addition to the control `plain`; `hirise-imb strategies` lists them",
         )
-        parser.add_argument("--trials", type=int, help="finished trials of each search")
+        parser.add_argument("--trials", type=int, help="number of finished trials of each search")
         parser.add_argument(
             "--selection", help="how recipes are selected: grouped-cv (folds of sources) or val (the given split)"
         )
-    run.add_argument("--workers", type=int, default=1, help="processes that search, on this machine (default: 1)")
+    run.add_argument(
+        "--workers", type=int, default=1, help="number of processes that search on this machine (default: 1)"
+    )
     run.add_argument("--timeout", type=float, metavar="SECONDS", help="start no further trials after this time")
     run.add_argument("--thumbnails", action="store_true", help="show landmarks on the page, embedded at small size")
     run.add_argument(
@@ -96,9 +98,11 @@ def add_commands(subparsers: Subparsers) -> None:
 
 
 def _add_definition_options(parser: argparse.ArgumentParser) -> None:
-    """Options that take precedence over the keys of a definition."""
+    """Adds the options that take precedence over the keys of a definition."""
     parser.add_argument("definition", nargs="?", type=Path, metavar="DEFINITION", help="TOML file (default: demo)")
-    parser.add_argument("--name", help="of the report folder and the database (default: from definition or data)")
+    parser.add_argument(
+        "--name", help="name of the report folder and in the database (default: from definition or data)"
+    )
     parser.add_argument("--data", help="synthetic, hirise, or the path of a zip or folder in the official layout")
     parser.add_argument("--dataset", help="data set that the data belongs to (default: hirise-v3_2)")
     parser.add_argument("--backbone", help="; ".join(f"{card.name} ({card.summary})" for card in BACKBONES.values()))
@@ -106,8 +110,8 @@ def _add_definition_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", help="float32, or bfloat16 (8 bits of significand), which is faster on a GPU that supports it"
     )
-    parser.add_argument("--refits", type=int, help="seeds with which each recipe is fitted for the report")
-    parser.add_argument("--seed", type=int, help="random seed; same seed, same machine, same numbers")
+    parser.add_argument("--refits", type=int, help="number of seeds with which each recipe is fitted for the report")
+    parser.add_argument("--seed", type=int, help="random seed; on one machine the same seed gives the same numbers")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for studies/ and reports/ (default: here)")
 
 
@@ -116,8 +120,8 @@ def _read_definition(options: argparse.Namespace) -> StudyDefinition:
 
     from hirise_imb.config import StudyDefinition, default_definition, load_definition
 
-    given = {field.name: getattr(options, field.name, None) for field in fields(StudyDefinition)}
-    overrides = {name: value for name, value in given.items() if value is not None}
+    values = {field.name: getattr(options, field.name, None) for field in fields(StudyDefinition)}
+    overrides = {name: value for name, value in values.items() if value is not None}
     return load_definition(options.definition, overrides) if options.definition else default_definition(overrides)
 
 

@@ -19,9 +19,9 @@ from hirise_imb.utils.progress import track
 CHUNK = 1 << 20
 """Bytes read at a time."""
 MAX_MEMBER = 64 << 20
-"""Most bytes one file may unpack to; an official image has about 14 kB, the longest label file 3 MB."""
+"""Largest number of bytes of one unpacked file; an official image has about 14 kB, the longest label file 3 MB."""
 MAX_TOTAL = 20 << 30
-"""Most bytes all needed files together may unpack to; the official archive unpacks to about 1 GB."""
+"""Largest number of bytes of all unpacked files together; the official archive has about 1 GB."""
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
 """Exceptions that `zipfile` raises on a file that is not a zip, truncated or altered."""
@@ -34,8 +34,8 @@ def unpack(zip_path: Path, folder: Path, layout: Layout) -> Path:
     files are left out. A folder that is complete already is left as it is.
 
     Raises:
-        UserError: the zip can't be read, is damaged, unsafe, too big or not in the layout; the disk is full
-            or can't be written to; or `folder` exists and is not complete.
+        UserError: the zip can't be read, is damaged, unsafe, too big or not in the layout; the disk is full or
+            can't be written to; or `folder` exists and is not complete.
     """
     try:
         if not folder.exists():
@@ -52,14 +52,14 @@ def unpack(zip_path: Path, folder: Path, layout: Layout) -> Path:
 
 
 def is_safe(name: str) -> bool:
-    """Tells whether a zip entry's name stays below the folder it is joined to, on every operating system."""
+    """Returns whether a zip entry's name stays below the folder it is joined to, on every operating system."""
     path = PureWindowsPath(name)  # covers roots and drives of every system
     return not (path.anchor or ".." in path.parts or set(name) & set("\\:\0"))
 
 
 def _unpack_new(zip_path: Path, folder: Path, layout: Layout) -> None:
     part = folder.with_name(f".{folder.name}.part")
-    if part.exists():  # left by a process that was killed: the lock says that nobody is at work on it
+    if part.exists():  # left by a process that was killed: because of the lock, no other process is working on it
         shutil.rmtree(part)
     try:
         with zipfile.ZipFile(zip_path) as archive:
@@ -74,7 +74,7 @@ def _unpack_new(zip_path: Path, folder: Path, layout: Layout) -> None:
 
 
 def _members(zip_path: Path, entries: list[zipfile.ZipInfo], layout: Layout) -> dict[str, zipfile.ZipInfo]:
-    """Checks every entry; returns those of the layout by their path inside the data folder."""
+    """Checks every entry, and returns those of the layout by their path inside the data folder."""
     for entry in entries:
         _check_entry(zip_path, entry)
     files = [entry for entry in entries if not entry.is_dir() and not entry.filename.startswith("__MACOSX/")]
@@ -97,7 +97,9 @@ def _check_complete(zip_path: Path, names: Iterable[str], layout: Layout) -> Non
 
 
 def _check_entry(zip_path: Path, entry: zipfile.ZipInfo) -> None:
-    """Refuses an entry that could be written outside the folder, needed or not: it was made to do harm."""
+    """Refuses an entry that could be written outside the folder, even an unneeded one: it was made to do harm."""
+    # The upper 16 bits are the Unix mode. `orig_filename` is checked, since `filename` has been cut at a null byte and
+    # its separators have been replaced.
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if not is_safe(entry.orig_filename):
         problem = "leads outside the archive"
@@ -111,7 +113,7 @@ def _check_entry(zip_path: Path, entry: zipfile.ZipInfo) -> None:
 
 
 def _root(zip_path: Path, names: list[str], layout: Layout) -> str:
-    """The folder inside the zip that contains the split file, with its slash; empty at the top."""
+    """Returns the folder inside the zip that contains the split file, with a trailing slash; empty if it is the top."""
     matches = [name for name in names if PurePosixPath(name).name == layout.split_file]
     if not matches:
         _check_complete(zip_path, (PurePosixPath(name).name for name in names), layout)  # raises
@@ -160,6 +162,7 @@ def _extract(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], fold
 
 def _extract_one(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
     """Writes one file in chunks: `zipfile` never yields more than declared, and checks the CRC at the end."""
+    # Mode x: on a file system that ignores case, two entries may have the same path.
     with archive.open(entry) as source, path.open("xb") as sink:
         shutil.copyfileobj(source, sink, CHUNK)
         if sink.tell() != entry.file_size:

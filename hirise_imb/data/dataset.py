@@ -1,4 +1,4 @@
-"""What a data set is: its classes, the format of its images, and how a file tells its landmark and source.
+"""The facts of a data set: its classes, the format of its images, and where an image's landmark and source are found.
 
 Everything outside this room reads these facts from the `DatasetSpec` of the data at hand, so that no module knows the
 classes or the image size of one particular data set.
@@ -23,27 +23,27 @@ class ClassSet:
     """
 
     names: tuple[str, ...]
-    """The position of a name is the class id."""
+    """Names of the classes; the position of a name is its class id."""
     majority: str | None = None
     """The class that most landmarks belong to, if one dominates; all other classes count as rare."""
 
     def __post_init__(self) -> None:
-        """Check the names."""
+        """Checks the names."""
         if len(self.names) < 2 or len(set(self.names)) < len(self.names):
             raise ValueError(f"names must be two or more different classes, got {self.names}")
         if self.majority is not None and self.majority not in self.names:
             raise ValueError(f"majority must be None or one of {self.names}, got {self.majority!r}")
 
     def __len__(self) -> int:
-        """Number of classes."""
+        """Returns the number of classes."""
         return len(self.names)
 
     def __iter__(self) -> Iterator[str]:
-        """The names, in the order of the ids."""
+        """Iterates over the names, in the order of the ids."""
         return iter(self.names)
 
     def __getitem__(self, label: int) -> str:
-        """Name of a class id."""
+        """Returns the name of a class id."""
         return self.names[label]
 
     @property
@@ -59,7 +59,7 @@ class ClassSet:
 
 @dataclass(frozen=True)
 class ImageName:
-    """What identifies an image: its landmark, the source it was cut from, and its variant."""
+    """The identity of an image: its landmark, the source it was cut from, and its variant."""
 
     landmark: str
     """The original crop that all variants share, such as `ESP_011289_1950_RED-0012`."""
@@ -71,21 +71,21 @@ class ImageName:
 
 @dataclass(frozen=True)
 class NameGrammar:
-    """File names that tell landmark, source and variant.
+    """File names that contain landmark, source and variant.
 
     Raises:
         ValueError: the pattern lacks one of the groups `landmark`, `source` and `variant`.
     """
 
     pattern: str
-    """Regular expression of a whole file name, with the groups `landmark`, `source` and (optional) `variant`."""
+    """Regular expression of a complete file name, with the groups `landmark`, `source` and (optional) `variant`."""
     form: str
     """The grammar as messages show it, such as `<SOURCE>_RED-<NNNN>[-<variant>].jpg`."""
     variants: tuple[str, ...] = ()
-    """Suffixes of augmented copies. Where the original is missing, the first of them that exists stands for it."""
+    """Suffixes of augmented copies. Where the original is missing, the first that exists replaces it."""
 
     def __post_init__(self) -> None:
-        """Check the groups of the pattern."""
+        """Checks the groups of the pattern."""
         if missing := {"landmark", "source", "variant"} - set(self._expression.groupindex):
             raise ValueError(f"pattern lacks the groups {', '.join(sorted(missing))}: {self.pattern}")
 
@@ -94,7 +94,7 @@ class NameGrammar:
         return re.compile(self.pattern)
 
     def parse(self, file_name: str) -> ImageName | None:
-        """The parts of a file name; None where the name does not follow the grammar."""
+        """Returns the parts of a file name, or None if the name does not follow the grammar."""
         match = self._expression.fullmatch(file_name)
         return ImageName(match["landmark"], match["source"], match["variant"] or "") if match else None
 
@@ -116,7 +116,7 @@ class Archive:
     name: str
     address: str
     size: int
-    """Bytes."""
+    """Size in bytes."""
     md5: str
     page: str
     """Web page from which a person can download the file."""
@@ -127,11 +127,12 @@ class Layout:
     """Names of the files and of the image folder inside a data folder."""
 
     label_file: str
-    """Lines `filename class_id`."""
+    """Name of the file with lines `filename class_id`."""
     split_file: str
-    """Lines `filename class_id set`, and the source as a fourth field with `SourceColumn`; repeated lines up-sample."""
+    """Name of the file with lines `filename class_id set`, and a fourth field with `SourceColumn`; repeated lines are
+    up-sampling."""
     class_file: str
-    """Lines `id,name`."""
+    """Name of the file with lines `id,name`."""
     image_folder: str
 
     @property
@@ -149,7 +150,7 @@ class DatasetSpec:
     """
 
     name: str
-    """Identifies the data set in study definitions."""
+    """Name of the data set in study definitions."""
     title: str
     classes: ClassSet
     image_size: int
@@ -165,7 +166,7 @@ class DatasetSpec:
     """Where the published data set can be downloaded."""
 
     def __post_init__(self) -> None:
-        """Check the image format."""
+        """Checks the image format."""
         if self.image_size < 1 or self.channels not in (1, 3):
             raise ValueError(
                 f"images must have a positive size and 1 or 3 channels, got {self.image_size} and {self.channels}"

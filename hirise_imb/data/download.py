@@ -26,9 +26,9 @@ TIMEOUT = (15.0, 60.0)
 ATTEMPTS = 6
 """Consecutive failures without another `CHUNK` received, after which a download is given up."""
 FIRST_WAIT = 1.0
-"""Seconds to wait before the first retry; each consecutive failure doubles them."""
+"""Seconds to wait before a retry; each consecutive failure without progress doubles it."""
 LONGEST_WAIT = 900.0
-"""Seconds; a download is given up where the server asks to wait longer."""
+"""Longest wait in seconds; if the server requests a longer one, the download is given up."""
 SPARE = 64 << 20
 """Bytes that a download leaves free on the disk."""
 
@@ -51,29 +51,31 @@ def download_archive(archive: Archive, folder: Path, *, sleep: Callable[[float],
                     _download(archive, target, sleep)
                     return target
         if fault := _fault(archive, target):
-            raise _by_hand(archive, f"{target} is not the archive ({fault}), so delete it and fetch again, or")
+            raise _manual_download_error(
+                archive, f"{target} is not the archive ({fault}), so delete it and fetch again, or"
+            )
     except OSError as error:
-        raise _by_hand(
+        raise _manual_download_error(
             archive, f"{target} can't be read or written ({error.strerror or error}); fix that, or"
         ) from error
     return target
 
 
 def is_archive(path: Path, archive: Archive) -> bool:
-    """Tells by size and digest whether the file is the archive."""
+    """Returns whether the file is the archive, judged by size and digest."""
     return path.is_file() and not _fault(archive, path)
 
 
 class _Retry(Exception):
     """A request failed for a reason that may be temporary."""
 
-    def __init__(self, reason: str, asked: float = 0.0) -> None:
+    def __init__(self, reason: str, requested_wait: float = 0.0) -> None:
         super().__init__(reason)
-        self.asked = asked
-        """Seconds the server asks to wait."""
+        self.requested_wait = requested_wait
+        """Seconds that the server asks the client to wait."""
 
 
-def _by_hand(archive: Archive, problem: str) -> UserError:
+def _manual_download_error(archive: Archive, problem: str) -> UserError:
     return UserError(
         f"{problem} download {archive.name} by hand from {archive.page} ({archive.address}) "
         "and run `hirise-imb data import FILE`."
@@ -89,7 +91,7 @@ def _download(archive: Archive, target: Path, sleep: Callable[[float], None]) ->
     _complete(archive, part, sleep)
     if fault := _fault(archive, part):
         part.unlink()
-        raise _by_hand(
+        raise _manual_download_error(
             archive, f"The file downloaded to {part} is not the archive ({fault}) and was deleted: try again, or"
         )
     part.replace(target)
@@ -99,11 +101,13 @@ def _check_space(archive: Archive, part: Path) -> None:
     needed = archive.size - _size(part) + SPARE
     free = shutil.disk_usage(part.parent).free
     if free < needed:
-        raise _by_hand(archive, f"{part.parent} needs {needed:,} free bytes and has {free:,}: free some, or")
+        raise _manual_download_error(
+            archive, f"{part.parent} needs {needed:,} free bytes and has {free:,}: free some, or"
+        )
 
 
 def _complete(archive: Archive, part: Path, sleep: Callable[[float], None]) -> None:
-    """Requests the rest until the file is complete; only failures without a further `CHUNK` count towards giving up."""
+    """Requests the missing bytes until the file is complete; a failure after another `CHUNK` restarts the count."""
     failures, best = 0, _size(part)
     with track(archive.name, archive.size, "MB", scale=1e6, already=best) as show:
         while (start := _size(part)) < archive.size:
@@ -113,12 +117,12 @@ def _complete(archive: Archive, part: Path, sleep: Callable[[float], None]) -> N
                 reached = _size(part)
                 failures, best = (0, reached) if reached >= best + CHUNK else (failures + 1, best)
                 if failures == ATTEMPTS:
-                    raise _by_hand(
+                    raise _manual_download_error(
                         archive, f"The download failed {ATTEMPTS} times in a row ({retry}): try later, or"
                     ) from retry
-                wait = max(retry.asked, FIRST_WAIT * 2**failures)
+                wait = max(retry.requested_wait, FIRST_WAIT * 2**failures)
                 if wait > LONGEST_WAIT:
-                    raise _by_hand(
+                    raise _manual_download_error(
                         archive, f"The server asks to wait {wait:,.0f} seconds ({retry}): try later, or"
                     ) from retry
                 log.warning("%s: %s; trying again in %.0f s.", archive.name, retry, wait)
@@ -127,6 +131,7 @@ def _complete(archive: Archive, part: Path, sleep: Callable[[float], None]) -> N
 
 def _request(archive: Archive, part: Path, start: int, show: ProgressCallback) -> None:
     """Requests the bytes from `start` on once, and writes what is received."""
+    # Uncompressed, so that ranges and lengths are those of the file.
     headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -137,21 +142,21 @@ def _request(archive: Archive, part: Path, start: int, show: ProgressCallback) -
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         raise _Retry(f"the connection failed: {type(error).__name__}") from error
     except requests.RequestException as error:
-        raise _by_hand(archive, f"The download failed ({error}):") from error
+        raise _manual_download_error(archive, f"The download failed ({error}):") from error
 
 
 def _first_byte(archive: Archive, response: requests.Response, start: int) -> int:
-    """Offset of the response in the file; zero where the server ignores the range."""
+    """Returns the offset of the response in the file: zero if the server ignores the range."""
     status = f"HTTP {response.status_code} {response.reason}"
     if response.status_code == 429 or response.status_code >= 500:
-        raise _Retry(status, _seconds(response.headers.get("Retry-After", "")))
+        raise _Retry(status, _parse_retry_after(response.headers.get("Retry-After", "")))
     if response.status_code not in (200, 206):
-        raise _by_hand(archive, f"The download failed ({status}):")
+        raise _manual_download_error(archive, f"The download failed ({status}):")
     first = 0
     if response.status_code == 206:
         content_range = response.headers.get("Content-Range", "")
         if not re.match(rf"bytes {start}-", content_range):
-            raise _Retry(f"asked for bytes from {start} on, the server sent {content_range!r}")
+            raise _Retry(f"the server sent {content_range!r} instead of the bytes from {start} on")
         first = start
     length = response.headers.get("Content-Length", "")
     if length.isdecimal() and int(length) != archive.size - first:
@@ -168,7 +173,7 @@ def _receive(archive: Archive, response: requests.Response, part: Path, first: i
             sink.write(piece)
             done += len(piece)
             if done > archive.size:
-                raise _by_hand(
+                raise _manual_download_error(
                     archive, f"The server sends more than the {archive.size:,} bytes of the archive: try later, or"
                 )
             show(done)
@@ -176,8 +181,8 @@ def _receive(archive: Archive, response: requests.Response, part: Path, first: i
         raise _Retry(f"the connection ended after {done:,} of {archive.size:,} bytes")
 
 
-def _seconds(retry_after: str) -> float:
-    """Seconds of a Retry-After header (a number or an HTTP date); zero or less if missing, malformed or in the past."""
+def _parse_retry_after(retry_after: str) -> float:
+    """Returns the seconds of a Retry-After header (number or HTTP date): zero or less if absent, malformed or past."""
     if retry_after.strip().isdecimal():
         return float(retry_after)
     try:
@@ -189,7 +194,7 @@ def _seconds(retry_after: str) -> float:
 
 
 def _fault(archive: Archive, path: Path) -> str:
-    """How the file differs from the archive; empty where it does not."""
+    """Returns how the file differs from the archive, or an empty string if it does not."""
     if (size := _size(path)) != archive.size:
         return f"it has {size:,} bytes instead of {archive.size:,}"
     if (md5 := digest_of(path, "md5")) != archive.md5:
@@ -202,6 +207,6 @@ def _size(path: Path) -> int:
 
 
 def digest_of(path: Path, algorithm: str) -> str:
-    """Hexadecimal digest of a file."""
+    """Returns the hexadecimal digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hirise_imb.data.dataset import ClassSet
 
 N_FOLDS = 4
-"""The rarest classes have about four training sources, so that more folds could not contain one each."""
+"""The rarest classes have about four training sources, so more folds could not contain one each."""
 
 _ATTEMPTS = 64
 """Assignments tried in search of one in which every fold contains every class."""
@@ -33,12 +33,12 @@ def assign_folds(labels: Ints, sources: Ints, classes: ClassSet, n_folds: int = 
     """Divides sources into stratified folds, so that each fold contains each class where its sources suffice.
 
     scikit-learn's StratifiedGroupKFold is run with several seeds, and the assignment with the fewest empty (class,
-    fold) pairs is taken, the first one in case of ties. The folds depend on the data alone: all recipes share them.
+    fold) pairs is used, the first one in case of ties. The folds depend on the data alone: all recipes share them.
 
     Args:
         labels: class id of each landmark, shape (n,).
         sources: number of the source of each landmark, shape (n,).
-        classes: of the data set.
+        classes: classes of the data set.
         n_folds: requested number; there are fewer folds where there are fewer sources.
 
     Raises:

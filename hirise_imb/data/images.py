@@ -46,10 +46,10 @@ def decode_image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 
 def check_images(paths: Sequence[Path], shape: tuple[int, int, int]) -> None:
-    """Decodes every file; `shape` as in `decode_image`.
+    """Checks that every file can be decoded; `shape` as in `decode_image`.
 
     Raises:
-        UserError: some can't be decoded; one message names them.
+        UserError: some files can't be decoded; one message names all of them.
     """
     broken = []
     with ThreadPoolExecutor() as pool, track("checking", len(paths), "images") as show:

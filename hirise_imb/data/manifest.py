@@ -33,11 +33,11 @@ class Manifest:
     table: pd.DataFrame
 
     def split(self, name: str) -> pd.DataFrame:
-        """All images of one split; the index is the row number in `table`."""
+        """Returns all images of one split; the index is the row number in `table`."""
         return self.table[self.table["split"] == name]
 
     def canonical_images(self, split: str) -> pd.DataFrame:
-        """The canonical image of each landmark: the original, or the first variant of the grammar where it is missing.
+        """Returns the canonical image of each landmark: the original, or the first available variant if it is missing.
 
         Scores are computed on these, since the variants of a landmark are not independent evidence.
         """
@@ -47,16 +47,16 @@ class Manifest:
         return images.loc[ranked.drop_duplicates("landmark").index.sort_values()]
 
     def landmark_counts(self, split: str) -> NDArray[np.int64]:
-        """Number of landmarks of each class, shape (n_classes,)."""
+        """Returns the number of landmarks of each class, shape (n_classes,)."""
         labels = self.split(split).drop_duplicates("landmark")["label"]
         return np.bincount(labels, minlength=len(self.spec.classes)).astype(np.int64)
 
     def path(self, image: str) -> Path:
-        """Path of an image file."""
+        """Returns the path of an image file."""
         return self.folder / image
 
     def summary(self) -> pd.DataFrame:
-        """Counts by split and class: columns split, label, class, sources, landmarks, images and rows."""
+        """Returns counts by split and class: columns split, label, class, sources, landmarks, images and rows."""
         classes = self.spec.classes
         groups = self.table.groupby(["split", "label"])
         counts = groups.agg(
@@ -96,7 +96,7 @@ def read_manifest(data_folder: Path, spec: DatasetSpec) -> Manifest:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Non-empty lines with their numbers, counted from 1."""
+    """Returns the non-empty lines with their numbers, counted from 1."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -117,15 +117,15 @@ def _check_classes(path: Path, spec: DatasetSpec) -> None:
     expected = [f"{number},{name}" for number, name in enumerate(spec.classes)]
     lines = [(number, line.strip()) for number, line in _lines(path)]
     mistakes = [
-        f"line {number} is `{line}`, expected `{wanted}`"
-        for (number, line), wanted in zip(lines, expected, strict=False)
-        if line != wanted
+        f"line {number} is `{line}`, expected `{expected_line}`"
+        for (number, line), expected_line in zip(lines, expected, strict=False)
+        if line != expected_line
     ]
     mistakes += [f"unexpected line {number}: `{line}`" for number, line in lines[len(expected) :]]
-    mistakes += [f"missing line: `{wanted}`" for wanted in expected[len(lines) :]]
+    mistakes += [f"missing line: `{line}`" for line in expected[len(lines) :]]
     if mistakes:
         raise UserError(
-            f"{path} does not list the classes of {spec.name}; fix the file, or name data of this data set:"
+            f"{path} does not list the classes of {spec.name}; fix the file, or choose data of this data set:"
             f"{bullet_list(mistakes, _MAX_SHOWN)}"
         )
 
@@ -146,26 +146,26 @@ def _read_labels(path: Path, classes: ClassSet) -> dict[str, int]:
         elif (label := _parse_class_id(fields[1], classes)) is None:
             mistakes.append(f"line {number}: unknown class id {fields[1]!r}")
         elif labels.setdefault(fields[0], label) != label:
-            mistakes.append(f"line {number}: {fields[0]} has class {label}, and class {labels[fields[0]]} before")
+            mistakes.append(f"line {number}: {fields[0]} has class {label}, but class {labels[fields[0]]} earlier")
     _raise_mistakes(path, mistakes)
     return labels
 
 
 def _parse_name(fields: list[str], spec: DatasetSpec) -> ImageName | None:
-    """Landmark and source of the image that a line of the split file names; None where they can't be told."""
+    """Returns landmark and source of the image in a line of the split file, or None if it does not give them."""
     if isinstance(spec.identity, SourceColumn):
         return ImageName(landmark=fields[0], source=fields[3], variant="") if len(fields) == 4 else None
     return spec.identity.parse(fields[0])
 
 
 def _line_mistakes(fields: list[str], line: str, spec: DatasetSpec) -> list[str]:
-    """Mistakes of one line by itself."""
+    """Returns the mistakes that show in one line without looking at the others."""
     by_column = isinstance(spec.identity, SourceColumn)
     if len(fields) != (4 if by_column else 3):
         return [f"expected `filename class_id set{' source' if by_column else ''}`, found {line!r}"]
     mistakes = []
     if _parse_name(fields, spec) is None:
-        assert not isinstance(spec.identity, SourceColumn)  # with a column any name is right
+        assert not isinstance(spec.identity, SourceColumn)  # with a column, any name is valid
         mistakes.append(f"file name {fields[0]!r} is not {spec.identity.form}")
     if _parse_class_id(fields[1], spec.classes) is None:
         mistakes.append(f"unknown class id {fields[1]!r}")
@@ -175,13 +175,14 @@ def _line_mistakes(fields: list[str], line: str, spec: DatasetSpec) -> list[str]
 
 
 def _read_split(path: Path, labels: dict[str, int], spec: DatasetSpec) -> pd.DataFrame:
-    """The table of a `Manifest`; each line is checked against all lines before it."""
+    """Reads the table of a `Manifest`; each line is checked against all lines before it."""
     classes = spec.classes
     mistakes: list[str] = []
     copies: Counter[str] = Counter()
     images: dict[str, tuple[ImageName, str, int]] = {}
-    # Class and set of each image and landmark, source of each image, and set of each source, as first stated.
-    stated: dict[tuple[str, str], str] = {}
+    # The first value of each quantity of an owner: class and set of each image and landmark, source of each image, and
+    # set of each source.
+    first_values: dict[tuple[str, str], str] = {}
     for number, line in _lines(path):
         fields = line.split()
         line_mistakes = _line_mistakes(fields, line, spec)
@@ -196,14 +197,14 @@ def _read_split(path: Path, labels: dict[str, int], spec: DatasetSpec) -> pd.Dat
                 ("set", name.landmark): split,
                 ("set", name.source): split,
             }
-            # A file in two sets contradicts its landmark and its source as well: the first contradiction says enough.
+            # Only the first contradiction is reported: a file in two sets contradicts its landmark and source as well.
             for (quantity, owner), value in claims.items():
-                if (before := stated.setdefault((quantity, owner), value)) != value:
-                    line_mistakes.append(f"{owner} has {quantity} {value!r}, and {quantity} {before!r} before")
+                if (first := first_values.setdefault((quantity, owner), value)) != value:
+                    line_mistakes.append(f"{owner} has {quantity} {value!r}, but {quantity} {first!r} earlier")
                     break
             if not line_mistakes and labels.get(image) != int(label):
-                other = labels.get(image, "no class")
-                line_mistakes.append(f"{image} has class {label}, and {other} in {spec.layout.label_file}")
+                listed_label = labels.get(image, "no class")
+                line_mistakes.append(f"{image} has class {label}, but {listed_label} in {spec.layout.label_file}")
             copies[image] += 1
             images[image] = (name, split, int(label))
         mistakes += [f"line {number}: {mistake}" for mistake in line_mistakes]

@@ -1,4 +1,4 @@
-"""Finds the data folder that a study names; sample, archive and zips are generated or unpacked on first use."""
+"""Finds the data folder that a study names; on first use the sample is drawn, and zips are unpacked."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hirise_imb.utils.files import cache_root, ensure_folder, exclusive_lock
 from hirise_imb.utils.progress import say
 
 SYNTHETIC = "synthetic"
-"""Names the embedded sample in `data`."""
+"""Name of the embedded sample in `data`."""
 
 ARCHIVE = "hirise"
-"""Names the downloaded archive in `data`, and its folder in the cache."""
+"""Name of the downloaded archive in `data`, and of its folder in the cache."""
 
 
 def resolve_data(data: str, spec: DatasetSpec) -> Path:
@@ -28,7 +28,7 @@ def resolve_data(data: str, spec: DatasetSpec) -> Path:
 
     Args:
         data: `synthetic`, `hirise`, `$VARIABLE` (whose value is a path), or the path of a zip or folder.
-        spec: data set that the folder belongs to.
+        spec: specification of the data set that the folder belongs to.
 
     Raises:
         UserError: there is no such data.
@@ -54,7 +54,7 @@ def find_data_folder(folder: Path, layout: Layout) -> Path:
         UserError: there is no such folder, or several at the same level.
     """
     split_file = layout.split_file
-    next(folder.iterdir(), None)  # raises for a folder that can't be read, in which glob would just find nothing
+    next(folder.iterdir(), None)  # raises if the folder can't be read, where glob would only find nothing
     for pattern in (split_file, f"*/{split_file}", f"*/*/{split_file}"):
         matches = sorted(path.parent for path in folder.glob(pattern) if "__MACOSX" not in path.parts)
         if len(matches) > 1:

@@ -37,43 +37,43 @@ class TrainingPool:
     classes: ClassSet
 
     def __post_init__(self) -> None:
-        """Check the lengths."""
+        """Checks the lengths."""
         lengths = len(self.labels), len(self.copies), len(self.sources)
         if len(set(lengths)) > 1 or not len(self.labels):
-            raise ValueError(f"labels, copies and sources must be as long as each other and not empty, got {lengths}")
+            raise ValueError(f"labels, copies and sources must have the same length and not be empty, got {lengths}")
 
     def counts(self) -> Ints:
-        """Number of images of each class, shape (n_classes,)."""
+        """Returns the number of images of each class, shape (n_classes,)."""
         return np.bincount(self.labels, minlength=len(self.classes))
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Facts about all images of a data set, one entry an image."""
+    """Facts about all images of a data set; arrays have shape (n_images,)."""
 
     names: tuple[str, ...]
     labels: Ints
-    """Class ids."""
+    """Class id of each image."""
     copies: Ints
-    """Numbers of lines in the split file."""
+    """Number of lines of each image in the split file."""
     sources: Ints
-    """Numbers of the sources."""
+    """Number of the source of each image."""
     is_canonical: NDArray[np.bool_]
-    """Whether the image is the canonical one of its landmark: landmarks are counted and scored by these."""
+    """Whether each image is the canonical one of its landmark: landmarks are counted and scored by these."""
     classes: ClassSet
 
     def pool(self, rows: Ints) -> TrainingPool:
-        """The images in these rows as a training pool."""
+        """Returns the images in these rows as a training pool."""
         return TrainingPool(self.labels[rows], self.copies[rows], self.sources[rows], self.classes)
 
     def canonical(self, rows: Ints) -> Ints:
-        """Those of the rows whose image is canonical."""
+        """Returns those rows whose image is canonical."""
         return rows[self.is_canonical[rows]]
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Row numbers of training images, and of held-out canonical images that are predicted."""
+    """Row numbers of training images, and of the held-out canonical images that are predicted."""
 
     train: Ints
     heldout: Ints
@@ -94,12 +94,12 @@ class DataSplits:
     """Canonical images of the test split."""
 
     def selection_folds(self, selection: Selection) -> tuple[Fold, ...]:
-        """The folds on which recipes are scored for selection."""
+        """Returns the folds on which recipes are scored for selection."""
         return (self.split,) if selection == "val" else self.folds
 
 
 def make_splits(manifest: Manifest) -> DataSplits:
-    """Builds the splits and folds of a data set; prints which classes some cross-validation fold lacks."""
+    """Builds the splits and folds of a data set, and logs which classes are missing from a fold."""
     table = manifest.table
     canonical_rows = {split: manifest.canonical_images(split).index.to_numpy() for split in SPLITS}
     is_canonical = np.zeros(len(table), bool)
@@ -124,19 +124,19 @@ def make_splits(manifest: Manifest) -> DataSplits:
 
 
 def _group_landmarks(images: ImageTable, rows: Ints) -> Ints:
-    """Groups validation landmarks by source; a single group where all are from one source."""
+    """Groups validation landmarks by source; if all are from one source, there is a single group."""
     if len(np.unique(images.sources[rows])) < 2:
         return np.zeros(len(rows), np.int64)
     return assign_folds(images.labels[rows], images.sources[rows], images.classes).folds
 
 
 def _cross_validation_folds(images: ImageTable, pool: Ints) -> tuple[Fold, ...]:
-    """Folds over the sources of the pool; variants of a landmark follow its source."""
+    """Returns folds over the sources of the pool; the variants of a landmark are in the fold of its source."""
     landmarks = images.canonical(pool)
     assignment = assign_folds(images.labels[landmarks], images.sources[landmarks], images.classes)
     if assignment.incomplete:
         say(
-            f"Some fold of the cross-validation lacks {', '.join(assignment.incomplete)}: "
+            f"Not every fold of the cross-validation contains {', '.join(assignment.incomplete)}: "
             "these classes have too few sources to divide."
         )
     fold_of_source = dict(zip(images.sources[landmarks].tolist(), assignment.folds.tolist(), strict=True))

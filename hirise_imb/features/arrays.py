@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Features:
-    """Features at one cut, one row an image, in the order in which the images were asked for."""
+    """Features at one cut, one row per image, in the order in which the images were requested."""
 
     stored: NDArray[np.floating]
     """Shape (n_stored, ...). From the cache they are memory-mapped: float32 at the cut `top`, float16 at others."""
@@ -20,11 +20,11 @@ class Features:
 
     @classmethod
     def of(cls, array: NDArray[np.floating]) -> Features:
-        """Features from an array in memory, one row an image, shape (n_images, ...)."""
+        """Wraps an array in memory, one row per image, shape (n_images, ...)."""
         return cls(array, np.arange(len(array)))
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Returns the number of images."""
         return len(self.rows)
 
     @property
@@ -33,26 +33,26 @@ class Features:
         return self.stored.shape[1:]
 
     def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Features of the images at `positions`, shape (n, ...)."""
+        """Returns the features of the images at `positions`, shape (n, ...)."""
         return self.stored[self.rows[positions]].astype(np.float32, copy=False)
 
     def select(self, positions: NDArray[np.int64]) -> Features:
-        """The features of some of the images, without reading them."""
+        """Returns the features of some of the images, without reading them."""
         return Features(self.stored, self.rows[positions])
 
 
 def concatenate_features(parts: Sequence[Features]) -> Features:
-    """Pooled features of the same images side by side, in memory, shape (n_images, sum of widths), float32.
+    """Joins pooled features of the same images side by side, in memory, shape (n_images, sum of widths), float32.
 
     Raises:
-        ValueError: there are no parts, they are not pooled, or not of equally many images.
+        ValueError: there are no parts, a part is not pooled, or the parts have different numbers of images.
     """
     shapes = [(len(part), *part.shape) for part in parts]
     if not parts or any(len(shape) != 2 or shape[0] != shapes[0][0] for shape in shapes):
         raise ValueError(f"parts must be pooled features of the same images, got shapes {shapes}")
-    whole = np.empty((len(parts[0]), sum(width for _, width in shapes)), np.float32)
+    joined = np.empty((len(parts[0]), sum(width for _, width in shapes)), np.float32)
     start = 0
     for part, (_, width) in zip(parts, shapes, strict=True):
-        whole[:, start : start + width] = part.stored[part.rows]
+        joined[:, start : start + width] = part.stored[part.rows]
         start += width
-    return Features.of(whole)
+    return Features.of(joined)

@@ -1,10 +1,10 @@
-"""The feature cache: backbone outputs, computed once an image, stored on disk and memory-mapped.
+"""The feature cache: backbone outputs, computed once per image, stored on disk and memory-mapped.
 
 A store is a folder with the outputs of one backbone (with its weights), one preprocessing, one input shape, one cut and
 one view. Within it, images are identified by the SHA-256 of their file, so that data sets share the images they have in
-common. Two files grow together: `rows.bin`, one row of numbers an image, and `index.bin`, one record an image: its
-digest and the CRC-32 of digest and row. A record is written after its row, so that an interrupted extraction continues
-after the last complete record.
+common. Two files grow together: `rows.bin` with one row of numbers per image, and `index.bin` with one record per
+image: its digest and the CRC-32 of digest and row. A record is written after its row, so that an interrupted extraction
+continues after the last complete record.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     import keras
 
 _FORMAT = 1
+"""Version of the two files; it is part of the key, so that another version starts new stores."""
 _RECORD = np.dtype([("digest", "S64"), ("crc", "<u4")])
+"""A record of the index: hexadecimal SHA-256 of the image file, and the checksum."""
 
 
 @contextmanager
@@ -48,7 +50,7 @@ def open_store(cache: Path, backbone: Backbone, cut: str, trunk: keras.Model, vi
         "cut": cut,
         "dtype": dtype.name,
     }
-    # Plain pixels are not named in the key, so that caches from before there were views stay valid.
+    # Plain pixels are not named in the key, so that caches that are older than views stay valid.
     view_key = {} if view == "plain" else {"view": view}
     text = json.dumps(key | view_key, indent=1)
     short = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -66,10 +68,10 @@ class FeatureStore:
         """Opens or creates the files of a store; rows that an interruption or damage left unusable are dropped.
 
         Args:
-            folder: of the store.
+            folder: folder of the store.
             cut: name of the cut.
-            shape: of one image's features.
-            dtype: of the stored numbers.
+            shape: shape of one image's features.
+            dtype: type of the stored numbers.
         """
         self.cut = cut
         self.shape = shape
@@ -91,7 +93,7 @@ class FeatureStore:
         return np.frombuffer(content[: len(content) // _RECORD.itemsize * _RECORD.itemsize], _RECORD)
 
     def _is_intact(self, records: NDArray[np.void]) -> bool:
-        """Tells whether every record has the checksum of its digest and row."""
+        """Returns whether every record has the checksum of its digest and row."""
         with self.data.open("rb") as data:
             return all(_checksum(record["digest"], data.read(self.row_bytes)) == record["crc"] for record in records)
 
@@ -104,7 +106,7 @@ class FeatureStore:
 
     def append(self, digests: list[str], values: NDArray[np.float32]) -> None:
         """Adds a row for each digest that is missing; `values` may have further rows, which are padding."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # what overflows float16 is refused below
             stored = values.astype(self.dtype)
         if not np.isfinite(stored).all():
             raise FloatingPointError(f"features at cut {self.cut} don't fit {self.dtype}")
@@ -119,7 +121,7 @@ class FeatureStore:
             self.row_of[digest] = len(self.row_of)
 
     def features(self, digests: list[str]) -> Features:
-        """Features of these images, memory-mapped."""
+        """Returns the features of these images, memory-mapped."""
         stored = np.memmap(self.data, self.dtype, mode="r", shape=(len(self.row_of), *self.shape))
         return Features(stored, np.array([self.row_of[digest] for digest in digests]))
 

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     import keras
 
 BATCH = 32
-"""Images in a forward pass; every pass has this many, so that an image's features don't depend on its neighbours."""
+"""Images in a forward pass; every pass has this many, so that an image's features don't depend on the others."""
 
 _MIN_FREE_BYTES = 256 << 20
 """Bytes that an extraction leaves free on the disk."""
 
 
 def image_digests(paths: Sequence[Path]) -> list[str]:
-    """Hexadecimal SHA-256 of each file."""
+    """Returns the hexadecimal SHA-256 of each file."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), paths))
 
@@ -44,10 +44,10 @@ def extract_features(
     digests: list[str] | None = None,
     view: str = "plain",
 ) -> dict[str, Features]:
-    """Features of every image at every cut; images that the cache lacks go through the backbone once, for all cuts.
+    """Returns the features of every image at every cut; those not cached are computed in one pass for all cuts.
 
     Args:
-        backbone: whose input shape the images must have.
+        backbone: backbone; the images must have its input shape.
         cuts: names of its cut points.
         paths: image files.
         cache: folder of all cached features.
@@ -55,7 +55,7 @@ def extract_features(
         view: one of `VIEWS`, applied to the pixels first.
 
     Raises:
-        UserError: an image can't be decoded, or the disk can't hold the features.
+        UserError: an image can't be decoded, or there is too little free disk space.
         ValueError: there is no such view.
     """
     if view not in VIEWS:
@@ -73,21 +73,21 @@ def extract_features(
 
 
 def median_relative_difference(one: Backbone, other: Backbone, paths: Sequence[Path]) -> float:
-    """Relative difference |a - b| / |b| of the pooled features of two backbones (Euclidean), median over the images."""
+    """Returns the difference |a - b| / |b| (Euclidean) of the pooled features of two backbones, median over images."""
     pixels = np.stack([decode_image(path, one.input_shape) for path in paths]).astype(np.float32)
     a, b = (np.asarray(backbone.trunk(TOP)(pixels, training=False)) for backbone in (one, other))
     return float(np.median(np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)))
 
 
 def _build_trunk(backbone: Backbone, cuts: Sequence[str]) -> keras.Model:
-    """One model with an output for each cut, so that several cuts cost one forward pass."""
+    """Builds one model with an output for each cut, so that several cuts cost one forward pass."""
     import keras
 
     return keras.Model(backbone.network.input, {cut: backbone.trunk(cut).output for cut in cuts})
 
 
 def _check_space(cache: Path, needed: int, images: int) -> None:
-    """Announces how much will be written, or refuses to write it."""
+    """Logs how much will be written, or refuses if there is too little space."""
     free = shutil.disk_usage(cache).free
     if needed + _MIN_FREE_BYTES > free:
         raise UserError(
@@ -106,6 +106,7 @@ def _fill_stores(
 ) -> None:
     import tensorflow as tf
 
+    # As float32, since numpy has no bfloat16.
     def forward(pixels: Any) -> dict[str, Any]:  # noqa: ANN401
         return {cut: tf.cast(output, tf.float32) for cut, output in trunk(pixels, training=False).items()}
 
@@ -123,7 +124,7 @@ def _fill_stores(
 def _decode_batches(
     images: list[tuple[str, Path]], shape: tuple[int, int, int], view: str
 ) -> Iterator[tuple[list[tuple[str, Path]], ViewedPixels]]:
-    """Batches of images with their pixels, shape (BATCH, *shape); each is decoded while the one before is in use."""
+    """Yields batches with their pixels, shape (BATCH, *shape); each is decoded while the one before is in use."""
 
     def decode(path: Path) -> ViewedPixels:
         return VIEWS[view](decode_image(path, shape))

@@ -14,10 +14,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class LandmarkFeatures:
-    """Features of training landmarks, one row a landmark.
+    """Features of training landmarks, one row per landmark.
 
-    Variants of a landmark are left out on purpose: they would be each other's nearest neighbours, and count one
-    landmark several times.
+    Variants of a landmark are left out on purpose: they would be each other's nearest neighbours, and would
+    count one landmark several times.
 
     Raises:
         ValueError: the arrays differ in length, a label is not a class id, or a feature is not finite.
@@ -32,7 +32,7 @@ class LandmarkFeatures:
     classes: ClassSet
 
     def __post_init__(self) -> None:
-        """Check shapes and values."""
+        """Checks shapes and values."""
         if self.features.ndim != 2 or not len(self.features) == len(self.labels) == len(self.sources):
             raise ValueError(
                 f"features, labels and sources must have one entry for each landmark, got shapes "
@@ -46,5 +46,5 @@ class LandmarkFeatures:
             raise ValueError("features must be finite")
 
     def counts(self) -> Ints:
-        """Number of landmarks of each class, shape (n_classes,)."""
+        """Returns the number of landmarks of each class, shape (n_classes,)."""
         return np.bincount(self.labels, minlength=len(self.classes))

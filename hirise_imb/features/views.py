@@ -15,12 +15,12 @@ View = Callable[[Pixels], ViewedPixels]
 
 MEAN = 127.5
 DEVIATION = 40.0
-"""Mean and standard deviation of the pixels in a photometric view, black ones left out. More than three deviations
-fit between 0 and 255."""
+"""Mean and standard deviation of the pixels in a photometric view, without black ones. The range from 0 to 255 covers
+more than three deviations on each side."""
 
 
 def photometric(pixels: Pixels) -> NDArray[np.float32]:
-    """Pixels with the mean `MEAN` and the standard deviation `DEVIATION`, whatever brightness and contrast were.
+    """Normalises pixels to the mean `MEAN` and the standard deviation `DEVIATION`, whatever their contrast was.
 
     Black pixels (0 in every channel) are the border of a map-projected image: they are left out of the statistics and
     stay 0. Channels share one mean and one deviation, so that colours keep their balance. Values outside 0 to 255 are

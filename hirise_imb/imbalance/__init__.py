@@ -1,4 +1,4 @@
-"""Remedies for class imbalance by themselves: sampling, synthetic features, losses, class weights, adjusted logits.
+"""Building blocks against class imbalance: sampling, synthetic features, losses, class weights, adjusted logits.
 
 Each is a small frozen dataclass that a recipe names; none of them knows how a classifier is trained.
 """

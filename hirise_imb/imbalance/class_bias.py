@@ -21,10 +21,11 @@ from hirise_imb.imbalance.logit_adjustment import (
 from hirise_imb.metrics.classification import confusion_matrix, macro_f1, precision_recall_f1
 
 _TAUS = np.arange(41) / 20
-"""Grid of the anchor's tau."""
+"""Grid from which the anchor's tau is chosen."""
 
 _CLEARANCE = 1e-6
-"""Distance that a tuned offset keeps from a change of decision: far above rounding, far below any meaning."""
+"""Distance that a tuned offset keeps from a change of decision: far above rounding, far below a meaningful
+difference."""
 
 _MIN_GAIN = 1e-12
 """Least gain that counts as an improvement: one decision moves macro F1 by far more, rounding by less."""
@@ -48,10 +49,10 @@ class ClassBias:
     learns: ClassVar[bool] = True
 
     strength: float
-    """Of the regularisation, in macro F1 per squared nat; positive."""
+    """Strength of the regularisation, in macro F1 per squared nat; positive."""
 
     def __post_init__(self) -> None:
-        """Check the range of the strength."""
+        """Checks the range of the strength."""
         if not 0 < self.strength < np.inf:
             raise ValueError(f"strength must be positive and finite, got {self.strength}")
 
@@ -70,7 +71,7 @@ class ClassBias:
         return Correction(1.0, offsets)
 
     def _best_offset(self, z: Floats, labels: Labels, offsets: Floats, anchor: Floats, k: int) -> tuple[float, float]:
-        """The best offset of class k with all others fixed, and the objective there.
+        """Returns the best offset of class k with all others fixed, and the objective there.
 
         A row is predicted as class k once its offset exceeds the row's threshold, and as the row's best other class
         before. Macro F1 is constant between thresholds, so that the best point there is the one nearest to the anchor.
@@ -85,7 +86,7 @@ class ClassBias:
         lowest, highest = edges[:-1] + _CLEARANCE, edges[1:] - _CLEARANCE
         points = np.clip(anchor[k], lowest, highest)
 
-        # Row c of these counts is for the case that the c rows with the lowest thresholds are predicted as class k.
+        # Row c of these counts assumes that the c rows with the lowest thresholds are predicted as class k.
         rival, truth = rival[order], np.asarray(labels)[order]
         to_rival = np.eye(n_classes, dtype=np.int64)[rival]
         rival_hits = to_rival * (rival == truth)[:, None]
@@ -107,13 +108,13 @@ def _macro_f1(logits: Floats, labels: Labels) -> float:
 
 
 def _best_tau(z: Floats, labels: Labels, prior: Floats) -> float:
-    """The tau of the grid with the best macro F1 after logit adjustment; the smallest in case of ties."""
+    """Returns the tau of the grid with the best macro F1 after logit adjustment, the smallest in case of ties."""
     log_shares = log_prior(prior)
     return float(_TAUS[np.argmax([_macro_f1(z - tau * log_shares, labels) for tau in _TAUS])])
 
 
 def _remaining_sums(rows: Ints) -> Ints:
-    """Column sums without the first 0, 1 .. n rows, shape (n + 1, columns)."""
+    """Returns column sums without the first 0, 1 .. n rows, shape (n + 1, columns)."""
     sums = np.empty((len(rows) + 1, rows.shape[1]), np.int64)
     sums[0] = rows.sum(axis=0)
     sums[1:] = sums[0] - np.cumsum(rows, axis=0)

@@ -29,23 +29,23 @@ class ClassCounts:
     """Share of the class among the rows of an epoch, as sampled: the prior that logits are learnt under."""
 
     def of(self, unit: Unit) -> Ints:
-        """Number of landmarks or sources."""
+        """Returns the number of landmarks or sources of each class, shape (n_classes,)."""
         return self.landmarks if unit == "landmarks" else self.sources
 
     def log_prior(self) -> Floats:
-        """Log of the shares; 0 for a class without rows, for which no logit is learnt."""
+        """Returns the log of the shares; 0 for a class without rows, for which no logit is learnt."""
         return np.log(self.shares, out=np.zeros(len(self.shares)), where=self.shares > 0)
 
 
 def inverse_power(counts: Ints, power: float, landmarks: Ints | None = None) -> Floats:
-    """Weights w_k proportional to n_k^-power, scaled to a mean of 1 over landmarks.
+    """Returns weights w_k proportional to n_k^-power, scaled to a mean of 1 over landmarks.
 
     Power 0 gives equal weights, 1 inverse frequency (scikit-learn's "balanced"; King & Zeng 2001), more than 1 goes
     beyond it. The scale keeps the size of a gradient step comparable between powers.
 
     Args:
-        counts: n_k, shape (n_classes,); a class without any has weight 0.
-        power: exponent.
+        counts: n_k, shape (n_classes,); a class with count 0 has weight 0.
+        power: exponent of the counts.
         landmarks: number of landmarks of each class, where `counts` counts something else.
     """
     present = counts > 0
@@ -55,14 +55,14 @@ def inverse_power(counts: Ints, power: float, landmarks: Ints | None = None) -> 
 
 
 def effective_number(counts: Ints, beta: float, landmarks: Ints | None = None) -> Floats:
-    """Weights 1 / E_k with E_k = (1 - beta^n_k) / (1 - beta), scaled to a mean of 1 over landmarks.
+    """Returns weights 1 / E_k with E_k = (1 - beta^n_k) / (1 - beta), scaled to a mean of 1 over landmarks.
 
     Source: Cui et al. 2019, "Class-balanced loss based on effective number of samples" (scaled there to sum to the
     number of classes). Beta 0 gives equal weights; beta towards 1, inverse frequency.
 
     Args:
-        counts: n_k, shape (n_classes,); a class without any has weight 0.
-        beta: in [0, 1).
+        counts: n_k, shape (n_classes,); a class with count 0 has weight 0.
+        beta: beta of the effective numbers, in [0, 1).
         landmarks: number of landmarks of each class, where `counts` counts something else.
     """
     present = counts > 0
@@ -79,35 +79,35 @@ class ClassWeights(Protocol):
     """Gives the rows of each class a weight in the training loss."""
 
     def weights(self, counts: ClassCounts) -> Floats:
-        """Weights with a mean of 1 over landmarks, shape (n_classes,)."""
+        """Returns weights with a mean of 1 over landmarks, shape (n_classes,)."""
         ...
 
 
 @dataclass(frozen=True)
 class InversePower:
-    """Weights by `inverse_power`; the default power 0 weighs all classes alike."""
+    """Weights by `inverse_power`; the default power 0 gives all classes the same weight."""
 
     power: float = 0.0
     unit: Unit = "landmarks"
 
     def weights(self, counts: ClassCounts) -> Floats:
-        """Weights, shape (n_classes,)."""
+        """Returns the weights, shape (n_classes,)."""
         return inverse_power(counts.of(self.unit), self.power, counts.landmarks)
 
 
 @dataclass(frozen=True)
 class EffectiveNumber:
-    """Weights by `effective_number`; a beta is meaningful only for the unit that is counted."""
+    """Weights by `effective_number`; a beta has a meaning only together with the unit that is counted."""
 
     beta: float
-    """In [0, 1)."""
+    """Beta of the effective numbers, in [0, 1)."""
     unit: Unit = "landmarks"
 
     def __post_init__(self) -> None:
-        """Check the range of beta."""
+        """Checks the range of beta."""
         if not 0 <= self.beta < 1:
             raise ValueError(f"beta must be in [0, 1), got {self.beta}")
 
     def weights(self, counts: ClassCounts) -> Floats:
-        """Weights, shape (n_classes,)."""
+        """Returns the weights, shape (n_classes,)."""
         return effective_number(counts.of(self.unit), self.beta, counts.landmarks)

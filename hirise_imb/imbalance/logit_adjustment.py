@@ -31,14 +31,14 @@ class Correction:
     """Offset of each class, shape (n_classes,)."""
 
     def __post_init__(self) -> None:
-        """Check the values."""
+        """Checks the values."""
         if not 0 < self.scale < np.inf:
             raise ValueError(f"scale must be positive and finite, got {self.scale}")
         if np.ndim(self.offsets) != 1 or not np.isfinite(self.offsets).all():
             raise ValueError(f"offsets must be finite numbers, one for each class, got {self.offsets}")
 
     def __call__(self, logits: Logits) -> Floats:
-        """Corrected logits in float64, shape (n, n_classes).
+        """Returns corrected logits in float64, shape (n, n_classes).
 
         Raises:
             ValueError: the logits have another shape, or are not finite.
@@ -61,7 +61,7 @@ class Adjustment(Protocol):
         A class that was never trained on (prior 0) has offset 0, whatever the adjustment.
 
         Args:
-            logits: of held-out landmarks, shape (n, n_classes); n may be 0 unless the adjustment learns.
+            logits: logits of held-out landmarks, shape (n, n_classes); n may be 0 unless the adjustment learns.
             labels: class ids of those landmarks, shape (n,).
             prior: share of each class among the training rows as sampled, shape (n_classes,).
 
@@ -79,7 +79,7 @@ class NoAdjustment:
     learns: ClassVar[bool] = False
 
     def fit(self, logits: Logits, labels: Labels, prior: Floats) -> Correction:
-        """The identity."""
+        """Returns the identity."""
         check_heldout(logits, labels, prior, self)
         return Correction(1.0, np.zeros(len(prior)))
 
@@ -98,12 +98,12 @@ class PosthocLogitAdjustment:
     tau: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the range of tau."""
+        """Checks the range of tau."""
         if not 0 <= self.tau < np.inf:  # written so that NaN is refused too
             raise ValueError(f"tau must be finite and not negative, got {self.tau}")
 
     def fit(self, logits: Logits, labels: Labels, prior: Floats) -> Correction:
-        """Offsets computed from the prior alone."""
+        """Returns offsets that are computed from the prior alone."""
         check_heldout(logits, labels, prior, self)
         return Correction(1.0, -self.tau * log_prior(prior))
 
@@ -113,11 +113,11 @@ def cross_fit_adjustment(
 ) -> Floats:
     """Corrects the logits of each group by an adjustment fitted on all other groups, shape (n, n_classes).
 
-    So no landmark is corrected with the help of its own label. The correction of group g is fitted with `priors[g]`.
+    Thus no landmark is corrected with the help of its own label. The correction of group g is fitted with `priors[g]`.
 
     Args:
-        adjustment: to be fitted.
-        logits: of held-out landmarks, shape (n, n_classes).
+        adjustment: adjustment to fit.
+        logits: logits of held-out landmarks, shape (n, n_classes).
         labels: their class ids, shape (n,).
         priors: shape (n_groups, n_classes). Row g is the prior of the classifier that produced the logits of group g:
             in grouped cross-validation the classifier of each fold was trained on other rows.
@@ -148,14 +148,14 @@ def cross_fit_adjustment(
 
 
 def log_softmax(logits: Logits) -> Floats:
-    """Log-probabilities along the last axis, in float64; no logit overflows."""
+    """Returns log-probabilities along the last axis, in float64; no logit overflows."""
     z = np.asarray(logits, np.float64)
     z = z - z.max(axis=-1, keepdims=True)
     return np.asarray(z - np.log(np.exp(z).sum(axis=-1, keepdims=True)), np.float64)
 
 
 def softmax(logits: Logits) -> Floats:
-    """Probabilities along the last axis, in float64."""
+    """Returns probabilities along the last axis, in float64."""
     return np.exp(log_softmax(logits))
 
 
@@ -163,7 +163,7 @@ def check_heldout(logits: Logits, labels: Labels, prior: Floats, adjustment: Adj
     """Checks the arguments of `Adjustment.fit`.
 
     Raises:
-        ValueError: as documented there; the message names the argument.
+        ValueError: an argument is not as documented there; the message names it.
     """
     n, n_classes = copy_logits(logits).shape
     class_ids = np.asarray(labels)
@@ -179,7 +179,7 @@ def check_heldout(logits: Logits, labels: Labels, prior: Floats, adjustment: Adj
 
 
 def copy_logits(logits: Logits) -> Floats:
-    """A copy in float64.
+    """Returns a copy in float64.
 
     Raises:
         ValueError: the logits do not have two axes, or are not finite.
@@ -193,7 +193,7 @@ def copy_logits(logits: Logits) -> Floats:
 
 
 def log_prior(prior: Floats) -> Floats:
-    """Log of the shares; 0 for a class never trained on."""
+    """Returns the log of the shares; 0 for a class that was never trained on."""
     shares = np.asarray(prior, np.float64)
     return np.log(shares, out=np.zeros(len(shares)), where=shares > 0)
 

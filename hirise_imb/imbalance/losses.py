@@ -17,7 +17,7 @@ Tensor = Any
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The numbers of a loss. They enter the compiled training step as tensors, so new values compile nothing.
+    """The numbers of a loss. They enter the compiled training step as tensors, so new values need no recompilation.
 
     With the logits z' = z + offsets, from whose true class y margins[y] is subtracted, the loss of a row is
     weights[y] * (1 - p'_y)^focus * -log p'_y, where p' is the softmax of z'.
@@ -37,7 +37,7 @@ class Loss(Protocol):
     """A loss that a recipe can name."""
 
     def terms(self, counts: ClassCounts) -> LossTerms:
-        """The numbers of the loss for training data with these counts."""
+        """Returns the numbers of the loss for training data with these counts."""
         ...
 
 
@@ -46,7 +46,7 @@ class CrossEntropy:
     """Categorical cross-entropy."""
 
     def terms(self, counts: ClassCounts) -> LossTerms:
-        """Equal weights."""
+        """Returns equal weights."""
         return LossTerms(np.ones(len(counts.landmarks)))
 
 
@@ -63,12 +63,12 @@ class Focal:
     alpha_power: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the range of gamma."""
+        """Checks the range of gamma."""
         if not self.gamma >= 0:  # written so that NaN is refused too
             raise ValueError(f"gamma must not be negative, got {self.gamma}")
 
     def terms(self, counts: ClassCounts) -> LossTerms:
-        """Alpha as weights, gamma as focus."""
+        """Returns alpha as weights and gamma as focus."""
         return LossTerms(inverse_power(counts.landmarks, self.alpha_power), self.gamma)
 
 
@@ -82,12 +82,12 @@ class LogitAdjustedCrossEntropy:
     tau: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the range of tau."""
+        """Checks the range of tau."""
         if not 0 <= self.tau < np.inf:
             raise ValueError(f"tau must not be negative, got {self.tau}")
 
     def terms(self, counts: ClassCounts) -> LossTerms:
-        """The scaled log prior as offsets."""
+        """Returns the scaled log prior as offsets."""
         return LossTerms(np.ones(len(counts.landmarks)), offsets=self.tau * counts.log_prior())
 
 
@@ -102,12 +102,12 @@ class LabelDistributionAwareMargin:
     max_margin: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check that the margin is a possible difference of cosines."""
+        """Checks that the margin is a possible difference of cosines."""
         if not 0 <= self.max_margin <= 2:
             raise ValueError(f"max_margin must be in [0, 2], got {self.max_margin}")
 
     def terms(self, counts: ClassCounts) -> LossTerms:
-        """The margins; 0 for a class without landmarks."""
+        """Returns the margins; 0 for a class without landmarks."""
         present = counts.landmarks > 0
         margins = np.zeros(len(present))
         margins[present] = counts.landmarks[present] ** -0.25
@@ -117,7 +117,7 @@ class LabelDistributionAwareMargin:
 def row_losses(
     one_hot: Tensor, logits: Tensor, weights: Tensor, focus: Tensor, offsets: Tensor, margins: Tensor
 ) -> Tensor:
-    """The loss of each row under each head, shape (batch, n_heads); see `LossTerms` for the formula.
+    """Computes the loss of each row under each head, shape (batch, n_heads); see `LossTerms` for the formula.
 
     Args:
         one_hot: labels, shape (batch, n_classes): a single 1 in a row, or none in padding.

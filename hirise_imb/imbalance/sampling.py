@@ -1,4 +1,4 @@
-"""Samplings: which training images an epoch goes through, and how often."""
+"""Samplings: which training images an epoch uses, and how often."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def oversampled_counts(counts: Ints, ratio: float) -> Ints:
 
     Args:
         counts: number of rows of each class, shape (n_classes,).
-        ratio: in (0, 1].
+        ratio: target as a share of the largest count, in (0, 1].
     """
     return np.where(counts > 0, np.maximum(counts, round(ratio * int(counts.max()))), 0)
 
@@ -29,7 +29,7 @@ class Sampling(Protocol):
     """Chooses the rows of an epoch among the training images."""
 
     def rows(self, pool: TrainingPool, seed: int, epoch: int, progress: float) -> Ints:
-        """Positions in the pool of an epoch's images, repeated where an image is drawn more than once.
+        """Returns the positions of an epoch's images in the pool, repeated if an image is drawn more than once.
 
         Args:
             pool: images to draw from.
@@ -40,7 +40,7 @@ class Sampling(Protocol):
         ...
 
     def shares(self, pool: TrainingPool) -> Floats:
-        """Expected share of each class among the rows of the last epoch, shape (n_classes,), summing to 1.
+        """Returns the expected share of each class among the rows of the last epoch, shape (n_classes,), summing to 1.
 
         This is the class prior that a classifier learns and that logit adjustment corrects for (Menon et al. 2021).
         """
@@ -49,14 +49,14 @@ class Sampling(Protocol):
 
 @dataclass(frozen=True)
 class EveryImage:
-    """Uses each training image once an epoch."""
+    """Uses each training image once per epoch."""
 
     def rows(self, pool: TrainingPool, seed: int, epoch: int, progress: float) -> Ints:  # noqa: ARG002
-        """All positions, in order."""
+        """Returns all positions, in order."""
         return np.arange(len(pool.labels))
 
     def shares(self, pool: TrainingPool) -> Floats:
-        """Class frequencies of the pool."""
+        """Returns the class frequencies of the pool."""
         return _normalised(pool.counts())
 
 
@@ -65,11 +65,11 @@ class SplitFileRows:
     """Uses each training image as often as the split file lists it: the data set's own up-sampling."""
 
     def rows(self, pool: TrainingPool, seed: int, epoch: int, progress: float) -> Ints:  # noqa: ARG002
-        """Each position, repeated by its number of copies."""
+        """Returns each position, repeated by its number of copies."""
         return np.repeat(np.arange(len(pool.labels)), pool.copies)
 
     def shares(self, pool: TrainingPool) -> Floats:
-        """Class frequencies of the split file's lines."""
+        """Returns the class frequencies of the split file's lines."""
         return _normalised(np.bincount(pool.labels, weights=pool.copies, minlength=len(pool.classes)))
 
 
@@ -81,15 +81,15 @@ class RandomOversampling:
     """
 
     ratio: float
-    """In (0, 1]; 1 balances all classes."""
+    """Target as a share of the largest class, in (0, 1]; 1 balances all classes."""
 
     def __post_init__(self) -> None:
-        """Check the range of the ratio."""
+        """Checks the range of the ratio."""
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must be in (0, 1], got {self.ratio}")
 
     def rows(self, pool: TrainingPool, seed: int, epoch: int, progress: float) -> Ints:  # noqa: ARG002
-        """All positions, then the repeated ones."""
+        """Returns all positions, then the repeated ones."""
         from imblearn.over_sampling import RandomOverSampler
 
         positions = np.arange(len(pool.labels))
@@ -101,7 +101,7 @@ class RandomOversampling:
         return np.asarray(sampler.sample_indices_, dtype=np.int64)
 
     def shares(self, pool: TrainingPool) -> Floats:
-        """Class frequencies after over-sampling."""
+        """Returns the class frequencies after over-sampling."""
         return _normalised(oversampled_counts(pool.counts(), self.ratio))
 
 
@@ -115,19 +115,19 @@ class ClassSampling:
     """
 
     power: float
-    """In [0, 1]."""
+    """Exponent of the class counts, in [0, 1]."""
     by_source: bool = False
     """Whether a source is drawn first within a class, uniformly, and then one of its images; else images uniformly."""
     progressive: bool = False
     """Whether weights move linearly from the pool's frequencies to n_k^`power` over training (Kang et al. 2020)."""
 
     def __post_init__(self) -> None:
-        """Check the range of the power."""
+        """Checks the range of the power."""
         if not 0 <= self.power <= 1:
             raise ValueError(f"power must be in [0, 1], got {self.power}")
 
     def rows(self, pool: TrainingPool, seed: int, epoch: int, progress: float) -> Ints:
-        """Independent draws."""
+        """Returns independent draws."""
         shares = self.shares(pool)
         if self.progressive:
             shares = (1 - progress) * _normalised(pool.counts()) + progress * shares
@@ -136,12 +136,12 @@ class ClassSampling:
         return rng.choice(len(probabilities), len(probabilities), p=_normalised(probabilities))
 
     def shares(self, pool: TrainingPool) -> Floats:
-        """Class weights n_k^power, normalised."""
+        """Returns the class weights n_k^power, normalised."""
         counts = pool.counts()
         return _normalised(np.where(counts > 0, counts.astype(float) ** self.power, 0))
 
     def _within_class(self, pool: TrainingPool) -> Floats:
-        """Probability of each image among those of its class, shape (n_images,)."""
+        """Returns the probability of each image among those of its class, shape (n_images,)."""
         if not self.by_source:
             return np.asarray(1 / pool.counts()[pool.labels], dtype=np.float64)
         # Sources are counted within a class, since one source may contain landmarks of several classes.
@@ -160,31 +160,32 @@ class Undersampling:
     """
 
     ratio: float
-    """Positive."""
+    """Limit of the majority class as a multiple of the largest rare class; positive."""
 
     def __post_init__(self) -> None:
-        """Check the range of the ratio."""
+        """Checks the range of the ratio."""
         if not 0 < self.ratio < np.inf:
             raise ValueError(f"ratio must be positive and finite, got {self.ratio}")
 
     def rows(self, pool: TrainingPool, seed: int, epoch: int, progress: float) -> Ints:  # noqa: ARG002
-        """Positions of the images used, in order.
+        """Returns the positions of the images used, in order.
 
         Raises:
             NotApplicable: the data set has no majority class, or no image of it would be left.
         """
-        # A spawned seed, since other parts of a run draw from the plain seed: equal bits would be correlated draws.
+        # A spawned seed, since other parts of a run draw from the plain seed: the same stream would correlate the
+        # draws.
         rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
         majority = self._majority(pool)
         is_majority = pool.labels == majority
-        kept = rng.choice(np.flatnonzero(is_majority), self._counts(pool)[majority], replace=False)
-        return np.sort(np.concatenate([kept, np.flatnonzero(~is_majority)]))
+        majority_rows = rng.choice(np.flatnonzero(is_majority), self._counts(pool)[majority], replace=False)
+        return np.sort(np.concatenate([majority_rows, np.flatnonzero(~is_majority)]))
 
     def shares(self, pool: TrainingPool) -> Floats:
-        """Class frequencies after under-sampling.
+        """Returns the class frequencies after under-sampling.
 
         Raises:
-            NotApplicable: as in `rows`.
+            NotApplicable: the data set has no majority class, or no image of it would be left.
         """
         return _normalised(self._counts(pool))
 
@@ -194,7 +195,7 @@ class Undersampling:
         return majority
 
     def _counts(self, pool: TrainingPool) -> Ints:
-        """Number of images of each class that are used, shape (n_classes,)."""
+        """Returns the number of images of each class that are used, shape (n_classes,)."""
         majority = self._majority(pool)
         counts = pool.counts()
         largest = int(np.delete(counts, majority).max())

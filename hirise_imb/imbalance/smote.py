@@ -23,13 +23,13 @@ _DANGER_NEIGHBOURS = 10
 
 @dataclass(frozen=True)
 class SyntheticOversampling:
-    """Adds rows between the features of a landmark and those of a near one of its class (imbalanced-learn).
+    """Adds rows interpolated between a landmark and a near one of its class (imbalanced-learn).
 
-    `smote` (Chawla et al. 2002) starts from every landmark of a class alike. `borderline_smote` (Han et al. 2005,
-    their first variant) starts only from those "in danger": at least half of the nearest 10 landmarks, but not all,
-    are of other classes. `adasyn` (He et al. 2008) starts from a landmark in proportion to the share of other classes
-    among its nearest `neighbours`; it rounds the number of rows for each landmark, so that a class can miss its target
-    by half a row per landmark either way, while the other two meet it.
+    `smote` (Chawla et al. 2002) starts from all landmarks of a class equally often. `borderline_smote` (Han et al.
+    2005, their first variant) starts only from those "in danger": at least half of the nearest 10 landmarks, but not
+    all, are of other classes. `adasyn` (He et al. 2008) starts from a landmark in proportion to the share of other
+    classes among its nearest `neighbours`; it rounds the number of rows for each landmark, so that a class can miss its
+    target by half a row per landmark either way, while the other two meet it.
     """
 
     method: Method
@@ -39,7 +39,7 @@ class SyntheticOversampling:
     """Number of nearest landmarks of the class among which the other end is drawn; positive."""
 
     def __post_init__(self) -> None:
-        """Check the method and the ranges."""
+        """Checks the method and the ranges."""
         if self.method not in get_args(Method):
             raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {self.method!r}")
         if not 0 < self.ratio <= 1:
@@ -48,12 +48,12 @@ class SyntheticOversampling:
             raise ValueError(f"neighbours must be a positive integer, got {self.neighbours}")
 
     def resample(self, landmarks: LandmarkFeatures, seed: int) -> LandmarkFeatures:
-        """The given rows, unchanged and in order, followed by the synthetic ones, class by class.
+        """Returns the given rows, unchanged and in order, followed by the synthetic ones, class by class.
 
         A class that is large enough already, or absent, gets none. Synthetic rows have the source `NO_SOURCE`.
 
         Args:
-            landmarks: of the training data.
+            landmarks: landmarks of the training data.
             seed: random seed, below 2^32.
 
         Raises:
@@ -93,10 +93,10 @@ class SyntheticOversampling:
         target: int,
         state: np.random.RandomState,
     ) -> NDArray[np.float32]:
-        """Synthetic rows of one class.
+        """Returns the synthetic rows of one class.
 
-        Each class is resampled against all others together, as imbalanced-learn does internally. Asked for all classes
-        at once it would report neither which class failed nor that it skipped one.
+        Each class is resampled against all others together, as imbalanced-learn does internally. For all classes
+        at once, it would report neither which class failed nor that it skipped one.
         """
         try:
             rows, _ = self._sampler(target, state).fit_resample(features, of_class.astype(np.int64))
@@ -104,13 +104,13 @@ class SyntheticOversampling:
             raise NotApplicable(f"{self.method} cannot make landmarks of {name}: {error}") from error
         if len(rows) == len(features):  # imbalanced-learn is silent where no landmark is in danger
             raise NotApplicable(
-                f"{self.method} finds no landmark of {name} to start from: there is none of whose nearest "
-                f"{_DANGER_NEIGHBOURS} landmarks at least half, but not all, are of other classes."
+                f"{self.method} finds no landmark of {name} to start from: none has other classes in at least "
+                f"half, but not all, of its nearest {_DANGER_NEIGHBOURS} landmarks."
             )
         return np.asarray(rows[len(features) :], dtype=np.float32)
 
     def _sampler(self, target: int, state: np.random.RandomState) -> Any:  # noqa: ANN401
-        """imbalanced-learn's sampler, for class 1 of two."""
+        """Returns imbalanced-learn's sampler, for class 1 of two."""
         from imblearn.over_sampling import ADASYN, SMOTE, BorderlineSMOTE
 
         common = {"sampling_strategy": {1: target}, "random_state": state}

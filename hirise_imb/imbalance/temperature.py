@@ -21,7 +21,7 @@ from hirise_imb.imbalance.logit_adjustment import (
 )
 
 TEMPERATURES = (0.05, 20.0)
-"""Lowest and highest temperature that is fitted."""
+"""Lowest and highest temperature that can be fitted."""
 
 _SLOPE_TOLERANCE = 1e-6
 """Steepest slope, in nats, that counts as converged."""
@@ -43,9 +43,10 @@ class Temperature:
     learns: ClassVar[bool] = True
 
     bias: bool = False
+    """Whether each class has an offset too."""
 
     def __post_init__(self) -> None:
-        """Check the type."""
+        """Checks the type."""
         if not isinstance(self.bias, bool):
             raise ValueError(f"bias must be true or false, got {self.bias!r}")
 
@@ -66,13 +67,13 @@ class Temperature:
 
 
 def _fit_temperature(z: Floats, labels: Labels) -> float:
-    """T of softmax(z / T). The likelihood is convex in 1 / T, so that its slope has at most one root."""
+    """Fits T of softmax(z / T); the likelihood is convex in 1 / T, so its slope has at most one root."""
     from scipy.optimize import brentq
 
     true_logit = z[np.arange(len(z)), labels]
 
     def slope(log_temperature: float) -> float:
-        """Derivative of the mean negative log-likelihood with respect to 1 / T."""
+        """Returns the derivative of the mean negative log-likelihood with respect to 1 / T."""
         p = softmax(z * np.exp(-log_temperature))
         return float(((p * z).sum(axis=1) - true_logit).mean())
 
@@ -87,7 +88,7 @@ def _fit_temperature(z: Floats, labels: Labels) -> float:
 
 
 def _fit_bias_corrected(z: Floats, labels: Labels, adjustable: NDArray[np.bool_], temperature: float) -> Correction:
-    """T and b of softmax(z / T + b), starting from the best T without b; convex in (1 / T, b)."""
+    """Fits T and b of softmax(z / T + b), starting from the best T without b; convex in (1 / T, b)."""
     from scipy.optimize import minimize
 
     rows, one_hot = np.arange(len(z)), np.eye(z.shape[1])[labels]
@@ -100,7 +101,7 @@ def _fit_bias_corrected(z: Floats, labels: Labels, adjustable: NDArray[np.bool_]
         return Correction(float(values[0]) / unit, offsets)
 
     def loss(values: Floats) -> tuple[float, Floats]:
-        """The mean negative log-likelihood, and its gradient with respect to the scale and the free offsets."""
+        """Returns the mean negative log-likelihood, and its gradient with respect to the scale and the free offsets."""
         correction = to_correction(values)
         log_p = log_softmax(correction.scale * z + correction.offsets)
         residual = np.exp(log_p) - one_hot
@@ -111,12 +112,12 @@ def _fit_bias_corrected(z: Floats, labels: Labels, adjustable: NDArray[np.bool_]
     start = np.array([unit / temperature, *np.zeros(adjustable.sum())])
     low, high = np.full(len(start), -np.inf), np.full(len(start), np.inf)
     low[0], high[0] = unit / TEMPERATURES[1], unit / TEMPERATURES[0]
-    options = {"ftol": 0, "gtol": 1e-9}
+    options = {"ftol": 0, "gtol": 1e-9}  # the slope alone ends the search, not a small improvement
     result = minimize(
         loss, start, jac=True, method="L-BFGS-B", bounds=list(zip(low, high, strict=True)), options=options
     )
-    # Since the problem is convex, the slopes tell how near the optimum is. The optimiser's own flag does not: it also
-    # reports failure where it stopped at rounding.
+    # Since the problem is convex, the slopes show how near the optimum is. The optimiser's own flag does not: it also
+    # reports a failure if rounding stopped the search.
     if np.abs(np.clip(result.x - result.jac, low, high) - result.x).max() > _SLOPE_TOLERANCE:
         raise RuntimeError(f"bias-corrected temperature scaling did not converge: {result.message}")
     return to_correction(result.x)

@@ -1,4 +1,4 @@
-"""Closed-form heads: classifiers computed from one row a landmark, without epochs or random seeds."""
+"""Closed-form heads: classifiers computed from one row per landmark, without epochs or random seeds."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ higher; and it is finite, so that such a landmark costs much in log-likelihood, 
 
 _MAX_ITERATIONS = 1000
 _TOLERANCE = 1e-5
-"""On the gradient of the mean loss. scikit-learn's 1e-4 can stop short of the optimum where c is large."""
+"""Tolerance of the gradient of the mean loss. scikit-learn's 1e-4 can stop short of the optimum where c is large."""
 
 
 @dataclass(frozen=True)
 class NearestMean:
-    """Nearest class mean: logits -|x - mu_k|^2 / (2 s^2 T) + prior_power log pi_k, up to what all classes share.
+    """Nearest class mean: logits -|x - mu_k|^2 / (2 s^2 T) + prior_power log pi_k, up to terms that all classes share.
 
-    mu_k is the mean over the sources of class k of the means of their landmarks: a mean over landmarks would be that of
-    the largest source. s^2 is the mean of |x - mu_y|^2 over training landmarks, pi_k the share of class k among them.
-    T is the temperature of greatest likelihood on the training landmarks without the prior (Guo et al. 2017): how much
-    a distance means depends on how many of the features separate classes, which s^2 does not say.
-    The features x are used as they are, at unit length, or centred and at unit length: UN, L2N and CL2N of SimpleShot
-    (Wang et al. 2019).
+    mu_k is the mean over the sources of class k of the means of their landmarks: a mean over landmarks would be
+    dominated by the largest source. s^2 is the mean of |x - mu_y|^2 over training landmarks, pi_k the share of class k
+    among them. T is the temperature of greatest likelihood on the training landmarks without the prior (Guo et al.
+    2017): how much a distance means depends on how many of the features separate classes, which s^2 does not say. The
+    features x are used as they are, at unit length, or centred and at unit length: UN, L2N and CL2N of SimpleShot (Wang
+    et al. 2019).
     """
 
     normalise: Normalisation
     prior_power: float
-    """In [0, 2]; 0 treats all classes as equally frequent."""
+    """Exponent of the class prior, in [0, 2]; 0 treats all classes as equally frequent."""
 
     def __post_init__(self) -> None:
-        """Check the normalisation and the range of the power."""
+        """Checks the normalisation and the range of the power."""
         if self.normalise not in get_args(Normalisation):
             raise ValueError(f"normalise must be one of {', '.join(get_args(Normalisation))}, got {self.normalise!r}")
         _check_power("prior_power", self.prior_power)
 
     def prior(self, counts: Ints) -> Floats:
-        """Class prior under which its logits were learnt from these counts, shape (n_classes,)."""
+        """Returns the class prior under which logits are learnt from these counts, shape (n_classes,)."""
         return _power_shares(counts, self.prior_power)
 
     def fit(self, landmarks: LandmarkFeatures) -> LinearClassifier:
@@ -88,26 +88,26 @@ class Discriminant:
 
     With S the mean over classes of their covariances, weighted by the priors p_k, the covariance used is
     (1 - shrinkage) S + shrinkage tr(S) / width I. p_k is proportional to pi_k^prior_power, with pi_k the share of class
-    k among training landmarks; so the power acts on S too, in which all classes count alike at power 0.
+    k among training landmarks; so the power acts on S too, in which all classes have the same weight at power 0.
     """
 
     shrinkage: float
-    """In (0, 1]; 1 leaves only the mean variance, which gives nearest means."""
+    """Weight of the mean variance, in (0, 1]; 1 leaves nothing else, which gives nearest means."""
     prior_power: float
-    """In [0, 2]; 0 treats all classes as equally frequent."""
+    """Exponent of the class prior, in [0, 2]; 0 treats all classes as equally frequent."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Checks the ranges."""
         if not 0 < self.shrinkage <= 1:
             raise ValueError(f"shrinkage must be in (0, 1], got {self.shrinkage}")
         _check_power("prior_power", self.prior_power)
 
     def prior(self, counts: Ints) -> Floats:
-        """Class prior under which its logits were learnt from these counts, shape (n_classes,)."""
+        """Returns the class prior under which logits are learnt from these counts, shape (n_classes,)."""
         return _power_shares(counts, self.prior_power)
 
     def fit(self, landmarks: LandmarkFeatures) -> LinearClassifier:
-        """Computes class means and the shrunk covariance; sources make no difference.
+        """Computes class means and the shrunk covariance; sources are not used.
 
         Raises:
             NotApplicable: there are landmarks of fewer than two classes, all equal the mean of their class, or the
@@ -123,7 +123,7 @@ class Discriminant:
         means = np.zeros((len(counts), width))
         for k in present:
             means[k] = x[labels == k].mean(axis=0)
-        _within_class_variance(x, means[labels])  # raises where there is none
+        _within_class_variance(x, means[labels])  # raises if there is none
         priors = (counts / len(labels)) ** self.prior_power * (counts > 0)
         priors /= priors.sum()
         scaled = (x - means[labels]) * np.sqrt(priors / np.maximum(counts, 1))[labels, None]
@@ -149,22 +149,22 @@ class Logistic:
     """
 
     c: float
-    """scikit-learn's C: the inverse strength of regularisation, before a sum, not a mean. Positive."""
+    """scikit-learn's C, the inverse strength of regularisation: a factor of the summed, not the mean loss. Positive."""
     power: float
-    """In [0, 2]; 0 weighs all landmarks alike, 1 all classes."""
+    """Exponent of the class weights, in [0, 2]; 0 gives all landmarks the same weight, 1 all classes."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Checks the ranges."""
         if not 0 < self.c < np.inf:
             raise ValueError(f"c must be positive, got {self.c}")
         _check_power("power", self.power)
 
     def prior(self, counts: Ints) -> Floats:
-        """Class prior under which its logits were learnt from these counts, shape (n_classes,)."""
+        """Returns the class prior under which logits are learnt from these counts, shape (n_classes,)."""
         return _power_shares(counts, 1 - self.power)
 
     def fit(self, landmarks: LandmarkFeatures) -> LinearClassifier:
-        """Solves the convex problem; sources make no difference.
+        """Solves the convex problem; sources are not used.
 
         Raises:
             NotApplicable: there are landmarks of fewer than two classes, or the solver did not converge.
@@ -198,7 +198,7 @@ class Logistic:
 
 
 def _power_shares(counts: Ints, power: float) -> Floats:
-    """Shares proportional to n^power; 0 for a class without rows."""
+    """Returns shares proportional to n^power; 0 for a class without rows."""
     shares = np.where(counts > 0, np.maximum(counts, 1).astype(float) ** power, 0)
     return np.asarray(shares / shares.sum())
 
@@ -209,15 +209,15 @@ def _check_power(name: str, power: float) -> None:
 
 
 def _present_classes(counts: Ints) -> list[int]:
-    """Ids of the classes that have landmarks."""
+    """Returns the ids of the classes that have landmarks."""
     present: list[int] = np.flatnonzero(counts).tolist()
     if len(present) < 2:
-        raise NotApplicable(f"A classifier needs landmarks of two classes; there are those of {len(present)}.")
+        raise NotApplicable(f"A classifier needs landmarks of at least two classes; the data has {len(present)}.")
     return present
 
 
 def _within_class_variance(x: Floats, class_means: Floats) -> float:
-    """Mean squared distance of rows to the means of their own classes."""
+    """Returns the mean squared distance of rows to the means of their own classes."""
     variance = float(((x - class_means) ** 2).sum(axis=1).mean())
     # Equal rows differ from their mean by rounding.
     if variance <= MIN_SQUARED_LENGTH * float((x**2).sum(axis=1).mean()):
@@ -238,18 +238,18 @@ def _expand(
 
     Args:
         present: ids of the present classes.
-        n_classes: of the data set.
-        kernel: shape (len(present), width), or (1, width) of the second of two classes against the first.
-        bias: shape (len(present),) or (1,).
-        centre: shape (width,).
-        gain: shape (width,).
+        n_classes: number of classes of the data set.
+        kernel: weights, shape (len(present), width), or (1, width) for the second of two classes against the first.
+        bias: biases, shape (len(present),) or (1,).
+        centre: subtracted from features first, shape (width,).
+        gain: factor of the centred features, shape (width,).
         unit: whether features are scaled to unit length.
     """
     if len(kernel) < len(present):
         kernel, bias = np.concatenate([-kernel, kernel]) / 2, np.concatenate([-bias, bias]) / 2
-    whole_kernel = np.zeros((n_classes, kernel.shape[1]))
-    whole_bias = np.full(n_classes, ABSENT)
+    full_kernel = np.zeros((n_classes, kernel.shape[1]))
+    full_bias = np.full(n_classes, ABSENT)
     # Subtracting what all classes share changes no probability; then the highest logit is never below 0.
-    whole_kernel[present] = kernel - kernel.mean(axis=0)
-    whole_bias[present] = bias - bias.mean()
-    return LinearClassifier(whole_kernel, whole_bias, centre, gain, unit)
+    full_kernel[present] = kernel - kernel.mean(axis=0)
+    full_bias[present] = bias - bias.mean()
+    return LinearClassifier(full_kernel, full_bias, centre, gain, unit)

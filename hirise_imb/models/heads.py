@@ -35,15 +35,15 @@ class HeadParameters(NamedTuple):
     """gamma, beta and the kernel rows of each head, shape (n_heads, 2 + n_classes, width). The width comes last, so
     that matrix products and sums read adjacent numbers."""
     bias: Tensor
-    """Shape (n_heads, n_classes)."""
+    """Bias of each class, shape (n_heads, n_classes)."""
 
 
 def initial_parameters(width: int, n_classes: int, seeds: Sequence[int]) -> HeadParameters:
-    """Heads as Keras initialises them: gamma 1, beta 0, a Glorot-uniform kernel, bias 0.
+    """Draws heads as Keras initialises them: gamma 1, beta 0, a Glorot-uniform kernel, bias 0.
 
     Args:
-        width: of the features.
-        n_classes: of the data set.
+        width: width of the features.
+        n_classes: number of classes of the data set.
         seeds: seed of each head's kernel.
     """
     import keras
@@ -56,17 +56,18 @@ def initial_parameters(width: int, n_classes: int, seeds: Sequence[int]) -> Head
 
 
 def dropout_bits(shape: Sequence[int], seed: Sequence[int]) -> NDArray[np.uint16]:
-    """Uniform 16-bit random numbers for `dropout_mask`.
+    """Draws uniform 16-bit random numbers for `dropout_mask`.
 
-    With half the bits of a float, a mask takes half the time; the rate is met within 1 / 131,072.
+    With half the bits of a float, a mask takes half the time; the rate is accurate to 1 / 131,072.
     """
     count = int(np.prod(shape))
+    # Each draw has 64 bits, which are four numbers.
     raw = np.random.SFC64(np.random.SeedSequence(tuple(seed))).random_raw(-(-count // 4))
     return np.asarray(raw, np.uint64).view(np.uint16)[:count].reshape(shape)
 
 
 def dropout_mask(bits: Tensor, rate: Tensor) -> Tensor:
-    """0 for a share `rate` of the bits, and the constant that keeps the mean at 1 for the others."""
+    """Returns 0 for a share `rate` of the bits and, for the others, the constant that keeps the mean at 1."""
     import tensorflow as tf
 
     threshold = tf.round(rate * 2**16)
@@ -74,11 +75,11 @@ def dropout_mask(bits: Tensor, rate: Tensor) -> Tensor:
 
 
 def normalise_batch(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Features normalised by the mean and variance of their mini-batch, and these moments, shape (..., 2, width).
+    """Normalises features by the moments of their mini-batch, and returns these too: mean, variance (..., 2, width).
 
     Args:
         features: shape (..., batch, width).
-        valid: 1 for a row and 0 for padding, shape (..., batch, 1); padding counts for nothing and becomes 0.
+        valid: 1 for a row and 0 for padding, shape (..., batch, 1); padding is left out of the moments and becomes 0.
     """
     import tensorflow as tf
 
@@ -90,29 +91,29 @@ def normalise_batch(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def update_average(average: Tensor, moments: Tensor) -> Tensor:
-    """The moving mean and variance after a mini-batch with these moments, shape (2, width)."""
+    """Returns the moving mean and variance after a mini-batch with these moments, shape (2, width)."""
     return _MOMENTUM * average + (1 - _MOMENTUM) * moments
 
 
 def normalise_inference(features: Tensor, average: Tensor) -> Tensor:
-    """Features normalised by the moving mean and variance, as in inference, shape (batch, width)."""
+    """Normalises features by the moving mean and variance, as in inference, shape (batch, width)."""
     import tensorflow as tf
 
     return (features - average[0]) * tf.math.rsqrt(average[1] + _EPSILON)
 
 
 def decay_kernels(stacked: Tensor, shares: Tensor) -> Tensor:
-    """Stacked parameters whose kernels, but not gamma and beta, are shrunk by `shares`, shape (n_heads, 1, 1)."""
+    """Shrinks the kernels, but not gamma and beta, of stacked parameters by `shares`, shape (n_heads, 1, 1)."""
     import tensorflow as tf
 
     return tf.concat([stacked[:, :2], stacked[:, 2:] * (1 - shares)], axis=1)
 
 
 def compute_logits(parameters: HeadParameters, masked: Tensor, mask: Tensor, scales: Tensor) -> Tensor:
-    """Logits of every row and head, shape (batch, n_heads, n_classes).
+    """Computes the logits of every row and head, shape (batch, n_heads, n_classes).
 
     Args:
-        parameters: of the heads.
+        parameters: parameters of the heads.
         masked: normalised features times the mask, shape (batch, width).
         mask: dropout mask, 0 or 1 / (1 - rate), shape (batch, width).
         scales: scale of each cosine head, 0 for linear heads, shape (n_heads,).
@@ -138,13 +139,13 @@ def compute_logits(parameters: HeadParameters, masked: Tensor, mask: Tensor, sca
 
 
 def extract_classifier(parameters: HeadParameters, average: Tensor, head: int, scale: float) -> LinearClassifier:
-    """One head as a classifier in inference mode, with batch normalisation folded into the kernel.
+    """Returns one head as a classifier in inference mode, with batch normalisation folded into the kernel.
 
     Args:
-        parameters: of all heads.
+        parameters: parameters of all heads.
         average: moving mean and variance, shape (2, width).
         head: index of the head.
-        scale: of a cosine head, 0 for a linear one.
+        scale: scale of a cosine head, 0 for a linear one.
     """
     stacked = np.asarray(parameters.stacked[head], np.float64)
     gamma, beta, kernel = stacked[0], stacked[1], stacked[2:]

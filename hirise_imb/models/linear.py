@@ -1,4 +1,4 @@
-"""A fitted linear classifier on pooled features, whatever it was fitted by."""
+"""A fitted linear classifier on pooled features, however it was fitted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hirise_imb.utils.errors import NotApplicable
 Floats = NDArray[np.float64]
 
 MIN_SQUARED_LENGTH = 1e-12
-"""Least squared length of a row that is scaled to unit length; a row of zeros stays one."""
+"""Least squared length of a row that is scaled to unit length; a row of zeros stays zero."""
 
 _CHUNK = 1024
 """Rows whose logits are computed at once: 20 MB at a width of 2,560."""
@@ -22,26 +22,27 @@ _CHUNK = 1024
 
 @dataclass(frozen=True, eq=False)
 class LinearClassifier:
-    """logits = kernel x + bias, with x = (h P - centre) * gain for features h, scaled to unit length where `unit`.
+    """logits = kernel x + bias, with x = (h P - centre) * gain for features h, to unit length if `unit`.
 
     Raises:
         ValueError: shapes do not fit each other, numbers are not finite, or directions are not orthonormal.
     """
 
     kernel: Floats
-    """Shape (n_classes, width)."""
+    """Weights of each class, shape (n_classes, width)."""
     bias: Floats
-    """Shape (n_classes,)."""
+    """Bias of each class, shape (n_classes,)."""
     centre: Floats
-    """Shape (width,)."""
+    """Subtracted from the features, shape (width,)."""
     gain: Floats
-    """Shape (width,)."""
+    """Factor of the centred features, shape (width,)."""
     unit: bool = False
+    """Whether x is scaled to unit length."""
     directions: Floats | None = None
     """U, orthonormal columns, shape (width, rank), projected out of the features first: h P = h - (h U) U^T."""
 
     def __post_init__(self) -> None:
-        """Check shapes and values."""
+        """Checks shapes and values."""
         n_classes, width = len(self.bias), self.kernel.shape[-1]
         shapes = {"kernel": (n_classes, width), "bias": (n_classes,), "centre": (width,), "gain": (width,)}
         if self.directions is not None:
@@ -58,7 +59,7 @@ class LinearClassifier:
                 raise ValueError(f"directions must be orthonormal columns, got the products {products}")
 
     def logits(self, features: NDArray[np.floating]) -> Floats:
-        """Logits computed in float64, shape (n, n_classes).
+        """Computes logits in float64, shape (n, n_classes).
 
         Args:
             features: pooled features, shape (n, width).
@@ -73,7 +74,7 @@ class LinearClassifier:
         return logits
 
     def normalise_weights(self, tau: float, classes: ClassSet, *, keep_bias: bool = False) -> LinearClassifier:
-        """tau-normalisation: weights w_k / |w_k|^tau, with bias 0 or b_k / |w_k|^tau (Kang et al. 2020).
+        """Returns the tau-normalised classifier: w_k / |w_k|^tau, with bias 0 or b_k / |w_k|^tau (Kang et al. 2020).
 
         w_k is the kernel times the gain, since a scale before the kernel is part of the weights, and |w_k| its length
         without directions that are projected out of the features. The centre stays: it moves the features and is not a
@@ -81,8 +82,8 @@ class LinearClassifier:
 
         Args:
             tau: exponent, not negative.
-            classes: of the data set, for messages.
-            keep_bias: whether biases are divided likewise, rather than set to 0.
+            classes: classes of the data set, for messages.
+            keep_bias: whether biases are divided by the same power instead of set to 0.
 
         Raises:
             NotApplicable: a class has weights of length 0, such as one without training landmarks in a closed form.
@@ -104,7 +105,7 @@ class LinearClassifier:
 
 
 def transform(rows: NDArray[np.floating], centre: Floats, gain: Floats, unit: bool) -> Floats:
-    """(rows - centre) * gain, scaled to unit length where `unit`."""
+    """Returns (rows - centre) * gain, scaled to unit length if `unit` is true."""
     x = (rows - centre) * gain
     if unit:
         x /= np.sqrt(np.maximum((x**2).sum(axis=1, keepdims=True), MIN_SQUARED_LENGTH))

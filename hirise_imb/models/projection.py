@@ -17,7 +17,7 @@ F = TypeVar("F", bound=np.floating)
 
 
 def source_means(features: NDArray[np.floating], sources: Ints) -> tuple[Floats, Ints]:
-    """Mean of each source's rows, shape (n_sources, width), and their number; sources in sorted order.
+    """Returns the mean of each source's rows, shape (n_sources, width), and their number; sources in sorted order.
 
     Args:
         features: shape (n, width).
@@ -30,7 +30,7 @@ def source_means(features: NDArray[np.floating], sources: Ints) -> tuple[Floats,
 
 
 def project_out(features: NDArray[F], directions: Floats) -> NDArray[F]:
-    """Features without their component along the directions, h - (h U) U^T, in the precision of the features.
+    """Removes the component of features along the directions, h - (h U) U^T, in the precision of the features.
 
     Args:
         features: shape (n, width).
@@ -46,22 +46,22 @@ class NuisanceProjection:
 
     They belong to the largest eigenvalues of B = sum_s n_s (m_s - m)(m_s - m)^T, with m_s the mean of the n_s majority
     landmarks of source s, and m the mean of all. Only the majority class is used: a rare class that occurs in a single
-    source would be taken for the signature of that source and erased.
+    source would be mistaken for the signature of that source and erased.
 
-    The weight n_s is that of the analysis of variance. A mean of n_s landmarks carries noise of variance 1 / n_s, so
-    that every source adds the same noise to B; with equal weights the noise of sources of one landmark would dominate.
+    The weight n_s is that of the analysis of variance. A mean of n_s landmarks has noise of variance 1 / n_s, so
+    every source adds the same noise to B; with equal weights the noise of sources of one landmark would dominate.
     """
 
     rank: int
-    """Number of directions; positive."""
+    """Number of directions that are removed; positive."""
 
     def __post_init__(self) -> None:
-        """Check the rank."""
+        """Checks the rank."""
         if not isinstance(self.rank, int) or self.rank < 1:
             raise ValueError(f"rank must be a positive integer, got {self.rank}")
 
     def directions(self, landmarks: LandmarkFeatures) -> Floats:
-        """The directions as orthonormal columns, the strongest first, shape (width, rank).
+        """Returns the directions as orthonormal columns, the strongest first, shape (width, rank).
 
         Raises:
             NotApplicable: the data set has no majority class, or too few sources of it, or their means span fewer

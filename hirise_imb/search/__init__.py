@@ -1,7 +1,7 @@
 """The search for each strategy's best settings, shared by any number of processes through one database.
 
-Proposals lead to trials, trials are trained in batches under leases, the scheduler goes through the strategies of a
-study, and the dashboard shows it all.
+Proposals become trials, trials are trained in batches under leases, the scheduler goes through the strategies of a
+study, and the dashboard shows all searches.
 """
 
 from hirise_imb.search.database import connect, database_path, lock_study

@@ -25,7 +25,7 @@ _DRIVER_HINTS = {
     "postgresql": "pip install 'hirise-imb[postgresql]' and let the address start with postgresql://",
     "mysql": "pip install pymysql and let the address start with mysql+pymysql://",
 }
-# Optuna first looks which tables exist and then creates the others. Two processes that do so at the same time on an
+# Optuna first checks which tables exist and then creates the others. Two processes that do so at the same time on an
 # empty database would both try to create them, so the server grants this lock to one connection at a time.
 _TABLE_CREATION_LOCKS = {
     "postgresql": "SELECT pg_advisory_xact_lock(7241953)",  # an arbitrary number, the same in all processes
@@ -34,16 +34,16 @@ _TABLE_CREATION_LOCKS = {
 
 
 def database_path(out: Path) -> Path:
-    """Returns the file that holds all searches below the folder `out`, unless an address is given."""
+    """Returns the database file below the folder `out`, which is used unless an address is given."""
     return out / "studies" / "studies.db"
 
 
 @contextmanager
 def lock_study(path: Path) -> Iterator[None]:
-    """Keep other runs out of a study while the block lasts.
+    """Keeps other runs out of a study while the block lasts.
 
     Args:
-        path: what the files of the study are named after; it need not exist.
+        path: path from which the names of the study's files are derived; it need not exist.
 
     Raises:
         UserError: another process runs this study.
@@ -61,7 +61,7 @@ def lock_study(path: Path) -> Iterator[None]:
 
 
 def connect(database: Path | str) -> Storage:
-    """Open a database, or create it.
+    """Opens a database, or creates it.
 
     Every process must call this itself: a storage that was pickled has lost the settings made here.
 
@@ -80,7 +80,7 @@ def connect(database: Path | str) -> Storage:
 
 
 def display_address(database: Path | str) -> str:
-    """Returns a file or an address as messages show it: without its password, and without options, which can hold one.
+    """Returns a file or an address as messages show it: without its password, and without options, which may have one.
 
     Raises:
         UserError: the address is malformed.
@@ -93,8 +93,8 @@ def _display_url(url: URL) -> str:
 
 
 def _parse_address(address: str) -> URL:
-    """Check an address; psycopg 3 is the driver of PostgreSQL unless it names another one."""
-    # A malformed address is never repeated in a message: nobody knows where in it a password stands.
+    """Checks an address; psycopg 3 is the driver of PostgreSQL unless the address names another one."""
+    # A malformed address is never repeated in a message: it is unknown where in it a password is.
     try:
         url = sqlalchemy.make_url(address)
     except (ValueError, sqlalchemy.exc.ArgumentError) as error:
@@ -130,14 +130,14 @@ def _connect_file(path: Path) -> Storage:
     except Exception as error:
         cause = _root_cause(error)
         if cause in ("file is not a database", "unable to open database file") or isinstance(error, RuntimeError):
-            raise UserError(f"{path} is no database of this Optuna version ({cause}): move it away.") from error
+            raise UserError(f"{path} is not a database of this Optuna version ({cause}): move it away.") from error
         raise
     return storage
 
 
 def _configure_sqlite(connection: Any, _: object) -> None:  # noqa: ANN401  (the connection of any driver)
-    # By default, Python's driver begins a transaction by itself, and only before the first write. Without that,
-    # `_begin_immediately` decides when transactions begin.
+    # By default, Python's driver itself begins transactions, and only before the first write. With None,
+    # `_begin_immediately` decides when they begin.
     connection.isolation_level = None
     # Writers append to a log instead of changing the file in place, so that another program that reads the file,
     # however slowly, does not keep a search waiting.
@@ -176,7 +176,7 @@ def _connect_server(url: URL) -> Storage:
             storage = _create_storage(url, {"pool_pre_ping": True})  # replaces connections that the server has cut
         except (RuntimeError, sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
             raise UserError(
-                f"{name} can't hold studies of this Optuna version ({_redact(url, _root_cause(error))}): name a "
+                f"{name} can't store studies of this Optuna version ({_redact(url, _root_cause(error))}): name a "
                 f"database in which the user may create tables."
             ) from error
     if backend == "postgresql":
@@ -187,7 +187,7 @@ def _connect_server(url: URL) -> Storage:
 
 def _limit_idle_transactions(connection: Any, _: object) -> None:  # noqa: ANN401  (the connection of any driver)
     # A machine that vanishes, or a process that is suspended, inside a transaction keeps its locks, and the server may
-    # not notice for hours. With this limit it ends the transaction after a minute, and the others go on.
+    # not notice for hours. With this limit it ends the transaction after a minute, and the others continue.
     cursor = connection.cursor()
     cursor.execute(f"SET idle_in_transaction_session_timeout = '{LOCK_TIMEOUT}s'")
     cursor.close()
@@ -202,7 +202,7 @@ def _root_cause(error: BaseException) -> str:
 
 
 def _redact(url: URL, message: str) -> str:
-    """Returns a driver's message without the passwords that stand in the address or its options."""
+    """Returns a driver's message without the passwords in the address or its options."""
     options = [str(value) for key, value in url.query.items() if "pass" in key]
     for secret in filter(None, (url.password, *options)):
         message = message.replace(str(secret), "***")

@@ -1,14 +1,14 @@
-"""Leases of batches: several processes, on one or more machines, agree through a database on who trains what.
+"""Leases of batches: several processes, on one or more machines, agree through a database on which of them trains what.
 
-A batch has at most one row in the table, with its owner and a counter of beats. While a process holds the lease, a
-thread of it keeps counting. A process that sees the same owner and the same count for longer than the grace concludes
+A batch has at most one row in the table, with its owner and a counter of beats. While a process has the lease, one of
+its threads keeps counting. A process that sees the same owner and the same count for longer than the grace concludes
 that the owner is dead and takes the batch over. Two rules make this safe:
 
 * Signs of life are counts, not times. The clocks of machines may differ by minutes and may jump; a count either has
   changed since the last look or it has not, and each process measures how long with its own monotonic clock.
-* Whoever changes a row names the state that it expects there (compare-and-swap): an owner its own name, and who takes
-  over the owner and the beats that it has seen. If the row has changed since, nothing matches and nothing is written,
-  so of any number of processes that try at once, at most one succeeds.
+* Whoever changes a row names the state that it expects there (compare-and-swap): an owner its own name; a process
+  that takes over, the owner and the beats that it has seen. If the row has changed since, nothing matches and nothing
+  is written, so of any number of processes that try at once, at most one succeeds.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _COLUMNS = _TABLE.c
 class Lease:
     """The right to train a batch, while the `with` block lasts and the process is not suspended for long.
 
-    `Leases.acquire` makes it. A thread renews it again and again, which others take as a sign of life.
+    It is created by `Leases.acquire`. A thread renews it periodically, which other processes take as a sign of life.
     """
 
     def __init__(self, engine: Engine, batch: str, owner: str, interval: float) -> None:
-        """See `Leases.acquire`."""
+        """Takes the name of a batch and of its owner; see `Leases.acquire`."""
         self.batch = batch
         self._engine = engine
         self._interval = interval
@@ -54,10 +54,10 @@ class Lease:
         self._thread = threading.Thread(target=self._beat, name=f"lease of {batch}", daemon=True)
 
     def renew(self) -> bool:
-        """Count one beat up, and return whether the lease is still ours.
+        """Counts one beat up, and returns whether the lease is still ours.
 
         To be called before a result is stored: after True, no other process takes the batch over within its grace.
-        False is what a process gets that was suspended, or cut off from the database, for longer than that.
+        The answer is False if the process was suspended, or cut off from the database, for longer than that.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: the database does not answer.
@@ -71,21 +71,21 @@ class Lease:
         while not self._released.wait(self._interval):
             try:
                 if not self.renew():
-                    return  # lost for good: each lease has an owner of its own, so the row can't become ours again
+                    return  # lost for good: the owner of each lease is unique, so the row can't become ours again
             except SQLAlchemyError:
                 # The database is away for the moment. The next beat may reach it in time; if not, the process learns
                 # from `renew`, before it stores anything, that it has lost the batch.
                 continue
 
     def __enter__(self) -> Lease:
-        """Start to beat."""
+        """Starts to beat."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release the batch, if it is still ours."""
+        """Releases the batch, if it is still ours."""
         self._released.set()
         self._thread.join()
         with self._engine.begin() as connection:
@@ -94,22 +94,22 @@ class Lease:
 
 @dataclass(frozen=True)
 class _Observation:
-    """A batch that another process holds, as this process last saw it."""
+    """The lease of another process, as this process last saw it."""
 
     owner: str
     beats: int
     since: float
-    """When owner and beats were first seen so, in seconds of this process's monotonic clock."""
+    """When these owner and beats were first seen, in seconds of this process's monotonic clock."""
 
 
 class Leases:
     """The leases in a database, as one process sees them."""
 
     def __init__(self, engine: Engine, *, interval: float = 5.0, grace: float = 30.0) -> None:
-        """Create the table where there is none.
+        """Creates the table if there is none.
 
         Args:
-            engine: engine of a storage that `database.connect` has opened.
+            engine: engine of a storage from `database.connect`.
             interval: seconds from beat to beat.
             grace: seconds without a beat after which an owner counts as dead. It should span several intervals: a
                 late beat costs a batch that is trained twice.
@@ -123,7 +123,7 @@ class Leases:
         self._interval = interval
         self._grace = grace
         self._observations: dict[str, _Observation] = {}
-        """By batch, for batches in other hands."""
+        """Observations by batch, for batches of other processes."""
         try:
             _TABLE.create(engine, checkfirst=True)
         except DBAPIError:
@@ -131,16 +131,16 @@ class Leases:
             _TABLE.create(engine, checkfirst=True)
 
     def acquire(self, batch: str) -> Lease | None:
-        """Acquire the lease of a batch that is free, or whose owner has shown no sign of life during the grace.
+        """Acquires the lease of a batch that is free, or whose owner has shown no sign of life during the grace.
 
         To be called again and again: only a process that has looked at a batch before can tell that its owner is dead.
-        The lease is to be entered at once, since it beats only inside its `with` block.
+        The lease must be entered at once, since it beats only inside its `with` block.
 
         Args:
             batch: name of the batch, the same in all processes; some databases ignore the case of letters.
 
         Returns:
-            The lease, or None while another process holds it.
+            The lease, or None while another process has it.
 
         Raises:
             ValueError: the name is empty or too long.
@@ -151,17 +151,17 @@ class Leases:
         return Lease(self._engine, batch, owner, self._interval) if self._claim(batch, owner) else None
 
     def clear(self, prefix: str) -> None:
-        """Delete the leases of all batches whose names start with `prefix`.
+        """Deletes the leases of all batches whose names start with `prefix`.
 
-        For a process that knows that no other one works on these batches: without it, the batches of a run that was
-        killed would have to wait for the grace to pass.
+        Only for a process that knows that no other one works on these batches. Otherwise the batches of a killed run
+        would have to wait for the grace to pass.
         """
         with self._engine.begin() as connection:
             connection.execute(_TABLE.delete().where(_COLUMNS.batch.startswith(prefix, autoescape=True)))
         self._observations.clear()
 
     def _claim(self, batch: str, owner: str) -> bool:
-        """Write a new owner into the row of a batch; returns whether that succeeded."""
+        """Writes a new owner into the row of a batch; returns whether that succeeded."""
         # The clock is read before the row: the count stood still at least until then. The other way round, a slow
         # answer of the database would lengthen the silence that we believe to have observed.
         now = time.monotonic()
@@ -179,8 +179,8 @@ class Leases:
             return False
         if now - observation.since < self._grace:
             return False
-        # Several processes may come to this point together. The first one changes the row; for the others the row no
-        # longer is what they have seen. The same holds if the owner gives a sign of life at the last moment.
+        # Several processes may come to this point together. The first one changes the row; for the others the row is
+        # no longer what they have seen. The same is true if the owner gives a sign of life at the last moment.
         is_unchanged = (_COLUMNS.batch == batch) & (_COLUMNS.owner == row.owner) & (_COLUMNS.beats == row.beats)
         with self._engine.begin() as connection:
             result = connection.execute(_TABLE.update().where(is_unchanged).values(owner=owner, beats=0))

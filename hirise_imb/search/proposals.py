@@ -17,7 +17,7 @@ from hirise_imb.strategies import RecipeContext, Settings, Strategy
 from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Job, batch_key
 
 TRIALS_PER_ROUND = HEADS_PER_BATCH
-"""A whole round can train in one pass."""
+"""Number of trials in a round, so that a complete round can train in one pass."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Proposal:
 
     settings: Settings
     distributions: Mapping[str, BaseDistribution]
-    """Where each setting was drawn from, by parameter."""
+    """The distribution that each setting was drawn from, by parameter."""
     job: Job
     """The training of the recipe that the settings give."""
 
@@ -34,21 +34,21 @@ class Proposal:
 def propose_round(
     strategy: Strategy, context: RecipeContext, seed: int, earlier_trials: Sequence[FrozenTrial]
 ) -> dict[SearchPlace, Proposal]:
-    """Propose the round after `earlier_trials`: initial points of the strategy first, then points of the sampler.
+    """Proposes the round after `earlier_trials`: initial points of the strategy first, then points of the sampler.
 
-    The sampler keeps the trials of one round apart by taking each pending one as bad ("constant liar"; Ginsbourger et
-    al. 2010).
+    The sampler keeps the trials of one round apart by assuming a bad value for each pending one ("constant liar";
+    Ginsbourger et al. 2010).
 
     Args:
-        strategy: whose settings are searched.
-        context: what recipes are built from besides settings.
+        strategy: strategy whose settings are searched.
+        context: what recipes depend on in addition to settings.
         seed: seed of the sampler and of every training.
         earlier_trials: the finished trials of all earlier rounds, by place.
     """
     initial_settings = strategy.initial_settings()
     space = strategy.space
-    # A sampler that read the study itself would see whatever trials of this round have finished by now, and who is
-    # faster would decide what is tried. In a study of its own it sees the earlier rounds and nothing else.
+    # A sampler that read the study itself would see the trials of this round that have finished by now, so that the
+    # speed of workers would decide what is tried. In a study of its own it sees the earlier rounds and nothing else.
     shadow_study = optuna.create_study(direction="maximize")
     shadow_study.add_trials([_as_observation(trial) for trial in earlier_trials])
     proposals = {}
@@ -63,7 +63,7 @@ def propose_round(
 
 
 def divide_into_batches(proposals: Mapping[SearchPlace, Proposal]) -> list[list[SearchPlace]]:
-    """Divide the places of a round into batches, whose trials train together in one pass."""
+    """Divides the places of a round into batches, whose trials train together in one pass."""
     batches: dict[object, list[SearchPlace]] = {}
     for place, proposal in proposals.items():
         recipe = proposal.job.recipe
@@ -74,7 +74,7 @@ def divide_into_batches(proposals: Mapping[SearchPlace, Proposal]) -> list[list[
 
 def _create_sampler(seed: int, place: SearchPlace, fixed_settings: Settings) -> optuna.samplers.BaseSampler:
     # The state of a sampler is not stored. With the same seed at every place, a resumed search would draw its first
-    # points again; with a seed of its own, each place draws the same point whether or not the search was interrupted.
+    # points again; with a seed for each place, it draws the same point whether or not the search was interrupted.
     sampler_seed = np.random.SeedSequence((seed, place)).generate_state(1)[0]
     # The upper bound on Optuna's version guards against changes of its experimental parts; users need no warning.
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
@@ -91,7 +91,7 @@ def _create_sampler(seed: int, place: SearchPlace, fixed_settings: Settings) -> 
 def _as_observation(trial: FrozenTrial) -> FrozenTrial:
     """Returns a finished trial as the sampler sees it, a failed one with the lowest possible value.
 
-    Left out, settings that always fail would be proposed again and again.
+    If failed trials were left out, settings that always fail would be proposed again and again.
     """
     if trial.state is not TrialState.FAIL:
         return trial

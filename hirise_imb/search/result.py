@@ -1,4 +1,4 @@
-"""What a search decides: the settings and recipe of its best trial."""
+"""The result of a search: the settings and recipe of its best trial."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class SearchResult:
     history: list[HistoryEntry]
     """State and value of each finished trial, by place, with the reason (`error`) of a failed one."""
     seconds: float = field(compare=False)
-    """Wall time of the finished trials in seconds, those of earlier runs included."""
+    """Wall time of the finished trials in seconds, including those of earlier runs."""
 
 
 def choose_best(trials: Mapping[SearchPlace, FrozenTrial], strategy: Strategy, context: RecipeContext) -> SearchResult:
-    """Choose the complete trial with the highest value, the earliest of equals.
+    """Chooses the complete trial with the highest value, the earliest in case of ties.
 
     Pruned trials are not eligible: their value is that of a training that was cut short.
 
     Args:
         trials: finished trials in the order of their places.
-        strategy: whose settings they tried.
-        context: what recipes are built from besides settings.
+        strategy: strategy whose settings they tried.
+        context: what recipes depend on in addition to settings.
 
     Raises:
         FitFailed: no trial is complete; the message says why.

@@ -1,4 +1,4 @@
-"""The searches of a study: which strategies are searched, in which order, and what each search gives."""
+"""The searches of a study: which strategies are searched, in which order, and the result of each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from hirise_imb.utils.errors import FitFailed
 from hirise_imb.utils.progress import ProgressCallback, track
 
 _POLL_SECONDS = 0.5
-"""Pause between looks for a batch, while other processes hold all there are."""
+"""Pause between attempts to get a batch, while other processes have leases on all of them."""
 
 
 def strategies_to_search(definition: StudyDefinition) -> list[Strategy]:
@@ -42,9 +42,9 @@ def strategies_to_search(definition: StudyDefinition) -> list[Strategy]:
 
 
 def selection_of(definition: StudyDefinition, strategy: Strategy) -> Selection:
-    """Returns by which data a strategy's settings are chosen.
+    """Returns on which data a strategy's settings are selected.
 
-    To train a backbone anew for each fold is a matter of hours: strategies that do are chosen on the given split.
+    Training a backbone for each fold takes hours: strategies that train it are selected on the given split.
     """
     return "val" if definition.selection == "val" or strategy.trains_backbone else "grouped-cv"
 
@@ -55,20 +55,20 @@ class SearchScheduler:
 
     context: TrainingContext
     strategies: Sequence[Strategy]
-    """Those to search; each comes after those it depends on."""
+    """Strategies to search; each comes after those it depends on."""
     storage: Storage
     database: Path | str
     """File or address that `storage` was opened from."""
     leases: Leases
     out: Path
-    """Folder that holds `studies/`, where the pictures of trials are written."""
+    """Folder that contains `studies/`, where the pictures of trials are written."""
     _searches: dict[str, Search] = field(default_factory=dict, init=False)
-    """By strategy."""
+    """Opened searches by strategy."""
     _results: dict[str, Outcome[SearchResult]] = field(default_factory=dict, init=False)
-    """By strategy, of searches that are complete or can't be started."""
+    """Results by strategy, of searches that are complete or can't be started."""
 
     def open_independent_searches(self) -> None:
-        """Open the searches that depend on no other, so that a study that can't be continued is refused at once.
+        """Opens the searches that depend on no other, so that a study that can't be continued is refused at once.
 
         Raises:
             UserError: a study was begun with other data, or with another version of this program.
@@ -78,7 +78,7 @@ class SearchScheduler:
                 self._get_search(strategy)
 
     def run(self, timeout: float | None) -> None:
-        """Train trials until all searches are complete or `timeout` seconds have passed."""
+        """Trains trials until all searches are complete or `timeout` seconds have passed."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with _ProgressDisplay() as display:
             while not (is_orphaned() or (deadline is not None and time.monotonic() >= deadline)):
@@ -86,14 +86,14 @@ class SearchScheduler:
                 for search in self._incomplete_searches():
                     is_complete = False
                     if self._train_next_batch(search, display):
-                        break  # look at the first search again: a batch of it may be free by now
+                        break  # look at the first search again: one of its batches may be free by now
                 else:
                     if is_complete:
                         return
                     time.sleep(_POLL_SECONDS)
 
     def choose_results(self) -> Mapping[str, Outcome[SearchResult]]:
-        """Returns the result of each search by strategy; one whose time ran out chooses from the trials it has."""
+        """Returns the result of each search by strategy; an incomplete search chooses from its finished trials."""
         for strategy in self.strategies:
             if strategy.name not in self._results:
                 try:
@@ -103,7 +103,7 @@ class SearchScheduler:
         return self._results
 
     def _incomplete_searches(self) -> Iterator[Search]:
-        """Yields the searches that can be worked on now, and takes down the results of those that are complete."""
+        """Yields the searches that can be worked on now, and stores the results of those that are complete."""
         for strategy in self.strategies:
             if strategy.name in self._results or any(base not in self._results for base in strategy.depends_on):
                 continue
@@ -119,7 +119,7 @@ class SearchScheduler:
                 yield search
 
     def _get_search(self, strategy: Strategy) -> Search:
-        """Returns the search of a strategy, opened when first asked for.
+        """Returns the search of a strategy, which is opened at the first request.
 
         Raises:
             FitFailed: a search that it depends on has failed.
@@ -167,13 +167,13 @@ class SearchScheduler:
 def open_scheduler(
     definition: StudyDefinition, manifest: Manifest, strategies: Sequence[Strategy], out: Path, address: str | None
 ) -> Iterator[SearchScheduler]:
-    """Open the searches of a study.
+    """Opens the searches of a study.
 
     Args:
         definition: definition of the study.
-        manifest: its data.
+        manifest: data of the study.
         strategies: strategies to search, from `strategies_to_search`.
-        out: folder that holds `studies/`.
+        out: folder that contains `studies/`.
         address: address of the database; None for the file below `out`.
 
     Raises:
@@ -192,7 +192,7 @@ def open_scheduler(
 
 
 class _ProgressDisplay:
-    """One progress bar at a time, that of the strategy whose search is worked on."""
+    """One progress bar at a time: that of the strategy whose search is in progress."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()

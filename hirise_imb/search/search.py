@@ -32,7 +32,7 @@ Fit = Callable[[Sequence[Job]], list[Outcome[Run]]]
 """Trains jobs, calling each one's `on_epoch` after every epoch."""
 
 _MAX_DEATHS = 3
-"""Workers that may die in a trial before it counts as failed."""
+"""Number of workers that may die in a trial before it counts as failed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Search:
     strategy: Strategy
     context: RecipeContext
     n_trials: int
-    """Trials to finish: complete, pruned, or failed because their recipe did."""
+    """Number of trials to finish: complete, pruned, or failed because of their recipe."""
     seed: int
     """Seed of the sampler and of every training, so that trials differ by their recipes alone."""
     classes: ClassSet
@@ -53,13 +53,13 @@ class Search:
     def train_next_batch(
         self, leases: Leases, fit: Fit, show: ProgressCallback, publish: PublishTrial | None = None
     ) -> bool:
-        """Take a batch of the current round that no other process works on, and train its trials.
+        """Takes a batch of the current round that no other process works on, and trains its trials.
 
         Args:
             leases: leases of batches, in the database of the study.
             fit: trains the jobs of a batch.
-            show: called with the number of finished trials plus the finished fractions of those in training.
-            publish: called with each run before its trial is closed.
+            show: function that is called with the number of finished trials plus the fractions of those in training.
+            publish: function that is called with each run before its trial is closed.
 
         Returns:
             Whether there was a batch to train.
@@ -86,22 +86,22 @@ class Search:
     def finished_trials(self) -> dict[SearchPlace, FrozenTrial]:
         """Returns the finished trials of this search in the order of their places.
 
-        Trials at later places, from a run that asked for more of them, are not part of it, so that the same definition
+        Trials at later places, from a run with more trials, are left out, so that the same definition
         always gives the same result.
         """
         trials = self.trial_store.finished_trials()
         return {place: trial for place, trial in trials.items() if place < self.n_trials}
 
     def is_complete(self) -> bool:
-        """Whether all trials are finished."""
+        """Returns whether all trials are finished."""
         return len(self.finished_trials()) == self.n_trials
 
     def choose(self) -> Outcome[SearchResult]:
-        """Choose the best of the trials that are finished by now."""
+        """Chooses the best of the trials finished so far."""
         return attempt(lambda: choose_best(self.finished_trials(), self.strategy, self.context))
 
     def _current_round(self, finished: Mapping[SearchPlace, FrozenTrial]) -> int | None:
-        """Returns the first place of the earliest round with trials left, None without one."""
+        """Returns the first place of the earliest round with unfinished trials, or None if there is none."""
         for start in range(0, self.n_trials, TRIALS_PER_ROUND):
             end = min(start + TRIALS_PER_ROUND, self.n_trials)
             if any(place not in finished for place in place_range(start, end)):
@@ -142,9 +142,9 @@ class Search:
                 except FitFailed as failure:  # fails this trial, not the search
                     self.trial_store.fail_trial(trial, str(failure))
         except UpdateFinishedTrialError:
-            return  # for the same reason
+            return  # for the same reason: another process has closed our trials
         except BaseException:
-            # Interrupted, not dead: closed at once, the trials do not count as lost, and no grace must pass.
+            # Interrupted, not dead: the trials are closed at once, so they do not count as lost, and need no grace.
             self.trial_store.interrupt_trials(trials.values())
             raise
         show(len(self.finished_trials()))
@@ -157,7 +157,7 @@ class Search:
         show: ProgressCallback,
         n_finished: int,
     ) -> list[Job]:
-        """Returns the jobs of the trials, whose epochs are written, shown, and may end the training."""
+        """Returns the jobs of the trials, whose epochs are stored and shown, and may end the training."""
         pruner = RoundPruner(earlier_trials)
         fractions = dict.fromkeys(trials, 0.0)
 

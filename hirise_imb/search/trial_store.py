@@ -26,7 +26,7 @@ from hirise_imb.training.trainer import Run
 from hirise_imb.utils.errors import UserError
 
 PublishTrial = Callable[[FrozenTrial, Run], None]
-"""Shows more of a trial than its numbers, while it is still running in the database."""
+"""Publishes a trial's pictures; called while the trial is still running in the database."""
 
 VERSION = 3
 """Version of how trials are proposed and stored; a study of another version can't be continued."""
@@ -59,8 +59,8 @@ class TrialStore:
         return dict(sorted(trials.items()))
 
     def start_trial(self, place: SearchPlace, proposal: Proposal) -> TrialId:
-        """Write a running trial to the database."""
-        # In one transaction: a process that dies here leaves a whole trial or none.
+        """Writes a running trial to the database."""
+        # In one transaction: a process that dies here leaves a complete trial or none.
         trial = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=dict(proposal.settings),
@@ -70,7 +70,7 @@ class TrialStore:
         return TrialId(self.storage.create_new_trial(self.study_id, trial))
 
     def report_epoch(self, trial: TrialId, epoch: int, best_f1: float) -> None:
-        """Write the best validation macro F1 up to an epoch.
+        """Writes the best validation macro F1 up to an epoch.
 
         Raises:
             UpdateFinishedTrialError: another process has finished the trial.
@@ -78,7 +78,7 @@ class TrialStore:
         self.storage.set_trial_intermediate_value(trial, epoch, best_f1)
 
     def finish_trial(self, trial: TrialId, run: Run, classes: ClassSet, publish: PublishTrial | None) -> None:
-        """Write the scores of a run, publish it, then close its trial as complete or pruned.
+        """Writes the scores of a run, publishes it, then closes its trial as complete or pruned.
 
         Raises:
             UpdateFinishedTrialError: another process has finished the trial.
@@ -94,7 +94,7 @@ class TrialStore:
         self.storage.set_trial_state_values(trial, state, [run.val_macro_f1])
 
     def fail_trial(self, trial: TrialId, reason: str) -> None:
-        """Close a trial whose recipe failed; it counts as finished.
+        """Closes a trial whose recipe failed; it counts as finished.
 
         Raises:
             UpdateFinishedTrialError: another process has finished the trial.
@@ -103,16 +103,16 @@ class TrialStore:
         self.storage.set_trial_state_values(trial, TrialState.FAIL)
 
     def interrupt_trials(self, trials: Iterable[TrialId]) -> None:
-        """Close those of `trials` that are still running; their places are tried again."""
+        """Closes those of `trials` that are still running; their places are tried again."""
         for trial in trials:
             if not self.storage.get_trial(trial).state.is_finished():
                 self.storage.set_trial_state_values(trial, TrialState.FAIL)
 
     def reap_dead_trials(self, places: Collection[SearchPlace]) -> dict[SearchPlace, int]:
-        """Close trials that a dead worker has left running, and count by place how many workers have died in one.
+        """Closes trials that a dead worker has left running, and counts the workers that have died at each place.
 
         Args:
-            places: those of a batch whose lease this process has, so that whoever started trials there is dead.
+            places: places of a batch whose lease this process has; any other process that started trials there is dead.
         """
         deaths = dict.fromkeys(places, 0)
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.FAIL)):
@@ -132,12 +132,12 @@ class TrialStore:
 
 
 def open_trial_store(storage: Storage, name: str, facts: Mapping[str, str | int]) -> TrialStore:
-    """Create the study `name`, or open it to continue it.
+    """Creates the study `name`, or opens it to continue it.
 
     Args:
         storage: database of all searches.
         name: name of the study in the database.
-        facts: what the trials depend on besides their settings.
+        facts: what the trials depend on in addition to their settings.
 
     Raises:
         UserError: the study exists and was begun with other facts, or with another version of the program.
@@ -153,7 +153,7 @@ def open_trial_store(storage: Storage, name: str, facts: Mapping[str, str | int]
 
 
 def _check_facts(name: str, stored: Mapping[str, Any], facts: Mapping[str, str | int]) -> None:
-    """Refuse to continue a study whose trials could not be compared with those of this run."""
+    """Refuses to continue a study whose trials could not be compared with those of this run."""
     remedy = "give this study another --name, or choose another folder with --out."
     version = stored.get("search", 0)
     if version != VERSION:

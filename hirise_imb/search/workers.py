@@ -1,4 +1,4 @@
-"""Further processes on this machine that work on the searches of a study."""
+"""Worker processes on this machine, which share the searches of a study."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from hirise_imb.utils.progress import log_to_stderr, say
 
 @contextmanager
 def worker_pool(count: int, logs: Path, work: Callable[..., None], *arguments: Any) -> Iterator[None]:  # noqa: ANN401
-    """Run a function in further processes until the block ends; their output goes to log files.
+    """Runs a function in further processes until the block ends; their output goes to log files.
 
     A process that fails or is killed is reported and not replaced: the other processes take over its batches.
 
     Args:
         count: number of processes.
-        logs: path that the log files are named after: `<logs>.worker-<number>.log`.
-        work: function of a module, to be called in each process.
-        arguments: its arguments.
+        logs: path from which the names of the log files are derived: `<logs>.worker-<number>.log`.
+        work: module-level function that each process calls.
+        arguments: arguments of that function.
     """
-    # Spawned, not forked: TensorFlow's threads do not survive a fork, and the child would wait for them for ever.
+    # Spawned, not forked: TensorFlow's threads do not survive a fork, and the child would wait for them forever.
     context = multiprocessing.get_context("spawn")
     paths = [logs.with_name(f"{logs.name}.worker-{number}.log") for number in range(1, count + 1)]
     processes = [context.Process(target=_run_worker, args=(path, work, arguments), daemon=True) for path in paths]
@@ -44,7 +44,7 @@ def worker_pool(count: int, logs: Path, work: Callable[..., None], *arguments: A
 
 
 def is_orphaned() -> bool:
-    """Whether this process is a worker whose parent has ended or was killed."""
+    """Returns whether this process is a worker whose parent has ended or was killed."""
     parent = multiprocessing.parent_process()
     return parent is not None and not parent.is_alive()
 

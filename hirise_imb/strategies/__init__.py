@@ -1,7 +1,7 @@
 """Strategies: families of recipes against class imbalance, each with the hyperparameters that a search chooses.
 
-One file a strategy. To add one, subclass `TrainedStrategy`, `PosthocStrategy` or `Strategy` and add an instance to the
-list below, or offer it from another package by an entry point of the group `hirise_imb.strategies`.
+Each strategy is one file. To add one, subclass `TrainedStrategy`, `PosthocStrategy` or `Strategy` and add an instance
+to the list below, or offer it from another package by an entry point of the group `hirise_imb.strategies`.
 """
 
 from hirise_imb.strategies.base import (

@@ -1,4 +1,4 @@
-"""What a strategy is: one family of recipes, whose hyperparameters a search chooses."""
+"""The interface of strategies: a strategy is a family of recipes whose hyperparameters a search chooses."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ __all__ = [
 ]
 
 NO_OVERRIDES = "none"
-"""The fact `overrides` of a study without any."""
+"""Value of the fact `overrides` in a study without overrides."""
 
 
 @dataclass(frozen=True)
 class OptimiserParameters(Parameters):
-    """Hyperparameters of the optimiser, which every strategy that trains a head searches alike."""
+    """Hyperparameters of the optimiser, which all strategies that train a head search in the same ranges."""
 
+    # The control has the same ranges, so that neither tuning nor regularisation is mistaken for the effect of a remedy.
     learning_rate: float = number(
         1e-4,
         1e-2,
@@ -47,8 +48,8 @@ class OptimiserParameters(Parameters):
         1.0,
         log=True,
         default=1e-2,
-        help="shrinks the head's kernel by learning rate x weight decay a step; the baseline has none",
-        source="Loshchilov & Hutter 2019; that it must be tuned for every strategy, Alshammari et al. 2022",
+        help="shrinks the head's kernel by learning rate x weight decay per step; the baseline has none",
+        source="Loshchilov & Hutter 2019; Alshammari et al. 2022 (it must be tuned for every strategy)",
     )
 
     def tune_baseline(self) -> Recipe:
@@ -58,10 +59,10 @@ class OptimiserParameters(Parameters):
 
 @dataclass(frozen=True)
 class RecipeContext:
-    """What a recipe depends on besides the settings of its strategy."""
+    """The facts that a recipe depends on in addition to the settings of its strategy."""
 
     cuts: Sequence[str]
-    """The backbone's cut points, the one that leaves least to train first."""
+    """The backbone's cut points; the one that leaves the fewest weights to train comes first."""
     bases: Mapping[str, Recipe] = field(default_factory=dict)
     """Chosen recipes of the strategies that this one depends on, by name."""
 
@@ -90,7 +91,7 @@ class Strategy(ABC, Generic[P]):
     views: ClassVar[Inputs] = PLAIN
     """Views of the predicted landmarks that recipes average over."""
     overrides: Mapping[str, Override] = MappingProxyType({})
-    """Fixed values and narrower ranges of parameters, by name, as the study definition has them."""
+    """Overrides of parameters by name, from the study definition."""
 
     @property
     def space(self) -> SearchSpace[P]:
@@ -101,7 +102,7 @@ class Strategy(ABC, Generic[P]):
         """Returns the strategy with the overrides of a study definition in place of its own.
 
         Raises:
-            UserError: an override does not agree with the declared parameters; the sentence names its key.
+            UserError: an override does not agree with the declared parameters; the message names its key.
         """
         narrowed = copy.copy(self)
         narrowed.overrides = overrides
@@ -109,11 +110,11 @@ class Strategy(ABC, Generic[P]):
         return narrowed
 
     def describe_overrides(self) -> str:
-        """Returns what the overrides change, as the study definition would have it; `NO_OVERRIDES` for nothing."""
+        """Returns the overrides in the syntax of the study definition, or `NO_OVERRIDES` if they change nothing."""
         return self.space.describe_changes(search_space(self.parameters)) or NO_OVERRIDES
 
     def recipe(self, settings: Settings, context: RecipeContext) -> Recipe:
-        """Returns the recipe of settings; parameters that are not given have their defaults.
+        """Returns the recipe for some settings; all other parameters have their defaults.
 
         Raises:
             ValueError: the settings do not fit the search space.
@@ -129,14 +130,15 @@ class Strategy(ABC, Generic[P]):
         return []
 
     def initial_settings(self) -> list[dict[str, Value]]:
-        """Returns what a search tries first, as complete settings: the defaults, then the initial points.
+        """Returns the complete settings that a search tries first: the defaults, then the initial points.
 
-        Points that the overrides exclude are left out, and so are those that the overrides make equal to one before.
+        Points that the overrides exclude are left out, and so are those that the overrides make equal to an earlier
+        one.
         """
         declared, space = search_space(self.parameters), self.space
         points = [space.complete({})]
         for point in self.initial_points():
-            declared.complete(point)  # a point outside the declared space is a mistake of the strategy
+            declared.complete(point)  # raises here if the strategy itself is wrong
             try:
                 settings = space.complete(point)
             except ValueError:
@@ -158,7 +160,7 @@ class TrainedStrategy(Strategy[Q]):
 
 
 class PosthocStrategy(Strategy[P]):
-    """A strategy that changes how the control's fits are used to predict; it trains nothing anew or only more fits."""
+    """A strategy that changes how the control's fits are used to predict; at most it adds fits with other seeds."""
 
     depends_on = (CONTROL,)
 

@@ -17,13 +17,13 @@ class ClassBiasParameters(Parameters):
         1.0,
         log=True,
         default=3e-2,
-        help="strength of the penalty that draws offsets to logit adjustment, in macro F1 per squared nat",
+        help="strength of the penalty on distance from logit adjustment, in macro F1 per squared nat",
         source="Cawley & Talbot 2010: offsets tuned on few landmarks over-fit them",
     )
 
 
 class ClassBiasStrategy(PosthocStrategy[ClassBiasParameters]):
-    """Offsets of the control's logits, tuned for validation macro F1 and drawn towards logit adjustment."""
+    """Offsets of the control's logits, tuned for validation macro F1, and regularised towards logit adjustment."""
 
     name = "class_bias"
     summary = "offsets of the control's logits are tuned for macro F1"

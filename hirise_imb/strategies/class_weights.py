@@ -16,7 +16,7 @@ class ClassWeightsParameters(OptimiserParameters):
 
     scheme: Literal["inverse_power", "effective_number"] = choice(
         default="inverse_power",
-        help="n^-power, or 1 / effective number",
+        help="n^-power, or the inverse of the effective number",
         source="King & Zeng 2001; Cui et al. 2019",
     )
     unit: Unit = choice(
@@ -30,6 +30,7 @@ class ClassWeightsParameters(OptimiserParameters):
         source="King & Zeng 2001",
         when=("scheme", ("inverse_power",)),
     )
+    # Searched as 1 - beta, because a logarithmic scale resolves values near 0, and beta is near 1.
     one_minus_beta: float = number(
         1e-4,
         1e-1,
@@ -42,7 +43,7 @@ class ClassWeightsParameters(OptimiserParameters):
 
 
 class ClassWeightsStrategy(TrainedStrategy[ClassWeightsParameters]):
-    """Weights from none to beyond inverse frequency, or by effective numbers."""
+    """Class weights, from none to beyond inverse frequency, or by effective numbers."""
 
     name = "class_weights"
     summary = "rows of rare classes weigh more in the loss"

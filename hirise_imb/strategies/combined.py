@@ -28,7 +28,7 @@ class CombinedParameters(OptimiserParameters):
 
     features: Literal["plain", "concatenated"] = choice(
         default="plain",
-        help="features of plain images, or those next to features with normalised contrast",
+        help="features of plain images, or these concatenated with features of images with normalised contrast",
         source=_SOURCE,
     )
     projection: Literal["none", "nuisance"] = choice(default="none", help="projection of the features", source=_SOURCE)
@@ -47,7 +47,7 @@ class CombinedParameters(OptimiserParameters):
     gamma: float = reuse(FocalLossParameters, "gamma", when=("correction", ("focal_loss",)))
     adjustment: Literal["none", "logit_adjustment", "class_bias"] = choice(
         default="none",
-        help="adjustment of logits, where training has not corrected the prior",
+        help="adjustment of logits, if training has not corrected the prior",
         source=_SOURCE,
         when=("correction", ("none", "focal_loss")),
     )
@@ -64,9 +64,9 @@ class CombinedParameters(OptimiserParameters):
 
 
 class CombinedStrategy(TrainedStrategy[CombinedParameters]):
-    """At most one remedy each for the features, for the prior and for the heads.
+    """At most one remedy each for the features, the prior and the heads.
 
-    The prior is corrected once: whatever corrects it in training leaves nothing to adjust afterwards.
+    The prior is corrected only once: if training corrects it, nothing is left to adjust afterwards.
     """
 
     name = "combined"

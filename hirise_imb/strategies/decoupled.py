@@ -1,4 +1,4 @@
-"""A new head on features that were fine-tuned before."""
+"""A new head on fine-tuned features."""
 
 from dataclasses import dataclass, replace
 
@@ -23,7 +23,7 @@ class DecoupledStrategy(Strategy[DecoupledParameters]):
     """The fine-tuned backbone of partial unfreezing, then a new head trained on rows drawn by class (cRT)."""
 
     name = "decoupled"
-    summary = "a new head, trained on drawn rows after the backbone's end was trained on natural ones"
+    summary = "a new head on rows drawn by class, after the last layers were trained on natural ones"
     source = "Kang et al. 2020"
     parameters = DecoupledParameters
     depends_on = ("partial_unfreeze",)

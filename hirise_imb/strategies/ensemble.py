@@ -10,7 +10,11 @@ from hirise_imb.strategies.parameters import Settings
 from hirise_imb.strategies.spaces import Parameters, choice, integer
 
 FURTHER_HEADS: tuple[Direct, ...] = (Discriminant(0.1, 1.0), Logistic(1e-2, 0.5))
-"""Closed-form heads that are averaged with the trained one."""
+"""Closed-form heads that are averaged with the trained one.
+
+They are not tuned here: shrinkage, prior and c have the defaults of the strategies `prototypes` and `logistic`; the
+power 0.5 is the square root of inverse frequency.
+"""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class EnsembleParameters(Parameters):
 class EnsembleStrategy(PosthocStrategy[EnsembleParameters]):
     """Log probabilities are averaged over fits of the control with several seeds, or over heads of several kinds.
 
-    Compare it with the baseline that averages seeds: averaging removes chance differences between seeds.
+    Compare it with the baseline that averages seeds: averaging alone already removes chance differences between seeds.
     """
 
     name = "ensemble"
@@ -39,7 +43,7 @@ class EnsembleStrategy(PosthocStrategy[EnsembleParameters]):
     parameters = EnsembleParameters
 
     def apply(self, recipe: Recipe, parameters: EnsembleParameters) -> Recipe:
-        """Returns the recipe with several fits, and with closed-form heads if they are wanted."""
+        """Returns the recipe with several fits, and with closed-form heads if their kind is chosen."""
         return replace(recipe, members=parameters.members, also=FURTHER_HEADS if parameters.kind == "heads" else ())
 
     def initial_points(self) -> list[Settings]:

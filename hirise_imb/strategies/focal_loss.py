@@ -35,7 +35,7 @@ class FocalLossStrategy(TrainedStrategy[FocalLossParameters]):
     """Well-classified rows weigh less in the loss; classes may be weighted by effective numbers."""
 
     name = "focal_loss"
-    summary = "rows that are easy already weigh less in the loss"
+    summary = "well-classified rows weigh less in the loss"
     source = "Lin et al. 2017; Cui et al. 2019"
     parameters = FocalLossParameters
 

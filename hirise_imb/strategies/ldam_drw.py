@@ -9,9 +9,12 @@ from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
 from hirise_imb.strategies.parameters import Settings
 from hirise_imb.strategies.spaces import integer, number
 
+_DEFERRED_BETA = 0.9999
+"""Beta of the effective numbers in deferred re-weighting, as in the authors' code."""
+
 FAST_SCALE = 15.0
 FAST_REWEIGHT_AFTER = 8
-"""Scale and epoch that suit a head on fixed features, which converges in few epochs; the paper trains 200."""
+"""Scale and epoch that suit a head on fixed features, which converges within a few epochs; the paper trains for 200."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,13 @@ class LdamDrwParameters(OptimiserParameters):
         3,
         24,
         default=20,
-        help="epochs, out of 30, before class weights come in (effective numbers, beta 0.9999)",
+        help="epochs, out of 30, before class weights take effect (effective numbers, beta 0.9999)",
         source="Cao et al. 2019",
     )
 
 
 class LdamDrwStrategy(TrainedStrategy[LdamDrwParameters]):
-    """A cosine head with margins that are wider for rare classes; class weights come in after some epochs."""
+    """A cosine head with margins that are wider for rare classes; class weights take effect after some epochs."""
 
     name = "ldam_drw"
     summary = "rare classes must win by a wider margin, and weigh more in late epochs"
@@ -56,10 +59,10 @@ class LdamDrwStrategy(TrainedStrategy[LdamDrwParameters]):
             recipe,
             head=Cosine(parameters.scale),
             loss=LabelDistributionAwareMargin(parameters.max_margin),
-            class_weights=EffectiveNumber(0.9999),
+            class_weights=EffectiveNumber(_DEFERRED_BETA),
             reweight_after=parameters.reweight_after,
         )
 
     def initial_points(self) -> list[Settings]:
-        """Returns a smaller scale with weights that come in early."""
+        """Returns a smaller scale with weights that take effect early."""
         return [{"scale": FAST_SCALE, "reweight_after": FAST_REWEIGHT_AFTER}]

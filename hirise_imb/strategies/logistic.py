@@ -29,7 +29,7 @@ class LogisticStrategy(Strategy[LogisticParameters]):
     """A convex problem without seed and epochs, which separates the effect of the loss from that of the optimiser."""
 
     name = "logistic"
-    summary = "logistic regression with class weights, solved to the end"
+    summary = "logistic regression with class weights, solved to convergence"
     source = "King & Zeng 2001; Kirichenko et al. 2023"
     parameters = LogisticParameters
 

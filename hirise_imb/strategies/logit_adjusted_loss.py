@@ -26,7 +26,7 @@ class LogitAdjustedLossStrategy(TrainedStrategy[LogitAdjustedLossParameters]):
     """The log prior is added to the logits in the loss, and left out in prediction."""
 
     name = "logit_adjusted_loss"
-    summary = "the loss expects the prior, so that logits need not learn it"
+    summary = "the loss contains the prior, so that logits need not learn it"
     source = "Menon et al. 2021; Ren et al. 2020"
     parameters = LogitAdjustedLossParameters
 
@@ -35,5 +35,5 @@ class LogitAdjustedLossStrategy(TrainedStrategy[LogitAdjustedLossParameters]):
         return replace(recipe, loss=LogitAdjustedCrossEntropy(parameters.tau))
 
     def initial_points(self) -> list[Settings]:
-        """Returns half the prior, since macro F1 asks for less correction than balanced error does."""
+        """Returns half the prior, since macro F1 needs less correction than balanced error."""
         return [{"tau": 0.5}]

@@ -17,10 +17,10 @@ class NuisanceProjectionParameters(OptimiserParameters):
 
 
 class NuisanceProjectionStrategy(TrainedStrategy[NuisanceProjectionParameters]):
-    """Directions in which sources of the majority class differ most are removed; rare labels play no part."""
+    """Directions in which sources of the majority class differ most are removed; rare classes are not used."""
 
     name = "nuisance_projection"
-    summary = "directions in which sources differ are taken out of the features"
+    summary = "directions in which sources differ are projected out of the features"
     source = "Solomonoff et al. 2005; Hatch et al. 2006"
     parameters = NuisanceProjectionParameters
 
@@ -29,5 +29,5 @@ class NuisanceProjectionStrategy(TrainedStrategy[NuisanceProjectionParameters]):
         return replace(recipe, projection=NuisanceProjection(parameters.rank))
 
     def initial_points(self) -> list[Settings]:
-        """Returns one direction, and many."""
+        """Returns one direction, and as many as possible."""
         return [{"rank": 1}, {"rank": 20}]

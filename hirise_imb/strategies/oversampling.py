@@ -16,10 +16,11 @@ class OversamplingParameters(OptimiserParameters):
 
     scheme: Literal["class", "source", "progressive", "random", "split_file"] = choice(
         default="class",
-        help="draw a class, then an image; a class, a source, an image; move from natural to drawn shares; repeat "
+        help="draw a class, then an image; a class, a source, an image; move from natural to drawn frequencies; repeat "
         "images up to a ratio; the rows of the split file",
         source="Kang et al. 2020; Buda et al. 2018; Doran et al. 2020",
     )
+    # At 1, which is left out, images are drawn with their natural frequencies, as in the control.
     power: float = number(
         0.0,
         0.9,
@@ -40,7 +41,7 @@ class OversamplingParameters(OptimiserParameters):
 
 
 class OversamplingStrategy(TrainedStrategy[OversamplingParameters]):
-    """The split file's own up-sampling, imbalanced-learn's, or rows drawn by class."""
+    """Rows drawn by class, imbalanced-learn's random over-sampling, or the split file's own up-sampling."""
 
     name = "oversampling"
     summary = "images of rare classes are seen more often"

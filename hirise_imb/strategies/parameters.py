@@ -1,4 +1,4 @@
-"""The kinds of hyperparameters: numbers, integers and choices, with their checks and their narrowing."""
+"""The kinds of hyperparameters: numbers, integers and choices, with their checks and how they are narrowed."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Parameter(ABC):
     name: str = ""
     """Name of the dataclass field that declares it."""
     help: str
-    """What it does, with its unit."""
+    """Its effect and its unit, in one line."""
     source: str
-    """Paper and year, or where else its range comes from."""
+    """Paper and year, or another origin of its range."""
     when: Condition | None = None
     """The condition under which it applies; None if it always does."""
     default: Value
@@ -104,6 +104,7 @@ class Float(Parameter):
 
     def accept(self, value: object) -> float:
         """Returns the number as a float."""
+        # Python counts a bool as an integer.
         if isinstance(value, bool) or not isinstance(value, float | int) or not self.allows(value):
             raise self._refuse(value)
         return float(value)
@@ -191,10 +192,10 @@ class Categorical(Parameter):
 
         A default that is not among them becomes the first of them.
         """
-        wanted = (override,) if isinstance(override, str) else override
-        if not isinstance(wanted, tuple) or not wanted or not set(wanted) <= set(self.choices):
+        names = (override,) if isinstance(override, str) else override
+        if not isinstance(names, tuple) or not names or not set(names) <= set(self.choices):
             raise ValueError(f"it must be {self.describe_range()}, or a list of some of these")
-        choices = tuple(choice for choice in self.choices if choice in wanted)
+        choices = tuple(choice for choice in self.choices if choice in names)
         return replace(self, choices=choices, default=self.default if self.default in choices else choices[0])
 
 
@@ -209,6 +210,6 @@ def _interval(override: Override, low: float, high: float) -> tuple[Any, Any]:
 
 
 def format_value(value: Value) -> str:
-    """Returns a number in as few digits as tell its value."""
+    """Returns a number with as few digits as identify its value."""
     short = f"{value:g}" if isinstance(value, float) else str(value)
     return short if not isinstance(value, float) or float(short) == value else repr(value)

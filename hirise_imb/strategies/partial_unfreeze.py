@@ -12,6 +12,7 @@ from hirise_imb.strategies.spaces import integer, number
 class PartialUnfreezeParameters(OptimiserParameters):
     """Hyperparameters of partial unfreezing."""
 
+    # Every backbone of this package has at least two cuts.
     depth: int = integer(
         1,
         2,
@@ -25,12 +26,12 @@ class PartialUnfreezeParameters(OptimiserParameters):
         log=True,
         default=1e-4,
         help="Adam's learning rate for the unfrozen layers",
-        source="Kumar et al. 2022; that light tuning serves rare classes better, Shi et al. 2024",
+        source="Kumar et al. 2022; Shi et al. 2024 (light tuning serves rare classes better)",
     )
 
 
 class PartialUnfreezeStrategy(Strategy[PartialUnfreezeParameters]):
-    """The head is trained first, then head and last layers; batch normalisation stays in inference mode."""
+    """The head is trained first, then the head with the last layers; batch normalisation stays in inference mode."""
 
     name = "partial_unfreeze"
     summary = "the last layers of the backbone are trained too, after the head"
@@ -46,5 +47,5 @@ class PartialUnfreezeStrategy(Strategy[PartialUnfreezeParameters]):
         )
 
     def initial_points(self) -> list[Settings]:
-        """Returns a slower rate, as in the paper."""
+        """Returns a lower learning rate, as in the paper."""
         return [{"backbone_learning_rate": 1e-5}]

@@ -5,7 +5,7 @@ from hirise_imb.strategies.base import CONTROL, OptimiserParameters, TrainedStra
 
 
 class PlainStrategy(TrainedStrategy[OptimiserParameters]):
-    """Cross-entropy as in the baseline, so that the effect of tuning alone is not credited to a remedy."""
+    """The baseline with its optimiser tuned, so that the effect of tuning alone is not credited to a remedy."""
 
     name = CONTROL
     summary = "no remedy: the baseline with the optimiser tuned"

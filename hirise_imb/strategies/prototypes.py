@@ -1,4 +1,4 @@
-"""Classes as points in feature space."""
+"""Classes represented by means of features."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -57,5 +57,5 @@ class PrototypesStrategy(Strategy[PrototypesParameters]):
         return Recipe(head=NearestMean(parameters.normalise, parameters.prior_power))
 
     def initial_points(self) -> list[Settings]:
-        """Returns equal priors, and nearest means with and without them."""
+        """Returns equal priors, and nearest means with and without the class prior."""
         return [{"prior_power": 0.0}, {"kind": "nearest_mean"}, {"kind": "nearest_mean", "prior_power": 0.0}]

@@ -1,6 +1,6 @@
-"""The strategies by name: those of this package, and those that other installed packages offer.
+"""The strategies by name: those of this package, and those that other installed packages provide.
 
-A package offers a strategy by an entry point of the group `hirise_imb.strategies` that names an instance:
+A package provides a strategy by an entry point of the group `hirise_imb.strategies` that names an instance:
 
     [project.entry-points."hirise_imb.strategies"]
     my_remedy = "my_package.my_remedy:MY_REMEDY"
@@ -21,7 +21,7 @@ ENTRY_POINT_GROUP = "hirise_imb.strategies"
 class StrategyRegistry(MutableMapping[str, Strategy]):
     """Strategies by name; a strategy comes after those it depends on.
 
-    Other packages are looked for at the first use, not at import, since they import this one.
+    Strategies of other packages are loaded at the first use, not at import, since those packages import this one.
     """
 
     def __init__(self, strategies: Iterable[Strategy]) -> None:
@@ -53,7 +53,7 @@ class StrategyRegistry(MutableMapping[str, Strategy]):
         """Returns all strategies; those of other packages are loaded first.
 
         Raises:
-            UserError: one of those can't be used; the sentence names its package.
+            UserError: one of those can't be used; the message names its package.
         """
         if not self._complete:
             self._strategies |= _load_plugins(self._strategies)
@@ -71,36 +71,37 @@ def select_strategies(
     Raises:
         UserError: a strategy is unknown, or an override does not agree with the declared parameters.
     """
-    wanted = [CONTROL, *(check_known("strategy", name, registry) for name in names)]
-    for name in wanted:  # grows while it is iterated over
-        wanted += [base for base in registry[name].depends_on if base not in wanted]
-    return [strategy.narrow(overrides.get(name, {})) for name, strategy in registry.items() if name in wanted]
+    selected = [CONTROL, *(check_known("strategy", name, registry) for name in names)]
+    for name in selected:  # grows during the iteration, so that bases of bases are selected too
+        selected += [base for base in registry[name].depends_on if base not in selected]
+    return [strategy.narrow(overrides.get(name, {})) for name, strategy in registry.items() if name in selected]
 
 
 def _load_plugins(known: Mapping[str, Strategy]) -> dict[str, Strategy]:
     """Returns the strategies of other packages by name, each after those it depends on."""
     owners = dict.fromkeys(known, "hirise-imb")
-    waiting: dict[str, Strategy] = {}
-    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda one: (_package(one), one.name)):
+    pending: dict[str, Strategy] = {}
+    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: (_package(point), point.name)):
         package, strategy = _package(point), _load(point)
         if strategy.name in owners:
             raise UserError(
-                f"The package {package} has a strategy {strategy.name}, a name that {owners[strategy.name]} has "
-                f"already: rename it, or uninstall that package."
+                f"The package {package} has a strategy {strategy.name}, but {owners[strategy.name]} already has one of "
+                f"this name: rename it, or uninstall that package."
             )
         owners[strategy.name] = package
-        waiting[strategy.name] = strategy
+        pending[strategy.name] = strategy
     loaded: dict[str, Strategy] = {}
-    while waiting:
-        ready = [s for s in waiting.values() if all(base in known or base in loaded for base in s.depends_on)]
+    while pending:
+        ready = [s for s in pending.values() if all(base in known or base in loaded for base in s.depends_on)]
         if not ready:
-            strategy = next(iter(waiting.values()))
+            strategy = next(iter(pending.values()))
             raise UserError(
                 f"The strategy {strategy.name} of the package {owners[strategy.name]} depends on "
-                f"{', '.join(strategy.depends_on)}, which are not all there: install or uninstall what it needs."
+                f"{', '.join(strategy.depends_on)}, not all of which are installed: install the missing ones, or "
+                f"uninstall that package."
             )
         for strategy in ready:
-            loaded[strategy.name] = waiting.pop(strategy.name)
+            loaded[strategy.name] = pending.pop(strategy.name)
     return loaded
 
 
@@ -115,8 +116,8 @@ def _load(point: EntryPoint) -> Strategy:
         ) from error
     if not isinstance(strategy, Strategy):
         raise UserError(
-            f"The entry point {point.name} of the package {_package(point)} names {point.value}, which is no instance "
-            f"of hirise_imb.strategies.Strategy: fix or uninstall that package."
+            f"The entry point {point.name} of the package {_package(point)} names {point.value}, which is not an "
+            f"instance of hirise_imb.strategies.Strategy: fix or uninstall that package."
         )
     return strategy
 

@@ -15,14 +15,14 @@ class SmoteParameters(OptimiserParameters):
 
     kind: Method = choice(
         default="smote",
-        help="between any neighbours; from those near other classes; more where other classes are near",
+        help="between any neighbours; only from landmarks near other classes; more where other classes are near",
         source="Chawla et al. 2002; Han et al. 2005; He et al. 2008",
     )
     neighbours: int = integer(
         1,
         7,
         default=2,
-        help="nearest landmarks of its class that a landmark is joined with; every class needs more than that",
+        help="nearest landmarks of its class to interpolate with; every class needs more landmarks than that",
         source="Chawla et al. 2002",
     )
     ratio: float = number(
@@ -36,7 +36,7 @@ class SmoteParameters(OptimiserParameters):
 
 
 class SmoteStrategy(TrainedStrategy[SmoteParameters]):
-    """SMOTE, Borderline-SMOTE or ADASYN on pooled features, between landmarks and inside the fold."""
+    """SMOTE, Borderline-SMOTE or ADASYN on pooled features, between landmarks of the same fold."""
 
     name = "smote"
     summary = "synthetic features of rare classes are interpolated between landmarks"

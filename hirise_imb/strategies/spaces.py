@@ -92,9 +92,9 @@ def reuse(
 
 @dataclass(frozen=True)
 class SearchSpace(Generic[P_co]):
-    """The parameters that a search chooses, in the order in which a trial is asked for them.
+    """The parameters that a search chooses, in the order in which a trial suggests them.
 
-    A condition refers to a parameter before the one that has it.
+    The condition of a parameter refers to an earlier one.
     """
 
     owner: type[P_co]
@@ -117,7 +117,7 @@ class SearchSpace(Generic[P_co]):
         raise KeyError(name)
 
     def suggest(self, trial: BaseTrial) -> dict[str, Value]:
-        """Returns the settings that a trial suggests; only parameters that apply are asked for."""
+        """Returns the settings that a trial suggests, for the parameters that apply."""
         settings: dict[str, Value] = {}
         for parameter in self.parameters:
             if parameter.applies(settings):
@@ -128,7 +128,7 @@ class SearchSpace(Generic[P_co]):
         """Returns checked settings: the given ones, and defaults for the other parameters that apply.
 
         Raises:
-            ValueError: a name is unknown, a value is of the wrong type or out of range, or a parameter is given that
+            ValueError: a name is unknown, a value is of the wrong type or out of range, or a given parameter
                 does not apply with the others.
         """
         settings: dict[str, Value] = {}
@@ -145,7 +145,7 @@ class SearchSpace(Generic[P_co]):
         """Returns the settings as the typed object; a parameter that does not apply has its declared default.
 
         Raises:
-            ValueError: as for `complete`.
+            ValueError: the settings do not fit the space, as in `complete`.
         """
         return self.owner(**self.complete(given))
 
@@ -153,8 +153,8 @@ class SearchSpace(Generic[P_co]):
         """Returns the space with fixed values and narrower ranges; parameters that can never apply then are left out.
 
         Args:
-            overrides: by the name of the parameter.
-            table: the table of the study definition that holds them, for messages.
+            overrides: overrides by the name of their parameter.
+            table: name of their table in the study definition, for messages.
 
         Raises:
             UserError: a name is unknown, an override is of the wrong kind or outside the declared range, or its
@@ -172,13 +172,13 @@ class SearchSpace(Generic[P_co]):
             key = f"{table}.{parameter.name}"
             if not possible and parameter.when is not None and override is not None:
                 condition = f"{parameter.when[0]} {' or '.join(parameter.when[1])}"
-                raise UserError(f"{key} has no effect: it applies with {condition} only, which [{table}] rules out.")
+                raise UserError(f"{key} has no effect: it applies only with {condition}, which [{table}] rules out.")
             if possible:
                 try:
                     narrowed[parameter.name] = parameter if override is None else parameter.narrow(override)
                 except ValueError as error:
-                    shown = "" if override is None else format_override(override)
-                    raise UserError(f"{key} is {shown}: {error}.") from error
+                    text = "" if override is None else format_override(override)
+                    raise UserError(f"{key} is {text}: {error}.") from error
         return replace(self, parameters=tuple(narrowed.values()))
 
     def describe_changes(self, declared: SearchSpace[Any]) -> str:
@@ -191,11 +191,12 @@ def search_space(parameters: type[T]) -> SearchSpace[T]:
     """Returns the search space that a parameters class declares: its own fields first, then those it inherits.
 
     Raises:
-        TypeError: a field is not declared as a parameter, its type does not go with its declaration, or its condition
-            does not name choices of a parameter before it.
+        TypeError: a field is not declared as a parameter, its type does not match its declaration, or its condition
+            does not name choices of an earlier parameter.
     """
     hints = get_type_hints(parameters)
-    declared = {one.name: one.metadata.get(_METADATA_KEY) for one in fields(parameters)}
+    declared = {item.name: item.metadata.get(_METADATA_KEY) for item in fields(parameters)}
+    # `fields` lists inherited ones first; here the optimiser, which all share, comes last.
     names = dict.fromkeys(name for cls in parameters.__mro__ for name in inspect.get_annotations(cls))
     ordered: dict[str, Parameter] = {}
     for name in names:
@@ -217,9 +218,9 @@ def _named(owner: type[Parameters], name: str, hint: object, parameter: object) 
     )
 
 
-def _check_condition(owner: type[Parameters], parameter: Parameter, before: Mapping[str, Parameter]) -> None:
+def _check_condition(owner: type[Parameters], parameter: Parameter, earlier: Mapping[str, Parameter]) -> None:
     if parameter.when is not None:
-        above = before.get(parameter.when[0])
+        above = earlier.get(parameter.when[0])
         if not isinstance(above, Categorical) or not set() < set(parameter.when[1]) <= set(above.choices):
             raise TypeError(
                 f"the condition of {owner.__name__}.{parameter.name} must name choices of a parameter before it"

@@ -28,10 +28,10 @@ class TauNormParameters(Parameters):
 
 
 class TauNormStrategy(PosthocStrategy[TauNormParameters]):
-    """Each class's weights are divided by their norm to the power tau; the bias is dropped, or divided likewise.
+    """A class's weights are divided by their norm to the power tau; the bias is divided by the same power, or dropped.
 
-    The paper's features are not centred and it drops the bias. Those of a head with batch normalisation are centred, so
-    that its biases carry the prior: without them the majority class is as likely as any other.
+    The paper drops the bias; its features are not centred. After batch normalisation they are, so
+    that the biases carry the prior: without them the majority class is as likely as any other.
     """
 
     name = "tau_norm"

@@ -1,4 +1,4 @@
-"""Calibration."""
+"""Calibration by temperature scaling."""
 
 from dataclasses import dataclass, replace
 from typing import Literal

@@ -31,7 +31,7 @@ class TtaStrategy(PosthocStrategy[TtaParameters]):
     """Log probabilities of the control are averaged over views of a landmark."""
 
     name = "tta"
-    summary = "the control's predictions are averaged over turned and mirrored views"
+    summary = "the control's predictions are averaged over rotated and mirrored views"
     source = "Shanmugam et al. 2021"
     parameters = TtaParameters
     views = DIHEDRAL

@@ -25,15 +25,15 @@ class UndersamplingParameters(OptimiserParameters):
 
 
 class UndersamplingStrategy(TrainedStrategy[UndersamplingParameters]):
-    """Each head sees all rare classes and its own part of the majority class; log probabilities are averaged."""
+    """Each head sees all rare classes and a different part of the majority class; log probabilities are averaged."""
 
     name = "undersampling"
-    summary = "heads that each see a part of the majority class, averaged"
+    summary = "predictions of heads that each see a part of the majority class are averaged"
     source = "Liu et al. 2009"
     parameters = UndersamplingParameters
 
     def apply(self, recipe: Recipe, parameters: UndersamplingParameters) -> Recipe:
-        """Returns the recipe with undersampling, and heads with seeds of their own."""
+        """Returns the recipe with undersampling, and several heads, each with its own seed."""
         return replace(recipe, sampling=Undersampling(parameters.ratio), members=parameters.members)
 
     def initial_points(self) -> list[Settings]:

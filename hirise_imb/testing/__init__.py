@@ -1,10 +1,10 @@
-"""Contract checks that every strategy and every backbone passes, for this package's tests and for plug-ins.
+"""Contract checks that every strategy and every backbone must pass, for this package's tests and for plug-ins.
 
     @pytest.mark.parametrize("check", strategy_checks(MyStrategy()), ids=str)
     def test_contract(check: Check) -> None:
         check()
 
-Without pytest, `check_strategy(MyStrategy())` and `check_backbone(CARD)` run all of them.
+Without pytest, `check_strategy(MyStrategy())` and `check_backbone(CARD)` run all checks.
 """
 
 from hirise_imb.testing.backbones import backbone_checks, check_backbone

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 def backbone_checks(
     card: BackboneCard, weights: str = "random", input_shape: InputShape = HIRISE.image_shape
 ) -> list[Check]:
-    """Returns the checks that a backbone must pass, each with its name; the network is built once, at the first.
+    """Returns the checks that a backbone must pass, each with its name; the network is built once, by the first.
 
     Args:
-        card: of the backbone.
-        weights: with which it is loaded; random ones may be too far from any data to be trained on.
+        card: card of the backbone.
+        weights: weights to load; features of random ones may be too unlike real features to be trained on.
         input_shape: shape of one image.
     """
     load = functools.cache(lambda: card.load(weights, input_shape))
@@ -56,26 +56,27 @@ def make_images(backbone: Backbone) -> np.ndarray:
 
 
 def describes_itself(card: BackboneCard) -> None:
-    """The card has a name, a summary, preprocessing and at least one cut."""
+    """Checks that the card has a name, a summary, preprocessing and at least one cut."""
     expect(card.name.strip() and card.summary.strip(), "there is no name or summary")
     expect(card.preprocessing.strip(), "preprocessing, a part of the cache key, is empty")
     expect(card.cuts and TOP not in card.cuts, f"there is no cut, or one is called {TOP}")
 
 
-def tail_of_trunk_is_the_whole(backbone: Backbone) -> None:
-    """At each cut, trunk and tail give the pooled features of the whole network, of the declared width."""
+def trunk_and_tail_equal_the_network(backbone: Backbone) -> None:
+    """Checks that trunk and tail together, at each cut, give the pooled features of the complete network."""
     images = make_images(backbone)
-    whole = _run(backbone.trunk(TOP), images)
-    expect(whole.shape == (len(images), backbone.card.feature_width), "pooled features have another width")
-    expect(np.abs(whole).max() > 0, "all features are 0")
-    np.testing.assert_array_equal(_run(backbone.tail(TOP), whole), whole)
+    expected = _run(backbone.trunk(TOP), images)
+    expect(expected.shape == (len(images), backbone.card.feature_width), "pooled features have another width")
+    expect(np.abs(expected).max() > 0, "all features are 0")
+    np.testing.assert_array_equal(_run(backbone.tail(TOP), expected), expected)
     for cut in backbone.card.cuts:
-        found = _run(backbone.tail(cut), _run(backbone.trunk(cut), images))
-        np.testing.assert_allclose(found, whole, rtol=0, atol=1e-5 * np.abs(whole).max())
+        joined = _run(backbone.tail(cut), _run(backbone.trunk(cut), images))
+        # Relative to the largest feature: many features are 0 after a rectifier, and rounding leaves them near it.
+        np.testing.assert_allclose(joined, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def every_path_passes_the_cut(backbone: Backbone) -> None:
-    """A tail that reached around its cut would have the pixels as a second input."""
+    """Checks that each tail has one input: one that reached around its cut would have the pixels as a second input."""
     for cut in backbone.card.cuts:
         tail = backbone.tail(cut)
         expect(len(tail.inputs) == 1, f"the tail at {cut} has more than one input")
@@ -84,7 +85,7 @@ def every_path_passes_the_cut(backbone: Backbone) -> None:
 
 
 def cuts_are_ordered(backbone: Backbone) -> None:
-    """Each cut leaves more to train than the one before it."""
+    """Checks that each cut leaves more to train than the one before it."""
     counts = [
         sum(int(np.prod(weight.shape)) for weight in backbone.tail(cut).trainable_weights)
         for cut in (TOP, *backbone.card.cuts)
@@ -93,39 +94,39 @@ def cuts_are_ordered(backbone: Backbone) -> None:
 
 
 def network_is_frozen(backbone: Backbone) -> None:
-    """Nothing of the network itself can be trained."""
+    """Checks that nothing of the network itself can be trained."""
     expect(not backbone.network.trainable_weights, "the network has weights that can be trained")
 
 
 def training_leaves_backbone_and_statistics(backbone: Backbone) -> None:
-    """A training step of a tail moves neither the backbone nor the statistics of batch normalisation."""
+    """Checks that training a tail changes neither the backbone nor the statistics of batch normalisation."""
     import keras
 
     cut = next(iter(backbone.card.cuts))
-    before = backbone.network.get_weights()
+    backbone_weights = backbone.network.get_weights()
     tail = backbone.tail(cut)
     frozen = {weight.path: np.array(weight) for weight in tail.non_trainable_weights}
-    trained = [np.array(weight) for weight in tail.trainable_weights]
+    initial = [np.array(weight) for weight in tail.trainable_weights]
     model = keras.Sequential([tail, keras.layers.Dense(3)])
     model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.train_on_batch(_run(backbone.trunk(cut), make_images(backbone)), np.arange(3))
-    still = all((np.array(weight) == frozen[weight.path]).all() for weight in tail.non_trainable_weights)
-    expect(still, "a training step moves frozen weights")
-    moved = any((np.array(w) != was).any() for w, was in zip(tail.trainable_weights, trained, strict=True))
-    expect(moved, "a training step moves nothing")
-    for weight, was in zip(backbone.network.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(weight, was)
+    is_frozen = all((np.array(weight) == frozen[weight.path]).all() for weight in tail.non_trainable_weights)
+    expect(is_frozen, "a training step changes frozen weights")
+    has_trained = any((np.array(w) != old).any() for w, old in zip(tail.trainable_weights, initial, strict=True))
+    expect(has_trained, "a training step changes nothing")
+    for weight, old in zip(backbone.network.get_weights(), backbone_weights, strict=True):
+        np.testing.assert_array_equal(weight, old)
 
 
 def random_weights_are_repeatable(card: BackboneCard, input_shape: InputShape) -> None:
-    """Otherwise a study on random weights could not be continued, and one seed would give two results."""
+    """Checks that random weights are the same at each load: otherwise no study on them could be continued."""
     expect(
         len({card.load("random", input_shape).digest for _ in range(2)}) == 1, "random weights differ from load to load"
     )
 
 
 def missing_weights_are_refused(card: BackboneCard, input_shape: InputShape) -> None:
-    """A file that does not exist gives a sentence for the user."""
+    """Checks that a file that does not exist gives a message for the user."""
     with TemporaryDirectory() as folder:
         try:
             card.load(str(Path(folder) / "absent.weights.h5"), input_shape)
@@ -135,7 +136,7 @@ def missing_weights_are_refused(card: BackboneCard, input_shape: InputShape) -> 
 
 
 _NETWORK_CHECKS = (
-    tail_of_trunk_is_the_whole,
+    trunk_and_tail_equal_the_network,
     every_path_passes_the_cut,
     cuts_are_ordered,
     network_is_frozen,

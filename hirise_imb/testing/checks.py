@@ -1,4 +1,4 @@
-"""Named checks that run one by one, as pytest likes them, or all at once."""
+"""Named checks that run one by one, as parameters of a pytest test, or all at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Check:
     subject: str
     """Name of the strategy or backbone."""
     name: str
-    """What must hold, in snake case."""
+    """The contract that is checked, in snake case."""
     run: Callable[[], None]
 
     def __call__(self) -> None:
@@ -37,7 +37,7 @@ def run_checks(checks: Iterable[Check]) -> None:
     """Runs all checks.
 
     Raises:
-        AssertionError: some failed; the message lists all of them.
+        AssertionError: at least one failed; the message lists all failures.
     """
     failures = []
     for check in checks:
@@ -50,6 +50,6 @@ def run_checks(checks: Iterable[Check]) -> None:
 
 
 def expect(condition: object, message: str) -> None:
-    """Raises AssertionError with the message unless the condition holds, also under `python -O`."""
+    """Raises AssertionError with the message unless the condition holds, even under `python -O`."""
     if not condition:
         raise AssertionError(message)

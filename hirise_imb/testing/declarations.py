@@ -1,4 +1,4 @@
-"""Checks of what a strategy declares and of the recipes it makes; they train nothing."""
+"""Checks of a strategy's declarations and of its recipes; they train nothing."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from hirise_imb.testing.toy import CUTS
 Run = Callable[[Strategy], None]
 
 
-def make_recipe(strategy: Strategy, given: Settings | None = None) -> Recipe:
-    """Returns the recipe of some settings and defaults; strategies that it depends on have their defaults."""
+def make_recipe(strategy: Strategy, settings: Settings | None = None) -> Recipe:
+    """Returns the recipe for some settings and defaults otherwise; strategies it depends on have their defaults."""
     bases = {base: make_recipe(STRATEGIES[base]) for base in strategy.depends_on}
-    return strategy.recipe(given or {}, RecipeContext(CUTS, bases))
+    return strategy.recipe(settings or {}, RecipeContext(CUTS, bases))
 
 
 def draw_settings(strategy: Strategy, trials: int = 30) -> list[tuple[dict[str, Value], optuna.Trial]]:
     """Returns random settings and the trials that suggested them."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
-    asked = [study.ask() for _ in range(trials)]
-    return [(strategy.space.suggest(trial), trial) for trial in asked]
+    new_trials = [study.ask() for _ in range(trials)]
+    return [(strategy.space.suggest(trial), trial) for trial in new_trials]
 
 
 def settings_that_reach(strategy: Strategy, parameter: Parameter) -> dict[str, Value]:
@@ -68,7 +68,7 @@ def wrong_values(parameter: Parameter) -> list[object]:
 
 
 def describes_itself(strategy: Strategy) -> None:
-    """The name serves as a file name and a key; the summary is one line; the source has a year or is our own."""
+    """Checks name (snake case, a file name and a key), summary (one line) and source."""
     name, summary, source = strategy.name, strategy.summary, strategy.source
     expect(name and name.replace("_", "").isalnum() and name == name.lower(), f"the name {name!r} is not snake case")
     expect(0 < len(summary) < 90 and "\n" not in summary, "the summary is not one line of less than 90 characters")
@@ -77,9 +77,9 @@ def describes_itself(strategy: Strategy) -> None:
 
 
 def parameters_are_described(strategy: Strategy) -> None:
-    """Each parameter has help, a source, a range and a default in it."""
+    """Checks that each parameter has help, a source, a range, and a default inside the range."""
     for parameter in strategy.space:
-        expect(parameter.name.isidentifier(), f"{parameter.name} is no identifier")
+        expect(parameter.name.isidentifier(), f"{parameter.name} is not an identifier")
         expect(parameter.help.strip() and "\n" not in parameter.help, f"the help of {parameter.name} is not one line")
         expect(parameter.source.strip(), f"{parameter.name} has no source")
         expect(parameter.allows(parameter.default), f"the default of {parameter.name} is out of range")
@@ -92,41 +92,43 @@ def parameters_are_described(strategy: Strategy) -> None:
 
 
 def conditions_refer_to_earlier_choices(strategy: Strategy) -> None:
-    """A parameter applies with some choices, not all, of a categorical parameter before it."""
+    """Checks that a conditional parameter applies with some choices, not all, of a categorical one before it."""
     for parameter in strategy.space:  # which refuses conditions on anything but earlier choices
         if parameter.when is not None:
             above = strategy.space[parameter.when[0]]
-            some = isinstance(above, Categorical) and set(parameter.when[1]) < set(above.choices)
-            expect(some, f"the condition of {parameter.name} names all choices")
+            is_selective = isinstance(above, Categorical) and set(parameter.when[1]) < set(above.choices)
+            expect(is_selective, f"the condition of {parameter.name} names all choices")
 
 
 def optimiser_is_the_common_one(strategy: Strategy) -> None:
-    """Nobody searches the optimiser in a wider range than the control."""
+    """Checks that the optimiser has the control's ranges, so that no strategy searches it more widely."""
     common = search_space(OptimiserParameters)
     for parameter in strategy.space:
-        if parameter.name in {one.name for one in common}:
+        if parameter.name in {shared.name for shared in common}:
             expect(parameter == common[parameter.name], f"{parameter.name} differs from that of OptimiserParameters")
 
 
 def wrong_values_are_refused(strategy: Strategy) -> None:
-    """The message names parameter and value."""
+    """Checks that the message names parameter and value."""
     for parameter in strategy.space:
-        reached = settings_that_reach(strategy, parameter)
+        settings = settings_that_reach(strategy, parameter)
         for value in wrong_values(parameter):
-            message = _refusal(strategy, {**reached, parameter.name: value})  # type: ignore[dict-item]
-            right = message.startswith(f"{parameter.name} must be ") and repr(value) in message
-            expect(right, f"{parameter.name} = {value!r} is not refused by name")
+            message = _refusal(strategy, {**settings, parameter.name: value})  # type: ignore[dict-item]
+            names_both = message.startswith(f"{parameter.name} must be ") and repr(value) in message
+            expect(names_both, f"{parameter.name} = {value!r} is not refused by name")
 
 
 def unknown_names_are_refused(strategy: Strategy) -> None:
-    """The message lists the parameters that there are."""
+    """Checks that the message lists the known parameters."""
     message = _refusal(strategy, {"no_such_parameter": 1.0})
-    named = all(parameter.name in message for parameter in strategy.space)
-    expect("no parameter no_such_parameter here" in message and named, "an unknown parameter is not refused by name")
+    lists_all = all(parameter.name in message for parameter in strategy.space)
+    expect(
+        "no parameter no_such_parameter here" in message and lists_all, "an unknown parameter is not refused by name"
+    )
 
 
 def parameters_that_do_not_apply_are_refused(strategy: Strategy) -> None:
-    """Nobody can set what would have no effect."""
+    """Checks that a parameter that would have no effect can't be set."""
     for parameter in strategy.space:
         if parameter.when is None:
             continue
@@ -134,11 +136,11 @@ def parameters_that_do_not_apply_are_refused(strategy: Strategy) -> None:
         for other in set(above.choices if isinstance(above, Categorical) else ()) - set(parameter.when[1]):
             settings = {**settings_that_reach(strategy, above), above.name: other, parameter.name: parameter.default}
             message = _refusal(strategy, settings)
-            expect(f"no parameter {parameter.name} here" in message, f"{parameter.name} is taken with {other}")
+            expect(f"no parameter {parameter.name} here" in message, f"{parameter.name} is accepted with {other}")
 
 
 def ends_of_ranges_give_recipes(strategy: Strategy) -> None:
-    """Every choice and both ends of every range can be used."""
+    """Checks that every choice and both ends of every range give a recipe."""
     for parameter in strategy.space:
         ends: list[Value] = []
         if isinstance(parameter, Categorical):
@@ -150,9 +152,9 @@ def ends_of_ranges_give_recipes(strategy: Strategy) -> None:
 
 
 def random_settings_give_recipes(strategy: Strategy) -> None:
-    """What a trial suggests is complete, and its recipe is plain data that JSON keeps."""
+    """Checks that a trial suggests complete settings, and that their recipe is plain data that JSON preserves."""
     for settings, trial in draw_settings(strategy):
-        expect(settings == trial.params, "settings differ from what the trial was asked for")
+        expect(settings == trial.params, "settings differ from the parameters of the trial")
         expect(strategy.space.complete(settings) == settings, "suggested settings are not complete")
         plain = make_recipe(strategy, settings).to_dict()
         expect(json.loads(json.dumps(plain, allow_nan=False)) == plain, "a recipe does not survive JSON")
@@ -160,16 +162,17 @@ def random_settings_give_recipes(strategy: Strategy) -> None:
 
 
 def random_settings_reach_everything(strategy: Strategy) -> None:
-    """A search can find every choice and more than one value of every number."""
+    """Checks that a search can reach every choice and more than one value of every number."""
+    # Many, so that even a rare branch of conditions is drawn several times.
     drawn = [settings for settings, _ in draw_settings(strategy, 300)]
     for parameter in strategy.space:
         values = {settings[parameter.name] for settings in drawn if parameter.name in settings}
-        wanted = len(parameter.choices) if isinstance(parameter, Categorical) else 2
-        expect(len(values) >= wanted, f"some values of {parameter.name} are out of reach")
+        minimum = len(parameter.choices) if isinstance(parameter, Categorical) else 2
+        expect(len(values) >= minimum, f"some values of {parameter.name} are out of reach")
 
 
 def initial_points_differ(strategy: Strategy) -> None:
-    """Initial points lie inside the search space, and each gives a recipe of its own."""
+    """Checks that initial points lie inside the search space, and that each gives a different recipe."""
     points = [strategy.space.complete(point) for point in ({}, *strategy.initial_points())]
     for settings in points:
         expect(strategy.space.suggest(FixedTrial(settings)) == settings, "an initial point can't be suggested")
@@ -179,35 +182,40 @@ def initial_points_differ(strategy: Strategy) -> None:
 
 
 def settings_survive_toml_and_json(strategy: Strategy) -> None:
-    """Settings that are written down and read again give the same recipe."""
+    """Checks that settings that are written and read again give the same recipe."""
     for settings in [strategy.space.complete({}), *(settings for settings, _ in draw_settings(strategy))]:
         recipe = make_recipe(strategy, settings)
         for again in (tomllib.loads(tomli_w.dumps(settings)), json.loads(json.dumps(settings))):
-            expect(again == settings, "settings change when they are written down")
-            expect(make_recipe(strategy, again) == recipe, "settings give another recipe after they are written down")
-            expect(make_recipe(strategy, again).to_dict() == recipe.to_dict(), "a recipe changes as text")
+            expect(again == settings, "settings change when they are written and read")
+            expect(
+                make_recipe(strategy, again) == recipe, "settings give another recipe when they are written and read"
+            )
+            expect(
+                make_recipe(strategy, again).to_dict() == recipe.to_dict(),
+                "a recipe changes when its settings are written and read",
+            )
 
 
 def integers_serve_as_floats(strategy: Strategy) -> None:
-    """`tau = 1` gives the recipe of `tau = 1.0`, also as text, by which stored runs are found."""
+    """Checks that `tau = 1` gives the recipe of `tau = 1.0`, also as JSON text, by which stored runs are looked up."""
     for parameter in strategy.space:
         if not isinstance(parameter, Float):
             continue
-        reached = settings_that_reach(strategy, parameter)
+        settings = settings_that_reach(strategy, parameter)
         for value in range(int(np.ceil(parameter.low)), int(parameter.high) + 1):
             texts = {
-                json.dumps(make_recipe(strategy, {**reached, parameter.name: one}).to_dict())
-                for one in (value, float(value))
+                json.dumps(make_recipe(strategy, {**settings, parameter.name: number}).to_dict())
+                for number in (value, float(value))
             }
             expect(len(texts) == 1, f"{parameter.name} = {value} and {value}.0 give different recipes")
 
 
 def recipes_keep_to_declared_cuts_and_views(strategy: Strategy) -> None:
-    """Only features of declared cuts and views are cached."""
+    """Checks that recipes use only declared cuts and views, the only ones whose features are cached."""
     recipes = [make_recipe(strategy), *(make_recipe(strategy, settings) for settings, _ in draw_settings(strategy))]
     expect({recipe.cut for recipe in recipes} <= {TOP, *CUTS}, "a recipe names a cut that the backbone does not have")
-    deep = any(recipe.cut != TOP for recipe in recipes)
-    expect(deep == strategy.trains_backbone, "trains_backbone does not tell whether recipes name a cut below top")
+    fine_tunes = any(recipe.cut != TOP for recipe in recipes)
+    expect(fine_tunes == strategy.trains_backbone, "trains_backbone does not agree with the cuts of recipes")
     inputs = {view for recipe in recipes for view in recipe.inputs} - {*PLAIN, *strategy.inputs}
     expect(not inputs, f"recipes take the views {', '.join(sorted(inputs))} as input, which `inputs` does not declare")
     views = {view for recipe in recipes for view in recipe.views} - {*PLAIN, *strategy.views}
@@ -233,7 +241,7 @@ DECLARATION_CHECKS: tuple[Run, ...] = (
 
 
 def _refusal(strategy: Strategy, settings: Settings) -> str:
-    """Returns the message with which settings are refused, empty if they are taken."""
+    """Returns the message with which settings are refused, or an empty string if they are accepted."""
     try:
         strategy.space.complete(settings)
     except ValueError as error:

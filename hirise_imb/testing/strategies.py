@@ -1,4 +1,4 @@
-"""Checks that run a strategy on the toy task: same seed, same numbers; rows that stay with their images."""
+"""Checks that run a strategy on the toy task: the same seed gives the same numbers, and rows stay with their images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOLERANCE = 1e-6
 """Absolute difference allowed between probabilities: products of matrices round by the position of a row."""
 
 _FAST: Settings = {"learning_rate": 1e-2}
-"""The toy task's epochs have few steps."""
+"""A high learning rate, since the toy task's epochs have few steps."""
 
 
 def strategy_checks(strategy: Strategy, settings: Settings | None = None) -> list[Check]:
@@ -37,8 +37,8 @@ def strategy_checks(strategy: Strategy, settings: Settings | None = None) -> lis
 
     Args:
         strategy: an instance, with no overrides.
-        settings: some that suit the toy task where defaults do not: its rarest class has five training landmarks, and
-            classes far apart must be told apart.
+        settings: settings that suit the toy task if the defaults do not: its rarest class has five training landmarks,
+            and classes far apart must be predicted without a mistake.
     """
     checks = [Check(strategy.name, run.__name__, partial(run, strategy)) for run in DECLARATION_CHECKS]
     recipe = functools.cache(partial(make_quick_recipe, strategy, settings))
@@ -54,20 +54,20 @@ def check_strategy(strategy: Strategy, settings: Settings | None = None) -> None
     run_checks(strategy_checks(strategy, settings))
 
 
-def make_quick_recipe(strategy: Strategy, given: Settings | None = None) -> Recipe:
-    """Returns a recipe that learns from few rows, as do those it depends on.
+def make_quick_recipe(strategy: Strategy, settings: Settings | None = None) -> Recipe:
+    """Returns a recipe that learns from few rows, and so do the recipes it depends on.
 
-    Moving averages of batch normalisation take some hundred steps to come near what they average.
+    Small mini-batches give more steps: the moving averages of batch normalisation take about a hundred to converge.
     """
-    fast = {name: value for name, value in _FAST.items() if name in {one.name for one in strategy.space}}
+    fast = {name: value for name, value in _FAST.items() if name in {parameter.name for parameter in strategy.space}}
     bases = {base: make_quick_recipe(STRATEGIES[base]) for base in strategy.depends_on}
-    recipe = strategy.recipe({**fast, **(given or {})}, RecipeContext(CUTS, bases))
+    recipe = strategy.recipe({**fast, **(settings or {})}, RecipeContext(CUTS, bases))
     return replace(recipe, batch_size=8) if recipe.trained else recipe
 
 
 @dataclass
 class ToyFits:
-    """Outcomes of one trainer on a toy task; each recipe is fitted when it is first asked for."""
+    """Outcomes of one trainer on a toy task; each recipe is fitted at its first request."""
 
     toy: Toy
     trainer: Trainer
@@ -76,7 +76,7 @@ class ToyFits:
 
     @classmethod
     def of(cls, toy: Toy) -> ToyFits:
-        """Returns the fits of a task, none of them made yet."""
+        """Prepares the fits of a task; none is made yet."""
         trainer = toy.make_trainer(_backbone())
         # What networks compile depends on shapes alone. Compiling it for each task would take half of the checks' time.
         trainer._stages.networks = _networks
@@ -89,7 +89,7 @@ class ToyFits:
         return self._refits[recipe]
 
     def select(self, recipe: Recipe, selection: Selection = "val") -> Outcome[Run]:
-        """Returns the fit for a choice."""
+        """Returns the fit for selection."""
         key = recipe, selection
         if key not in self._selected:
             self._selected[key] = self.trainer.select([Job(recipe, SEED)], selection)[0]
@@ -118,7 +118,7 @@ _networks: dict[tuple[str, int], Network] = {}
 
 @functools.cache
 def noisy_fits() -> ToyFits:
-    """Returns fits on clusters that overlap, so that numbers have something to differ in."""
+    """Returns fits on overlapping clusters, so that wrong numbers would show."""
     return ToyFits.of(make_toy(_backbone(), 1.0, shift=0.5))
 
 
@@ -132,7 +132,7 @@ def separable_fits() -> ToyFits:
 def moved_fits() -> ToyFits:
     """Returns fits of another trainer on the noisy task with its images at other positions.
 
-    Validation comes in another order, and so does the test split, of which half is left.
+    Validation comes in another order, and so does the test split, of which half remains.
     """
     rng = np.random.default_rng(1)
     toy = noisy_fits().toy
@@ -168,40 +168,40 @@ def array_bytes(toy: Toy) -> list[bytes]:
     arrays = [value for value in vars(task.images).values() if isinstance(value, np.ndarray)]
     arrays += [task.test, task.val_groups]
     arrays += [rows for fold in (task.split, *task.folds) for rows in (fold.train, fold.heldout)]
-    arrays += [values for own in toy.features.values() for values in (own.stored, own.rows)]
+    arrays += [values for view in toy.features.values() for values in (view.stored, view.rows)]
     return [values.tobytes() for values in arrays]
 
 
 def inputs_are_not_changed(recipe: Recipe) -> None:
-    """Neither a choice nor a refit writes into what it is given."""
+    """Checks that neither selection nor a refit writes into its inputs."""
     fits = noisy_fits()
-    before = array_bytes(fits.toy)
+    original = array_bytes(fits.toy)
     succeeded(fits.select(recipe))
     succeeded(fits.refit(recipe))
-    expect(array_bytes(fits.toy) == before, "a fit changes its inputs")
+    expect(array_bytes(fits.toy) == original, "a fit changes its inputs")
 
 
 def predicts_probabilities(recipe: Recipe) -> None:
-    """Each test image has probabilities that add up to 1."""
+    """Checks that the probabilities of each test image add up to 1."""
     fits = noisy_fits()
-    found = fits.probabilities(recipe)
-    expect(found.shape == (len(fits.toy.task.test), len(SIZES)), "probabilities have the wrong shape")
-    expect(found.min() >= 0, "a probability is negative")
-    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    probabilities = fits.probabilities(recipe)
+    expect(probabilities.shape == (len(fits.toy.task.test), len(SIZES)), "probabilities have the wrong shape")
+    expect(probabilities.min() >= 0, "a probability is negative")
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
 def selection_ignores_the_test_split(recipe: Recipe) -> None:
-    """A choice predicts no test image, and sees the same validation as a refit."""
+    """Checks that selection predicts no test image, and has the validation scores of a refit."""
     fits = noisy_fits()
     run = succeeded(fits.select(recipe))
-    expect(run.test is None, "a fit for a choice predicts the test split")
+    expect(run.test is None, "a fit for selection predicts the test split")
     leaked = [column for column in run.history if str(column).startswith("test")]
-    expect(not leaked, "the history of a choice has scores of the test split")
+    expect(not leaked, "the history of a fit for selection has scores of the test split")
     np.testing.assert_array_equal(run.val_confusion, succeeded(fits.refit(recipe)).val_confusion)
 
 
 def same_seed_gives_same_numbers(recipe: Recipe) -> None:
-    """Neither positions, nor the order of what is predicted, nor earlier runs play a part."""
+    """Checks that numbers depend neither on positions, nor on the order of predictions, nor on earlier runs."""
     fits, moved = noisy_fits(), moved_fits()
     for one, other in ((fits.select(recipe), moved.select(recipe)), (fits.refit(recipe), moved.refit(recipe))):
         first, second = succeeded(one), succeeded(other)
@@ -209,30 +209,32 @@ def same_seed_gives_same_numbers(recipe: Recipe) -> None:
         expect(first.best_epoch == second.best_epoch, "the best epoch depends on the positions of images")
         columns = [column for column in first.history if not str(column).startswith("test")]
         np.testing.assert_allclose(first.history[columns], second.history[columns], rtol=1e-6)
-    expected, found = fits.probabilities_by_image(recipe), moved.probabilities_by_image(recipe)
-    expect(len(found) == len(expected) // 2, "some test images have no probabilities")
-    for image, probabilities in found.items():
+    expected, actual = fits.probabilities_by_image(recipe), moved.probabilities_by_image(recipe)
+    expect(len(actual) == len(expected) // 2, "some test images have no probabilities")
+    for image, probabilities in actual.items():
         np.testing.assert_allclose(probabilities, expected[image], atol=TOLERANCE)
 
 
 def separable_classes_are_told_apart(recipe: Recipe) -> None:
-    """Whatever would pair features, labels or images wrongly would show here."""
+    """Checks for perfect scores: whatever paired features, labels or images wrongly would lower them."""
     fits = separable_fits()
     truth = fits.toy.task.images.labels[fits.toy.task.test]
-    found = confusion_matrix(truth, fits.probabilities(recipe).argmax(axis=1), len(SIZES))
-    expect(macro_f1(found) == 1, f"macro F1 on the test split is {macro_f1(found):.3f}, not 1")
+    confusion = confusion_matrix(truth, fits.probabilities(recipe).argmax(axis=1), len(SIZES))
+    expect(macro_f1(confusion) == 1, f"macro F1 on the test split is {macro_f1(confusion):.3f}, not 1")
     score = succeeded(fits.select(recipe)).val_macro_f1
     expect(score == 1, f"macro F1 on validation is {score:.3f}, not 1")
 
 
 def rare_class_may_lack_training_landmarks(recipe: Recipe) -> None:
-    """Probabilities are finite, and the other classes are learnt."""
+    """Checks that probabilities are finite, and that the other classes are learnt."""
     fits = fits_without_class(5)
-    found = fits.probabilities(recipe)
-    expect(np.isfinite(found).all(), "a probability is not finite")
-    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
-    if recipe.cut == TOP:  # a recipe that trains the backbone is chosen by the split alone
+    probabilities = fits.probabilities(recipe)
+    expect(np.isfinite(probabilities).all(), "a probability is not finite")
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    if recipe.cut == TOP:  # recipes that train the backbone are selected on the split only
         score = succeeded(fits.select(recipe, "grouped-cv")).val_macro_f1
+        # The first of two folds lacks the class, so a perfect score would mean that labels leak; 0.3 is far above
+        # chance.
         expect(0.3 < score < 1, f"macro F1 in cross-validation is {score:.3f}")
 
 

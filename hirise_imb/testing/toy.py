@@ -1,4 +1,4 @@
-"""A learning task of numbers on which any strategy trains in a second, and a backbone of three layers."""
+"""A small learning task on which any strategy trains in a second, and a backbone of three layers."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ WIDTH = 16
 LATE = (12, 12, 12)
 """Shape of its features at the cut `late`, for images of the HiRISE landmarks."""
 CUTS = ("late", "early")
-"""Its cut points, the one that leaves least to train first."""
+"""Its cut points; the one that leaves the fewest weights to train comes first."""
 SIZES = np.array([60, 24, 12, 9, 8, 7, 6, 5])
-"""Number of training landmarks of each class; validation has half as many, test a third."""
+"""Number of training landmarks of each class; validation has half as many, the test split a third."""
 VARIANTS = 2
-"""Images of a landmark in `make_toy`."""
+"""Number of images of each landmark in `make_toy`."""
 
 _SEEDS = {"random": 0, "imagenet": 1}
 
 
 def build_toy(weights: str, input_shape: InputShape) -> keras.Model:
-    """Builds three convolutions with batch normalisation in between; every variable is drawn, none has its default.
+    """Builds three convolutions with batch normalisation in between; every variable is random, none has its default.
 
     Raises:
         UserError: the weights are neither `random` nor `imagenet`.
@@ -82,7 +82,7 @@ class Toy:
 
     task: DataSplits
     features: Mapping[tuple[str, str], Features]
-    """By cut and view."""
+    """Features by cut and view."""
 
     def make_trainer(self, backbone: Backbone) -> Trainer:
         """Returns a trainer that has fitted nothing yet."""
@@ -115,7 +115,7 @@ class Toy:
         return Toy(task, {key: Features.of(values.take(order)) for key, values in self.features.items()})
 
     def drop_training_class(self, label: int) -> Toy:
-        """Returns the task without training images of a class in the split and in the first of now two folds."""
+        """Returns the task without training images of a class in the split and in the first fold; two folds remain."""
         of_class = self.task.images.labels == label
 
         def drop(fold: Fold) -> Fold:
@@ -130,7 +130,7 @@ def make_task(*, variants: int = 1, seed: int = 0) -> DataSplits:
 
     Args:
         variants: images of a landmark; they are adjacent, and the first is the canonical one.
-        seed: of the order.
+        seed: random seed of the order.
     """
     rng = np.random.default_rng(seed)
     labels, sources, rows, begin = [], [], {}, 0
@@ -139,12 +139,12 @@ def make_task(*, variants: int = 1, seed: int = 0) -> DataSplits:
         ("val", SIZES // 2, 12, 6),
         ("test", SIZES // 3, 18, 3),
     ):
-        own = rng.permutation(np.repeat(np.arange(len(SIZES)), counts))
-        rank = np.array([np.sum(own[:i] == own[i]) for i in range(len(own))])  # among those of its class
-        labels.append(np.repeat(own, variants))
+        drawn = rng.permutation(np.repeat(np.arange(len(SIZES)), counts))
+        rank = np.array([np.sum(drawn[:i] == drawn[i]) for i in range(len(drawn))])  # among those of its class
+        labels.append(np.repeat(drawn, variants))
         sources.append(np.repeat(first + rank % observations, variants))
-        rows[split] = begin + np.arange(len(own) * variants)
-        begin += len(own) * variants
+        rows[split] = begin + np.arange(len(drawn) * variants)
+        begin += len(drawn) * variants
     label, source = np.concatenate(labels), np.concatenate(sources)
     canonical = np.arange(len(label)) % variants == 0
     names = tuple(f"image{i}" for i in range(len(label)))
@@ -159,15 +159,15 @@ def make_task(*, variants: int = 1, seed: int = 0) -> DataSplits:
 def make_toy(backbone: Backbone, noise: float, *, shift: float = 0.0, seed: int = 0) -> Toy:
     """Returns a task whose classes are clusters, with `VARIANTS` images of a landmark and features of all views.
 
-    Features at the top are what the toy backbone makes of those at `late`; those of the photometric view are clusters
-    of their own. Views that only serve prediction differ little from the plain one, and have numbers for canonical
+    Features at the top are computed from those at `late` by the toy backbone; those of the photometric view are other
+    clusters. Views that only serve prediction differ little from the plain one, and have numbers for canonical
     images alone: others have NaN, since the package must not look at them.
 
     Args:
-        backbone: the one that `TOY` loads.
-        noise: standard deviation of features around the class centres, whose own is 2.
+        backbone: backbone loaded by `TOY`.
+        noise: standard deviation of features around the class centres, whose standard deviation is 2.
         shift: standard deviation of the offset that all images of a source share.
-        seed: of all draws.
+        seed: random seed of all draws.
     """
     task = make_task(variants=VARIANTS)
     rng = np.random.default_rng(seed)
@@ -178,7 +178,7 @@ def make_toy(backbone: Backbone, noise: float, *, shift: float = 0.0, seed: int 
         common = rng.normal(size=(sources.max() + 1, width))[sources]
         return np.asarray(centres + shift * common + noise * rng.normal(size=centres.shape), np.float32)
 
-    # Features there come out of a rectifier; all pixels are equal, so that pooling them averages nothing away.
+    # Features at that cut come from a rectifier; all pixels are equal, so that pooling loses nothing.
     late = np.broadcast_to(np.maximum(draw_clusters(LATE[-1]), 0)[:, None, None], (len(labels), *LATE)).copy()
     top = np.asarray(backbone.tail("late")(late, training=False))
     features = {("late", "plain"): late, (TOP, "plain"): top, (TOP, "photometric"): draw_clusters(WIDTH)}

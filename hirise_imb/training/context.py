@@ -33,13 +33,13 @@ class TrainingContext:
     manifest: Manifest
     trainer: Trainer
     description: str
-    """The backbone, in a sentence."""
+    """One sentence about the backbone, its weights and its precision."""
     cuts: tuple[str, ...]
-    """Cut points of the backbone, the one that leaves least to train first."""
+    """Cut points of the backbone; the one that leaves the fewest weights to train comes first."""
     facts: dict[str, str | int]
     """Everything that the numbers of a run depend on, other than its recipe and seed."""
     seconds: float
-    """Wall time of feature extraction in this process; cached features take hardly any."""
+    """Wall time of feature extraction in this process; cached features take almost none."""
 
     @classmethod
     def prepare(
@@ -82,7 +82,7 @@ class TrainingContext:
 
 
 def load_manifest(definition: StudyDefinition) -> Manifest:
-    """Reads and checks the data of a definition; nothing heavy is loaded, so that mistakes are reported at once.
+    """Reads and checks the data of a definition without loading TensorFlow, so that mistakes are reported at once.
 
     Raises:
         UserError: the definition names something that does not exist, or the data is not valid.
@@ -101,7 +101,7 @@ def _extract(
     is_canonical: NDArray[np.bool_],
     digests: list[str],
 ) -> Mapping[tuple[str, str], Features]:
-    """Features of all images by cut and view, for every cut and view that recipes of the strategies use."""
+    """Extracts the features of all images, for every cut and view that recipes of the strategies use."""
     paths = [manifest.path(image) for image in manifest.table["image"]]
     needed_cuts = [TOP, *(cuts if any(strategy.trains_backbone for strategy in strategies) else ())]
     by_cut = extract_features(backbone, needed_cuts, paths, cache_root(), digests)
@@ -109,7 +109,7 @@ def _extract(
     inputs = dict.fromkeys(view for strategy in strategies for view in strategy.inputs if view not in PLAIN)
     for view in inputs:
         features[TOP, view] = extract_features(backbone, [TOP], paths, cache_root(), digests, view)[TOP]
-    # Views for prediction are needed of canonical images only, a seventh of the images of the official archive.
+    # Views for prediction are needed for canonical images only, a seventh of the images of the official archive.
     views = dict.fromkeys(view for strategy in strategies for view in strategy.views if view not in (*PLAIN, *inputs))
     rows = np.flatnonzero(is_canonical)
     canonical_paths, canonical_digests = [paths[row] for row in rows], [digests[row] for row in rows]

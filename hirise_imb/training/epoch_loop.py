@@ -1,6 +1,6 @@
-"""The epoch loop: recipes train epoch by epoch, heads that share rows together, cross-validation folds in step.
+"""The epoch loop: recipes train epoch by epoch; heads that share rows, and all folds, train together.
 
-A run has one fold (train on one part of the data, be scored on another) or several. All folds train for an epoch, then
+A run has one fold (training on one part of the data, scoring on another) or several. All folds train for an epoch, then
 their held-out landmarks are scored as one set, so that one stopping rule serves all folds.
 """
 
@@ -33,7 +33,7 @@ HEADS_PER_BATCH = 8
 """Number of heads that train in one pass."""
 
 _BLOCK_BYTES = 4 << 20
-"""Size of the features of a block. They are read several times, so that a block should fit the processor's cache. Each
+"""Size of the features of a block. They are read several times, so a block should fit into the processor's cache. Each
 block draws its own dropout masks, so the numbers of a run depend on this."""
 
 _BLOCK_STEPS = 64
@@ -49,6 +49,7 @@ class EvaluationSet:
 
     features: Features
     labels: Ints
+    """Class id of each landmark, shape (n,)."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ class FoldData:
     landmarks: Ints
     """Number of landmarks of each class in the pool, shape (n_classes,)."""
     sources: Ints
-    """Number of sources with the class in the pool, shape (n_classes,)."""
+    """Number of sources with landmarks of each class in the pool, shape (n_classes,)."""
     heldout: EvaluationSet
 
     def counts(self, sampling: Sampling) -> ClassCounts:
-        """The counts that formulas of losses and weights use when rows are sampled this way."""
+        """Returns the counts that formulas of losses and weights use when rows are sampled this way."""
         return ClassCounts(self.landmarks, self.sources, sampling.shares(self.pool))
 
 
@@ -76,7 +77,7 @@ whether the run continues."""
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be trained."""
+    """A recipe to be trained with one seed."""
 
     recipe: Recipe
     seed: int
@@ -91,22 +92,22 @@ class Snapshot:
     network: Network
     state: TrainingState
     head: int
-    """Index of the head."""
+    """Index of the head in the network."""
     scale: float
-    """Scale of a cosine head, else 0."""
+    """Scale of a cosine head, 0 for a linear one."""
 
     def probe(self) -> TrainingState:
-        """The state of this head alone, from which training below `top` continues."""
+        """Returns the state of this head alone, from which training below `top` continues."""
         moving = self.state.moving
         parameters = [value[self.head : self.head + 1] for value in moving.heads]
         return TrainingState(moving._replace(parameters=parameters, first_moments=[], second_moments=[]))
 
     def logits(self, features: Features) -> NDArray[np.float64]:
-        """Logits in inference mode, shape (n, n_classes)."""
+        """Computes logits in inference mode, shape (n, n_classes)."""
         return self.classifier().logits(self.network.pooled(self.state, features))
 
     def classifier(self) -> LinearClassifier:
-        """The head as a classifier on pooled features."""
+        """Returns the head as a classifier on pooled features."""
         return extract_classifier(self.state.heads, self.state.moving.average, self.head, self.scale)
 
 
@@ -115,7 +116,7 @@ class TrainingResult:
     """The result of the epochs of one job."""
 
     history: pd.DataFrame
-    """One row an epoch; see `trainer.Run`."""
+    """One row per epoch; see `trainer.Run`."""
     best_epoch: int
     """Counted from 1."""
     snapshots: tuple[Snapshot, ...]
@@ -125,7 +126,7 @@ class TrainingResult:
 
 
 def batch_key(job: Job) -> tuple[Any, ...]:
-    """What the runs of one pass must share: the rows, their order, and the dropout masks."""
+    """Returns what the runs of one pass must share: the rows, their order, and the dropout masks."""
     recipe = job.recipe
     rows = recipe.inputs, recipe.projection, recipe.synthesis, recipe.sampling
     # The number of epochs belongs to the key because progressive sampling depends on the share of it that has passed.
@@ -144,15 +145,15 @@ def train_heads(
     A job fails, with its reason, when its validation loss becomes infinite or NaN.
 
     Args:
-        network: at the cut of the recipes.
+        network: network at the cut of the recipes.
         jobs: up to `HEADS_PER_BATCH`; a single one below the cut `top`.
         folds: data of the folds, at that cut.
-        test: recorded in the history if given; no result depends on it.
+        test: test split; if given, it is recorded in the history, but no result depends on it.
         probes: states of heads from which training continues, one for each fold.
     """
     n_heads = len(jobs) if probes is not None else HEADS_PER_BATCH
     # The pass is always filled up with idle heads: the shapes of the products, and with them the rounding of a run's
-    # numbers, must not depend on how many runs it trains with.
+    # numbers, must not depend on the number of runs in its pass.
     heads = [*jobs, *[Job(jobs[0].recipe, jobs[0].seed)] * (n_heads - len(jobs))]
     seeds = [job.seed for job in heads]
     states = [network.start(seeds, None if probes is None else probes[fold]) for fold in range(len(folds))]
@@ -200,7 +201,7 @@ def _head_options(jobs: Sequence[Job], counts: ClassCounts, epoch: int) -> HeadO
     recipes = [job.recipe for job in jobs]
     terms = [recipe.loss.terms(counts) for recipe in recipes]
     n_classes = len(counts.landmarks)
-    # With deferred re-weighting, class weights come in only after some epochs.
+    # With deferred re-weighting, class weights take effect only after some epochs.
     weights = [r.class_weights.weights(counts) if epoch > r.reweight_after else np.ones(n_classes) for r in recipes]
     scales = _cosine_scales(jobs)
     return HeadOptions(
@@ -232,7 +233,7 @@ class _EpochRows:
         """Number of rows in the epoch."""
 
     def blocks(self, epoch: int) -> Iterator[StepBlock]:
-        """All rows of an epoch; each block is read in another thread while the one before is trained on."""
+        """Yields all rows of an epoch; each block is read in another thread during training on the one before."""
         recipe = self._job.recipe
         progress = (epoch - 1) / max(1, recipe.max_epochs - 1)
         rows = recipe.sampling.rows(self._fold.pool, self._job.seed, epoch, progress)
@@ -280,7 +281,7 @@ class _RunProgress:
         self._pruned = False
         self._failure: str | None = None
         self.active = True
-        """Whether the run trains on."""
+        """Whether the run continues."""
 
     def record(self, scores: dict[str, float], snapshots: Sequence[Snapshot]) -> None:
         """Records an epoch, keeps its weights if it is the best so far, and applies the stopping rule."""
@@ -293,7 +294,7 @@ class _RunProgress:
         value = self._sign * scores[recipe.monitor]
         if value > self._best_value:
             self._best_value, self._best_epoch, self._snapshots = value, epoch, snapshots
-        # Patience counts from the epoch in which class weights come in, before which the recipe is not itself yet.
+        # Patience counts from the epoch in which class weights take effect: before it, another loss is trained.
         reference_epoch = max(self._best_epoch, recipe.reweight_after)
         self.active = epoch < recipe.max_epochs and epoch - reference_epoch < recipe.patience
         if self._job.on_epoch is not None:
@@ -302,7 +303,7 @@ class _RunProgress:
             self.active = self.active and proceed
 
     def outcome(self) -> Outcome[TrainingResult]:
-        """The result of the run, or why it failed."""
+        """Returns the result of the run, or why it failed."""
         if self._failure is not None:
             return Outcome(failure=FitFailed(self._failure))
         return Outcome(

@@ -20,7 +20,7 @@ class Outcome(Generic[T]):
     failure: FitFailed | None = None
 
     def get(self) -> T:
-        """The value.
+        """Returns the value.
 
         Raises:
             FitFailed: the fit failed.
@@ -31,14 +31,14 @@ class Outcome(Generic[T]):
         return self.value
 
     def then(self, function: Callable[[T], U]) -> Outcome[U]:
-        """The outcome of `function` applied to the value; a failure stays as it is."""
+        """Returns the outcome of `function` applied to the value; a failure stays as it is."""
         if self.failure is not None:
             return Outcome(failure=self.failure)
         return attempt(lambda: function(self.get()))
 
 
 def attempt(function: Callable[[], T]) -> Outcome[T]:
-    """The outcome of a call that may raise `FitFailed`."""
+    """Returns the outcome of a call that may raise `FitFailed`."""
     try:
         return Outcome(function())
     except FitFailed as error:

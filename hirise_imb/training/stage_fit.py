@@ -22,7 +22,7 @@ class Model(Protocol):
     """A fitted model from features to logits."""
 
     def logits(self, features: Features) -> Floats:
-        """Logits, shape (n, n_classes)."""
+        """Computes logits, shape (n, n_classes)."""
         ...
 
 
@@ -33,7 +33,7 @@ class PooledModel:
     classifier: LinearClassifier
 
     def logits(self, features: Features) -> Floats:
-        """Logits, shape (n, n_classes)."""
+        """Computes logits, shape (n, n_classes)."""
         return self.classifier.logits(features.take(np.arange(len(features))))
 
 
@@ -45,7 +45,7 @@ class TailModel:
     classifier: LinearClassifier
 
     def logits(self, features: Features) -> Floats:
-        """Logits, shape (n, n_classes)."""
+        """Computes logits, shape (n, n_classes)."""
         return self.classifier.logits(self.tail.network.pooled(self.tail.state, features))
 
 
@@ -54,20 +54,20 @@ class StageFit:
     """One head of a recipe, fitted on each fold."""
 
     models: tuple[Model, ...]
-    """One for each fold."""
+    """The fitted model of each fold."""
     priors: tuple[Floats, ...]
-    """For each fold the class prior under which logits were learnt, shape (n_classes,)."""
+    """Class prior of each fold under which logits were learnt, shape (n_classes,)."""
     history: pd.DataFrame
     best_epoch: int
     pruned: bool
     seconds: float
     snapshots: tuple[Snapshot, ...] = ()
-    """One for each fold, of a recipe that trains in epochs."""
+    """Snapshot of each fold, if the recipe trains in epochs."""
 
 
 @dataclass(frozen=True)
 class FitRequest:
-    """A fit to be made."""
+    """A request for a fit of one stage."""
 
     recipe: Recipe
     seed: int

@@ -37,14 +37,14 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _CACHE_SIZE = 12
-"""Number of fits kept for recipes that share them."""
+"""Number of latest fits that are kept for recipes that share them."""
 
 
 class StageRunner:
-    """Makes fits on one data set. Networks and the latest fits are kept for reuse."""
+    """Fits stages of recipes on one data set. Networks and the latest fits are kept for reuse."""
 
     def __init__(self, backbone: Backbone, splits: DataSplits, features: Mapping[tuple[str, str], Features]) -> None:
-        """Arguments as for `trainer.Trainer`."""
+        """Takes the arguments of `trainer.Trainer`."""
         self._backbone = backbone
         self.splits = splits
         self._features = dict(features)
@@ -52,12 +52,12 @@ class StageRunner:
         self.cache: OrderedDict[tuple[object, ...], Outcome[StageFit]] = OrderedDict()
 
     def fit_all(self, requests: Sequence[FitRequest]) -> list[Outcome[StageFit]]:
-        """Fits each request, or takes it from the cache; requests that can train together do."""
+        """Fits each request, or takes it from the cache; requests that can train together are trained together."""
         outcomes: dict[int, Outcome[StageFit]] = {}
         batches: dict[object, list[int]] = {}
         first_position: dict[object, int] = {}
         for position, request in enumerate(requests):
-            # A run with a callback is always trained anew, so that it ends where it would have ended by itself.
+            # A run with a callback is always trained, so that its callback sees every epoch and may end it.
             if request.on_epoch is None and request.key in self.cache:
                 self.cache.move_to_end(request.key)
                 outcomes[position] = self.cache[request.key]
@@ -80,7 +80,7 @@ class StageRunner:
         ]
 
     def _store(self, request: FitRequest, outcome: Outcome[StageFit]) -> None:
-        """Keeps a finished fit for reuse; a pruned one is nothing that another recipe could build on."""
+        """Keeps a finished fit for reuse; no other recipe could build on a pruned one."""
         if outcome.value is None or not outcome.value.pruned:
             # Its time counts only once, for the recipe that it was fitted for.
             self.cache[request.key] = outcome.then(lambda fit: replace(fit, seconds=0.0))
@@ -88,7 +88,7 @@ class StageRunner:
                 self.cache.popitem(last=False)
 
     def _fit_batch(self, requests: Sequence[FitRequest]) -> list[Outcome[StageFit]]:
-        """Fits requests that train together; those that do not train heads at `top` come one at a time."""
+        """Fits requests that train together; those that do not train heads at `top` are given one at a time."""
         first = requests[0]
         if not first.recipe.trained:
             return [attempt(lambda: self._fit_closed_form(first))]
@@ -98,11 +98,11 @@ class StageRunner:
             return [attempt(lambda: self._train_tail(first))]
         try:
             return self._train_heads(requests)
-        except FitFailed as error:  # of the data, which all of them share
+        except FitFailed as error:  # in the data, which all of them share
             return [Outcome(failure=error)] * len(requests)
 
     def _train_heads(self, requests: Sequence[FitRequest]) -> list[Outcome[StageFit]]:
-        """Heads on features of the frozen backbone."""
+        """Trains heads on features of the frozen backbone."""
         begin = time.monotonic()
         first = requests[0]
         folds = self.splits.selection_folds(first.selection)
@@ -130,7 +130,7 @@ class StageRunner:
         ]
 
     def _fit_closed_form(self, request: FitRequest) -> StageFit:
-        """A closed-form head on each fold."""
+        """Computes a closed-form head on each fold."""
         begin = time.monotonic()
         recipe = request.recipe
         assert not isinstance(recipe.head, Linear | Cosine)
@@ -145,7 +145,7 @@ class StageRunner:
         return StageFit(tuple(models), tuple(priors), pd.DataFrame(), 0, False, time.monotonic() - begin)
 
     def _train_tail(self, request: FitRequest) -> StageFit:
-        """The backbone's tail, trained from a head that was trained before it (Kumar et al. 2022)."""
+        """Trains the backbone's tail, starting from a trained head (Kumar et al. 2022)."""
         recipe = request.recipe
         head_recipe = replace(recipe, cut=TOP, backbone_learning_rate=Recipe().backbone_learning_rate)
         probe = self.fit_all([replace(request, recipe=head_recipe, on_epoch=None)])[0].get()
@@ -170,7 +170,7 @@ class StageRunner:
         )
 
     def _retrain_head(self, request: FitRequest) -> StageFit:
-        """A new head on the output of a trained tail (cRT; Kang et al. 2020)."""
+        """Trains a new head on the output of a trained tail (cRT; Kang et al. 2020)."""
         recipe = request.recipe
         assert recipe.retraining is not None
         base_recipe = replace(recipe, retraining=None)
@@ -208,7 +208,7 @@ class StageRunner:
     # --- inputs of the stages ---
 
     def features(self, cut: str, inputs: Inputs) -> Features:
-        """Features of all images at a cut; those of several views are concatenated."""
+        """Returns the features of all images at a cut; those of several views are concatenated."""
         if len(inputs) == 1:
             return self._features[cut, inputs[0]]
         name = "+".join(inputs)
@@ -237,14 +237,14 @@ class StageRunner:
         )
 
     def _training_landmarks(self, recipe: Recipe, fold: Fold, directions: Floats | None) -> LandmarkFeatures:
-        """Pooled features of the canonical training images of a fold."""
+        """Returns the pooled features of the canonical training images of a fold."""
         images = self.splits.images
         rows = images.canonical(fold.train)
         features = _project(self.features(TOP, recipe.inputs).select(rows), directions).take(np.arange(len(rows)))
         return LandmarkFeatures(features, images.labels[rows], images.sources[rows], images.classes)
 
     def _directions(self, recipe: Recipe, fold: Fold) -> Floats | None:
-        """The directions that a recipe projects out, fitted on the training landmarks of the fold."""
+        """Returns the directions that a recipe projects out, fitted on the training landmarks of the fold."""
         if recipe.projection is None:
             return None
         return recipe.projection.directions(self._training_landmarks(recipe, fold, None))
@@ -262,7 +262,7 @@ class StageRunner:
 
 
 def _learnt_priors(recipe: Recipe, data: Sequence[FoldData]) -> tuple[Floats, ...]:
-    """For each fold, class shares among the rows as sampled, times their weight in the loss, normalised.
+    """Returns, for each fold, class shares among the rows as sampled, times their weight in the loss, normalised.
 
     Offsets that the loss adds to the logits are divided out: the logits need not learn that part of the prior.
     """
@@ -280,14 +280,14 @@ def _batch_key(request: FitRequest) -> tuple[object, ...]:
 
 
 def _shift_epochs(on_epoch: OnEpoch | None, epochs: int) -> OnEpoch | None:
-    """A callback that counts epochs after `epochs` earlier ones."""
+    """Returns a callback that counts epochs after `epochs` earlier ones."""
     if on_epoch is None:
         return None
     return lambda epoch, best: on_epoch(epoch + epochs, best)
 
 
 def _project(features: Features, directions: Floats | None) -> Features:
-    """Features without the directions, if there are any."""
+    """Returns the features without the directions, if there are any."""
     if directions is None:
         return features
     return Features.of(project_out(features.take(np.arange(len(features))), directions))

@@ -1,9 +1,9 @@
-"""The compiled training step: what is trained above one cut of a backbone, compiled once and used by all runs from it.
+"""The compiled training step above one cut of a backbone, compiled once and used by all runs that start there.
 
-Steps run in blocks inside one compiled function, so that the overhead around them is paid once a block. At the cut
+Steps run in blocks inside one compiled function, so that the overhead around them is paid once per block. At the cut
 `top` the features are fixed, so that a whole block is normalised at once and a step is little more than the matrix
 products of the heads; below it each step goes through the backbone's tail first. Everything that recipes vary enters as
-tensors, so that a further recipe compiles nothing.
+tensors, so that a further recipe needs no recompilation.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from hirise_imb.models import heads
 from hirise_imb.models.heads import HeadParameters, Tensor
 
 EVALUATION_BATCH = 256
+"""Number of rows that are predicted at once."""
 
 _BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-7
 """Keras' defaults of Adam (Kingma and Ba 2015)."""
@@ -47,7 +48,7 @@ class Moving(NamedTuple):
 
 @dataclass
 class TrainingState:
-    """The state of training: what the steps change, and how many there were."""
+    """The state of training: the tensors that steps change, and the number of steps so far."""
 
     moving: Moving
     steps: int = 0
@@ -58,7 +59,7 @@ class TrainingState:
         return self.moving.heads
 
     def detach(self) -> TrainingState:
-        """A state for prediction only, without Adam's moments; further training does not change it."""
+        """Returns a state for prediction only, without Adam's moments; further training does not change it."""
         return TrainingState(Moving(self.moving.parameters, [], [], self.moving.average))
 
 
@@ -94,13 +95,13 @@ class Rows(NamedTuple):
     """Training rows with their labels and dropout bits; leading axes (steps, batch) in a block, (batch,) in a step."""
 
     features: Tensor
-    """Shape (..., *shape of the features)."""
+    """Features at the cut, shape (..., *shape of the features)."""
     one_hot: Tensor
-    """Shape (..., n_classes)."""
+    """Labels, shape (..., n_classes)."""
     valid: Tensor
     """1 for a row and 0 for padding, shape (..., 1)."""
     bits: Tensor
-    """From `heads.dropout_bits`, shape (..., width of the pooled features)."""
+    """Random numbers from `heads.dropout_bits`, shape (..., width of the pooled features)."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class StepBlock:
     """The rows of some steps. All blocks of a pass have one shape; the last one is padded."""
 
     rows: Rows
-    """Leading axes (max_steps, batch)."""
+    """Rows with leading axes (max_steps, batch)."""
     steps: int
     """Number of mini-batches that contain a row."""
 
@@ -128,10 +129,10 @@ class StepBlock:
 
 
 class _PreparedRows(NamedTuple):
-    """Rows after everything that does not depend on the trained parameters, with the same leading axes."""
+    """Rows after all computations that do not depend on trained parameters, with the same leading axes."""
 
     features: Tensor
-    """At the cut `top`: normalised and masked; below it: as they are."""
+    """Features, normalised and masked at the cut `top`, unchanged below it."""
     moments: Tensor
     """Mean and variance of each mini-batch, shape (..., 2, width); a placeholder below `top`."""
     mask: Tensor
@@ -147,10 +148,10 @@ class Network:
         """Builds the layers; `start` gives an initial state.
 
         Args:
-            backbone: whose tail is trained below the cut `top`.
+            backbone: backbone; its tail is trained below the cut `top`.
             cut: name of the cut.
-            width: of the pooled features; at the cut `top` it may differ from the backbone's.
-            n_classes: of the data set.
+            width: width of the pooled features; at the cut `top` it may differ from the backbone's.
+            n_classes: number of classes of the data set.
         """
         self._tail: Any = None if cut == TOP else backbone.tail(cut)
         self.width = width
@@ -158,7 +159,7 @@ class Network:
         self._compiled: dict[str, Any] = {}
 
     def start(self, seeds: Sequence[int], probe: TrainingState | None = None) -> TrainingState:
-        """The initial state of a head for each seed; below `top` there can be only one head.
+        """Returns the initial state of a head for each seed; below `top` there can be only one head.
 
         Args:
             seeds: seeds of the kernels.
@@ -185,7 +186,7 @@ class Network:
         )
 
     def train(self, state: TrainingState, options: HeadOptions, block: StepBlock) -> NDArray[np.float32]:
-        """Trains on a block, changing `state`; returns sums of cross-entropy and of hits, shape (2, n_heads)."""
+        """Trains on a block and changes `state`; returns sums of cross-entropy and of hits, shape (2, n_heads)."""
         import tensorflow as tf
 
         compiled = self._compile(f"block {options.n_heads} {block.rows.features.shape}", self._run_block)
@@ -200,7 +201,7 @@ class Network:
         return np.asarray(sums)
 
     def logits(self, state: TrainingState, features: Features, scales: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of each head in inference mode, shape (n_heads, n, n_classes); `scales` as in `HeadOptions`."""
+        """Returns each head's logits in inference mode, shape (n_heads, n, n_classes); `scales` as in `HeadOptions`."""
         import tensorflow as tf
 
         moving = state.moving
@@ -213,7 +214,7 @@ class Network:
         return np.concatenate(parts).transpose(1, 0, 2)
 
     def pooled(self, state: TrainingState, features: Features) -> NDArray[np.float32]:
-        """The pooled features below the heads, shape (n, width); at `top` they are the features themselves."""
+        """Computes the pooled features below the heads, shape (n, width); at `top` they are the features themselves."""
         import tensorflow as tf
 
         if self._tail is None:
@@ -253,10 +254,11 @@ class Network:
         return moving, sums
 
     def _prepare(self, rows: Rows, dropout: Tensor) -> _PreparedRows:
-        """Computes for all steps of a block at once what no step changes: dropout masks and, at `top`, normalising."""
+        """Computes for all steps of a block what no step changes: dropout masks and, at `top`, normalised features."""
         mask = heads.dropout_mask(rows.bits, dropout)
         if self._tail is not None:
-            # The tail's output, which is what gets normalised, changes with every step.
+            # The tail's output, which is normalised, changes with every step. The slice of the mask is only a
+            # placeholder.
             return _PreparedRows(rows.features, mask[:, :2], mask, rows.one_hot, rows.valid)
         normalised, moments = heads.normalise_batch(rows.features, rows.valid)
         return _PreparedRows(normalised * mask, moments, mask, rows.one_hot, rows.valid)
@@ -264,7 +266,7 @@ class Network:
     def _step(
         self, moving: Moving, number: Tensor, batch: _PreparedRows, options: HeadOptions
     ) -> tuple[Moving, Tensor]:
-        """One step of Adam; returns the new state, and sums of cross-entropy and of hits, shape (2, n_heads)."""
+        """Takes one step of Adam; returns the new state, and sums of cross-entropy and of hits, shape (2, n_heads)."""
         import tensorflow as tf
 
         parameters = moving.parameters
@@ -302,7 +304,7 @@ class Network:
         return Moving(updated, first, second, heads.update_average(moving.average, moments)), sums
 
     def _pool(self, parameters: Sequence[Tensor], features: Tensor) -> Tensor:
-        """Pooled output of the backbone's tail for features at the cut, shape (batch, width)."""
+        """Computes the pooled output of the backbone's tail for features at the cut, shape (batch, width)."""
         fixed = [variable.value for variable in self._tail.non_trainable_variables]
         return self._tail.stateless_call(list(parameters[2:]), fixed, features, training=False)[0]
 

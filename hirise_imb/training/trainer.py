@@ -1,8 +1,8 @@
-"""The trainer: recipes and cached features in, fitted runs out.
+"""The trainer, which turns recipes and cached features into fitted runs.
 
 A recipe goes through stages: heads are trained or computed on the features of each fold, the backbone's tail is trained
-from there, a head is retrained, and logits are adjusted last. Stages that recipes have in common are fitted once:
-recipes that differ only in what is done to their logits share one fit.
+from these, a head is retrained, and logits are adjusted last. Stages that recipes have in common are fitted once:
+recipes that differ only in the treatment of their logits share one fit.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ Floats = NDArray[np.float64]
 class Run:
     """A fitted recipe.
 
-    `history` has one row an epoch: loss and accuracy of train, val and test, and val_macro_f1, of the trained head
-    before anything is done to its logits; of an ensemble, those of the first member. The loss is cross-entropy in nats
-    whatever loss was trained; the training columns are running means over the epoch, with dropout, as Keras reports
+    `history` has one row per epoch: loss and accuracy of train, val and test, and val_macro_f1, of the trained head
+    before its logits are treated; of an ensemble, those of the first member. The loss is cross-entropy in nats
+    whichever loss was trained; the training columns are running means over the epoch, with dropout, as Keras reports
     them. Test columns exist only where the test split was requested. A closed-form head has no rows.
     """
 
@@ -51,10 +51,10 @@ class Run:
     test: Predictions | None
     """Predictions on the canonical images of the test split, if requested."""
     temperature: float | None
-    """The T of log p / T with the least negative log-likelihood on validation (Guo et al. 2017), where the test split
+    """The T of log p / T with the lowest negative log-likelihood on validation (Guo et al. 2017), where the test split
     was requested. It is not applied: a report uses it to show the effect of calibration."""
     seconds: float
-    """Its share of the wall time."""
+    """Share of the run in the wall time."""
     pruned: bool = False
     """Whether its `on_epoch` ended it before its stopping rule did."""
 
@@ -71,9 +71,9 @@ class Trainer:
         """Takes the data and its features.
 
         Args:
-            backbone: whose tail recipes may train.
-            splits: of the data set.
-            features: by cut and view, features of all images in order, for every cut and view that recipes name. Views
+            backbone: backbone; recipes may train its tail.
+            splits: splits of the data set.
+            features: features of all images in order, by cut and view, for every cut and view that recipes name. Views
                 that serve only prediction need rows for canonical images alone.
         """
         import tensorflow as tf
@@ -84,7 +84,7 @@ class Trainer:
         self._stages = StageRunner(backbone, splits, features)
 
     def select(self, jobs: Sequence[Job], selection: Selection) -> list[Outcome[Run]]:
-        """Fits each job on the folds on which recipes are selected; the test split plays no part.
+        """Fits each job on the folds on which recipes are selected; the test split is not used.
 
         Jobs that use the same rows in the same order train in one pass. A run's numbers do not depend on the others:
         there are always `HEADS_PER_BATCH` heads in a pass, some of them idle.
@@ -125,7 +125,9 @@ class Trainer:
             groups = self.splits.val_groups
             priors = np.repeat(priors, groups.max() + 1, axis=0)
         if recipe.adjustment.learns and len(np.unique(groups)) < 2:
-            raise FitFailed("validation has landmarks of one source: nothing learnt there can be judged on another")
+            raise FitFailed(
+                "validation has landmarks of only one source: what is fitted there can't be scored on another"
+            )
         by_fold = [self._mean_log_probabilities(recipe, members, i, fold.heldout) for i, fold in enumerate(folds)]
         logits = np.concatenate(by_fold)
         adjusted = cross_fit_adjustment(recipe.adjustment, logits, labels, priors, groups)
@@ -148,7 +150,7 @@ class Trainer:
         )
 
     def _mean_log_probabilities(self, recipe: Recipe, members: Sequence[StageFit], fold: int, rows: Ints) -> Floats:
-        """Mean log-probabilities over members, heads and views, shape (n_rows, n_classes)."""
+        """Returns mean log-probabilities over members, heads and views, shape (n_rows, n_classes)."""
         parts = []
         for view in recipe.views:
             inputs = recipe.inputs if recipe.inputs != PLAIN else (view,)
@@ -166,10 +168,10 @@ class Trainer:
 
 
 def _member_requests(job: Job, selection: Selection, record_test: bool) -> list[FitRequest]:
-    """The fits whose log-probabilities a job averages: ensemble members, then additional closed-form heads."""
+    """Returns the fits whose log-probabilities a job averages: ensemble members, then additional closed-form heads."""
     recipe = replace(job.recipe.training(), members=1, also=())
     seeds = [job.seed, *(_member_seed(job.seed, member) for member in range(1, job.recipe.members))]
-    # The epochs of one fit of several, or of a fit whose logits are adjusted, say little about the whole: such a run
+    # The epochs of one fit of several, or of a fit whose logits are adjusted, say little about the run as a whole: it
     # can't be pruned by them.
     on_epoch = job.on_epoch if job.recipe == recipe else None
     heads = [
@@ -187,5 +189,5 @@ def _member_requests(job: Job, selection: Selection, record_test: bool) -> list[
 
 
 def _member_seed(seed: int, member: int) -> int:
-    """The seed of a further member of an ensemble."""
+    """Returns the seed of a further member of an ensemble."""
     return int(np.random.SeedSequence((seed, member)).generate_state(1)[0])

@@ -1,1 +1,8 @@
-"""TODO."""
+"""Helpers that know nothing about landmarks or classifiers: errors, files, progress, environment.
+
+Any room may import them.
+"""
+
+from hirise_imb.utils.errors import FitFailed, NotApplicable, UserError
+
+__all__ = ["FitFailed", "NotApplicable", "UserError"]

@@ -42,8 +42,8 @@ def describe() -> dict[str, Any]:
 def load_tensorflow() -> None:
     """Imports TensorFlow without its start-up messages, and logs which device it computes on.
 
-    The messages come from C++ and bypass Python's logging, so they are held back at the file descriptor. They are
-    shown after all if the import fails, or if the user asked for them by setting TF_CPP_MIN_LOG_LEVEL.
+    The messages come from C++ and bypass Python's logging, so they are intercepted at the file descriptor. They are
+    printed if the import fails, or if the user has requested them by setting TF_CPP_MIN_LOG_LEVEL.
     """
     level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryFile() as buffer:
@@ -61,7 +61,7 @@ def load_tensorflow() -> None:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
-    say(f"TensorFlow {tf.__version__} on {f'{len(gpus)} GPU' if gpus else 'the processor, no GPU'}")
+    say(f"TensorFlow {tf.__version__} on {f'{len(gpus)} GPU' if gpus else 'the CPU (no GPU found)'}")
 
 
 def _git_revision() -> str | None:

@@ -1,4 +1,4 @@
-"""Errors with a message for the user, and how their lists are formatted."""
+"""Errors whose message is for the user, and the format of lists in messages."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 
 def bullet_list(items: Sequence[str], limit: int) -> str:
-    """The first `limit` items as indented lines of a message; the others are counted."""
-    rest = f"\n  ... and {len(items) - limit} more" if len(items) > limit else ""
-    return "".join(f"\n  {item}" for item in items[:limit]) + rest
+    """Returns the first `limit` items as indented lines of a message, and counts the others."""
+    remainder = f"\n  ... and {len(items) - limit} more" if len(items) > limit else ""
+    return "".join(f"\n  {item}" for item in items[:limit]) + remainder
 
 
 class UserError(Exception):

@@ -15,7 +15,7 @@ CACHE_VARIABLE = "HIRISE_IMB_CACHE"
 
 
 def cache_root() -> Path:
-    """The folder of everything that can be recomputed: `$HIRISE_IMB_CACHE`, or one in the user's cache folder."""
+    """Returns the folder for everything that can be recomputed: `$HIRISE_IMB_CACHE` or the user's cache folder."""
     return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("hirise_imb"))
 
 
@@ -27,25 +27,27 @@ def ensure_folder(folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Only writing tells: permission bits know nothing of read-only file systems.
         probe = folder / f".write-{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"{folder} can't be written to ({error.strerror}): choose another folder or free this one."
+            f"{folder} can't be written to ({error.strerror}): choose another folder, or make this one writable."
         ) from error
     return folder
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Writes a temporary file next to `path` and renames it, so that nobody ever sees half a file.
+    """Writes a temporary file next to `path` and renames it, so that no process ever reads half a file.
 
     The temporary file keeps the suffix of `path`, because some writers choose the format by it.
 
     Args:
-        path: of the file.
-        write: writes the content to the path that it is given.
+        path: final path of the file.
+        write: function that writes the content to the path it receives.
     """
+    # The process id keeps apart two processes that write the same file at once.
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         write(part)
@@ -61,8 +63,9 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Locks `path` against other processes, waiting for one that has the lock."""
+    """Locks `path` against other processes, waiting while one of them has the lock."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
+    # The first attempt does not wait, so that the user learns why the second one does.
     try:
         lock.acquire(timeout=0)
     except Timeout:

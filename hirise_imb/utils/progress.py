@@ -16,21 +16,21 @@ from rich.text import Text
 log = logging.getLogger("hirise_imb")
 
 ProgressCallback = Callable[[float], None]
-"""Called with the amount that is done so far."""
+"""Called with the amount done so far."""
 
 
 @contextmanager
 def track(
     what: str, total: float, unit: str, *, scale: float = 1.0, already: float = 0.0
 ) -> Iterator[ProgressCallback]:
-    """Shows amount, rate and time left while the body runs: a bar on a terminal, else a log line every tenth.
+    """Shows amount, rate and time left while the body runs: a bar on a terminal, otherwise a log line per tenth.
 
     Args:
         what: name of the task, such as `features`.
         total: total amount of work.
         unit: unit of the rate, such as `images`.
         scale: amount in one unit, such as 1e6 for bytes shown in MB.
-        already: amount done before; it does not count towards the rate.
+        already: amount done earlier, which does not count towards the rate.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -73,16 +73,17 @@ def _amount(done: float, total: float, speed: float, unit: str, scale: float) ->
 
 def _lines(what: str, total: float, unit: str, scale: float, already: float) -> ProgressCallback:
     begin = time.monotonic()
-    shown = int(10 * already // total) if total else 10
+    last_tenth = int(10 * already // total) if total else 10
 
     def show(done: float) -> None:
-        nonlocal shown
+        nonlocal last_tenth
         tenths = int(10 * done // total) if total else 10
-        if tenths > shown:
+        if tenths > last_tenth:
+            # The clock may not have moved since the start.
             speed = (done - already) / max(time.monotonic() - begin, 1e-9)
             left = f", {(total - done) / speed:.0f} s left" if speed and done < total else ""
             log.info("%s: %s%s", what, _amount(done, total, speed, unit, scale), left)
-        shown = max(shown, tenths)
+        last_tenth = max(last_tenth, tenths)
 
     return show
 
@@ -96,6 +97,8 @@ def log_to_stderr() -> None:
     """Sends the package's log messages to standard error, as the command line does."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
+    # Replaced and not propagated: after a second call, or with a library's handler on the root logger, every message
+    # would be printed twice.
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False

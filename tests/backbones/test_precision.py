@@ -58,8 +58,8 @@ def test_the_report_tells_what_it_does_to_the_numbers(toy: str, small_data: Path
     words += ["--name", "rough", "--out", str(tmp_path), "--precision", "bfloat16"]
     assert main(words) == 0
     setting = json.loads((tmp_path / "reports/rough/baseline/summary.json").read_text())["setting"]
-    assert "in bfloat16 (its features are " in setting
-    share = float(setting.split("its features are ")[1].split("%")[0])
+    assert "in bfloat16 (its features differ from those in float32 by " in setting
+    share = float(setting.split("from those in float32 by ")[1].split("%")[0])
     images = manifest.read_manifest(small_data, HIRISE)
     first = [images.path(image) for image in images.table["image"][:32]]
     expected = 100 * median_relative_difference(

@@ -198,7 +198,7 @@ def test_unknown_names_are_refused_with_the_known_ones(refused: Refused) -> None
 def test_values_out_of_range_are_refused(refused: Refused) -> None:
     assert refused("run", "--trials", "0") == "trials is 0: use 1 or more.\n"
     assert "can't name a folder" in refused("run", "--name", "../up")
-    assert "names one twice" in refused("run", "--strategies", "focal_loss,focal_loss")
+    assert "contains a name twice" in refused("run", "--strategies", "focal_loss,focal_loss")
 
 
 def test_definitions_with_mistakes_are_refused(refused: Refused, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_definitions_with_mistakes_are_refused(refused: Refused, tmp_path: Path)
     assert refused("run", path).startswith(f"There is no study definition {path}")
     for text, message in (
         ("trails = 3", "There is no key 'trails': did you mean trials?"),
-        ("trials = ", "mine.toml is no valid TOML"),
+        ("trials = ", "mine.toml is not valid TOML"),
         ("trials = 'three'", 'trials is "three": it must be an integer'),
     ):
         path.write_text(text)

@@ -170,13 +170,13 @@ A_LANDMARK = image(TRAIN, 50)
         ([f"{A_LANDMARK} 3 valid"], "unknown set name 'valid', expected one of train, val, test"),
         (["a.jpg 3 train"], r"file name 'a.jpg' is not <SOURCE>_RED-<NNNN>[-<variant>].jpg"),
         ([f"._{A_LANDMARK} 3 train"], rf"file name '._{A_LANDMARK}' is not <SOURCE>_RED-<NNNN>[-<variant>].jpg"),
-        ([f"{FIRST} 1 train"], f"{FIRST} has class 'crater', and class 'other' before"),
-        ([f"{FIRST} 0 val"], f"{FIRST} has set 'val', and set 'train' before"),
+        ([f"{FIRST} 1 train"], f"{FIRST} has class 'crater', but class 'other' earlier"),
+        ([f"{FIRST} 0 val"], f"{FIRST} has set 'val', but set 'train' earlier"),
         (
             [f"{image(TRAIN, 0, 'r90')} 0 test"],
-            f"{TRAIN}_RED-0000 has set 'test', and set 'train' before",
+            f"{TRAIN}_RED-0000 has set 'test', but set 'train' earlier",
         ),
-        ([f"{A_LANDMARK} 0 test"], f"{TRAIN} has set 'test', and set 'train' before"),
+        ([f"{A_LANDMARK} 0 test"], f"{TRAIN} has set 'test', but set 'train' earlier"),
     ],
 )
 def test_a_mistake_of_the_split_file_is_named_with_its_line(lines: list[str], expected: str, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_all_mistakes_come_in_one_message(tmp_path: Path) -> None:
         "line 25: expected `filename class_id set`, found 'x'",
         "line 27: unknown class id '9'",
         "line 27: unknown set name 'dev', expected one of train, val, test",
-        f"line 29: {FIRST} has class 'dark dune', and class 'other' before",
+        f"line 29: {FIRST} has class 'dark dune', but class 'other' earlier",
     ]
 
 
@@ -205,7 +205,7 @@ def test_many_mistakes_are_counted_and_the_first_fifty_shown(tmp_path: Path) -> 
 def test_variants_of_one_landmark_show_one_class(tmp_path: Path) -> None:
     found = mistakes(tmp_path, f"{A_LANDMARK} 3 train", f"{image(TRAIN, 50, 'r90')} 4 train")
     assert len(found) == 1
-    assert re.match(rf"line 26: {TRAIN}_RED-0050.* has class 'bright dune', and class 'slope streak' before", found[0])
+    assert re.match(rf"line 26: {TRAIN}_RED-0050.* has class 'bright dune', but class 'slope streak' earlier", found[0])
 
 
 def test_both_label_files_must_agree(tmp_path: Path) -> None:
@@ -213,8 +213,8 @@ def test_both_label_files_must_agree(tmp_path: Path) -> None:
     write_data(tmp_path, valid_lines(), labels=[f"{FIRST} 5", *labels[2:]])
     found = refusal(tmp_path).split("\n  ")[1:]
     assert found == [
-        f"line 1: {FIRST} has class 0, and 5 in {LABEL_FILE}",
-        f"line 2: {image(TRAIN, 1)} has class 1, and no class in {LABEL_FILE}",
+        f"line 1: {FIRST} has class 0, but 5 in {LABEL_FILE}",
+        f"line 2: {image(TRAIN, 1)} has class 1, but no class in {LABEL_FILE}",
     ]
 
 
@@ -224,7 +224,7 @@ def test_mistakes_of_the_label_file(tmp_path: Path) -> None:
         f"{tmp_path / LABEL_FILE} contains 4 mistakes; fix the file or import the data again:",
         f"line 2: expected `filename class_id`, found '{FIRST}'",
         "line 3: unknown class id '8'",
-        f"line 4: {FIRST} has class 1, and class 0 before",
+        f"line 4: {FIRST} has class 1, but class 0 earlier",
         "line 5: expected `filename class_id`, found 'a b c'",
     ]
 
@@ -306,7 +306,7 @@ def test_an_official_file_that_is_missing_or_no_text(name: str, tmp_path: Path) 
 def test_another_class_map_is_refused(classes: list[str], expected: list[str], tmp_path: Path) -> None:
     write_data(tmp_path, valid_lines(), classes=classes)
     assert refusal(tmp_path).split("\n  ") == [
-        f"{tmp_path / CLASS_FILE} does not list the classes of hirise-v3_2; fix the file, or name data of this data "
+        f"{tmp_path / CLASS_FILE} does not list the classes of hirise-v3_2; fix the file, or choose data of this data "
         "set:",
         *expected,
     ]
@@ -361,8 +361,8 @@ def test_the_source_column_is_checked(tmp_path: Path) -> None:
         "line 7: expected `filename class_id set source`, found 'f.jpg 0 train'",
         "line 8: expected `filename class_id set source`, found 'f.jpg 0 train S 5'",
         "line 9: unknown class id '3'",
-        "line 10: d.jpg has source 'S5', and source 'S3' before",
-        "line 11: S1 has set 'test', and set 'train' before",
+        "line 10: d.jpg has source 'S5', but source 'S3' earlier",
+        "line 11: S1 has set 'test', but set 'train' earlier",
     ]
 
 

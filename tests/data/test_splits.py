@@ -82,7 +82,7 @@ def test_what_the_folds_lack_is_told(images: Manifest, caplog: pytest.LogCapture
         patch.setattr(splits, "say", said.append)
         make_splits(dataclasses.replace(images, table=table))
     assert len(said) == 1
-    assert "Some fold of the cross-validation lacks " in said[0]
+    assert "Not every fold of the cross-validation contains " in said[0]
     assert "(1 source)" in said[0]
 
 

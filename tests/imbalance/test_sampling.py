@@ -336,5 +336,5 @@ def test_a_power_outside_the_range_is_refused(power: float) -> None:
 @pytest.mark.parametrize("lengths", [(0, 0, 0), (2, 1, 2), (2, 2, 1)])
 def test_a_pool_that_is_empty_or_uneven_is_refused(lengths: tuple[int, int, int]) -> None:
     labels, copies, sources = (np.zeros(n, int) for n in lengths)
-    with pytest.raises(ValueError, match=r"^labels, copies and sources must be as long .* got \("):
+    with pytest.raises(ValueError, match=r"^labels, copies and sources must have the same length .* got \("):
         TrainingPool(labels, copies, sources, HIRISE.classes)

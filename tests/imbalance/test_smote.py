@@ -210,8 +210,8 @@ def test_borderline_smote_without_a_row_in_danger_is_not_applicable() -> None:
     with pytest.raises(NotApplicable) as caught:
         resample(SyntheticOversampling("borderline_smote", 1.0, 5), *lonely(12), 0)
     assert str(caught.value) == (
-        "borderline_smote finds no landmark of swiss cheese to start from: there is none of whose nearest 10 landmarks "
-        "at least half, but not all, are of other classes."
+        "borderline_smote finds no landmark of swiss cheese to start from: none has other classes in at least half, "
+        "but not all, of its nearest 10 landmarks."
     )
 
 

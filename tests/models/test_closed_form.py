@@ -382,7 +382,7 @@ def test_single_precision_is_enough(direct: Direct) -> None:
 
 @each
 def test_fewer_than_two_classes_are_refused(direct: Direct) -> None:
-    with pytest.raises(NotApplicable, match="needs landmarks of two classes; there are those of 1"):
+    with pytest.raises(NotApplicable, match="needs landmarks of at least two classes; the data has 1"):
         direct.fit(as_landmarks(*landmarks(0, (3,))))
 
 

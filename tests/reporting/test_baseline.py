@@ -28,7 +28,7 @@ from hirise_imb.forensics import read_published
 from hirise_imb.imbalance.sampling import SplitFileRows
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Baseline, write_baseline
-from hirise_imb.reporting.baseline import NullDistribution
+from hirise_imb.reporting.baseline import ComparisonEntry, NullDistribution
 from hirise_imb.training.epoch_loop import Job
 from hirise_imb.training.outcome import Outcome
 from hirise_imb.training.trainer import Run, Trainer

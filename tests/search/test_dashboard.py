@@ -432,7 +432,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 def test_there_must_be_a_database(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = database_path(out)
-    ending = ": run a study first, or say where it is with --out or --storage.\n"
+    ending = ": run a study first, or give its place with --out or --storage.\n"
     with socket.create_server(("127.0.0.1", 0)) as busy:  # so that it can't start to serve
         arguments = ["--out", out, "--port", busy.getsockname()[1]]
         for more in ([], ["--storage", f"sqlite:///{path}"]):

@@ -101,7 +101,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     path.write_text("dear diary, " * 100)
     for place in (path, f"sqlite:///{path}"):
-        assert f"{path} is no database of this Optuna version" in refusal(place)
+        assert f"{path} is not a database of this Optuna version" in refusal(place)
     path.unlink()
     path.mkdir()
     assert "move it away" in refusal(path)

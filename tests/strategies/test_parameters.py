@@ -311,13 +311,13 @@ def test_initial_points_outside_a_narrowed_range_are_skipped() -> None:
         (
             "class_weights",
             {"scheme": "inverse_power", "one_minus_beta": 0.01},
-            "strategies.class_weights.one_minus_beta has no effect: it applies with scheme effective_number only, "
+            "strategies.class_weights.one_minus_beta has no effect: it applies only with scheme effective_number, "
             "which [strategies.class_weights] rules out.",
         ),
         (
             "combined",
             {"correction": "oversampling", "tau": 0.5},
-            "strategies.combined.tau has no effect: it applies with adjustment logit_adjustment only, which "
+            "strategies.combined.tau has no effect: it applies only with adjustment logit_adjustment, which "
             "[strategies.combined] rules out.",
         ),
     ],

@@ -96,12 +96,13 @@ def test_a_strategy_comes_after_those_it_depends_on(install: Path) -> None:
     [
         (
             ("CLASH",),
-            r"^The package imb-remedies has a strategy focal_loss, a name that hirise-imb has already: rename it, or ",
+            r"^The package imb-remedies has a strategy focal_loss, but hirise-imb already has one of this name: "
+            r"rename it, or ",
         ),
         (
             ("OTHER",),
-            r"^The entry point other of the package imb-remedies names remedies_for_tests:OTHER, which is no instance "
-            r"of hirise_imb\.strategies\.Strategy: ",
+            r"^The entry point other of the package imb-remedies names remedies_for_tests:OTHER, which is not an "
+            r"instance of hirise_imb\.strategies\.Strategy: ",
         ),
         (
             ("MISSING",),
@@ -109,7 +110,7 @@ def test_a_strategy_comes_after_those_it_depends_on(install: Path) -> None:
         ),
         (
             ("LOST", "REMEDY"),
-            r"^The strategy lost of the package imb-remedies depends on no_such_strategy, which ",
+            r"^The strategy lost of the package imb-remedies depends on no_such_strategy, not all of ",
         ),
     ],
 )
@@ -122,7 +123,7 @@ def test_a_package_that_can_not_be_used_is_named(points: tuple[str, ...], messag
 def test_two_packages_with_one_name_are_both_named(install: Path) -> None:
     add_package(install, "a-package", "REMEDY")
     add_package(install, "b-package", "REMEDY")
-    with pytest.raises(UserError, match=r"^The package b-package has a strategy remedy, a name that a-package has "):
+    with pytest.raises(UserError, match=r"^The package b-package has a strategy remedy, but a-package already has "):
         len(registry())
 
 

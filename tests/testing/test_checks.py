@@ -157,7 +157,7 @@ def draw_again(network: keras.Model) -> keras.Model:
 @pytest.mark.parametrize(
     ("card", "check"),
     [
-        (replace(TOY, feature_width=17), "tail_of_trunk_is_the_whole"),
+        (replace(TOY, feature_width=17), "trunk_and_tail_equal_the_network"),
         (replace(TOY, cuts={"early": "early", "late": "late"}), "cuts_are_ordered"),
         (replace(TOY, cuts={}), "describes_itself"),
         (built(draw_again), "random_weights_are_repeatable"),

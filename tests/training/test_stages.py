@@ -195,7 +195,7 @@ def test_what_learns_on_validation_is_judged_on_other_sources(
 
 def test_what_learns_on_validation_needs_two_groups_there(backbone: Backbone, task: DataSplits) -> None:
     one = make_trainer(backbone, dataclasses.replace(task, val_groups=np.zeros_like(task.val_groups)))
-    reason = "validation has landmarks of one source: nothing learnt there can be judged on another"
+    reason = "validation has landmarks of only one source: what is fitted there can't be scored on another"
     with pytest.raises(FitFailed, match=f"^{reason}$"):
         one.refit(dataclasses.replace(QUICK, adjustment=ClassBias(0.1)), 0)
     assert isinstance(one.refit(dataclasses.replace(QUICK, adjustment=PosthocLogitAdjustment()), 0), Run)

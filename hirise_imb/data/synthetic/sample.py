@@ -1,4 +1,4 @@
-"""Which landmarks there are, their variants and rows, and the files they are written to."""
+"""Plans the landmarks of the sample, their variants and rows, and writes the files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from hirise_imb.data.synthetic.scene import Pixels, Scene, Source
 from hirise_imb.data.synthetic.terrain import KINDS, TERRAINS
 
 VERSION: int = 1
-"""Goes up whenever the same seed gives other bytes."""
+"""Incremented whenever the same seed gives other bytes."""
 
 # How many landmarks and home sources a class has, by class id. Other is 81 % of every split, and occurs everywhere;
 # craters occur in the homes of other too; the remaining classes in their homes alone.
@@ -31,7 +31,7 @@ _COPIES = (0.0, 0.2, 0.3, 0.15, 0.2, 0.6, 0.5, 0.7)
 
 
 def _plan(seed: int) -> Iterator[tuple[str, Source, int, str]]:
-    """Name, source, class and split of every landmark, source by source."""
+    """Yields name, source, class and split of every landmark, source by source."""
     rng = default_rng(seed)
     orbits = iter(rng.choice(np.arange(1900, 60000), sum(map(sum, _HOMES.values())), replace=False).tolist())
     for split in SPLITS:
@@ -45,7 +45,7 @@ def _plan(seed: int) -> Iterator[tuple[str, Source, int, str]]:
 
 
 def _counts(rng: Generator, split: str, homes: list[int]) -> NDArray[np.int64]:
-    """Landmarks of each source (row) and class (column), unevenly divided, one each first where they suffice."""
+    """Draws the number of landmarks of each source (row) and class (column), one each at least if there are enough."""
     counts = np.zeros((len(homes), len(HIRISE.classes)), np.int64)
     for label, count in enumerate(_LANDMARKS[split]):
         hosts = [i for i, home in enumerate(homes) if label in (0, home) or (label == 1 and home == 0)]
@@ -55,7 +55,7 @@ def _counts(rng: Generator, split: str, homes: list[int]) -> NDArray[np.int64]:
 
 
 def _draw(source: Source, label: int, rng: Generator) -> Pixels:
-    """One original; the ground of `other` is one or two of the kinds that its source shows, seldom another."""
+    """Draws one original. Its ground, for `other`, is one or two of the kinds that its source shows, seldom another."""
     scene, kinds = Scene(source, rng), rng.integers(len(KINDS[label]), size=1)
     if label == 0 and not scene.chance(0.08):
         kinds = rng.choice(source.terrains, rng.integers(1, 3), replace=False)
@@ -65,7 +65,7 @@ def _draw(source: Source, label: int, rng: Generator) -> Pixels:
 
 
 def _vary(pixels: Pixels, variant: str, rng: Generator) -> Pixels:
-    """The official variants; rotations are clockwise."""
+    """Returns one of the official variants; rotations are clockwise."""
     if variant == "brt":
         return np.asarray(np.clip(pixels * rng.uniform(0.5, 1.5), 0, 255), np.uint8)
     if variant in ("fh", "fv"):
@@ -74,20 +74,22 @@ def _vary(pixels: Pixels, variant: str, rng: Generator) -> Pixels:
 
 
 def _images(name: str, original: Pixels, split: str, rng: Generator) -> Iterator[tuple[str, Pixels]]:
-    """A landmark's files: the original and, except in the test split, some of its variants."""
+    """Yields a landmark's files: the original and, except in the test split, some of its variants."""
     yield f"{name}.jpg", original
     for variant in rng.choice(VARIANTS, rng.choice(_VARIANTS[split]), replace=False).tolist():
         yield f"{name}-{variant}.jpg", _vary(original, variant, rng)
 
 
 def write(folder: Path, seed: int = 0) -> Path:
-    """Write the sample under `folder` as folder/hirise-map-proj-v3_2/... and return that inner folder."""
+    """Writes the sample under `folder` as folder/hirise-map-proj-v3_2/... and returns that inner folder."""
     root = folder / "hirise-map-proj-v3_2"
     images = root / HIRISE.layout.image_folder
     images.mkdir(parents=True, exist_ok=True)
     labels, rows = [], []
     for name, source, label, split in _plan(seed):
-        rng = default_rng((seed, crc32(name.encode())))  # its own, so that a landmark does not depend on the others
+        rng = default_rng(
+            (seed, crc32(name.encode()))
+        )  # one for each landmark, so that it does not depend on the others
         for file, pixels in _images(name, _draw(source, label, rng), split, rng):
             Image.fromarray(pixels).save(images / file, "JPEG", quality=92)
             labels.append(f"{file} {label}\n")

@@ -1,4 +1,4 @@
-"""How a source looks, and the scene of one landmark: a height field and an albedo, shaded by the sun of its source."""
+"""The look of a source, and the scene of a landmark: a height field and an albedo, lit by the sun of its source."""
 
 from functools import lru_cache
 from math import cos, log, pi, sin
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hirise_imb.data.hirise import HIRISE
 
-# How a source looks, by its home class. A latitude of 90 stands for the 0900 that ends the name of a source at the
+# The look of a source, by its home class. Latitudes are in tenths of what ends the name of a source: 90 gives 0900, the
 # south pole; the equator is 1800.
 _LATITUDES = ((130, 240), (140, 220), (185, 230), (185, 215), (252, 258), (175, 225), (92, 94), (90, 107))
 _BRIGHTNESS = (0.50, 0.50, 0.34, 0.56, 0.55, 0.50, 0.46, 0.62)
@@ -28,10 +28,10 @@ _FX, _FY = np.meshgrid(np.fft.rfftfreq(_FFT), np.fft.fftfreq(_FFT))
 
 
 class Source:
-    """One observation: its name, and how everything in it looks."""
+    """One observation: its name, and the look of everything in it."""
 
     def __init__(self, rng: Generator, orbit: int, home: int, terrains: int) -> None:
-        """Draw the looks of a source whose home class is `home`; it shows five of `terrains` kinds of `other`."""
+        """Draws the look of a source whose home class is `home`; it shows five of the `terrains` kinds of `other`."""
         low, high = _LATITUDES[home]
         light = rng.normal(0, 0.7)  # mostly eastwards, since the orbiter passes in the afternoon
         self.name = f"{'PSP' if orbit < 11000 else 'ESP'}_{orbit:06d}_{5 * rng.integers(2 * low, 2 * high + 1):04d}"
@@ -46,7 +46,7 @@ class Source:
 
 
 def _spectrum(rng: Generator) -> NDArray[np.complex64]:
-    """Amplitudes of a source's texture: a power law, longer along one direction, scaled to unit slope."""
+    """Returns the amplitudes of a source's texture: a power law, longer along one direction, scaled to unit slope."""
     angle, stretch = rng.uniform(0, pi), rng.lognormal(0.2, 0.4)
     u, v = _FX * cos(angle) + _FY * sin(angle), _FY * cos(angle) - _FX * sin(angle)
     wave = np.hypot(u * stretch, v / stretch) + rng.uniform(0.004, 0.03)
@@ -59,30 +59,30 @@ class Scene:
     """The landmark being drawn; coordinates run from -1 to 1 over the image, y downwards."""
 
     def __init__(self, source: Source, rng: Generator) -> None:
-        """Start flat and even."""
+        """Starts with flat ground of even brightness."""
         self.source, self.rng = source, rng
         self.height, self.albedo = np.zeros((2, SIZE, SIZE), np.float32)
         self.roughness = source.roughness * rng.lognormal(0, 0.25)
 
     def between(self, low: float, high: float) -> float:
-        """A number between two."""
+        """Draws a number between two."""
         return self.rng.uniform(low, high)
 
     def angle(self) -> float:
-        """A direction, in radians."""
+        """Draws a direction, in radians."""
         return self.rng.uniform(0, 2 * pi)
 
     def chance(self, probability: float) -> bool:
-        """True with that probability."""
+        """Returns True with this probability."""
         return self.rng.random() < probability
 
     def places(self, low: int, high: int, first: float = 0.12, others: float = 0.5) -> list[tuple[float, float]]:
-        """`low` to `high` places, the first near the centre, since a crop is made around something."""
+        """Draws `low` to `high` places, the first near the centre, since a crop is made around something."""
         far = [first] + [others] * int(self.rng.integers(low - 1, high))
         return [(self.rng.normal(0, d), self.rng.normal(0, d)) for d in far]
 
     def smooth(self, cells: int) -> Field:
-        """A soft random field of about unit deviation whose features are 1/cells of the image wide."""
+        """Draws a smooth random field with a standard deviation of about 1 and features 1/cells of the image wide."""
         start, weights = _spline(cells)
         field = 2 * self.rng.standard_normal((cells + 3, cells + 3), np.float32)
         for _ in range(2):  # not a matrix product: its threads would fight over a busy machine
@@ -90,25 +90,25 @@ class Scene:
         return field
 
     def rugged(self, low: int, high: int) -> Field:
-        """A soft field of `low` to `high` cells with finer ones on it."""
+        """Draws a smooth field of `low` to `high` cells with finer ones on top."""
         cells = int(self.rng.integers(low, high + 1))
         return np.asarray(self.smooth(cells) + 0.3 * self.smooth(3 * cells) + 0.1 * self.smooth(9 * cells))
 
     def radius(self, x: float, y: float, reach: float, ragged: float) -> tuple[tuple[slice, slice], Field]:
-        """Distance to a point, its circles bent by `ragged`, in the window that lies within `reach` of it."""
+        """Returns the window within `reach` of a point, and in it the distance to the point, distorted by `ragged`."""
         rows, columns = (slice(*np.searchsorted(_AXIS, (c - reach, c + reach)).tolist()) for c in (y, x))
         right, down = X[rows, columns] - x, Y[rows, columns] - y
         turn = np.arctan2(down, right)
         bend = sum(np.sin(k * turn + self.angle()) / k for k in (2, 3, 5))
         return (rows, columns), np.asarray(np.hypot(right, down) * (1 + ragged * bend), np.float32)
 
-    def turned(self, angle: float, x: float = 0.0, y: float = 0.0) -> tuple[Field, Field]:
-        """Coordinates along and across a direction, from a point."""
+    def rotated_coordinates(self, angle: float, x: float = 0.0, y: float = 0.0) -> tuple[Field, Field]:
+        """Returns coordinates along and across a direction, measured from a point."""
         right, down = X - x, Y - y
         return right * cos(angle) + down * sin(angle), down * cos(angle) - right * sin(angle)
 
     def pixels(self) -> Pixels:
-        """Shade the height field, apply albedo, haze, noise and border."""
+        """Shades the height field, and applies albedo, haze, noise and border."""
         source, rng = self.source, self.rng
         waves = rng.standard_normal((_FFT, _FFT // 2 + 1, 2), np.float32).view(np.complex64)[..., 0]
         texture = np.fft.irfft2(waves * source.spectrum, s=(_FFT, _FFT))[:SIZE, :SIZE]
@@ -120,22 +120,22 @@ class Scene:
         light += source.noise * rng.standard_normal(shade.shape, np.float32)
         grey = np.clip(255 * light, 9, 255)  # pure black is left to the border
         if self.chance(source.bordered):
-            along, _ = self.turned(source.edge + rng.choice((0, pi)))
+            along, _ = self.rotated_coordinates(source.edge + rng.choice((0, pi)))
             grey[along[1:-1, 1:-1] > self.between(0.3, 1.0)] = 0
         return grey.astype(np.uint8)
 
 
 @lru_cache
 def _spline(cells: int) -> tuple[NDArray[np.int64], Field]:
-    """Where the four cubic B-spline weights of each pixel start in a grid of cells + 3 values, and the weights."""
-    at = np.linspace(0, cells - 1e-3, SIZE)
-    start = at.astype(np.int64)
-    t = at - start
+    """Returns, for each pixel, the first of its four grid values (of cells + 3) and their cubic B-spline weights."""
+    position = np.linspace(0, cells - 1e-3, SIZE)  # the last pixel stays inside the last cell
+    start = position.astype(np.int64)
+    t = position - start
     weights = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
     return start, (np.stack(weights) / 6).astype(np.float32)
 
 
 def ramp(value: Field, width: float) -> Field:
-    """0 below zero, 1 above `width`, smooth between."""
+    """Returns 0 below zero, 1 above `width`, and a smooth transition in between."""
     t = np.clip(value / width, 0, 1)
     return np.asarray(t * t * (3 - 2 * t))

@@ -1,4 +1,4 @@
-"""What is drawn into a scene: kinds of ground, and the landmarks of each class."""
+"""Draws into a scene: kinds of ground, and the landmarks of each class."""
 
 from math import cos, pi, sin
 
@@ -8,7 +8,7 @@ from hirise_imb.data.synthetic.scene import SIZE, STEP, Field, Scene, X, Y, ramp
 
 
 def _bowl(s: Scene, x: float, y: float, size: float, depth: float, wear: float) -> None:
-    """A pit with a raised rim; wear breaks the rim and fills the floor."""
+    """Draws a pit with a raised rim; wear breaks the rim and fills the floor."""
     window, r = s.radius(x, y, 2.2 * size, 0.02 + 0.07 * wear)
     r /= size
     rim = np.exp(-np.square((r - 1) / (0.11 + 0.14 * wear)))
@@ -19,7 +19,7 @@ def _bowl(s: Scene, x: float, y: float, size: float, depth: float, wear: float) 
 
 
 def _mound(s: Scene, x: float, y: float, size: float, tall: float, tint: float) -> None:
-    """A knob, boulder or frosted dune; a spot where it is not tall."""
+    """Draws a knob, boulder or frosted dune, or a flat spot where `tall` is 0."""
     window, r = s.radius(x, y, 1.8 * size, 0.14)
     shape = np.exp(-np.square(np.square(r / size)))
     s.height[window] += tall * size * shape
@@ -27,8 +27,8 @@ def _mound(s: Scene, x: float, y: float, size: float, tall: float, tint: float) 
 
 
 def _wedge(s: Scene, x: float, y: float, angle: float, length: float, ends: tuple[float, float], fade: float) -> Field:
-    """A mask that runs from a point, `ends` wide at its start and end, weaker by `fade` at the end."""
-    along, across = s.turned(angle, x, y)
+    """Returns a mask that runs from a point, `ends` wide at its start and end, weaker by `fade` at the end."""
+    along, across = s.rotated_coordinates(angle, x, y)
     t = along / length
     half = ends[0] + (ends[1] - ends[0]) * np.clip(t, 0, 1)
     mask = ramp(half - np.abs(across + 0.02 * s.smooth(9)), 0.025) * ramp(t, 0.06) * ramp(1 - t, 0.12)
@@ -36,8 +36,8 @@ def _wedge(s: Scene, x: float, y: float, angle: float, length: float, ends: tupl
 
 
 def _waves(s: Scene, angle: float, length: float, tall: float) -> Field:
-    """Parallel crests, bent and broken a little; returns their profile and adds them to the height."""
-    phase = s.turned(angle)[0] * (2 * pi / length) + 1.3 * s.smooth(6)
+    """Draws parallel crests, slightly bent and broken, and returns their profile."""
+    phase = s.rotated_coordinates(angle)[0] * (2 * pi / length) + 1.3 * s.smooth(6)
     crest: Field = np.square(np.sin(phase / 2)) * np.clip(0.7 + 0.5 * s.smooth(7), 0, 1)
     s.height += tall * length / 4 * crest
     return crest
@@ -58,44 +58,44 @@ def _ripples(s: Scene) -> None:
 
 
 def _boulders(s: Scene) -> None:
-    """Few large knobs or many small stones."""
+    """Draws a few large knobs or many small stones."""
     few, tint = s.chance(0.4), s.between(-0.2, 0.35)
     for x, y in s.places(*((1, 4) if few else (5, 30)), 0.3, 0.6):
         _mound(s, x, y, s.between(0.1, 0.3) if few else s.between(0.02, 0.08), s.between(0.4, 1.1), tint)
 
 
 def _pocks(s: Scene) -> None:
-    """Craters too small for the class."""
+    """Draws craters too small for the class."""
     for x, y in s.places(2, 12, 0.2, 0.7):
         _bowl(s, x, y, s.between(0.03, 0.15), s.between(0.2, 0.9), s.between(0, 1))
 
 
 def _ghost(s: Scene) -> None:
-    """A crater cut by the border of the crop, or one too worn to count."""
+    """Draws a crater cut by the border of the crop, or one too worn to count."""
     angle, cut = s.angle(), s.chance(0.5)
     far, size = (s.between(0.8, 1.3), s.between(0.4, 1.0)) if cut else (s.between(0, 0.3), s.between(0.15, 0.5))
     _bowl(s, far * cos(angle), far * sin(angle), size, s.between(0.1, 0.6 if cut else 0.3), s.between(0.6, 1.6))
 
 
 def _scarp(s: Scene) -> None:
-    """A step in height, brightness or both, along a line or around islands."""
-    line = s.turned(s.angle())[0] * (3 if s.chance(0.5) else 0)
+    """Draws a step in height, brightness or both, along a line or around islands."""
+    line = s.rotated_coordinates(s.angle())[0] * (3 if s.chance(0.5) else 0)
     mask = ramp(line + s.rugged(2, 8), s.between(0.1, 1.2))
     s.height += s.between(0, 0.15) * mask
     s.albedo += s.between(-0.35, 0.3) * mask
 
 
 def _cracks(s: Scene, deepest: float = 0.2) -> None:
-    """A net of narrow troughs: where soft fields cross zero."""
+    """Draws a net of narrow troughs, where smooth fields cross zero."""
     depth, width = deepest * s.between(0.1, 1), s.between(0.1, 0.25)
     for _ in range(2):
         s.height -= depth * width * np.exp(-np.square(s.rugged(3, 7) / width))
 
 
 def _hillside(s: Scene) -> None:
-    """A slope with gullies along it, and at times a dark band that is no streak."""
+    """Draws a slope with gullies along it, and sometimes a dark band that is no streak."""
     angle = s.angle()
-    s.height += s.between(-0.3, 0.3) * s.turned(angle)[0]
+    s.height += s.between(-0.3, 0.3) * s.rotated_coordinates(angle)[0]
     _waves(s, angle + pi / 2, s.between(0.15, 0.6), s.between(0.1, 0.5))
     if s.chance(0.3):
         ((x, y),) = s.places(1, 1, 0.3)
@@ -123,7 +123,7 @@ def _barchans(s: Scene) -> None:
     wind, tint = s.angle(), s.between(0.3, 0.6)
     for x, y in s.places(2, 9, 0.2):
         size = s.between(0.12, 0.4)
-        along, across = s.turned(wind + s.rng.normal(0, 0.15), x, y)
+        along, across = s.rotated_coordinates(wind + s.rng.normal(0, 0.15), x, y)
         body = np.hypot(along * s.between(0.8, 1.3), across) * (1 + 0.12 * s.smooth(5))
         hollow = np.hypot(along - size * s.between(0.8, 1.1), across * 0.8)
         sand = ramp(size - body, 0.5 * size) * ramp(hollow - 0.7 * size, 0.15 * size)
@@ -133,7 +133,7 @@ def _barchans(s: Scene) -> None:
 
 def _slope_streaks(s: Scene) -> None:
     down, tint = s.angle(), s.between(0.1, 0.25) if s.chance(0.12) else -s.between(0.12, 0.42)
-    s.height += s.between(-0.25, 0.25) * s.turned(down)[0] + s.between(0.02, 0.12) * s.rugged(2, 5)
+    s.height += s.between(-0.25, 0.25) * s.rotated_coordinates(down)[0] + s.between(0.02, 0.12) * s.rugged(2, 5)
     if s.chance(0.5):
         _waves(s, down + s.between(-0.6, 0.6), s.between(0.06, 0.4), s.between(0.1, 0.4))
     for x, y in s.places(1, 7, 0.15, 0.35):
@@ -165,7 +165,7 @@ def _ejecta(s: Scene) -> None:
 
 
 def _jets(s: Scene, x: float, y: float, size: float, tint: float) -> None:
-    """Straight rays of many lengths, often longer to one side, on a blurred inner blanket."""
+    """Draws straight rays of many lengths, often longer to one side, on a blurred inner blanket."""
     window, r = s.radius(x, y, 1.7 * size, 0.0)
     turn = np.arctan2(Y[window] - y, X[window] - x) / (2 * pi) % 1
     around, rays = np.arange(120) / 120, s.rng.gamma(0.6, 0.55, 120) + 0.2
@@ -180,14 +180,14 @@ def _swiss_cheese(s: Scene) -> None:
     large, edge = s.chance(0.45), s.between(0.025, 0.06)
     outside = _outside_pits(s, large) + 0.02 * s.rugged(8, 10)
     pit = ramp(-outside, edge)
-    if large:  # ice left standing in the middle
+    if large:  # ice that remains in the middle
         pit -= s.between(0.3, 1) * ramp(-outside - s.between(0.12, 0.4), edge)
     s.height -= s.between(0.4, 1.1) * edge * pit
     s.albedo += s.between(-0.2, 0.15) * pit + s.between(-0.2, 0.1) * np.exp(-np.square(outside / edge))
 
 
 def _outside_pits(s: Scene, large: bool) -> Field:
-    """Distance to the nearest of many round pits, negative within; small pits merge into chains."""
+    """Returns the distance to the nearest of many round pits, negative within them; small pits merge into chains."""
     outside = np.full((SIZE, SIZE), 9, np.float32)
     x, y = s.rng.normal(0, 0.25, 2).tolist()
     for _ in range(s.rng.integers(1, 5) if large else s.rng.integers(8, 30)):
@@ -210,7 +210,7 @@ def _spiders(s: Scene) -> None:
 
 
 def _troughs(s: Scene, x: float, y: float, steps: int) -> Field:
-    """Branching walks away from a centre, a pixel and a half a step, shallower outwards."""
+    """Returns branching walks away from a centre, 1.5 pixels a step, shallower outwards."""
     net = np.zeros((SIZE, SIZE), np.float32)
     heading = s.angle() + np.linspace(0, 2 * pi, int(s.rng.integers(4, 9)), endpoint=False)
     place = np.array([[x], [y]]) + np.zeros(heading.size)
@@ -228,7 +228,7 @@ def _troughs(s: Scene, x: float, y: float, steps: int) -> Field:
 
 
 def _fans(s: Scene) -> None:
-    """The spider class also holds dust blown to one side of its vents."""
+    """Draws dust blown to one side of its vents, which the spider class also contains."""
     _cracks(s, 0.06)
     wind, tint, many = s.angle(), s.between(0.3, 0.7), s.chance(0.4)
     for x, y in s.places(*((6, 15) if many else (1, 3))):
@@ -238,12 +238,12 @@ def _fans(s: Scene) -> None:
         _mound(s, x, y, 0.1 * length + 0.02, 0, -tint)
 
 
-# Kinds of ground without a landmark of the rare classes; the common ones stand twice.
+# Kinds of ground without a landmark of the rare classes; common ones are listed twice.
 TERRAINS = (
     *(_plains, _plains, _ridges, _ripples, _boulders, _pocks),
     *(_ghost, _ghost, _scarp, _scarp, _cracks, _hillside),
 )
-# By class id: the kinds of landmark that the class holds.
+# The kinds of landmark in each class, by class id.
 KINDS = (
     *(TERRAINS, (_crater,), (_sand_sea, _sand_sea, _barchans), (_slope_streaks,), (_bright_dunes,)),
     *((_ejecta,), (_swiss_cheese,), (_spiders, _spiders, _fans)),

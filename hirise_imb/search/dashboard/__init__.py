@@ -1,4 +1,4 @@
-"""What the Optuna dashboard shows of searches beyond numbers, and the server that shows it.
+"""Pictures and notes for the Optuna dashboard, and the server that shows it.
 
 `pictures` draws the confusion matrix of each trial, `notes` describes each search, `server` runs the dashboard.
 """

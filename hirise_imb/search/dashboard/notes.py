@@ -23,27 +23,27 @@ SEPARATOR = "*The search rewrites everything above this line; your notes below i
 
 _SELECTION_DATA = {
     "val": "the validation split",
-    "grouped-cv": "held-out folds of training and validation, whole observations each",
+    "grouped-cv": "held-out folds of training and validation, each made of complete observations",
 }
 
 _MIN_TRIALS_FOR_IMPORTANCE = 8
-"""Complete trials from which parameter importances are shown."""
+"""Number of complete trials from which hyperparameter importances are shown."""
 
 _RELIABLE_TRIALS = 50
-"""Complete trials from which importances are more than a hint; from experience, not theory."""
+"""Number of complete trials from which importances are more than a hint; from experience, not theory."""
 
 _MIN_VALUE_RANGE = 1e-4
-"""Range of values below which they do not tell settings apart, and fANOVA's trees find no split."""
+"""Range of values below which settings do not differ, and fANOVA's trees find no split."""
 
 _MAX_REASONS = 10
-"""Reasons of failures that a note lists."""
+"""Largest number of reasons for failures in a note."""
 
 
 def write_study_note(search: Search) -> None:
-    """Describe a search in the note of its study: its trials, its best trial, its parameters and their importance.
+    """Describes a search in the note of its study: trials, best trial, hyperparameters and their importance.
 
-    It covers the same trials as `search.choose`. What a user has written below its last line is kept. Without news,
-    the note stays as it is.
+    It covers the same trials as `search.choose`. What a user has written below its last line is kept. If nothing is
+    new, the note stays as it is.
 
     Args:
         search: a search, complete or not.
@@ -53,11 +53,12 @@ def write_study_note(search: Search) -> None:
     study = search.trial_store.study
     note = get_note(study)
     user_part = note.partition(SEPARATOR)[2] if SEPARATOR in note else f"\n\n{note}" if note else ""
-    # In this order: trials that finish in between are in the list then, and the best trial is among the listed ones.
+    # The order matters: trials that finish in between are only listed, so the best trial is always among the listed
+    # ones.
     result = search.choose()
     trials = list(search.finished_trials().values())
     description = "\n\n".join(_describe_search(search, result, trials))
-    # Importances take seconds. They follow from the trials that are described, so they are not computed again either.
+    # Importances take seconds. They follow from the trials that are described, so they need not be computed again.
     if note.startswith(f"{description}\n\n"):
         return
     importance = "\n\n".join(_describe_importance(search.strategy, trials))
@@ -66,7 +67,7 @@ def write_study_note(search: Search) -> None:
 
 
 def _describe_search(search: Search, result: Outcome[SearchResult], trials: Sequence[FrozenTrial]) -> list[str]:
-    """Returns the paragraphs of the note, but for the importances."""
+    """Returns the paragraphs of the note, except the importances."""
     strategy = search.strategy
     summary = strategy.summary[:1].upper() + strategy.summary[1:]
     paragraphs = [f"# {_escape(strategy.name)}", f"{_escape(summary)}. Source: {_escape(strategy.source)}."]
@@ -148,7 +149,7 @@ def _describe_importance(strategy: Strategy, trials: Sequence[FrozenTrial]) -> l
     covered = [name for name, obstacle in obstacles.items() if obstacle is None]
     paragraphs = []
     if covered:
-        # A study of its own, since importances cover all trials of the one they are given. fANOVA, because Optuna's
+        # A separate study, since importances cover all trials of a study. fANOVA, because Optuna's
         # default hides the effect of categorical parameters next to that of numerical ones.
         complete_study = optuna.create_study(direction="maximize")
         complete_study.add_trials(complete)
@@ -166,7 +167,7 @@ def _describe_importance(strategy: Strategy, trials: Sequence[FrozenTrial]) -> l
 
 
 def _importance_obstacle(name: str, complete: Sequence[FrozenTrial]) -> str | None:
-    """Returns why fANOVA can say nothing about a parameter; None where it can."""
+    """Returns why fANOVA can't cover a hyperparameter, or None if it can."""
     if any(name not in trial.params for trial in complete):
         return "not part of every trial"
     if len({trial.params[name] for trial in complete}) == 1:

@@ -33,8 +33,11 @@ _LEFT = 104
 _TOP = 60
 """Height of the title above the cells in pixels."""
 _RIGHT, _BOTTOM = 16, 44
+"""Width of the margin on the right, and height of the column names below the cells, in pixels."""
 _TEXT_COLOUR = "#111827"
 _LINE_COLOUR = "#e5e7eb"
+_DARK_SHARE = 0.55
+"""Share from which a cell is so dark that its text is white."""
 
 
 def artifacts_folder(out: Path) -> Path:
@@ -47,7 +50,7 @@ def make_publisher(storage: Storage, out: Path, classes: ClassSet) -> PublishTri
 
     Args:
         storage: database of the trials.
-        out: folder that holds `studies/`.
+        out: folder that contains `studies/`.
         classes: classes of the data, which label rows and columns.
 
     Raises:
@@ -68,14 +71,14 @@ def make_publisher(storage: Storage, out: Path, classes: ClassSet) -> PublishTri
 
 
 def _draw_confusion(confusion: NDArray[np.int64], classes: ClassSet, title: str) -> Image:
-    """Draw a confusion matrix: colour is the share of the true class, text gives it in per cent with the count.
+    """Draws a confusion matrix: the colour is the share of the true class; the text adds per cent and count.
 
     Args:
         confusion: counts, shape (n_classes, n_classes); rows are true classes.
         classes: names of rows and columns.
         title: first line of the picture.
     """
-    # Drawn with Pillow in some 15 ms; matplotlib, which draws the figures of reports, would take 350 ms a trial.
+    # Drawn with Pillow in some 15 ms; matplotlib, which draws the figures of reports, would take 350 ms per trial.
     import matplotlib as mpl
     from PIL import Image, ImageDraw
 
@@ -100,14 +103,14 @@ def _draw_confusion(confusion: NDArray[np.int64], classes: ClassSet, title: str)
             draw.rectangle((x, y, x + _CELL - 2, y + _CELL - 2), tuple(colours[row][column]))
             if count > 0 or row == column:
                 share = shares[row, column]
-                text, colour = f"{100 * share:.0f}\n{count}", "white" if share > 0.55 else _TEXT_COLOUR
+                text, colour = f"{100 * share:.0f}\n{count}", "white" if share > _DARK_SHARE else _TEXT_COLOUR
                 draw.multiline_text((x + _CELL // 2, y + _CELL // 2), text, colour, small, "mm", align="center")
     return image
 
 
 @cache
 def _load_font(size: int) -> FreeTypeFont:
-    """Load the font of the reports' figures, which comes with matplotlib."""
+    """Loads the font of the reports' figures, which comes with matplotlib."""
     import matplotlib as mpl
     from PIL import ImageFont
 
@@ -115,7 +118,7 @@ def _load_font(size: int) -> FreeTypeFont:
 
 
 def _write_table(confusion: NDArray[np.int64], classes: ClassSet, path: Path) -> None:
-    """Write one row for each pair of classes, with the column names of the tables in reports."""
+    """Writes one row for each pair of classes, with the column names of the tables in reports."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("true_class", "predicted_class", "count"))

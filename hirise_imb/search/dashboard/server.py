@@ -17,7 +17,7 @@ from hirise_imb.utils.progress import say
 
 
 def serve_dashboard(database: Path | str, artifacts: Path, port: int) -> None:
-    """Serve the dashboard of all studies in a database, to this machine alone, until it is interrupted.
+    """Serves the dashboard of all studies in a database, to this machine only, until it is interrupted.
 
     Args:
         database: file or address of the database.
@@ -31,14 +31,15 @@ def serve_dashboard(database: Path | str, artifacts: Path, port: int) -> None:
 
     name = display_address(database)
     file = database if isinstance(database, Path) else _sqlite_file(name)
-    # Optuna would create the missing file, and show an empty dashboard to whoever has mistyped the folder.
+    # Optuna would create the missing file, and a user who has mistyped the folder would see an empty dashboard.
     if file is not None and not file.exists():
-        raise UserError(f"There is no database {file}: run a study first, or say where it is with --out or --storage.")
+        raise UserError(f"There is no database {file}: run a study first, or give its place with --out or --storage.")
     storage = connect(database)
     try:
         application = wsgi(storage, artifact_store=FileSystemArtifactStore(ensure_folder(artifacts)))
         try:
-            # The dashboard asks for no password and can delete studies, so it listens to this machine alone.
+            # The dashboard asks for no password and can delete studies, so it accepts connections from this machine
+            # only.
             server = make_server("127.0.0.1", port, application, _ThreadingServer, _SilentHandler)
         except OSError as error:
             raise UserError(f"Port {port} can't be used ({error.strerror}): choose another with --port.") from error
