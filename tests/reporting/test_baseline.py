@@ -153,12 +153,12 @@ def test_the_published_table_is_read_as_it_was_printed() -> None:
     ],
 )
 def test_a_published_figure_is_compared_at_its_three_decimals(low: float, high: float, inside: bool) -> None:
-    assert Entry("crater", "f1", 0.123, 0.9, NullDistribution(0.1, low, high)).published_in_range is inside
+    assert ComparisonEntry("crater", "f1", 0.123, 0.9, NullDistribution(0.1, low, high)).published_in_range is inside
 
 
 def test_nothing_is_compared_with_nothing() -> None:
-    assert Entry("all", "accuracy", None, 0.9, NullDistribution(0.1, 0.0, 1.0)).published_in_range is None
-    assert Entry("spider", "f1", 0.0, None, None).published_in_range is None
+    assert ComparisonEntry("all", "accuracy", None, 0.9, NullDistribution(0.1, 0.0, 1.0)).published_in_range is None
+    assert ComparisonEntry("spider", "f1", 0.0, None, None).published_in_range is None
 
 
 def test_the_headline_counts_what_lies_in_the_range(baseline: Baseline) -> None:
