@@ -11,7 +11,7 @@ import pandas as pd
 
 from benchmarks.report import Report, Table, Target, middle, ratios, spread, values
 from benchmarks.runner import BenchmarkRun, Case, Figures
-from hirise_imb.data.hirise import HIRISE
+from hirise_imb.data import HIRISE, SPLITS
 from hirise_imb.metrics.classification import Predictions
 
 if TYPE_CHECKING:
@@ -168,7 +168,6 @@ def probabilities(labels: NDArray[np.int64], arm: int, fit: int) -> NDArray[np.f
 
 def made_up(arms: int, seed: int) -> Results:
     """A study of so many arms, named after strategies."""
-    from hirise_imb.data.hirise import HIRISE, SPLITS
     from hirise_imb.pipeline.appendix import describe_strategies
     from hirise_imb.reporting import Results
     from hirise_imb.strategies import CONTROL, STRATEGIES

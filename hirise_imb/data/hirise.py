@@ -48,12 +48,3 @@ HIRISE = DatasetSpec(
         page="https://zenodo.org/records/4002935",
     ),
 )
-
-# Being moved into the spec's users.
-CLASSES = HIRISE.classes.names
-RARE = HIRISE.classes.rare_ids
-IMAGE_SIZE = HIRISE.image_size
-SPLITS = ("train", "val", "test")
-LABEL_FILE, SPLIT_FILE, CLASS_FILE = OFFICIAL_FILES = HIRISE.layout.files
-IMAGE_FOLDER = HIRISE.layout.image_folder
-parse_name = HIRISE.identity.parse  # type: ignore[union-attr]
