@@ -26,7 +26,7 @@ def _status(key: str) -> float:
 
 
 class _Private(threading.Thread):
-    """Notes the most memory held without mapped files, which the system can drop at any time."""
+    """Notes the most memory used without mapped files, which the system can drop at any time."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)

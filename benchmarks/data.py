@@ -36,7 +36,7 @@ SOURCE = 50
 _VERSION = 1
 _CLUSTERS, _LATENT, _CHUNK = 4, 48, 585 * VARIANTS
 _SPREAD, _OWN = 0.9, 0.5
-"""Noise of a landmark and of an image beside centres at distance 1: they set how hard the classes are."""
+"""Noise of a landmark and of an image around centres at distance 1: they set how hard the classes are."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,11 @@ def simulated(size: float = 1.0, width: int = WIDTH) -> Data:
     rows, end = np.arange(len(labels)), len(train) + len(val)
     copies = np.ones(len(labels), np.int64)
     copies[: len(train)] = _copies(train)
-    firsts = (rows >= end) | (rows % VARIANTS == 0)
-    held = rows[len(train) : end : VARIANTS]
-    images = ImageTable(tuple(map(str, rows)), labels, copies, landmarks // SOURCE, firsts, HIRISE.classes)
-    groups = images.sources[held] % 2
-    task = DataSplits(images, Fold(rows[: len(train)], held), groups, (), rows[end:])
+    canonical = (rows >= end) | (rows % VARIANTS == 0)
+    held_out = rows[len(train) : end : VARIANTS]
+    images = ImageTable(tuple(map(str, rows)), labels, copies, landmarks // SOURCE, canonical, HIRISE.classes)
+    groups = images.sources[held_out] % 2
+    task = DataSplits(images, Fold(rows[: len(train)], held_out), groups, (), rows[end:])
     return Data(task, Features.of(stored))
 
 

@@ -1,6 +1,6 @@
 """Runs measurements in processes of their own, contenders by turns.
 
-Nothing heavy is imported here: on Linux a child's peak memory is at least what its parent held when it started it.
+Nothing heavy is imported here: on Linux a child's peak memory is at least what its parent used when it started it.
 """
 
 from __future__ import annotations

@@ -14,18 +14,18 @@ TABLE = "hirise_imb/forensics/published.csv"
 COMMANDS = {
     "python, nothing imported": "pass",
     "import hirise_imb": "import hirise_imb",
-    "study --help": "study(['--help'])",
-    "study data check --help": "study(['data', 'check', '--help'])",
-    "study forensics, published table": f"study(['forensics', {TABLE!r}, '--supports', '1482,89,66,49,16,7,42,42'])",
+    "hirise-imb --help": "study(['--help'])",
+    "hirise-imb data check --help": "study(['data', 'check', '--help'])",
+    "hirise-imb forensics, published table": f"study(['forensics', {TABLE!r}, '--supports', '1482,89,66,49,16,7,42,42'])",
 }
-TARGETS = {"import hirise_imb": 0.1, "study --help": 0.3, "study data check --help": 0.3}
+TARGETS = {"import hirise_imb": 0.1, "hirise-imb --help": 0.3, "hirise-imb data check --help": 0.3}
 
 # Runs the command as `python -m` does, then tells whether TensorFlow came in.
 SCRIPT = """
 import sys
 def study(arguments):
     import runpy
-    sys.argv = ["study", *arguments]
+    sys.argv = ["hirise-imb", *arguments]
     try:
         runpy.run_module("hirise_imb.study", run_name="__main__", alter_sys=True)
     except SystemExit as end:

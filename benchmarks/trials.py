@@ -1,4 +1,4 @@
-"""Topic `trials`: what a trial costs beside its steps, and whether memory grows with trials."""
+"""Topic `trials`: the overhead of a trial over its training steps, and whether memory grows with trials."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def run(bench: BenchmarkRun) -> Report:
     }
     found |= bench.by_turns(others, 1)
     ours = found[OURS]
-    beside = values(ours, "beside")
+    overhead = values(ours, "overhead")
     times = [
         ["a trial, all in all", spread(values(ours, "seconds"), 3)],
         ["its training alone", spread(values(ours, "training"), 3)],
-        ["what is beside the training", spread(beside, 3)],
+        ["overhead over the training", spread(overhead, 3)],
     ]
     growth = {name: [_growth(one) for one in figures] for name, figures in found.items()}
     memory = [[name, _marks(found[name]), str(_last(found[name])), spread(growth[name])] for name in found]
     over = [one["marks"][-1][1] - one["before_mb"] for one in ours]
     return Report(
-        title="Trials: cost beside training, and memory",
+        title="Trials: overhead over training, and memory",
         text=f"{trials} trials of class_weights in one process, with an SQLite database, on 800 rows of {WIDTH} "
         "features; the training alone is the same epochs of the same recipes without Optuna. Memory is resident "
-        "memory; growth a trial is that between the first and the last mark. Before the first trial ours held "
+        "memory; growth a trial is that between the first and the last mark. Before the first trial ours used "
         f"{middle(values(ours, 'before_mb')):,.0f} MB, from where the target counts. Keras makes and fits a "
         "new model each trial; `clear_session` calls that and gc.collect after each.",
         tables=[
@@ -47,7 +47,7 @@ def run(bench: BenchmarkRun) -> Report:
             Table("Memory", ["", "MB after trials", "trials", "MB a trial"], memory),
         ],
         targets=[
-            Target("a trial costs beside its training", middle(beside), 0.2, " s", digits=3),
+            Target("overhead of a trial over its training", middle(overhead), 0.2, " s", digits=3),
             Target(f"memory grows over {trials} trials by", middle(over), 50, " MB", digits=0),
         ],
         figures=found,
@@ -125,7 +125,7 @@ def search(trials: int, marks: list[int], seed: int) -> Figures:
     return {
         "seconds": whole / trials,
         "training": training / trials,
-        "beside": (whole - training) / trials,
+        "overhead": (whole - training) / trials,
         "before_mb": before,
         "marks": noted,
     }

@@ -15,7 +15,7 @@ import tomli_w
 from hirise_imb.utils.errors import UserError
 
 CONTROL = "plain"
-"""The strategy that only tunes the optimiser. It is always searched: a remedy is credited with its gain over it."""
+"""The strategy that only tunes the optimiser. It is always tuned: a remedy is credited with its gain over it."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class StudyDefinition:
         "class_bias",
         "prototypes",
     )
-    """Names of the strategies that are searched in addition to the control `plain`."""
+    """Names of the strategies that are tuned in addition to the control `plain`."""
     overrides: Mapping[str, Mapping[str, Override]] = field(default_factory=dict)
     """Overrides by strategy and parameter; each strategy is also in `strategies`."""
     selection: str = "grouped-cv"

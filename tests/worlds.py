@@ -30,8 +30,8 @@ __all__ = ["LATE", "SIZES", "TOY", "WIDTH", "make_task"]
 def small_copy(whole: Path, folder: Path, most: int) -> Path:
     """The official files of `whole` with at most `most` landmarks of each class and split, one source each at least."""
     table = manifest.read_manifest(whole, HIRISE).table
-    firsts = table.drop_duplicates("landmark").groupby(["split", "label"]).head(most)["landmark"]
-    kept = set(table.loc[table["landmark"].isin(set(firsts)), "image"])
+    few = table.drop_duplicates("landmark").groupby(["split", "label"]).head(most)["landmark"]
+    kept = set(table.loc[table["landmark"].isin(set(few)), "image"])
     layout = HIRISE.layout
     (folder / layout.image_folder).mkdir(parents=True)
     for image in kept:

@@ -64,7 +64,7 @@ def coverage(law: Law, sets: int) -> Iterator[Row]:
     truth = law.truth()
     targets = {"sources": truth.mean(), "images": truth.mean(), "Dirichlet": truth.mean()}
     targets |= dict(zip(HIRISE.classes, truth, strict=True))
-    held: dict[str, list[bool]] = {name: [] for name in targets}
+    covered: dict[str, list[bool]] = {name: [] for name in targets}
     widths: dict[str, list[float]] = {name: [] for name in targets}
     shifts: dict[str, list[float]] = {name: [] for name in ("sources", "Dirichlet")}
     for number in range(sets):
@@ -74,11 +74,11 @@ def coverage(law: Law, sets: int) -> Iterator[Row]:
         for name, mean in means.items():
             shifts[name].append(mean - f1(predicted).mean())
         for name, interval in intervals.items():
-            held[name].append(interval is not None and interval.low <= targets[name] <= interval.high)
+            covered[name].append(interval is not None and interval.low <= targets[name] <= interval.high)
             widths[name].append(interval.high - interval.low if interval else 0.0)
     for name, target in targets.items():
         common = law.between, law.own, 0.0, float(target)
-        yield Row("coverage", name, *common, float(np.mean(held[name])), sets)
+        yield Row("coverage", name, *common, float(np.mean(covered[name])), sets)
         yield Row("width", name, *common, float(np.mean(widths[name])), sets)
         if name in shifts:
             yield Row("shift", name, *common, float(np.mean(shifts[name])), sets)
@@ -88,14 +88,14 @@ def few_sources(law: Law, sources: int, lopsided: bool, sets: int) -> Iterator[R
     """How often the interval of craters holds their expected F1, where only so many sources have any."""
     there = fewer(sources, lopsided=lopsided)
     truth = float(law.truth(there=there)[CRATER])
-    held, widths = [], []
+    covered, widths = [], []
     for number in range(sets):
         predicted = law.draw(np.random.default_rng((4, number)))[0]
         interval = bootstrap_sources(counted(predicted, there), DRAWS).class_interval(CRATER)
-        held.append(interval is not None and interval.low <= truth <= interval.high)
+        covered.append(interval is not None and interval.low <= truth <= interval.high)
         widths.append(interval.high - interval.low if interval else 0.0)
     what = f"{sources} sources{', lopsided' if lopsided else ''}"
-    for question, values in (("coverage of a class", held), ("width of a class", widths)):
+    for question, values in (("coverage of a class", covered), ("width of a class", widths)):
         yield Row(question, what, law.between, law.own, 0.0, truth, float(np.mean(values)), sets)
 
 

@@ -1,4 +1,4 @@
-"""The appendix of a report: what each strategy does, and which hyperparameters were searched."""
+"""The appendix of a report: what each strategy does, and which hyperparameters were tuned."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def describe_strategies(strategies: Iterable[Strategy]) -> dict[str, Any]:
-    """Returns the strategies as they were searched, and the hyperparameters that they share.
+    """Returns the strategies as they were tuned, and the hyperparameters that they share.
 
     Keys: `strategies`, each with its name, summary, source and own hyperparameters; `shared_parameters`, those of the
     optimiser, each with the names of the strategies that search it in its declared range. If the study definition

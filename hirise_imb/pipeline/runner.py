@@ -215,7 +215,7 @@ def _fit_baseline(context: TrainingContext, rows: str, store: RunStore) -> Arm:
 def _fit_strategy(context: TrainingContext, strategy: Strategy, result: SearchResult, store: RunStore) -> Arm:
     selection = selection_of(context.definition, strategy)
     arm = _fit_arm(context, strategy.name, strategy.summary, result.recipe, store)
-    # A strategy that was searched on other folds is scored again, so that all validation scores are comparable.
+    # A strategy that was tuned on other folds is scored again, so that all validation scores are comparable.
     comparable = selection == _common_selection(context.definition)
     score = result.val_macro_f1 if comparable else _common_score(context, result.recipe, store)
     return replace(

@@ -1,4 +1,4 @@
-"""The database of searches, a file or on a server, opened so that several processes can write to it at once."""
+"""The database of searches, a file or on a server, set up so that several processes can write to it at once."""
 
 from __future__ import annotations
 

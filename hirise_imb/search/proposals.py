@@ -40,7 +40,7 @@ def propose_round(
     Ginsbourger et al. 2010).
 
     Args:
-        strategy: strategy whose settings are searched.
+        strategy: strategy whose settings are proposed.
         context: what recipes depend on in addition to settings.
         seed: seed of the sampler and of every training.
         earlier_trials: the finished trials of all earlier rounds, by place.

@@ -1,4 +1,4 @@
-"""The searches of a study: which strategies are searched, in which order, and the result of each."""
+"""The searches of a study: which strategies are tuned, in which order, and the result of each."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def selection_of(definition: StudyDefinition, strategy: Strategy) -> Selection:
 
 @dataclass
 class SearchScheduler:
-    """The searches of a study. A strategy that depends on others is searched once their searches are complete."""
+    """The searches of a study. A strategy that depends on others is tuned once their searches are complete."""
 
     context: TrainingContext
     strategies: Sequence[Strategy]
     """Strategies to search; each comes after those it depends on."""
     storage: Storage
     database: Path | str
-    """File or address that `storage` was opened from."""
+    """File or address that `storage` connects to."""
     leases: Leases
     out: Path
     """Folder that contains `studies/`, where the pictures of trials are written."""
@@ -119,7 +119,7 @@ class SearchScheduler:
                 yield search
 
     def _get_search(self, strategy: Strategy) -> Search:
-        """Returns the search of a strategy, which is opened at the first request.
+        """Returns the search of a strategy, created at the first request.
 
         Raises:
             FitFailed: a search that it depends on has failed.

@@ -34,7 +34,7 @@ VERSION = 3
 
 @dataclass(frozen=True)
 class TrialStore:
-    """The trials of one search, in a study that `open_trial_store` has opened."""
+    """The trials of one search, in a study that `open_trial_store` returned."""
 
     study: optuna.Study
     storage: Storage

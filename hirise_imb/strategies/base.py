@@ -149,7 +149,7 @@ class Strategy(ABC, Generic[P]):
 
 
 class TrainedStrategy(Strategy[Q]):
-    """A strategy that changes how a head is trained; the optimiser is searched along with it."""
+    """A strategy that changes how a head is trained; the optimiser is tuned along with it."""
 
     def _recipe(self, parameters: Q, context: RecipeContext) -> Recipe:  # noqa: ARG002
         return self.apply(parameters.tune_baseline(), parameters)

@@ -80,7 +80,7 @@ class Float(Parameter):
     low: float
     high: float
     log: bool = False
-    """Whether it is searched on a logarithmic scale."""
+    """Whether it is sampled on a logarithmic scale."""
     default: float
 
     def suggest(self, trial: BaseTrial) -> float:

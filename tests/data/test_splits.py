@@ -36,10 +36,10 @@ def test_every_image_is_learnt_from_and_one_of_a_landmark_is_scored(images: Mani
         own = table.iloc[rows]
         assert set(own["split"]) == {split}
         assert sorted(own["landmark"]) == sorted(set(table.loc[table["split"] == split, "landmark"]))
-    firsts = table[task.images.is_canonical]
-    assert sorted(firsts["landmark"]) == sorted(set(table["landmark"]))
+    canonical = table[task.images.is_canonical]
+    assert sorted(canonical["landmark"]) == sorted(set(table["landmark"]))
     originals = set(table.loc[table["variant"] == "", "landmark"])
-    assert set(firsts.loc[firsts["variant"] != "", "landmark"]).isdisjoint(originals)
+    assert set(canonical.loc[canonical["variant"] != "", "landmark"]).isdisjoint(originals)
 
 
 def test_folds_divide_the_landmarks_of_training_and_validation_by_source(images: Manifest) -> None:

@@ -65,17 +65,17 @@ def test_views_are_extracted_as_far_as_they_are_needed(
     found = TrainingContext.prepare(
         definition, images, [Seeing(inputs=("plain", "photometric")), Seeing(views=("plain", "fh"))]
     )
-    features, firsts = found.trainer._stages._features, found.trainer.splits.images.is_canonical
+    features, canonical = found.trainer._stages._features, found.trainer.splits.images.is_canonical
     assert set(features) == {(TOP, view) for view in ("plain", "photometric", "fh")}
     paths = [images.path(image) for image in images.table["image"]]
     every, backbone = np.arange(len(paths)), BACKBONES[definition.backbone].load("random", HIRISE.image_shape)
     whole = extract_features(backbone, [TOP], paths, tmp_path, view="photometric")[TOP]
     np.testing.assert_array_equal(features[TOP, "photometric"].take(every), whole.take(every))
     mirrored = extract_features(backbone, [TOP], paths, tmp_path, view="fh")[TOP]
-    rows = np.flatnonzero(firsts)
+    rows = np.flatnonzero(canonical)
     np.testing.assert_array_equal(features[TOP, "fh"].take(rows), mirrored.take(rows))
     with pytest.raises(IndexError):
-        features[TOP, "fh"].take(np.flatnonzero(~firsts)[:1])
+        features[TOP, "fh"].take(np.flatnonzero(~canonical)[:1])
     recipe = Recipe(views=("plain", "fh"), max_epochs=1)
     assert isinstance(found.trainer.refit(recipe, 0), Run)
     assert isinstance(found.trainer.refit(Recipe(inputs=("plain", "photometric"), max_epochs=1), 0), Run)

@@ -85,7 +85,7 @@ FURTHER = {
     "cosine": Kind(scale=8.0, seed=2),
     "cosine with margins": Kind(scale=5.0, margins=5 * 0.4 * (SIZES / 5) ** -0.25, rate=2e-3, seed=3),
     "cosine with decay": Kind(scale=20.0, decay=0.3, weights=RARE, seed=4),
-    "beside": Kind(gamma=2.0),
+    "in one batch": Kind(gamma=2.0),
 }
 
 

@@ -106,7 +106,7 @@ def shared_words(parameters: Sequence[ParameterRecord]) -> tuple[str, ...]:
     for parameter in parameters:
         groups.setdefault(tuple(parameter.get("strategies", [])), []).append(parameter["name"])
     return tuple(
-        f"{' and '.join(group)}, in the first rows, {'is' if len(group) == 1 else 'are'} searched in the same range by "
+        f"{' and '.join(group)}, in the first rows, {'is' if len(group) == 1 else 'are'} tuned over the same range by "
         f"{', '.join(names)}."
         for names, group in sorted(groups.items())
     )
