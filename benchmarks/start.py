@@ -16,7 +16,7 @@ COMMANDS = {
     "import hirise_imb": "import hirise_imb",
     "hirise-imb --help": "study(['--help'])",
     "hirise-imb data check --help": "study(['data', 'check', '--help'])",
-    "hirise-imb forensics, published table": f"study(['forensics', {TABLE!r}, '--supports', '1482,89,66,49,16,7,42,42'])",
+    "hirise-imb forensics": f"study(['forensics', {TABLE!r}, '--supports', '1482,89,66,49,16,7,42,42'])",
 }
 TARGETS = {"import hirise_imb": 0.1, "hirise-imb --help": 0.3, "hirise-imb data check --help": 0.3}
 
