@@ -218,7 +218,7 @@ def _read_split(path: Path, labels: dict[str, int], spec: DatasetSpec) -> pd.Dat
 
 def _check_files(folder: Path, table: pd.DataFrame, split_file: str) -> None:
     if not folder.is_dir():
-        raise UserError(f"The image folder {folder} is missing: import the whole archive again.")
+        raise UserError(f"The image folder {folder} is missing: import the complete archive again.")
     present = {entry.name for entry in folder.iterdir()}
     missing = [image for image in table["image"] if image not in present]
     if missing:

@@ -21,8 +21,8 @@ Ints = NDArray[np.int64]
 Normalisation = Literal["none", "unit", "centred_unit"]
 
 ABSENT = -1e4
-"""Logit of a class without training landmarks. The logits of all others have mean 0, so that one of them is always
-higher; and it is finite, so that such a landmark costs much in log-likelihood, but not infinitely much."""
+"""Logit of a class without training landmarks. The logits of all others have mean 0, so at least one of them is
+higher. It is finite, so that a held-out landmark of the class has a large loss, but not an infinite one."""
 
 _MAX_ITERATIONS = 1000
 _TOLERANCE = 1e-5

@@ -91,7 +91,7 @@ class Toy:
         return Trainer(backbone, self.task, self.features)
 
     def move(self, order: np.ndarray) -> Toy:
-        """Returns the same task with its images at other positions: image `order[i]` comes to position i."""
+        """Returns the same task with its images at other positions: image `order[i]` moves to position i."""
         images, positions = self.task.images, np.argsort(order)
         moved = ImageTable(
             names=tuple(images.names[i] for i in order),

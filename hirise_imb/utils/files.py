@@ -27,7 +27,7 @@ def ensure_folder(folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Only writing tells: permission bits know nothing of read-only file systems.
+        # Tried by writing: permission bits do not show a read-only file system.
         probe = folder / f".write-{os.getpid()}"
         probe.touch()
         probe.unlink()

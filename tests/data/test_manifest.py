@@ -242,7 +242,7 @@ def test_missing_images_are_counted_and_five_named(tmp_path: Path) -> None:
 def test_a_missing_image_folder_is_named(tmp_path: Path) -> None:
     write_data(tmp_path, valid_lines(), images=[])
     (tmp_path / IMAGE_FOLDER).rmdir()
-    with pytest.raises(UserError, match=rf"^The image folder .*{IMAGE_FOLDER} is missing: import the whole archive"):
+    with pytest.raises(UserError, match=rf"^The image folder .*{IMAGE_FOLDER} is missing: import the complete archive"):
         read_manifest(tmp_path, HIRISE)
 
 

@@ -128,5 +128,5 @@ def test_what_is_not_there_is_told_at_once(changes: dict[str, str], definition: 
 
 
 def test_weights_that_are_not_there_are_told(definition: StudyDefinition, images: Manifest) -> None:
-    with pytest.raises(UserError, match="holds no weights of toy"):
+    with pytest.raises(UserError, match="does not contain weights of toy"):
         TrainingContext.prepare(dataclasses.replace(definition, weights="elsewhere"), images, [])
