@@ -366,7 +366,7 @@ def test_what_can_not_be_compared_is_refused(
     assert refused(first, first) == few
     assert refused(first, second, first.parent / "." / "big") == few
     assert refused(first, three) == f"{three} is itself a comparison: name the reports that it compares instead."
-    assert refused(first, tmp_path) == f"There is no report in {tmp_path}: name a folder that holds summary.json."
+    assert refused(first, tmp_path) == f"There is no report in {tmp_path}: name a folder that contains summary.json."
     for name in ("../up", "a/b", "", ".hidden", "x" * 101, "a b"):
         assert refused(first, second, "--name", name).startswith(f"The name {name!r} can't name a folder: use")
     place = Path(shutil.copytree(second, tmp_path / "odd name"))
@@ -379,7 +379,7 @@ def test_a_name_that_holds_a_study_is_refused(out: Path, tmp_path: Path, capsys:
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
     assert main(["compare", *reports, "--name", "half", "--out", str(place)]) == 2
     assert capsys.readouterr().err == (
-        f"error: {place / 'reports' / 'half'} holds the report of a study: give this comparison another name.\n"
+        f"error: {place / 'reports' / 'half'} contains the report of a study: give this comparison another name.\n"
     )
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
 

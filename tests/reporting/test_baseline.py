@@ -176,7 +176,7 @@ def test_the_headline_counts_what_lies_in_the_range(baseline: Baseline) -> None:
         f"labels {macro['shuffled']:.3f} ({macro['shuffled_low']:.3f} to {macro['shuffled_high']:.3f}). The published "
         "table, from its own figures and the official supports, is no better than a shuffled pairing (kappa -0.019 to "
         f"-0.016). {len(inside)} of 21 published figures lie in the 95 % range of this model's predictions paired with "
-        "shuffled labels. At 3 of them the aligned score lies there too, so that they tell nothing."
+        "shuffled labels. For 3 of them, the aligned score lies in this range too, so they decide nothing."
     )
     assert (
         "official test split (1,793 landmarks, 82.7 % other). This test split has 1,751 landmarks, 84.6 % other."
