@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from simulated import CRATER, LABELS, SOURCES, Law, counted, f1, fewer
 
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data import HIRISE
 from hirise_imb.metrics.bootstrap import (
     LEVEL,
     MIN_SOURCES,
@@ -67,7 +67,7 @@ def coverage(law: Law, sets: int) -> Iterator[Row]:
     """Yields how often intervals contain the expected score, including class intervals that reports do not give."""
     truth = law.truth()
     targets = {"sources": truth.mean(), "images": truth.mean(), "Dirichlet": truth.mean()}
-    targets |= dict(zip(CLASSES, truth, strict=True))
+    targets |= dict(zip(HIRISE.classes, truth, strict=True))
     covered: dict[str, list[bool]] = {name: [] for name in targets}
     widths: dict[str, list[float]] = {name: [] for name in targets}
     shifts: dict[str, list[float]] = {name: [] for name in ("sources", "Dirichlet")}
@@ -113,7 +113,7 @@ def _intervals(predicted: np.ndarray, rng: np.random.Generator) -> tuple[dict[st
         "images": image_interval(LABELS, predicted[None], 8, DRAWS),
         "Dirichlet": expanded_percentile_interval(smooth, SOURCES),
     }
-    for label, name in enumerate(CLASSES):
+    for label, name in enumerate(HIRISE.classes):
         if counts.sources[label] >= MIN_SOURCES:
             intervals[name] = resamples.class_interval(label)
         else:  # Reports give no interval here; this is what it would be.
@@ -150,7 +150,7 @@ def rejections(law: Law, gain: float, sets: int) -> Iterator[Row]:
 
 
 def _by_image(predicted: np.ndarray) -> SourceCounts:
-    return SourceCounts.of(LABELS, predicted[None], np.arange(len(LABELS)), len(CLASSES))
+    return SourceCounts.of(LABELS, predicted[None], np.arange(len(LABELS)), len(HIRISE.classes))
 
 
 def _mcnemar(one: np.ndarray, other: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from collections import Counter
 
 import numpy as np
 
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data import HIRISE
 from hirise_imb.forensics import METRICS, PublishedTable, Rounded, Verdict, examine
 from hirise_imb.metrics.classification import confusion_matrix, per_class_scores
 
@@ -22,9 +22,9 @@ SUPPORTS = (1482, 89, 66, 49, 16, 7, 42, 42)
 
 def printed(labels: np.ndarray, predicted: np.ndarray, decimals: int) -> PublishedTable:
     """Returns the rounded table of the predictions."""
-    scores = per_class_scores(confusion_matrix(labels, predicted, len(CLASSES)))
+    scores = per_class_scores(confusion_matrix(labels, predicted, len(HIRISE.classes)))
     figures = {m: tuple(Rounded.read(f"{value:.{decimals}f}") for value in scores[m]) for m in METRICS}
-    return PublishedTable(CLASSES, figures, SUPPORTS)
+    return PublishedTable(HIRISE.classes.names, figures, SUPPORTS)
 
 
 def main() -> None:
