@@ -131,8 +131,8 @@ def test_every_arm_stands_under_the_name_of_its_report(three: Path) -> None:
         ("big", ["big/baseline"], None),
     ]
     assert summary["setting"] == (
-        "half: Setting of half. other-half: Setting of other-half. Its baseline is that of half, to the last bit, and "
-        "stands here once. big: Setting of big."
+        "half: Setting of half. other-half: Setting of other-half. Its baseline is the same as that of half, to the last "
+        "bit, and is listed here once. big: Setting of big."
     )
     assert summary["shown"] == ["half/baseline", "half/focal_loss", "other-half/class_weights"]
 
@@ -261,7 +261,8 @@ def test_an_arm_that_two_reports_have_stands_once(catalogue: Manifest, out: Path
     assert [arm.name for arm in results.arms] == ["half/baseline", "half/focal_loss", "half/tta", "more/class_weights"]
     assert results.inference.family == 3
     assert (
-        "Its baseline, focal_loss and tta are those of half, to the last bit, and stand here once." in results.setting
+        "Its baseline, focal_loss and tta are the same as those of half, to the last bit, and are listed here once."
+        in results.setting
     )
     assert [origin.chosen for origin in results.origins] == ["half/focal_loss", "more/class_weights", "half/focal_loss"]
     assert "half/focal_loss, the best strategy of copy on validation, reaches" in headline(results)
@@ -345,7 +346,7 @@ def test_other_test_landmarks_are_refused(refused: Callable[..., str], out: Path
     second = altered(first, tmp_path / "a", renamed)
     assert refused(first, second) == (
         f"{second} was tested on other landmarks than {first} (24 and 24, 23 in both; {image} is in only one): scores "
-        "can be compared on the same test landmarks alone."
+        "can be compared only on the same test landmarks."
     )
     for change in (one_class, one_source):
         second = altered(first, tmp_path / change.__name__, change)

@@ -26,7 +26,8 @@ def test_right_predictions_belong_to_their_labels(catalogue: Manifest) -> None:
     truth = catalogue.canonical_images("test")["label"].to_numpy()
     mean, law = (truth[:, None] == truth).mean() * len(truth), shuffled_hits(truth, truth)
     found = re.fullmatch(
-        r"Predictions and labels belong together: every fit has 1751 or more hits among 1751 landmarks of the test split, where a "
+        r"Predictions and labels belong together: every fit has 1751 or more hits among 1751 landmarks of the "
+        r"test split, where a "
         rf"shuffled pairing gives {mean:.0f} \(standard deviation (\S+); p <= 0\.0005\)\.",
         line(catalogue, baseline=[truth.tolist()]),
     )

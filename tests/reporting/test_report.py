@@ -395,8 +395,8 @@ def test_every_fit_is_compared_with_shuffled_pairings(results: Results, folder: 
     deviation = max(found["deviation"] for found in every)
     assert summary_of(folder)["pairing"] == (
         f"Predictions and labels belong together: every fit has {min(found['observed'] for found in every)} or "
-        f"more hits among 1751 landmarks of the test split, where a shuffled pairing gives {least} to {most} (standard deviation "
-        f"{deviation:.1f}; p <= 0.0005)."
+        f"more hits among 1751 landmarks of the test split, where a shuffled pairing gives {least} to {most} "
+        f"(standard deviation {deviation:.1f}; p <= 0.0005)."
     )
 
 
