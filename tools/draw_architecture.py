@@ -1,7 +1,7 @@
-"""Draws docs/architecture.svg: the rooms of the package, and who imports whom, as the code is today.
+"""Draws docs/architecture.svg: the rooms of the package and the imports between them.
 
-Rooms stand in the order of the import contract in pyproject.toml. An arrow is an import; one that follows from others
-(A imports B, B imports C, so A may import C) is left out, or the picture would be unreadable.
+Rooms are in the order of the import contract in pyproject.toml. An arrow is an import; arrows that follow from others
+(A imports B and B imports C, so A may import C) are left out to keep the picture readable.
 
     python tools/draw_architecture.py
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import grimp
 
 ROOMS: dict[str, tuple[float, int, str]] = {
-    # room: centre across (0 to 1), row from the top, what it holds
+    # room: horizontal centre (0 to 1), row from the top, content
     "study": (0.21, 0, "python -m entry"),
     "testing": (0.80, 0, "checks for plug-ins"),
     "cli": (0.21, 1, "commands, tables"),
@@ -39,7 +39,7 @@ SVG = Path(__file__).parents[1] / "docs" / "architecture.svg"
 
 
 def direct_imports() -> dict[str, set[str]]:
-    """The rooms that each room imports."""
+    """Returns the rooms that each room imports."""
     graph = grimp.build_graph("hirise_imb", include_external_packages=False)
     imports: dict[str, set[str]] = {room: set() for room in ROOMS}
     for module in graph.modules:
@@ -51,7 +51,7 @@ def direct_imports() -> dict[str, set[str]]:
 
 
 def reduce(imports: dict[str, set[str]]) -> list[tuple[str, str]]:
-    """The arrows that do not follow from others."""
+    """Returns the arrows that do not follow from others (the transitive reduction)."""
 
     def reachable(room: str) -> set[str]:
         return {other for near in imports[room] for other in {near} | reachable(near)}
@@ -65,13 +65,13 @@ def reduce(imports: dict[str, set[str]]) -> list[tuple[str, str]]:
 
 
 def place(room: str) -> tuple[float, float]:
-    """Centre of a room's box."""
+    """Returns the centre of the box of a room."""
     across, row, _ = ROOMS[room]
     return WIDTH * across, ROW * (row + 0.6)
 
 
 def draw() -> str:
-    """The picture as SVG."""
+    """Returns the picture as SVG."""
     height = ROW * (max(row for _, row, _ in ROOMS.values()) + 1.2)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" font-family="sans-serif">',

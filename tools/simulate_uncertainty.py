@@ -1,6 +1,6 @@
-"""Whether intervals and tests hold what they promise, where the truth is known (see docs/uncertainty.md).
+"""Measures how reliable intervals and tests are on simulated test sets (see docs/uncertainty.md).
 
-Writes docs/uncertainty.csv and docs/coverage.png. The simulated predictions are those of the tests:
+Writes docs/uncertainty.csv and docs/coverage.png. The simulation is the one that the tests use:
 
     PYTHONPATH=tests python tools/simulate_uncertainty.py [SETS]
 """
@@ -32,35 +32,39 @@ from hirise_imb.reporting.figures.style import COLOURS, ROLE_COLOURS, figure
 
 DOCS = Path(__file__).parents[1] / "docs"
 DRAWS = 2000
+"""Number of resamples or exchanges for each test set."""
 BETWEEN = (0.0, 0.3, 0.6, 1.2, 2.0)
+"""Standard deviations between sources, in log odds."""
 OWN = (0.0, 0.3, 0.6, 1.2)
+"""Standard deviations of the effects of each arm, in log odds."""
 GAINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
-FEW = (6, 8, 10, 12, 17)
-"""Sources of one class."""
+"""Advantages of the better arm, in log odds."""
+SOURCE_COUNTS = (6, 8, 10, 12, 17)
+"""Numbers of sources of one class."""
 USUAL = Law(between=1.2, own=0.6)
-"""Where nothing else is said."""
+"""Simulation that is used unless stated otherwise."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A share of simulated test sets, or the mean of what they gave."""
+    """A rate over simulated test sets, or the mean of a quantity over them."""
 
     question: str
     what: str
     between: float
     """Standard deviation of the log odds between sources."""
     own: float
-    """The same of each arm by itself."""
+    """Standard deviation of the effects of each arm, in log odds."""
     gain: float
-    """What the better arm has more, in log odds."""
+    """Advantage of the better arm, in log odds."""
     truth: float
-    """The score, or the difference, that is to be found."""
+    """True score, or true difference."""
     value: float
     sets: int
 
 
 def coverage(law: Law, sets: int) -> Iterator[Row]:
-    """How often intervals hold the expected score; of classes also those that the suite does not give."""
+    """Yields how often intervals contain the expected score, including class intervals that reports do not give."""
     truth = law.truth()
     targets = {"sources": truth.mean(), "images": truth.mean(), "Dirichlet": truth.mean()}
     targets |= dict(zip(HIRISE.classes, truth, strict=True))
@@ -85,13 +89,13 @@ def coverage(law: Law, sets: int) -> Iterator[Row]:
 
 
 def few_sources(law: Law, sources: int, lopsided: bool, sets: int) -> Iterator[Row]:
-    """How often the interval of craters holds their expected F1, where only so many sources have any."""
-    there = fewer(sources, lopsided=lopsided)
-    truth = float(law.truth(there=there)[CRATER])
+    """Yields how often the interval of craters contains their expected F1 if only so many sources have craters."""
+    subset = fewer(sources, lopsided=lopsided)
+    truth = float(law.truth(there=subset)[CRATER])
     covered, widths = [], []
     for number in range(sets):
         predicted = law.draw(np.random.default_rng((4, number)))[0]
-        interval = bootstrap_sources(counted(predicted, there), DRAWS).class_interval(CRATER)
+        interval = bootstrap_sources(counted(predicted, subset), DRAWS).class_interval(CRATER)
         covered.append(interval is not None and interval.low <= truth <= interval.high)
         widths.append(interval.high - interval.low if interval else 0.0)
     what = f"{sources} sources{', lopsided' if lopsided else ''}"
@@ -100,43 +104,45 @@ def few_sources(law: Law, sources: int, lopsided: bool, sets: int) -> Iterator[R
 
 
 def _intervals(predicted: np.ndarray, rng: np.random.Generator) -> tuple[dict[str, Interval | None], dict[str, float]]:
-    """All kinds of intervals, and the means of the resamples of macro F1."""
+    """Returns all kinds of intervals, and the means of the resamples of macro F1."""
     counts = counted(predicted)
-    found = bootstrap_sources(counts, DRAWS)
+    resamples = bootstrap_sources(counts, DRAWS)
     smooth = counts.f1(rng.dirichlet(np.ones(SOURCES), DRAWS)).mean(axis=(0, 2))
     intervals = {
-        "sources": found.interval(),
+        "sources": resamples.interval(),
         "images": image_interval(LABELS, predicted[None], 8, DRAWS),
         "Dirichlet": expanded_percentile_interval(smooth, SOURCES),
     }
     for label, name in enumerate(HIRISE.classes):
         if counts.sources[label] >= MIN_SOURCES:
-            intervals[name] = found.class_interval(label)
-        else:  # The suite refuses; this is what would come out.
-            intervals[name] = expanded_percentile_interval(found.f1[np.isfinite(found.f1[:, label]), label], SOURCES)
-    return intervals, {"sources": float(found.macro_f1.mean()), "Dirichlet": float(smooth.mean())}
+            intervals[name] = resamples.class_interval(label)
+        else:  # Reports give no interval here; this is what it would be.
+            f1_values = resamples.f1[np.isfinite(resamples.f1[:, label]), label]
+            intervals[name] = expanded_percentile_interval(f1_values, SOURCES)
+    return intervals, {"sources": float(resamples.macro_f1.mean()), "Dirichlet": float(smooth.mean())}
 
 
 def rejections(law: Law, gain: float, sets: int) -> Iterator[Row]:
-    """How often tests tell two arms apart, and what they could tell apart."""
+    """Yields how often tests call two arms different, and the minimum detectable difference."""
     difference = float((law.truth(gain=gain) - law.truth()).mean())
-    told: dict[str, list[bool]] = {name: [] for name in ("swap sources", "bootstrap sources", "swap images", "McNemar")}
+    names = ("swap sources", "bootstrap sources", "swap images", "McNemar")
+    rejected: dict[str, list[bool]] = {name: [] for name in names}
     resolvable, observed = [], []
     for number in range(sets):
         base, better = law.draw(np.random.default_rng((3, number)), (0.0, gain))
         one, other = counted(better), counted(base)
         swap = swap_test(one, other, DRAWS)
-        told["swap sources"].append(swap.p <= ALPHA)
+        rejected["swap sources"].append(swap.p <= ALPHA)
         interval = expanded_percentile_interval(
             bootstrap_sources(one, DRAWS).macro_f1 - bootstrap_sources(other, DRAWS).macro_f1, SOURCES
         )
-        told["bootstrap sources"].append(interval is not None and not interval.low <= 0 <= interval.high)
-        told["swap images"].append(swap_test(_by_image(better), _by_image(base), DRAWS).p <= ALPHA)
-        told["McNemar"].append(_mcnemar(better, base) <= ALPHA)
+        rejected["bootstrap sources"].append(interval is not None and not interval.low <= 0 <= interval.high)
+        rejected["swap images"].append(swap_test(_by_image(better), _by_image(base), DRAWS).p <= ALPHA)
+        rejected["McNemar"].append(_mcnemar(better, base) <= ALPHA)
         resolvable.append(swap.min_detectable_difference)
         observed.append(f1(better).mean() - f1(base).mean())
     common = law.between, law.own, gain, difference
-    for name, values in told.items():
+    for name, values in rejected.items():
         yield Row("rejected", name, *common, float(np.mean(values)), sets)
     yield Row("resolvable", "median", *common, float(np.median([np.inf if r is None else r for r in resolvable])), sets)
     yield Row("difference", "mean", *common, float(np.mean(observed)), sets)
@@ -148,17 +154,17 @@ def _by_image(predicted: np.ndarray) -> SourceCounts:
 
 
 def _mcnemar(one: np.ndarray, other: np.ndarray) -> float:
-    """Exact p of McNemar's test (1947) that both are right equally often."""
+    """Returns the exact p value of McNemar's test (1947)."""
     from scipy.stats import binomtest
 
-    mine = int(((one == LABELS) & (other != LABELS)).sum())
-    theirs = int(((one != LABELS) & (other == LABELS)).sum())
-    return float(binomtest(mine, mine + theirs).pvalue) if mine + theirs else 1.0
+    only_one = int(((one == LABELS) & (other != LABELS)).sum())
+    only_other = int(((one != LABELS) & (other == LABELS)).sum())
+    return float(binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0
 
 
 def draw(rows: pd.DataFrame) -> None:
-    """The figure of the page."""
-    # Name, colour, line, mark.
+    """Draws the figure of docs/uncertainty.md."""
+    # Label, colour, line style and marker.
     looks = {
         "sources": ("over sources", COLOURS[0], "-", "o"),
         "Dirichlet": ("Dirichlet weights", COLOURS[2], "-.", "^"),
@@ -168,17 +174,17 @@ def draw(rows: pd.DataFrame) -> None:
         "swap images": ("swap of images", COLOURS[1], "--", "s"),
         "McNemar": ("McNemar", ROLE_COLOURS["baseline"], ":", "D"),
     }
-    apart = rows[rows["question"] == "rejected"]
-    null, power = apart[apart["gain"] == 0], apart[apart["own"] == USUAL.own]
+    tests = rows[rows["question"] == "rejected"]
+    null, power = tests[tests["gain"] == 0], tests[tests["own"] == USUAL.own]
     panels = (
         (rows[rows["question"] == "coverage"], "between", ("sources", "Dirichlet", "images"), LEVEL),
         (null, "own", ("swap sources", "bootstrap sources", "swap images", "McNemar"), ALPHA),
         (power, "truth", ("swap sources", "bootstrap sources"), ALPHA),
     )
-    titles = ("Intervals that hold the truth", "Equally good arms told apart", "Better arms found")
+    titles = ("Intervals that contain the truth", "Equally good arms called different", "Better arms detected")
     axis_names = (
         "standard deviation between sources, log odds",
-        "standard deviation of each arm's own part",
+        "standard deviation of the effects of each arm",
         "true difference in macro F1",
     )
     page = figure(12, 3.9)
@@ -196,18 +202,18 @@ def draw(rows: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    """Simulate, write, and print."""
+    """Runs the simulations, writes their rates and the figure, and prints tables."""
     sets = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    found: list[Row] = []
+    results: list[Row] = []
     for between in BETWEEN:
-        found += coverage(Law(between), sets)
-        for sources, lopsided in product(FEW, (False, True)):
-            found += few_sources(Law(between), sources, lopsided, sets)
+        results += coverage(Law(between), sets)
+        for sources, lopsided in product(SOURCE_COUNTS, (False, True)):
+            results += few_sources(Law(between), sources, lopsided, sets)
     for own in OWN:
-        found += rejections(Law(USUAL.between, own), 0.0, sets)
+        results += rejections(Law(USUAL.between, own), 0.0, sets)
     for gain in GAINS[1:]:
-        found += rejections(USUAL, gain, sets)
-    rows = pd.DataFrame([asdict(row) for row in found])
+        results += rejections(USUAL, gain, sets)
+    rows = pd.DataFrame([asdict(row) for row in results])
     rows.to_csv(DOCS / "uncertainty.csv", index=False, float_format="%.4g", lineterminator="\n")
     draw(rows)
     for question, part in rows.groupby("question", sort=False):

@@ -1,7 +1,7 @@
-"""How often `hirise-imb forensics` gives each verdict where the truth is known (see docs/published-table.md).
+"""Measures how often `hirise-imb forensics` reaches each verdict if the truth is known (see docs/published-table.md).
 
-Predictions that agree with the labels in a given share of cases are paired with them as they are, or shuffled; their
-table is rounded and given to the test. The supports are those of the official test split.
+Simulated predictions know a given share of the labels and guess the rest; their rounded table is examined. The supports
+are those of the official test split.
 
     python tools/verdict_rates.py [TABLES]
 """
@@ -21,14 +21,14 @@ SUPPORTS = (1482, 89, 66, 49, 16, 7, 42, 42)
 
 
 def printed(labels: np.ndarray, predicted: np.ndarray, decimals: int) -> PublishedTable:
-    """The rounded table of these predictions."""
+    """Returns the rounded table of the predictions."""
     scores = per_class_scores(confusion_matrix(labels, predicted, len(HIRISE.classes)))
     figures = {m: tuple(Rounded.read(f"{value:.{decimals}f}") for value in scores[m]) for m in METRICS}
     return PublishedTable(HIRISE.classes.names, figures, SUPPORTS)
 
 
 def main() -> None:
-    """Print verdicts by decimals and by the share of labels that predictions know."""
+    """Prints verdicts by number of decimals and share of known labels."""
     tables = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     labels = np.repeat(np.arange(len(SUPPORTS)), SUPPORTS)
     print("| agreement | decimals | mean kappa |", " | ".join(Verdict), "|")
@@ -39,7 +39,7 @@ def main() -> None:
             verdicts: Counter[Verdict] = Counter()
             kappas = []
             for _ in range(tables):
-                # Who does not know the label draws a class as often as it occurs: a shuffled pairing at 0.
+                # Guesses have the frequencies of the labels, so with 0 known labels the pairing is a shuffled one.
                 knows = rng.random(len(labels)) < known
                 predicted = np.where(knows, labels, rng.permutation(labels))
                 finding = examine(printed(labels, predicted, decimals))

@@ -1,4 +1,4 @@
-"""Writes `hirise_imb/reporting/summary.schema.json` again after a change to the records or the metrics.
+"""Writes `hirise_imb/reporting/summary.schema.json`, which is needed after a change to the records or the metrics.
 
 python tools/write_summary_schema.py
 """
@@ -13,7 +13,7 @@ from hirise_imb.utils.files import write_text
 
 
 def main() -> None:
-    """Generate the schema from the typed records and write it to the package."""
+    """Generates the schema from the typed records and writes it to the package."""
     with as_file(files("hirise_imb.reporting") / "summary.schema.json") as path:
         write_text(path, json.dumps(generate_schema(), indent=2) + "\n")
 

@@ -128,8 +128,8 @@ def test_every_arm_stands_under_the_name_of_its_report(three: Path) -> None:
         ("big", ["big/baseline"], None),
     ]
     assert summary["setting"] == (
-        "half: Setting of half. other-half: Setting of other-half. Its baseline is that of half, to the last bit, and "
-        "stands here once. big: Setting of big."
+        "half: Setting of half. other-half: Setting of other-half. Its baseline is the same as that of half, to the last "
+        "bit, and is listed here once. big: Setting of big."
     )
     assert summary["shown"] == ["half/baseline", "half/focal_loss", "other-half/class_weights"]
 
@@ -343,7 +343,7 @@ def test_other_test_landmarks_are_refused(refused: Callable[..., str], out: Path
     second = altered(first, tmp_path / "a", renamed)
     assert refused(first, second) == (
         f"{second} was tested on other landmarks than {first} (24 and 24, 23 in both; {image} is in only one): scores "
-        "can be compared on the same test landmarks alone."
+        "can be compared only on the same test landmarks."
     )
     for change in (one_class, one_source):
         second = altered(first, tmp_path / change.__name__, change)
@@ -364,7 +364,7 @@ def test_what_can_not_be_compared_is_refused(
     assert refused(first, first) == few
     assert refused(first, second, first.parent / "." / "big") == few
     assert refused(first, three) == f"{three} is itself a comparison: name the reports that it compares instead."
-    assert refused(first, tmp_path) == f"There is no report in {tmp_path}: name a folder that holds summary.json."
+    assert refused(first, tmp_path) == f"There is no report in {tmp_path}: name a folder that contains summary.json."
     for name in ("../up", "a/b", "", ".hidden", "x" * 101, "a b"):
         assert refused(first, second, "--name", name).startswith(f"The name {name!r} can't name a folder: use")
     place = Path(shutil.copytree(second, tmp_path / "odd name"))
@@ -377,7 +377,7 @@ def test_a_name_that_holds_a_study_is_refused(out: Path, tmp_path: Path, capsys:
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
     assert main(["compare", *reports, "--name", "half", "--out", str(place)]) == 2
     assert capsys.readouterr().err == (
-        f"error: {place / 'reports' / 'half'} holds the report of a study: give this comparison another name.\n"
+        f"error: {place / 'reports' / 'half'} contains the report of a study: give this comparison another name.\n"
     )
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
 

@@ -110,7 +110,7 @@ def test_it_is_checked_studied_rebuilt_and_compared(
     compared = json.loads((tmp_path / "reports" / "c" / "summary.json").read_text(encoding="utf-8"))
     assert compared["classes"] == ["grass", "sand", "water"]
     assert main(["baseline", "--dataset", "tiles", "--data", str(tiles), "--out", str(tmp_path)]) == 2
-    assert "The published table is of the classes other, crater" in capsys.readouterr().err
+    assert "The published table has the classes other, crater" in capsys.readouterr().err
 
 
 def test_without_a_majority_class_all_classes_count_as_rare(

@@ -202,12 +202,12 @@ def change(path: Path) -> None:
 
 REFUSED: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "changed predictions": ("predictions/plain.parquet", change, "is not the file that the report was written with"),
-    "missing predictions": ("predictions/baseline.parquet", Path.unlink, "is missing: bring it back, or run its study"),
+    "missing predictions": ("predictions/baseline.parquet", Path.unlink, "is missing: restore it, or run its study"),
     "changed environment": ("environment.json", change, "is not the file that the report was written with"),
     "changed definition": ("study.toml", change, "is not the file that the report was written with"),
-    "missing definition": ("study.toml", Path.unlink, "is missing: bring it back, or run its study again"),
+    "missing definition": ("study.toml", Path.unlink, "is missing: restore it, or run its study again"),
     "changed curves": ("figures/curves-plain.csv", change, "is not the file that the report was written with"),
-    "missing curves": ("figures/curves-baseline.csv", Path.unlink, "is missing: bring it back, or run its study"),
+    "missing curves": ("figures/curves-baseline.csv", Path.unlink, "is missing: restore it, or run its study"),
 }
 
 
@@ -219,7 +219,7 @@ def test_a_changed_or_missing_file_is_refused(case: str, folders: dict[str, Path
     before = contents(folder)
     with pytest.raises(UserError, match=re.escape(f"{folder / name} {told}")) as refused:
         rebuild_report(folder)
-    assert str(refused.value).endswith("run its study again to have it written anew.")
+    assert str(refused.value).endswith("run its study again to rewrite it.")
     assert contents(folder) == before
 
 
@@ -260,7 +260,7 @@ def test_what_is_no_report_is_refused_in_a_sentence(
     (tmp_path / "file").write_text("hello")
     for name in ("empty", "file", "nowhere"):
         assert refused("report", tmp_path / name) == (
-            f"There is no report in {tmp_path / name}: name a folder that holds summary.json."
+            f"There is no report in {tmp_path / name}: name a folder that contains summary.json."
         )
     path = tmp_path / "empty" / "summary.json"
     for text in ("{", "", "\xff", '{"a": NaN}', "[" * 100_000):

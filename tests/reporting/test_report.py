@@ -392,9 +392,9 @@ def test_every_fit_is_compared_with_shuffled_pairings(results: Results, folder: 
     least, most = (f"{bound(means):.0f}" for bound in (min, max))
     deviation = max(found["deviation"] for found in every)
     assert summary_of(folder)["pairing"] == (
-        f"Predictions and labels belong together: every fit has {min(found['observed'] for found in every)} hits or "
-        f"more of 1751 on the test split, where a shuffled pairing gives {least} to {most} (standard deviation "
-        f"{deviation:.1f}; p <= 0.0005)."
+        f"Predictions and labels belong together: every fit has {min(found['observed'] for found in every)} or "
+        f"more hits among 1751 landmarks of the test split, where a shuffled pairing gives {least} to {most} "
+        f"(standard deviation {deviation:.1f}; p <= 0.0005)."
     )
 
 
@@ -426,7 +426,7 @@ def test_writing_again_gives_the_same_bytes(results: Results, folder: Path, tmp_
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"files": 1}'])
 def test_a_summary_of_somebody_else_is_not_overwritten(text: str, results: Results, tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text(text)
-    with pytest.raises(UserError, match=r"summary\.json is no summary of a report: move the folder .* away"):
+    with pytest.raises(UserError, match=r"summary\.json is not the summary of a report: move the folder .* away"):
         write_report(results, tmp_path)
     assert contents(tmp_path) == {"summary.json": text.encode()}
 

@@ -86,7 +86,7 @@ def test_the_schema_is_one() -> None:
     objects = [part for part in parts(load_schema()) if part.get("type") == "object" and "properties" in part]
     assert len(objects) > 20
     open_ones = [part for part in objects if part.get("additionalProperties") is not False]
-    assert [part["title"] for part in open_ones] == ["All that it was made with"]  # a recipe
+    assert [part["title"] for part in open_ones] == ["The complete recipe"]  # a recipe
     assert all(set(part.get("required", ())) <= set(part["properties"]) for part in objects)
 
 
@@ -175,14 +175,14 @@ BROKEN: dict[str, tuple[Change, str]] = {
         lambda s: s["arms"][1]["trials"][0].update(state="done"),
         "trials[0].state: 'done' is",
     ),
-    "an older version": (lambda s: s.update(schema_version=2), "it has schema version 2, this program knows 3"),
-    "no version": (lambda s: s.pop("schema_version"), "it has schema version None, this program knows 3"),
+    "an older version": (lambda s: s.update(schema_version=2), "it has schema version 2, but this program reads 3"),
+    "no version": (lambda s: s.pop("schema_version"), "it has schema version None, but this program reads 3"),
     "no arm": (lambda s: s.update(arms=[]), "at $.arms: "),
     "a name that leads away": (lambda s: s["arms"][1].update(name="../../x"), "at $.arms[1].name: '../../x' does not"),
     "a digest that is none": (lambda s: s["files"].update(x="12"), "at $.files.x: '12' does not match"),
     "a temperature too few": (
         lambda s: s["arms"][1]["temperatures"].pop(),
-        "at $.arms[1]: it has not as many best_epochs and temperatures as seeds",
+        "at $.arms[1]: it does not have as many best_epochs and temperatures as seeds",
     ),
     "a report that chose an arm that is none": (
         lambda s: s.update(
@@ -194,7 +194,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
                 for name, chosen in (("a", "plain"), ("b", "smote"))
             ],
         ),
-        "at $.origins[1]: 'smote' is none of the arms",
+        "at $.origins[1]: 'smote' is not one of the arms",
     ),
     "an arm named twice": (
         lambda s: s["arms"][2].update(name="plain"),
@@ -202,9 +202,9 @@ BROKEN: dict[str, tuple[Change, str]] = {
     ),
     "an order without an arm": (lambda s: s["order"].pop(), "at $.order: it does not name each arm once"),
     "a reference that is none": (lambda s: s.update(reference="plain"), "at $.reference: it is not the first arm"),
-    "a choice that is none": (lambda s: s.update(chosen="smote"), "at $.chosen: 'smote' is none of the arms"),
-    "a control that is none": (lambda s: s.update(control="smote"), "at $.control: 'smote' is none of the arms"),
-    "a line that is none": (lambda s: s["shown"].append("smote"), "at $.shown: 'smote' is none of the arms"),
+    "a choice that is none": (lambda s: s.update(chosen="smote"), "at $.chosen: 'smote' is not one of the arms"),
+    "a control that is none": (lambda s: s.update(control="smote"), "at $.control: 'smote' is not one of the arms"),
+    "a line that is none": (lambda s: s["shown"].append("smote"), "at $.shown: 'smote' is not one of the arms"),
 }
 
 
@@ -220,7 +220,7 @@ def test_a_broken_summary_is_refused_with_its_place(case: str, found: dict[str, 
     text = str(refused.value)
     assert text.startswith(f"{path} is not a summary that this program can read (")
     assert told in text
-    assert text.endswith("): run its study again to have it written anew.")
+    assert text.endswith("): run its study again to rewrite it.")
     assert "\n" not in text
     assert len(text) < 500
 
