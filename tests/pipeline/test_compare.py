@@ -131,8 +131,8 @@ def test_every_arm_stands_under_the_name_of_its_report(three: Path) -> None:
         ("big", ["big/baseline"], None),
     ]
     assert summary["setting"] == (
-        "half: Setting of half. other-half: Setting of other-half. Its baseline is the same as that of half, to the last "
-        "bit, and is listed here once. big: Setting of big."
+        "half: Setting of half. other-half: Setting of other-half. Its baseline is the same as that of half, to the "
+        "last bit, and is listed here once. big: Setting of big."
     )
     assert summary["shown"] == ["half/baseline", "half/focal_loss", "other-half/class_weights"]
 
