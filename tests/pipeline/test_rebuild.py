@@ -201,12 +201,12 @@ def change(path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[str, Callable[[Path], None], str]] = {
-    "changed predictions": ("predictions/plain.parquet", change, "is not the file that the report was written with"),
+    "changed predictions": ("predictions/plain.parquet", change, "is not the file that was written with the report"),
     "missing predictions": ("predictions/baseline.parquet", Path.unlink, "is missing: restore it, or run its study"),
-    "changed environment": ("environment.json", change, "is not the file that the report was written with"),
-    "changed definition": ("study.toml", change, "is not the file that the report was written with"),
+    "changed environment": ("environment.json", change, "is not the file that was written with the report"),
+    "changed definition": ("study.toml", change, "is not the file that was written with the report"),
     "missing definition": ("study.toml", Path.unlink, "is missing: restore it, or run its study again"),
-    "changed curves": ("figures/curves-plain.csv", change, "is not the file that the report was written with"),
+    "changed curves": ("figures/curves-plain.csv", change, "is not the file that was written with the report"),
     "missing curves": ("figures/curves-baseline.csv", Path.unlink, "is missing: restore it, or run its study"),
 }
 
@@ -236,7 +236,7 @@ def test_predictions_of_other_landmarks_than_the_first_arm_has_are_refused(
 
     stored["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     (folder / "summary.json").write_text(json.dumps(stored), encoding="utf-8")
-    with pytest.raises(UserError, match="the predictions of plain are not of the report's test landmarks"):
+    with pytest.raises(UserError, match="the predictions of plain are not for the test landmarks of the report"):
         rebuild_report(folder)
 
 
