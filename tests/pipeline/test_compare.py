@@ -198,12 +198,12 @@ def test_the_headline_has_a_sentence_for_each_report(out: Path, three: Path) -> 
     for start in starts:
         name = start.split()[0].rstrip(",")
         assert (
-            f"{start} macro F1 {macro[name]:.3f} on the test split against {base:.3f} of half/baseline: "
+            f"{start} macro F1 {macro[name]:.3f} on the test split, against {base:.3f} for half/baseline: "
             f"{macro[name] - base:+.3f} (95 % confidence interval "
         ) in summary["headline"]
     assert summary["headline"].count("after Holm over 5 comparisons") == 3
     told = " ".join(summary["protocol"])
-    assert "All arms are set against half/baseline, on the same 24 test landmarks" in told
+    assert "All arms are compared with half/baseline on the same 24 test landmarks" in told
     alone = merge_reports([out / "reports" / "half", out / "reports" / "big"], "c")
     assert [arm.name for arm in alone.arms] == [name for name in ARMS if not name.startswith("other")]
 
@@ -304,9 +304,7 @@ def test_the_command_names_the_comparison_after_its_folders(
     assert printed.endswith(f"Report: {folder / 'report.html'}\n")
     check_files(folder)
     assert summary_of(folder)["headline"] in " ".join(printed.split())
-    assert summary_of(folder)["headline"].startswith(
-        "big has no further arm. half/focal_loss, the best strategy of half"
-    )
+    assert summary_of(folder)["headline"].startswith("big has no other arm. half/focal_loss, the best strategy of half")
     assert (tmp_path / "reports" / "index.html").exists()
 
 

@@ -334,30 +334,32 @@ def test_the_headline_names_the_strategy_chosen_on_validation(results: Results) 
     base, weights, focal = (results.headline_scores(arm.name)["macro_f1"].mean for arm in results.arms)
     assert weights > focal > base  # the best on test is another one
     assert headline(results).startswith(
-        f"focal_loss, the best strategy on validation, reaches macro F1 {focal:.3f} on the test split against "
-        f"{base:.3f} of the baseline: {focal - base:+.3f} "
+        f"focal_loss, the best strategy on validation, reaches macro F1 {focal:.3f} on the test split, against "
+        f"{base:.3f} for the baseline: {focal - base:+.3f} "
     )
-    assert headline(results).endswith(" 2 of 2 strategies score above the baseline there.")
+    assert headline(results).endswith(" 2 of 2 strategies score above the baseline on the test split.")
 
 
 def test_the_headline_names_strategies_that_are_as_good_on_validation(results: Results) -> None:
     base, *rest = results.arms
     tied = replace(results, arms=(base, *(replace(arm, val_macro_f1=0.9) for arm in rest)))
     first, second = (arm.name for arm in rest)
-    assert headline(tied).startswith(f"{first}, the best strategy on validation (as good there: {second}), reaches")
+    assert headline(tied).startswith(f"{first}, the best strategy on validation (tied with {second}), reaches")
 
 
 def test_the_headline_says_where_validation_prefers_the_baseline(results: Results) -> None:
     base = replace(results.arms[0], val_macro_f1=0.95)
     found = headline(replace(results, arms=(base, *results.arms[1:])))
-    assert found.startswith("On validation no strategy beats the baseline; the nearest, focal_loss, reaches macro F1 ")
+    assert found.startswith("On validation no strategy beats the baseline; the best one, focal_loss, reaches macro F1 ")
 
 
 def test_fits_at_the_last_epoch_allowed_are_told(results: Results) -> None:
     assert "last epoch allowed" not in caution(results)
     weights = replace(results.arms[1], best_epochs=(3, 1))  # of three epochs and of two
     found = caution(replace(results, arms=(results.arms[0], weights, results.arms[2])))
-    assert found.endswith("Fits that kept the last epoch allowed, and might gain from more: class_weights (1 of 2).")
+    assert found.endswith(
+        "Fits whose best epoch is the last one allowed, and which might gain from more: class_weights (1 of 2)."
+    )
     arms = [replace(weights, name=f"a{n}", val_macro_f1=0.9 - n / 100) for n in range(8)]
     found = caution(replace(results, arms=(results.arms[0], *arms)))
     assert found.endswith("more: " + ", ".join(f"a{n} (1 of 2)" for n in range(6)) + ", and 2 more arms.")

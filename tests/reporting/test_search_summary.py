@@ -158,21 +158,21 @@ def test_the_headline_says_what_tuning_alone_gives(results: Results, folder: Pat
     above = sum(macro[name] > base for name in ORDER[2:])
     told = summary_of(folder)["headline"]
     assert told.startswith(
-        f"partial_unfreeze, the best strategy on validation, reaches macro F1 {best:.3f} on the test split against "
-        f"{base:.3f} of the baseline: {best - base:+.3f} ("
+        f"partial_unfreeze, the best strategy on validation, reaches macro F1 {best:.3f} on the test split, against "
+        f"{base:.3f} for the baseline: {best - base:+.3f} ("
     )
     interval = next(a for a in summary_of(folder)["arms"] if a["name"] == "plain")["vs_baseline"]["interval"]
     low, high = interval["low"], interval["high"]
     assert told.endswith(
         f" after Holm over 6 comparisons). Tuning alone gives {control - base:+.3f} ({low:+.3f} to {high:+.3f}): the "
-        f"control, plain, reaches {control:.3f}. {above} of 5 strategies score above the baseline there."
+        f"control, plain, reaches {control:.3f}. {above} of 5 strategies score above the baseline on the test split."
     )
     tuned = [replace(arm, val_macro_f1=0.6) if arm.name == "plain" else arm for arm in results.arms]
     text = headline(replace(results, arms=tuple(tuned)))
-    assert text.startswith("On validation no strategy beats the control; the nearest, partial_unfreeze, reaches")
+    assert text.startswith("On validation no strategy beats the control; the best one, partial_unfreeze, reaches")
     tuned[0] = replace(tuned[0], val_macro_f1=0.6)
     text = headline(replace(results, arms=tuple(tuned)))
-    assert text.startswith("On validation no strategy beats the baseline or the control; the nearest, partial_")
+    assert text.startswith("On validation no strategy beats the baseline or the control; the best one, partial_")
 
 
 def test_a_study_whose_strategies_came_to_nothing_is_reported(results: Results, tmp_path: Path) -> None:
@@ -324,11 +324,11 @@ def test_words_that_no_table_knows_are_refused(change: dict[str, Any], message: 
 
 def test_the_protocol_follows_from_the_arms(results: Results, folder: Path) -> None:
     told = " ".join(protocol(results))
-    assert "but of partial_unfreeze, where layers of the backbone are trained, on the given validation split" in told
-    assert "The searches have 4 to 7 finished trials, so not all the same budget." in told
-    assert "4 of the 6 search alike: learning_rate (a number from" in told
-    assert "tta starts from the recipe chosen for plain" in told
-    assert "Training stops by validation loss for baseline, and by validation macro F1 for all others" in told
+    assert "those of partial_unfreeze, which fine-tune the backbone, on the given validation split" in told
+    assert "The searches have 4 to 7 finished trials, so their budgets differ." in told
+    assert "4 of the 6 searches share learning_rate (a number from" in told
+    assert "tta starts from the recipe selected for plain" in told
+    assert "Early stopping is on validation loss for baseline, and on validation macro F1 for all other arms" in told
     assert "with 2 seeds" in told
     assert "environment.json" in told
     for name in ("report.html", "report.md"):
@@ -339,7 +339,9 @@ def test_the_protocol_follows_from_the_arms(results: Results, folder: Path) -> N
 
     same = tuple(replace(arm, trials=arm.trials[:4], selection="val") for arm in results.arms)
     told = " ".join(protocol(replace(results, arms=same, environment={})))
-    assert told.startswith("Recipes were chosen by macro F1 on the given validation split. Every search has 4 finished")
+    assert told.startswith(
+        "Recipes were selected by macro F1 on the given validation split. Every search has 4 finished"
+    )
     assert "environment.json" not in told
 
 

@@ -409,8 +409,8 @@ def against_baseline(results: Results, name: str) -> tuple[str, float]:
     interval = results.inference.against(name, "baseline").interval
     between = f"95 % confidence interval {interval.low:+.3f} to {interval.high:+.3f}" if interval else "no interval"
     text = (
-        f"{name}, the best strategy on validation, reaches macro F1 {f1[name]:.3f} on the test split against "
-        f"{f1['baseline']:.3f} of the baseline: {f1[name] - f1['baseline']:+.3f} ({between} over 10 sources), "
+        f"{name}, the best strategy on validation, reaches macro F1 {f1[name]:.3f} on the test split, against "
+        f"{f1['baseline']:.3f} for the baseline: {f1[name] - f1['baseline']:+.3f} ({between} over 10 sources), "
     )
     return text, p_of(exchanged(results.test, arms[name], arms["baseline"]))
 
@@ -421,7 +421,7 @@ def test_a_difference_beyond_chance_is_told(few: Manifest) -> None:
     assert p == 2 / 2**8  # all eight sources gain, so only all exchanges together are as large
     assert headline(found) == (
         f"{text}which is statistically significant (swap test p = 0.008). 1 of 1 strategies score above the "
-        "baseline there."
+        "baseline on the test split."
     )
     assert ", depending on the arm" not in caution(found)
     resolvable = of_study(found)["inference"]["resolvable"]
@@ -438,8 +438,8 @@ def test_a_difference_that_several_tests_can_not_tell_is_told(few: Manifest) -> 
     text, p = against_baseline(found, "good")
     assert p == 2 / 2**6
     assert headline(found) == (
-        f"{text}which is statistically significant in this comparison alone, but not as one of 3 (swap test p = 0.031, "
-        "0.094 after Holm over 3 comparisons). 2 of 3 strategies score above the baseline there."
+        f"{text}which is statistically significant in this comparison alone, but not after correction for 3 (swap test p = 0.031, "
+        "0.094 after Holm over 3 comparisons). 2 of 3 strategies score above the baseline on the test split."
     )
 
 
@@ -448,7 +448,7 @@ def test_a_difference_within_chance_is_told_with_the_least_that_could_be(few: Ma
     text, p = against_baseline(found, "good")
     assert p == 2 / 2**3
     assert headline(found).startswith(
-        f"{text}which is not statistically significant: no difference could be here (swap test p = 0.25). "
+        f"{text}which is not statistically significant: no difference could be (swap test p = 0.25). "
     )
     assert "No difference to the baseline could be statistically significant on 10 sources (p <= 0.05)." in caution(
         found
@@ -472,6 +472,6 @@ def test_the_headline_admits_that_nothing_helped(few: Manifest) -> None:
     assert p == 1
     assert "+0.000 (no interval over 10 sources)" in text
     assert headline(found) == (
-        f"{text}as its counts in every source are those of the baseline. 0 of 2 strategies score above the baseline "
-        "there."
+        f"{text}since it has the same counts as the baseline in every source. 0 of 2 strategies score above the "
+        "baseline on the test split."
     )
