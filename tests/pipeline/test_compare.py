@@ -269,7 +269,7 @@ def test_a_report_without_an_arm_of_its_own_says_so(catalogue: Manifest, out: Pa
     alone = write_report(study(catalogue, "alone", {"baseline": 0.4}), tmp_path / "alone").parent
     found = merge_reports([out / "reports" / "half", alone], "c")
     assert found.origins[1].arms == ()
-    assert headline(found).endswith(" alone has no further arm.")
+    assert headline(found).endswith(" alone has no other arm.")
 
 
 def test_other_data_for_training_is_told(out: Path, tmp_path: Path) -> None:

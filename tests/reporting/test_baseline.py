@@ -177,8 +177,8 @@ def test_the_headline_counts_what_lies_in_the_range(baseline: Baseline) -> None:
         f"With predictions and labels aligned, the model reaches macro F1 {macro['aligned']:.3f}; with shuffled labels "
         f"it reaches {macro['shuffled']:.3f} ({macro['shuffled_low']:.3f} to {macro['shuffled_high']:.3f}). Judged by "
         "its own figures and the official supports, the published table is no better than a shuffled pairing (kappa "
-        f"-0.019 to -0.016). {len(inside)} of 21 published figures lie in the 95 % range of this model's predictions paired "
-        "with shuffled labels. For 3 of them, the aligned score lies in this range too, so they decide nothing."
+        f"-0.019 to -0.016). {len(inside)} of 21 published figures lie in the 95 % range of this model's predictions "
+        "paired with shuffled labels. For 3 of them, the aligned score lies in this range too, so they decide nothing."
     )
     assert (
         "official test split (1,793 landmarks, 82.7 % other). This test split has 1,751 landmarks, 84.6 % other."

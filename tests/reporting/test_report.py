@@ -246,7 +246,7 @@ def test_an_absent_and_a_never_predicted_class_have_finite_numbers(folder: Path)
     for name in (CLASSES[7], CLASSES[NEVER]):
         assert (table.loc[[name], ["precision", "recall", "f1"]].to_numpy() == 0).all()
     caution = summary_of(folder)["caution"]
-    assert "Classes without a test landmark, which count as F1 0 in macro F1: spider." in caution
+    assert "Classes without a test landmark, which count as F1 = 0 in macro F1: spider." in caution
     few = "other (2), dark dune (2), slope streak (2), bright dune (2), impact ejecta (2), swiss cheese (2)"
     assert f"Classes with fewer than six test sources, for which no interval can be estimated: {few}. " in caution
     assert "nan" not in (folder / "report.html").read_text(encoding="utf-8").split("base64")[0]

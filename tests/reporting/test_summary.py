@@ -438,8 +438,8 @@ def test_a_difference_that_several_tests_can_not_tell_is_told(few: Manifest) -> 
     text, p = against_baseline(found, "good")
     assert p == 2 / 2**6
     assert headline(found) == (
-        f"{text}which is statistically significant in this comparison alone, but not after correction for 3 (swap test p = 0.031, "
-        "0.094 after Holm over 3 comparisons). 2 of 3 strategies score above the baseline on the test split."
+        f"{text}which is statistically significant in this comparison alone, but not after correction for 3 (swap test p = "
+        "0.031, 0.094 after Holm over 3 comparisons). 2 of 3 strategies score above the baseline on the test split."
     )
 
 
