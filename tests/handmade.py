@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ def make_catalogue(folder: Path, supports: Sequence[int] = TEST_SUPPORT) -> Mani
         # Crater has six test sources, every other class two or one.
         sources = 6 if label == 1 else 2
         lines += [f"{image(f'ESP_1{label:03}{n % sources:02}_2000', n)} {label} test" for n in range(support)]
-    return read_manifest(write_data(folder, lines))
+    return read_manifest(write_data(folder, lines), HIRISE)
 
 
 def guesses(truth: Sequence[int], right: float, seed: int) -> list[int]:
@@ -165,6 +166,12 @@ def three_classes(majority: str | None = None) -> Results:
     )
 
 
+def summary_of(folder: Path) -> dict[str, Any]:
+    """The summary of a report as it is stored."""
+    stored: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return stored
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -189,7 +196,11 @@ def check_files(folder: Path) -> dict[str, str]:
     return listed
 
 
-def exchanged(test: pd.DataFrame, one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> np.ndarray:
+Fits = Sequence[Sequence[int]] | Sequence[np.ndarray]
+"""Predicted classes, one row a fit."""
+
+
+def exchanged(test: pd.DataFrame, one: Fits, other: Fits) -> np.ndarray:
     """Differences in macro F1 of two arms, one row a fit, whatever sources they exchange; first as they are.
 
     Written as a person would, for few sources.
@@ -202,7 +213,7 @@ def exchanged(test: pd.DataFrame, one: Sequence[Sequence[int]], other: Sequence[
         gains = []
         for mine, theirs in zip(np.array(one), np.array(other), strict=True):
             pair = np.where(swapped, theirs, mine), np.where(swapped, mine, theirs)
-            gains.append(np.subtract(*(macro_f1(labels, predicted) for predicted in pair)))
+            gains.append(macro_f1(labels, pair[0]) - macro_f1(labels, pair[1]))
         found.append(np.mean(gains))
     return np.array(found)
 

@@ -43,7 +43,7 @@ def fewer(sources: int, *, lopsided: bool = False) -> np.ndarray:
 
     Lopsided: all craters of the largest, and one of each of the others.
     """
-    there = LABELS != CRATER
+    there: np.ndarray = LABELS != CRATER
     for place, source in enumerate(list(PLACES[CRATER])[:sources]):
         own = np.flatnonzero((LABELS == CRATER) & (source == WHERE))
         there[own[:1] if lopsided and place else own] = True
@@ -84,14 +84,14 @@ class Law:
     def truth(self, sets: int = 2000, gain: float = 0.0, seed: int = 1, there: np.ndarray = ALL) -> np.ndarray:
         """Expected F1 of each class over test sets of this layout, shape (8,)."""
         rng = np.random.default_rng(seed)
-        return np.mean([f1(self.draw(rng, (gain,))[0], there) for _ in range(sets)], axis=0)
+        return np.asarray(np.mean([f1(self.draw(rng, (gain,))[0], there) for _ in range(sets)], axis=0))
 
 
 def f1(predicted: np.ndarray, there: np.ndarray = ALL) -> np.ndarray:
     """Of each class, on those landmarks that are there; shape (8,)."""
     labels, predicted = LABELS[there], predicted[there]
     hits = np.bincount(labels[predicted == labels], minlength=8)
-    return 2 * hits / (np.bincount(labels, minlength=8) + np.bincount(predicted, minlength=8))
+    return np.asarray(2 * hits / (np.bincount(labels, minlength=8) + np.bincount(predicted, minlength=8)))
 
 
 def counted(predicted: np.ndarray, there: np.ndarray = ALL) -> SourceCounts:

@@ -62,7 +62,7 @@ def printed(
 
 def averages(counts: Counts) -> dict[str, Fraction]:
     classes = len(counts)
-    means = {metric: sum(shares(*row)[metric] for row in counts) / classes for metric in METRICS}
+    means = {metric: sum((shares(*row)[metric] for row in counts), Fraction(0)) / classes for metric in METRICS}
     total = sum(n for _, _, n in counts)
     return {"accuracy": share(sum(t for t, _, _ in counts), total)} | {f"macro_{m}": means[m] for m in METRICS}
 
@@ -78,9 +78,10 @@ def kappa_of(counts: Counts) -> float:
 
 def full(*rows: tuple[str | None, str | None, str | None, int]) -> PublishedTable:
     """A table as it would be typed."""
+    columns = zip(*(row[:3] for row in rows), strict=True)
     figures = {
-        metric: tuple(Rounded.read(text) if (text := row[place]) else None for row in rows)
-        for place, metric in enumerate(METRICS)
+        metric: tuple(Rounded.read(text) if text else None for text in column)
+        for metric, column in zip(METRICS, columns, strict=True)
     }
     return PublishedTable(tuple("abcdefgh"[: len(rows)]), figures, tuple(row[3] for row in rows))
 
@@ -158,13 +159,13 @@ def test_ranges_are_those_of_all_joint_solutions(case: tuple[PublishedTable, dic
     assert joined is not None
     for k, margins in enumerate(joined.margins):
         others = {p for (p,) in added([{(m,) for _, m in row} for row in rows[:k] + rows[k + 1 :]], total)}
-        pairs = itertools.product(range(total + 1), repeat=2)
+        pairs = itertools.product(range(total + 1), range(total + 1))
         assert {pair for pair in pairs if pair in margins} == {(t, m) for t, m in rows[k] if total - m in others}
     kappas = [kappa(hits, products, total) for hits, products in ways]
     assert joined.hits == (min(h for h, _ in ways), max(h for h, _ in ways))
     assert joined.kappa == pytest.approx((min(kappas), max(kappas)), abs=1e-9)
-    products = [c / total for _, c in ways]
-    assert joined.chance == pytest.approx((min(products), max(products)), abs=1e-9)
+    by_chance = [c / total for _, c in ways]
+    assert joined.chance == pytest.approx((min(by_chance), max(by_chance)), abs=1e-9)
     assert joined.macro_recall == pytest.approx((min(r for _, r in recalls), max(r for _, r in recalls)), abs=1e-9)
     for side in (joined.lowest, joined.highest):
         solution = side.solution
@@ -176,14 +177,14 @@ def test_ranges_are_those_of_all_joint_solutions(case: tuple[PublishedTable, dic
     head = support.index(max(support))
     excess = [[(m, (k != head) * (t - Fraction(n * m, total))) for t, m in rows[k]] for k, n in enumerate(support)]
     rare = [float(value) for predicted, value in added(excess, total) if predicted == total]
-    for counts, found in (
+    for terms, found in (
         ([[(m, (k != head) * t) for t, m in row] for k, row in enumerate(rows)], joined.rare_hits),
         (
             [[(m, (k != head) * Fraction(n * m, total)) for _, m in rows[k]] for k, n in enumerate(support)],
             joined.rare_chance,
         ),
     ):
-        sums = [float(value) for predicted, value in added(counts, total) if predicted == total]
+        sums = [float(value) for predicted, value in added(terms, total) if predicted == total]
         assert found == pytest.approx((min(sums), max(sums)), abs=1e-9)
     beyond = [side.rare.observed - side.rare.mean for side in (joined.lowest, joined.highest)]
     assert beyond == pytest.approx([min(rare), max(rare)], abs=1e-9)
@@ -238,7 +239,9 @@ def test_a_true_table_holds_its_counts_and_is_not_called_shuffled(block: int) ->
         beside = {name: rounded(true[name], decimals, half_up=up) for name in given}
         if seed % 3 == 0 and "macro_f1" in beside:
             means = true["macro_precision"], true["macro_recall"]
-            beside["macro_f1"] = rounded(2 * share(means[0] * means[1], sum(means)), decimals, half_up=up)
+            beside["macro_f1"] = rounded(
+                2 * means[0] * means[1] / sum(means) if sum(means) else Fraction(0), decimals, half_up=up
+            )
         finding = examine(printed(counts, decimals, metrics=metrics, half_up=up), beside, seed=seed)
         joined = finding.joined
         assert joined is not None, (seed, finding.reason)
@@ -403,10 +406,14 @@ def test_averages_narrow_the_ranges() -> None:
     table = full(*[(None, "0.7", None, 20)] * 3)
     beside = [{}, {"accuracy": Rounded(68, 2)}, {"macro_recall": Rounded(68, 2)}]
     wide, hits, recall = (examine(table, figures).joined for figures in beside)
-    assert all((wide, hits, recall))
-    assert (wide.hits, wide.kappa) == ((39, 45), pytest.approx((0.475, 0.625)))
+    assert wide is not None
+    assert hits is not None
+    assert recall is not None
+    assert wide.hits == (39, 45)
+    assert wide.kappa == pytest.approx((0.475, 0.625))
     # 40 / 60 is 0.67, 42 / 60 is 0.70.
-    assert (hits.hits, hits.kappa) == ((41, 41), pytest.approx((0.525, 0.525)))
+    assert hits.hits == (41, 41)
+    assert hits.kappa == pytest.approx((0.525, 0.525))
     assert (hits.lowest.trace.observed, hits.highest.trace.observed) == (41, 41)
     assert recall.macro_recall == pytest.approx((0.675, 0.685))
 
@@ -414,6 +421,8 @@ def test_averages_narrow_the_ranges() -> None:
 def test_the_random_pairings_follow_from_the_seed() -> None:
     table = printed(counts_of(np.array([[30, 10], [8, 12]])), 3)
     one, same, other = (examine(table, seed=seed).joined for seed in (1, 1, 2))
-    assert all((one, same, other))
+    assert one is not None
+    assert same is not None
+    assert other is not None
     assert one.lowest.trace == same.lowest.trace
     assert one.lowest.trace.p_above != other.lowest.trace.p_above

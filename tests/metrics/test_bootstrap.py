@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from statistics import NormalDist
 
 import numpy as np
@@ -53,7 +53,7 @@ def f1_by_sklearn(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def macro(f1: np.ndarray, occurring: int) -> float:
     """The mean over eight classes; one that is not drawn is the mean of those that are, one that is nowhere is 0."""
     drawn = [value for value in f1 if np.isfinite(value)]
-    return sum(drawn) / len(drawn) * occurring / 8
+    return float(sum(drawn) / len(drawn) * occurring / 8)
 
 
 def layout(*rows: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +123,7 @@ def test_resamples_follow_the_law_of_all_resamples() -> None:
     labels, sources = layout({0: 4, 1: 2}, {0: 3, 2: 2}, {0: 2, 1: 1, 3: 2})
     predicted = some_mistakes(labels, fits=2, share=0.4, seed=5)
     occurring = len(set(labels.tolist()))
-    law: Counter[float] = Counter()
+    law: defaultdict[float, float] = defaultdict(float)
     for places, fits in itertools.product(itertools.product(range(3), repeat=3), itertools.product(range(2), repeat=2)):
         rows = np.concatenate([np.flatnonzero(sources == place) for place in places])
         scores = [f1_by_sklearn(labels[rows], predicted[fit, rows]) for fit in fits]
@@ -273,6 +273,7 @@ def test_the_image_interval_is_that_of_an_explicit_bootstrap() -> None:
             scores.append(np.where(support > 0, 2 * hits / np.maximum(support + chosen, 1), np.nan))
         values.append(macro(np.mean(scores, axis=0), 8))
     found = image_interval(labels, predicted, 8)
+    assert found is not None
     # Monte-Carlo error of the loop's quantiles is about .003.
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.01)
 

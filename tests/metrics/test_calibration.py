@@ -221,9 +221,9 @@ def test_the_operating_point_is_that_of_a_loop(case: Case) -> None:
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_a_confidence_of_exactly_the_limit_is_shown(kind: type) -> None:
+def test_a_confidence_of_exactly_the_limit_is_shown(kind: type[np.floating]) -> None:
     rest = (1 - CONFIDENCE_THRESHOLD) / 7
-    at = np.full((1, 8), rest, kind)
+    at: np.ndarray = np.full((1, 8), rest, kind)
     at[0, 3] = CONFIDENCE_THRESHOLD
     below = at.copy()
     below[0, 3] = np.nextafter(at[0, 3], kind(0))

@@ -38,7 +38,7 @@ def both(pairs: list[tuple[int, int]]) -> tuple[Array, Array]:
 def random_probabilities(seed: int, rows: int, sharpness: float) -> Array:
     logits = sharpness * np.random.default_rng(seed).normal(size=(rows, 8))
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 @quick

@@ -174,9 +174,9 @@ def test_exchanging_the_arms_turns_the_sign(fits: tuple[int, int], sources: int)
 @given(IMAGES, st.permutations(range(4)))
 def test_the_order_of_sources_plays_no_part(images: Images, order: Sequence[int]) -> None:
     labels, one, other, sources = columns(images)
-    arms = [SourceCounts.of(labels, predicted, sources, 8) for predicted in (one, other)]
+    first, second = (SourceCounts.of(labels, predicted, sources, 8) for predicted in (one, other))
     places = np.array([place for place in order if place <= sources.max()])
-    found, again = swap_test(*arms), swap_test(*(renumbered(arm, places) for arm in arms))
+    found, again = swap_test(first, second), swap_test(renumbered(first, places), renumbered(second, places))
     assert (found.p, found.informative_sources) == (again.p, again.informative_sources)
     assert found.difference == pytest.approx(again.difference, abs=1e-12)
 
@@ -234,7 +234,7 @@ def test_a_source_that_both_count_alike_changes_nothing() -> None:
         )
         for arm in (one, other)
     ]
-    few, many = swap_test(one, other), swap_test(*more)
+    few, many = swap_test(one, other), swap_test(more[0], more[1])
     assert few.informative_sources == many.informative_sources == 6
 
 
@@ -251,7 +251,7 @@ def test_edge_cases() -> None:
     assert swap_test(perfect, never).difference == 2 / 8
     assert swap_test(other, never).informative_sources == 3
     single = [SourceCounts.of(labels, np.array([p]), labels * 0, 8) for p in (labels, labels * 0)]
-    found = swap_test(*single)
+    found = swap_test(single[0], single[1])
     assert (found.p, found.informative_sources, found.min_detectable_difference) == (1.0, 1, None)
 
 
@@ -328,8 +328,8 @@ def rejections(law: simulated.Law, gain: float, sets: int) -> tuple[float, float
         base, better = law.draw(np.random.default_rng((12, number)), (0.0, gain))
         by_source = simulated.counted(better), simulated.counted(base)
         places = np.arange(len(simulated.LABELS))
-        by_image = (SourceCounts.of(simulated.LABELS, predicted[None], places, 8) for predicted in (better, base))
-        found.append([swap_test(*arms, draws=499).p <= ALPHA for arms in (by_source, by_image)])
+        by_image = tuple(SourceCounts.of(simulated.LABELS, predicted[None], places, 8) for predicted in (better, base))
+        found.append([swap_test(arms[0], arms[1], draws=499).p <= ALPHA for arms in (by_source, by_image)])
     sources, images = np.mean(found, axis=0)
     return float(sources), float(images)
 

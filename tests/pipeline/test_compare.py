@@ -9,22 +9,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 import pytest
-from handmade import SEEDS, check_files, exchanged, guesses, make_arm, make_catalogue, make_results, p_of
+from builders import CLASSES
+from handmade import SEEDS, check_files, exchanged, guesses, make_arm, make_catalogue, make_results, p_of, summary_of
 from sklearn import metrics
 
 from hirise_imb.cli.main import main
-from hirise_imb.data.hirise import CLASSES, HIRISE
+from hirise_imb.data import HIRISE
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.models.closed_form import NearestMean
 from hirise_imb.pipeline.compare import compared
-from hirise_imb.pipeline.rebuild import compare, rewrite
+from hirise_imb.pipeline.rebuild import compare_reports, rebuild_report
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Baseline, Results, write_baseline, write_report
 from hirise_imb.reporting.html.index import write_index
@@ -81,14 +81,10 @@ def out(catalogue: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def three(out: Path) -> Path:
     """The comparison of all three."""
     reports = [out / "reports" / name for name in ("half", "other-half", "big")]
-    results, page = compare(reports, "three", out)
+    results, page = compare_reports(reports, "three", out)
     assert page == out / "reports" / "three" / "report.html"
     assert results.name == "three"
     return page.parent
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
 
 
 ARMS = (
@@ -224,9 +220,9 @@ def altered(folder: Path, place: Path, change: Callable[[pd.DataFrame], pd.DataF
 
 def test_a_baseline_that_differs_in_a_bit_stands_beside_the_first(out: Path, tmp_path: Path) -> None:
     def change(table: pd.DataFrame) -> pd.DataFrame:
-        place = table.columns.get_loc("p_other")
-        table.iloc[0, place] = np.nextafter(table.iloc[0, place], np.float32(1))
-        return table
+        shares = table["p_other"].to_numpy(copy=True)
+        shares[0] = np.nextafter(shares[0], np.float32(1))
+        return table.assign(p_other=shares)
 
     first, second = out / "reports" / "half", altered(out / "reports" / "half", tmp_path / "near", change)
     found = compared([first, second], "c")
@@ -256,7 +252,7 @@ def test_an_arm_that_two_reports_have_stands_once(catalogue: Manifest, out: Path
     write_report(study(catalogue, "more", right | {"class_weights": 0.2}), tmp_path / "more")
     shutil.copytree(out / "reports" / "half", tmp_path / "copy")
     folders = [out / "reports" / "half", tmp_path / "more", tmp_path / "copy"]
-    results, _ = compare(folders, "both", tmp_path)
+    results, _ = compare_reports(folders, "both", tmp_path)
     assert [arm.name for arm in results.arms] == ["half/baseline", "half/focal_loss", "half/tta", "more/class_weights"]
     assert results.inference.family == 3
     assert (
@@ -436,7 +432,7 @@ def test_the_list_leads_to_every_report(catalogue: Manifest, out: Path, three: P
 
     for gone, written in (("older", "big"), ("broken", "half/baseline")):
         shutil.rmtree(reports / gone)
-        rewrite(reports / written)
+        rebuild_report(reports / written)
         assert gone not in Links(page).text
 
 
@@ -452,7 +448,7 @@ def test_the_list_is_written_again_from_within_and_no_page_of_somebody_else(
     own = tmp_path / "index.html"
     own.write_text("<title>My site, with reports of hirise_imb</title>")
     monkeypatch.chdir(place)
-    rewrite(Path())
+    rebuild_report(Path())
     assert page.read_bytes() != before
     assert own.read_text() == "<title>My site, with reports of hirise_imb</title>"
 
@@ -462,7 +458,7 @@ def test_where_seeds_are_of_different_number_no_range_is_said_to_lie_apart(
 ) -> None:
     single = study(catalogue, "single", {"baseline": 0.3}, [5])
     write_report(single, tmp_path / "single")
-    results, _ = compare([tmp_path / "single", out / "reports" / "half"], "mixed", tmp_path)
+    results, _ = compare_reports([tmp_path / "single", out / "reports" / "half"], "mixed", tmp_path)
     assert results.gain("half/focal_loss", "macro_f1", "single/baseline") > 0.1
     assert not results.gain_is_clear("half/focal_loss", "macro_f1", "single/baseline")
     assert not any(results.clear("half/focal_loss", "f1", "single/baseline"))

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+from builders import CLASSES
 
-from hirise_imb.data.hirise import CLASSES
-from hirise_imb.pipeline.rebuild import compare
+from hirise_imb.pipeline.rebuild import compare_reports
 from hirise_imb.reporting.formatting import p_digits, signed
 from hirise_imb.reporting.read import read_report
 
@@ -54,6 +54,6 @@ def test_the_readme_has_its_table() -> None:
 
 
 def test_it_compares_with_another_report_of_its_landmarks(tmp_path: Path) -> None:
-    results, page = compare([EXAMPLE, EXAMPLE / "baseline"], "both", tmp_path)
+    results, page = compare_reports([EXAMPLE, EXAMPLE / "baseline"], "both", tmp_path)
     assert [origin.name for origin in results.origins] == ["real-sample", "baseline"]
     assert page.exists()

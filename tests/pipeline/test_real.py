@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from worlds import done
+from builders import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
 
 from hirise_imb.backbones import BACKBONES, TOP
 from hirise_imb.cli.main import main
-from hirise_imb.data import download, manifest
-from hirise_imb.data.hirise import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
+from hirise_imb.data import HIRISE
+from hirise_imb.data.archive import unpack
+from hirise_imb.data.manifest import read_manifest
+from hirise_imb.data.splits import make_splits
 from hirise_imb.features.extraction import extract_features
-from hirise_imb.metrics.classification import Predictions, score_predictions
+from hirise_imb.metrics.registry import Evaluation, evaluate
 from hirise_imb.recipe import Recipe
-from hirise_imb.training.context import make_splits
 from hirise_imb.training.train_step import Network
 from hirise_imb.training.trainer import Trainer
 
@@ -27,12 +28,12 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return download.import_data(Path(os.environ["HIRISE_SAMPLE"]), tmp_path_factory.mktemp("real"))
+    return unpack(Path(os.environ["HIRISE_SAMPLE"]), tmp_path_factory.mktemp("real"), HIRISE.layout)
 
 
 def subset(real: Path, folder: Path, wanted: dict[str, int]) -> Path:
     """Up to so many images of each class and split, in the official layout."""
-    table = manifest.read_manifest(real).table
+    table = read_manifest(real, HIRISE).table
     parts = [table[table["split"] == split].groupby("label").head(count) for split, count in wanted.items()]
     chosen = pd.concat(parts)
     (folder / IMAGE_FOLDER).mkdir()
@@ -51,7 +52,7 @@ def few(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_reference_backbone_runs_the_whole_path(few: Path, tmp_path: Path) -> None:
-    assert len(manifest.read_manifest(few).table) == 64
+    assert len(read_manifest(few, HIRISE).table) == 64
     options = "--backbone resnet50v2 --weights random --trials 2 --refits 1 --name few "
     options += "--selection val --strategies class_weights,oversampling,focal_loss,partial_unfreeze"
     assert main(["run", *options.split(), "--data", str(few), "--out", str(tmp_path)]) == 0
@@ -65,23 +66,23 @@ def test_the_reference_backbone_runs_the_whole_path(few: Path, tmp_path: Path) -
 
 
 def test_the_head_of_the_reference_run_has_the_published_number_of_parameters() -> None:
-    backbone = BACKBONES["resnet50v2"].load("random")
+    backbone = BACKBONES["resnet50v2"].load("random", HIRISE.image_shape)
     # Gamma, beta, kernel and bias of the head; its moving mean and variance, and all of the backbone.
-    state = Network(backbone, TOP, backbone.card.feature_width).start([0])
-    assert sum(value.shape.num_elements() for value in state.parameters) == 20_488
-    assert state.average.shape.num_elements() + backbone.network.count_params() == 23_568_896
+    state = Network(backbone, TOP, backbone.card.feature_width, len(CLASSES)).start([0])
+    assert sum(value.shape.num_elements() for value in state.moving.parameters) == 20_488
+    assert state.moving.average.shape.num_elements() + backbone.network.count_params() == 23_568_896
 
 
 def test_predictions_belong_to_their_landmarks(real: Path, tmp_path: Path) -> None:
     """Paired with the wrong labels, agreement beyond chance would be nil."""
     (tmp_path / "data").mkdir()
     data = subset(real, tmp_path / "data", {"train": 60, "val": 15, "test": 25})
-    images = manifest.read_manifest(data)
+    images = read_manifest(data, HIRISE)
     paths = [images.path(image) for image in images.table["image"]]
-    backbone = BACKBONES["efficientnet-lite0"].load("imagenet")
+    backbone = BACKBONES["efficientnet-lite0"].load("imagenet", HIRISE.image_shape)
     features = extract_features(backbone, [TOP], paths, tmp_path)
     trainer = Trainer(backbone, make_splits(images), {(TOP, "plain"): features[TOP]})
-    run = done(trainer.refit(Recipe(learning_rate=1e-3), 0))
+    run = trainer.refit(Recipe(learning_rate=1e-3), 0)
     assert run.test is not None
     test = images.canonical_images("test")
-    assert score_predictions(Predictions(tuple(test["image"]), run.test), test).summary(range(1, 8))["kappa"] > 0.5
+    assert evaluate(Evaluation.of(run.test, test, HIRISE.classes.rare_ids))["kappa"] > 0.5

@@ -7,12 +7,13 @@ import html
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from builders import CLASSES, IMAGE_FOLDER
 from handmade import check_files, contents
 from PIL import Image, ImageOps
 from sklearn.metrics import precision_recall_fscore_support
@@ -20,14 +21,15 @@ from worlds import TOY, change_split_file
 
 from hirise_imb.backbones import BACKBONES
 from hirise_imb.config import StudyDefinition
-from hirise_imb.data import manifest
-from hirise_imb.data.hirise import CLASSES, IMAGE_FOLDER
+from hirise_imb.data import HIRISE
+from hirise_imb.data.images import decode_image
+from hirise_imb.data.manifest import read_manifest
 from hirise_imb.data.splits import Selection
-from hirise_imb.features import extraction
-from hirise_imb.pipeline.rebuild import rewrite
+from hirise_imb.pipeline.rebuild import rebuild_report
 from hirise_imb.pipeline.runner import RunOptions, run_study
 from hirise_imb.recipe import Recipe
-from hirise_imb.training.epoch_loop import Failed, Job
+from hirise_imb.training.epoch_loop import Job
+from hirise_imb.training.outcome import Outcome
 from hirise_imb.training.trainer import Run, Trainer
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import CACHE_VARIABLE
@@ -72,24 +74,24 @@ def finished(original: Finished, toy: str, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts decoded images, trials and refits."""
     counts: Counter[str] = Counter()
-    decode, refit, select = extraction.decode_image, Trainer.refit, Trainer.select
+    refit, select = Trainer.refit, Trainer.select
 
-    def decoding(path: Path) -> np.ndarray:
+    def decoding(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         counts["decoded"] += 1
-        return decode(path)
+        return decode_image(path, shape)
 
-    def refitting(self: Trainer, recipe: Recipe, seed: int) -> Run | Failed:
+    def refitting(self: Trainer, recipe: Recipe, seed: int) -> Run:
         counts["refit"] += 1
         return refit(self, recipe, seed)
 
-    def selecting(self: Trainer, jobs: Sequence[Job], selection: Selection) -> list[Run | Failed]:
-        counts["trial" if jobs[0].on_epoch else "yardstick"] += len(jobs)
+    def selecting(self: Trainer, jobs: Sequence[Job], selection: Selection) -> list[Outcome[Run]]:
+        counts["trial" if jobs[0].on_epoch else "common score"] += len(jobs)
         return select(self, jobs, selection)
 
-    monkeypatch.setattr(extraction, "decode_image", decoding)
+    monkeypatch.setattr("hirise_imb.features.extraction.decode_image", decoding)
     monkeypatch.setattr(Trainer, "refit", refitting)
     monkeypatch.setattr(Trainer, "select", selecting)
     return counts
@@ -141,12 +143,12 @@ def test_the_list_of_reports_leads_to_it(original: Finished) -> None:
 
 def test_it_is_written_again_from_its_folder(original: Finished, tmp_path: Path) -> None:
     report = shutil.copytree(original.report, tmp_path / "elsewhere")
-    rewrite(report)
+    rebuild_report(report)
     assert contents(report) == contents(original.report)
 
 
 def test_predictions_name_the_test_images_in_order(original: Finished, small_data: Path) -> None:
-    test = manifest.read_manifest(small_data).canonical_images("test")
+    test = read_manifest(small_data, HIRISE).canonical_images("test")
     for arm in ARMS:
         table = predictions(original.report, arm)
         assert sorted(set(table["seed"])) == [0, 1]
@@ -189,7 +191,7 @@ def test_thumbnails_are_on_the_page_alone(finished: Finished) -> None:
 def test_the_definition_beside_it_is_what_ran(original: Finished) -> None:
     assert (original.report / "study.toml").read_text(encoding="utf-8") == original.definition.to_toml()
     environment = json.loads((original.report / "environment.json").read_text(encoding="utf-8"))
-    assert environment["digests"]["weights"] == TOY.load("random").digest[:16]
+    assert environment["digests"]["weights"] == TOY.load("random", HIRISE.image_shape).digest[:16]
     assert set(environment["seconds"]) == {"features", *ARMS}
 
 

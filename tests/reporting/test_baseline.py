@@ -8,28 +8,29 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from builders import CLASSES
 from handmade import SEEDS, check_files, contents, guesses, make_arm, make_catalogue, make_results
 from rich.console import Console
 from sklearn import metrics
 
 from hirise_imb.cli.main import main
 from hirise_imb.cli.report_tables import print_baseline
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data.images import decode_image
 from hirise_imb.data.manifest import Manifest
-from hirise_imb.data.splits import Selection
-from hirise_imb.features import extraction
+from hirise_imb.data.splits import Selection, TrainingPool
 from hirise_imb.forensics import read_published
-from hirise_imb.imbalance.sampling import Pool, SplitFileRows
+from hirise_imb.imbalance.sampling import SplitFileRows
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Baseline, write_baseline
 from hirise_imb.reporting.baseline import Entry, Law
-from hirise_imb.training.epoch_loop import Failed, Job
+from hirise_imb.training.epoch_loop import Job
+from hirise_imb.training.outcome import Outcome
 from hirise_imb.training.trainer import Run, Trainer
 
 LABELS = range(len(CLASSES))
@@ -41,7 +42,7 @@ def make_baseline(catalogue: Manifest, *predicted: Sequence[int]) -> Baseline:
     return Baseline(make_results(catalogue, make_arm(catalogue, "baseline", predicted)))
 
 
-def scores(truth: Sequence[int], predicted: Sequence[int]) -> dict[tuple[str, str], float]:
+def scores(truth: Sequence[int] | np.ndarray, predicted: Sequence[int] | np.ndarray) -> dict[tuple[str, str], float]:
     """By scikit-learn."""
     table = metrics.precision_recall_fscore_support(truth, predicted, labels=LABELS, zero_division=0)[:3]
     columns = dict(zip(PER_CLASS, table, strict=True))
@@ -249,24 +250,24 @@ def test_the_terminal_shows_it_in_eighty_columns(baseline: Baseline) -> None:
 
 
 @pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts decoded images, cuts, trials, and fits for the report by the kind of rows they go through."""
     counts: Counter[str] = Counter()
-    decode, refit, select = extraction.decode_image, Trainer.refit, Trainer.select
+    refit, select = Trainer.refit, Trainer.select
 
-    def decoding(path: Path) -> np.ndarray:
+    def decoding(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         counts["decoded"] += 1
-        return decode(path)
+        return decode_image(path, shape)
 
-    def refitting(self: Trainer, recipe: Recipe, seed: int) -> Run | Failed:
+    def refitting(self: Trainer, recipe: Recipe, seed: int) -> Run:
         counts[type(recipe.sampling).__name__] += 1
         return refit(self, recipe, seed)
 
-    def selecting(self: Trainer, jobs: Sequence[Job], selection: Selection) -> list[Run | Failed]:
-        counts["trial" if jobs[0].on_epoch else "yardstick"] += len(jobs)
+    def selecting(self: Trainer, jobs: Sequence[Job], selection: Selection) -> list[Outcome[Run]]:
+        counts["trial" if jobs[0].on_epoch else "common score"] += len(jobs)
         return select(self, jobs, selection)
 
-    monkeypatch.setattr(extraction, "decode_image", decoding)
+    monkeypatch.setattr("hirise_imb.features.extraction.decode_image", decoding)
     monkeypatch.setattr(Trainer, "refit", refitting)
     monkeypatch.setattr(Trainer, "select", selecting)
     return counts
@@ -297,7 +298,7 @@ def test_it_shares_its_fits_with_the_study(
     assert capsys.readouterr().out.endswith(f"Report: {report / 'report.html'}\n")
     images = work.pop("decoded")
     assert images > 0
-    assert work == {"EveryImage": 2, "yardstick": 1}
+    assert work == {"EveryImage": 2, "common score": 1}
     assert len(list(cache.glob("features/*"))) == 1
     assert set(check_files(report)) > FILES
     assert 'href="t/baseline/report.html"' in (tmp_path / "reports" / "index.html").read_text(encoding="utf-8")
@@ -328,7 +329,7 @@ def test_rows_of_the_split_file_have_a_report_of_their_own(
     seen: list[tuple[int, int]] = []
     rows = SplitFileRows.rows
 
-    def counting(self: SplitFileRows, pool: Pool, seed: int, epoch: int, progress: float) -> np.ndarray:
+    def counting(self: SplitFileRows, pool: TrainingPool, seed: int, epoch: int, progress: float) -> np.ndarray:
         chosen = rows(self, pool, seed, epoch, progress)
         seen.append((len(chosen), int(pool.copies.sum())))
         assert len(chosen) > len(pool.labels)

@@ -11,12 +11,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from builders import CLASSES
 from matplotlib.text import Text
 from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, average_precision_score, confusion_matrix, f1_score, precision_recall_curve
 
-from hirise_imb.data.hirise import CLASSES, HIRISE, SPLITS
+from hirise_imb.data import HIRISE, SPLITS
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.reporting import Arm, Results
 from hirise_imb.reporting.figures import gallery, style

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hirise_imb.cli.report_tables import print_comparison
 from hirise_imb.metrics.registry import METRICS, Evaluation, Metric, register
-from hirise_imb.pipeline.rebuild import rewrite
+from hirise_imb.pipeline.rebuild import rebuild_report
 from hirise_imb.reporting import write_report
 from hirise_imb.reporting.html.view import Extras, study_view
 from hirise_imb.reporting.read import read_report, read_summary
@@ -87,7 +87,7 @@ def test_names_are_taken_once() -> None:
 def test_three_classes_go_through_every_page(majority: str | None, tmp_path: Path) -> None:
     folder = write_report(three_classes(majority), tmp_path / "three").parent
     before = read_summary(folder)
-    assert rewrite(folder) == folder / "report.html"
+    assert rebuild_report(folder) == folder / "report.html"
     assert read_summary(folder)["files"] == before["files"]
     assert before["majority"] == majority
     for name in ("report.html", "report.md"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from handmade import guesses, make_arm, make_catalogue, make_results
 from playwright.sync_api import Browser, Page
 
 from hirise_imb.models.closed_form import NearestMean
-from hirise_imb.pipeline.rebuild import compare
+from hirise_imb.pipeline.rebuild import compare_reports
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Baseline, Results, write_baseline, write_report
 
@@ -45,13 +44,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     out = tmp_path_factory.mktemp("pages")
     results = made_up(tmp_path_factory.mktemp("data"))
     study = write_report(results, out / "reports" / "by-hand")
-    write_report(results, out / "elsewhere" / "by-hand-with-a-name-that-is-rather-long")
     (out / "reports" / "broken").mkdir()
     (out / "reports" / "broken" / "summary.json").write_text("{")
     nothing: dict[str, Any] = {"strategies": [], "shared_parameters": []}
     alone = replace(results, arms=results.arms[:1], control_name=None, appendix=nothing)
     baseline = write_baseline(Baseline(alone), out / "reports" / "by-hand" / "baseline")
-    _, comparison = compare([study.parent, out / "elsewhere" / "by-hand-with-a-name-that-is-rather-long"], "both", out)
+    long_name = out / "elsewhere" / "by-hand-with-a-name-that-is-rather-long"
+    write_report(results, long_name)
+    _, comparison = compare_reports([study.parent, long_name], "both", out)
     return {"study": study, "comparison": comparison, "baseline": baseline, "index": out / "reports" / "index.html"}
 
 
@@ -127,13 +127,16 @@ COLUMN = """b => {
 
 
 def assert_sorted(values: list[str], *, ascending: bool) -> None:
-    """Numbers as numbers, what is none last either way; texts as texts."""
+    """Numbers as numbers, what is none last either way; strings as strings."""
     there = [value for value in values if value != "–"]
     assert values == there + ["–"] * (len(values) - len(there))
-    keys = [value.casefold() for value in there]
-    with contextlib.suppress(ValueError):
-        keys = [float(value) for value in there]
-    assert keys == sorted(keys, reverse=not ascending)
+    try:
+        numbers = [float(value) for value in there]
+    except ValueError:
+        words = [value.casefold() for value in there]
+        assert words == sorted(words, reverse=not ascending)
+    else:
+        assert numbers == sorted(numbers, reverse=not ascending)
 
 
 def open_all(page: Page) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import json
 import math
 import re
 from dataclasses import replace
@@ -14,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from builders import quick
-from handmade import SEEDS, TRIALS, contents, guesses, make_arm, make_catalogue, make_results
+from builders import CLASSES, quick
+from handmade import SEEDS, TRIALS, contents, guesses, make_arm, make_catalogue, make_results, summary_of
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.lines import Line2D
@@ -23,7 +22,6 @@ from rich.console import Console
 from sklearn import metrics
 
 from hirise_imb.cli.report_tables import print_comparison
-from hirise_imb.data.hirise import CLASSES
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.metrics.registry import METRICS
 from hirise_imb.models.closed_form import NearestMean
@@ -76,10 +74,6 @@ def results(catalogue: Manifest) -> Results:
 def folder(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report that no test may change."""
     return write_report(results, tmp_path_factory.mktemp("reports") / "by-hand").parent
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
 
 
 def f1_again(folder: Path, arm: str) -> np.ndarray:
@@ -239,6 +233,7 @@ def test_the_best_so_far_is_the_running_maximum_of_complete_trials(found: list[t
         assert (counted["best_trial"], counted["best_value"]) == (None, None)
     else:
         assert counted["best_value"] == expected[-1]
+        assert counted["best_trial"] is not None
         assert found[counted["best_trial"] - 1] == ("complete", expected[-1])
         assert ("complete", expected[-1]) not in found[: counted["best_trial"] - 1]
 

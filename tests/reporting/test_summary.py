@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from builders import CLASSES
 from handmade import (
     EXAMPLE,
     SEEDS,
@@ -23,12 +24,12 @@ from handmade import (
     make_catalogue,
     make_results,
     p_of,
+    summary_of,
     three_classes,
 )
 from jsonschema import Draft202012Validator
 from sklearn import metrics
 
-from hirise_imb.data.hirise import CLASSES
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.metrics.bootstrap import SourceCounts
 from hirise_imb.metrics.classification import Predictions
@@ -72,7 +73,7 @@ def folder(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return summary_of(folder)
 
 
 # --- the schema ---
@@ -421,7 +422,9 @@ def test_a_difference_beyond_chance_is_told(few: Manifest) -> None:
         "baseline there."
     )
     assert ", depending on the arm" not in caution(found)
-    least = of_study(found)["inference"]["resolvable"]["low"]
+    resolvable = of_study(found)["inference"]["resolvable"]
+    assert resolvable is not None
+    least = resolvable["low"]
     assert (
         f"On 10 sources, the minimum detectable difference in macro F1 to the baseline (one test, p <= 0.05) is "
         f"{least:.3f}. Images" in caution(found)

@@ -15,18 +15,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import CLASSES, IMAGE_FOLDER
 from handmade import SEEDS, check_files, contents, guesses, make_arm, make_results
 from PIL import Image
 
 from hirise_imb.cli.main import main
-from hirise_imb.data import manifest
-from hirise_imb.data.hirise import CLASSES, IMAGE_FOLDER
+from hirise_imb.data import HIRISE
+from hirise_imb.data.manifest import read_manifest
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.models.closed_form import NearestMean
-from hirise_imb.pipeline.rebuild import compare
+from hirise_imb.pipeline.rebuild import compare_reports
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Baseline, Results, write_baseline, write_report
-from hirise_imb.reporting.html.thumbnails import MISTAKES, OF_CLASS, SIZE, thumbnails
+from hirise_imb.reporting.html.thumbnails import MISTAKES, OF_CLASS, SIZE, make_thumbnails
 from hirise_imb.utils.errors import UserError
 
 COMPUTED = Recipe(head=NearestMean("none", 0.5))
@@ -34,16 +35,16 @@ COMPUTED = Recipe(head=NearestMean("none", 0.5))
 
 def results_on(data: Path) -> Results:
     """A baseline and a strategy whose seeds are sure of different things."""
-    images = manifest.read_manifest(data)
+    images = read_manifest(data, HIRISE)
     truth = images.canonical_images("test")["label"].tolist()
     arms = []
     for n, (name, right) in enumerate((("baseline", 0.4), ("tta", 0.6))):
-        made = make_arm(images, name, [guesses(truth, right, seed + n) for seed in SEEDS], 0.5, COMPUTED)
+        arm = make_arm(images, name, [guesses(truth, right, seed + n) for seed in SEEDS], 0.5, COMPUTED)
         fits = []
-        for seed, fit in enumerate(made.predictions):
+        for seed, fit in enumerate(arm.predictions):
             p = fit.probabilities * np.random.default_rng((n, seed)).uniform(0.1, 1, fit.probabilities.shape)
             fits.append(Predictions(fit.images, (p / p.sum(axis=1, keepdims=True)).astype(np.float32)))
-        arms.append(replace(made, predictions=tuple(fits)))
+        arms.append(replace(arm, predictions=tuple(fits)))
     made = make_results(images, *arms)
     seconds = {arm.name: arm.seconds for arm in made.arms}
     return replace(made, study_toml=f"data = {json.dumps(str(data))}\n", environment={"seconds": seconds})
@@ -53,11 +54,11 @@ def results_on(data: Path) -> Results:
 def whole(whole_sample: Path) -> tuple[Results, dict[str, Any]]:
     """Results on the whole sample, and their thumbnails."""
     results = results_on(whole_sample)
-    return results, thumbnails(results, manifest.read_manifest(whole_sample).path)
+    return results, make_thumbnails(results, read_manifest(whole_sample, HIRISE))
 
 
 def mean_of(results: Results, arm: int) -> np.ndarray:
-    return np.mean([fit.probabilities for fit in results.arms[arm].predictions], axis=0)
+    return np.asarray(np.mean([fit.probabilities for fit in results.arms[arm].predictions], axis=0))
 
 
 def picture(address: str) -> Image.Image:
@@ -114,16 +115,16 @@ def test_pictures_are_those_of_the_images(whole: tuple[Results, dict[str, Any]],
 def test_without_a_strategy_they_are_of_the_baseline(whole: tuple[Results, dict[str, Any]], whole_sample: Path) -> None:
     alone = replace(whole[0], arms=whole[0].arms[:1])
     p = mean_of(alone, 0)
-    shown = thumbnails(alone, manifest.read_manifest(whole_sample).path)
+    shown = make_thumbnails(alone, read_manifest(whole_sample, HIRISE))
     assert shown["arm"] == "baseline"
     surest = p.max(axis=1)[p.argmax(axis=1) != alone.labels].max()
     assert shown["mistakes"][0]["confidence"] == pytest.approx(surest)
 
 
 def test_a_perfect_arm_has_no_mistakes(small_data: Path) -> None:
-    images = manifest.read_manifest(small_data)
+    images = read_manifest(small_data, HIRISE)
     truth = images.canonical_images("test")["label"].tolist()
-    shown = thumbnails(make_results(images, make_arm(images, "baseline", [truth])), images.path)
+    shown = make_thumbnails(make_results(images, make_arm(images, "baseline", [truth])), images)
     assert shown["mistakes"] == []
     assert shown["rare"]
 
@@ -152,7 +153,7 @@ def test_a_page_shows_them_only_when_asked(own: Path, report: Path, small_data: 
     before = contents(own)
     assert main(["report", str(own), "--thumbnails"]) == 0
     results = results_on(small_data)
-    shown = thumbnails(results, manifest.read_manifest(small_data).path)
+    shown = make_thumbnails(results, read_manifest(small_data, HIRISE))
     expected = [entry["address"] for entry in shown["mistakes"]]
     expected += [entry["address"] for entries in shown["rare"].values() for entry in entries]
     assert set(expected) <= set(pictures_of(own))
@@ -179,11 +180,11 @@ def test_a_comparison_shows_landmarks_of_what_its_first_report_prefers(
     report: Path, small_data: Path, tmp_path: Path
 ) -> None:
     other = Path(shutil.copytree(report, tmp_path / "other"))
-    _, page = compare([report, other], "both", tmp_path)
+    _, page = compare_reports([report, other], "both", tmp_path)
     assert pictures_of(page.parent) == []
     assert main(["report", str(page.parent), "--thumbnails"]) == 0
     found = results_on(small_data)
-    shown = thumbnails(found, manifest.read_manifest(small_data).path)
+    shown = make_thumbnails(found, read_manifest(small_data, HIRISE))
     assert found.chosen
     assert shown["arm"] == found.chosen.name
     assert {entry["address"] for entry in shown["mistakes"]} <= set(pictures_of(page.parent))
@@ -191,7 +192,7 @@ def test_a_comparison_shows_landmarks_of_what_its_first_report_prefers(
 
 def without_images(data: Path) -> str:
     """Another landmark in the place of two of the test."""
-    table = manifest.read_manifest(data).canonical_images("test")
+    table = read_manifest(data, HIRISE).canonical_images("test")
     gone = table["image"].tolist()[:2]
     for path in data.glob("*.txt"):
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -200,13 +201,13 @@ def without_images(data: Path) -> str:
 
 
 def broken_image(data: Path) -> str:
-    image = manifest.read_manifest(data).canonical_images("test").query("label == 1")["image"].iloc[0]
+    image = read_manifest(data, HIRISE).canonical_images("test").query("label == 1")["image"].iloc[0]
     (data / IMAGE_FOLDER / image).write_bytes(b"\xff\xd8\xff no picture")
     return f"{image} is no whole JPEG image"
 
 
 def missing_image(data: Path) -> str:
-    image = manifest.read_manifest(data).canonical_images("test").query("label == 1")["image"].iloc[0]
+    image = read_manifest(data, HIRISE).canonical_images("test").query("label == 1")["image"].iloc[0]
     (data / IMAGE_FOLDER / image).unlink()
     return f"(first: {image})"
 
@@ -240,6 +241,9 @@ def test_a_reference_run_shows_none(small_data: Path, tmp_path: Path) -> None:
     assert contents(folder) == before
 
 
-def test_an_image_that_vanishes_is_the_users_error(whole: tuple[Results, dict[str, Any]], tmp_path: Path) -> None:
+def test_an_image_that_vanishes_is_the_users_error(
+    whole: tuple[Results, dict[str, Any]], whole_sample: Path, tmp_path: Path
+) -> None:
+    elsewhere = replace(read_manifest(whole_sample, HIRISE), folder=tmp_path)
     with pytest.raises(UserError, match=re.escape(str(tmp_path))):
-        thumbnails(whole[0], lambda image: tmp_path / image)
+        make_thumbnails(whole[0], elsewhere)
