@@ -138,9 +138,8 @@ def _write_drawing(name: str, draw: Draw, files: _Files) -> str:
     """Write a figure as PNG and SVG, with its data next to it; return it as a data address for the page."""
     drawing = draw()
     files.csv(f"{name}.csv", drawing.data)
-    # What is drawn first lays the figure out; to do that again for the second file would take as long as to draw it.
+    style.fix_layout(drawing.figure)
     files.write(f"{name}.png", partial(style.write_png, drawing.figure))
-    drawing.figure.set_layout_engine("none")
     svg = files.write(f"{name}.svg", partial(style.write_svg, drawing.figure))
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 

@@ -104,6 +104,16 @@ def inks(image: AxesImage) -> NDArray[np.str_]:
     return np.where(colours[..., :3] @ (0.299, 0.587, 0.114) > 0.55, INK, "white")
 
 
+def fix_layout(canvas: Figure) -> None:
+    """Places the axes of a figure for good, so that files written of it need not do so again.
+
+    With a layout engine, even with matplotlib's placeholder "none", a figure is drawn once more for each file.
+    """
+    if (engine := canvas.get_layout_engine()) is not None:
+        engine.execute(canvas)
+        canvas.set_layout_engine(None)
+
+
 def write_png(canvas: Figure, path: Path) -> None:
     """Write a figure as PNG, without the program's version; equal figures are equal files.
 
