@@ -52,6 +52,8 @@ def assign_folds(labels: Ints, sources: Ints, classes: ClassSet, n_folds: int = 
     present = np.unique(labels)
     # Where no class has a landmark for each fold there is nothing to stratify, and StratifiedGroupKFold refuses.
     splitter_class = StratifiedGroupKFold if np.bincount(labels).max() >= n_folds else GroupKFold
+    # No assignment leaves fewer pairs empty than there are folds beyond the sources of a class.
+    least_empty = sum(max(0, n_folds - len(np.unique(sources[labels == label]))) for label in present)
     best, fewest_empty = np.zeros(len(labels), np.int64), np.inf
     for seed in range(_ATTEMPTS):
         folds = np.zeros(len(labels), np.int64)
@@ -67,6 +69,8 @@ def assign_folds(labels: Ints, sources: Ints, classes: ClassSet, n_folds: int = 
             continue
         if (empty := int((~occupied[:, present]).sum())) < fewest_empty:
             best, fewest_empty = folds, empty
+        if fewest_empty == least_empty:
+            break
     if not np.isfinite(fewest_empty):
         raise ValueError(f"no assignment of {len(np.unique(sources))} sources fills {n_folds} folds")
     incomplete = []

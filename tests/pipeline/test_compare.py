@@ -31,6 +31,8 @@ from hirise_imb.reporting.html.index import write_index
 from hirise_imb.reporting.inference import Inference
 from hirise_imb.reporting.narrative import caution, headline
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 FEW = (8, 12, 4, 0, 0, 0, 0, 0)
 """Ten test sources, so that all exchanges can be looked at."""
 
@@ -425,8 +427,8 @@ def test_the_list_leads_to_every_report(catalogue: Manifest, out: Path, three: P
     text = " ".join(links.text.split())
     for name in names:
         assert summary_of(reports / name)["headline"] in text
-    assert "older/summary.json is no summary that this program can read (it has schema version 2" in text
-    assert "broken/summary.json is no JSON" in text
+    assert "older/summary.json is not a summary that this program can read (it has schema version 2" in text
+    assert "broken/summary.json is not JSON" in text
     assert str(tmp_path) not in text
     assert "no-report" not in text
 
@@ -464,4 +466,4 @@ def test_where_seeds_are_of_different_number_no_range_is_said_to_lie_apart(
     assert not any(results.clear("half/focal_loss", "f1", "single/baseline"))
     assert results.gain_is_clear("half/focal_loss", "macro_f1", "half/tta")
     told = caution(results)
-    assert told.startswith("Ranges are over seeds; intervals over sources. Arms that were fitted with one seed have no")
+    assert told.startswith("Ranges are over seeds, confidence intervals over sources. Arms that were fitted with one seed have no")

@@ -13,6 +13,8 @@ from hirise_imb.pipeline.rebuild import compare_reports
 from hirise_imb.reporting.formatting import p_digits, signed
 from hirise_imb.reporting.read import read_report
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "reports" / "real-sample"
 

@@ -156,7 +156,7 @@ def test_what_stands_in_the_way_of_a_file_is_told(
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     path.mkdir() if folder else path.write_text("mine")
     assert main(["report", str(report)]) == 2
-    assert capsys.readouterr().err == f"error: {path}: {told}; mend that and run again.\n"
+    assert capsys.readouterr().err == f"error: {path}: {told}; fix that and run the command again.\n"
     shutil.rmtree(path) if folder else path.unlink()
     assert main(["report", str(report)]) == 0
 
@@ -264,7 +264,7 @@ def test_what_is_no_report_is_refused_in_a_sentence(
     path = tmp_path / "empty" / "summary.json"
     for text in ("{", "", "\xff", '{"a": NaN}', "[" * 100_000):
         path.write_text(text, encoding="latin-1")
-        assert refused("report", path.parent).startswith(f"{path} is no JSON (")
+        assert refused("report", path.parent).startswith(f"{path} is not JSON (")
     path.unlink()
     path.mkdir()
     assert refused("report", path.parent).startswith(f"There is no report in {path.parent}")
@@ -376,7 +376,7 @@ ODD = (perfect, all_other, all_equal, one_source, two_classes, two_landmarks, as
 
 
 def no_constant(name: str) -> float:
-    raise AssertionError(f"{name} is no JSON")
+    raise AssertionError(f"{name} is not JSON")
 
 
 def intervals(value: object, path: str = "$") -> Iterator[tuple[str, dict[str, float]]]:

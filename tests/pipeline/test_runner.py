@@ -34,6 +34,8 @@ from hirise_imb.training.trainer import Run, Trainer
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import CACHE_VARIABLE
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 SEARCHED = ("plain", "oversampling", "focal_loss", "partial_unfreeze", "decoupled", "class_bias", "prototypes")
 """One of each kind: control, rows, loss, backbone, second stage, after training, computed."""
 ARMS = ("baseline", *SEARCHED)
@@ -291,11 +293,11 @@ def mirror_an_image(data: Path) -> None:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        (add_a_copy, r"made with data \w+, not \w+"),
-        (mirror_an_image, r"made with data \w+, not \w+"),
-        ({"seed": 1}, "made with seed 0, not 1"),
-        ({"weights": "imagenet"}, r"made with weights \w+, not \w+"),
-        ({"backbone": "toy2"}, "made with backbone toy, not toy2"),
+        (add_a_copy, r"was begun with data \w+, not with data \w+:"),
+        (mirror_an_image, r"was begun with data \w+, not with data \w+:"),
+        ({"seed": 1}, "was begun with seed 0, not with seed 1:"),
+        ({"weights": "imagenet"}, r"was begun with weights \w+, not with weights \w+:"),
+        ({"backbone": "toy2"}, "was begun with backbone toy, not with backbone toy2:"),
     ],
     ids=["a row", "an image", "seed", "weights", "backbone"],
 )
@@ -322,7 +324,7 @@ def test_the_same_name_for_something_else_is_refused(
 
 def test_after_a_refusal_the_study_goes_on_as_it_was(finished: Finished, work: Counter[str]) -> None:
     before = results(finished.report)
-    with pytest.raises(UserError, match="made with"):
+    with pytest.raises(UserError, match="was begun with"):
         again(finished, seed=1, trials=3)
     work.clear()
     again(finished)
@@ -331,6 +333,6 @@ def test_after_a_refusal_the_study_goes_on_as_it_was(finished: Finished, work: C
 
 
 def test_a_refusal_comes_before_any_training(finished: Finished, work: Counter[str]) -> None:
-    with pytest.raises(UserError, match="made with seed 0, not 9"):
+    with pytest.raises(UserError, match="was begun with seed 0, not with seed 9:"):
         again(finished, seed=9)
     assert not work

@@ -339,8 +339,9 @@ def test_every_figure_can_be_drawn(name: str) -> None:
     assert ("figures/confusion_difference" in drawn) == (results.chosen is not None)
     curves = {figure.removeprefix("figures/curves-") for figure in drawn if "/curves-" in figure}
     assert curves == {arm.name for arm in results.arms if arm.name != "computed"}
-    for figure, draw in drawn.items():
-        drawing = draw()
+    # The arms have the same curves: they are drawn of one.
+    for figure in drawn.keys() - {f"figures/curves-{arm}" for arm in sorted(curves)[1:]}:
+        drawing = drawn[figure]()
         assert len(drawing.data)
         assert not drawing.data.select_dtypes("number").isin([np.inf, -np.inf]).to_numpy().any(), figure
         # Warnings of the layout, of empty axes or of missing letters are errors here.
@@ -356,8 +357,8 @@ def test_the_same_results_are_the_same_bytes(results: Results, tmp_path: Path) -
     for name, draw in drawn.items():
         for run in ("one", "two"):
             canvas = draw().figure
+            style.fix_layout(canvas)
             style.write_png(canvas, tmp_path / f"{run}.png")
-            canvas.set_layout_engine("none")
             style.write_svg(canvas, tmp_path / f"{run}.svg")
         for suffix in ("png", "svg"):
             one, two = ((tmp_path / f"{run}.{suffix}").read_bytes() for run in ("one", "two"))

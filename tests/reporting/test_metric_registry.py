@@ -18,6 +18,8 @@ from hirise_imb.reporting.html.view import Extras, study_view
 from hirise_imb.reporting.read import read_report, read_summary
 from hirise_imb.reporting.summary.content import of_study
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 def brier(evaluation: Evaluation) -> float:
     """Returns the Brier score (1950) of the true class."""

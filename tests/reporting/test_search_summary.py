@@ -32,6 +32,8 @@ from hirise_imb.reporting.narrative import headline, protocol
 from hirise_imb.reporting.search_summary import best_so_far, failures, tally
 from hirise_imb.strategies import STRATEGIES
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 ORDER = ["baseline", "plain", "partial_unfreeze", "focal_loss", "prototypes", "tta", "class_weights"]
 REASON = "with seed 3: <b>one</b> landmark | of\nspider"
 STOPS_LATE = Recipe(monitor="val_macro_f1")

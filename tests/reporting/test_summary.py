@@ -42,6 +42,8 @@ from hirise_imb.reporting.summary.content import of_study
 from hirise_imb.reporting.summary.schema import find_fault, generate_schema, load_schema
 from hirise_imb.utils.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 SUPPORT = (120, 40, 20, 12, 6, 1, 9, 0)
 """Sources: six of crater, one of impact ejecta, none of spider, two of all others."""
 

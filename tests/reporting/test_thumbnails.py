@@ -30,6 +30,8 @@ from hirise_imb.reporting import Baseline, Results, write_baseline, write_report
 from hirise_imb.reporting.html.thumbnails import MISTAKES, OF_CLASS, SIZE, make_thumbnails
 from hirise_imb.utils.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 COMPUTED = Recipe(head=NearestMean("none", 0.5))
 
 
@@ -203,7 +205,7 @@ def without_images(data: Path) -> str:
 def broken_image(data: Path) -> str:
     image = read_manifest(data, HIRISE).canonical_images("test").query("label == 1")["image"].iloc[0]
     (data / IMAGE_FOLDER / image).write_bytes(b"\xff\xd8\xff no picture")
-    return f"{image} is no whole JPEG image"
+    return f"{image} is not a complete JPEG image"
 
 
 def missing_image(data: Path) -> str:
