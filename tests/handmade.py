@@ -8,6 +8,7 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +28,10 @@ from hirise_imb.reporting import Arm, Omitted, Results
 from hirise_imb.reporting.appendix import describe_strategies
 from hirise_imb.reporting.figures import forest, matrices, overview, probabilities, scores, sources, style
 from hirise_imb.strategies import CONTROL, STRATEGIES
+from hirise_imb.training import epoch_loop
+from hirise_imb.training.epoch_loop import Job, TrainingResult
+from hirise_imb.training.outcome import Outcome
+from hirise_imb.training.train_step import Network
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "reports" / "real-sample"
 """The committed report."""
@@ -200,6 +205,20 @@ def without_figures() -> Iterator[None]:
         patch.setattr(style, "fix_layout", lambda _: None)
         patch.setattr(style, "write_png", lambda _, path: path.write_bytes(png))
         patch.setattr(style, "write_svg", lambda _, path: path.write_text(svg, encoding="utf-8"))
+        yield
+
+
+@contextmanager
+def short_training() -> Iterator[None]:
+    """Fits end after five epochs at the latest, for tests of what happens to fits, whatever they learn."""
+    train = epoch_loop.train_heads
+
+    def train_shortly(network: Network, jobs: Sequence[Job], *rest: Any) -> list[Outcome[TrainingResult]]:  # noqa: ANN401
+        short = [replace(job, recipe=replace(job.recipe, max_epochs=min(5, job.recipe.max_epochs))) for job in jobs]
+        return train(network, short, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(epoch_loop, "train_heads", train_shortly)
         yield
 
 

@@ -138,13 +138,25 @@ def added(terms: Sequence[Iterable[tuple[Number, ...]]], total: int) -> set[tupl
     return ways
 
 
-@settings(quick, max_examples=120)
+@settings(quick, max_examples=30)
 @given(tiny())
 # Where kappa is best is found in several steps, here in more than one: for the smallest, and for the largest.
 @example((full((None, None, None, 8), (None, None, "0.3", 12), ("0.5", None, None, 5)), {}))
 @example((full((None, "0.0", None, 7), (None, None, "0.5", 36), (None, None, None, 8)), {}))
 def test_ranges_are_those_of_all_joint_solutions(case: tuple[PublishedTable, dict[str, Rounded]]) -> None:
-    table, beside = case
+    check_ranges(*case)
+
+
+@pytest.mark.slow
+@settings(quick, max_examples=120)
+@given(tiny())
+def test_ranges_of_many_tables_are_those_of_all_joint_solutions(
+    case: tuple[PublishedTable, dict[str, Rounded]],
+) -> None:
+    check_ranges(*case)
+
+
+def check_ranges(table: PublishedTable, beside: dict[str, Rounded]) -> None:
     rows, total, support = rows_allowed(table), table.total, table.support
     # Predictions, hits and labels x predictions of each solution; and its predictions, hits and recalls.
     chance = added([[(m, t, n * m) for t, m in row] for row, n in zip(rows, support, strict=True)], total)
@@ -226,7 +238,7 @@ def random_confusion(random: np.random.Generator) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("block", range(6))
+@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in range(1, 6))])
 def test_a_true_table_holds_its_counts_and_is_not_called_shuffled(block: int) -> None:
     related = 0
     for seed in range(35 * block, 35 * block + 35):
@@ -265,8 +277,8 @@ def hirise_confusion(random: np.random.Generator) -> np.ndarray:
     return random.multinomial(HIRISE, right * np.eye(8) + (1 - right) * wrong)
 
 
-def test_shuffled_pairings_are_called_so_as_often_as_is_said() -> None:
-    tables = 200
+@pytest.mark.parametrize("tables", [50, pytest.param(200, marks=pytest.mark.slow)])
+def test_shuffled_pairings_are_called_so_as_often_as_is_said(tables: int) -> None:
     verdicts = []
     for seed in range(tables):
         random = np.random.default_rng(1000 + seed)

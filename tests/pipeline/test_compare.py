@@ -466,4 +466,6 @@ def test_where_seeds_are_of_different_number_no_range_is_said_to_lie_apart(
     assert not any(results.clear("half/focal_loss", "f1", "single/baseline"))
     assert results.gain_is_clear("half/focal_loss", "macro_f1", "half/tta")
     told = caution(results)
-    assert told.startswith("Ranges are over seeds, confidence intervals over sources. Arms that were fitted with one seed have no")
+    assert told.startswith(
+        "Ranges are over seeds, confidence intervals over sources. Arms that were fitted with one seed have no"
+    )

@@ -75,6 +75,7 @@ def trials(out: Path) -> list[tuple[str, int]]:
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
 def test_killed_and_started_again_it_ends_as_if_left_alone(small_data: Path, tmp_path: Path) -> None:
     out, cache = tmp_path / "killed", tmp_path / "cache"

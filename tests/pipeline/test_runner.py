@@ -34,7 +34,7 @@ from hirise_imb.training.trainer import Run, Trainer
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import CACHE_VARIABLE
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
+pytestmark = pytest.mark.usefixtures("blank_figures", "few_epochs")
 
 SEARCHED = ("plain", "oversampling", "focal_loss", "partial_unfreeze", "decoupled", "class_bias", "prototypes")
 """One of each kind: control, rows, loss, backbone, second stage, after training, computed."""
