@@ -18,3 +18,10 @@ def few_epochs() -> Iterator[None]:
     """Fits of the module are short."""
     with short_training():
         yield
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """No report of the test draws its figures."""
+    with without_figures():
+        yield

@@ -140,6 +140,7 @@ def test_what_a_report_is_made_from_stays_as_it_is_even_where_writing_is_interru
     assert [name for name in kept if before[name] != after[name]] == []
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("name", "folder", "told"),
     [
@@ -372,7 +373,19 @@ def underflow(folder: Path) -> Results:
     return odd(images, *[chosen((truth_of(images) + 1) % 8, 1.0)] * 2)
 
 
-ODD = (perfect, all_other, all_equal, one_source, two_classes, two_landmarks, as_the_baseline, underflow)
+Make = Callable[[Path], Results]
+"""Makes results on data in a folder."""
+
+ODD: tuple[Make, ...] = (
+    perfect,
+    all_other,
+    all_equal,
+    one_source,
+    two_classes,
+    two_landmarks,
+    as_the_baseline,
+    underflow,
+)
 
 
 def no_constant(name: str) -> float:
@@ -392,10 +405,23 @@ def intervals(value: object, path: str = "$") -> Iterator[tuple[str, dict[str, f
             yield from intervals(part, path)
 
 
+@pytest.fixture(scope="module")
+def write_odd(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Make], Path]:
+    """Gives the report of odd results, which no test may change; each is written once."""
+    reports: dict[Make, Path] = {}
+
+    def call(make: Make) -> Path:
+        if make not in reports:
+            root = tmp_path_factory.mktemp(make.__name__)
+            reports[make] = write_report(make(root / "data"), root / "report").parent
+        return reports[make]
+
+    return call
+
+
 @pytest.mark.parametrize("make", ODD, ids=lambda make: make.__name__)
-def test_odd_results_have_whole_reports(make: Callable[[Path], Results], tmp_path: Path) -> None:
-    results = make(tmp_path / "data")
-    folder = write_report(results, tmp_path / "report").parent
+def test_odd_results_have_whole_reports(make: Make, write_odd: Callable[[Make], Path]) -> None:
+    folder = write_odd(make)
     check_files(folder)
     before = contents(folder)
     stored = json.loads(before["summary.json"], parse_constant=no_constant)
@@ -411,8 +437,8 @@ def test_odd_results_have_whole_reports(make: Callable[[Path], Results], tmp_pat
 
 
 @pytest.mark.parametrize("make", [perfect, two_landmarks], ids=lambda make: make.__name__)
-def test_odd_results_are_written_again(make: Callable[[Path], Results], tmp_path: Path) -> None:
-    folder = write_report(make(tmp_path / "data"), tmp_path / "report").parent
+def test_odd_results_are_written_again(make: Make, write_odd: Callable[[Make], Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(write_odd(make), tmp_path / "report"))
     before = contents(folder)
     rebuild_report(folder)
     after = contents(folder)

@@ -33,6 +33,8 @@ from hirise_imb.training.epoch_loop import Job
 from hirise_imb.training.outcome import Outcome
 from hirise_imb.training.trainer import Run, Trainer
 
+pytestmark = pytest.mark.usefixtures("few_epochs")
+
 LABELS = range(len(CLASSES))
 PER_CLASS = ("precision", "recall", "f1")
 WHOLE = ("accuracy", "macro_f1", "weighted_f1", "kappa")
@@ -283,6 +285,7 @@ def kept(report: Path) -> dict[str, bytes]:
     return files | {"summary.json": json.dumps(summary).encode()}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_it_shares_its_fits_with_the_study(
     small_data: Path,
     toy: str,
@@ -323,6 +326,7 @@ def test_it_shares_its_fits_with_the_study(
     assert kept(report) == first
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_rows_of_the_split_file_have_a_report_of_their_own(
     small_data: Path, toy: str, tmp_path: Path, work: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

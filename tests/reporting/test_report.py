@@ -23,6 +23,7 @@ from handmade import (
     make_results,
     shuffled_hits,
     summary_of,
+    without_figures,
 )
 from sklearn import metrics
 
@@ -315,6 +316,7 @@ def test_the_page_shows_the_scores_of_the_table(page: Page, folder: Path) -> Non
         assert f"{row['f1']:.3f}{row['f1_vs_baseline']:+.3f}" in page.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_share_near_all_or_none_is_not_shown_as_all_or_none(tmp_path: Path) -> None:
     catalogue = make_catalogue(tmp_path / "data", (400, 3, 3, 3, 3, 3, 3, 3))
     right = catalogue.canonical_images("test")["label"].tolist()
@@ -411,7 +413,8 @@ def test_writing_again_gives_the_same_bytes(results: Results, folder: Path, tmp_
     assert [name for name in first if first[name] != second[name]] == []
 
     fewer = replace(results, arms=results.arms[:2])
-    write_report(fewer, tmp_path / "report")
+    with without_figures():
+        write_report(fewer, tmp_path / "report")
     left = contents(tmp_path / "report")
     assert {"notes.txt", "confusion/mine.csv"} < set(left)
     assert set(left) - {"notes.txt", "confusion/mine.csv"} == {name for name in first if "focal_loss" not in name}
@@ -428,6 +431,7 @@ def test_a_summary_of_somebody_else_is_not_overwritten(text: str, results: Resul
     assert contents(tmp_path) == {"summary.json": text.encode()}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_only_files_below_the_report_are_cleared_away(results: Results, tmp_path: Path) -> None:
     (tmp_path / "outside.txt").write_text("mine")
     (tmp_path / "report").mkdir()
