@@ -58,7 +58,7 @@ def test_built_again_from_its_files_it_has_the_same_numbers(folder: Path, tmp_pa
         if path[0] == "files":
             continue
         if isinstance(value, float):
-            # A processor adds products up in an order of its own, so that the last digits differ from one to another.
+            # The last digits depend on the processor and its threads, which add products up in another order.
             assert after[path] == pytest.approx(value, rel=1e-9, abs=1e-12), path
         elif path[0] in SENTENCES:
             assert DECIMALS.findall(str(after[path])) == DECIMALS.findall(str(value)), path
