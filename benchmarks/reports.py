@@ -11,7 +11,7 @@ import pandas as pd
 
 from benchmarks.report import Report, Table, Target, middle, ratios, spread, values
 from benchmarks.runner import Bench, Case, Figures
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data import HIRISE
 from hirise_imb.metrics.classification import Predictions
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from hirise_imb.reporting import Arm, Results
 
+CLASSES = HIRISE.classes.names
 ARMS, SEEDS = 22, 5
 SOURCES = 29
 OF_CLASS = (25, 17, 4, 5, 1, 5, 1, 1)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from simulated import CRATER, LABELS, SOURCES, Law, counted, f1, fewer
 
-from hirise_imb.data.hirise import CLASSES
+from hirise_imb.data import HIRISE
 from hirise_imb.metrics.bootstrap import (
     LEVEL,
     MIN_SOURCES,
@@ -30,6 +30,7 @@ from hirise_imb.metrics.bootstrap import (
 from hirise_imb.metrics.permutation import ALPHA, swap_test
 from hirise_imb.reporting.figures.style import COLOURS, ROLE_COLOURS, figure
 
+CLASSES = HIRISE.classes.names
 DOCS = Path(__file__).parents[1] / "docs"
 DRAWS = 2000
 BETWEEN = (0.0, 0.3, 0.6, 1.2, 2.0)
