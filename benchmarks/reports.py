@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from hirise_imb.reporting import Arm, Results
 
+CLASSES = HIRISE.classes.names
 ARMS, SEEDS = 22, 5
 SOURCES = 29
 OF_CLASS = (25, 17, 4, 5, 1, 5, 1, 1)

@@ -18,7 +18,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is ins
 
 
 @contextmanager
-def started() -> Iterator[Browser]:
+def start_browser() -> Iterator[Browser]:
     """A browser that is closed afterwards."""
     with sync_playwright() as playwright:
         # As root, as in a container, there is no sandbox.
@@ -27,27 +27,27 @@ def started() -> Iterator[Browser]:
         browser.close()
 
 
-class Opened:
+class LoadedPage:
     """A page that was opened from disk with the network off, and what it complained of or asked for."""
 
     def __init__(self, context: BrowserContext, path: Path) -> None:
-        self.complaints: list[str] = []
+        self.messages: list[str] = []
         self.requests: list[str] = []
         context.set_offline(True)
         self.page: Page = context.new_page()
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
         self.page.wait_for_load_state("load")
 
 
 @contextmanager
-def opened(browser: Browser, path: Path, width: int = 1440, *, scripts: bool = True) -> Iterator[Opened]:
+def open_page(browser: Browser, path: Path, width: int = 1440, *, scripts: bool = True) -> Iterator[LoadedPage]:
     """Open a page in a window of this width."""
     context = browser.new_context(viewport={"width": width, "height": 900}, java_script_enabled=scripts)
     try:
-        yield Opened(context, path)
+        yield LoadedPage(context, path)
     finally:
         context.close()
 

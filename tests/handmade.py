@@ -254,7 +254,7 @@ def check_files(folder: Path) -> dict[str, str]:
     return listed
 
 
-def exchanged(test: pd.DataFrame, one: Fits, other: Fits) -> np.ndarray:
+def exchange_sources(test: pd.DataFrame, one: Fits, other: Fits) -> np.ndarray:
     """Differences in macro F1 of two arms, one row a fit, whatever sources they exchange; first as they are.
 
     Written as a person would, for few sources.
@@ -284,7 +284,7 @@ def p_of(differences: np.ndarray) -> float:
     return float((abs(differences) >= abs(differences[0]) - 1e-12).mean())
 
 
-def shuffled_hits(truth: np.ndarray, predicted: np.ndarray, times: int = 2000) -> np.ndarray:
+def shuffle_hits(truth: np.ndarray, predicted: np.ndarray, times: int = 2000) -> np.ndarray:
     """Hits of shuffled pairings."""
     rng = np.random.default_rng(9)
     return np.array([np.count_nonzero(rng.permutation(truth) == predicted) for _ in range(times)])

@@ -94,6 +94,6 @@ def f1(predicted: np.ndarray, there: np.ndarray = ALL) -> np.ndarray:
     return np.asarray(2 * hits / (np.bincount(labels, minlength=8) + np.bincount(predicted, minlength=8)))
 
 
-def counted(predicted: np.ndarray, there: np.ndarray = ALL) -> SourceCounts:
+def count_sources(predicted: np.ndarray, there: np.ndarray = ALL) -> SourceCounts:
     """What one fit with these predictions made of each source, of those landmarks that are there."""
     return SourceCounts.of(LABELS[there], predicted[None, there], WHERE[there], 8)

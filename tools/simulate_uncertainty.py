@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from simulated import CRATER, LABELS, SOURCES, Law, counted, f1, fewer
+from simulated import CRATER, LABELS, SOURCES, Law, count_sources, f1, fewer
 
 from hirise_imb.data import HIRISE
 from hirise_imb.metrics.bootstrap import (
@@ -30,6 +30,7 @@ from hirise_imb.metrics.bootstrap import (
 from hirise_imb.metrics.permutation import ALPHA, swap_test
 from hirise_imb.reporting.figures.style import COLOURS, ROLE_COLOURS, figure
 
+CLASSES = HIRISE.classes.names
 DOCS = Path(__file__).parents[1] / "docs"
 DRAWS = 2000
 """Number of resamples or exchanges for each test set."""
@@ -95,7 +96,7 @@ def few_sources(law: Law, sources: int, lopsided: bool, sets: int) -> Iterator[R
     covered, widths = [], []
     for number in range(sets):
         predicted = law.draw(np.random.default_rng((4, number)))[0]
-        interval = bootstrap_sources(counted(predicted, subset), DRAWS).class_interval(CRATER)
+        interval = bootstrap_sources(count_sources(predicted, subset), DRAWS).class_interval(CRATER)
         covered.append(interval is not None and interval.low <= truth <= interval.high)
         widths.append(interval.high - interval.low if interval else 0.0)
     what = f"{sources} sources{', lopsided' if lopsided else ''}"
@@ -105,7 +106,7 @@ def few_sources(law: Law, sources: int, lopsided: bool, sets: int) -> Iterator[R
 
 def _intervals(predicted: np.ndarray, rng: np.random.Generator) -> tuple[dict[str, Interval | None], dict[str, float]]:
     """Returns all kinds of intervals, and the means of the resamples of macro F1."""
-    counts = counted(predicted)
+    counts = count_sources(predicted)
     resamples = bootstrap_sources(counts, DRAWS)
     smooth = counts.f1(rng.dirichlet(np.ones(SOURCES), DRAWS)).mean(axis=(0, 2))
     intervals = {
@@ -130,7 +131,7 @@ def rejections(law: Law, gain: float, sets: int) -> Iterator[Row]:
     resolvable, observed = [], []
     for number in range(sets):
         base, better = law.draw(np.random.default_rng((3, number)), (0.0, gain))
-        one, other = counted(better), counted(base)
+        one, other = count_sources(better), count_sources(base)
         swap = swap_test(one, other, DRAWS)
         rejected["swap sources"].append(swap.p <= ALPHA)
         interval = expanded_percentile_interval(

@@ -17,6 +17,7 @@ from hirise_imb.data import HIRISE
 from hirise_imb.forensics import METRICS, PublishedTable, Rounded, Verdict, examine
 from hirise_imb.metrics.classification import confusion_matrix, per_class_scores
 
+CLASSES = HIRISE.classes.names
 SUPPORTS = (1482, 89, 66, 49, 16, 7, 42, 42)
 
 
@@ -45,7 +46,7 @@ def main() -> None:
                 finding = examine(printed(labels, predicted, decimals))
                 verdicts[finding.verdict] += 1
                 agreement = (labels == predicted).mean()
-                chance = np.bincount(labels) @ np.bincount(predicted, minlength=8) / len(labels) ** 2
+                chance = np.bincount(labels) @ np.bincount(predicted, minlength=len(CLASSES)) / len(labels) ** 2
                 kappas.append((agreement - chance) / (1 - chance))
             counts = " | ".join(str(verdicts[verdict]) for verdict in Verdict)
             name = "shuffled" if known == 0 else f"{known:.0%} known"

@@ -24,7 +24,7 @@ def share(part: int, whole: int) -> Fraction:
     return Fraction(part, whole) if whole else Fraction(0)
 
 
-def rounded(value: Fraction, decimals: int, *, half_up: bool = False) -> Rounded:
+def round_to(value: Fraction, decimals: int, *, half_up: bool = False) -> Rounded:
     scaled = value * 10**decimals
     return Rounded(int(scaled + Fraction(1, 2)) if half_up else round(scaled), decimals)
 
@@ -47,13 +47,13 @@ def counts_of(confusion: np.ndarray) -> Counts:
     return list(zip(*(side.tolist() for side in sides), strict=True))
 
 
-def printed(
+def print_table(
     counts: Counts, decimals: int, *, metrics: Iterable[str] = METRICS, half_up: bool = False
 ) -> PublishedTable:
     """The table that has these counts behind it."""
     figures = {
         metric: tuple(
-            rounded(shares(*row)[metric], decimals, half_up=half_up) if metric in metrics else None for row in counts
+            round_to(shares(*row)[metric], decimals, half_up=half_up) if metric in metrics else None for row in counts
         )
         for metric in METRICS
     }
@@ -104,14 +104,14 @@ def tiny(draw: st.DrawFn) -> tuple[PublishedTable, dict[str, Rounded]]:
     confusion[0, 0] += max(0, 2 - int(confusion.sum()))
     counts, decimals = counts_of(confusion), draw(st.integers(1, 3))
     metrics = draw(st.sets(st.sampled_from(METRICS), min_size=1))
-    table = printed(counts, decimals, metrics=metrics, half_up=draw(st.booleans()))
+    table = print_table(counts, decimals, metrics=metrics, half_up=draw(st.booleans()))
     figures = {metric: list(column) for metric, column in table.figures.items()}
     cells = st.tuples(st.sampled_from(sorted(metrics)), st.integers(0, classes - 1))
     for metric, place in draw(st.sets(cells, max_size=2)):
         figures[metric][place] = draw(st.none() | st.integers(0, 10**decimals).map(lambda u: Rounded(u, decimals)))
-    beside = {"accuracy": rounded(averages(counts)["accuracy"], decimals)} if draw(st.booleans()) else {}
+    reported = {"accuracy": round_to(averages(counts)["accuracy"], decimals)} if draw(st.booleans()) else {}
     columns = {metric: tuple(column) for metric, column in figures.items()}
-    return PublishedTable(table.classes, columns, table.support), beside
+    return PublishedTable(table.classes, columns, table.support), reported
 
 
 def rows_allowed(table: PublishedTable) -> list[list[tuple[int, int]]]:
@@ -128,7 +128,7 @@ def rows_allowed(table: PublishedTable) -> list[list[tuple[int, int]]]:
     ]
 
 
-def added(terms: Sequence[Iterable[tuple[Number, ...]]], total: int) -> set[tuple[Number, ...]]:
+def sum_choices(terms: Sequence[Iterable[tuple[Number, ...]]], total: int) -> set[tuple[Number, ...]]:
     """Every sum of one term of each class whose first place, the predictions, is no more than the total."""
     ways: set[tuple[Number, ...]] = {(0,) * 4}
     for choices in terms:
@@ -156,12 +156,12 @@ def test_ranges_of_many_tables_are_those_of_all_joint_solutions(
     check_ranges(*case)
 
 
-def check_ranges(table: PublishedTable, beside: dict[str, Rounded]) -> None:
+def check_ranges(table: PublishedTable, reported: dict[str, Rounded]) -> None:
     rows, total, support = rows_allowed(table), table.total, table.support
     # Predictions, hits and labels x predictions of each solution; and its predictions, hits and recalls.
-    chance = added([[(m, t, n * m) for t, m in row] for row, n in zip(rows, support, strict=True)], total)
+    chance = sum_choices([[(m, t, n * m) for t, m in row] for row, n in zip(rows, support, strict=True)], total)
     ways = [(int(h), int(c)) for p, h, c in chance if p == total]
-    recall = added([[(m, t, share(t, n)) for t, m in row] for row, n in zip(rows, support, strict=True)], total)
+    recall = sum_choices([[(m, t, share(t, n)) for t, m in row] for row, n in zip(rows, support, strict=True)], total)
     recalls = [(int(h), float(r) / len(rows)) for p, h, r in recall if p == total]
     finding = examine(table)
     if not ways:
@@ -170,7 +170,7 @@ def check_ranges(table: PublishedTable, beside: dict[str, Rounded]) -> None:
     joined = finding.joint_ranges
     assert joined is not None
     for k, margins in enumerate(joined.margins):
-        others = {p for (p,) in added([{(m,) for _, m in row} for row in rows[:k] + rows[k + 1 :]], total)}
+        others = {p for (p,) in sum_choices([{(m,) for _, m in row} for row in rows[:k] + rows[k + 1 :]], total)}
         pairs = itertools.product(range(total + 1), range(total + 1))
         assert {pair for pair in pairs if pair in margins} == {(t, m) for t, m in rows[k] if total - m in others}
     kappas = [kappa(hits, products, total) for hits, products in ways]
@@ -188,7 +188,7 @@ def check_ranges(table: PublishedTable, beside: dict[str, Rounded]) -> None:
         assert side.kappa == pytest.approx(kappa(int(solution.hits.sum()), chances, total), abs=1e-12)
     head = support.index(max(support))
     excess = [[(m, (k != head) * (t - Fraction(n * m, total))) for t, m in rows[k]] for k, n in enumerate(support)]
-    rare = [float(value) for predicted, value in added(excess, total) if predicted == total]
+    rare = [float(value) for predicted, value in sum_choices(excess, total) if predicted == total]
     for terms, found in (
         ([[(m, (k != head) * t) for t, m in row] for k, row in enumerate(rows)], joined.rare_hits),
         (
@@ -196,14 +196,14 @@ def check_ranges(table: PublishedTable, beside: dict[str, Rounded]) -> None:
             joined.rare_chance,
         ),
     ):
-        sums = [float(value) for predicted, value in added(terms, total) if predicted == total]
+        sums = [float(value) for predicted, value in sum_choices(terms, total) if predicted == total]
         assert found == pytest.approx((min(sums), max(sums)), abs=1e-9)
     beyond = [side.rare.observed - side.rare.mean for side in (joined.lowest, joined.highest)]
     assert beyond == pytest.approx([min(rare), max(rare)], abs=1e-9)
-    for figure in beside.values():
+    for figure in reported.values():
         ways = [(h, c) for h, c in ways if prints_as(figure, share(h, total))]
         recalls = [(h, r) for h, r in recalls if prints_as(figure, share(h, total))]
-        told = examine(table, beside)
+        told = examine(table, reported)
         # An accuracy narrows the ranges; they hold every solution that meets it, and may hold more.
         if told.verdict is Verdict.INCONSISTENT:
             assert not ways
@@ -248,13 +248,13 @@ def test_a_true_table_holds_its_counts_and_is_not_called_shuffled(block: int) ->
         metrics = METRICS if seed % 2 else random.choice(METRICS, int(random.integers(1, 4)), replace=False).tolist()
         true = averages(counts)
         given = [name for name in true if random.random() < 0.5]
-        beside = {name: rounded(true[name], decimals, half_up=up) for name in given}
-        if seed % 3 == 0 and "macro_f1" in beside:
+        reported = {name: round_to(true[name], decimals, half_up=up) for name in given}
+        if seed % 3 == 0 and "macro_f1" in reported:
             means = true["macro_precision"], true["macro_recall"]
-            beside["macro_f1"] = rounded(
+            reported["macro_f1"] = round_to(
                 2 * means[0] * means[1] / sum(means) if sum(means) else Fraction(0), decimals, half_up=up
             )
-        finding = examine(printed(counts, decimals, metrics=metrics, half_up=up), beside, seed=seed)
+        finding = examine(print_table(counts, decimals, metrics=metrics, half_up=up), reported, seed=seed)
         joined = finding.joint_ranges
         assert joined is not None, (seed, finding.reason)
         for (hits, predicted, _), alone, margins in zip(counts, finding.margins, joined.margins, strict=True):
@@ -286,7 +286,7 @@ def test_shuffled_pairings_are_called_so_as_often_as_is_said(tables: int) -> Non
         labels, predicted = (np.repeat(np.arange(8), confusion.sum(axis=axis)) for axis in (1, 0))
         shuffled = np.zeros((8, 8), int)
         np.add.at(shuffled, (random.permutation(labels), predicted), 1)
-        verdicts.append(examine(printed(counts_of(shuffled), 4), seed=seed).verdict)
+        verdicts.append(examine(print_table(counts_of(shuffled), 4), seed=seed).verdict)
     # More hits, or more rare hits, or fewer hits: each in one of LEVEL pairings, so that these many are called else.
     better, other = (int(stats.binom.ppf(0.999, tables, times * LEVEL)) for times in (2, 3))
     assert verdicts.count(Verdict.BETTER) <= better
@@ -298,7 +298,7 @@ def test_shuffled_pairings_are_called_so_as_often_as_is_said(tables: int) -> Non
 @pytest.mark.parametrize("decimals", [2, 3, 4])
 def test_the_same_predictions_with_labels_aligned_are_better_than_chance(decimals: int) -> None:
     counts = counts_of(hirise_confusion(np.random.default_rng(0)))
-    assert "has more hits than random pairings" in reason(examine(printed(counts, decimals)), Verdict.BETTER)
+    assert "has more hits than random pairings" in reason(examine(print_table(counts, decimals)), Verdict.BETTER)
 
 
 # --- verdicts ---
@@ -307,7 +307,7 @@ def test_the_same_predictions_with_labels_aligned_are_better_than_chance(decimal
 def test_rare_hits_alone_can_tell_a_table_from_a_shuffled_one() -> None:
     # 14 rare hits where chance gives 5 +- 2.1; with 828 hits in all, where chance gives 815 +- 5, less is told.
     confusion = np.array([[814, 36, 50], [36, 14, 0], [50, 0, 0]])
-    finding = examine(printed(counts_of(confusion), 4))
+    finding = examine(print_table(counts_of(confusion), 4))
     assert finding.joint_ranges is not None
     assert finding.joint_ranges.lowest.trace.p_above > LEVEL > finding.joint_ranges.lowest.rare.p_above
     assert "more hits of the rare classes than" in reason(finding, Verdict.BETTER)
@@ -316,16 +316,16 @@ def test_rare_hits_alone_can_tell_a_table_from_a_shuffled_one() -> None:
 def test_classes_numbered_differently_are_undecided() -> None:
     # Each class is called by the name of the next.
     confusion = np.roll(np.diag([300, 200, 100, 50]), 1, axis=1)
-    said = reason(examine(printed(counts_of(confusion), 3)), Verdict.UNDECIDED)
+    said = reason(examine(print_table(counts_of(confusion), 3)), Verdict.UNDECIDED)
     assert "fewer hits than random pairings" in said
     assert "numbered differently" in said
 
 
 def test_one_decimal_is_too_little() -> None:
     confusion = np.array([[850, 50], [45, 5]])
-    said = reason(examine(printed(counts_of(confusion), 1, metrics=["recall"])), Verdict.UNDECIDED)
+    said = reason(examine(print_table(counts_of(confusion), 1, metrics=["recall"])), Verdict.UNDECIDED)
     assert "allow a shuffled pairing and a better one" in said
-    assert reason(examine(printed(counts_of(confusion), 4)), Verdict.SHUFFLED)
+    assert reason(examine(print_table(counts_of(confusion), 4)), Verdict.SHUFFLED)
 
 
 def test_one_decimal_of_rare_hits_is_too_little() -> None:
@@ -361,7 +361,7 @@ def test_a_row_whose_figures_do_not_go_together_is_named() -> None:
     assert said == "a: no counts of hits and predictions give precision 0.50, recall 0.50, f1 0.60 with 10 labels"
 
 
-def test_predictions_that_do_not_add_up_are_told() -> None:
+def test_predictions_that_do_not_add_up_are_reported() -> None:
     rows = (("0.50", "0.50", "0.50", 10), ("0.50", "0.33", "0.40", 15))  # 5 hits of 10 predictions each
     said = reason(examine(full(*rows)), Verdict.INCONSISTENT)
     assert said.startswith("the rows imply 20 ")
@@ -370,7 +370,7 @@ def test_predictions_that_do_not_add_up_are_told() -> None:
     assert examine(full(*rows, (None, None, None, 5))).joint_ranges is not None
 
 
-def test_predictions_that_step_over_the_number_of_labels_are_told() -> None:
+def test_predictions_that_step_over_the_number_of_labels_are_reported() -> None:
     # Half of the predictions are hits, so each class has an even number of them, from 2 to 10.
     rows = [("0.5000", None, None, 5), ("0.5000", None, None, 6)]
     said = reason(examine(full(*rows)), Verdict.INCONSISTENT)
@@ -395,21 +395,21 @@ TWO: Counts = [(50, 55, 80), (15, 45, 20)]
     ],
 )
 def test_an_average_is_that_of_the_rows(name: str, right: str, wrong: str) -> None:
-    table = printed(TWO, 4)
-    assert examine(table, {name: Rounded.read(right)}).joint_ranges is not None
+    table = print_table(TWO, 4)
+    assert examine(table, {name: Rounded.read(right)}).joined is not None
     said = reason(examine(table, {name: Rounded.read(wrong)}), Verdict.INCONSISTENT)
     assert said.startswith(f"{name.replace('_', ' ')} {wrong} is out of reach: the rows allow 0.6")
     # What the rows say by themselves is said all the same.
     alone = examine(table)
     assert alone.verdict is Verdict.UNDECIDED
-    assert said.endswith("; the rows alone are inconclusive")
-    beside = examine(table, {name: Rounded.read(wrong)}).joint_ranges
-    assert beside is not None
-    assert alone.joint_ranges is not None
-    assert (beside.hits, beside.kappa) == (alone.joint_ranges.hits, alone.joint_ranges.kappa)
+    assert said.endswith("; the rows alone decide nothing")
+    reported = examine(table, {name: Rounded.read(wrong)}).joined
+    assert reported is not None
+    assert alone.joined is not None
+    assert (reported.hits, reported.kappa) == (alone.joined.hits, alone.joined.kappa)
 
 
-def test_an_accuracy_between_two_counts_is_told() -> None:
+def test_an_accuracy_between_two_counts_is_reported() -> None:
     table = full((None, "0.6", None, 80), (None, "0.8", None, 20))
     said = reason(examine(table, {"accuracy": Rounded.read("0.655")}), Verdict.INCONSISTENT)
     assert said.startswith("accuracy 0.655 is not a possible share of 100 images; ")
@@ -418,8 +418,8 @@ def test_an_accuracy_between_two_counts_is_told() -> None:
 def test_averages_narrow_the_ranges() -> None:
     # With as many labels in each class chance gives a third, whatever is predicted. Recalls of 0.65 to 0.75 print so.
     table = full(*[(None, "0.7", None, 20)] * 3)
-    beside = [{}, {"accuracy": Rounded(68, 2)}, {"macro_recall": Rounded(68, 2)}]
-    wide, hits, recall = (examine(table, figures).joint_ranges for figures in beside)
+    reported = [{}, {"accuracy": Rounded(68, 2)}, {"macro_recall": Rounded(68, 2)}]
+    wide, hits, recall = (examine(table, figures).joined for figures in reported)
     assert wide is not None
     assert hits is not None
     assert recall is not None
@@ -433,8 +433,8 @@ def test_averages_narrow_the_ranges() -> None:
 
 
 def test_the_random_pairings_follow_from_the_seed() -> None:
-    table = printed(counts_of(np.array([[30, 10], [8, 12]])), 3)
-    one, same, other = (examine(table, seed=seed).joint_ranges for seed in (1, 1, 2))
+    table = print_table(counts_of(np.array([[30, 10], [8, 12]])), 3)
+    one, same, other = (examine(table, seed=seed).joined for seed in (1, 1, 2))
     assert one is not None
     assert same is not None
     assert other is not None

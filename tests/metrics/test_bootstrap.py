@@ -311,7 +311,7 @@ def held() -> dict[str, float]:
     found: Counter[str] = Counter()
     for number in range(SETS):
         predicted = law.draw(np.random.default_rng((11, number)))
-        counts = simulated.counted(predicted[0])
+        counts = simulated.count_sources(predicted[0])
         resamples = bootstrap_sources(counts, DRAWS)
         intervals = {
             "sources": (resamples.interval(), truth.mean()),

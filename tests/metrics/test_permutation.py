@@ -44,7 +44,7 @@ def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean(values))
 
 
-def exchanged(labels: np.ndarray, one: np.ndarray, other: np.ndarray, sources: np.ndarray) -> list[float]:
+def exchange_sources(labels: np.ndarray, one: np.ndarray, other: np.ndarray, sources: np.ndarray) -> list[float]:
     """The difference after each exchange of whole sources, of all there are."""
     found = []
     for swapped in itertools.product((False, True), repeat=int(sources.max()) + 1):
@@ -80,7 +80,7 @@ def test_all_exchanges_are_those_of_a_loop(images: Images, fits: int) -> None:
     labels, one, other, sources = columns(images)
     one, other = one[:fits], other[:fits]
     found = swap_test(SourceCounts.of(labels, one, sources, 8), SourceCounts.of(labels, other, sources, 8))
-    differences = exchanged(labels, one, other, sources)
+    differences = exchange_sources(labels, one, other, sources)
     sizes = sorted(abs(value) for value in differences)
     assert found.exact
     assert found.difference == pytest.approx(differences[0], abs=1e-12)
@@ -95,7 +95,7 @@ def test_the_minimum_detectable_difference_is_that_of_a_loop(seed: int) -> None:
     labels, sources = rng.integers(0, 3, 56), np.arange(56) % 7
     one, other = (np.where(rng.random((1, 56)) < 0.4, rng.integers(0, 3, (1, 56)), labels) for _ in range(2))
     found = swap_test(SourceCounts.of(labels, one, sources, 8), SourceCounts.of(labels, other, sources, 8))
-    sizes = [abs(value) for value in exchanged(labels, one, other, sources)]
+    sizes = [abs(value) for value in exchange_sources(labels, one, other, sources)]
     enough = [size for size in sizes if np.mean([other >= size - 1e-9 for other in sizes]) <= ALPHA]
     assert found.exact
     assert enough
@@ -326,7 +326,7 @@ def rejections(law: simulated.Law, gain: float, sets: int) -> tuple[float, float
     found = []
     for number in range(sets):
         base, better = law.draw(np.random.default_rng((12, number)), (0.0, gain))
-        by_source = simulated.counted(better), simulated.counted(base)
+        by_source = simulated.count_sources(better), simulated.count_sources(base)
         places = np.arange(len(simulated.LABELS))
         by_image = tuple(SourceCounts.of(simulated.LABELS, predicted[None], places, 8) for predicted in (better, base))
         found.append([swap_test(arms[0], arms[1], draws=499).p <= ALPHA for arms in (by_source, by_image)])
@@ -334,7 +334,7 @@ def rejections(law: simulated.Law, gain: float, sets: int) -> tuple[float, float
     return float(sources), float(images)
 
 
-def test_equally_good_arms_are_told_apart_no_more_often_than_stated() -> None:
+def test_equally_good_arms_are_distinguished_no_more_often_than_stated() -> None:
     sources, images = rejections(simulated.Law(between=1.2, own=0.6), 0.0, 400)
     # The standard error of 5 % is 1.1 points with 400 sets: two and a half of them above; and it is a test at all.
     assert 0.01 < sources <= 0.05 + 2.5 * np.sqrt(0.05 * 0.95 / 400)

@@ -15,7 +15,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import CLASSES
-from handmade import SEEDS, check_files, exchanged, guesses, make_arm, make_catalogue, make_results, p_of, summary_of
+from handmade import (
+    SEEDS,
+    check_files,
+    exchange_sources,
+    guesses,
+    make_arm,
+    make_catalogue,
+    make_results,
+    p_of,
+    summary_of,
+)
 from sklearn import metrics
 
 from hirise_imb.cli.main import main
@@ -57,7 +67,7 @@ def study(catalogue: Manifest, name: str, right: dict[str, float], seeds: Sequen
     return replace(made, name=name, setting=f"Setting of {name}.", study_toml=f'name = "{name}"\n')
 
 
-def reversed_test(results: Results) -> Results:
+def reverse_test(results: Results) -> Results:
     """The same with the test landmarks the other way round."""
     arms = []
     for arm in results.arms:
@@ -74,7 +84,7 @@ def out(catalogue: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     other = study(catalogue, "other-half", {"baseline": 0.4, "plain": 0.5, "class_weights": 0.55})
     alone = study(catalogue, "big", {"baseline": 0.8}, [7])
     write_report(first, out / "reports" / "half")
-    write_report(reversed_test(other), out / "reports" / "other-half")
+    write_report(reverse_test(other), out / "reports" / "other-half")
     write_report(alone, out / "reports" / "big")
     return out
 
@@ -100,7 +110,7 @@ ARMS = (
 """The best of a report on validation first, after its baseline and its control."""
 
 
-def joined(out: Path) -> dict[str, list[pd.DataFrame]]:
+def read_predictions(out: Path) -> dict[str, list[pd.DataFrame]]:
     """Predictions of each arm from its own report, in the order of the first one's test, one table a seed."""
     order = pd.read_parquet(out / "reports/half/predictions/baseline.parquet").drop_duplicates("image")["image"]
     found = {}
@@ -135,7 +145,7 @@ def test_every_arm_stands_under_the_name_of_its_report(three: Path) -> None:
 
 
 def test_predictions_are_paired_by_image(out: Path, three: Path) -> None:
-    own = joined(out)
+    own = read_predictions(out)
     orders = [
         tuple(pd.read_parquet(out / "reports" / name / "predictions/baseline.parquet")["image"][:24])
         for name in ("half", "other-half")
@@ -162,15 +172,15 @@ def test_predictions_are_paired_by_image(out: Path, three: Path) -> None:
 def test_all_other_arms_are_one_family_of_tests(out: Path, three: Path) -> None:
     own = {
         arm: [[CLASSES.index(name) for name in fit["predicted_class"]] for fit in fits]
-        for arm, fits in joined(out).items()
+        for arm, fits in read_predictions(out).items()
     }
-    first = joined(out)["half/baseline"][0]
+    first = read_predictions(out)["half/baseline"][0]
     test = pd.DataFrame({"source": first["source"], "label": [CLASSES.index(name) for name in first["true_class"]]})
     p = {}
     for name, fits in own.items():
         if name != "half/baseline":
             fits = fits * (2 // len(fits))  # the one of two seeds against one twice
-            p[name] = p_of(exchanged(test, fits, own["half/baseline"]))
+            p[name] = p_of(exchange_sources(test, fits, own["half/baseline"]))
     arms = {arm["name"]: arm for arm in summary_of(three)["arms"]}
     assert arms["half/baseline"]["test"] is None
     ascending = sorted(p, key=lambda name: p[name])
@@ -208,7 +218,7 @@ def test_the_headline_has_a_sentence_for_each_report(out: Path, three: Path) -> 
     assert [arm.name for arm in alone.arms] == [name for name in ARMS if not name.startswith("other")]
 
 
-def altered(folder: Path, place: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:
+def change_predictions(folder: Path, place: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:
     """A copy of a report whose predictions are changed, as if it had been written so."""
     shutil.copytree(folder, place)
     summary = summary_of(place)
@@ -220,13 +230,13 @@ def altered(folder: Path, place: Path, change: Callable[[pd.DataFrame], pd.DataF
     return place
 
 
-def test_a_baseline_that_differs_in_a_bit_stands_beside_the_first(out: Path, tmp_path: Path) -> None:
+def test_a_baseline_that_differs_in_a_bit_is_an_arm_of_its_own(out: Path, tmp_path: Path) -> None:
     def change(table: pd.DataFrame) -> pd.DataFrame:
         shares = table["p_other"].to_numpy(copy=True)
         shares[0] = np.nextafter(shares[0], np.float32(1))
         return table.assign(p_other=shares)
 
-    first, second = out / "reports" / "half", altered(out / "reports" / "half", tmp_path / "near", change)
+    first, second = out / "reports" / "half", change_predictions(out / "reports" / "half", tmp_path / "near", change)
     found = merge_reports([first, second], "c")
     assert len(found.arms) == 6
     assert "to the last bit" not in found.setting
@@ -272,7 +282,7 @@ def test_a_report_without_an_arm_of_its_own_says_so(catalogue: Manifest, out: Pa
     assert headline(found).endswith(" alone has no other arm.")
 
 
-def test_other_data_for_training_is_told(out: Path, tmp_path: Path) -> None:
+def test_other_data_for_training_is_reported(out: Path, tmp_path: Path) -> None:
     first = out / "reports" / "half"
     other = Path(shutil.copytree(first, tmp_path / "cleaned"))
     summary = summary_of(other)
@@ -338,22 +348,22 @@ def test_other_test_landmarks_are_refused(refused: Callable[..., str], out: Path
     def one_source(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(source=table["source"].where(table["image"] != image, "ESP_999999_1000"))
 
-    second = altered(first, tmp_path / "a", renamed)
+    second = change_predictions(first, tmp_path / "a", renamed)
     assert refused(first, second) == (
         f"{second} was tested on other landmarks than {first} (24 and 24, 23 in both; {image} is in only one): scores "
         "can be compared only on the same test landmarks."
     )
     for change in (one_class, one_source):
-        second = altered(first, tmp_path / change.__name__, change)
+        second = change_predictions(first, tmp_path / change.__name__, change)
         assert refused(first, second) == (
             f"{second} and {first} name different classes or sources for 1 of 24 test landmarks (first: {image}): "
             "compare reports of the same version of the test labels."
         )
-    second = altered(first, tmp_path / "fewer", lambda table: table[table["image"] != image])
+    second = change_predictions(first, tmp_path / "fewer", lambda table: table[table["image"] != image])
     assert "(23 and 24, 23 in both;" in refused(first, second)
 
 
-def test_what_can_not_be_compared_is_refused(
+def test_what_cannot_be_compared_is_refused(
     refused: Callable[..., str], out: Path, three: Path, tmp_path: Path
 ) -> None:
     first, second = out / "reports" / "half", out / "reports" / "big"

@@ -51,6 +51,7 @@ def few(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return subset(real, tmp_path_factory.mktemp("few"), {"train": 4, "val": 2, "test": 2})
 
 
+@pytest.mark.slow
 def test_the_reference_backbone_runs_the_whole_path(few: Path, tmp_path: Path) -> None:
     assert len(read_manifest(few, HIRISE).table) == 64
     options = "--backbone resnet50v2 --weights random --trials 2 --refits 1 --name few "

@@ -89,7 +89,7 @@ def folders(study: Results, catalogue: Manifest, tmp_path_factory: pytest.TempPa
     return found
 
 
-def own(folder: Path, place: Path) -> Path:
+def copy_report(folder: Path, place: Path) -> Path:
     """A copy that a test may change, without reports below it."""
     shutil.copytree(folder, place)
     shutil.rmtree(place / "baseline", ignore_errors=True)
@@ -101,7 +101,7 @@ def own(folder: Path, place: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["study", "baseline", "comparison"])
 def test_a_report_is_written_again_to_the_last_byte(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    folder = own(folders[kind], tmp_path / "else where" / "other name")
+    folder = copy_report(folders[kind], tmp_path / "else where" / "other name")
     before = contents(folder)
     listed = check_files(folder)
     for name in listed:  # what pages and figures are made from stays
@@ -118,7 +118,7 @@ def test_what_a_report_is_made_from_stays_as_it_is_even_where_writing_is_interru
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another version of a library would write the same tables in other bytes."""
-    folder = own(folders["study"], tmp_path / "study")
+    folder = copy_report(folders["study"], tmp_path / "study")
     stored = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     for path in [*folder.glob("predictions/*"), *folder.glob("figures/curves-*.csv")]:
         if path.suffix == ".parquet":
@@ -149,10 +149,10 @@ def test_what_a_report_is_made_from_stays_as_it_is_even_where_writing_is_interru
         ("confusion", False, "File exists"),
     ],
 )
-def test_what_stands_in_the_way_of_a_file_is_told(
+def test_what_stands_in_the_way_of_a_file_is_reported(
     name: str, folder: bool, told: str, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = own(folders["study"], tmp_path / "study")
+    report = copy_report(folders["study"], tmp_path / "study")
     path = report / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     path.mkdir() if folder else path.write_text("mine")
@@ -214,7 +214,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], None], str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_changed_or_missing_file_is_refused(case: str, folders: dict[str, Path], tmp_path: Path) -> None:
     name, damage, told = REFUSED[case]
-    folder = own(folders["study"], tmp_path / "report")
+    folder = copy_report(folders["study"], tmp_path / "report")
     damage(folder / name)
     before = contents(folder)
     with pytest.raises(UserError, match=re.escape(f"{folder / name} {told}")) as refused:
@@ -226,7 +226,7 @@ def test_a_changed_or_missing_file_is_refused(case: str, folders: dict[str, Path
 def test_predictions_of_other_landmarks_than_the_first_arm_has_are_refused(
     study: Results, folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    folder = own(folders["study"], tmp_path / "report")
+    folder = copy_report(folders["study"], tmp_path / "report")
     name = "predictions/plain.parquet"
 
     table = pd.read_parquet(folder / name)
@@ -281,7 +281,7 @@ def test_what_is_no_report_is_refused_in_a_sentence(
 
 
 def test_it_needs_nothing_heavy(folders: dict[str, Path], tmp_path: Path) -> None:
-    folder = own(folders["baseline"], tmp_path / "report")
+    folder = copy_report(folders["baseline"], tmp_path / "report")
     before = contents(folder)
     script = (
         "import json, sys\nfrom hirise_imb.study import main\n"
@@ -301,7 +301,7 @@ def test_it_needs_nothing_heavy(folders: dict[str, Path], tmp_path: Path) -> Non
 # --- odd results ---
 
 
-def chosen(classes: Sequence[int] | np.ndarray, confidence: float = 0.9) -> np.ndarray:
+def predict_classes(classes: Sequence[int] | np.ndarray, confidence: float = 0.9) -> np.ndarray:
     rest = (1 - confidence) / 7
     return (rest + (confidence - rest) * np.eye(8)[list(classes)]).astype(np.float32)
 
@@ -327,13 +327,13 @@ def truth_of(catalogue: Manifest) -> np.ndarray:
 def perfect(folder: Path) -> Results:
     """One seed, surely right, on every class."""
     images = make_catalogue(folder, EVERY)
-    return odd(images, chosen(truth_of(images), 1.0))
+    return odd(images, predict_classes(truth_of(images), 1.0))
 
 
 def all_other(folder: Path) -> Results:
     """Seven classes are never predicted, and one is absent."""
     images = make_catalogue(folder, FEW)
-    return odd(images, *[chosen(0 * truth_of(images))] * 2)
+    return odd(images, *[predict_classes(0 * truth_of(images))] * 2)
 
 
 def all_equal(folder: Path) -> Results:
@@ -346,19 +346,19 @@ def one_source(folder: Path) -> Results:
     """Half right, so that something varies, but nothing over sources."""
     images = make_catalogue(folder, FEW)
     half = np.where(np.arange(sum(FEW)) % 2, truth_of(images), 0)
-    return odd(images, chosen(half), sources=lambda _: "ESP_000001_1000")
+    return odd(images, predict_classes(half), sources=lambda _: "ESP_000001_1000")
 
 
 def two_classes(folder: Path) -> Results:
     """Each in a source of its own."""
     images = make_catalogue(folder, (0, 0, 5, 0, 0, 0, 0, 5))
-    fits = [chosen(truth_of(images)), chosen([2] * 10)]
+    fits = [predict_classes(truth_of(images)), predict_classes([2] * 10)]
     return odd(images, *fits, sources=lambda n: f"ESP_00000{n // 5}_1000")
 
 
 def two_landmarks(folder: Path) -> Results:
     images = make_catalogue(folder, (1, 1, 0, 0, 0, 0, 0, 0))
-    return odd(images, chosen([1, 0]))
+    return odd(images, predict_classes([1, 0]))
 
 
 def as_the_baseline(folder: Path) -> Results:
@@ -370,7 +370,7 @@ def as_the_baseline(folder: Path) -> Results:
 def underflow(folder: Path) -> Results:
     """Surely wrong: the true class has no probability left."""
     images = make_catalogue(folder, FEW)
-    return odd(images, *[chosen((truth_of(images) + 1) % 8, 1.0)] * 2)
+    return odd(images, *[predict_classes((truth_of(images) + 1) % 8, 1.0)] * 2)
 
 
 Make = Callable[[Path], Results]
@@ -445,7 +445,7 @@ def test_odd_results_are_written_again(make: Make, write_odd: Callable[[Make], P
     assert [name for name in before if before[name] != after.get(name)] == []
 
 
-def test_odd_results_are_told_as_what_they_are(tmp_path: Path) -> None:
+def test_odd_results_are_reported_as_what_they_are(tmp_path: Path) -> None:
 
     found = of_study(perfect(tmp_path / "perfect"))["arms"][1]
     assert found["uncertainty"]["macro_f1"] is None

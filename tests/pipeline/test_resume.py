@@ -65,7 +65,7 @@ def cached_bytes(cache: Path) -> int:
 
 
 def trials(out: Path) -> list[tuple[str, int]]:
-    """State of each trial and its study, read beside the running process."""
+    """State of each trial and its study, read while the process runs."""
     database = database_path(out)
     if not database.exists():
         return []

@@ -190,7 +190,7 @@ def test_thumbnails_are_on_the_page_alone(finished: Finished) -> None:
     assert results(finished.report) == before
 
 
-def test_the_definition_beside_it_is_what_ran(original: Finished) -> None:
+def test_the_definition_in_its_folder_is_what_ran(original: Finished) -> None:
     assert (original.report / "study.toml").read_text(encoding="utf-8") == original.definition.to_toml()
     environment = json.loads((original.report / "environment.json").read_text(encoding="utf-8"))
     assert environment["digests"]["weights"] == TOY.load("random", HIRISE.image_shape).digest[:16]

@@ -1,4 +1,4 @@
-"""The reference run beside the published table: what shuffled pairings give, and the command that shows it."""
+"""The reference run next to the published table: what shuffled pairings give, and the command that shows it."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-def kept(report: Path) -> dict[str, bytes]:
+def lasting_files(report: Path) -> dict[str, bytes]:
     """What must not differ between equal runs: everything but times, the page that shows them, and its digests."""
     files = contents(report)
     for name in ("environment.json", "report.html", "summary.json"):
@@ -307,23 +307,23 @@ def test_it_shares_its_fits_with_the_study(
     assert 'href="t/baseline/report.html"' in (tmp_path / "reports" / "index.html").read_text(encoding="utf-8")
     assert not (tmp_path / "studies" / "studies.db").exists()
 
-    first = kept(report)
+    first = lasting_files(report)
     work.clear()
     assert main(["baseline", *options]) == 0
     assert not work
-    assert kept(report) == first
+    assert lasting_files(report) == first
 
     assert main(["run", *options, "--strategies", "class_weights", "--trials", "1"]) == 0
     assert work == {"trial": 2, "EveryImage": 4}  # of strategy and control, which sample as the baseline does
     name = "predictions/baseline.parquet"
     assert (report.parent / name).read_bytes() == first[name]
-    assert kept(report) == first
+    assert lasting_files(report) == first
 
     shutil.rmtree(report)
     work.clear()
     assert main(["baseline", *options]) == 0  # now with fits that the study may have made
     assert not work
-    assert kept(report) == first
+    assert lasting_files(report) == first
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -355,7 +355,7 @@ def test_rows_of_the_split_file_have_a_report_of_their_own(
     assert "repeated rows of the split file" in summary["setting"]
 
 
-def test_what_it_can_not_do_is_refused(
+def test_what_it_cannot_do_is_refused(
     small_data: Path, toy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--data", str(small_data), "--backbone", toy, "--weights", "random", "--out", str(tmp_path / "out")]
@@ -368,7 +368,7 @@ def test_what_it_can_not_do_is_refused(
         main(["baseline", *options, "--strategies", "focal_loss"])
 
 
-def test_a_single_test_landmark_can_not_be_shuffled(
+def test_a_single_test_landmark_cannot_be_shuffled(
     own_data: Path, toy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in own_data.glob("*train_val_test.txt"):

@@ -171,7 +171,7 @@ def test_precision_at_each_recall_is_that_of_scikit_learn() -> None:
             assert part["precision"].mean() == pytest.approx(average_precision_score(truth, scores[:, label]))
 
 
-def test_average_precision_stands_beside_the_curves_of_a_class(results: Results) -> None:
+def test_average_precision_stands_next_to_the_curves_of_a_class(results: Results) -> None:
     figure = gallery.of_study(results)["figures/precision_recall"]().figure
     written = " ".join(text.get_text() for text in [*figure.axes[1].findobj(Text), *figure.legends[0].get_texts()])
     for arm in results.shown:
@@ -246,7 +246,7 @@ def test_the_line_of_a_search_rises_where_a_complete_trial_is_the_best_so_far(re
 # Classes of which little is known
 
 
-def test_what_can_not_be_estimated_is_said_in_the_panel_of_the_class() -> None:
+def test_what_cannot_be_estimated_is_said_in_the_panel_of_the_class() -> None:
     results = usual(test=landmarks((60, 24, 9, 0, 8, 3, 4, 1), SOURCES))
     written = words(results, "figures/sources")
     assert written.count("no test landmark") == 1
@@ -363,6 +363,17 @@ def test_the_same_results_are_the_same_bytes(results: Results, tmp_path: Path) -
         for suffix in ("png", "svg"):
             one, two = ((tmp_path / f"{run}.{suffix}").read_bytes() for run in ("one", "two"))
             assert one == two, f"{name}.{suffix}"
+
+
+@pytest.mark.parametrize("name", ["macro_f1", "f1_per_class"])
+def test_a_fixed_layout_is_the_one_that_drawing_finds(name: str, results: Results) -> None:
+    fixed, drawn = (gallery.of_study(results)[f"figures/{name}"]().figure for _ in range(2))
+    style.fix_layout(fixed)
+    assert fixed.get_layout_engine() is None
+    for canvas in (fixed, drawn):
+        canvas.draw_without_rendering()
+    for one, other in zip(fixed.axes, drawn.axes, strict=True):
+        np.testing.assert_allclose(one.get_position().bounds, other.get_position().bounds, atol=1e-12)
 
 
 def test_a_file_has_short_coordinates_and_keeps_what_is_drawn(tmp_path: Path) -> None:

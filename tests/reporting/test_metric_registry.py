@@ -26,6 +26,8 @@ from hirise_imb.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 def brier(evaluation: Evaluation) -> float:
     """Returns the Brier score (1950) of the true class."""

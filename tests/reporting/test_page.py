@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import CUT, OVERFLOWING, needs_chromium, opened, started
+from browser import CUT, OVERFLOWING, needs_chromium, open_page, start_browser
 from handmade import guesses, make_arm, make_catalogue, make_results, without_figures
 from playwright.sync_api import Browser, Page
 
@@ -25,8 +25,8 @@ KINDS = ("study", "comparison", "baseline", "index")
 STRATEGIES = ("plain", "logit_adjusted_loss", "nuisance_projection", "prototypes", "undersampling")
 
 
-def made_up(folder: Path) -> Results:
-    """Five arms beside the baseline, of classes with one source and with many; one class is absent."""
+def make_study(folder: Path) -> Results:
+    """The baseline and five arms, of classes with one source and with many; one class is absent."""
     catalogue = make_catalogue(folder, (300, 40, 20, 12, 8, 4, 9, 0))
     truth = catalogue.canonical_images("test")["label"].tolist()
 
@@ -43,7 +43,7 @@ def made_up(folder: Path) -> Results:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One page of each kind."""
     out = tmp_path_factory.mktemp("pages")
-    results = made_up(tmp_path_factory.mktemp("data"))
+    results = make_study(tmp_path_factory.mktemp("data"))
     study = write_report(results, out / "reports" / "by-hand")
     (out / "reports" / "broken").mkdir()
     (out / "reports" / "broken" / "summary.json").write_text("{")
@@ -59,15 +59,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with started() as browser:
+    with start_browser() as browser:
         yield browser
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_opens_offline_without_a_complaint_or_a_request(kind: str, pages: dict[str, Path], browser: Browser) -> None:
-    with opened(browser, pages[kind]) as found:
+    with open_page(browser, pages[kind]) as found:
         assert found.page.title()
-        assert found.complaints == []
+        assert found.messages == []
         asked = [url for url in found.requests if not url.startswith("data:")]
         assert asked == [pages[kind].as_uri()]
 
@@ -75,7 +75,7 @@ def test_it_opens_offline_without_a_complaint_or_a_request(kind: str, pages: dic
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_sticks_out_of_the_window(kind: str, width: int, pages: dict[str, Path], browser: Browser) -> None:
-    with opened(browser, pages[kind], width) as found:
+    with open_page(browser, pages[kind], width) as found:
         assert found.page.evaluate(OVERFLOWING) == []
         open_all(found.page)
         assert found.page.evaluate(OVERFLOWING) == []
@@ -84,7 +84,7 @@ def test_nothing_sticks_out_of_the_window(kind: str, width: int, pages: dict[str
 @pytest.mark.parametrize("kind", KINDS)
 def test_paper_cuts_nothing_off(kind: str, pages: dict[str, Path], browser: Browser) -> None:
     """What only scrolling shows would be lost. A4 is some 690 pixels wide within its margins."""
-    with opened(browser, pages[kind], 690) as found:
+    with open_page(browser, pages[kind], 690) as found:
         found.page.emulate_media(media="print")
         found.page.evaluate("dispatchEvent(new Event('beforeprint'))")
         assert found.page.evaluate("[...document.querySelectorAll('details')].every(e => e.open)")
@@ -95,7 +95,7 @@ def test_paper_cuts_nothing_off(kind: str, pages: dict[str, Path], browser: Brow
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_axe_finds_nothing_serious(kind: str, pages: dict[str, Path], browser: Browser) -> None:
-    with opened(browser, pages[kind]) as found:
+    with open_page(browser, pages[kind]) as found:
         open_all(found.page)
         violations = Axe().run(found.page).response["violations"]
         grave = [(v["id"], v["nodes"][0]["html"]) for v in violations if v["impact"] in ("serious", "critical")]
@@ -104,7 +104,7 @@ def test_axe_finds_nothing_serious(kind: str, pages: dict[str, Path], browser: B
 
 @pytest.mark.parametrize("kind", ["study", "comparison", "index"])
 def test_every_column_with_a_button_sorts_by_keyboard(kind: str, pages: dict[str, Path], browser: Browser) -> None:
-    with opened(browser, pages[kind]) as found:
+    with open_page(browser, pages[kind]) as found:
         open_all(found.page)
         buttons = found.page.query_selector_all("table thead th button")
         assert len(buttons) >= 3
@@ -118,7 +118,7 @@ def test_every_column_with_a_button_sorts_by_keyboard(kind: str, pages: dict[str
                 assert_sorted(values, ascending=order == "ascending")
                 assert focused
             assert set(seen) == {"ascending", "descending"}
-        assert found.complaints == []
+        assert found.messages == []
 
 
 COLUMN = """b => {
@@ -151,7 +151,7 @@ def open_all(page: Page) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_scripts_everything_is_there(kind: str, pages: dict[str, Path], browser: Browser) -> None:
     """What scripts alone could work is not shown, and what is folded unfolds by keyboard."""
-    with opened(browser, pages[kind], scripts=False) as found:
+    with open_page(browser, pages[kind], scripts=False) as found:
         page = found.page
         assert page.locator("select:visible").count() == 0
         assert page.locator("th button:visible:not([disabled])").count() == 0
@@ -167,7 +167,7 @@ def test_without_scripts_everything_is_there(kind: str, pages: dict[str, Path], 
 
 
 def test_the_arm_in_detail_is_chosen_by_keyboard(pages: dict[str, Path], browser: Browser) -> None:
-    with opened(browser, pages["study"]) as found:
+    with open_page(browser, pages["study"]) as found:
         select = found.page.locator("select").first
         names = select.locator("option").all_inner_texts()
         assert len(names) >= len(STRATEGIES)
@@ -181,11 +181,11 @@ def test_the_arm_in_detail_is_chosen_by_keyboard(pages: dict[str, Path], browser
         panel = last.locator(".panel").evaluate("e => e.textContent")
         assert found.page.locator("#arm-panel").evaluate("e => e.textContent") == panel
         assert found.page.locator("#arm-shown").inner_text() == f"{names[-1]} against baseline"
-        assert found.complaints == []
+        assert found.messages == []
 
 
 def test_only_where_sources_are_enough_is_a_winner_bold(pages: dict[str, Path], browser: Browser) -> None:
-    with opened(browser, pages["study"]) as found:
+    with open_page(browser, pages["study"]) as found:
         table = found.page.get_by_role("region", name="F1 of each class").locator("table")
         bold = table.locator("td.best").evaluate_all("cells => cells.map(cell => cell.cellIndex)")
         # Crater alone has six test sources: it stands after the arm, the mean of rare classes, and other.
@@ -193,7 +193,7 @@ def test_only_where_sources_are_enough_is_a_winner_bold(pages: dict[str, Path], 
 
 
 def test_the_index_leads_to_every_report(pages: dict[str, Path], browser: Browser) -> None:
-    with opened(browser, pages["index"]) as found:
+    with open_page(browser, pages["index"]) as found:
         links = found.page.locator("a[href$='report.html']")
         places = sorted({str(link.get_attribute("href")) for link in links.all()})
         assert places == ["both/report.html", "by-hand/baseline/report.html", "by-hand/report.html"]
@@ -201,4 +201,4 @@ def test_the_index_leads_to_every_report(pages: dict[str, Path], browser: Browse
         links.first.click()
         found.page.wait_for_load_state("load")
         assert found.page.url.endswith("report.html")
-        assert found.complaints == []
+        assert found.messages == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import make_arm, make_catalogue, make_results, shuffled_hits
+from handmade import make_arm, make_catalogue, make_results, shuffle_hits
 
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.reporting import write_report
@@ -24,7 +24,7 @@ def line(catalogue: Manifest, **arms: list[list[int]]) -> str:
 
 def test_right_predictions_belong_to_their_labels(catalogue: Manifest) -> None:
     truth = catalogue.canonical_images("test")["label"].to_numpy()
-    mean, law = (truth[:, None] == truth).mean() * len(truth), shuffled_hits(truth, truth)
+    mean, law = (truth[:, None] == truth).mean() * len(truth), shuffle_hits(truth, truth)
     found = re.fullmatch(
         r"Predictions and labels belong together: every fit has 1751 or more hits among 1751 landmarks of the "
         r"test split, where a "
@@ -38,7 +38,7 @@ def test_right_predictions_belong_to_their_labels(catalogue: Manifest) -> None:
 def test_fits_no_better_than_shuffled_are_named(catalogue: Manifest) -> None:
     truth = catalogue.canonical_images("test")["label"].to_numpy()
     shuffled = np.random.default_rng(1).permutation(truth)
-    hits, law = np.count_nonzero(truth == shuffled), shuffled_hits(truth, shuffled)
+    hits, law = np.count_nonzero(truth == shuffled), shuffle_hits(truth, shuffled)
     found = line(catalogue, baseline=[truth.tolist()] * 2, bad=[truth.tolist(), shuffled.tolist()])
     mean = (truth[:, None] == truth).mean() * len(truth)
     assert found.startswith("Not clearly better than the same predictions paired with shuffled labels (p >= 0.001): ")
@@ -60,7 +60,7 @@ def test_predictions_of_one_class_stand_for_nothing(catalogue: Manifest) -> None
     assert "belong together:" not in found
 
 
-def test_a_small_test_split_can_not_tell(tmp_path: Path) -> None:
+def test_a_small_test_split_cannot_tell(tmp_path: Path) -> None:
     few = make_catalogue(tmp_path / "few", (2, 1, 0, 0, 0, 0, 0, 0))
     assert "baseline (3 hits, shuffled 1.7 with standard deviation 0.9)" in line(few, baseline=[[0, 0, 1]])
     one = make_catalogue(tmp_path / "one", (1, 0, 0, 0, 0, 0, 0, 0))

@@ -21,7 +21,7 @@ from handmade import (
     make_arm,
     make_catalogue,
     make_results,
-    shuffled_hits,
+    shuffle_hits,
     summary_of,
     without_figures,
 )
@@ -353,7 +353,7 @@ def test_the_headline_says_where_validation_prefers_the_baseline(results: Result
     assert found.startswith("On validation no strategy beats the baseline; the best one, focal_loss, reaches macro F1 ")
 
 
-def test_fits_at_the_last_epoch_allowed_are_told(results: Results) -> None:
+def test_fits_at_the_last_epoch_allowed_are_reported(results: Results) -> None:
     assert "last epoch allowed" not in caution(results)
     weights = replace(results.arms[1], best_epochs=(3, 1))  # of three epochs and of two
     found = caution(replace(results, arms=(results.arms[0], weights, results.arms[2])))
@@ -385,7 +385,7 @@ def test_every_fit_is_compared_with_shuffled_pairings(results: Results, folder: 
     for found, (_, part) in zip(focal, table.groupby("seed"), strict=True):
         truth, predicted = part["true_class"].to_numpy(), part["predicted_class"].to_numpy()
         assert found["observed"] == np.count_nonzero(truth == predicted)
-        hits = shuffled_hits(truth, predicted)
+        hits = shuffle_hits(truth, predicted)
         assert found["mean"] == pytest.approx(hits.mean(), abs=4 * hits.std() / 2000**0.5)
         assert found["deviation"] == pytest.approx(hits.std(), rel=0.1)
         assert found["p_above"] == 1 / 2001

@@ -175,7 +175,7 @@ def test_the_headline_says_what_tuning_alone_gives(results: Results, folder: Pat
     assert text.startswith("On validation no strategy beats the baseline or the control; the best one, partial_")
 
 
-def test_a_study_whose_strategies_came_to_nothing_is_reported(results: Results, tmp_path: Path) -> None:
+def test_a_study_whose_strategies_failed_is_reported(results: Results, tmp_path: Path) -> None:
     base, control = results.arms[0], results.control
     assert control is not None
     starts = [f"{results.macro(arm.name).mean:.3f}" for arm in (base, control)]
@@ -197,7 +197,7 @@ def test_a_study_whose_strategies_came_to_nothing_is_reported(results: Results, 
     assert html.escape(text) in page
 
 
-def test_what_is_not_applicable_is_told_as_text(folder: Path) -> None:
+def test_what_is_not_applicable_is_reported_as_text(folder: Path) -> None:
     assert summary_of(folder)["omitted"] == [{"name": "synthetic", "summary": "makes up rows", "reason": REASON}]
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "with seed 3: &lt;b&gt;one&lt;/b&gt; landmark" in page

@@ -18,7 +18,7 @@ from handmade import (
     EXAMPLE,
     SEEDS,
     TEMPERATURES,
-    exchanged,
+    exchange_sources,
     guesses,
     make_arm,
     make_catalogue,
@@ -412,10 +412,10 @@ def against_baseline(results: Results, name: str) -> tuple[str, float]:
         f"{name}, the best strategy on validation, reaches macro F1 {f1[name]:.3f} on the test split, against "
         f"{f1['baseline']:.3f} for the baseline: {f1[name] - f1['baseline']:+.3f} ({between} over 10 sources), "
     )
-    return text, p_of(exchanged(results.test, arms[name], arms["baseline"]))
+    return text, p_of(exchange_sources(results.test, arms[name], arms["baseline"]))
 
 
-def test_a_difference_beyond_chance_is_told(few: Manifest) -> None:
+def test_a_difference_beyond_chance_is_reported(few: Manifest) -> None:
     found = of_few(few, baseline={1: 6, 2: 2}, good={})
     text, p = against_baseline(found, "good")
     assert p == 2 / 2**8  # all eight sources gain, so only all exchanges together are as large
@@ -433,17 +433,17 @@ def test_a_difference_beyond_chance_is_told(few: Manifest) -> None:
     )
 
 
-def test_a_difference_that_several_tests_can_not_tell_is_told(few: Manifest) -> None:
+def test_a_difference_that_several_tests_cannot_tell_is_reported(few: Manifest) -> None:
     found = of_few(few, baseline={1: 6}, good={}, also={1: 3}, third={1: 6})
     text, p = against_baseline(found, "good")
     assert p == 2 / 2**6
     assert headline(found) == (
-        f"{text}which is statistically significant in this comparison alone, but not after correction for 3 (swap test p = "
-        "0.031, 0.094 after Holm over 3 comparisons). 2 of 3 strategies score above the baseline on the test split."
+        f"{text}which is statistically significant in this comparison alone, but not after correction for 3 (swap test "
+        "p = 0.031, 0.094 after Holm over 3 comparisons). 2 of 3 strategies score above the baseline on the test split."
     )
 
 
-def test_a_difference_within_chance_is_told_with_the_least_that_could_be(few: Manifest) -> None:
+def test_a_difference_within_chance_is_reported_with_the_least_that_could_be(few: Manifest) -> None:
     found = of_few(few, baseline={1: 3}, good={})
     text, p = against_baseline(found, "good")
     assert p == 2 / 2**3
@@ -458,7 +458,7 @@ def test_a_difference_within_chance_is_told_with_the_least_that_could_be(few: Ma
     text, p = against_baseline(worse, "mixed")
     assert p > 0.05
     fits = [[fit.labels() for fit in arm.predictions] for arm in worse.arms]
-    sizes = abs(exchanged(worse.test, fits[1], fits[0]))
+    sizes = abs(exchange_sources(worse.test, fits[1], fits[0]))
     least = min(size for size in sizes if (sizes >= size - 1e-12).mean() <= 0.05)
     assert headline(worse).startswith(
         f"{text}which is not statistically significant: the minimum detectable difference is {least:.3f} (swap test "

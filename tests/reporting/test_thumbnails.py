@@ -220,7 +220,7 @@ def missing_data(data: Path) -> str:
 
 
 @pytest.mark.parametrize("damage", [without_images, broken_image, missing_image, missing_data])
-def test_what_can_not_be_shown_is_refused(
+def test_what_cannot_be_shown_is_refused(
     damage: Callable[[Path], str], own: Path, own_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(own)
