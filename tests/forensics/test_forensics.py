@@ -396,17 +396,17 @@ TWO: Counts = [(50, 55, 80), (15, 45, 20)]
 )
 def test_an_average_is_that_of_the_rows(name: str, right: str, wrong: str) -> None:
     table = print_table(TWO, 4)
-    assert examine(table, {name: Rounded.read(right)}).joined is not None
+    assert examine(table, {name: Rounded.read(right)}).joint_ranges is not None
     said = reason(examine(table, {name: Rounded.read(wrong)}), Verdict.INCONSISTENT)
     assert said.startswith(f"{name.replace('_', ' ')} {wrong} is out of reach: the rows allow 0.6")
     # What the rows say by themselves is said all the same.
     alone = examine(table)
     assert alone.verdict is Verdict.UNDECIDED
     assert said.endswith("; the rows alone decide nothing")
-    reported = examine(table, {name: Rounded.read(wrong)}).joined
+    reported = examine(table, {name: Rounded.read(wrong)}).joint_ranges
     assert reported is not None
-    assert alone.joined is not None
-    assert (reported.hits, reported.kappa) == (alone.joined.hits, alone.joined.kappa)
+    assert alone.joint_ranges is not None
+    assert (reported.hits, reported.kappa) == (alone.joint_ranges.hits, alone.joint_ranges.kappa)
 
 
 def test_an_accuracy_between_two_counts_is_reported() -> None:
@@ -419,7 +419,7 @@ def test_averages_narrow_the_ranges() -> None:
     # With as many labels in each class chance gives a third, whatever is predicted. Recalls of 0.65 to 0.75 print so.
     table = full(*[(None, "0.7", None, 20)] * 3)
     reported = [{}, {"accuracy": Rounded(68, 2)}, {"macro_recall": Rounded(68, 2)}]
-    wide, hits, recall = (examine(table, figures).joined for figures in reported)
+    wide, hits, recall = (examine(table, figures).joint_ranges for figures in reported)
     assert wide is not None
     assert hits is not None
     assert recall is not None
@@ -434,7 +434,7 @@ def test_averages_narrow_the_ranges() -> None:
 
 def test_the_random_pairings_follow_from_the_seed() -> None:
     table = print_table(counts_of(np.array([[30, 10], [8, 12]])), 3)
-    one, same, other = (examine(table, seed=seed).joined for seed in (1, 1, 2))
+    one, same, other = (examine(table, seed=seed).joint_ranges for seed in (1, 1, 2))
     assert one is not None
     assert same is not None
     assert other is not None
