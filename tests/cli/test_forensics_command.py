@@ -163,9 +163,9 @@ def test_the_command_needs_no_tensorflow() -> None:
     ("text", "options", "said"),
     [
         (GOOD.replace("0.90,0.90\n", "1.90,0.90\n"), (), ["recall of 'cat'", "'1.90'", "above 1"]),
-        (GOOD.replace("0.80,0.80\n", "n/a,0.80\n"), (), ["recall of 'dog'", "'n/a'", "no number"]),
-        (GOOD.replace("0.90", "90%"), (), ["precision of 'cat'", "'90%'", "no number"]),
-        (GOOD.replace("0.90", "90"), (), ["precision of 'cat'", "'90'", "not per cent"]),
+        (GOOD.replace("0.80,0.80\n", "n/a,0.80\n"), (), ["recall of 'dog'", "'n/a'", "not a number"]),
+        (GOOD.replace("0.90", "90%"), (), ["precision of 'cat'", "'90%'", "not a number"]),
+        (GOOD.replace("0.90", "90"), (), ["precision of 'cat'", "'90'", "not percentages"]),
         (GOOD, ("--supports", "100"), ["2 classes", "--supports gives 1;", "cat, dog"]),
         (GOOD, ("--supports", "100,50,3"), ["2 classes", "--supports gives 3;", "cat, dog"]),
         (GOOD, ("--supports", "100,"), ["--supports", "''"]),
@@ -191,13 +191,13 @@ def test_the_command_needs_no_tensorflow() -> None:
         (GOOD.replace("dog", "accuracy"), (), ["'accuracy' is not a class"]),
         (GOOD.replace("dog,0.80", "dog"), (), ["3 cells in line 3", "4 columns"]),
         (GOOD.replace("0.90\n", "0.90,0.90\n"), (), ["5 cells in line 2", "4 columns"]),
-        ("", (), ["two classes or more"]),
-        ("class,f1\na,0.5\n", (), ["two classes or more"]),
+        ("", (), ["two or more classes"]),
+        ("class,f1\na,0.5\n", (), ["two or more classes"]),
         (GOOD, ("--decimals", "1"), ["precision of 'cat'", "'0.90'", "more than 1 decimals"]),
         (GOOD, ("--decimals", "11"), ["decimals is 11", "0 to 10"]),
         (GOOD, ("--decimals", "-1"), ["decimals is -1", "0 to 10"]),
-        (GOOD, ("--accuracy", "87 %"), ["--accuracy is '87 %'", "no number"]),
-        (GOOD, ("--macro-f1", "85"), ["--macro-f1 is '85'", "not per cent"]),
+        (GOOD, ("--accuracy", "87 %"), ["--accuracy is '87 %'", "not a number"]),
+        (GOOD, ("--macro-f1", "85"), ["--macro-f1 is '85'", "not percentages"]),
     ],
 )
 def test_a_table_with_a_fault_is_refused(
@@ -222,13 +222,13 @@ def test_all_faults_are_told_at_once(refused: Command, write: Callable[[str], Pa
 
 def test_what_is_no_table_is_refused(refused: Command, tmp_path: Path) -> None:
     assert "There is no table" in refused(tmp_path / "missing.csv", *SUPPORTS)
-    assert "no CSV file" in refused(tmp_path, *SUPPORTS)
+    assert "not a CSV file" in refused(tmp_path, *SUPPORTS)
     path = tmp_path / "latin.csv"
     path.write_bytes("class,f1\ncaf\xe9,0.5\nb,0.5\n".encode("latin-1"))
-    assert "no CSV file in UTF-8" in refused(path, *SUPPORTS)
+    assert "not a CSV file in UTF-8" in refused(path, *SUPPORTS)
     path.write_bytes("class,f1\na,0.5\nb,0.5\n".encode("utf-16"))
-    assert "no CSV file in UTF-8" in refused(path, *SUPPORTS)
-    assert "no CSV file" in refused(Path(hirise_imb.__file__).parent, *SUPPORTS)
+    assert "not a CSV file in UTF-8" in refused(path, *SUPPORTS)
+    assert "not a CSV file" in refused(Path(hirise_imb.__file__).parent, *SUPPORTS)
 
 
 def test_a_word_for_the_number_of_decimals_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
