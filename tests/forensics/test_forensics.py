@@ -402,7 +402,7 @@ def test_an_average_is_that_of_the_rows(name: str, right: str, wrong: str) -> No
     # What the rows say by themselves is said all the same.
     alone = examine(table)
     assert alone.verdict is Verdict.UNDECIDED
-    assert said.endswith("; the rows alone decide nothing")
+    assert said.endswith("; the rows alone are inconclusive")
     reported = examine(table, {name: Rounded.read(wrong)}).joint_ranges
     assert reported is not None
     assert alone.joint_ranges is not None

@@ -273,7 +273,7 @@ def test_what_is_no_report_is_refused_in_a_sentence(
     (tmp_path / "loop" / "summary.json").symlink_to("summary.json")
     assert refused("report", tmp_path / "loop").startswith(f"{tmp_path / 'loop' / 'summary.json'} can't be read (")
     told = refused("report", folders["study"], "--data", "synthetic")
-    assert told == "--data says where landmarks for --thumbnails are: give both, or neither."
+    assert told == "--data is the place of the landmarks for --thumbnails: give both, or neither."
     assert "which shows no landmarks: leave out --thumbnails." in refused("report", folders["baseline"], "--thumbnails")
 
 
@@ -459,7 +459,7 @@ def test_odd_results_are_reported_as_what_they_are(tmp_path: Path) -> None:
     assert crater is not None
     assert crater["mean"] == pytest.approx(FEW[1] / sum(FEW))  # that of guessing
     alike = of_study(as_the_baseline(tmp_path / "same"))
-    assert "In every source the counts of all arms are those of the baseline" in alike["caution"]
+    assert "All arms have the same counts as the baseline in every source" in alike["caution"]
     same = alike["arms"][1]
     assert same["test"] == {"p": 1, "p_holm": 1, "resolvable": None, "informative_sources": 0, "exact": True}
     # Sources and seeds are drawn alike for both, so there is nothing to vary.
