@@ -62,7 +62,7 @@ def make_quick_recipe(strategy: Strategy, given: Settings | None = None) -> Reci
     fast = {name: value for name, value in _FAST.items() if name in {one.name for one in strategy.space}}
     bases = {base: make_quick_recipe(STRATEGIES[base]) for base in strategy.depends_on}
     recipe = strategy.recipe({**fast, **(given or {})}, RecipeContext(CUTS, bases))
-    return replace(recipe, batch_size=8) if recipe.trained else recipe
+    return replace(recipe, batch_size=8, patience=4) if recipe.trained else recipe
 
 
 @dataclass

@@ -158,9 +158,10 @@ def test_the_data_set_of_landmarks_can_be_named(
 ) -> None:
     monkeypatch.setitem(DATASETS, THREE_CLASSES.name, THREE_CLASSES)
     table = manifest.read_manifest(whole_sample, HIRISE).table.drop_duplicates(["split", "label"])
-    pictures = {f"{row.image} {row.label} {row.split}": row.image for row in table.itertuples() if row.label < 3}
-    folder = write_data(tmp_path / "three", pictures, spec=THREE_CLASSES)
-    for image in pictures.values():
+    table = table[table["label"] < 3]
+    lines = [f"{image} {label} {split}" for image, label, split in table[["image", "label", "split"]].to_numpy()]
+    folder = write_data(tmp_path / "three", lines, spec=THREE_CLASSES)
+    for image in table["image"]:
         shutil.copyfile(*(place / HIRISE.layout.image_folder / image for place in (whole_sample, folder)))
     assert main(["data", action, str(folder), "--dataset", THREE_CLASSES.name]) == 0
     printed = capsys.readouterr().out

@@ -130,9 +130,7 @@ def test_a_study_of_four_processes_one_of_which_is_killed_ends_as_that_of_one(
     codes = {worker: process.returncode for worker, process in processes.items()}
     assert codes == dict.fromkeys(codes, 0) | {victim: -signal.SIGKILL}, outputs
     assert all(
-        output.endswith("Nothing is left to search.\n")
-        for worker, output in outputs.items()
-        if worker not in ("main", victim)
+        output.endswith("No trials are left.\n") for worker, output in outputs.items() if worker not in ("main", victim)
     )
 
     # Each place of each search has one finished trial; the trials of the dead worker were closed and repeated.
