@@ -21,6 +21,7 @@ DEADLINE = 240.0
 
 _LAUNCHER = """\
 import os, sys, time
+from pathlib import Path
 from hirise_imb.backbones import BACKBONES
 from hirise_imb.cli import main
 from hirise_imb.search import leases
@@ -32,18 +33,18 @@ leases.Leases.__init__.__kwdefaults__.update(interval=0.5, grace=float(os.enviro
 select = trainer.Trainer.select
 
 
-def select_slowly(self, jobs, selection):
-    if any(job.on_epoch for job in jobs):
-        time.sleep(float(os.environ["PAUSE"]))
+def select_when_allowed(self, jobs, selection):
+    while os.environ["HOLD"] and any(job.on_epoch for job in jobs) and Path(os.environ["HOLD"]).exists():
+        time.sleep(0.02)
     return select(self, jobs, selection)
 
 
-trainer.Trainer.select = select_slowly
+trainer.Trainer.select = select_when_allowed
 if __name__ == "__main__":
     sys.exit(main.main())
 """
-"""The command line with the toy backbone, with a shorter grace, and with batches that take so long that each process
-gets a share of them. Workers that the study starts import it too."""
+"""The command line with the toy backbone and a shorter grace; no batch is trained while the file HOLD exists, so that
+each process gets its batch, however long it takes to start. Workers that the study starts import it too."""
 
 T = TypeVar("T")
 
@@ -54,13 +55,15 @@ class Command:
 
     folder: Path
     """Folder of the launcher and the cache."""
-    pause: float = 0.0
-    """Seconds that a batch takes in addition to its training."""
-    grace: float = 8.0
+    hold: Path | None = None
+    """A file: batches are acquired, but not trained, as long as it exists."""
+    grace: float = 5.0
     """Seconds after which a silent owner of a lease counts as dead."""
 
     def start(self, *words: object, **options: object) -> subprocess.Popen[str]:
         """Starts a process, both of whose output streams can be read from its stdout."""
+        if self.hold:
+            self.hold.touch()
         launcher = self.folder / "launcher.py"
         if not launcher.exists():  # another process may be about to read it
             launcher.write_text(_LAUNCHER, encoding="utf-8")
@@ -69,7 +72,7 @@ class Command:
         return subprocess.Popen(
             [sys.executable, str(launcher), *map(str, words), *arguments],
             env=os.environ
-            | {CACHE_VARIABLE: str(self.folder / "cache"), "GRACE": str(self.grace), "PAUSE": str(self.pause)}
+            | {CACHE_VARIABLE: str(self.folder / "cache"), "GRACE": str(self.grace), "HOLD": str(self.hold or "")}
             | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -97,11 +100,12 @@ def kill_on_exit(*processes: subprocess.Popen[str]) -> Iterator[subprocess.Popen
             process.communicate()
 
 
-def wait_until(condition: Callable[[], T], seconds: float = DEADLINE) -> T:
-    """Returns the value of a condition as soon as it is true."""
+def wait_until(condition: Callable[[], T], *processes: subprocess.Popen[str], seconds: float = DEADLINE) -> T:
+    """Returns the value of a condition as soon as it is true; none of the processes may end before."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "the condition did not become true"
+        assert all(process.poll() is None for process in processes), "a process ended before it became true"
         time.sleep(0.02)
     return value
 

@@ -62,7 +62,7 @@ def make_quick_recipe(strategy: Strategy, settings: Settings | None = None) -> R
     fast = {name: value for name, value in _FAST.items() if name in {parameter.name for parameter in strategy.space}}
     bases = {base: make_quick_recipe(STRATEGIES[base]) for base in strategy.depends_on}
     recipe = strategy.recipe({**fast, **(settings or {})}, RecipeContext(CUTS, bases))
-    return replace(recipe, batch_size=8) if recipe.trained else recipe
+    return replace(recipe, batch_size=8, patience=4) if recipe.trained else recipe
 
 
 @dataclass

@@ -23,7 +23,7 @@ SECRET = "Zq9"
 """A part of every password here, and of nothing else."""
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def kind(request: pytest.FixtureRequest) -> str:
     if request.param == "postgresql":
         request.getfixturevalue("server")
@@ -248,7 +248,7 @@ def test_many_processes_may_create_the_database_at_once(
 def test_many_processes_write_and_no_trial_is_lost(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     storage = connect(place := fresh(kind, request, tmp_path, "one"))
     study = optuna.create_study(storage=storage, study_name="one")
-    answers = at_once(hammer, place, 2.0)
+    answers = at_once(hammer, place, 1.0)
     assert all(isinstance(answer, dict) for answer in answers), answers
     written = {number: x for answer in answers for number, x in answer.items()}  # type: ignore[attr-defined]
     trials = study.get_trials(deepcopy=False)

@@ -73,7 +73,7 @@ def kill_one_in_training(database: Database, processes: dict[str, subprocess.Pop
         os.kill(processes[worker].pid, signal.SIGKILL if running_trials else signal.SIGCONT)
         return running_trials
 
-    return wait_until(try_to_kill)
+    return wait_until(try_to_kill, *processes.values())
 
 
 def read_trials(database: Database) -> list[tuple[Any, ...]]:
@@ -96,6 +96,7 @@ def check_secrecy(outputs: list[str], *folders: Path) -> None:
         assert [path for path in files if secret.encode() in path.read_bytes()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills as POSIX does")
 def test_a_study_of_four_processes_one_of_which_is_killed_ends_as_that_of_one(
     server: Server, small_data: Path, tmp_path: Path
@@ -111,9 +112,9 @@ def test_a_study_of_four_processes_one_of_which_is_killed_ends_as_that_of_one(
     Command(tmp_path).run("run", out=tmp_path / "undisturbed", **options)
 
     database = Database(server.fresh())
-    slow = Command(tmp_path, pause=1.0)
+    command = Command(tmp_path, hold := tmp_path / "hold")
     processes = {
-        worker: slow.start(
+        worker: command.start(
             "run" if worker == "main" else "work",
             storage=f"{database.url}?application_name={worker}",
             out=tmp_path / "shared" / worker,
@@ -124,13 +125,12 @@ def test_a_study_of_four_processes_one_of_which_is_killed_ends_as_that_of_one(
     with kill_on_exit(*processes.values()):
         running_trials = kill_one_in_training(database, processes)
         victim = running_trials[0][0]
+        hold.unlink()
         outputs = {worker: process.communicate(timeout=240)[0] for worker, process in processes.items()}
     codes = {worker: process.returncode for worker, process in processes.items()}
     assert codes == dict.fromkeys(codes, 0) | {victim: -signal.SIGKILL}, outputs
     assert all(
-        output.endswith("Nothing is left to search.\n")
-        for worker, output in outputs.items()
-        if worker not in ("main", victim)
+        output.endswith("No trials are left.\n") for worker, output in outputs.items() if worker not in ("main", victim)
     )
 
     # Each place of each search has one finished trial; the trials of the dead worker were closed and repeated.

@@ -206,7 +206,7 @@ def interrupt_after(patch: pytest.MonkeyPatch, closed: int) -> None:
 
 
 @EACH_KIND
-@pytest.mark.parametrize("closed", [1, 6, 9, 15])
+@pytest.mark.parametrize("closed", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (6, 15)), 9])
 def test_a_search_that_is_interrupted_while_trials_are_closed_ends_as_an_undisturbed_one(
     closed: int, strategy: Strategy, storage: Storage, undisturbed: dict[str, FinishedTrials]
 ) -> None:
@@ -246,6 +246,7 @@ def create_leases(storage: Storage, grace: float = 1000.0) -> Leases:
     return Leases(storage.engine, interval=min(500.0, grace / 2), grace=grace)
 
 
+@pytest.mark.slow
 @given_settings(quick, max_examples=12)
 @given(order=st.lists(st.integers(0, 3), max_size=30), trials=st.integers(1, 20), strategy=st.sampled_from(KINDS))
 def test_the_order_of_batches_and_the_number_of_workers_play_no_part(
@@ -451,6 +452,7 @@ def test_a_trial_in_which_three_workers_died_has_failed(tmp_path: Path) -> None:
     storage.engine.dispose()
 
 
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
 def test_processes_finish_every_place_exactly_once(
     database: Path | str, undisturbed: dict[str, FinishedTrials]
 ) -> None:

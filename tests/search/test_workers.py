@@ -98,16 +98,18 @@ def expected(folder: Path, small_data: Path) -> dict[str, bytes]:
 
 
 @LINUX
+@pytest.mark.slow
 def test_two_of_three_processes_are_killed_and_the_results_are_those_of_one(
     folder: Path, small_data: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
-    command = Command(folder, pause=1.0)
+    command = Command(folder, hold := tmp_path / "hold")
     with kill_on_exit(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
-        wait_until(lambda: started_batches(tmp_path) == 3)  # the study itself has one of them
+        wait_until(lambda: started_batches(tmp_path) == 3, process)  # the study itself has one of them
         children = find_workers(process.pid)
         assert len(children) == 2
         for child in children:
             os.kill(child, signal.SIGKILL)
+        hold.unlink()
         output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     for number in (1, 2):
@@ -120,29 +122,32 @@ def test_two_of_three_processes_are_killed_and_the_results_are_those_of_one(
 
 
 @LINUX
+@pytest.mark.slow
 def test_workers_end_soon_after_the_study_was_killed_and_it_goes_on_later(
     folder: Path, small_data: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
-    command = Command(folder, pause=1.0)
+    command = Command(folder, hold := tmp_path / "hold")
     with kill_on_exit(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
-        wait_until(lambda: leased_batches(tmp_path) == 3)
+        wait_until(lambda: leased_batches(tmp_path) == 3, process)
         children = find_workers(process.pid)
         process.kill()
+        hold.unlink()
         wait_until(lambda: not any(map(is_alive, children)), seconds=30)
-    output = command.run("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)
+    output = Command(folder).run("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)
     assert "A worker ended" not in output
     check_places(tmp_path)
     assert read_results(tmp_path / "reports" / "demo") == expected
 
 
 @LINUX
+@pytest.mark.slow
 def test_workers_that_are_asked_to_end_do_not_count_as_dead(
     folder: Path, small_data: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
     """As they are when the time is over, or when the user interrupts the study."""
-    command = Command(folder, pause=2.0)
+    command = Command(folder, tmp_path / "hold")
     with kill_on_exit(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
-        wait_until(lambda: started_batches(tmp_path) == 3)
+        wait_until(lambda: started_batches(tmp_path) == 3, process)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -173,24 +178,36 @@ def test_options_are_checked_when_they_are_created() -> None:
         RunOptions(timeout=-1)
 
 
-def test_a_study_whose_time_runs_out_reports_what_is_missing_and_can_be_continued(
-    toy: str, small_data: Path, tmp_path: Path
-) -> None:
-    strategies = ("class_weights", "logit_adjustment")
-    definition = StudyDefinition("demo", str(small_data), toy, "random", strategies=strategies, trials=10, refits=1)
+@pytest.fixture
+def definition(toy: str, small_data: Path) -> StudyDefinition:
+    return StudyDefinition(
+        name="demo",
+        data=str(small_data),
+        backbone=toy,
+        weights="random",
+        strategies=("class_weights", "logit_adjustment"),
+        trials=10,
+        refits=1,
+    )
+
+
+def test_a_study_whose_time_runs_out_reports_what_is_missing(definition: StudyDefinition, tmp_path: Path) -> None:
     report, page = run_study(definition, tmp_path / "short", RunOptions(timeout=1e-6))
     assert [arm.name for arm in report.arms] == ["baseline"]
     missing = {omitted.name: omitted.reason for omitted in report.omitted}
-    assert list(missing) == ["plain", *strategies]
+    assert list(missing) == ["plain", *definition.strategies]
     assert missing["class_weights"] == "no trial was finished in time"
     assert "depends on plain" in missing["logit_adjustment"]
     assert "no trial was finished in time" in page.read_text(encoding="utf-8")
 
+
+@pytest.mark.slow
+def test_a_study_whose_time_runs_out_can_be_continued(definition: StudyDefinition, tmp_path: Path) -> None:
     few = dataclasses.replace(definition, trials=3)
     run_study(few, tmp_path / "short")  # so that there are some trials
     report, _ = run_study(definition, tmp_path / "short", RunOptions(timeout=1e-6))
     n_trials = {arm.name: len(arm.trials) for arm in report.arms}
-    assert n_trials == {"baseline": 0, "plain": 3, **dict.fromkeys(strategies, 3)}
+    assert n_trials == {"baseline": 0, "plain": 3, **dict.fromkeys(definition.strategies, 3)}
 
     run_study(definition, tmp_path / "short")
     run_study(definition, tmp_path / "undisturbed")

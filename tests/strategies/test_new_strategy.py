@@ -99,7 +99,9 @@ def test_it_is_searched_and_compared(wider: Strategy, definition: StudyDefinitio
 
 
 @pytest.mark.usefixtures("wider")
-def test_a_definition_narrows_its_search(definition: StudyDefinition, tmp_path: Path) -> None:
+def test_a_definition_narrows_its_search(
+    definition: StudyDefinition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The search keeps to the overrides, the report shows them, and a search with others is another search."""
     overrides: dict[str, dict[str, Override]] = {
         "wider": {"kind": "some", "share": Range(0.2, 0.3), "weight_decay": 0.01}
@@ -131,6 +133,7 @@ def test_a_definition_narrows_its_search(definition: StudyDefinition, tmp_path: 
     same: dict[str, dict[str, Override]] = {
         "wider": {"weight_decay": 0.01, "share": Range(0.2, 0.3), "kind": ("some",)}
     }
+    monkeypatch.setattr("hirise_imb.pipeline.runner.write_report", lambda *_: page)  # the same page again
     again = run_study(replace(narrowed, overrides=same), tmp_path)[0]
     assert [one.trials for one in again.arms] == [one.trials for one in results.arms]
     assert [one.settings for one in again.arms] == [one.settings for one in results.arms]
