@@ -182,7 +182,7 @@ def _check_larger_report(definition: StudyDefinition, out: Path) -> None:
         before, now = earlier.get(key), getattr(definition, key)
         if isinstance(before, int) and before > now:
             raise UserError(
-                f"{folder} has a report with {before} {key}, and this run would replace it with one with {now}: ask "
+                f"{folder} has a report with {before} {key}, and this run would replace it with a report of {now}: ask "
                 f"for --{key} {before}, choose another --name, or confirm with --replace."
             )
 

@@ -59,7 +59,7 @@ def test_a_larger_report_is_not_replaced_unasked(
     before = contents(report)
     assert run("--trials", trials, "--refits", refits) == 2
     assert capsys.readouterr().err == (
-        f"error: {report} has a report with 2 {key}, and this run would replace it by one with 1: ask for "
+        f"error: {report} has a report with 2 {key}, and this run would replace it with a report of 1: ask for "
         f"--{key} 2, choose another --name, or confirm with --replace.\n"
     )
     assert contents(report) == before

@@ -168,10 +168,12 @@ def test_one_head_is_trained_as_by_keras(backbone: Backbone) -> None:
     compare(backbone, [KINDS["class weights"]])
 
 
+@pytest.mark.slow
 def test_eight_heads_at_once_are_each_trained_as_by_keras(backbone: Backbone) -> None:
     compare(backbone, list(KINDS.values()))
 
 
+@pytest.mark.slow
 def test_decay_offsets_margins_and_cosines_are_trained_as_by_keras(backbone: Backbone) -> None:
     """AdamW that spares all but the kernel; logits shifted in the loss alone; both beside heads without."""
     compare(backbone, list(FURTHER.values()), 55)
@@ -228,7 +230,7 @@ def test_the_end_of_the_backbone_is_trained_as_by_keras_with_a_rate_of_its_own(b
     np.testing.assert_allclose(found, plain.probabilities(np.asarray(tail(x, training=False))), atol=1e-5)
 
 
-def test_a_head_learns_the_same_beside_others(backbone: Backbone) -> None:
+def test_a_head_learns_the_same_in_company(backbone: Backbone) -> None:
     """Bit for bit, and in any place; idle heads rely on it."""
     kinds = list(KINDS.values())
     block = block_of(batches(14), BATCH, 0)
