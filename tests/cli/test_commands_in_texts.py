@@ -59,10 +59,9 @@ def commands(texts: list[tuple[str, str]]) -> set[tuple[str, str]]:
 
 
 def check(command: str) -> None:
-    """Checks that a command can be parsed; one without any argument only needs to exist."""
-    names = {parser.prog.removeprefix(PROGRAM) for parser in walk(build_parser())}
+    """Checks that a command can be parsed."""
     words = shlex.split(command, comments=True)
-    if words[-1] != "--help" and command.rstrip() not in names:
+    if words != ["work"] and words[-1] != "--help":  # the help of `run` refers to `work` without what it requires
         build_parser().parse_args(words)
 
 
