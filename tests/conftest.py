@@ -21,13 +21,21 @@ from hirise_imb.utils.files import CACHE_VARIABLE
 from hirise_imb.utils.progress import log
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-LONG = ("test_workers.py", "test_distributed.py", "test_experiment.py")
-"""Whole studies, in processes of their own: minutes a file."""
+LONG = (
+    "test_workers.py",
+    "test_distributed.py",
+    "test_resume.py",
+    "test_rounds.py",
+    "test_train_step.py",
+    "test_rebuild.py",
+    "test_runner.py",
+)
+"""The files that take longest, in the order in which they start."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, so that at the end not one process works while the other waits."""
-    items.sort(key=lambda item: item.path.name not in LONG)
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -73,7 +73,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refused:
 
 def test_every_command_explains_itself_without_heavy_packages() -> None:
     script = (
-        "import contextlib, io, json, sys, time\nstart = time.process_time()\n"
+        "import contextlib, io, json, sys\n"
         "from hirise_imb.study import main\nseen = []\n"
         "for words in json.loads(sys.argv[1]):\n"
         "    text = io.StringIO()\n"
@@ -81,14 +81,13 @@ def test_every_command_explains_itself_without_heavy_packages() -> None:
         "        main([*words, '--help'])\n"
         "    seen.append(text.getvalue())\n"
         "heavy = {'tensorflow', 'keras', 'optuna', 'pandas', 'matplotlib', 'sklearn', 'scipy'}\n"
-        "print(json.dumps([seen, sorted(heavy & set(sys.modules)), time.process_time() - start]))"
+        "print(json.dumps([seen, sorted(heavy & set(sys.modules))]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, json.dumps(COMMANDS)], capture_output=True, text=True, check=True
     )
-    texts, heavy, seconds = json.loads(done.stdout)
+    texts, heavy = json.loads(done.stdout)
     assert heavy == []
-    assert seconds < 3  # some 0.1 s; optuna or pandas alone would take a second
     for words, text in zip(COMMANDS, texts, strict=True):
         assert text.startswith(" ".join(["usage: hirise-imb", *words]))
     assert all(words[0] in texts[0] for words in COMMANDS if words)
