@@ -65,6 +65,7 @@ def test_a_larger_report_is_not_replaced_unasked(
     assert contents(report) == before
 
 
+@pytest.mark.slow
 def test_a_larger_report_is_replaced_when_asked(run: Command, out: Path) -> None:
     before = control_values(out)
     assert len(before) == 2

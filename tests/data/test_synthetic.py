@@ -223,6 +223,7 @@ def test_sources_differ_in_brightness_more_than_crops_of_one_source(sample: Path
     assert np.std([np.median(values) for values in groups]) > np.median([np.std(values) for values in groups])
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(sample: Path, tmp_path: Path) -> None:
     first = digests(sample)
     assert digests(write(tmp_path / "again", seed=0)) == first

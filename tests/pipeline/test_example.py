@@ -102,6 +102,7 @@ def test_the_readme_has_its_table() -> None:
     assert lines[start + 2 : start + 2 + len(rows)] == rows
 
 
+@pytest.mark.slow
 def test_it_compares_with_another_report_of_its_landmarks(tmp_path: Path) -> None:
     results, page = compare_reports([EXAMPLE, EXAMPLE / "baseline"], "both", tmp_path)
     assert [origin.name for origin in results.origins] == ["real-sample", "baseline"]

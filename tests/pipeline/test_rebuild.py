@@ -114,6 +114,7 @@ def test_a_report_is_written_again_to_the_last_byte(kind: str, folders: dict[str
     assert not (folder.parent / "index.html").exists()  # where there was none
 
 
+@pytest.mark.slow
 def test_what_a_report_is_made_from_stays_as_it_is_even_where_writing_is_interrupted(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -419,6 +420,7 @@ def write_odd(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Make], Path
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", ODD, ids=lambda make: make.__name__)
 def test_odd_results_have_whole_reports(make: Make, write_odd: Callable[[Make], Path]) -> None:
     folder = write_odd(make)
@@ -436,6 +438,7 @@ def test_odd_results_have_whole_reports(make: Make, write_odd: Callable[[Make], 
     assert again | {"files": stored["files"]} == stored
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [perfect, two_landmarks], ids=lambda make: make.__name__)
 def test_odd_results_are_written_again(make: Make, write_odd: Callable[[Make], Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(write_odd(make), tmp_path / "report"))

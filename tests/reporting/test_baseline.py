@@ -285,6 +285,7 @@ def lasting_files(report: Path) -> dict[str, bytes]:
     return files | {"summary.json": json.dumps(summary).encode()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_it_shares_its_fits_with_the_study(
     small_data: Path,

@@ -351,6 +351,7 @@ def test_every_figure_can_be_drawn(name: str) -> None:
 # Files
 
 
+@pytest.mark.slow
 def test_the_same_results_are_the_same_bytes(results: Results, tmp_path: Path) -> None:
     drawn = {name: draw for name, draw in gallery.of_study(results).items() if not name.endswith(("plain", "remedy"))}
     assert {"confusion/baseline", "figures/curves-baseline", "figures/best_so_far"} < set(drawn)

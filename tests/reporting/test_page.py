@@ -93,6 +93,7 @@ def test_paper_cuts_nothing_off(kind: str, pages: dict[str, Path], browser: Brow
         assert found.page.pdf(format="A4").startswith(b"%PDF")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_axe_finds_nothing_serious(kind: str, pages: dict[str, Path], browser: Browser) -> None:
     with open_page(browser, pages[kind]) as found:

@@ -403,6 +403,7 @@ def test_every_fit_is_compared_with_shuffled_pairings(results: Results, folder: 
 # --- writing again ---
 
 
+@pytest.mark.slow
 def test_writing_again_gives_the_same_bytes(results: Results, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "notes.txt").write_text("mine")

@@ -191,6 +191,7 @@ def definition(toy: str, small_data: Path) -> StudyDefinition:
     )
 
 
+@pytest.mark.slow
 def test_a_study_whose_time_runs_out_reports_what_is_missing(definition: StudyDefinition, tmp_path: Path) -> None:
     report, page = run_study(definition, tmp_path / "short", RunOptions(timeout=1e-6))
     assert [arm.name for arm in report.arms] == ["baseline"]

@@ -98,6 +98,7 @@ def test_it_is_searched_and_compared(wider: Strategy, definition: StudyDefinitio
     assert np.isfinite(chances).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("wider")
 def test_a_definition_narrows_its_search(
     definition: StudyDefinition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
