@@ -11,8 +11,8 @@ from builders import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
 from hirise_imb.backbones import BACKBONES, TOP
 from hirise_imb.cli.main import main
 from hirise_imb.data import HIRISE
-from hirise_imb.data.archive import unpack
 from hirise_imb.data.manifest import read_manifest
+from hirise_imb.data.resolve import import_data
 from hirise_imb.data.splits import make_splits
 from hirise_imb.features.extraction import extract_features
 from hirise_imb.metrics.registry import Evaluation, evaluate
@@ -28,7 +28,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return unpack(Path(os.environ["HIRISE_SAMPLE"]), tmp_path_factory.mktemp("real"), HIRISE.layout)
+    return import_data(Path(os.environ["HIRISE_SAMPLE"]), tmp_path_factory.mktemp("real"), HIRISE.layout)
 
 
 def subset(real: Path, folder: Path, wanted: dict[str, int]) -> Path:
