@@ -37,8 +37,13 @@ def loss_of(logits: Array, labels: Array) -> float:
     return -float(scipy_log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
 
 
-def anchor_of(logits: Array, labels: Array, prior: Array) -> Array:
-    """The logit adjustment with the first best tau of 0, 0.05 .. 2."""
+def anchors_of(logits: Array, labels: Array, prior: Array) -> list[Array]:
+    """The logit adjustments with the best taus of 0, 0.05 .. 2: several where scores differ by rounding alone."""
     taus = [0.05 * step for step in range(41)]
     scores = [plain_macro(labels, logits - tau * np.log(prior)) for tau in taus]
-    return np.asarray(-taus[scores.index(max(scores))] * np.log(prior))
+    return [np.asarray(-tau * np.log(prior)) for tau, f1 in zip(taus, scores, strict=True) if f1 > max(scores) - 1e-12]
+
+
+def anchor_of(logits: Array, labels: Array, prior: Array) -> Array:
+    """The logit adjustment with the first best tau."""
+    return anchors_of(logits, labels, prior)[0]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from builders import quick
-from heldout_logits import PRIOR, SEEDS, UNIFORM, Array, anchor_of, draw_logits, macro, plain_macro
-from hypothesis import given
+from heldout_logits import PRIOR, SEEDS, UNIFORM, Array, anchor_of, anchors_of, draw_logits, macro, plain_macro
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hirise_imb.imbalance.class_bias import ClassBias
@@ -56,10 +56,11 @@ def test_no_change_of_one_class_improves_class_bias(seed: int, classes: int, str
 
 @quick
 @given(SEEDS)
-def test_class_bias_held_with_all_strength_is_the_best_logit_adjustment(seed: int) -> None:
+@example(3422977276)  # two taus whose scores differ by rounding
+def test_class_bias_of_all_strength_is_the_best_logit_adjustment(seed: int) -> None:
     z, labels = draw_logits(seed)
     found = ClassBias(1e9).fit(z, labels, PRIOR).offsets
-    np.testing.assert_allclose(found, anchor_of(z, labels, PRIOR), atol=1e-4)
+    assert min(np.abs(found - anchor).max() for anchor in anchors_of(z, labels, PRIOR)) < 1e-4
 
 
 def test_class_bias_of_equal_taus_is_held_by_the_smallest() -> None:
