@@ -12,6 +12,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
+from handmade import short_training, without_figures
 from worlds import TOY, small_copy
 
 from hirise_imb.backbones import BACKBONES, Backbone
@@ -128,3 +129,24 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return call
+
+
+@pytest.fixture(scope="module")
+def blank_figures() -> Iterator[None]:
+    """No report of the module draws its figures."""
+    with without_figures():
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_epochs() -> Iterator[None]:
+    """Fits of the module are short."""
+    with short_training():
+        yield
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """No report of the test draws its figures."""
+    with without_figures():
+        yield

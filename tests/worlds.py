@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data import manifest
 from hirise_imb.data.hirise import HIRISE
+from hirise_imb.data.images import decode_image
 from hirise_imb.data.splits import DataSplits, Fold, Selection
 from hirise_imb.features.arrays import Features
 from hirise_imb.recipe import Recipe
@@ -133,3 +136,30 @@ def storage(path: Path) -> Iterator[Storage]:
     """A study's database, locked as a run locks it."""
     with lock_study(path):
         yield connect(path)
+
+
+def count_work(monkeypatch: pytest.MonkeyPatch, name_fit: Callable[[Recipe], str]) -> Counter[str]:
+    """Counts, from now on, decoded images, trials, common scores, and fits for the report by the name of their recipe.
+
+    Args:
+        name_fit: the name under which a fit of a recipe is counted.
+    """
+    counts: Counter[str] = Counter()
+    refit, select = Trainer.refit, Trainer.select
+
+    def decoding(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+        counts["decoded"] += 1
+        return decode_image(path, shape)
+
+    def refitting(self: Trainer, recipe: Recipe, seed: int) -> Run:
+        counts[name_fit(recipe)] += 1
+        return refit(self, recipe, seed)
+
+    def selecting(self: Trainer, jobs: Sequence[Job], selection: Selection) -> list[Outcome[Run]]:
+        counts["trial" if jobs[0].on_epoch else "common score"] += len(jobs)
+        return select(self, jobs, selection)
+
+    monkeypatch.setattr("hirise_imb.features.extraction.decode_image", decoding)
+    monkeypatch.setattr(Trainer, "refit", refitting)
+    monkeypatch.setattr(Trainer, "select", selecting)
+    return counts

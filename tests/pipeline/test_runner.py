@@ -7,7 +7,6 @@ import html
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +16,14 @@ from builders import CLASSES, IMAGE_FOLDER
 from handmade import check_files, contents
 from PIL import Image, ImageOps
 from sklearn.metrics import precision_recall_fscore_support
-from worlds import TOY, change_split_file
+from worlds import TOY, change_split_file, count_work
 
 from hirise_imb.backbones import BACKBONES
 from hirise_imb.config import StudyDefinition
 from hirise_imb.data import HIRISE
-from hirise_imb.data.images import decode_image
 from hirise_imb.data.manifest import read_manifest
-from hirise_imb.data.splits import Selection
 from hirise_imb.pipeline.rebuild import rebuild_report
 from hirise_imb.pipeline.runner import RunOptions, run_study
-from hirise_imb.recipe import Recipe
-from hirise_imb.training.epoch_loop import Job
-from hirise_imb.training.outcome import Outcome
-from hirise_imb.training.trainer import Run, Trainer
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import CACHE_VARIABLE
 
@@ -78,25 +71,7 @@ def finished(original: Finished, toy: str, tmp_path: Path, monkeypatch: pytest.M
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts decoded images, trials and refits."""
-    counts: Counter[str] = Counter()
-    refit, select = Trainer.refit, Trainer.select
-
-    def decoding(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-        counts["decoded"] += 1
-        return decode_image(path, shape)
-
-    def refitting(self: Trainer, recipe: Recipe, seed: int) -> Run:
-        counts["refit"] += 1
-        return refit(self, recipe, seed)
-
-    def selecting(self: Trainer, jobs: Sequence[Job], selection: Selection) -> list[Outcome[Run]]:
-        counts["trial" if jobs[0].on_epoch else "common score"] += len(jobs)
-        return select(self, jobs, selection)
-
-    monkeypatch.setattr("hirise_imb.features.extraction.decode_image", decoding)
-    monkeypatch.setattr(Trainer, "refit", refitting)
-    monkeypatch.setattr(Trainer, "select", selecting)
-    return counts
+    return count_work(monkeypatch, lambda _: "refit")
 
 
 def again(study: Finished, **changes: object) -> None:

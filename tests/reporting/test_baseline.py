@@ -18,20 +18,16 @@ from builders import CLASSES
 from handmade import SEEDS, check_files, contents, guesses, make_arm, make_catalogue, make_results
 from rich.console import Console
 from sklearn import metrics
+from worlds import count_work
 
 from hirise_imb.cli.main import main
 from hirise_imb.cli.report_tables import print_baseline
-from hirise_imb.data.images import decode_image
 from hirise_imb.data.manifest import Manifest
-from hirise_imb.data.splits import Selection, TrainingPool
+from hirise_imb.data.splits import TrainingPool
 from hirise_imb.forensics import read_published
 from hirise_imb.imbalance.sampling import SplitFileRows
-from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Baseline, write_baseline
 from hirise_imb.reporting.baseline import ComparisonEntry, NullDistribution
-from hirise_imb.training.epoch_loop import Job
-from hirise_imb.training.outcome import Outcome
-from hirise_imb.training.trainer import Run, Trainer
 
 pytestmark = pytest.mark.usefixtures("few_epochs")
 
@@ -254,25 +250,7 @@ def test_the_terminal_shows_it_in_eighty_columns(baseline: Baseline) -> None:
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts decoded images, cuts, trials, and fits for the report by the kind of rows they go through."""
-    counts: Counter[str] = Counter()
-    refit, select = Trainer.refit, Trainer.select
-
-    def decoding(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-        counts["decoded"] += 1
-        return decode_image(path, shape)
-
-    def refitting(self: Trainer, recipe: Recipe, seed: int) -> Run:
-        counts[type(recipe.sampling).__name__] += 1
-        return refit(self, recipe, seed)
-
-    def selecting(self: Trainer, jobs: Sequence[Job], selection: Selection) -> list[Outcome[Run]]:
-        counts["trial" if jobs[0].on_epoch else "common score"] += len(jobs)
-        return select(self, jobs, selection)
-
-    monkeypatch.setattr("hirise_imb.features.extraction.decode_image", decoding)
-    monkeypatch.setattr(Trainer, "refit", refitting)
-    monkeypatch.setattr(Trainer, "select", selecting)
-    return counts
+    return count_work(monkeypatch, lambda recipe: type(recipe.sampling).__name__)
 
 
 def lasting_files(report: Path) -> dict[str, bytes]:
