@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import tomli_w
 
@@ -16,6 +16,11 @@ from hirise_imb.utils.errors import UserError
 
 CONTROL = "plain"
 """The strategy that only tunes the optimiser. It is always tuned: a remedy is credited with its gain over it."""
+
+
+Selection = Literal["grouped-cv", "val"]
+"""How recipes are selected: by cross-validation over sources of training and validation, or on the given validation
+split."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class StudyDefinition:
     """Names of the strategies that are tuned in addition to the control `plain`."""
     overrides: Mapping[str, Mapping[str, Override]] = field(default_factory=dict)
     """Overrides by strategy and parameter; each strategy is also in `strategies`."""
-    selection: str = "grouped-cv"
+    selection: Selection = "grouped-cv"
     """How recipes are chosen: `grouped-cv`, by folds over the sources of training and validation, for strategies that
     train no layer of the backbone, and by the given validation split for others; `val`, by that split for all."""
     trials: int = 2
@@ -99,7 +104,7 @@ class StudyDefinition:
         # The seeds of numpy's RandomState, which imbalanced-learn draws from, have 32 bits.
         if self.seed + self.refits > 2**32:
             raise UserError(f"seed is {self.seed}: it and the seeds of the refits after it must stay below 2**32.")
-        check_known("selection", self.selection, ("grouped-cv", "val"))
+        check_known("selection", self.selection, get_args(Selection))
         if not self.strategies:
             raise UserError("strategies is empty: name at least one (`hirise-imb strategies` lists them).")
         if len(set(self.strategies)) < len(self.strategies):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from hirise_imb.config import StudyDefinition, check_known
 from hirise_imb.data.resolve import SYNTHETIC
-from hirise_imb.data.splits import Selection
 from hirise_imb.imbalance.sampling import SplitFileRows
 from hirise_imb.pipeline.appendix import describe_strategies
 from hirise_imb.pipeline.run_store import RunStore
@@ -216,7 +215,7 @@ def _fit_strategy(context: TrainingContext, strategy: Strategy, result: SearchRe
     selection = selection_of(context.definition, strategy)
     arm = _fit_arm(context, strategy.name, strategy.summary, result.recipe, store)
     # A strategy that was tuned on other folds is scored again, so that all validation scores are comparable.
-    comparable = selection == _common_selection(context.definition)
+    comparable = selection == context.definition.selection
     score = result.val_macro_f1 if comparable else _common_score(context, result.recipe, store)
     return replace(
         arm,
@@ -228,14 +227,9 @@ def _fit_strategy(context: TrainingContext, strategy: Strategy, result: SearchRe
     )
 
 
-def _common_selection(definition: StudyDefinition) -> Selection:
-    """Returns the selection by which all arms are compared before the test split is used."""
-    return "val" if definition.selection == "val" else "grouped-cv"
-
-
 def _common_score(context: TrainingContext, recipe: Recipe, store: RunStore) -> float:
-    """Returns the validation score of a recipe under the common selection."""
-    selection = _common_selection(context.definition)
+    """Returns the validation score of a recipe by the study's selection, by which all arms are compared."""
+    selection = context.definition.selection
     job = Job(recipe, context.definition.seed)
     run = store.load_or_fit(selection, recipe, job.seed, lambda: context.trainer.select([job], selection)[0].get())
     return run.val_macro_f1

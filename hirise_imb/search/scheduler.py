@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from hirise_imb.config import StudyDefinition
+from hirise_imb.config import Selection, StudyDefinition
 from hirise_imb.data.manifest import Manifest
-from hirise_imb.data.splits import Selection
 from hirise_imb.recipe import Recipe
 from hirise_imb.search.dashboard import make_publisher, write_study_note
 from hirise_imb.search.database import Storage, connect, database_path
@@ -46,7 +45,7 @@ def selection_of(definition: StudyDefinition, strategy: Strategy) -> Selection:
 
     Training a backbone for each fold takes hours: strategies that train it are selected on the given split.
     """
-    return "val" if definition.selection == "val" or strategy.trains_backbone else "grouped-cv"
+    return "val" if strategy.trains_backbone else definition.selection
 
 
 @dataclass

@@ -164,21 +164,18 @@ class SearchSpace(Generic[P_co]):
             check_known(f"parameter of [{table}]", name, [parameter.name for parameter in self.parameters])
         narrowed: dict[str, Parameter] = {}
         for parameter in self.parameters:
-            possible = True
-            if parameter.when is not None:
-                above = narrowed.get(parameter.when[0])
-                possible = isinstance(above, Categorical) and not set(above.choices).isdisjoint(parameter.when[1])
-            override = overrides.get(parameter.name)
-            key = f"{table}.{parameter.name}"
-            if not possible and parameter.when is not None and override is not None:
+            key, override = f"{table}.{parameter.name}", overrides.get(parameter.name)
+            if parameter.when is not None and not _can_apply(parameter.when, narrowed):
+                if override is None:
+                    continue
                 condition = f"{parameter.when[0]} {' or '.join(parameter.when[1])}"
                 raise UserError(f"{key} has no effect: it applies only with {condition}, which [{table}] rules out.")
-            if possible:
+            if override is not None:
                 try:
-                    narrowed[parameter.name] = parameter if override is None else parameter.narrow(override)
+                    parameter = parameter.narrow(override)
                 except ValueError as error:
-                    text = "" if override is None else format_override(override)
-                    raise UserError(f"{key} is {text}: {error}.") from error
+                    raise UserError(f"{key} is {format_override(override)}: {error}.") from error
+            narrowed[parameter.name] = parameter
         return replace(self, parameters=tuple(narrowed.values()))
 
     def describe_changes(self, declared: SearchSpace[Any]) -> str:
@@ -216,6 +213,12 @@ def _named(owner: type[Parameters], name: str, hint: object, parameter: object) 
         f"{owner.__name__}.{name} must be a float declared with number(), an int with integer(), a Literal with "
         f"choice(), or any of them with reuse()"
     )
+
+
+def _can_apply(condition: Condition, earlier: Mapping[str, Parameter]) -> bool:
+    """Returns whether a condition can be met after the parameters before it were narrowed."""
+    above = earlier.get(condition[0])
+    return isinstance(above, Categorical) and not set(above.choices).isdisjoint(condition[1])
 
 
 def _check_condition(owner: type[Parameters], parameter: Parameter, earlier: Mapping[str, Parameter]) -> None:

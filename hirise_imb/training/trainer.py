@@ -16,7 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hirise_imb.backbones import Backbone
-from hirise_imb.data.splits import DataSplits, Selection
+from hirise_imb.config import Selection
+from hirise_imb.data.splits import DataSplits
 from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance.logit_adjustment import cross_fit_adjustment, log_softmax, softmax
 from hirise_imb.imbalance.temperature import Temperature

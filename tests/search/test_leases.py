@@ -34,15 +34,6 @@ MANY_PROCESSES = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
-    return (
-        create_database(tmp_path / "demo.db")
-        if request.param == "sqlite"
-        else request.getfixturevalue("server").fresh()
-    )
-
-
 @pytest.fixture
 def engine(database: Path | str) -> Iterator[Engine]:
     engine = connect(database).engine

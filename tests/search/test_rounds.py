@@ -386,15 +386,6 @@ def test_a_trial_that_its_worker_finishes_while_it_is_reaped_counts(
     assert finished_trials(search)[0][1:4:2] == ("COMPLETE", 0.75)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
-    return (
-        create_database(tmp_path / "demo.db")
-        if request.param == "sqlite"
-        else request.getfixturevalue("server").fresh()
-    )
-
-
 def kill_worker(database: Path | str, strategy: Strategy, trials: int, closed: int) -> None:
     """Lets a worker die that has closed so many trials."""
     process = PROCESSES.Process(target=work_until_killed, args=(database, strategy.name, trials, closed))

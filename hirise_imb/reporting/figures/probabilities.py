@@ -40,14 +40,8 @@ def precision_recall(results: Results, table: pd.DataFrame) -> Figure:
     """Draws a panel for each class: precision against recall of a few arms, and the precision of random guessing."""
     from matplotlib.lines import Line2D
 
-    n_rows, n_columns = class_panels(results.classes)
-    canvas = figure(11, 2.9 * n_rows)
-    panels = canvas.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
-    for axes in panels.flat[len(results.classes) :]:
-        axes.remove()
-    for label, (axes, name) in enumerate(zip(panels.flat, results.classes, strict=False)):
-        # Shared axes label only the bottom row; a panel above an empty place needs labels too.
-        axes.tick_params(labelbottom=label + n_columns >= len(results.classes))
+    canvas, panels = class_panels(results.classes, 2.9)
+    for label, (axes, name) in enumerate(zip(panels, results.classes, strict=True)):
         n = int(results.support[label])
         axes.set_title(f"{name} (n = {n})", fontsize=10)
         if n == 0:
@@ -65,8 +59,8 @@ def precision_recall(results: Results, table: pd.DataFrame) -> Figure:
     # The names of arms are listed once above the panels, because those of a comparison are longer than a panel.
     handles = [Line2D([], [], **line) for line in lines(results.shown)]
     canvas.legend(handles, [arm.name for arm in results.shown], loc="outside upper left", ncols=3, fontsize=9)
-    panels[0, 0].set_xlim(-0.02, 1.02)
-    panels[0, 0].set_ylim(-0.02, 1.05)
+    panels[0].set_xlim(-0.02, 1.02)
+    panels[0].set_ylim(-0.02, 1.05)
     canvas.supxlabel("recall; grey: the share of the class, the precision of random guessing", fontsize=9)
     canvas.supylabel("precision", fontsize=10)
     return canvas

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hirise_imb.metrics.bootstrap import MIN_SOURCES
-from hirise_imb.reporting.figures.style import SOFT, class_panels, figure, lines
+from hirise_imb.reporting.figures.style import SOFT, class_panels, lines
 from hirise_imb.reporting.formatting import plural
 from hirise_imb.reporting.results import Results
 
@@ -42,14 +42,8 @@ def table(results: Results) -> pd.DataFrame:
 def sources(results: Results, rows: pd.DataFrame) -> Figure:
     """Draws a panel for each class: recall in each source, and F1 with its interval if there are enough sources."""
     largest = int(rows["landmarks"].max())
-    n_rows, n_columns = class_panels(results.classes)
-    canvas = figure(11, n_rows * (1.2 + 0.6 * len(results.shown)))
-    panels = canvas.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
-    for axes in panels.flat[len(results.classes) :]:
-        axes.remove()
-    for label, (axes, name) in enumerate(zip(panels.flat, results.classes, strict=False)):
-        # Shared axes label only the bottom row; a panel above an empty place needs labels too.
-        axes.tick_params(labelbottom=label + n_columns >= len(results.classes))
+    canvas, panels = class_panels(results.classes, 1.2 + 0.6 * len(results.shown))
+    for label, (axes, name) in enumerate(zip(panels, results.classes, strict=True)):
         n_sources = int(results.sources[label])
         axes.set_title(f"{name}\n{results.support[label]} from {plural(n_sources, 'source')}", fontsize=9)
         for place, (arm, line) in enumerate(zip(results.shown, lines(results.shown), strict=True)):
@@ -66,9 +60,9 @@ def sources(results: Results, rows: pd.DataFrame) -> Figure:
             _note(axes, "no line: no variation")
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
-    panels[0, 0].set_yticks(range(len(results.shown)), [arm.name for arm in results.shown])
-    panels[0, 0].set_ylim(len(results.shown) - 0.25, -0.6)
-    panels[0, 0].set_xlim(-0.05, 1.05)
+    panels[0].set_yticks(range(len(results.shown)), [arm.name for arm in results.shown])
+    panels[0].set_ylim(len(results.shown) - 0.25, -0.6)
+    panels[0].set_xlim(-0.05, 1.05)
     circles = f"circles: recall in each source, area by landmarks (largest: {largest})"
     canvas.supxlabel(f"{circles}; diamond: F1 of the class; line: its 95 % interval over sources", fontsize=9)
     return canvas

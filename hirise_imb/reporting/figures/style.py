@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Sequence, Sized
 
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
@@ -88,10 +89,24 @@ def figure(width: float, height: float, margins: Sequence[float] | None = None) 
     return canvas
 
 
-def class_panels(classes: Sized) -> tuple[int, int]:
-    """Returns the numbers of rows and columns of a grid with a panel for each class."""
-    columns = min(len(classes), _PANEL_COLUMNS)
-    return -(-len(classes) // columns), columns
+def class_panels(classes: Sized, row_height: float) -> tuple[Figure, list[Axes]]:
+    """Returns a figure with a panel for each class, and the panels; all have the same axes.
+
+    Args:
+        classes: the classes.
+        row_height: height of a row of panels in inches.
+    """
+    n_columns = min(len(classes), _PANEL_COLUMNS)
+    n_rows = -(-len(classes) // n_columns)
+    canvas = figure(11, n_rows * row_height)
+    grid = canvas.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+    panels, unused = list(grid.flat)[: len(classes)], grid.flat[len(classes) :]
+    for axes in unused:
+        axes.remove()
+    for label, axes in enumerate(panels):
+        # Shared axes label only the bottom row; a panel above an empty place needs labels too.
+        axes.tick_params(labelbottom=label + n_columns >= len(classes))
+    return canvas, panels
 
 
 def lines(arms: Sized) -> list[dict[str, Any]]:
