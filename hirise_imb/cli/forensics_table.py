@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hirise_imb.cli.tables import empty_table
 from hirise_imb.forensics import METRICS, SMALLEST_P, Finding, JointRanges
 
 
@@ -31,7 +31,9 @@ def _row_table(finding: Finding) -> Table:
     table = finding.table
     margins = finding.joint_ranges.margins if finding.joint_ranges else finding.margins
     title = "Hits and predictions that print as each row does"
-    grid = _grid(f"{title}, together {table.total:,} predictions" if finding.joint_ranges else f"{title}, row by row")
+    grid = empty_table(
+        f"{title}, together {table.total:,} predictions" if finding.joint_ranges else f"{title}, row by row"
+    )
     grid.add_column("class", overflow="fold")
     for head in ("n", "prec.", "recall", "F1", "hits", "predictions", "hits if\nshuffled"):
         grid.add_column(head, justify="right", no_wrap=True)
@@ -51,7 +53,7 @@ def _row_table(finding: Finding) -> Table:
 
 
 def _joint_table(ranges: JointRanges, classes: int) -> Table:
-    grid = _grid("All joint solutions, next to random pairings of predictions and labels")
+    grid = empty_table("All joint solutions, next to random pairings of predictions and labels")
     for head in ("", "the table", "shuffled", "deviation", "p"):
         grid.add_column(head, justify="right" if head else "left", no_wrap=True)
     low, high = ranges.lowest, ranges.highest
@@ -68,17 +70,6 @@ def _joint_table(ranges: JointRanges, classes: int) -> Table:
     grid.add_row("kappa", _range(*ranges.kappa, 3), "0", deviation, "")
     grid.add_row("macro recall", _range(*ranges.macro_recall, 3), f"{1 / classes:.3f}", "", "")
     return grid
-
-
-def _grid(title: str) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=0,
-        pad_edge=False,
-        show_edge=False,
-    )
 
 
 def _range(low: float, high: float, decimals: int = 0) -> str:

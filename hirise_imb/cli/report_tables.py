@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from hirise_imb.cli.tables import empty_table
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.metrics.registry import METRICS, label_of
 from hirise_imb.reporting import narrative
@@ -44,7 +43,7 @@ def print_comparison(results: Results, console: Console) -> None:
     """
     wide = console.width >= _MAIN_WIDTH + _CLASS_WIDTH * len(results.classes)
     title = f"{results.name}: macro F1{', and F1 of each class' if wide else ''} on the test split, mean over seeds"
-    table = _empty(title, 0 if wide else 1)
+    table = empty_table(title, 0 if wide else 1)
     # The names of a comparison's arms are long: they continue on the next line.
     table.add_column("arm", overflow="fold")
     titles = ["val", "test", "95 %\ninterval", "vs\nbaseline", *(["vs\ncontrol"] if results.control else []), "p\nHolm"]
@@ -143,7 +142,7 @@ def _print_columns(results: Results, console: Console, title: str, columns: Sequ
         parts[-1].append(column)
         space -= width
     for n, part in enumerate(parts):
-        table = _empty(title if n == 0 else f"{title}, continued", 0)
+        table = empty_table(title if n == 0 else f"{title}, continued")
         table.add_column("arm", overflow="fold", max_width=names_width)
         for column in part:
             heading = "\n".join(column.heading.split())
@@ -185,7 +184,7 @@ def _coloured(text: str, gain: float, *, clear: bool) -> str:
 
 def print_baseline(baseline: Baseline, console: Console) -> None:
     """Prints the published scores next to those of the reference run, aligned and shuffled."""
-    table = _empty(f"{baseline.results.name}: the published table and this model on the test split")
+    table = empty_table(f"{baseline.results.name}: the published table and this model on the test split", 1)
     for title in ("class", "metric"):
         table.add_column(title, no_wrap=True)
     for title in ("published", "aligned", "shuffled", "95 % range", "in\nrange"):
@@ -214,15 +213,3 @@ def _print_words(console: Console, *words: str) -> None:
     """Prints sentences below a table; the last one, a caution, is dimmed."""
     for n, text in enumerate(words, 1):
         console.print(text, highlight=False, markup=False, style="dim" if n == len(words) else "")
-
-
-def _empty(title: str, padding: int = 1) -> Table:
-    """Returns a table without rows; `padding` is the space between columns in addition to one character."""
-    return Table(
-        title=title,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 0, 0, padding),
-        pad_edge=False,
-        show_edge=False,
-    )

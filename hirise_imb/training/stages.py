@@ -107,9 +107,10 @@ class StageRunner:
         first = requests[0]
         folds = self.splits.selection_folds(first.selection)
         data = [self._fold_data(first.recipe, fold, first.seed) for fold in folds]
+        directions = [self._directions(first.recipe, fold) for fold in folds]  # the projection is part of `batch_key`
         test = self._test_set(first)
         if test is not None:
-            test = replace(test, features=_project(test.features, self._directions(first.recipe, folds[0])))
+            test = replace(test, features=_project(test.features, directions[0]))
         network = self._network(TOP, data[0].features.shape[0])
         jobs = [Job(request.recipe, request.seed, request.on_epoch) for request in requests]
         outcomes = epoch_loop.train_heads(network, jobs, data, test)
@@ -117,8 +118,8 @@ class StageRunner:
 
         def to_fit(request: FitRequest, result: TrainingResult) -> StageFit:
             classifiers = [
-                replace(snapshot.classifier(), directions=self._directions(request.recipe, fold))
-                for snapshot, fold in zip(result.snapshots, folds, strict=True)
+                replace(snapshot.classifier(), directions=projected)
+                for snapshot, projected in zip(result.snapshots, directions, strict=True)
             ]
             models = tuple(PooledModel(classifier) for classifier in classifiers)
             priors = _learnt_priors(request.recipe, data)
