@@ -15,12 +15,13 @@ from hirise_imb.features.views import DIHEDRAL, VIEWS
 from hirise_imb.imbalance.class_weights import ClassWeights, InversePower
 from hirise_imb.imbalance.logit_adjustment import Adjustment, NoAdjustment
 from hirise_imb.imbalance.losses import CrossEntropy, LabelDistributionAwareMargin, Loss
-from hirise_imb.imbalance.sampling import EveryImage, Sampling
+from hirise_imb.imbalance.sampling import ClassSampling, EveryImage, Sampling
 from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
 from hirise_imb.models.projection import NuisanceProjection
+from hirise_imb.models.weight_scaling import WeightScaling
 
-Monitor = Literal["val_loss", "val_macro_f1"]
+Monitor = Literal["val_loss", "val_macro_f1", "none"]
 Inputs = tuple[str, ...]
 """Views of an image whose features are concatenated."""
 
@@ -45,7 +46,7 @@ class Cosine:
 
 
 Direct = NearestMean | Discriminant | Logistic
-"""Closed-form heads, computed from the canonical image of each landmark without epochs and seeds."""
+"""Closed-form heads, computed without epochs and seeds."""
 
 Head = Linear | Cosine | Direct
 
@@ -55,7 +56,7 @@ _FROZEN_BACKBONE_FIELDS = frozenset({"inputs", "projection", "synthesis", "also"
 
 _TRAINING_FIELDS = frozenset(
     {"sampling", "class_weights", "reweight_after", "loss", "cut", "backbone_learning_rate", "learning_rate"}
-    | {"weight_decay", "batch_size", "dropout", "max_epochs", "monitor", "patience", "retraining"}
+    | {"rate_drops", "weight_decay", "batch_size", "dropout", "max_epochs", "monitor", "patience", "retraining"}
 )
 """Fields without effect on a closed-form head."""
 
@@ -67,6 +68,15 @@ class Retraining:
     sampling: Sampling
     learning_rate: float
     weight_decay: float
+
+
+RATE_DROP = 0.01
+"""Factor of the learning rate at each of a recipe's `rate_drops`, as in the code of Cao et al. (2019)."""
+
+FINE_TUNING_EPOCHS = 20
+FINE_TUNING_PATIENCE = 3
+"""Most epochs of fine-tuning, and epochs without improvement after which it stops. It starts from a trained head and
+soon fits its rows, and an epoch of it costs as much as hundreds of a head."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +95,19 @@ class Recipe:
 
     sampling: Sampling = field(default_factory=EveryImage)
     synthesis: SyntheticOversampling | None = None
-    """Synthetic rows between landmarks; training then uses canonical images and these rows."""
+    """Synthetic rows between landmarks, added to the training images."""
 
     head: Head = field(default_factory=Linear)
     also: tuple[Direct, ...] = ()
-    """Further closed-form heads on the same features; log probabilities are averaged with those of `head`."""
+    """Further closed-form heads on the same features. Each kind of head is calibrated by a temperature before its log
+    probabilities are averaged with those of `head`: otherwise the most confident kind would decide alone."""
     members: int = 1
     """Number of fits, each with its own seed, whose log probabilities are averaged."""
 
     class_weights: ClassWeights = field(default_factory=InversePower)
-    reweight_after: int = 0
-    """Number of epochs without class weights at the start (deferred re-weighting; Cao et al. 2019)."""
+    reweight_after: float = 0.0
+    """Share of the epochs, in [0, 1), after which class weights take effect (deferred re-weighting; Cao et al. 2019).
+    """
     loss: Loss = field(default_factory=CrossEntropy)
     cut: str = "top"
     """Cut point of the backbone: layers above it are fine-tuned after the head; `top` leaves the backbone frozen."""
@@ -103,20 +115,24 @@ class Recipe:
     """Adam's learning rate for the fine-tuned layers of the backbone; without effect at the cut `top`."""
     learning_rate: float = 1e-4
     """Adam's learning rate for the head."""
+    rate_drops: tuple[float, ...] = ()
+    """Shares of the epochs, in (0, 1), after each of which the learning rate is multiplied by `RATE_DROP`."""
     weight_decay: float = 0.0
     """Weight decay of the head's kernel, decoupled from the loss (Loshchilov and Hutter 2019)."""
     batch_size: int = 32
     dropout: float = 0.2
     max_epochs: int = 30
+    """Most epochs of the head; with the monitor `none`, all of them are trained."""
     monitor: Monitor = "val_loss"
-    """Quantity that early stopping monitors on validation; the weights of the best epoch are kept.
+    """Quantity on held-out landmarks by which the number of epochs is chosen, or `none` to train `max_epochs`.
 
-    Validation cross-entropy is the reference run's choice. It works against re-weighted losses, whose aim is not a low
-    cross-entropy, so strategies monitor macro F1.
+    Cross-entropy is the reference run's choice. It works against re-weighted losses, whose aim is not a low
+    cross-entropy, so strategies monitor macro F1. A schedule over the epochs (deferred re-weighting, drops of the
+    learning rate, progressive sampling) refers to a length that is known beforehand, so it needs `none`.
     """
     patience: int = 4
-    """Epochs without improvement after which training stops."""
-    retraining: Retraining | None = None
+    """Epochs of the head without improvement after which training stops; without effect with the monitor `none`."""
+    retraining: Retraining | WeightScaling | None = None
     """The second stage, if there is one."""
 
     weight_norm: float = 0.0
@@ -147,8 +163,12 @@ class Recipe:
             yield f"{name} must be 1 or more, got {getattr(self, name)}", getattr(self, name) < 1
         yield f"dropout must be in [0, 1), got {self.dropout}", not 0 <= self.dropout < 1
         yield f"inputs must be some of {', '.join(VIEWS)}", not (self.inputs and set(self.inputs) <= set(VIEWS))
-        deferral = f"reweight_after must leave some of {self.max_epochs} epochs, got {self.reweight_after}"
-        yield deferral, not 0 <= self.reweight_after < self.max_epochs
+        yield f"reweight_after must be in [0, 1), got {self.reweight_after}", not 0 <= self.reweight_after < 1
+        drops = f"rate_drops must be in (0, 1), got {self.rate_drops}"
+        yield drops, not all(0 < share < 1 for share in self.rate_drops)
+        progressive = isinstance(self.sampling, ClassSampling) and self.sampling.progressive
+        scheduled = self.reweight_after > 0 or bool(self.rate_drops) or progressive
+        yield "a schedule over the epochs needs the monitor none", scheduled and self.monitor != "none"
         margins = isinstance(self.loss, LabelDistributionAwareMargin)
         yield "LabelDistributionAwareMargin needs a Cosine head", margins and not isinstance(self.head, Cosine)
         changed = ", ".join(self._changed(_TRAINING_FIELDS))
@@ -184,6 +204,11 @@ class Recipe:
     def training(self) -> Recipe:
         """Returns the recipe without treatment of its logits: recipes with the same training share their fits."""
         return replace(self, weight_norm=0.0, keep_bias=False, views=PLAIN, adjustment=NoAdjustment())
+
+    @property
+    def n_averaged(self) -> int:
+        """Number of fits and heads whose log probabilities are averaged."""
+        return self.members + len(self.also)
 
     @property
     def trained(self) -> bool:

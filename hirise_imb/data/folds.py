@@ -29,17 +29,21 @@ class FoldAssignment:
     """`class (n sources)` for each class that some fold lacks."""
 
 
-def assign_folds(labels: Ints, sources: Ints, classes: ClassSet, n_folds: int = N_FOLDS) -> FoldAssignment:
+def assign_folds(
+    labels: Ints, sources: Ints, classes: ClassSet, n_folds: int = N_FOLDS, number: int = 0
+) -> FoldAssignment:
     """Divides sources into stratified folds, so that each fold contains each class where its sources suffice.
 
     scikit-learn's StratifiedGroupKFold is run with several seeds, and the assignment with the fewest empty (class,
-    fold) pairs is used, the first one in case of ties. The folds depend on the data alone: all recipes share them.
+    fold) pairs is used, the first one in case of ties. The folds depend on the data and the
+    number alone: all recipes share them.
 
     Args:
         labels: class id of each landmark, shape (n,).
         sources: number of the source of each landmark, shape (n,).
         classes: classes of the data set.
         n_folds: requested number; there are fewer folds where there are fewer sources.
+        number: of the assignment, from 0; each number is a search among other seeds.
 
     Raises:
         ValueError: all landmarks are from one source.
@@ -55,7 +59,7 @@ def assign_folds(labels: Ints, sources: Ints, classes: ClassSet, n_folds: int = 
     # No assignment leaves fewer pairs empty than there are folds beyond the sources of a class.
     least_empty = sum(max(0, n_folds - len(np.unique(sources[labels == label]))) for label in present)
     best, fewest_empty = np.zeros(len(labels), np.int64), np.inf
-    for seed in range(_ATTEMPTS):
+    for seed in range(number * _ATTEMPTS, (number + 1) * _ATTEMPTS):
         folds = np.zeros(len(labels), np.int64)
         splitter = splitter_class(n_folds, shuffle=True, random_state=seed)
         with warnings.catch_warnings():

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.config import Selection
 from hirise_imb.data.dataset import SPLITS, ClassSet
 from hirise_imb.data.folds import assign_folds
 from hirise_imb.data.manifest import Manifest
@@ -82,19 +81,20 @@ class DataSplits:
     images: ImageTable
     split: Fold
     """The given split: training images and validation landmarks."""
-    val_groups: Ints
-    """Group of each validation landmark for cross-fitting, by source, shape (n_val,)."""
-    folds: tuple[Fold, ...]
-    """Cross-validation over the sources of training and validation."""
+    pool: Ints
+    """All images of training and validation."""
+    assignments: tuple[tuple[Fold, ...], ...]
+    """Cross-validations over the sources of the pool, each with another assignment of sources to folds."""
     test: Ints
     """Canonical images of the test split."""
 
-    def selection_folds(self, selection: Selection) -> tuple[Fold, ...]:
-        """Returns the folds on which recipes are scored for selection."""
-        return (self.split,) if selection == "val" else self.folds
+    @property
+    def landmarks(self) -> Ints:
+        """Canonical images of the pool, in order: what the folds of each assignment hold out once."""
+        return self.images.canonical(self.pool)
 
 
-def make_splits(manifest: Manifest) -> DataSplits:
+def make_splits(manifest: Manifest, n_assignments: int) -> DataSplits:
     """Builds the splits and folds of a data set, and logs which classes are missing from a fold."""
     table = manifest.table
     canonical_rows = {split: manifest.canonical_images(split).index.to_numpy() for split in SPLITS}
@@ -113,24 +113,17 @@ def make_splits(manifest: Manifest) -> DataSplits:
     return DataSplits(
         images=images,
         split=Fold(train, canonical_rows["val"]),
-        val_groups=_group_landmarks(images, canonical_rows["val"]),
-        folds=_cross_validation_folds(images, pool),
+        pool=pool,
+        assignments=tuple(_cross_validation_folds(images, pool, number) for number in range(n_assignments)),
         test=canonical_rows["test"],
     )
 
 
-def _group_landmarks(images: ImageTable, rows: Ints) -> Ints:
-    """Groups validation landmarks by source; if all are from one source, there is a single group."""
-    if len(np.unique(images.sources[rows])) < 2:
-        return np.zeros(len(rows), np.int64)
-    return assign_folds(images.labels[rows], images.sources[rows], images.classes).folds
-
-
-def _cross_validation_folds(images: ImageTable, pool: Ints) -> tuple[Fold, ...]:
+def _cross_validation_folds(images: ImageTable, pool: Ints, number: int) -> tuple[Fold, ...]:
     """Returns folds over the sources of the pool; the variants of a landmark are in the fold of its source."""
     landmarks = images.canonical(pool)
-    assignment = assign_folds(images.labels[landmarks], images.sources[landmarks], images.classes)
-    if assignment.incomplete:
+    assignment = assign_folds(images.labels[landmarks], images.sources[landmarks], images.classes, number=number)
+    if assignment.incomplete and number == 0:  # the classes and their sources are the same for all
         say(
             f"Not every fold of the cross-validation contains {', '.join(assignment.incomplete)}: "
             "these classes have too few sources to divide."

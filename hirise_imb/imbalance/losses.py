@@ -1,4 +1,4 @@
-"""Training losses as numbers of one formula, so that heads with different losses train in one compiled step."""
+"""Training losses as numbers of one formula, so that one compiled step serves them all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Tensor = Any
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The numbers of a loss. They enter the compiled training step as tensors, so new values need no recompilation.
+    """The numbers of a loss. They are arguments of the compiled training step, so new values need no recompilation.
 
     With the logits z' = z + offsets, from whose true class y margins[y] is subtracted, the loss of a row is
     weights[y] * (1 - p'_y)^focus * -log p'_y, where p' is the softmax of z'.
@@ -117,24 +117,23 @@ class LabelDistributionAwareMargin:
 def row_losses(
     one_hot: Tensor, logits: Tensor, weights: Tensor, focus: Tensor, offsets: Tensor, margins: Tensor
 ) -> Tensor:
-    """Computes the loss of each row under each head, shape (batch, n_heads); see `LossTerms` for the formula.
+    """Computes the loss of each row, shape (batch,); see `LossTerms` for the formula.
 
     Args:
         one_hot: labels, shape (batch, n_classes): a single 1 in a row, or none in padding.
-        logits: shape (batch, n_heads, n_classes).
-        weights: shape (n_heads, n_classes).
-        focus: shape (n_heads,).
-        offsets: shape (n_heads, n_classes).
-        margins: in units of logits, shape (n_heads, n_classes).
+        logits: shape (batch, n_classes).
+        weights: shape (n_classes,).
+        focus: focusing exponent.
+        offsets: shape (n_classes,).
+        margins: in units of logits, shape (n_classes,).
     """
     import tensorflow as tf
 
-    hot = one_hot[:, None, :]
-    logits = logits + offsets - hot * margins
-    true_logit = tf.reduce_sum(hot * logits, axis=2)
-    log_sum = tf.reduce_logsumexp(logits, axis=2)
+    logits = logits + offsets - one_hot * margins
+    true_logit = tf.reduce_sum(one_hot * logits, axis=1)
+    log_sum = tf.reduce_logsumexp(logits, axis=1)
     # log(1 - p_y) from the logits of the other classes: 1 - p_y itself underflows to 0 where p_y is near 1, and the
     # gradient of the focal factor with it.
-    log_sum_others = tf.reduce_logsumexp(tf.where(hot > 0, -np.inf, logits), axis=2)
+    log_sum_others = tf.reduce_logsumexp(tf.where(one_hot > 0, -np.inf, logits), axis=1)
     focal_factor = tf.exp(focus * (log_sum_others - log_sum))
-    return tf.matmul(one_hot, weights, transpose_b=True) * focal_factor * (log_sum - true_logit)
+    return tf.reduce_sum(one_hot * weights, axis=1) * focal_factor * (log_sum - true_logit)

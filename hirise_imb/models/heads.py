@@ -1,19 +1,17 @@
-"""Trainable linear heads, several at once: batch normalisation, dropout, and a dense layer of logits.
+"""The trainable linear head: batch normalisation, dropout, and a dense layer with one logit per class.
 
-Heads that see the same rows in the same order share most of the work. With x the normalised features, d the dropout
-mask, and gamma, beta (of batch normalisation), kernel W and bias c of a head, its logits are
+With x the normalised features, d the dropout mask, and gamma, beta (of batch normalisation), kernel W and bias c, the
+logits are ((x gamma + beta) d) W + c. A cosine head has neither gamma, beta nor bias: its logits are s cos(x d, W).
 
-    ((x gamma + beta) d) W + c  =  (x d) (gamma W) + d (beta W) + c.
-
-The factors that depend on the rows, x d and d, are the same for all heads, so that one matrix product serves them all.
-
-A cosine head has neither gamma, beta nor bias: its logits are s cos(x d, W).
+The functions on tensors serve the head above a trained tail of the backbone; `training.head_kernel` computes the same
+for a head on features of the frozen backbone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,43 +21,65 @@ from hirise_imb.models.linear import MIN_SQUARED_LENGTH, LinearClassifier
 Tensor = Any
 """A TensorFlow tensor; TensorFlow ships no types."""
 
-_EPSILON = 1e-3
-_MOMENTUM = 0.99
+EPSILON = 1e-3
+MOMENTUM = 0.99
 """Keras' defaults of batch normalisation, which the reference run uses."""
 
 
-class HeadParameters(NamedTuple):
-    """Parameters of several heads, as tensors or arrays."""
+@dataclass(frozen=True)
+class HeadState:
+    """The weights of a head."""
 
-    stacked: Tensor
-    """gamma, beta and the kernel rows of each head, shape (n_heads, 2 + n_classes, width). The width comes last, so
-    that matrix products and sums read adjacent numbers."""
-    bias: Tensor
-    """Bias of each class, shape (n_heads, n_classes)."""
+    stacked: NDArray[np.float32]
+    """gamma, beta and the kernel's rows, shape (2 + n_classes, width). The width comes last, so that products and sums
+    read adjacent numbers."""
+    bias: NDArray[np.float32]
+    """Bias of each class, shape (n_classes,)."""
+    average: NDArray[np.float32]
+    """Moving mean and variance of the features, shape (2, width)."""
+    scale: float
+    """Scale of a cosine head, 0 for a linear one."""
+
+    def copy(self) -> HeadState:
+        """Returns a copy that further training does not change."""
+        return HeadState(self.stacked.copy(), self.bias.copy(), self.average.copy(), self.scale)
+
+    def classifier(self) -> LinearClassifier:
+        """Returns the head as a classifier in inference mode, with batch normalisation folded into the kernel."""
+        stacked = self.stacked.astype(np.float64)
+        gamma, beta, kernel = stacked[0], stacked[1], stacked[2:]
+        mean, variance = self.average.astype(np.float64)
+        gain = 1 / np.sqrt(variance + EPSILON)
+        if self.scale:
+            kernel = self.scale * kernel / np.linalg.norm(kernel, axis=1, keepdims=True)
+            return LinearClassifier(kernel, np.zeros(len(kernel)), mean, gain, unit=True)
+        return LinearClassifier(gamma * kernel, kernel @ beta + self.bias.astype(np.float64), mean, gain)
 
 
-def initial_parameters(width: int, n_classes: int, seeds: Sequence[int]) -> HeadParameters:
-    """Draws heads as Keras initialises them: gamma 1, beta 0, a Glorot-uniform kernel, bias 0.
+def initial_state(width: int, n_classes: int, seed: int, scale: float = 0.0) -> HeadState:
+    """Draws a head as Keras initialises it: gamma 1, beta 0, a Glorot-uniform kernel, bias 0.
 
     Args:
         width: width of the features.
         n_classes: number of classes of the data set.
-        seeds: seed of each head's kernel.
+        seed: seed of the kernel.
+        scale: scale of a cosine head, 0 for a linear one.
     """
     import keras
 
-    n_heads = len(seeds)
-    kernels = [np.asarray(keras.initializers.GlorotUniform(seed)((width, n_classes))).T for seed in seeds]
-    parts = np.ones((n_heads, 1, width)), np.zeros((n_heads, 1, width)), np.stack(kernels)
-    stacked = np.concatenate(parts, axis=1).astype(np.float32)
-    return HeadParameters(stacked, np.zeros((n_heads, n_classes), np.float32))
+    kernel = np.asarray(keras.initializers.GlorotUniform(seed)((width, n_classes))).T
+    stacked = np.concatenate([np.ones((1, width)), np.zeros((1, width)), kernel]).astype(np.float32)
+    average = np.stack([np.zeros(width), np.ones(width)]).astype(np.float32)
+    return HeadState(stacked, np.zeros(n_classes, np.float32), average, scale)
+
+
+def dropout_threshold(rate: float) -> int:
+    """Returns the number of 16-bit values for which a feature is dropped; the rate is accurate to 1 / 131,072."""
+    return round(float(np.float32(rate)) * 2**16)
 
 
 def dropout_bits(shape: Sequence[int], seed: Sequence[int]) -> NDArray[np.uint16]:
-    """Draws uniform 16-bit random numbers for `dropout_mask`.
-
-    With half the bits of a float, a mask takes half the time; the rate is accurate to 1 / 131,072.
-    """
+    """Draws uniform 16-bit random numbers for `dropout_mask`; with half the bits of a float, it takes half the time."""
     count = int(np.prod(shape))
     # Each draw has 64 bits, which are four numbers.
     raw = np.random.SFC64(np.random.SeedSequence(tuple(seed))).random_raw(-(-count // 4))
@@ -75,84 +95,62 @@ def dropout_mask(bits: Tensor, rate: Tensor) -> Tensor:
 
 
 def normalise_batch(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Normalises features by the moments of their mini-batch, and returns these too: mean, variance (..., 2, width).
+    """Normalises features by the moments of their mini-batch, and returns these too: mean and variance, (2, width).
 
     Args:
-        features: shape (..., batch, width).
-        valid: 1 for a row and 0 for padding, shape (..., batch, 1); padding is left out of the moments and becomes 0.
+        features: shape (batch, width).
+        valid: 1 for a row and 0 for padding, shape (batch, 1); padding is left out of the moments and becomes 0.
     """
     import tensorflow as tf
 
-    rows = tf.maximum(tf.reduce_sum(valid, axis=-2, keepdims=True), 1)  # a mini-batch may be all padding
-    mean = tf.reduce_sum(features * valid, axis=-2, keepdims=True) / rows
+    rows = tf.maximum(tf.reduce_sum(valid, axis=0, keepdims=True), 1)  # a mini-batch may be all padding
+    mean = tf.reduce_sum(features * valid, axis=0, keepdims=True) / rows
     centred = (features - mean) * valid
-    variance = tf.reduce_sum(tf.square(centred), axis=-2, keepdims=True) / rows
-    return centred * tf.math.rsqrt(variance + _EPSILON), tf.concat([mean, variance], axis=-2)
+    variance = tf.reduce_sum(tf.square(centred), axis=0, keepdims=True) / rows
+    return centred * tf.math.rsqrt(variance + EPSILON), tf.concat([mean, variance], axis=0)
 
 
 def update_average(average: Tensor, moments: Tensor) -> Tensor:
     """Returns the moving mean and variance after a mini-batch with these moments, shape (2, width)."""
-    return _MOMENTUM * average + (1 - _MOMENTUM) * moments
+    return MOMENTUM * average + (1 - MOMENTUM) * moments
 
 
 def normalise_inference(features: Tensor, average: Tensor) -> Tensor:
     """Normalises features by the moving mean and variance, as in inference, shape (batch, width)."""
     import tensorflow as tf
 
-    return (features - average[0]) * tf.math.rsqrt(average[1] + _EPSILON)
+    return (features - average[0]) * tf.math.rsqrt(average[1] + EPSILON)
 
 
-def decay_kernels(stacked: Tensor, shares: Tensor) -> Tensor:
-    """Shrinks the kernels, but not gamma and beta, of stacked parameters by `shares`, shape (n_heads, 1, 1)."""
+def decay_kernel(stacked: Tensor, share: Tensor) -> Tensor:
+    """Shrinks the kernel, but not gamma and beta, of stacked parameters by a share."""
     import tensorflow as tf
 
-    return tf.concat([stacked[:, :2], stacked[:, 2:] * (1 - shares)], axis=1)
+    return tf.concat([stacked[:2], stacked[2:] * (1 - share)], axis=0)
 
 
-def compute_logits(parameters: HeadParameters, masked: Tensor, mask: Tensor, scales: Tensor) -> Tensor:
-    """Computes the logits of every row and head, shape (batch, n_heads, n_classes).
+def compute_logits(stacked: Tensor, bias: Tensor, features: Tensor, mask: Tensor, scale: Tensor) -> Tensor:
+    """Computes the logits of every row, shape (batch, n_classes).
 
     Args:
-        parameters: parameters of the heads.
-        masked: normalised features times the mask, shape (batch, width).
+        stacked: gamma, beta and the kernel's rows, shape (2 + n_classes, width).
+        bias: bias of each class, shape (n_classes,).
+        features: normalised features, shape (batch, width).
         mask: dropout mask, 0 or 1 / (1 - rate), shape (batch, width).
-        scales: scale of each cosine head, 0 for linear heads, shape (n_heads,).
-    """
-    import tensorflow as tf
-
-    stacked, bias = parameters
-    n_heads, rows, width = stacked.shape
-    n_classes = rows - 2
-    gamma, beta, kernel = stacked[:, :1], stacked[:, 1:2], stacked[:, 2:]
-    is_cosine = (scales > 0)[:, None, None]
-    flat = (n_heads * n_classes, width)
-    # Both kinds of head go through the same two products, so that the compiled step has no branch.
-    by_features = tf.where(is_cosine, tf.math.l2_normalize(kernel, axis=2), gamma * kernel)
-    by_mask = tf.where(is_cosine, 0.0, beta * kernel)
-    sums = tf.matmul(masked, tf.reshape(by_features, flat), transpose_b=True)
-    sums += tf.matmul(mask, tf.reshape(by_mask, flat), transpose_b=True)
-    sums = tf.reshape(sums, (-1, n_heads, n_classes))
-    # A row of which dropout left nothing has length 0, hence the lower bound.
-    squared_length = tf.maximum(tf.reduce_sum(tf.square(masked), axis=1), MIN_SQUARED_LENGTH)
-    length = tf.sqrt(squared_length)[:, None, None]
-    return tf.where(is_cosine[:, 0][None], scales[None, :, None] * sums / length, sums + bias)
-
-
-def extract_classifier(parameters: HeadParameters, average: Tensor, head: int, scale: float) -> LinearClassifier:
-    """Returns one head as a classifier in inference mode, with batch normalisation folded into the kernel.
-
-    Args:
-        parameters: parameters of all heads.
-        average: moving mean and variance, shape (2, width).
-        head: index of the head.
         scale: scale of a cosine head, 0 for a linear one.
     """
-    stacked = np.asarray(parameters.stacked[head], np.float64)
-    gamma, beta, kernel = stacked[0], stacked[1], stacked[2:]
-    mean, variance = np.asarray(average, np.float64)
-    gain = 1 / np.sqrt(variance + _EPSILON)
-    if scale:
-        kernel = scale * kernel / np.linalg.norm(kernel, axis=1, keepdims=True)
-        return LinearClassifier(kernel, np.zeros(len(kernel)), mean, gain, unit=True)
-    bias = kernel @ beta + np.asarray(parameters.bias[head], np.float64)
-    return LinearClassifier(gamma * kernel, bias, mean, gain)
+    import tensorflow as tf
+
+    kernel = stacked[2:]
+
+    def linear() -> Tensor:
+        return tf.matmul((features * stacked[0] + stacked[1]) * mask, kernel, transpose_b=True) + bias
+
+    def cosine() -> Tensor:
+        masked = features * mask
+        # A row of which dropout left nothing has length 0, hence the lower bound.
+        squared_length = tf.maximum(tf.reduce_sum(tf.square(masked), axis=1, keepdims=True), MIN_SQUARED_LENGTH)
+        products = tf.matmul(masked, tf.math.l2_normalize(kernel, axis=1), transpose_b=True)
+        return scale * products / tf.sqrt(squared_length)
+
+    return tf.cond(scale > 0, cosine, linear)

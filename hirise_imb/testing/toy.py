@@ -109,20 +109,26 @@ class Toy:
             self.task,
             images=moved,
             split=follow(self.task.split),
-            folds=tuple(map(follow, self.task.folds)),
+            pool=positions[self.task.pool],
+            assignments=tuple(tuple(map(follow, folds)) for folds in self.task.assignments),
             test=positions[self.task.test],
         )
         return Toy(task, {key: Features.of(values.take(order)) for key, values in self.features.items()})
 
     def drop_training_class(self, label: int) -> Toy:
-        """Returns the task without training images of a class in the split and in the first fold; two folds remain."""
+        """Returns the task without training images of a class in the split and in the first fold; two folds remain of
+        one assignment."""
         of_class = self.task.images.labels == label
 
         def drop(fold: Fold) -> Fold:
             return replace(fold, train=fold.train[~of_class[fold.train]])
 
-        folds = (drop(self.task.folds[0]), self.task.folds[1])
-        return replace(self, task=replace(self.task, split=drop(self.task.split), folds=folds))
+        first, second = self.task.assignments[0][:2]
+        held_out = np.concatenate([first.heldout, second.heldout])
+        sources = np.unique(self.task.images.sources[held_out])
+        pool = self.task.pool[np.isin(self.task.images.sources[self.task.pool], sources)]
+        changed = replace(self.task, split=drop(self.task.split), pool=pool, assignments=((drop(first), second),))
+        return replace(self, task=changed)
 
 
 def make_task(*, variants: int = 1, seed: int = 0) -> DataSplits:
@@ -151,9 +157,11 @@ def make_task(*, variants: int = 1, seed: int = 0) -> DataSplits:
     images = ImageTable(names, label, np.ones_like(label), source, canonical, HIRISE.classes)
     pool = np.concatenate([rows["train"], rows["val"]])
     val, test = (rows[split][canonical[rows[split]]] for split in ("val", "test"))
-    fold_of = source[pool] % 4
-    folds = tuple(Fold(pool[fold_of != k], pool[(fold_of == k) & canonical[pool]]) for k in range(4))
-    return DataSplits(images, Fold(rows["train"], val), source[val] % 3, folds, test)
+    assignments = tuple(
+        tuple(Fold(pool[fold_of != k], pool[(fold_of == k) & canonical[pool]]) for k in range(4))
+        for fold_of in (source[pool] % 4, source[pool] // 3 % 4)
+    )
+    return DataSplits(images, Fold(rows["train"], val), pool, assignments, test)
 
 
 def make_toy(backbone: Backbone, noise: float, *, shift: float = 0.0, seed: int = 0) -> Toy:

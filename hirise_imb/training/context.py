@@ -58,7 +58,7 @@ class TrainingContext:
         paths = [manifest.path(image) for image in manifest.table["image"]]
         begin = time.monotonic()
         digests = image_digests(paths)
-        splits = make_splits(manifest)
+        splits = make_splits(manifest, definition.trial_seeds)
         features = _extract(backbone, cuts, strategies, manifest, splits.images.is_canonical, digests)
         content = hashlib.sha256("".join([manifest.digest, *digests]).encode())
         facts: dict[str, str | int] = {
@@ -67,8 +67,8 @@ class TrainingContext:
             "backbone": card.name,
             "weights": backbone.digest[:16],
             "precision": definition.precision,
-            "selection": definition.selection,
             "seed": definition.seed,
+            "trial_seeds": definition.trial_seeds,
         }
         description = f"Backbone: {definition.backbone} with weights {definition.weights}"
         if definition.precision != "float32":

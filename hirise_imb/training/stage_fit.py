@@ -1,21 +1,26 @@
-"""The result of one stage of a recipe: a fitted model for each fold."""
+"""A request for a fit, and its result: a fitted model for each seed and fold."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.config import Selection
 from hirise_imb.features.arrays import Features
 from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.recipe import Recipe
-from hirise_imb.training.epoch_loop import OnEpoch, Snapshot
+from hirise_imb.training.epoch_loop import OnEpoch
+from hirise_imb.training.learners import Snapshot
+from hirise_imb.training.tail_network import Network, TrainingState
 
 Floats = NDArray[np.float64]
+
+FitProtocol = Literal["cross-validation", "final", "reference"]
+"""What is fitted: the folds of each seed, with epochs chosen on held-out landmarks; training and validation together,
+for a given number of epochs; or the training split, stopped on the validation split as published."""
 
 
 class Model(Protocol):
@@ -41,42 +46,50 @@ class PooledModel:
 class TailModel:
     """A classifier on the output of a trained backbone tail."""
 
-    tail: Snapshot
+    network: Network
+    tail: TrainingState
     classifier: LinearClassifier
 
     def logits(self, features: Features) -> Floats:
         """Computes logits, shape (n, n_classes)."""
-        return self.classifier.logits(self.tail.network.pooled(self.tail.state, features))
+        return self.classifier.logits(self.network.pooled(self.tail, features))
 
 
 @dataclass(frozen=True)
 class StageFit:
-    """One head of a recipe, fitted on each fold."""
+    """One head of a recipe, fitted with each seed on each of its folds."""
 
-    models: tuple[Model, ...]
-    """The fitted model of each fold."""
-    priors: tuple[Floats, ...]
-    """Class prior of each fold under which logits were learnt, shape (n_classes,)."""
+    models: tuple[tuple[Model, ...], ...]
+    """The fitted model of each seed and fold."""
+    priors: tuple[tuple[Floats, ...], ...]
+    """Class prior of each seed and fold under which logits were learnt, shape (n_classes,)."""
     history: pd.DataFrame
-    best_epoch: int
-    pruned: bool
+    """One row per epoch of all stages, means over seeds; without rows for a closed-form head."""
+    epochs: tuple[int, ...]
+    """Best number of epochs of each stage that trains in epochs."""
+    capped: bool
+    """Whether the best epoch of a stage is the last one allowed."""
     seconds: float
-    snapshots: tuple[Snapshot, ...] = ()
-    """Snapshot of each fold, if the recipe trains in epochs."""
+    notes: tuple[str, ...] = ()
+    """What a user should know about how the data limited the recipe."""
+    snapshots: tuple[tuple[Snapshot, ...], ...] = ()
+    """Weights of each seed and fold, if the recipe trains in epochs."""
 
 
 @dataclass(frozen=True)
 class FitRequest:
-    """A request for a fit of one stage."""
+    """A request for a fit of one head of a recipe."""
 
     recipe: Recipe
-    seed: int
-    selection: Selection
-    record_test: bool
-    """Whether the history includes the test split."""
+    seeds: tuple[int, ...]
+    assignments: tuple[int, ...]
+    """Number of the fold assignment of each seed; without effect outside a cross-validation."""
+    protocol: FitProtocol
+    epochs: tuple[int, ...] = ()
+    """Epochs of each stage of a final fit."""
     on_epoch: OnEpoch | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
         """Everything that the fit depends on."""
-        return self.recipe, self.seed, self.selection, self.record_test
+        return self.recipe, self.seeds, self.assignments, self.protocol, self.epochs

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,27 +15,21 @@ from numpy.typing import NDArray
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.splits import DataSplits, Fold, TrainingPool
 from hirise_imb.features.arrays import Features, concatenate_features
-from hirise_imb.features.landmarks import LandmarkFeatures
+from hirise_imb.features.training import TrainingFeatures
 from hirise_imb.models.projection import project_out
-from hirise_imb.recipe import Cosine, Inputs, Linear, Recipe
-from hirise_imb.training import epoch_loop
-from hirise_imb.training.epoch_loop import (
-    HEADS_PER_BATCH,
-    EvaluationSet,
-    FoldData,
-    Job,
-    OnEpoch,
-    Snapshot,
-    TrainingResult,
-    batch_key,
-)
-from hirise_imb.training.outcome import Outcome, attempt
-from hirise_imb.training.stage_fit import FitRequest, PooledModel, StageFit, TailModel
-from hirise_imb.training.train_step import Network
-from hirise_imb.utils.errors import FitFailed
+from hirise_imb.models.weight_scaling import WeightScaling
+from hirise_imb.recipe import FINE_TUNING_EPOCHS, FINE_TUNING_PATIENCE, Cosine, Inputs, Linear, Recipe, Retraining
+from hirise_imb.training.epoch_loop import Learners, StoppingRule, TrainingResult, train_epochs, train_validated
+from hirise_imb.training.learners import EvaluationSet, FoldData, HeadLearner, Learner, Snapshot, TailLearner
+from hirise_imb.training.scoring import HeldOut
+from hirise_imb.training.stage_fit import FitRequest, Model, PooledModel, StageFit, TailModel
+from hirise_imb.training.tail_network import Network
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+BySeed = tuple[tuple[FoldData, ...], ...]
+"""Data by seed and fold."""
+T = TypeVar("T")
 
 _CACHE_SIZE = 12
 """Number of latest fits that are kept for recipes that share them."""
@@ -48,163 +43,192 @@ class StageRunner:
         self._backbone = backbone
         self.splits = splits
         self._features = dict(features)
-        self.networks: dict[tuple[str, int], Network] = {}
-        self.cache: OrderedDict[tuple[object, ...], Outcome[StageFit]] = OrderedDict()
+        self.networks: dict[str, Network] = {}
+        self.cache: OrderedDict[tuple[object, ...], StageFit] = OrderedDict()
+        self._pooled: tuple[tuple[object, ...], BySeed] | None = None
+        """Key of the latest base of a second stage, and its data: the trials of a search share them."""
 
-    def fit_all(self, requests: Sequence[FitRequest]) -> list[Outcome[StageFit]]:
-        """Fits each request, or takes it from the cache; requests that can train together are trained together."""
-        outcomes: dict[int, Outcome[StageFit]] = {}
-        batches: dict[object, list[int]] = {}
-        first_position: dict[object, int] = {}
-        for position, request in enumerate(requests):
-            # A run with a callback is always trained, so that its callback sees every epoch and may end it.
-            if request.on_epoch is None and request.key in self.cache:
-                self.cache.move_to_end(request.key)
-                outcomes[position] = self.cache[request.key]
-            elif request.on_epoch is None and first_position.setdefault(request.key, position) != position:
-                continue
-            elif request.recipe.trained and request.recipe.cut == TOP:
-                batches.setdefault(_batch_key(request), []).append(position)
-            else:
-                batches.setdefault(position, []).append(position)
-        for positions in batches.values():
-            for start in range(0, len(positions), HEADS_PER_BATCH):
-                part = positions[start : start + HEADS_PER_BATCH]
-                fits = self._fit_batch([requests[position] for position in part])
-                for position, outcome in zip(part, fits, strict=True):
-                    outcomes[position] = outcome
-                    self._store(requests[position], outcome)
-        return [
-            outcomes[position if position in outcomes else first_position[request.key]]
-            for position, request in enumerate(requests)
-        ]
+    def fit(self, request: FitRequest) -> StageFit:
+        """Fits the request, or takes it from the cache.
 
-    def _store(self, request: FitRequest, outcome: Outcome[StageFit]) -> None:
-        """Keeps a finished fit for reuse; no other recipe could build on a pruned one."""
-        if outcome.value is None or not outcome.value.pruned:
-            # Its time counts only once, for the recipe that it was fitted for.
-            self.cache[request.key] = outcome.then(lambda fit: replace(fit, seconds=0.0))
-            while len(self.cache) > _CACHE_SIZE:
-                self.cache.popitem(last=False)
-
-    def _fit_batch(self, requests: Sequence[FitRequest]) -> list[Outcome[StageFit]]:
-        """Fits requests that train together; those that do not train heads at `top` are given one at a time."""
-        first = requests[0]
-        if not first.recipe.trained:
-            return [attempt(lambda: self._fit_closed_form(first))]
-        if first.recipe.retraining is not None:
-            return [attempt(lambda: self._retrain_head(first))]
-        if first.recipe.cut != TOP:
-            return [attempt(lambda: self._train_tail(first))]
-        try:
-            return self._train_heads(requests)
-        except FitFailed as error:  # in the data, which all of them share
-            return [Outcome(failure=error)] * len(requests)
-
-    def _train_heads(self, requests: Sequence[FitRequest]) -> list[Outcome[StageFit]]:
-        """Trains heads on features of the frozen backbone."""
+        Raises:
+            FitFailed: the recipe can't be fitted.
+        """
+        # A fit with a callback is always made, so that the callback sees every epoch.
+        if request.on_epoch is None and request.key in self.cache:
+            self.cache.move_to_end(request.key)
+            return self.cache[request.key]
         begin = time.monotonic()
-        first = requests[0]
-        folds = self.splits.selection_folds(first.selection)
-        data = [self._fold_data(first.recipe, fold, first.seed) for fold in folds]
-        directions = [self._directions(first.recipe, fold) for fold in folds]  # the projection is part of `batch_key`
-        test = self._test_set(first)
+        fit = self._fit(request)
+        fit = replace(fit, seconds=time.monotonic() - begin)
+        # Its time counts only once, for the recipe that it was fitted for.
+        self.cache[request.key] = replace(fit, seconds=0.0)
+        while len(self.cache) > _CACHE_SIZE:
+            self.cache.popitem(last=False)
+        return fit
+
+    def _fit(self, request: FitRequest) -> StageFit:
+        if not request.recipe.trained:
+            return self._fit_closed_form(request)
+        if isinstance(request.recipe.retraining, WeightScaling):
+            return self._scale_weights(request, request.recipe.retraining)
+        if request.recipe.retraining is not None:
+            return self._retrain_head(request, request.recipe.retraining)
+        if request.recipe.cut != TOP:
+            return self._train_tail(request)
+        return self._train_heads(request)
+
+    def folds(self, request: FitRequest) -> list[tuple[Fold, ...]]:
+        """Returns the folds of each seed."""
+        if request.protocol == "cross-validation":
+            return [self.splits.assignments[number] for number in request.assignments]
+        none = np.empty(0, np.int64)
+        fold = self.splits.split if request.protocol == "reference" else Fold(self.splits.pool, none)
+        return [(fold,)] * len(request.seeds)
+
+    def _train_heads(self, request: FitRequest) -> StageFit:
+        """Trains heads on features of the frozen backbone."""
+        recipe = request.recipe
+        directions = [[self._directions(recipe, fold) for fold in folds] for folds in self.folds(request)]
+        data, notes = self._data(request)
+        learners = _by_fold(data, lambda seed, fold: HeadLearner(recipe, request.seeds[seed], data[seed][fold]))
+        test = self._test_set(request)
         if test is not None:
-            test = replace(test, features=_project(test.features, directions[0]))
-        network = self._network(TOP, data[0].features.shape[0])
-        jobs = [Job(request.recipe, request.seed, request.on_epoch) for request in requests]
-        outcomes = epoch_loop.train_heads(network, jobs, data, test)
-        seconds = (time.monotonic() - begin) / len(requests)
-
-        def to_fit(request: FitRequest, result: TrainingResult) -> StageFit:
-            classifiers = [
-                replace(snapshot.classifier(), directions=projected)
-                for snapshot, projected in zip(result.snapshots, directions, strict=True)
-            ]
-            models = tuple(PooledModel(classifier) for classifier in classifiers)
-            priors = _learnt_priors(request.recipe, data)
-            return StageFit(models, priors, result.history, result.best_epoch, result.pruned, seconds, result.snapshots)
-
-        return [
-            outcome.then(lambda result, request=request: to_fit(request, result))  # type: ignore[misc]
-            for request, outcome in zip(requests, outcomes, strict=True)
-        ]
+            test = replace(test, features=_project(test.features, directions[0][0]))
+        result = self._train(request, learners, data, _head_rule(recipe), 0, test)
+        models = tuple(
+            tuple(
+                PooledModel(replace(snapshot.classifier(), directions=projected))
+                for snapshot, projected in zip(snapshots, along, strict=True)
+            )
+            for snapshots, along in zip(result.snapshots, directions, strict=True)
+        )
+        return _to_fit(result, models, data, recipe, notes)
 
     def _fit_closed_form(self, request: FitRequest) -> StageFit:
         """Computes a closed-form head on each fold."""
-        begin = time.monotonic()
         recipe = request.recipe
         assert not isinstance(recipe.head, Linear | Cosine)
-        models, priors = [], []
-        for fold in self.splits.selection_folds(request.selection):
-            directions = self._directions(recipe, fold)
-            landmarks = self._training_landmarks(recipe, fold, directions)
-            if recipe.synthesis is not None:
-                landmarks = recipe.synthesis.resample(landmarks, request.seed)
-            models.append(PooledModel(replace(recipe.head.fit(landmarks), directions=directions)))
-            priors.append(recipe.head.prior(landmarks.counts()))
-        return StageFit(tuple(models), tuple(priors), pd.DataFrame(), 0, False, time.monotonic() - begin)
+        models, priors, notes = [], [], dict[str, None]()
+        for seed, folds in zip(request.seeds, self.folds(request), strict=True):
+            for fold in folds:
+                directions = self._directions(recipe, fold)
+                training, fold_notes = self._training_features(recipe, fold, directions, seed)
+                models.append(PooledModel(replace(recipe.head.fit(training), directions=directions)))
+                priors.append(recipe.head.prior(training.counts()))
+                notes |= dict.fromkeys(fold_notes)
+        sizes = [len(folds) for folds in self.folds(request)]
+        return StageFit(
+            models=tuple(_divide(models, sizes)),
+            priors=tuple(_divide(priors, sizes)),
+            history=pd.DataFrame(),
+            epochs=(),
+            capped=False,
+            seconds=0.0,
+            notes=tuple(notes),
+        )
 
     def _train_tail(self, request: FitRequest) -> StageFit:
         """Trains the backbone's tail, starting from a trained head (Kumar et al. 2022)."""
         recipe = request.recipe
         head_recipe = replace(recipe, cut=TOP, backbone_learning_rate=Recipe().backbone_learning_rate)
-        probe = self.fit_all([replace(request, recipe=head_recipe, on_epoch=None)])[0].get()
-        begin = time.monotonic()
-        folds = self.splits.selection_folds(request.selection)
-        data = [self._fold_data(recipe, fold, request.seed) for fold in folds]
-        network = self._network(recipe.cut, self._backbone.card.feature_width)
-        head_epochs = len(probe.history)
-        job = Job(recipe, request.seed, _shift_epochs(request.on_epoch, head_epochs))
-        probes = [snapshot.probe() for snapshot in probe.snapshots]
-        result = epoch_loop.train_heads(network, [job], data, self._test_set(request), probes)[0].get()
-        # One history: the epochs of the head, then those of the tail.
-        tail_history = result.history.assign(epoch=result.history["epoch"] + head_epochs)
-        return StageFit(
-            models=tuple(TailModel(snapshot, snapshot.classifier()) for snapshot in result.snapshots),
-            priors=_learnt_priors(recipe, data),
-            history=pd.concat([probe.history, tail_history]).reset_index(drop=True),
-            best_epoch=head_epochs + result.best_epoch,
-            pruned=result.pruned,
-            seconds=probe.seconds + time.monotonic() - begin,
-            snapshots=result.snapshots,
-        )
+        probe = self.fit(replace(request, recipe=head_recipe, epochs=request.epochs[:1], on_epoch=None))
+        data, _ = self._data(request)
+        network = self._network(recipe.cut)
 
-    def _retrain_head(self, request: FitRequest) -> StageFit:
+        def learner(seed: int, fold: int) -> TailLearner:
+            head = probe.snapshots[seed][fold].head
+            return TailLearner(recipe, request.seeds[seed], data[seed][fold], network, head)
+
+        rule = StoppingRule(recipe.monitor, FINE_TUNING_EPOCHS, FINE_TUNING_PATIENCE)
+        learners = _by_fold(data, learner)
+        result = self._train(request, learners, data, rule, 1, self._test_set(request), len(probe.history))
+        models = tuple(
+            tuple(_tail_model(network, snapshot, snapshot) for snapshot in snapshots) for snapshots in result.snapshots
+        )
+        return _append(probe, _to_fit(result, models, data, recipe, ()))
+
+    def _retrain_head(self, request: FitRequest, second: Retraining) -> StageFit:
         """Trains a new head on the output of a trained tail (cRT; Kang et al. 2020)."""
         recipe = request.recipe
-        assert recipe.retraining is not None
-        base_recipe = replace(recipe, retraining=None)
-        base = self.fit_all([replace(request, recipe=base_recipe, on_epoch=None)])[0].get()
-        begin = time.monotonic()
+        base = self._fit_base(request)
         head_recipe = replace(
             Recipe(),
-            sampling=recipe.retraining.sampling,
-            learning_rate=recipe.retraining.learning_rate,
-            weight_decay=recipe.retraining.weight_decay,
+            sampling=second.sampling,
+            learning_rate=second.learning_rate,
+            weight_decay=second.weight_decay,
             monitor=recipe.monitor,
+            max_epochs=recipe.max_epochs,
+            patience=recipe.patience,
         )
-        data = []
-        for tail, fold in zip(base.snapshots, self.splits.selection_folds(request.selection), strict=True):
-            fold_data = self._fold_data(recipe, fold, request.seed)
-            heldout = replace(fold_data.heldout, features=_pool(tail, fold_data.heldout.features))
-            data.append(replace(fold_data, features=_pool(tail, fold_data.features), heldout=heldout))
+        data = self._pooled_data(request, base)
+        learners = _by_fold(data, lambda seed, fold: HeadLearner(head_recipe, request.seeds[seed], data[seed][fold]))
         test = self._test_set(request)
         if test is not None:
-            test = replace(test, features=_pool(base.snapshots[0], test.features))
-        network = self._network(TOP, self._backbone.card.feature_width)
-        job = Job(head_recipe, request.seed, request.on_epoch)
-        result = epoch_loop.train_heads(network, [job], data, test)[0].get()
-        pairs = zip(base.snapshots, result.snapshots, strict=True)
-        return StageFit(
-            models=tuple(TailModel(tail, snapshot.classifier()) for tail, snapshot in pairs),
-            priors=_learnt_priors(head_recipe, data),
-            history=result.history,
-            best_epoch=result.best_epoch,
-            pruned=result.pruned,
-            seconds=base.seconds + time.monotonic() - begin,
-            snapshots=base.snapshots,
+            test = replace(test, features=self._pool(recipe, base.snapshots[0][0], test.features))
+        result = self._train(request, learners, data, _head_rule(recipe), 2, test)
+        network = self._network(recipe.cut)
+        models = tuple(
+            tuple(_tail_model(network, tail, head) for tail, head in zip(tails, heads, strict=True))
+            for tails, heads in zip(base.snapshots, result.snapshots, strict=True)
         )
+        retrained = _to_fit(result, models, data, head_recipe, ())
+        return replace(retrained, epochs=base.epochs + retrained.epochs, capped=base.capped or retrained.capped)
+
+    def _scale_weights(self, request: FitRequest, scaling: WeightScaling) -> StageFit:
+        """Scales the weights of each class of a trained head (LWS; Kang et al. 2020)."""
+        recipe = request.recipe
+        base = self._fit_base(request)
+        network = self._network(recipe.cut)
+        models, priors = [], []
+        for tails, folds in zip(base.snapshots, self._pooled_data(request, base), strict=True):
+            for tail, data in zip(tails, folds, strict=True):
+                classifier = tail.classifier()
+                logits = PooledModel(classifier).logits(data.features)
+                counts = data.pool.counts()
+                scales = scaling.fit(logits, data.pool.labels, counts)
+                assert tail.tail is not None
+                models.append(TailModel(network, tail.tail, classifier.scale_weights(scales)))
+                priors.append(scaling.prior(counts))
+        sizes = [len(tails) for tails in base.snapshots]
+        return replace(base, models=tuple(_divide(models, sizes)), priors=tuple(_divide(priors, sizes)))
+
+    def _fit_base(self, request: FitRequest) -> StageFit:
+        """Fits the recipe without its second stage."""
+        base_recipe = replace(request.recipe, retraining=None)
+        return self.fit(replace(request, recipe=base_recipe, epochs=request.epochs[:2], on_epoch=None))
+
+    def _train(
+        self,
+        request: FitRequest,
+        learners: Learners,
+        data: BySeed,
+        rule: StoppingRule,
+        stage: int,
+        test: EvaluationSet | None,
+        epochs_before: int = 0,
+    ) -> TrainingResult:
+        """Trains the learners of one stage in the way that the request asks for."""
+        if request.protocol == "final":
+            assert test is not None
+            return train_epochs(learners[0][0], request.epochs[stage], test)
+        on_epoch = request.on_epoch
+        shifted = None if on_epoch is None else lambda epoch, best: on_epoch(epoch + epochs_before, best)
+        sets = [[fold.heldout for fold in folds] for folds in data]
+        result = train_validated(learners, sets, self._held_out(request), rule, test, shifted)
+        if request.protocol == "reference":
+            return result
+        # Up to the best epoch: a final fit of these epochs then has the same rows.
+        return replace(result, history=result.history.iloc[: result.epochs])
+
+    def _held_out(self, request: FitRequest) -> HeldOut:
+        images = self.splits.images
+        if request.protocol == "reference":
+            rows = self.splits.split.heldout
+            return HeldOut(images.labels[rows], ((np.arange(len(rows)),),), len(images.classes))
+        rows = self.splits.landmarks
+        parts = tuple(tuple(np.searchsorted(rows, fold.heldout) for fold in folds) for folds in self.folds(request))
+        return HeldOut(images.labels[rows], parts, len(images.classes))
 
     # --- inputs of the stages ---
 
@@ -217,7 +241,16 @@ class StageRunner:
             self._features[cut, name] = concatenate_features([self._features[cut, view] for view in inputs])
         return self._features[cut, name]
 
-    def _fold_data(self, recipe: Recipe, fold: Fold, seed: int) -> FoldData:
+    def _data(self, request: FitRequest) -> tuple[BySeed, tuple[str, ...]]:
+        """Returns the data of each seed and fold, and notes on how it was made."""
+        by_seed, notes = [], dict[str, None]()
+        for seed, folds in zip(request.seeds, self.folds(request), strict=True):
+            parts = [self._fold_data(request.recipe, fold, seed) for fold in folds]
+            by_seed.append(tuple(data for data, _ in parts))
+            notes |= dict.fromkeys(note for _, fold_notes in parts for note in fold_notes)
+        return tuple(by_seed), tuple(notes)
+
+    def _fold_data(self, recipe: Recipe, fold: Fold, seed: int) -> tuple[FoldData, tuple[str, ...]]:
         images = self.splits.images
         n_classes = len(images.classes)
         features = self.features(recipe.cut, recipe.inputs)
@@ -225,66 +258,137 @@ class StageRunner:
         canonical = images.canonical(fold.train)
         pairs = np.unique(np.stack([images.labels[canonical], images.sources[canonical]]), axis=1)
         train, pool = _project(features.select(fold.train), directions), images.pool(fold.train)
+        notes: tuple[str, ...] = ()
         if recipe.synthesis is not None:
-            rows = recipe.synthesis.resample(self._training_landmarks(recipe, fold, directions), seed)
-            train = Features.of(rows.features)
-            pool = TrainingPool(rows.labels, np.ones_like(rows.labels), rows.sources, images.classes)
-        return FoldData(
+            training, notes = self._training_features(recipe, fold, directions, seed)
+            train = Features.of(training.features)
+            pool = TrainingPool(training.labels, np.ones_like(training.labels), training.sources, images.classes)
+        data = FoldData(
             features=train,
             pool=pool,
             landmarks=np.bincount(images.labels[canonical], minlength=n_classes),
             sources=np.bincount(pairs[0], minlength=n_classes),
             heldout=EvaluationSet(_project(features.select(fold.heldout), directions), images.labels[fold.heldout]),
         )
+        return data, notes
 
-    def _training_landmarks(self, recipe: Recipe, fold: Fold, directions: Floats | None) -> LandmarkFeatures:
-        """Returns the pooled features of the canonical training images of a fold."""
+    def _pooled_data(self, request: FitRequest, base: StageFit) -> BySeed:
+        """Returns the data of each seed and fold on the output of its trained tail."""
+        key = replace(request, recipe=replace(request.recipe, retraining=None)).key
+        if self._pooled is not None and self._pooled[0] == key:
+            return self._pooled[1]
+        data, _ = self._data(request)
+
+        def pool(snapshot: Snapshot, fold: FoldData) -> FoldData:
+            heldout = replace(fold.heldout, features=self._pool(request.recipe, snapshot, fold.heldout.features))
+            return replace(fold, features=self._pool(request.recipe, snapshot, fold.features), heldout=heldout)
+
+        pooled = tuple(
+            tuple(pool(snapshot, fold) for snapshot, fold in zip(snapshots, folds, strict=True))
+            for snapshots, folds in zip(base.snapshots, data, strict=True)
+        )
+        self._pooled = key, pooled
+        return pooled
+
+    def _pool(self, recipe: Recipe, snapshot: Snapshot, features: Features) -> Features:
+        assert snapshot.tail is not None
+        return Features.of(self._network(recipe.cut).pooled(snapshot.tail, features))
+
+    def _training_features(
+        self, recipe: Recipe, fold: Fold, directions: Floats | None, seed: int
+    ) -> tuple[TrainingFeatures, tuple[str, ...]]:
+        """Returns the pooled features of a fold's training images, with synthetic rows if the recipe has any."""
+        training = self._images_of(recipe, fold.train, directions)
+        if recipe.synthesis is None:
+            return training, ()
+        canonical = self._images_of(recipe, self.splits.images.canonical(fold.train), directions)
+        synthesis = recipe.synthesis.resample(canonical, training.counts(), seed)
+        return training.append(synthesis.features, synthesis.labels), synthesis.notes
+
+    def _images_of(self, recipe: Recipe, rows: Ints, directions: Floats | None) -> TrainingFeatures:
         images = self.splits.images
-        rows = images.canonical(fold.train)
         features = _project(self.features(TOP, recipe.inputs).select(rows), directions).take(np.arange(len(rows)))
-        return LandmarkFeatures(features, images.labels[rows], images.sources[rows], images.classes)
+        return TrainingFeatures(features, images.labels[rows], images.sources[rows], images.classes)
 
     def _directions(self, recipe: Recipe, fold: Fold) -> Floats | None:
-        """Returns the directions that a recipe projects out, fitted on the training landmarks of the fold."""
+        """Returns the directions that a recipe projects out, fitted on the training images of the fold."""
         if recipe.projection is None:
             return None
-        return recipe.projection.directions(self._training_landmarks(recipe, fold, None))
+        return recipe.projection.directions(self._images_of(recipe, fold.train, None))
 
     def _test_set(self, request: FitRequest) -> EvaluationSet | None:
-        if not request.record_test:
+        if request.protocol == "cross-validation":
             return None
         rows, recipe = self.splits.test, request.recipe
         return EvaluationSet(self.features(recipe.cut, recipe.inputs).select(rows), self.splits.images.labels[rows])
 
-    def _network(self, cut: str, width: int) -> Network:
-        if (cut, width) not in self.networks:
-            self.networks[cut, width] = Network(self._backbone, cut, width, len(self.splits.images.classes))
-        return self.networks[cut, width]
+    def _network(self, cut: str) -> Network:
+        if cut not in self.networks:
+            self.networks[cut] = Network(self._backbone, cut)
+        return self.networks[cut]
 
 
-def _learnt_priors(recipe: Recipe, data: Sequence[FoldData]) -> tuple[Floats, ...]:
-    """Returns, for each fold, class shares among the rows as sampled, times their weight in the loss, normalised.
+def _by_fold(data: BySeed, make: Callable[[int, int], Learner]) -> Learners:
+    """Returns a learner for each seed and fold, made from their numbers."""
+    return [[make(seed, fold) for fold in range(len(folds))] for seed, folds in enumerate(data)]
+
+
+def _head_rule(recipe: Recipe) -> StoppingRule:
+    return StoppingRule(recipe.monitor, recipe.max_epochs, recipe.patience)
+
+
+def _tail_model(network: Network, tail: Snapshot, head: Snapshot) -> TailModel:
+    assert tail.tail is not None
+    return TailModel(network, tail.tail, head.classifier())
+
+
+def _to_fit(
+    result: TrainingResult,
+    models: tuple[tuple[Model, ...], ...],
+    data: BySeed,
+    recipe: Recipe,
+    notes: tuple[str, ...],
+) -> StageFit:
+    return StageFit(
+        models=models,
+        priors=tuple(tuple(_learnt_prior(recipe, fold) for fold in folds) for folds in data),
+        history=result.history,
+        epochs=(result.epochs,),
+        capped=result.capped,
+        seconds=0.0,
+        notes=notes,
+        snapshots=result.snapshots,
+    )
+
+
+def _append(first: StageFit, second: StageFit) -> StageFit:
+    """Returns the fit of a second stage with one history: the epochs of the first, then those of the second."""
+    later = second.history.assign(epoch=second.history["epoch"] + len(first.history))
+    return replace(
+        second,
+        history=pd.concat([first.history, later]).reset_index(drop=True),
+        epochs=first.epochs + second.epochs,
+        capped=first.capped or second.capped,
+    )
+
+
+def _divide(values: Sequence[T], sizes: Sequence[int]) -> Iterator[tuple[T, ...]]:
+    """Divides values into parts of these sizes."""
+    start = 0
+    for size in sizes:
+        yield tuple(values[start : start + size])
+        start += size
+
+
+def _learnt_prior(recipe: Recipe, fold: FoldData) -> Floats:
+    """Returns class shares among the rows as sampled, times their weight in the loss, normalised.
 
     Offsets that the loss adds to the logits are divided out: the logits need not learn that part of the prior.
     """
-    priors = []
-    for fold in data:
-        counts = fold.counts(recipe.sampling)
-        terms = recipe.loss.terms(counts)
-        prior = counts.shares * recipe.class_weights.weights(counts) * terms.weights * np.exp(-terms.offsets)
-        priors.append(prior / prior.sum())
-    return tuple(priors)
-
-
-def _batch_key(request: FitRequest) -> tuple[object, ...]:
-    return request.selection, request.record_test, batch_key(Job(request.recipe, request.seed))
-
-
-def _shift_epochs(on_epoch: OnEpoch | None, epochs: int) -> OnEpoch | None:
-    """Returns a callback that counts epochs after `epochs` earlier ones."""
-    if on_epoch is None:
-        return None
-    return lambda epoch, best: on_epoch(epoch + epochs, best)
+    counts = fold.counts(recipe.sampling)
+    terms = recipe.loss.terms(counts)
+    prior = counts.shares * recipe.class_weights.weights(counts) * terms.weights * np.exp(-terms.offsets)
+    return np.asarray(prior / prior.sum(), np.float64)
 
 
 def _project(features: Features, directions: Floats | None) -> Features:
@@ -292,7 +396,3 @@ def _project(features: Features, directions: Floats | None) -> Features:
     if directions is None:
         return features
     return Features.of(project_out(features.take(np.arange(len(features))), directions))
-
-
-def _pool(tail: Snapshot, features: Features) -> Features:
-    return Features.of(tail.network.pooled(tail.state, features))

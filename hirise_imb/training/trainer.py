@@ -1,4 +1,4 @@
-"""The trainer, which turns recipes and cached features into fitted runs.
+"""The trainer, which turns recipes and cached features into scores and predictions.
 
 A recipe goes through stages: heads are trained or computed on the features of each fold, the backbone's tail is trained
 from these, a head is retrained, and logits are adjusted last. Stages that recipes have in common are fitted once:
@@ -16,53 +16,76 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hirise_imb.backbones import Backbone
-from hirise_imb.config import Selection
 from hirise_imb.data.splits import DataSplits
 from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance.logit_adjustment import cross_fit_adjustment, log_softmax, softmax
 from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.metrics.classification import Predictions, confusion_matrix, macro_f1
 from hirise_imb.recipe import PLAIN, Recipe
-from hirise_imb.training.epoch_loop import Job
-from hirise_imb.training.outcome import Outcome, attempt
-from hirise_imb.training.stage_fit import FitRequest, Model, PooledModel, StageFit
+from hirise_imb.training.epoch_loop import OnEpoch
+from hirise_imb.training.stage_fit import FitProtocol, FitRequest, Model, PooledModel, StageFit
 from hirise_imb.training.stages import StageRunner
-from hirise_imb.utils.errors import FitFailed
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class CrossValidation:
+    """A recipe in cross-validations by source: its score, and what its final fits need to know.
+
+    Each seed has an assignment of sources to folds of its own, and predicts every landmark of training and validation
+    once, by a model that has not seen its source.
+    """
+
+    seeds: tuple[int, ...]
+    epochs: tuple[int, ...]
+    """Number of epochs of each stage for a final fit; empty for a closed-form head."""
+    capped: bool
+    """Whether the best epoch of a stage is the last one allowed, so that more might be better."""
+    history: pd.DataFrame
+    """One row per epoch, means over seeds and folds: epoch, train_loss, train_accuracy, val_loss, val_accuracy and
+    val_macro_f1 of the trained head before its logits are treated. Without rows for a closed-form head."""
+    log_probabilities: NDArray[np.float32]
+    """Out-of-fold log probabilities before adjustment, shape (n_seeds, n_landmarks, n_classes)."""
+    temperatures: tuple[float, ...]
+    """Temperature of each kind of head, by which its logits are divided before they are averaged with others; 1 for a
+    single kind."""
+    confusions: Ints
+    """Confusion matrix of each seed after adjustment, shape (n_seeds, n_classes, n_classes)."""
+    notes: tuple[str, ...]
+    """What a user should know about how the data limited the recipe."""
+    seconds: float
+    """Wall time."""
+
+    @property
+    def score(self) -> float:
+        """Validation score: mean over seeds of the macro F1 of all out-of-fold predictions."""
+        return float(np.mean([macro_f1(confusion) for confusion in self.confusions]))
+
+
+@dataclass(frozen=True)
 class Run:
-    """A fitted recipe.
+    """A fit that has predicted the test split.
 
     `history` has one row per epoch: loss and accuracy of train, val and test, and val_macro_f1, of the trained head
     before its logits are treated; of an ensemble, those of the first member. The loss is cross-entropy in nats
     whichever loss was trained; the training columns are running means over the epoch, with dropout, as Keras reports
-    them. Test columns exist only where the test split was requested. A closed-form head has no rows.
+    them. A final fit has no validation landmarks: its validation columns are those of the cross-validation at the same
+    epochs. A closed-form head has no rows.
     """
 
     seed: int
     history: pd.DataFrame
     best_epoch: int
     """The epoch whose weights were kept, counted from 1; 0 for a closed-form head."""
-    val_confusion: Ints
-    """Confusion matrix on validation, shape (n_classes, n_classes); adjustments were cross-fitted over sources."""
-    test: Predictions | None
-    """Predictions on the canonical images of the test split, if requested."""
-    temperature: float | None
-    """The T of log p / T with the lowest negative log-likelihood on validation (Guo et al. 2017), where the test split
-    was requested. It is not applied: a report uses it to show the effect of calibration."""
+    test: Predictions
+    """Predictions on the canonical images of the test split."""
+    temperature: float
+    """The T of log p / T with the lowest negative log-likelihood on validation (Guo et al. 2017). It is not applied: a
+    report uses it to show the effect of calibration."""
     seconds: float
-    """Share of the run in the wall time."""
-    pruned: bool = False
-    """Whether its `on_epoch` ended it before its stopping rule did."""
-
-    @property
-    def val_macro_f1(self) -> float:
-        """Validation score: macro F1 at the best epoch."""
-        return macro_f1(self.val_confusion)
+    """Wall time."""
 
 
 class Trainer:
@@ -84,80 +107,167 @@ class Trainer:
         self.splits = splits
         self._stages = StageRunner(backbone, splits, features)
 
-    def select(self, jobs: Sequence[Job], selection: Selection) -> list[Outcome[Run]]:
-        """Fits each job on the folds on which recipes are selected; the test split is not used.
+    def cross_validate(self, recipe: Recipe, seeds: Sequence[int], on_epoch: OnEpoch | None = None) -> CrossValidation:
+        """Scores a recipe by cross-validation over the sources of training and validation.
 
-        Jobs that use the same rows in the same order train in one pass. A run's numbers do not depend on the others:
-        there are always `HEADS_PER_BATCH` heads in a pass, some of them idle.
-        """
-        return self._fit_jobs(jobs, selection, predict_test=False)
-
-    def refit(self, recipe: Recipe, seed: int) -> Run:
-        """Fits on the training split, stopped and adjusted on validation, and predicts the test split.
+        Args:
+            recipe: recipe to score.
+            seeds: seeds of its fits; the fits of seed number i use assignment number i.
+            on_epoch: called after each epoch of a single fit; ensembles and adjusted logits do not call it, because
+                the epochs of their fits say little about the recipe as a whole.
 
         Raises:
             FitFailed: the recipe can't be fitted.
         """
-        return self._fit_jobs([Job(recipe, seed)], "val", predict_test=True)[0].get()
-
-    def _fit_jobs(self, jobs: Sequence[Job], selection: Selection, predict_test: bool) -> list[Outcome[Run]]:
-        requests = [_member_requests(job, selection, predict_test) for job in jobs]
-        outcomes = iter(self._stages.fit_all([request for members in requests for request in members]))
-        by_job = [[next(outcomes) for _ in members] for members in requests]
-
-        def combine(job: Job, members: list[Outcome[StageFit]]) -> Run:
-            return self._combine(job, selection, predict_test, [member.get() for member in members])
-
-        return [
-            attempt(lambda job=job, members=members: combine(job, members))  # type: ignore[misc]
-            for job, members in zip(jobs, by_job, strict=True)
-        ]
-
-    def _combine(self, job: Job, selection: Selection, predict_test: bool, members: Sequence[StageFit]) -> Run:
-        """Averages the members, adjusts their logits, and scores them."""
         begin = time.monotonic()
-        recipe, images = job.recipe, self.splits.images
-        folds = self.splits.selection_folds(selection)
-        labels = np.concatenate([images.labels[fold.heldout] for fold in folds])
-        groups = np.repeat(np.arange(len(folds)), [len(fold.heldout) for fold in folds])
-        priors = np.stack(members[0].priors)
-        if selection == "val":
-            # One classifier predicted all of validation, so adjustments are cross-fitted over groups of its sources.
-            groups = self.splits.val_groups
-            priors = np.repeat(priors, groups.max() + 1, axis=0)
-        if recipe.adjustment.learns and len(np.unique(groups)) < 2:
-            raise FitFailed(
-                "validation has landmarks of only one source: what is fitted there can't be scored on another"
-            )
-        by_fold = [self._mean_log_probabilities(recipe, members, i, fold.heldout) for i, fold in enumerate(folds)]
-        logits = np.concatenate(by_fold)
-        adjusted = cross_fit_adjustment(recipe.adjustment, logits, labels, priors, groups)
-        test, temperature = None, None
-        if predict_test:
-            correction = recipe.adjustment.fit(logits, labels, priors[0])
-            test_logits = correction(self._mean_log_probabilities(recipe, members, 0, self.splits.test))
-            names = tuple(images.names[row] for row in self.splits.test)
-            test = Predictions(names, softmax(test_logits).astype(np.float32))
-            temperature = 1 / Temperature().fit(adjusted, labels, priors[0]).scale
-        return Run(
-            seed=job.seed,
-            history=members[0].history,
-            best_epoch=members[0].best_epoch,
-            val_confusion=confusion_matrix(labels, adjusted.argmax(axis=1), len(images.classes)),
-            test=test,
-            temperature=temperature,
-            seconds=sum(fit.seconds for fit in members) + time.monotonic() - begin,
-            pruned=members[0].pruned,
+        images = self.splits.images
+        landmarks = self.splits.landmarks
+        labels = images.labels[landmarks]
+        assignments = tuple(range(len(seeds)))
+        groups = np.stack([self._groups(number) for number in assignments])
+        fits = self._fit_kinds(recipe, tuple(seeds), assignments, "cross-validation", on_epoch=on_epoch)
+        by_kind = np.stack([self._out_of_fold(recipe, fit, groups) for fit in fits])
+        temperatures: tuple[float, ...] = (1.0,)
+        if len(fits) > 1:
+            temperatures = tuple(_fit_temperature(np.concatenate(logits), labels) for logits in by_kind)
+            by_kind = np.stack([_calibrate(logits, labels, groups) for logits in by_kind])
+        weights = np.array([recipe.members, *[1] * len(recipe.also)], float)
+        averaged = log_softmax(np.average(by_kind, axis=0, weights=weights))
+        first = fits[0]
+        priors = [np.stack(of_seed) for of_seed in first.priors[:: recipe.members]]
+        adjusted = [
+            cross_fit_adjustment(recipe.adjustment, averaged[i], labels, priors[i], groups[i])
+            for i in range(len(seeds))
+        ]
+        return CrossValidation(
+            seeds=tuple(seeds),
+            epochs=first.epochs,
+            capped=first.capped,
+            history=first.history,
+            log_probabilities=averaged.astype(np.float32),
+            temperatures=temperatures,
+            confusions=np.stack([confusion_matrix(labels, z.argmax(axis=1), len(images.classes)) for z in adjusted]),
+            notes=tuple(dict.fromkeys(note for fit in fits for note in fit.notes)),
+            seconds=time.monotonic() - begin,
         )
 
-    def _mean_log_probabilities(self, recipe: Recipe, members: Sequence[StageFit], fold: int, rows: Ints) -> Floats:
-        """Returns mean log-probabilities over members, heads and views, shape (n_rows, n_classes)."""
+    def fit_final(self, recipe: Recipe, seed: int, validation: CrossValidation) -> Run:
+        """Fits a recipe on training and validation together, and predicts the test split.
+
+        Args:
+            recipe: recipe to fit.
+            seed: seed of the fit.
+            validation: cross-validation of the same recipe. It gives the number of epochs, and the out-of-fold
+                predictions on which temperatures and the adjustment of logits are fitted.
+
+        Raises:
+            FitFailed: the recipe can't be fitted.
+        """
+        begin = time.monotonic()
+        fits = self._fit_kinds(recipe, (seed,), (0,), "final", epochs=validation.epochs)
+        landmarks = self.splits.landmarks
+        labels = np.tile(self.splits.images.labels[landmarks], len(validation.seeds))
+        held_out = validation.log_probabilities.reshape(len(labels), -1).astype(np.float64)
+        correction = recipe.adjustment.fit(held_out, labels, fits[0].priors[0][0])
+        by_kind = [
+            self._mean_log_probabilities(recipe, [models[0] for models in fit.models], self.splits.test) / temperature
+            for fit, temperature in zip(fits, validation.temperatures, strict=True)
+        ]
+        weights = np.array([recipe.members, *[1] * len(recipe.also)], float)
+        logits = log_softmax(np.average(by_kind, axis=0, weights=weights))
+        first = fits[0]
+        history = first.history
+        for column in ("val_loss", "val_accuracy", "val_macro_f1"):
+            if column in validation.history:
+                history = history.assign(**{column: validation.history[column]})
+        return Run(
+            seed=seed,
+            history=history,
+            best_epoch=sum(first.epochs),
+            test=self._predictions(correction(logits)),
+            temperature=_fit_temperature(correction(held_out), labels),
+            seconds=time.monotonic() - begin,
+        )
+
+    def fit_reference(self, recipe: Recipe, seed: int) -> Run:
+        """Fits a recipe as published: on the training split, stopped early on the validation split.
+
+        Raises:
+            FitFailed: the recipe can't be fitted.
+        """
+        begin = time.monotonic()
+        fit = self._stages.fit(FitRequest(recipe, (seed,), (0,), "reference"))
+        model = fit.models[0][0]
+        rows = self.splits.split.heldout
+        held_out = self._mean_log_probabilities(recipe, [model], rows)
+        return Run(
+            seed=seed,
+            history=fit.history,
+            best_epoch=fit.epochs[0],
+            test=self._predictions(self._mean_log_probabilities(recipe, [model], self.splits.test)),
+            temperature=_fit_temperature(held_out, self.splits.images.labels[rows]),
+            seconds=time.monotonic() - begin,
+        )
+
+    def _fit_kinds(
+        self,
+        recipe: Recipe,
+        seeds: tuple[int, ...],
+        assignments: tuple[int, ...],
+        protocol: FitProtocol,
+        epochs: tuple[int, ...] = (),
+        on_epoch: OnEpoch | None = None,
+    ) -> list[StageFit]:
+        """Fits each kind of head whose log probabilities a recipe averages: the members of the first, then others."""
+        first = replace(recipe.training(), members=1, also=())
+        heads = [first] + [
+            replace(Recipe(), inputs=recipe.inputs, projection=recipe.projection, synthesis=recipe.synthesis, head=head)
+            for head in recipe.also
+        ]
+        fits = []
+        for head in heads:
+            members = recipe.members if head is first else 1
+            # A closed form has no epochs and, without synthetic rows, no randomness: one fit serves all seeds.
+            deterministic = not head.trained and head.synthesis is None
+            request = FitRequest(
+                recipe=head,
+                seeds=tuple(0 if deterministic else _member_seed(s, m) for s in seeds for m in range(members)),
+                assignments=tuple(number for number in assignments for _ in range(members)),
+                protocol=protocol,
+                epochs=epochs if head.trained else (),
+                on_epoch=on_epoch if recipe == head else None,
+            )
+            fits.append(self._stages.fit(request))
+        return fits
+
+    def _groups(self, number: int) -> Ints:
+        """Returns the fold of each landmark in an assignment, shape (n_landmarks,)."""
+        landmarks = self.splits.landmarks
+        groups = np.empty(len(landmarks), np.int64)
+        for fold, rows in enumerate(self.splits.assignments[number]):
+            groups[np.searchsorted(landmarks, rows.heldout)] = fold
+        return groups
+
+    def _out_of_fold(self, recipe: Recipe, fit: StageFit, groups: Ints) -> Floats:
+        """Returns out-of-fold log probabilities, means over members, shape (n_seeds, n_landmarks, n_classes)."""
+        landmarks = self.splits.landmarks
+        members = len(fit.models) // len(groups)
+        result = np.empty((*groups.shape, len(self.splits.images.classes)))
+        for i, of_seed in enumerate(groups):
+            fitted = fit.models[i * members : (i + 1) * members]
+            for fold in range(len(fitted[0])):
+                models = [models[fold] for models in fitted]
+                result[i, of_seed == fold] = self._mean_log_probabilities(recipe, models, landmarks[of_seed == fold])
+        return result
+
+    def _mean_log_probabilities(self, recipe: Recipe, models: Sequence[Model], rows: Ints) -> Floats:
+        """Returns mean log probabilities over models and views, shape (n_rows, n_classes)."""
         parts = []
+        normalised = [self._normalise_weights(model, recipe) for model in models]
         for view in recipe.views:
             inputs = recipe.inputs if recipe.inputs != PLAIN else (view,)
             features = self._stages.features(recipe.cut, inputs).select(rows)
-            models = [self._normalise_weights(fit.models[fold], recipe) for fit in members]
-            parts += [log_softmax(model.logits(features)) for model in models]
+            parts += [log_softmax(model.logits(features)) for model in normalised]
         return np.asarray(np.mean(parts, axis=0))
 
     def _normalise_weights(self, model: Model, recipe: Recipe) -> Model:
@@ -167,28 +277,28 @@ class Trainer:
         classes = self.splits.images.classes
         return PooledModel(model.classifier.normalise_weights(recipe.weight_norm, classes, keep_bias=recipe.keep_bias))
 
-
-def _member_requests(job: Job, selection: Selection, record_test: bool) -> list[FitRequest]:
-    """Returns the fits whose log-probabilities a job averages: ensemble members, then additional closed-form heads."""
-    recipe = replace(job.recipe.training(), members=1, also=())
-    seeds = [job.seed, *(_member_seed(job.seed, member) for member in range(1, job.recipe.members))]
-    # The epochs of one fit of several, or of a fit whose logits are adjusted, say little about the run as a whole: it
-    # can't be pruned by them.
-    on_epoch = job.on_epoch if job.recipe == recipe else None
-    heads = [
-        replace(Recipe(), inputs=recipe.inputs, projection=recipe.projection, synthesis=recipe.synthesis, head=head)
-        for head in job.recipe.also
-    ]
-    fits = [(recipe, seed, on_epoch) for seed in seeds] + [(head, job.seed, None) for head in heads]
-    requests = []
-    for fit_recipe, seed, callback in fits:
-        # A closed form has no epochs to record and, without synthetic rows, no randomness: one fit serves all seeds.
-        deterministic = not fit_recipe.trained and fit_recipe.synthesis is None
-        record = record_test and fit_recipe.trained
-        requests.append(FitRequest(fit_recipe, 0 if deterministic else seed, selection, record, callback))
-    return requests
+    def _predictions(self, logits: Floats) -> Predictions:
+        names = tuple(self.splits.images.names[row] for row in self.splits.test)
+        return Predictions(names, softmax(logits).astype(np.float32))
 
 
 def _member_seed(seed: int, member: int) -> int:
-    """Returns the seed of a further member of an ensemble."""
-    return int(np.random.SeedSequence((seed, member)).generate_state(1)[0])
+    """Returns the seed of a member of an ensemble; the first has that of the ensemble."""
+    return seed if member == 0 else int(np.random.SeedSequence((seed, member)).generate_state(1)[0])
+
+
+def _fit_temperature(logits: Floats, labels: Ints) -> float:
+    """Returns the temperature of the lowest negative log-likelihood; labels are repeated for several seeds."""
+    labels = np.tile(labels, len(logits) // len(labels))
+    return 1 / Temperature().fit(logits, labels, _uniform(logits.shape[1])).scale
+
+
+def _calibrate(logits: Floats, labels: Ints, groups: Ints) -> Floats:
+    """Divides the logits of each seed and fold by the temperature of the seed's other folds; arrays by seed first."""
+    priors = np.tile(_uniform(logits.shape[2]), (int(groups.max()) + 1, 1))  # a temperature does not depend on them
+    pairs = zip(logits, groups, strict=True)
+    return np.stack([cross_fit_adjustment(Temperature(), of_seed, labels, priors, fold) for of_seed, fold in pairs])
+
+
+def _uniform(n_classes: int) -> Floats:
+    return np.full(n_classes, 1 / n_classes)
