@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.config import Selection
 from hirise_imb.data.dataset import SPLITS, ClassSet
 from hirise_imb.data.folds import assign_folds
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.utils.progress import say
 
 Ints = NDArray[np.int64]
+
+Selection = Literal["grouped-cv", "val"]
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class TrainingContext:
             "backbone": card.name,
             "weights": backbone.digest[:16],
             "precision": definition.precision,
-            "selection": definition.selection,
+            "trial_seeds": definition.trial_seeds,
             "seed": definition.seed,
         }
         description = f"Backbone: {definition.backbone} with weights {definition.weights}"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.config import Selection
+from hirise_imb.data.splits import Selection
 from hirise_imb.features.arrays import Features
 from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.recipe import Recipe

@@ -8,7 +8,7 @@ recipes that differ only in the treatment of their logits share one fit.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hirise_imb.backbones import Backbone
-from hirise_imb.config import Selection
-from hirise_imb.data.splits import DataSplits
+from hirise_imb.data.splits import DataSplits, Selection
 from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance.logit_adjustment import cross_fit_adjustment, log_softmax, softmax
 from hirise_imb.imbalance.temperature import Temperature
@@ -31,6 +30,27 @@ from hirise_imb.utils.errors import FitFailed
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+OnEpoch = Callable[[int, float], None]
+"""Called after each epoch with its number, from 1, and the best validation score so far."""
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """A recipe's scores by grouped cross-validation over the sources of training and validation."""
+
+    seeds: tuple[int, ...]
+    epochs: tuple[int, ...]
+    """Number of epochs of each stage in a final fit; empty for a closed-form head."""
+    capped: bool
+    """Whether the best epoch is the last one allowed."""
+    history: pd.DataFrame
+    confusions: Ints
+    """Out-of-fold confusion matrix of each seed, shape (n_seeds, n_classes, n_classes)."""
+    score: float
+    """Validation score: mean over seeds of the macro F1 of the out-of-fold predictions."""
+    log_probabilities: NDArray[np.float32]
+    notes: tuple[str, ...]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -91,6 +111,30 @@ class Trainer:
         there are always `HEADS_PER_BATCH` heads in a pass, some of them idle.
         """
         return self._fit_jobs(jobs, selection, predict_test=False)
+
+    def cross_validate(
+        self, recipe: Recipe, seeds: Sequence[int], on_epoch: OnEpoch | None = None
+    ) -> CrossValidation:
+        """Stands in for the method of the new trainer, so that searches run on this branch."""
+
+        def report(epoch: int, best_f1: float) -> bool:
+            if on_epoch is not None:
+                on_epoch(epoch, best_f1)
+            return True
+
+        jobs = [Job(recipe, seed, report if seed == seeds[0] else None) for seed in seeds]
+        runs = [outcome.get() for outcome in self.select(jobs, "grouped-cv")]
+        return CrossValidation(
+            seeds=tuple(seeds),
+            epochs=(runs[0].best_epoch,) if recipe.trained else (),
+            capped=False,
+            history=runs[0].history,
+            confusions=np.stack([run.val_confusion for run in runs]),
+            score=float(np.mean([run.val_macro_f1 for run in runs])),
+            log_probabilities=np.zeros((len(seeds), 0, 0), np.float32),
+            notes=(),
+            seconds=sum(run.seconds for run in runs),
+        )
 
     def refit(self, recipe: Recipe, seed: int) -> Run:
         """Fits on the training split, stopped and adjusted on validation, and predicts the test split.
