@@ -112,9 +112,7 @@ class Trainer:
         """
         return self._fit_jobs(jobs, selection, predict_test=False)
 
-    def cross_validate(
-        self, recipe: Recipe, seeds: Sequence[int], on_epoch: OnEpoch | None = None
-    ) -> CrossValidation:
+    def cross_validate(self, recipe: Recipe, seeds: Sequence[int], on_epoch: OnEpoch | None = None) -> CrossValidation:
         """Stands in for the method of the new trainer, so that searches run on this branch."""
 
         def report(epoch: int, best_f1: float) -> bool:
