@@ -23,6 +23,6 @@ def run_search(
     trial_store = open_trial_store(storage, "benchmark", {})
     search = Search(trial_store, strategy, RecipeContext(()), trials, seed, HIRISE.classes)
     leases = Leases(storage.engine)
-    while search.train_next_batch(leases, fit, show):
+    while search.train_next_trial(leases, fit, show):
         pass
     return search.choose().get()

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import tomli_w
 
@@ -16,11 +16,6 @@ from hirise_imb.utils.errors import UserError
 
 CONTROL = "plain"
 """The strategy that only tunes the optimiser. It is always tuned: a remedy is credited with its gain over it."""
-
-
-Selection = Literal["grouped-cv", "val"]
-"""How recipes are selected: by cross-validation over sources of training and validation, or on the given validation
-split."""
 
 
 @dataclass(frozen=True)
@@ -84,27 +79,27 @@ class StudyDefinition:
     """Names of the strategies that are tuned in addition to the control `plain`."""
     overrides: Mapping[str, Mapping[str, Override]] = field(default_factory=dict)
     """Overrides by strategy and parameter; each strategy is also in `strategies`."""
-    selection: Selection = "grouped-cv"
-    """How recipes are chosen: `grouped-cv`, by folds over the sources of training and validation, for strategies that
-    train no layer of the backbone, and by the given validation split for others; `val`, by that split for all."""
     trials: int = 2
-    """Number of finished trials of each strategy's search."""
+    """Number of finished trials of each strategy's search; if it has fewer distinct settings, each is tried once."""
+    trial_seeds: int = 3
+    """Number of seeds with which recipes are scored by cross-validation; a validation score is the mean over them."""
     refits: int = 2
     """Number of seeds with which the baseline and each chosen recipe are fitted for the report."""
     seed: int = 0
-    """Random seed of the searches; the refits use this seed and the integers after it."""
+    """Random seed of the searches; trials and refits use this seed and the integers after it."""
 
     def __post_init__(self) -> None:
         """Checks every value except names that other rooms define."""
         _check_types(self)
         check_name(self.name)
-        for name, minimum in (("trials", 1), ("refits", 1), ("seed", 0)):
+        for name, minimum in (("trials", 1), ("trial_seeds", 1), ("refits", 1), ("seed", 0)):
             if getattr(self, name) < minimum:
                 raise UserError(f"{name} is {getattr(self, name)}: use {minimum} or more.")
         # The seeds of numpy's RandomState, which imbalanced-learn draws from, have 32 bits.
-        if self.seed + self.refits > 2**32:
-            raise UserError(f"seed is {self.seed}: it and the seeds of the refits after it must stay below 2**32.")
-        check_known("selection", self.selection, get_args(Selection))
+        if self.seed + max(self.trial_seeds, self.refits) > 2**32:
+            raise UserError(
+                f"seed is {self.seed}: it and the seeds of trials and refits after it must stay below 2**32."
+            )
         if not self.strategies:
             raise UserError("strategies is empty: name at least one (`hirise-imb strategies` lists them).")
         if len(set(self.strategies)) < len(self.strategies):

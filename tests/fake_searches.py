@@ -6,7 +6,7 @@ import functools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,9 +24,7 @@ from hirise_imb.search.leases import Leases
 from hirise_imb.search.search import Fit, Search
 from hirise_imb.search.trial_store import open_trial_store
 from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Settings, Strategy
-from hirise_imb.training.epoch_loop import Job
-from hirise_imb.training.outcome import Outcome
-from hirise_imb.training.trainer import Run
+from hirise_imb.training.trainer import CrossValidation, OnEpoch
 from hirise_imb.utils.errors import FitFailed
 
 if TYPE_CHECKING:
@@ -38,43 +36,44 @@ CLASSES = HIRISE.classes
 _CONTROL = Recipe(monitor="val_macro_f1", learning_rate=3e-3)
 CONTEXT = RecipeContext(("late", "early"), {CONTROL: _CONTROL, "partial_unfreeze": replace(_CONTROL, cut="late")})
 FACTS: dict[str, str | int] = {"data": "abc", "seed": 0}
-ONE_BATCH = STRATEGIES["class_weights"]
-"""A round of it is one batch."""
-BATCH_PER_TRIAL = STRATEGIES["prototypes"]
-"""Each of its trials is a batch of its own."""
-SEVERAL_BATCHES = STRATEGIES["oversampling"]
-"""A round of it has several batches, some of several trials."""
-KINDS = (ONE_BATCH, BATCH_PER_TRIAL, SEVERAL_BATCHES)
+TRAINED = STRATEGIES["class_weights"]
+"""Trains a head; infinitely many settings."""
+CLOSED_FORM = STRATEGIES["prototypes"]
+FINITE = STRATEGIES["ensemble"]
+"""Has few distinct settings, more than one round of them."""
+KINDS = (TRAINED, CLOSED_FORM, FINITE)
 
 FinishedTrials = list[tuple[Any, ...]]
 
 
-def fake_run(f1: float, *, pruned: bool = False) -> Run:
-    """Returns a run whose validation macro F1 is `f1`, rounded to one in 1000 rows a class."""
-    hits = round(1000 * f1)
-    confusion = np.diag(np.full(len(CLASSES), hits))
-    confusion += np.roll(np.diag(np.full(len(CLASSES), 1000 - hits)), 1, axis=1)
-    return Run(
-        seed=0,
+def make_validation(f1: float, *, notes: tuple[str, ...] = (), capped: bool = False) -> CrossValidation:
+    """Returns a cross-validation whose score is `f1`, with two seeds of a slightly lower and a slightly higher one."""
+    scores = (f1 - 0.01, f1 + 0.01)
+    hits = [round(1000 * score) for score in scores]
+    correct = [np.diag(np.full(len(CLASSES), count)) for count in hits]
+    wrong = [np.roll(np.diag(np.full(len(CLASSES), 1000 - count)), 1, axis=1) for count in hits]
+    return CrossValidation(
+        seeds=(0, 1),
+        epochs=(3,),
+        capped=capped,
         history=pd.DataFrame(),
-        best_epoch=3,
-        val_confusion=confusion,
-        test=None,
-        temperature=None,
+        confusions=np.stack(correct) + np.stack(wrong),
+        score=f1,
+        log_probabilities=np.zeros((2, 0, len(CLASSES)), np.float32),
+        notes=notes,
         seconds=1.5,
-        pruned=pruned,
     )
 
 
 def quality(recipe: Recipe) -> float:
     """A deterministic objective with one peak, of whatever numbers strategies vary."""
-    numbers = [value for value in _leaves(recipe.to_dict()) if isinstance(value, float)]
+    numbers = [float(value) for value in _leaves(recipe.to_dict()) if isinstance(value, int | float)]
     return float(0.5 + 0.4 * np.cos(3 * sum(numbers)))
 
 
 def _leaves(value: object) -> Iterator[object]:
-    if isinstance(value, dict):
-        for inner in value.values():
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
             yield from _leaves(inner)
     else:
         yield value
@@ -82,41 +81,28 @@ def _leaves(value: object) -> Iterator[object]:
 
 @dataclass
 class FakeFit:
-    """The objective as a `Fit` that records what it is asked for; a run of it may fail, or interrupt the process."""
+    """The objective as a `Fit` that records what it is asked for; it may fail, or interrupt the process."""
 
     value: Callable[[Recipe], float] = quality
     fails: Callable[[int], str | None] = lambda index: None
-    """Returns why the run of this index, from 0, fails."""
+    """Returns why the fit of this index, from 0, fails."""
     dies_in: int | None = None
     error: type[BaseException] = KeyboardInterrupt
     epochs: int = 3
     recipes: list[Recipe] = field(default_factory=list)
-    batch_sizes: list[int] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    """Epochs of each run."""
 
-    def __call__(self, jobs: Sequence[Job]) -> list[Outcome[Run]]:
-        first = len(self.recipes)
-        self.recipes += [job.recipe for job in jobs]
-        self.batch_sizes.append(len(jobs))
-        self.lengths += [self.epochs] * len(jobs)
-        values = [self.value(job.recipe) for job in jobs]
-        pruned = [False] * len(jobs)
+    def __call__(self, recipe: Recipe, on_epoch: OnEpoch) -> CrossValidation:
+        index = len(self.recipes)
+        self.recipes.append(recipe)
+        value = self.value(recipe)
         for epoch in range(1, self.epochs + 1):
-            for index, job in enumerate(jobs):
-                if pruned[index]:
-                    continue
-                assert job.on_epoch is not None
-                if not job.on_epoch(epoch, values[index] * epoch / self.epochs):
-                    self.lengths[first + index] = epoch
-                    pruned[index] = epoch < self.epochs
-                if epoch == 2 and first + index == self.dies_in:
-                    raise self.error
-        reasons = [self.fails(first + index) for index in range(len(jobs))]
-        return [
-            Outcome(fake_run(value, pruned=is_pruned)) if reason is None else Outcome(failure=FitFailed(reason))
-            for value, is_pruned, reason in zip(values, pruned, reasons, strict=True)
-        ]
+            on_epoch(epoch, value * epoch / self.epochs)
+            if epoch == 2 and index == self.dies_in:
+                raise self.error
+        reason = self.fails(index)
+        if reason is not None:
+            raise FitFailed(reason)
+        return make_validation(value)
 
 
 def create_database(path: Path) -> Path:
@@ -146,7 +132,7 @@ def open_storage(path: Path) -> Iterator[Storage]:
             storage.engine.dispose()
 
 
-def open_search(storage: Storage, trials: int, strategy: Strategy = ONE_BATCH, seed: int = 0) -> Search:
+def open_search(storage: Storage, trials: int, strategy: Strategy = TRAINED, seed: int = 0) -> Search:
     """Creates the search of a strategy, or opens it to continue it."""
     trial_store = open_trial_store(storage, f"demo/{strategy.name}", FACTS)
     return Search(trial_store, strategy, CONTEXT, trials, seed, CLASSES)
@@ -157,7 +143,7 @@ def run_search(
     trials: int,
     fit: Fit | None = None,
     *,
-    strategy: Strategy = ONE_BATCH,
+    strategy: Strategy = TRAINED,
     seed: int = 0,
     progress: list[float] | None = None,
 ) -> Search:
@@ -165,7 +151,7 @@ def run_search(
     search = open_search(storage, trials, strategy, seed)
     leases = Leases(storage.engine)
     leases.clear("demo/")
-    while search.train_next_batch(leases, fit or FakeFit(), (progress if progress is not None else []).append):
+    while search.train_next_trial(leases, fit or FakeFit(), (progress if progress is not None else []).append):
         pass
     assert search.is_complete()
     return search
@@ -199,7 +185,7 @@ def trial_states(study: optuna.Study) -> list[str]:
     return [trial.state.name for trial in study.get_trials()]
 
 
-def run_undisturbed(path: Path, trials: int, strategy: Strategy = ONE_BATCH, epochs: int = 3) -> FinishedTrials:
+def run_undisturbed(path: Path, trials: int, strategy: Strategy = TRAINED, epochs: int = 3) -> FinishedTrials:
     """Returns the trials of a search without any incident, in a database of its own."""
     storage = connect(create_database(path))
     try:
@@ -229,7 +215,7 @@ def work_until_killed(database: Path | str, strategy: str, trials: int, closed: 
     search = open_search(storage, trials, STRATEGIES[strategy])
     leases = Leases(storage.engine, interval=0.02, grace=0.3)
     while True:
-        if not search.train_next_batch(leases, FakeFit(epochs=8), ignore_progress):
+        if not search.train_next_trial(leases, FakeFit(epochs=8), ignore_progress):
             time.sleep(0.02)
 
 
@@ -239,15 +225,15 @@ def share_search(database: Path | str, strategy: str, barrier: Barrier, answers:
         storage = connect(database)
         recipes: list[str] = []
 
-        def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
-            recipes.extend(str(job.recipe) for job in jobs)
+        def fit(recipe: Recipe, on_epoch: OnEpoch) -> CrossValidation:
+            recipes.append(str(recipe))
             time.sleep(0.05)
-            return FakeFit(epochs=8)(jobs)
+            return FakeFit(epochs=8)(recipe, on_epoch)
 
         barrier.wait(30)
         search, leases = open_search(storage, 20, STRATEGIES[strategy]), Leases(storage.engine)
         while not search.is_complete():
-            if not search.train_next_batch(leases, fit, ignore_progress):
+            if not search.train_next_trial(leases, fit, ignore_progress):
                 time.sleep(0.01)
         answers.put(recipes)
     except BaseException as error:

@@ -30,21 +30,21 @@ from hirise_imb.training import trainer
 
 BACKBONES[TOY.name] = TOY
 leases.Leases.__init__.__kwdefaults__.update(interval=0.5, grace=float(os.environ["GRACE"]))
-select = trainer.Trainer.select
+cross_validate = trainer.Trainer.cross_validate
 
 
-def select_when_allowed(self, jobs, selection):
-    while os.environ["HOLD"] and any(job.on_epoch for job in jobs) and Path(os.environ["HOLD"]).exists():
+def cross_validate_when_allowed(self, recipe, seeds, on_epoch=None):
+    while os.environ["HOLD"] and on_epoch and Path(os.environ["HOLD"]).exists():
         time.sleep(0.02)
-    return select(self, jobs, selection)
+    return cross_validate(self, recipe, seeds, on_epoch)
 
 
-trainer.Trainer.select = select_when_allowed
+trainer.Trainer.cross_validate = cross_validate_when_allowed
 if __name__ == "__main__":
     sys.exit(main.main())
 """
-"""The command line with the toy backbone and a shorter grace; no batch is trained while the file HOLD exists, so that
-each process gets its batch, however long it takes to start. Workers that the study starts import it too."""
+"""The command line with the toy backbone and a shorter grace; no trial is trained while the file HOLD exists, so that
+each process gets its trial, however long it takes to start. Workers that the study starts import it too."""
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Command:
     folder: Path
     """Folder of the launcher and the cache."""
     hold: Path | None = None
-    """A file: batches are acquired, but not trained, as long as it exists."""
+    """A file: trials are acquired, but not trained, as long as it exists."""
     grace: float = 5.0
     """Seconds after which a silent owner of a lease counts as dead."""
 

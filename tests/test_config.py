@@ -24,6 +24,7 @@ DEFINITIONS = st.builds(
     weights=st.sampled_from(["imagenet", "random", 'a "quoted" file', "C:\\weights.h5", "tab\t\n\r\x1f\x7f\u2028é"]),
     strategies=st.lists(st.text(st.characters(codec="utf-8")), min_size=1, unique=True).map(tuple),
     trials=st.integers(1, 10**6),
+    trial_seeds=st.integers(1, 100),
     refits=st.integers(1, 100),
     seed=st.integers(0, 2**31),
 )
@@ -237,6 +238,8 @@ def test_an_override_is_shown_as_it_is_written(override: Override, text: str) ->
         ({"strategies": "focal_loss"}, 'strategies is "focal_loss": it must be a list of strings.'),
         ({"strategies": ["focal_loss", 1]}, 'strategies is ["focal_loss", 1]: it must be a list of strings.'),
         ({"trials": 0}, "trials is 0: use 1 or more."),
+        ({"trial_seeds": 0}, "trial_seeds is 0: use 1 or more."),
+        ({"trial_seeds": 1.5}, "trial_seeds is 1.5: it must be an integer."),
         ({"refits": 0}, "refits is 0: use 1 or more."),
         ({"seed": -1}, "seed is -1: use 0 or more."),
         ({"strategies": []}, "strategies is empty: name at least one (`hirise-imb strategies` lists them)."),
@@ -248,12 +251,19 @@ def test_a_wrong_value_is_named(values: dict[str, Any], message: str) -> None:
         config.default_definition(values)
 
 
-@pytest.mark.parametrize(("seed", "refits"), [(2**32, 1), (2**32 - 1, 2), (10**30, 1)])
-def test_a_seed_that_no_generator_takes_is_refused(seed: int, refits: int) -> None:
-    # Seeds are `seed` and the `refits - 1` after it; over-sampling and dropout take 32 bits.
-    assert config.default_definition({"seed": 2**32 - 1, "refits": 1}).seed == 2**32 - 1
-    with pytest.raises(UserError, match=rf"^seed is {seed}: "):
-        config.default_definition({"seed": seed, "refits": refits})
+@pytest.mark.parametrize(
+    ("seed", "refits", "trial_seeds"), [(2**32, 1, 1), (2**32 - 1, 2, 1), (2**32 - 1, 1, 2), (10**30, 1, 1)]
+)
+def test_a_seed_that_no_generator_takes_is_refused(seed: int, refits: int, trial_seeds: int) -> None:
+    # Seeds are `seed` and the integers after it; over-sampling and dropout take 32 bits.
+    assert config.default_definition({"seed": 2**32 - 1, "refits": 1, "trial_seeds": 1}).seed == 2**32 - 1
+    with pytest.raises(UserError, match=rf"^seed is {seed}: it and the seeds of trials and refits after it must stay "):
+        config.default_definition({"seed": seed, "refits": refits, "trial_seeds": trial_seeds})
+
+
+def test_there_is_no_choice_of_validation_data() -> None:
+    with pytest.raises(UserError, match=r"^There is no key 'selection'"):
+        config.default_definition({"selection": "val"})
 
 
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "-x", "a/b", "a\\b", "a b", "a\n", "é", "a:b", "index.html"])

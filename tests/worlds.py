@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 
 from hirise_imb.backbones import TOP, Backbone
-from hirise_imb.config import Selection
 from hirise_imb.data import manifest
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.images import decode_image
-from hirise_imb.data.splits import DataSplits, Fold
+from hirise_imb.data.splits import DataSplits, Fold, Selection
 from hirise_imb.features.arrays import Features
 from hirise_imb.recipe import Recipe
 from hirise_imb.search import connect, lock_study

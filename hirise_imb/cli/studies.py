@@ -72,9 +72,10 @@ def add_commands(subparsers: Subparsers) -> None:
             metavar="A,B,...",
             help="strategies in addition to the control `plain`; `hirise-imb strategies` lists them",
         )
-        parser.add_argument("--trials", type=int, help="number of finished trials of each search")
         parser.add_argument(
-            "--selection", help="how recipes are selected: grouped-cv (folds of sources) or val (the given split)"
+            "--trials",
+            type=int,
+            help="number of finished trials of each search, or of its distinct settings if it has fewer",
         )
     run.add_argument(
         "--workers", type=int, default=1, help="number of processes that search on this machine (default: 1)"
@@ -109,6 +110,9 @@ def _add_definition_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", help="imagenet, random, or the path of a weights file")
     parser.add_argument(
         "--precision", help="float32, or bfloat16 (8 bits of significand), which is faster on a GPU that supports it"
+    )
+    parser.add_argument(
+        "--trial-seeds", type=int, help="number of seeds with which recipes are scored by cross-validation (default: 3)"
     )
     parser.add_argument("--refits", type=int, help="number of seeds with which each recipe is fitted for the report")
     parser.add_argument("--seed", type=int, help="random seed; on one machine the same seed gives the same numbers")

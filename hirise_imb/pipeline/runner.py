@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hirise_imb.config import StudyDefinition, check_known
 from hirise_imb.data.resolve import SYNTHETIC
+from hirise_imb.data.splits import Selection
 from hirise_imb.imbalance.sampling import SplitFileRows
 from hirise_imb.pipeline.appendix import describe_strategies
 from hirise_imb.pipeline.run_store import RunStore
@@ -24,7 +25,6 @@ from hirise_imb.search import (
     SearchResult,
     lock_study,
     open_scheduler,
-    selection_of,
     strategies_to_search,
     worker_pool,
 )
@@ -212,16 +212,11 @@ def _fit_baseline(context: TrainingContext, rows: str, store: RunStore) -> Arm:
 
 
 def _fit_strategy(context: TrainingContext, strategy: Strategy, result: SearchResult, store: RunStore) -> Arm:
-    selection = selection_of(context.definition, strategy)
     arm = _fit_arm(context, strategy.name, strategy.summary, result.recipe, store)
-    # A strategy that was tuned on other folds is scored again, so that all validation scores are comparable.
-    comparable = selection == context.definition.selection
-    score = result.val_macro_f1 if comparable else _common_score(context, result.recipe, store)
     return replace(
         arm,
-        selection=selection,
         settings=result.settings,
-        val_macro_f1=score,
+        val_macro_f1=result.val_macro_f1,
         trials=result.history,
         seconds=arm.seconds + result.seconds,
     )
@@ -229,7 +224,7 @@ def _fit_strategy(context: TrainingContext, strategy: Strategy, result: SearchRe
 
 def _common_score(context: TrainingContext, recipe: Recipe, store: RunStore) -> float:
     """Returns the validation score of a recipe by the study's selection, by which all arms are compared."""
-    selection = context.definition.selection
+    selection: Selection = "grouped-cv"
     job = Job(recipe, context.definition.seed)
     run = store.load_or_fit(selection, recipe, job.seed, lambda: context.trainer.select([job], selection)[0].get())
     return run.val_macro_f1

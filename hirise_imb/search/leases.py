@@ -1,8 +1,8 @@
-"""Leases of batches: several processes, on one or more machines, agree through a database on which of them trains what.
+"""Leases of trials: several processes, on one or more machines, agree through a database on which of them trains what.
 
-A batch has at most one row in the table, with its owner and a counter of beats. While a process has the lease, one of
+A trial has at most one row in the table, with its owner and a counter of beats. While a process has the lease, one of
 its threads keeps counting. A process that sees the same owner and the same count for longer than the grace concludes
-that the owner is dead and takes the batch over. Two rules make this safe:
+that the owner is dead and takes the trial over. Two rules make this safe:
 
 * Signs of life are counts, not times. The clocks of machines may differ by minutes and may jump; a count either has
   changed since the last look or it has not, and each process measures how long with its own monotonic clock.
@@ -25,13 +25,13 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 MAX_NAME_LENGTH = 255
-"""Characters of a batch's name; MySQL takes no longer keys."""
+"""Characters of a trial's name; MySQL takes no longer keys."""
 
 _TABLE = sqlalchemy.Table(
     "hirise_imb_leases",
     sqlalchemy.MetaData(),
     # Named `unit` in the database, where tables of earlier versions of this program have that column.
-    sqlalchemy.Column("unit", sqlalchemy.String(MAX_NAME_LENGTH), key="batch", primary_key=True),
+    sqlalchemy.Column("unit", sqlalchemy.String(MAX_NAME_LENGTH), key="trial", primary_key=True),
     sqlalchemy.Column("owner", sqlalchemy.String(32), nullable=False),
     sqlalchemy.Column("beats", sqlalchemy.Integer, nullable=False),
 )
@@ -39,30 +39,30 @@ _COLUMNS = _TABLE.c
 
 
 class Lease:
-    """The right to train a batch, while the `with` block lasts and the process is not suspended for long.
+    """The right to train a trial, while the `with` block lasts and the process is not suspended for long.
 
     It is created by `Leases.acquire`. A thread renews it periodically, which other processes take as a sign of life.
     """
 
-    def __init__(self, engine: Engine, batch: str, owner: str, interval: float) -> None:
-        """Takes the name of a batch and of its owner; see `Leases.acquire`."""
-        self.batch = batch
+    def __init__(self, engine: Engine, trial: str, owner: str, interval: float) -> None:
+        """Takes the name of a trial and of its owner; see `Leases.acquire`."""
+        self.trial = trial
         self._engine = engine
         self._interval = interval
-        self._row_is_ours = (_COLUMNS.batch == batch) & (_COLUMNS.owner == owner)
+        self._row_is_ours = (_COLUMNS.trial == trial) & (_COLUMNS.owner == owner)
         self._released = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"lease of {batch}", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name=f"lease of {trial}", daemon=True)
 
     def renew(self) -> bool:
         """Counts one beat up, and returns whether the lease is still ours.
 
-        To be called before a result is stored: after True, no other process takes the batch over within its grace.
+        To be called before a result is stored: after True, no other process takes the trial over within its grace.
         The answer is False if the process was suspended, or cut off from the database, for longer than that.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: the database does not answer.
         """
-        # One statement both checks and renews. Between two, another process could take the batch over.
+        # One statement both checks and renews. Between two, another process could take the trial over.
         statement = _TABLE.update().where(self._row_is_ours).values(beats=_COLUMNS.beats + 1)
         with self._engine.begin() as connection:
             return connection.execute(statement).rowcount == 1
@@ -74,7 +74,7 @@ class Lease:
                     return  # lost for good: the owner of each lease is unique, so the row can't become ours again
             except SQLAlchemyError:
                 # The database is away for the moment. The next beat may reach it in time; if not, the process learns
-                # from `renew`, before it stores anything, that it has lost the batch.
+                # from `renew`, before it stores anything, that it has lost the trial.
                 continue
 
     def __enter__(self) -> Lease:
@@ -85,7 +85,7 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Releases the batch, if it is still ours."""
+        """Releases the trial, if it is still ours."""
         self._released.set()
         self._thread.join()
         with self._engine.begin() as connection:
@@ -112,7 +112,7 @@ class Leases:
             engine: engine of a storage from `database.connect`.
             interval: seconds from beat to beat.
             grace: seconds without a beat after which an owner counts as dead. It should span several intervals: a
-                late beat costs a batch that is trained twice.
+                late beat costs a trial that is trained twice.
 
         Raises:
             ValueError: not 0 < interval < grace < infinity.
@@ -123,21 +123,21 @@ class Leases:
         self._interval = interval
         self._grace = grace
         self._observations: dict[str, _Observation] = {}
-        """Observations by batch, for batches of other processes."""
+        """Observations by trial, for trials of other processes."""
         try:
             _TABLE.create(engine, checkfirst=True)
         except DBAPIError:
             # Another process has created it between the check and our attempt; a second check finds it.
             _TABLE.create(engine, checkfirst=True)
 
-    def acquire(self, batch: str) -> Lease | None:
-        """Acquires the lease of a batch that is free, or whose owner has shown no sign of life during the grace.
+    def acquire(self, trial: str) -> Lease | None:
+        """Acquires the lease of a trial that is free, or whose owner has shown no sign of life during the grace.
 
-        To be called again and again: only a process that has looked at a batch before can tell that its owner is dead.
+        To be called again and again: only a process that has looked at a trial before can tell that its owner is dead.
         The lease must be entered at once, since it beats only inside its `with` block.
 
         Args:
-            batch: name of the batch, the same in all processes; some databases ignore the case of letters.
+            trial: name of the trial, the same in all processes; some databases ignore the case of letters.
 
         Returns:
             The lease, or None while another process has it.
@@ -145,52 +145,52 @@ class Leases:
         Raises:
             ValueError: the name is empty or too long.
         """
-        if not 0 < len(batch) <= MAX_NAME_LENGTH:
-            raise ValueError(f"the name of a batch must have 1 to {MAX_NAME_LENGTH} characters, got {len(batch)}")
+        if not 0 < len(trial) <= MAX_NAME_LENGTH:
+            raise ValueError(f"the name of a trial must have 1 to {MAX_NAME_LENGTH} characters, got {len(trial)}")
         owner = uuid.uuid4().hex  # of this lease, not of the process: a lease that was lost stays lost
-        return Lease(self._engine, batch, owner, self._interval) if self._claim(batch, owner) else None
+        return Lease(self._engine, trial, owner, self._interval) if self._claim(trial, owner) else None
 
     def clear(self, prefix: str) -> None:
-        """Deletes the leases of all batches whose names start with `prefix`.
+        """Deletes the leases of all trials whose names start with `prefix`.
 
-        Only for a process that knows that no other one works on these batches. Otherwise the batches of a killed run
+        Only for a process that knows that no other one works on these trials. Otherwise the trials of a killed run
         would have to wait for the grace to pass.
         """
         with self._engine.begin() as connection:
-            connection.execute(_TABLE.delete().where(_COLUMNS.batch.startswith(prefix, autoescape=True)))
+            connection.execute(_TABLE.delete().where(_COLUMNS.trial.startswith(prefix, autoescape=True)))
         self._observations.clear()
 
-    def _claim(self, batch: str, owner: str) -> bool:
-        """Writes a new owner into the row of a batch; returns whether that succeeded."""
+    def _claim(self, trial: str, owner: str) -> bool:
+        """Writes a new owner into the row of a trial; returns whether that succeeded."""
         # The clock is read before the row: the count stood still at least until then. The other way round, a slow
         # answer of the database would lengthen the silence that we believe to have observed.
         now = time.monotonic()
-        query = sqlalchemy.select(_COLUMNS.owner, _COLUMNS.beats).where(_COLUMNS.batch == batch)
+        query = sqlalchemy.select(_COLUMNS.owner, _COLUMNS.beats).where(_COLUMNS.trial == trial)
         with self._engine.begin() as connection:
             row = connection.execute(query).one_or_none()
         if row is None:
-            self._observations.pop(batch, None)
-            return self._insert(batch, owner)
-        observation = self._observations.get(batch)
+            self._observations.pop(trial, None)
+            return self._insert(trial, owner)
+        observation = self._observations.get(trial)
         if observation is None or (observation.owner, observation.beats) != (row.owner, row.beats):
             # A new owner or a new beat: the silence is measured from now on. Here the clock is read after the row, for
             # the same reason: it must never seem longer than it was.
-            self._observations[batch] = _Observation(row.owner, row.beats, since=time.monotonic())
+            self._observations[trial] = _Observation(row.owner, row.beats, since=time.monotonic())
             return False
         if now - observation.since < self._grace:
             return False
         # Several processes may come to this point together. The first one changes the row; for the others the row is
         # no longer what they have seen. The same is true if the owner gives a sign of life at the last moment.
-        is_unchanged = (_COLUMNS.batch == batch) & (_COLUMNS.owner == row.owner) & (_COLUMNS.beats == row.beats)
+        is_unchanged = (_COLUMNS.trial == trial) & (_COLUMNS.owner == row.owner) & (_COLUMNS.beats == row.beats)
         with self._engine.begin() as connection:
             result = connection.execute(_TABLE.update().where(is_unchanged).values(owner=owner, beats=0))
-        self._observations.pop(batch, None)
+        self._observations.pop(trial, None)
         return result.rowcount == 1
 
-    def _insert(self, batch: str, owner: str) -> bool:
+    def _insert(self, trial: str, owner: str) -> bool:
         try:
             with self._engine.begin() as connection:
-                connection.execute(_TABLE.insert().values(batch=batch, owner=owner, beats=0))
+                connection.execute(_TABLE.insert().values(trial=trial, owner=owner, beats=0))
         except IntegrityError:
             return False  # the name is the primary key, and another process was faster
         return True

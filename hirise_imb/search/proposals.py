@@ -10,14 +10,15 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
+from hirise_imb.recipe import Recipe
 from hirise_imb.search.identifiers import SearchPlace, place_range
 from hirise_imb.strategies import RecipeContext, Settings, Strategy
-from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Job, batch_key
 
-TRIALS_PER_ROUND = HEADS_PER_BATCH
-"""Number of trials in a round, so that a complete round can train in one pass."""
+TRIALS_PER_ROUND = 8
+"""Number of trials in a round, which is also the number of processes that can work on a search at once. It is fixed, so
+that what is proposed does not depend on how many there are, or how fast they are."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Proposal:
     settings: Settings
     distributions: Mapping[str, BaseDistribution]
     """The distribution that each setting was drawn from, by parameter."""
-    job: Job
-    """The training of the recipe that the settings give."""
+    recipe: Recipe
+    """The recipe that the settings give."""
 
 
 def propose_round(
@@ -37,39 +38,43 @@ def propose_round(
     """Proposes the round after `earlier_trials`: initial points of the strategy first, then points of the sampler.
 
     The sampler keeps the trials of one round apart by assuming a bad value for each pending one ("constant liar";
-    Ginsbourger et al. 2010).
+    Ginsbourger et al. 2010). If the number of distinct settings is finite, none is proposed twice, and the last round
+    is shorter.
 
     Args:
         strategy: strategy whose settings are proposed.
         context: what recipes depend on in addition to settings.
-        seed: seed of the sampler and of every training.
+        seed: seed of the sampler.
         earlier_trials: the finished trials of all earlier rounds, by place.
     """
     initial_settings = strategy.initial_settings()
     space = strategy.space
+    tried: list[Settings] = [trial.params for trial in earlier_trials]
     # A sampler that read the study itself would see the trials of this round that have finished by now, so that the
     # speed of workers would decide what is tried. In a study of its own it sees the earlier rounds and nothing else.
     shadow_study = optuna.create_study(direction="maximize")
     shadow_study.add_trials([_as_observation(trial) for trial in earlier_trials])
+
+    def ask(place: SearchPlace, fixed_settings: Settings) -> tuple[Trial, Settings]:
+        shadow_study.sampler = _create_sampler(seed, place, fixed_settings)
+        trial = shadow_study.ask()
+        return trial, space.suggest(trial)
+
     proposals = {}
     for place in place_range(len(earlier_trials), len(earlier_trials) + TRIALS_PER_ROUND):
         fixed_settings: Settings = initial_settings[place] if place < len(initial_settings) else {}
-        shadow_study.sampler = _create_sampler(seed, place, fixed_settings)
-        trial = shadow_study.ask()
-        settings = space.suggest(trial)
-        job = Job(strategy.recipe(settings, context), seed)
-        proposals[place] = Proposal(settings, trial.distributions, job)
+        trial, settings = ask(place, fixed_settings)
+        distinct_settings = space.distinct_settings()
+        if distinct_settings is not None and settings in tried:
+            # The sampler is free to repeat itself; the first settings that are untried take the place of a repetition.
+            untried = next((one for one in distinct_settings if one not in tried), None)
+            if untried is None:
+                break
+            shadow_study.tell(trial, state=TrialState.FAIL)  # no longer pending
+            trial, settings = ask(place, untried)
+        tried.append(settings)
+        proposals[place] = Proposal(settings, trial.distributions, strategy.recipe(settings, context))
     return proposals
-
-
-def divide_into_batches(proposals: Mapping[SearchPlace, Proposal]) -> list[list[SearchPlace]]:
-    """Divides the places of a round into batches, whose trials train together in one pass."""
-    batches: dict[object, list[SearchPlace]] = {}
-    for place, proposal in proposals.items():
-        recipe = proposal.job.recipe
-        trains_alone = not recipe.trained or recipe.cut != "top" or recipe.members > 1
-        batches.setdefault(place if trains_alone else batch_key(proposal.job), []).append(place)
-    return list(batches.values())
 
 
 def _create_sampler(seed: int, place: SearchPlace, fixed_settings: Settings) -> optuna.samplers.BaseSampler:

@@ -24,7 +24,7 @@ class SearchResult:
     place: SearchPlace
     """Place of the best trial."""
     val_macro_f1: float
-    """Validation macro F1 of the best trial."""
+    """Validation score of the best trial: macro F1 by cross-validation, the mean over seeds."""
     history: list[HistoryEntry]
     """State and value of each finished trial, by place, with the reason (`error`) of a failed one."""
     seconds: float = field(compare=False)
@@ -33,8 +33,6 @@ class SearchResult:
 
 def choose_best(trials: Mapping[SearchPlace, FrozenTrial], strategy: Strategy, context: RecipeContext) -> SearchResult:
     """Chooses the complete trial with the highest value, the earliest in case of ties.
-
-    Pruned trials are not eligible: their value is that of a training that was cut short.
 
     Args:
         trials: finished trials in the order of their places.

@@ -8,10 +8,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-from hirise_imb.config import Selection, StudyDefinition
+from hirise_imb.config import StudyDefinition
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.recipe import Recipe
 from hirise_imb.search.dashboard import make_publisher, write_study_note
@@ -24,11 +23,12 @@ from hirise_imb.search.workers import is_orphaned
 from hirise_imb.strategies import STRATEGIES, RecipeContext, Strategy, select_strategies
 from hirise_imb.training.context import TrainingContext
 from hirise_imb.training.outcome import Outcome
+from hirise_imb.training.trainer import CrossValidation, OnEpoch
 from hirise_imb.utils.errors import FitFailed
 from hirise_imb.utils.progress import ProgressCallback, track
 
 _POLL_SECONDS = 0.5
-"""Pause between attempts to get a batch, while other processes have leases on all of them."""
+"""Pause between attempts to get a trial, while other processes have leases on all of them."""
 
 
 def strategies_to_search(definition: StudyDefinition) -> list[Strategy]:
@@ -38,14 +38,6 @@ def strategies_to_search(definition: StudyDefinition) -> list[Strategy]:
         UserError: a name is unknown, or an override does not agree with its declared parameter.
     """
     return select_strategies(STRATEGIES, definition.strategies, definition.overrides)
-
-
-def selection_of(definition: StudyDefinition, strategy: Strategy) -> Selection:
-    """Returns on which data a strategy's settings are selected.
-
-    Training a backbone for each fold takes hours: strategies that train it are selected on the given split.
-    """
-    return "val" if strategy.trains_backbone else definition.selection
 
 
 @dataclass
@@ -84,8 +76,8 @@ class SearchScheduler:
                 is_complete = True
                 for search in self._incomplete_searches():
                     is_complete = False
-                    if self._train_next_batch(search, display):
-                        break  # look at the first search again: one of its batches may be free by now
+                    if self._train_next_trial(search, display):
+                        break  # look at the first search again: one of its trials may be free by now
                 else:
                     if is_complete:
                         return
@@ -141,10 +133,7 @@ class SearchScheduler:
             # another recipe; then this search begins anew, in a study named after it.
             recipes = json.dumps({name: recipe.to_dict() for name, recipe in bases.items()}, sort_keys=True)
             study_name += f" after {hashlib.sha256(recipes.encode()).hexdigest()[:8]}"
-        facts = self.context.facts | {
-            "selection": selection_of(definition, strategy),
-            "overrides": strategy.describe_overrides(),
-        }
+        facts = self.context.facts | {"overrides": strategy.describe_overrides()}
         return Search(
             open_trial_store(self.storage, study_name, facts),
             strategy,
@@ -154,12 +143,16 @@ class SearchScheduler:
             self.context.manifest.spec.classes,
         )
 
-    def _train_next_batch(self, search: Search, display: _ProgressDisplay) -> bool:
-        strategy = search.strategy
-        fit = partial(self.context.trainer.select, selection=selection_of(self.context.definition, strategy))
-        show = display.show(strategy.name, search.n_trials, len(search.finished_trials()))
+    def _train_next_trial(self, search: Search, display: _ProgressDisplay) -> bool:
+        definition = self.context.definition
+        seeds = tuple(range(definition.seed, definition.seed + definition.trial_seeds))
+
+        def fit(recipe: Recipe, on_epoch: OnEpoch) -> CrossValidation:
+            return self.context.trainer.cross_validate(recipe, seeds, on_epoch)
+
+        show = display.show(search.strategy.name, search.n_trials, len(search.finished_trials()))
         publish = make_publisher(self.storage, self.out, self.context.manifest.spec.classes)
-        return search.train_next_batch(self.leases, fit, show, publish)
+        return search.train_next_trial(self.leases, fit, show, publish)
 
 
 @contextmanager

@@ -1,35 +1,38 @@
-"""The search of one strategy: rounds of trials, divided into batches that several processes may train.
+"""The search of one strategy: rounds of trials, which several processes may train.
 
-What a trial tries depends on the seed, on its place in the search and on the finished rounds before its own; so do the
-epochs at which it is pruned. Which process runs it, and next to which other trials, plays no part: a search that was
-interrupted, extended with more trials later, or shared by many processes ends exactly as an undisturbed one does.
+What a trial tries depends on the seed, on its place in the search and on the finished rounds before its own. Which
+process runs it, and next to which other trials, plays no part: a search that was interrupted, extended with more trials
+later, or shared by many processes ends exactly as an undisturbed one does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 
 from hirise_imb.data.dataset import ClassSet
-from hirise_imb.search.identifiers import SearchPlace, TrialId, place_range
+from hirise_imb.recipe import Recipe
+from hirise_imb.search.identifiers import SearchPlace, place_range
 from hirise_imb.search.leases import Lease, Leases
-from hirise_imb.search.proposals import TRIALS_PER_ROUND, Proposal, divide_into_batches, propose_round
-from hirise_imb.search.pruning import RoundPruner
+from hirise_imb.search.proposals import TRIALS_PER_ROUND, Proposal, propose_round
 from hirise_imb.search.result import SearchResult, choose_best
 from hirise_imb.search.trial_store import PublishTrial, TrialStore
 from hirise_imb.strategies import RecipeContext, Strategy
-from hirise_imb.training.epoch_loop import Job
 from hirise_imb.training.outcome import Outcome, attempt
-from hirise_imb.training.trainer import Run
+from hirise_imb.training.trainer import CrossValidation, OnEpoch
 from hirise_imb.utils.errors import FitFailed
 from hirise_imb.utils.progress import ProgressCallback
 
-Fit = Callable[[Sequence[Job]], list[Outcome[Run]]]
-"""Trains jobs, calling each one's `on_epoch` after every epoch."""
+Fit = Callable[[Recipe, OnEpoch], CrossValidation]
+"""Cross-validates a recipe, calling the function after every epoch; raises `FitFailed` if the recipe can't be fitted.
+
+The seeds are the same for all recipes of a search, so that trials differ by their recipes alone.
+"""
 
 _MAX_DEATHS = 3
 """Number of workers that may die in a trial before it counts as failed."""
@@ -42,44 +45,50 @@ class Search:
     trial_store: TrialStore
     strategy: Strategy
     context: RecipeContext
-    n_trials: int
-    """Number of trials to finish: complete, pruned, or failed because of their recipe."""
+    max_trials: int
+    """Number of trials to finish, unless the strategy has fewer distinct settings."""
     seed: int
-    """Seed of the sampler and of every training, so that trials differ by their recipes alone."""
+    """Seed of the sampler."""
     classes: ClassSet
     _rounds: dict[int, dict[SearchPlace, Proposal]] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Proposals of each round, by the first place of the round."""
 
-    def train_next_batch(
+    @cached_property
+    def n_trials(self) -> int:
+        """Number of trials to finish: complete, or failed because of their recipe."""
+        distinct_settings = self.strategy.space.distinct_settings()
+        if distinct_settings is None:
+            return self.max_trials
+        return sum(1 for _ in islice(distinct_settings, self.max_trials))
+
+    def train_next_trial(
         self, leases: Leases, fit: Fit, show: ProgressCallback, publish: PublishTrial | None = None
     ) -> bool:
-        """Takes a batch of the current round that no other process works on, and trains its trials.
+        """Takes a place of the current round that no other process works on, and trains its trial.
 
         Args:
-            leases: leases of batches, in the database of the study.
-            fit: trains the jobs of a batch.
-            show: function that is called with the number of finished trials plus the fractions of those in training.
-            publish: function that is called with each run before its trial is closed.
+            leases: leases of trials, in the database of the study.
+            fit: cross-validates the recipe of the trial.
+            show: function that is called with the number of finished trials plus the fraction of the one in training.
+            publish: function that is called with the scores of the recipe before its trial is closed.
 
         Returns:
-            Whether there was a batch to train.
+            Whether there was a trial to train.
         """
         finished = self.trial_store.finished_trials()
         start = self._current_round(finished)
         if start is None:
             return False
-        earlier_trials = [finished[place] for place in place_range(0, start)]
         if start not in self._rounds:
+            earlier_trials = [finished[place] for place in place_range(0, start)]
             self._rounds[start] = propose_round(self.strategy, self.context, self.seed, earlier_trials)
-        proposals = self._rounds[start]
-        for batch in divide_into_batches(proposals):
-            pending = {place: proposals[place] for place in batch if place < self.n_trials and place not in finished}
-            if not pending:
+        for place, proposal in self._rounds[start].items():
+            if place in finished or place >= self.n_trials:
                 continue
-            lease = leases.acquire(f"{self.trial_store.study.study_name}/{batch[0]}")
+            lease = leases.acquire(f"{self.trial_store.study.study_name}/{place}")
             if lease is not None:
                 with lease:
-                    self._train_batch(lease, earlier_trials, pending, fit, show, publish)
+                    self._train_trial(lease, place, proposal, fit, show, publish)
                 return True
         return False
 
@@ -108,62 +117,42 @@ class Search:
                 return start
         return None
 
-    def _train_batch(
+    def _train_trial(
         self,
         lease: Lease,
-        earlier_trials: Sequence[FrozenTrial],
-        proposals: Mapping[SearchPlace, Proposal],
+        place: SearchPlace,
+        proposal: Proposal,
         fit: Fit,
         show: ProgressCallback,
         publish: PublishTrial | None,
     ) -> None:
-        deaths = self.trial_store.reap_dead_trials(proposals)
-        if any(deaths.values()):  # one trial at a time, so that one that kills its worker takes no other with it
-            place, proposal = next(iter(proposals.items()))
-            proposals = {place: proposal}
-        # Another process may have finished some of these between our look at the database and our lease.
+        deaths = self.trial_store.reap_dead_trials(place)
         finished = self.finished_trials()
-        trials: dict[SearchPlace, TrialId] = {}
+        if place in finished:
+            return  # another process has finished it between our look at the database and our lease
+        trial = self.trial_store.start_trial(place, proposal)
+
+        def report(epoch: int, best_score: float) -> None:
+            show(len(finished) + min(1.0, epoch / proposal.recipe.max_epochs))
+            self.trial_store.report_epoch(trial, epoch, best_score)
+
         try:
-            for place, proposal in proposals.items():
-                if place in finished:
-                    continue
-                trials[place] = self.trial_store.start_trial(place, proposal)
-                if deaths[place] >= _MAX_DEATHS:
-                    self.trial_store.fail_trial(trials.pop(place), f"{deaths[place]} workers died in this trial")
-            outcomes = fit(self._watched_jobs(trials, proposals, earlier_trials, show, len(finished)))
-            for trial, outcome in zip(trials.values(), outcomes, strict=True):
-                if not lease.renew():
-                    # This process was suspended for so long that another one has taken the batch over. That one has
-                    # closed our trials, and its results count.
-                    return
-                try:
-                    self.trial_store.finish_trial(trial, outcome.get(), self.classes, publish)
-                except FitFailed as failure:  # fails this trial, not the search
+            try:
+                if deaths >= _MAX_DEATHS:
+                    raise FitFailed(f"{deaths} workers died in this trial")
+                validation = fit(proposal.recipe, report)
+            except FitFailed as failure:  # fails this trial, not the search
+                if lease.renew():
                     self.trial_store.fail_trial(trial, str(failure))
+            else:
+                # If the lease is lost, this process was suspended for so long that another one has taken the trial
+                # over. That one has closed ours, and its result counts.
+                if lease.renew():
+                    self.trial_store.finish_trial(trial, validation, self.classes, publish)
         except UpdateFinishedTrialError:
-            return  # for the same reason: another process has closed our trials
+            pass  # for the same reason: another process has closed our trial
         except BaseException:
-            # Interrupted, not dead: the trials are closed at once, so they do not count as lost, and need no grace.
-            self.trial_store.interrupt_trials(trials.values())
+            # Interrupted, not dead: the trial is closed at once, so it does not count as lost, and needs no grace.
+            self.trial_store.interrupt_trial(trial)
             raise
         show(len(self.finished_trials()))
-
-    def _watched_jobs(
-        self,
-        trials: Mapping[SearchPlace, TrialId],
-        proposals: Mapping[SearchPlace, Proposal],
-        earlier_trials: Sequence[FrozenTrial],
-        show: ProgressCallback,
-        n_finished: int,
-    ) -> list[Job]:
-        """Returns the jobs of the trials, whose epochs are stored and shown, and may end the training."""
-        pruner = RoundPruner(earlier_trials)
-        fractions = dict.fromkeys(trials, 0.0)
-
-        def report(place: SearchPlace, epoch: int, best_f1: float) -> None:
-            fractions[place] = min(1.0, epoch / proposals[place].job.recipe.max_epochs)
-            show(n_finished + sum(fractions.values()))
-            self.trial_store.report_epoch(trials[place], epoch, best_f1)
-
-        return [replace(proposals[place].job, on_epoch=pruner.watch(partial(report, place))) for place in trials]

@@ -1,18 +1,20 @@
 """The trials of one search in the database: how they are started, finished, failed, and read back by place.
 
-User attributes of a trial: `place` and `recipe` from its start; `seconds`, `best_epoch` and `f1/<class>` when it has
-finished; `error`, the reason, when its recipe failed; `lost` when its worker died. A failed trial without `error` was
-interrupted or lost: it does not count, and its place is tried again.
+User attributes of a trial: `place` and `recipe` from its start; `seconds`, `epochs` (of each stage in a final fit),
+`capped`, `f1/<class>` (mean over seeds) and, where the trainer has something to remark, `note` when it has finished;
+`error`, the reason, when its recipe failed; `lost` when its worker died. A failed trial without `error` was interrupted
+or lost: it does not count, and its place is tried again.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
@@ -22,13 +24,13 @@ from hirise_imb.metrics.classification import per_class_scores
 from hirise_imb.search.database import Storage
 from hirise_imb.search.identifiers import SearchPlace, TrialId, TrialNumber
 from hirise_imb.search.proposals import Proposal
-from hirise_imb.training.trainer import Run
+from hirise_imb.training.trainer import CrossValidation
 from hirise_imb.utils.errors import UserError
 
-PublishTrial = Callable[[FrozenTrial, Run], None]
+PublishTrial = Callable[[FrozenTrial, CrossValidation], None]
 """Publishes a trial's pictures; called while the trial is still running in the database."""
 
-VERSION = 3
+VERSION = 4
 """Version of how trials are proposed and stored; a study of another version can't be continued."""
 
 
@@ -49,8 +51,8 @@ class TrialStore:
         return TrialId(self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number))
 
     def finished_trials(self) -> dict[SearchPlace, FrozenTrial]:
-        """Returns the complete, pruned and failed trials in the order of their places."""
-        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        """Returns the complete and failed trials in the order of their places."""
+        states = (TrialState.COMPLETE, TrialState.FAIL)
         trials = {
             SearchPlace(trial.user_attrs["place"]): trial
             for trial in self.study.get_trials(deepcopy=False, states=states)
@@ -65,33 +67,40 @@ class TrialStore:
             state=TrialState.RUNNING,
             params=dict(proposal.settings),
             distributions=dict(proposal.distributions),
-            user_attrs={"place": place, "recipe": proposal.job.recipe.to_dict()},
+            user_attrs={"place": place, "recipe": proposal.recipe.to_dict()},
         )
         return TrialId(self.storage.create_new_trial(self.study_id, trial))
 
-    def report_epoch(self, trial: TrialId, epoch: int, best_f1: float) -> None:
-        """Writes the best validation macro F1 up to an epoch.
+    def report_epoch(self, trial: TrialId, epoch: int, best_score: float) -> None:
+        """Writes the best validation score up to an epoch, which the dashboard draws as the trial's curve.
 
         Raises:
             UpdateFinishedTrialError: another process has finished the trial.
         """
-        self.storage.set_trial_intermediate_value(trial, epoch, best_f1)
+        self.storage.set_trial_intermediate_value(trial, epoch, best_score)
 
-    def finish_trial(self, trial: TrialId, run: Run, classes: ClassSet, publish: PublishTrial | None) -> None:
-        """Writes the scores of a run, publishes it, then closes its trial as complete or pruned.
+    def finish_trial(
+        self, trial: TrialId, validation: CrossValidation, classes: ClassSet, publish: PublishTrial | None
+    ) -> None:
+        """Writes the scores of a recipe, publishes them, then closes its trial as complete.
 
         Raises:
             UpdateFinishedTrialError: another process has finished the trial.
         """
-        attributes: dict[str, Any] = {"seconds": round(run.seconds, 2), "best_epoch": run.best_epoch}
-        scores = per_class_scores(run.val_confusion)["f1"]
+        attributes: dict[str, Any] = {
+            "seconds": round(validation.seconds, 2),
+            "epochs": list(validation.epochs),
+            "capped": validation.capped,
+        }
+        if validation.notes:
+            attributes["note"] = "; ".join(validation.notes)
+        scores = np.mean([per_class_scores(confusion)["f1"] for confusion in validation.confusions], axis=0)
         attributes |= {f"f1/{name}": float(f1) for name, f1 in zip(classes.names, scores, strict=True)}
         for key, value in attributes.items():
             self.storage.set_trial_user_attr(trial, key, value)
         if publish is not None:
-            publish(self.storage.get_trial(trial), run)
-        state = TrialState.PRUNED if run.pruned else TrialState.COMPLETE
-        self.storage.set_trial_state_values(trial, state, [run.val_macro_f1])
+            publish(self.storage.get_trial(trial), validation)
+        self.storage.set_trial_state_values(trial, TrialState.COMPLETE, [validation.score])
 
     def fail_trial(self, trial: TrialId, reason: str) -> None:
         """Closes a trial whose recipe failed; it counts as finished.
@@ -102,22 +111,20 @@ class TrialStore:
         self.storage.set_trial_user_attr(trial, "error", reason)
         self.storage.set_trial_state_values(trial, TrialState.FAIL)
 
-    def interrupt_trials(self, trials: Iterable[TrialId]) -> None:
-        """Closes those of `trials` that are still running; their places are tried again."""
-        for trial in trials:
-            if not self.storage.get_trial(trial).state.is_finished():
-                self.storage.set_trial_state_values(trial, TrialState.FAIL)
+    def interrupt_trial(self, trial: TrialId) -> None:
+        """Closes a trial if it is still running; its place is tried again."""
+        if not self.storage.get_trial(trial).state.is_finished():
+            self.storage.set_trial_state_values(trial, TrialState.FAIL)
 
-    def reap_dead_trials(self, places: Collection[SearchPlace]) -> dict[SearchPlace, int]:
-        """Closes trials that a dead worker has left running, and counts the workers that have died at each place.
+    def reap_dead_trials(self, place: SearchPlace) -> int:
+        """Closes the trial that a dead worker has left running, and counts the workers that have died at a place.
 
         Args:
-            places: places of a batch whose lease this process has; any other process that started trials there is dead.
+            place: place whose lease this process has; any other process that started a trial there is dead.
         """
-        deaths = dict.fromkeys(places, 0)
+        deaths = 0
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.FAIL)):
-            place = trial.user_attrs.get("place")
-            if place not in deaths or "error" in trial.user_attrs:
+            if trial.user_attrs.get("place") != place or "error" in trial.user_attrs:
                 continue
             if trial.state is TrialState.RUNNING:
                 # A worker that was suspended rather than dead may finish the trial at this very moment: then it counts.
@@ -125,9 +132,9 @@ class TrialStore:
                     trial_id = self.trial_id(TrialNumber(trial.number))
                     self.storage.set_trial_user_attr(trial_id, "lost", "its worker died")
                     self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
-                    deaths[place] += 1
+                    deaths += 1
             else:
-                deaths[place] += "lost" in trial.user_attrs
+                deaths += "lost" in trial.user_attrs
         return deaths
 
 

@@ -19,7 +19,7 @@ from hirise_imb.utils.progress import log_to_stderr, say
 def worker_pool(count: int, logs: Path, work: Callable[..., None], *arguments: Any) -> Iterator[None]:  # noqa: ANN401
     """Runs a function in further processes until the block ends; their output goes to log files.
 
-    A process that fails or is killed is reported and not replaced: the other processes take over its batches.
+    A process that fails or is killed is reported and not replaced: the other processes take over its trial.
 
     Args:
         count: number of processes.

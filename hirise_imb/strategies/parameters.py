@@ -40,6 +40,11 @@ class Parameter(ABC):
     def allows(self, value: Value) -> bool:
         """Returns whether a value of the right type is in the range."""
 
+    @property
+    @abstractmethod
+    def values(self) -> Sequence[Value] | None:
+        """All values in the range, in ascending or declared order; None if there are infinitely many."""
+
     @abstractmethod
     def describe_range(self) -> str:
         """Returns the range in words, or the value that is fixed."""
@@ -91,6 +96,11 @@ class Float(Parameter):
         """Returns whether a number is in the range."""
         return self.low <= float(value) <= self.high  # False for NaN
 
+    @property
+    def values(self) -> tuple[float] | None:
+        """The fixed number; None for an interval."""
+        return (self.low,) if self.low == self.high else None
+
     def describe_range(self) -> str:
         """Returns the ends and the scale, or the fixed number."""
         if self.low == self.high:
@@ -134,6 +144,11 @@ class Integer(Parameter):
         """Returns whether an integer is in the range."""
         return self.low <= int(value) <= self.high
 
+    @property
+    def values(self) -> range:
+        """All integers in the range."""
+        return range(self.low, self.high + 1)
+
     def describe_range(self) -> str:
         """Returns the ends, or the fixed integer."""
         return f"fixed at {self.low}" if self.low == self.high else f"an integer from {self.low} to {self.high}"
@@ -171,6 +186,11 @@ class Categorical(Parameter):
     def allows(self, value: Value) -> bool:
         """Returns whether a string is one of the choices."""
         return value in self.choices
+
+    @property
+    def values(self) -> Sequence[str]:
+        """All choices."""
+        return self.choices
 
     def describe_range(self) -> str:
         """Returns all choices, or the fixed one."""

@@ -124,6 +124,20 @@ class SearchSpace(Generic[P_co]):
                 settings[parameter.name] = parameter.suggest(trial)
         return settings
 
+    def distinct_settings(self) -> Iterator[dict[str, Value]] | None:
+        """Returns all distinct settings, the values of the last parameter changing fastest; None if infinitely many."""
+        return None if any(parameter.values is None for parameter in self.parameters) else self._extend({}, 0)
+
+    def _extend(self, settings: dict[str, Value], index: int) -> Iterator[dict[str, Value]]:
+        """Yields settings of the parameters before `index`, with all values of the other parameters that apply."""
+        if index == len(self.parameters):
+            yield settings
+        elif (parameter := self.parameters[index]).applies(settings):
+            for value in parameter.values or ():
+                yield from self._extend({**settings, parameter.name: value}, index + 1)
+        else:
+            yield from self._extend(settings, index + 1)
+
     def complete(self, given: Settings) -> dict[str, Value]:
         """Returns checked settings: the given ones, and defaults for the other parameters that apply.
 

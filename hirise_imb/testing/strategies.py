@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 
 from hirise_imb.backbones import TOP
-from hirise_imb.config import Selection
 from hirise_imb.data.hirise import HIRISE
+from hirise_imb.data.splits import Selection
 from hirise_imb.metrics.classification import Predictions, confusion_matrix, macro_f1
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies import STRATEGIES, RecipeContext, Settings, Strategy

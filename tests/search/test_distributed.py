@@ -105,10 +105,10 @@ def test_a_study_of_four_processes_one_of_which_is_killed_ends_as_that_of_one(
         "name": "demo",
         "data": small_data,
         "trials": TRIALS,
+        "trial-seeds": 1,  # for speed
         "refits": 1,
         "strategies": ",".join(STRATEGIES),
     }
-    options["selection"] = "val"  # the quicker one
     Command(tmp_path).run("run", out=tmp_path / "undisturbed", **options)
 
     database = Database(server.fresh())

@@ -51,20 +51,20 @@ def acquire_within(seconds: float, attempt: Callable[[], Lease | None]) -> Lease
     return None
 
 
-def is_free(engine: Engine, batch: str) -> bool:
-    lease = Leases(engine).acquire(batch)
+def is_free(engine: Engine, trial: str) -> bool:
+    lease = Leases(engine).acquire(trial)
     if lease:
         with lease:
             pass
     return lease is not None
 
 
-def test_a_batch_has_one_owner_until_it_is_released(engine: Engine) -> None:
+def test_a_trial_has_one_owner_until_it_is_released(engine: Engine) -> None:
     mine, others = Leases(engine), Leases(engine)
     lease = mine.acquire("a")
     assert lease
     with lease:
-        assert lease.batch == "a"
+        assert lease.trial == "a"
         assert lease.renew()
         assert others.acquire("a") is None
         assert mine.acquire("a") is None
@@ -73,7 +73,7 @@ def test_a_batch_has_one_owner_until_it_is_released(engine: Engine) -> None:
     assert is_free(engine, "a")
 
 
-def test_a_batch_is_released_when_the_training_fails(engine: Engine) -> None:
+def test_a_trial_is_released_when_the_training_fails(engine: Engine) -> None:
     lease = Leases(engine).acquire("a")
     assert lease
     with pytest.raises(ZeroDivisionError), lease:
@@ -81,11 +81,11 @@ def test_a_batch_is_released_when_the_training_fails(engine: Engine) -> None:
     assert is_free(engine, "a")
 
 
-@pytest.mark.parametrize("batch", ["", "x" * 256])
-def test_a_name_that_is_empty_or_too_long_is_refused(batch: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trial", ["", "x" * 256])
+def test_a_name_that_is_empty_or_too_long_is_refused(trial: str, tmp_path: Path) -> None:
     engine = connect(create_database(tmp_path / "demo.db")).engine
-    with pytest.raises(ValueError, match=f"must have 1 to 255 characters, got {len(batch)}"):
-        Leases(engine).acquire(batch)
+    with pytest.raises(ValueError, match=f"must have 1 to 255 characters, got {len(trial)}"):
+        Leases(engine).acquire(trial)
     engine.dispose()
 
 
@@ -97,12 +97,12 @@ def test_times_that_make_no_sense_are_refused(times: tuple[float, float]) -> Non
 
 
 def test_a_process_that_is_alone_clears_the_leases_of_its_study_alone(engine: Engine) -> None:
-    batches = ["a_/1", "a_/2", "ab/1", "b/a_/1"]
-    assert all(Leases(engine).acquire(batch) for batch in batches)  # never entered: they never beat
+    trials = ["a_/1", "a_/2", "ab/1", "b/a_/1"]
+    assert all(Leases(engine).acquire(trial) for trial in trials)  # never entered: they never beat
     leases = Leases(engine)
-    assert not any(leases.acquire(batch) for batch in batches)
+    assert not any(leases.acquire(trial) for trial in trials)
     leases.clear("a_/")
-    assert [batch for batch in batches if leases.acquire(batch)] == ["a_/1", "a_/2"]
+    assert [trial for trial in trials if leases.acquire(trial)] == ["a_/1", "a_/2"]
 
 
 def test_a_lease_survives_a_database_that_is_away_for_a_moment(engine: Engine) -> None:
@@ -121,8 +121,8 @@ def test_a_lease_survives_a_database_that_is_away_for_a_moment(engine: Engine) -
         assert lease.renew()
 
 
-def own_batch(database: Path | str, interval: float, pipe: Connection) -> None:
-    """Acquires the batch "a" and tells, when asked, whether the lease is still its own."""
+def own_trial(database: Path | str, interval: float, pipe: Connection) -> None:
+    """Acquires the trial "a" and tells, when asked, whether the lease is still its own."""
     lease = Leases(connect(database).engine, interval=interval).acquire("a")
     assert lease
     with lease:
@@ -134,12 +134,12 @@ def own_batch(database: Path | str, interval: float, pipe: Connection) -> None:
 
 @pytest.fixture
 def start_owner(database: Path | str) -> Iterator[Callable[[float], tuple[int, Connection]]]:
-    """Starts a process that owns the batch "a"; gives its id and the pipe to it."""
+    """Starts a process that owns the trial "a"; gives its id and the pipe to it."""
     with ExitStack() as stack:
 
         def start(interval: float) -> tuple[int, Connection]:
             ours, theirs = PROCESSES.Pipe()
-            process = PROCESSES.Process(target=own_batch, args=(database, interval, theirs))
+            process = PROCESSES.Process(target=own_trial, args=(database, interval, theirs))
             process.start()
             stack.callback(process.join)
             stack.callback(process.kill)
@@ -151,7 +151,7 @@ def start_owner(database: Path | str) -> Iterator[Callable[[float], tuple[int, C
         yield start
 
 
-def test_the_batch_of_a_killed_process_is_taken_over_after_the_grace(
+def test_the_trial_of_a_killed_process_is_taken_over_after_the_grace(
     engine: Engine, start_owner: Callable[[float], tuple[int, Connection]]
 ) -> None:
     process, _ = start_owner(FAST)
@@ -168,7 +168,7 @@ def test_the_batch_of_a_killed_process_is_taken_over_after_the_grace(
     assert is_free(engine, "a")
 
 
-def test_a_process_that_beats_keeps_its_batch_however_long_it_takes(
+def test_a_process_that_beats_keeps_its_trial_however_long_it_takes(
     engine: Engine, start_owner: Callable[[float], tuple[int, Connection]]
 ) -> None:
     _, pipe = start_owner(FAST)
@@ -181,7 +181,7 @@ def test_a_process_that_beats_keeps_its_batch_however_long_it_takes(
     assert others.acquire("a")
 
 
-def test_a_suspended_process_finds_its_batch_lost_and_leaves_it_to_the_new_owner(
+def test_a_suspended_process_finds_its_trial_lost_and_leaves_it_to_the_new_owner(
     engine: Engine, start_owner: Callable[[float], tuple[int, Connection]]
 ) -> None:
     process, pipe = start_owner(1.0)
@@ -199,22 +199,22 @@ def test_a_suspended_process_finds_its_batch_lost_and_leaves_it_to_the_new_owner
         assert Leases(engine).acquire("a") is None
 
 
-BATCHES = [f"batch {k}" for k in range(12)]
+TRIALS = [f"trial {k}" for k in range(12)]
 
 
 def race(database: Path | str, barrier: Barrier, answers: Answers) -> None:
     """Takes over what it can, at the same moment as other processes."""
     try:
         leases = Leases(connect(database).engine, interval=FAST, grace=0.2)
-        assert not any(leases.acquire(batch) for batch in BATCHES)
+        assert not any(leases.acquire(trial) for trial in TRIALS)
         time.sleep(0.3)
         taken_over = []
         with ExitStack() as stack:
-            for batch in BATCHES:
+            for trial in TRIALS:
                 barrier.wait(60)
-                if lease := leases.acquire(batch):
+                if lease := leases.acquire(trial):
                     stack.enter_context(lease)
-                    taken_over.append(batch)
+                    taken_over.append(trial)
             barrier.wait(60)
             answers.put(taken_over)
     except BaseException as error:
@@ -223,12 +223,12 @@ def race(database: Path | str, barrier: Barrier, answers: Answers) -> None:
 
 
 @MANY_PROCESSES
-def test_one_of_many_processes_takes_over_a_batch_whose_owner_is_dead(engine: Engine, database: Path | str) -> None:
+def test_one_of_many_processes_takes_over_a_trial_whose_owner_is_dead(engine: Engine, database: Path | str) -> None:
     dead = Leases(engine)
-    assert all(dead.acquire(batch) for batch in BATCHES)  # never entered: they never beat
+    assert all(dead.acquire(trial) for trial in TRIALS)  # never entered: they never beat
     answers = at_once(race, database)
     assert all(isinstance(answer, list) for answer in answers), answers
-    assert Counter(batch for answer in answers for batch in answer) == Counter(BATCHES)  # type: ignore[attr-defined]
+    assert Counter(trial for answer in answers for trial in answer) == Counter(TRIALS)  # type: ignore[attr-defined]
 
 
 def test_a_beat_at_the_last_moment_prevents_the_takeover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,19 +252,19 @@ def test_a_beat_at_the_last_moment_prevents_the_takeover(tmp_path: Path, monkeyp
 
 
 def work(database: Path | str, folder: Path, barrier: Barrier, answers: Answers) -> None:
-    """Acquires and releases batches for a while, and fails if it finds another process at the same one."""
+    """Acquires and releases trials for a while, and fails if it finds another process at the same one."""
     try:
         barrier.wait(60)
         leases = Leases(connect(database).engine, interval=0.02, grace=30)
         end = time.monotonic() + 1
         count = 0
         while time.monotonic() < end:
-            if lease := leases.acquire(batch := random.choice(BATCHES[:2])):
+            if lease := leases.acquire(trial := random.choice(TRIALS[:2])):
                 with lease:
-                    with (folder / batch).open("x"):
+                    with (folder / trial).open("x"):
                         time.sleep(random.random() / 50)
                     assert lease.renew()
-                    (folder / batch).unlink()
+                    (folder / trial).unlink()
                 count += 1
         answers.put(count)
     except BaseException as error:
@@ -273,7 +273,7 @@ def work(database: Path | str, folder: Path, barrier: Barrier, answers: Answers)
 
 
 @MANY_PROCESSES
-def test_two_processes_never_own_the_same_batch(database: Path | str, tmp_path: Path) -> None:
+def test_two_processes_never_own_the_same_trial(database: Path | str, tmp_path: Path) -> None:
     folder = tmp_path / "in-training"
     folder.mkdir()
     answers = at_once(work, database, folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,18 +12,18 @@ import optuna
 import pytest
 from builders import quick
 from fake_searches import (
-    BATCH_PER_TRIAL,
+    CLOSED_FORM,
+    FINITE,
     KINDS,
-    ONE_BATCH,
-    SEVERAL_BATCHES,
+    TRAINED,
     FakeFit,
     FinishedTrials,
     all_trials,
     create_database,
-    fake_run,
     finished_trials,
     ignore_progress,
     lost_trials,
+    make_validation,
     open_search,
     open_storage,
     quality,
@@ -43,10 +43,9 @@ from servers import PROCESSES, at_once
 from hirise_imb.recipe import Recipe
 from hirise_imb.search.database import Storage, connect
 from hirise_imb.search.leases import Leases
-from hirise_imb.strategies import STRATEGIES, Strategy
-from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Job, batch_key
-from hirise_imb.training.outcome import Outcome
-from hirise_imb.training.trainer import Run
+from hirise_imb.strategies import STRATEGIES, Parameters, PosthocStrategy, Strategy
+from hirise_imb.training.trainer import CrossValidation, OnEpoch
+from hirise_imb.utils.errors import FitFailed
 
 
 def best_at(best: int, places: Iterator[int], recipe: Recipe) -> float:
@@ -72,38 +71,41 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FinishedT
     }
 
 
-# --- rounds and batches ---
+def count_places(strategy: Strategy, trials: int) -> int:
+    """Returns how many places a search has that is asked for so many trials."""
+    settings = strategy.space.distinct_settings()
+    return trials if settings is None else min(trials, len(list(settings)))
 
 
-def test_trials_train_in_rounds_of_eight(storage: Storage) -> None:
-    fit = FakeFit()
+# --- rounds ---
+
+
+def test_a_round_has_eight_trials_and_begins_when_the_one_before_is_finished(storage: Storage) -> None:
+    """Each worker starts inside the fit of another one, so all of them work at the same time."""
+    at_once: list[list[int]] = []
+
+    def work(depth: int) -> bool:
+        def fit(recipe: Recipe, on_epoch: OnEpoch) -> CrossValidation:
+            on_epoch(1, 0.1)
+            if not work(depth + 1):
+                states = trial_states(open_search(storage, 20).trial_store.study)
+                at_once.append([states.count("COMPLETE"), states.count("RUNNING")])
+            return make_validation(quality(recipe))
+
+        return open_search(storage, 20).train_next_trial(create_leases(storage), fit, ignore_progress)
+
+    while work(0):
+        pass
+    # Number of finished trials, and of those in training, whenever another worker found nothing to do.
+    assert at_once == [[0, 8], [8, 8], [16, 4]]
+
+
+def test_progress_grows_with_epochs_and_trials(storage: Storage) -> None:
     shown: list[float] = []
-    run_search(storage, 20, fit, progress=shown)
-    assert fit.batch_sizes == [8, 8, 4]
+    run_search(storage, 20, progress=shown)
     assert shown == sorted(shown)
-    assert [count for count in shown if isinstance(count, int)] == [8, 16, 20]
-    run_search(storage, 21, fit, progress=shown)
-    run_search(storage, 26, fit, progress=shown)
-    assert fit.batch_sizes[3:] == [1, 3, 2]  # an incomplete round is filled up first
-    assert [count for count in shown if isinstance(count, int)][3:] == [21, 24, 26]
-    assert HEADS_PER_BATCH == 8
-
-
-@pytest.mark.parametrize("name", ["class_weights", "oversampling", "prototypes", "partial_unfreeze", "ensemble"])
-def test_a_batch_is_what_trains_in_one_pass(name: str, storage: Storage) -> None:
-    batches: list[Sequence[Job]] = []
-
-    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
-        batches.append(jobs)
-        return [Outcome(fake_run(quality(job.recipe))) for job in jobs]
-
-    run_search(storage, 8, fit, strategy=STRATEGIES[name])
-    keys = [[batch_key(job) for job in batch] for batch in batches if len(batch) > 1]
-    assert all(several == several[:1] * len(several) for several in keys)
-    assert len({several[0] for several in keys}) == len(keys)  # no two batches could be joined
-    for batch in batches:
-        alone = [not job.recipe.trained or job.recipe.cut != "top" or job.recipe.members > 1 for job in batch]
-        assert len(batch) == 1 or not any(alone)
+    assert [count for count in shown if isinstance(count, int)] == list(range(1, 21))
+    assert len(set(shown)) == 20 * 4  # three epochs and the end of each
 
 
 @EACH_KIND
@@ -117,11 +119,11 @@ def test_asking_for_more_ends_as_asking_at_once(
         longer = finished_trials(run_search(storage, trials, fit, strategy=strategy))
         assert longer[: len(before)] == before
         before = longer
-    assert len(fit.recipes) == stops[-1]
+    assert len(fit.recipes) == count_places(strategy, stops[-1])
     assert longer == undisturbed[strategy.name]
 
 
-@pytest.mark.parametrize("strategy", [ONE_BATCH, STRATEGIES["partial_unfreeze"]], ids=lambda strategy: strategy.name)
+@pytest.mark.parametrize("strategy", [TRAINED, STRATEGIES["partial_unfreeze"]], ids=lambda strategy: strategy.name)
 def test_a_trial_depends_on_earlier_rounds(strategy: Strategy, storage: Storage, tmp_path: Path) -> None:
     """And nothing that the trials of its own round do."""
     search = run_search(storage, 24, strategy=strategy)
@@ -138,20 +140,68 @@ def test_a_trial_depends_on_earlier_rounds(strategy: Strategy, storage: Storage,
             assert changed[same:] != tried[same : same + 8]
 
 
-@pytest.mark.parametrize("stops", [(6, 8), (13, 16)], ids=str)
-def test_trials_of_a_round_do_not_prune_each_other(stops: tuple[int, int], storage: Storage, tmp_path: Path) -> None:
-    """Not even when a round is completed later."""
+# --- strategies with few distinct settings ---
 
-    def falling(values: Iterator[float]) -> FakeFit:
-        return FakeFit(value=lambda recipe: next(values), epochs=15)
 
-    values = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.05, 0.04, 0.9, 0.9, 0.9, 0.9, 0.9, 0.5, 0.45, 0.4]
-    with open_storage(tmp_path / "at-once.db") as other:
-        expected = finished_trials(run_search(other, stops[1], falling(iter(values))))
-    fit = falling(iter(values))
-    for trials in stops:
-        search = run_search(storage, trials, fit)
-    assert finished_trials(search) == expected
+@pytest.mark.parametrize("name", ["temperature", "tta", "ensemble"])
+@pytest.mark.parametrize("trials", [2, 20])
+def test_each_distinct_setting_is_tried_once(name: str, trials: int, storage: Storage) -> None:
+    strategy = STRATEGIES[name]
+    fit = FakeFit()
+    search = run_search(storage, trials, fit, strategy=strategy)
+    tried = tried_settings(search)
+    settings = list(strategy.space.distinct_settings() or ())
+    assert len(tried) == len(fit.recipes) == search.n_trials == min(trials, len(settings))
+    assert all(tried.count(one) == 1 for one in tried)
+    assert all(one in settings for one in tried)
+    initial_settings = strategy.initial_settings()
+    assert tried[: len(initial_settings)] == initial_settings[:trials]
+    assert search.is_complete()
+
+
+def test_an_override_may_leave_few_settings(storage: Storage) -> None:
+    fixed = TRAINED.narrow(
+        {"power": 0.5, "scheme": ("inverse_power", "effective_number"), "one_minus_beta": 0.01}
+        | {"learning_rate": 1e-3, "weight_decay": 0.1}
+    )
+    tried = tried_settings(run_search(storage, 20, strategy=fixed))
+    assert {(one["scheme"], one["unit"]) for one in tried} == {
+        (scheme, unit) for scheme in ("inverse_power", "effective_number") for unit in ("landmarks", "sources")
+    }
+    assert len(tried) == 4
+
+
+def test_a_strategy_without_parameters_has_one_trial(storage: Storage) -> None:
+    class NoParametersStrategy(PosthocStrategy[Parameters]):
+        name = "none"
+        summary = source = "nothing"
+        parameters = Parameters
+
+        def apply(self, recipe: Recipe, parameters: Parameters) -> Recipe:
+            return recipe
+
+    search = run_search(storage, 20, strategy=NoParametersStrategy())
+    assert tried_settings(search) == [{}]
+    assert search.choose().get().settings == {}
+
+
+def test_a_failed_setting_is_not_tried_again(storage: Storage) -> None:
+    fit = FakeFit(fails={0: "it broke"}.get)
+    tried = tried_settings(run_search(storage, 20, fit, strategy=FINITE))
+    assert len(fit.recipes) == len(tried) == count_places(FINITE, 20)
+    assert all(tried.count(one) == 1 for one in tried)
+
+
+def test_repetitions_of_the_sampler_are_replaced_wherever_they_come(storage: Storage) -> None:
+    """Also where the strategy itself names a setting twice."""
+
+    class RepeatingStrategy(type(FINITE)):  # type: ignore[misc]
+        def initial_points(self) -> list[dict[str, object]]:
+            return [{"kind": "heads", "members": 1}, {}, {"kind": "heads", "members": 1}]
+
+    tried = tried_settings(run_search(storage, 20, strategy=RepeatingStrategy()))
+    assert all(tried.count(one) == 1 for one in tried)
+    assert len(tried) == count_places(FINITE, 20)
 
 
 # --- interruptions ---
@@ -170,12 +220,12 @@ def test_an_interrupted_search_ends_as_an_undisturbed_one(
         at_once = run_search(other, 12, strategy=strategy)
         assert finished_trials(search) == finished_trials(at_once)
         assert search.choose() == at_once.choose()
-    assert trial_states(search.trial_store.study).count("FAIL") == fit.batch_sizes[-1]
+    assert trial_states(search.trial_store.study).count("FAIL") == 1
     assert "RUNNING" not in trial_states(search.trial_store.study)
     assert not lost_trials(search)  # no worker has died
 
 
-def test_an_interruption_while_trials_begin_leaves_none_running(
+def test_an_interruption_before_a_trial_begins_leaves_none_running(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original, left = Storage.create_new_trial, iter(range(2))
@@ -189,7 +239,7 @@ def test_an_interruption_while_trials_begin_leaves_none_running(
         patch.setattr(Storage, "create_new_trial", beginning)
         with pytest.raises(KeyboardInterrupt):
             run_search(storage, 4)
-    assert trial_states(open_search(storage, 4).trial_store.study) == ["FAIL", "FAIL"]
+    assert trial_states(open_search(storage, 4).trial_store.study) == ["COMPLETE", "COMPLETE"]
     assert not lost_trials(run_search(storage, 4))  # no worker has died
 
 
@@ -219,7 +269,7 @@ def test_a_search_that_is_interrupted_while_trials_are_closed_ends_as_an_undistu
     assert trial_states(search.trial_store.study).count("RUNNING") > 0
     fit = FakeFit(epochs=8)
     assert finished_trials(run_search(storage, 20, fit, strategy=strategy)) == undisturbed[strategy.name]
-    assert len(fit.recipes) == 20 - closed
+    assert len(fit.recipes) == count_places(strategy, 20) - closed
     assert "RUNNING" not in trial_states(search.trial_store.study)
 
 
@@ -227,7 +277,7 @@ def test_a_search_that_is_interrupted_while_trials_are_closed_ends_as_an_undistu
 def test_interrupted_again_and_again(
     strategy: Strategy, storage: Storage, undisturbed: dict[str, FinishedTrials]
 ) -> None:
-    for closed in (3, 3, 5, 5):  # never three times in one trial
+    for closed in (3, 3, 4, 5):  # never three times in one trial
         with pytest.MonkeyPatch.context() as patch:
             interrupt_after(
                 patch, closed + trial_states(open_search(storage, 20, strategy).trial_store.study).count("RUNNING")
@@ -249,7 +299,7 @@ def create_leases(storage: Storage, grace: float = 1000.0) -> Leases:
 @pytest.mark.slow
 @given_settings(quick, max_examples=12)
 @given(order=st.lists(st.integers(0, 3), max_size=30), trials=st.integers(1, 20), strategy=st.sampled_from(KINDS))
-def test_the_order_of_batches_and_the_number_of_workers_play_no_part(
+def test_the_order_of_trials_and_the_number_of_workers_play_no_part(
     order: list[int],
     trials: int,
     strategy: Strategy,
@@ -262,38 +312,38 @@ def test_the_order_of_batches_and_the_number_of_workers_play_no_part(
     left = iter(order)
 
     def worker(depth: int) -> bool:
-        def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
+        def fit(recipe: Recipe, on_epoch: OnEpoch) -> CrossValidation:
             for _ in range(next(left, 0)):
                 if depth < 4:
                     worker(depth + 1)
-            runs = FakeFit(epochs=8)(jobs)
-            fitted.update(str(job.recipe) for job in jobs)
-            return runs
+            fitted[str(recipe)] += 1
+            return FakeFit(epochs=8)(recipe, on_epoch)
 
-        return open_search(storage, trials, strategy).train_next_batch(create_leases(storage), fit, ignore_progress)
+        return open_search(storage, trials, strategy).train_next_trial(create_leases(storage), fit, ignore_progress)
 
     while worker(0):
         pass
     search = open_search(storage, trials, strategy)
     assert finished_trials(search) == undisturbed[strategy.name][:trials]
-    assert len(all_trials(search)) == sum(fitted.values()) == trials
+    assert len(all_trials(search)) == sum(fitted.values()) == count_places(strategy, trials)
     storage.engine.dispose()
 
 
-def test_a_worker_passes_over_a_batch_that_another_one_trains(storage: Storage) -> None:
+@EACH_KIND
+def test_a_worker_passes_over_a_trial_that_another_one_trains(strategy: Strategy, storage: Storage) -> None:
     first, second = FakeFit(), FakeFit()
     outcomes: list[bool] = []
 
-    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
-        other = open_search(storage, 8, BATCH_PER_TRIAL)
-        outcomes.extend(other.train_next_batch(create_leases(storage), second, ignore_progress) for _ in range(8))
-        return first(jobs)
+    def fit(recipe: Recipe, on_epoch: OnEpoch) -> CrossValidation:
+        other = open_search(storage, 8, strategy)
+        outcomes.extend(other.train_next_trial(create_leases(storage), second, ignore_progress) for _ in range(8))
+        return first(recipe, on_epoch)
 
-    search = open_search(storage, 8, BATCH_PER_TRIAL)
-    assert search.train_next_batch(create_leases(storage), fit, ignore_progress)
+    search = open_search(storage, 8, strategy)
+    assert search.train_next_trial(create_leases(storage), fit, ignore_progress)
     assert outcomes == [True] * 7 + [False]  # the next round waits for the whole of this one
     assert search.is_complete()
-    assert (first.batch_sizes, second.batch_sizes) == ([1], [1] * 7)
+    assert (len(first.recipes), len(second.recipes)) == (1, 7)
 
 
 # --- workers that die or come back ---
@@ -304,61 +354,58 @@ def take_over(storage: Storage, trials: int, strategy: Strategy, fit: FakeFit) -
     leases = create_leases(storage, grace=0.05)
     search = open_search(storage, trials, strategy)
     while not search.is_complete():
-        if not search.train_next_batch(leases, fit, ignore_progress):
+        if not search.train_next_trial(leases, fit, ignore_progress):
             time.sleep(0.02)
 
 
 @EACH_KIND
-@pytest.mark.parametrize("epochs_left", [0, 3])
+@pytest.mark.parametrize(("epochs_left", "fails"), [(0, False), (3, False), (0, True)])
 def test_a_suspended_worker_that_comes_back_changes_nothing(
-    epochs_left: int, strategy: Strategy, storage: Storage, undisturbed: dict[str, FinishedTrials]
+    epochs_left: int, fails: bool, strategy: Strategy, storage: Storage, undisturbed: dict[str, FinishedTrials]
 ) -> None:
     successor = FakeFit(epochs=8)
     published: list[int] = []
     trials_after: list[object] = []
 
-    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
-        for job in jobs:
-            assert job.on_epoch is not None
-            job.on_epoch(1, 0.999)
+    def fit(recipe: Recipe, on_epoch: OnEpoch) -> CrossValidation:
+        on_epoch(1, 0.999)
         take_over(storage, 20, strategy, successor)
         trials_after.append(all_trials(search))
         for epoch in range(2, 2 + epochs_left):
-            for job in jobs:
-                assert job.on_epoch is not None
-                job.on_epoch(epoch, 0.999)
-        return [Outcome(fake_run(0.999)) for _ in jobs]
+            on_epoch(epoch, 0.999)
+        if fails:
+            raise FitFailed("too late")
+        return make_validation(0.98)
 
     search = open_search(storage, 20, strategy)
-    search.train_next_batch(
-        create_leases(storage), fit, ignore_progress, lambda trial, run: published.append(trial.number)
+    search.train_next_trial(
+        create_leases(storage), fit, ignore_progress, lambda trial, validation: published.append(trial.number)
     )
     assert trials_after == [all_trials(search)]
     assert not published
     assert finished_trials(search) == undisturbed[strategy.name]
-    assert len(successor.recipes) == 20
-    lost = lost_trials(search)
-    assert {trial.state for trial in lost} == {TrialState.FAIL}
-    assert len(all_trials(search)) == 20 + len(lost)
+    assert len(successor.recipes) == count_places(strategy, 20)
+    [lost] = lost_trials(search)
+    assert lost.state is TrialState.FAIL
+    assert len(all_trials(search)) == count_places(strategy, 20) + 1
 
 
-def test_a_worker_that_loses_its_batch_while_it_stores_runs_changes_nothing(
+def test_a_worker_that_loses_its_trial_while_it_stores_scores_changes_nothing(
     storage: Storage, undisturbed: dict[str, FinishedTrials]
 ) -> None:
-    """It is suspended between two of them: those stored before count, the others are trained again."""
-    search = open_search(storage, 20, ONE_BATCH)
+    """It is suspended before it closes its third trial: those before count, this one is trained again."""
+    search = open_search(storage, 20)
     successor = FakeFit(epochs=8)
 
-    def publish(trial: optuna.trial.FrozenTrial, run: object) -> None:
+    def publish(trial: optuna.trial.FrozenTrial, validation: object) -> None:
         if trial.user_attrs["place"] == 2:
-            take_over(storage, 20, ONE_BATCH, successor)
+            take_over(storage, 20, TRAINED, successor)
 
-    search.train_next_batch(create_leases(storage), FakeFit(epochs=8), ignore_progress, publish)
+    for _ in range(3):
+        search.train_next_trial(create_leases(storage), FakeFit(epochs=8), ignore_progress, publish)
     assert finished_trials(search) == undisturbed["class_weights"]
     assert len(successor.recipes) == 18
-    assert Counter(trial_states(search.trial_store.study)) == Counter(
-        trial[1] for trial in undisturbed["class_weights"]
-    ) + Counter(FAIL=6)
+    assert Counter(trial_states(search.trial_store.study)) == Counter(COMPLETE=20, FAIL=1)
 
 
 def test_a_trial_that_its_worker_finishes_while_it_is_reaped_counts(
@@ -374,13 +421,13 @@ def test_a_trial_that_its_worker_finishes_while_it_is_reaped_counts(
             self.set_trial_state_values(trial, TrialState.COMPLETE, [0.75])
         original(self, trial, key, value)
 
-    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
+    def fit(recipe: Recipe, on_epoch: OnEpoch) -> CrossValidation:
         monkeypatch.setattr(Storage, "set_trial_user_attr", set_late)
-        take_over(storage, 8, ONE_BATCH, FakeFit())
-        return [Outcome(fake_run(0.1)) for _ in jobs]
+        take_over(storage, 8, TRAINED, FakeFit())
+        return make_validation(0.1)
 
-    search = open_search(storage, 8, ONE_BATCH)
-    search.train_next_batch(create_leases(storage), fit, ignore_progress)
+    search = open_search(storage, 8)
+    search.train_next_trial(create_leases(storage), fit, ignore_progress)
     assert len(finished_late) == 1
     assert search.is_complete()
     assert finished_trials(search)[0][1:4:2] == ("COMPLETE", 0.75)
@@ -397,43 +444,45 @@ def kill_worker(database: Path | str, strategy: Strategy, trials: int, closed: i
 def test_the_trials_of_a_dead_worker_are_reaped_and_repeated_after_the_grace(
     database: Path | str, undisturbed: dict[str, FinishedTrials]
 ) -> None:
-    kill_worker(database, ONE_BATCH, 20, closed=10)
+    kill_worker(database, TRAINED, 20, closed=10)
     storage = connect(database)
-    search = open_search(storage, 20, ONE_BATCH)
-    assert Counter(trial_states(search.trial_store.study))["RUNNING"] == 6
+    search = open_search(storage, 20)
+    assert Counter(trial_states(search.trial_store.study)) == Counter(COMPLETE=10, RUNNING=1)
+    # The lease of the dead worker holds up its own trial alone.
+    for _ in range(5):
+        assert search.train_next_trial(create_leases(storage), FakeFit(epochs=8), ignore_progress)
     fit = FakeFit(epochs=8)
     leases = create_leases(storage, grace=0.5)
     begin = time.monotonic()
-    while not search.train_next_batch(leases, fit, ignore_progress):
-        assert trial_states(search.trial_store.study).count("RUNNING") == 6  # not before the grace has passed
+    while not search.train_next_trial(leases, fit, ignore_progress):
+        assert trial_states(search.trial_store.study).count("RUNNING") == 1  # not before the grace has passed
         time.sleep(0.02)
     assert time.monotonic() - begin >= 0.5
-    while search.train_next_batch(leases, fit, ignore_progress):
+    while search.train_next_trial(leases, fit, ignore_progress):
         pass
     assert finished_trials(search) == undisturbed["class_weights"]
-    assert fit.batch_sizes == [1] * 6 + [4]  # trials in which a worker died are trained one by one
-    lost = lost_trials(search)
-    assert [trial.state.name for trial in lost] == ["FAIL"] * 6
-    assert sorted(trial.user_attrs["place"] for trial in lost) == list(range(10, 16))
+    assert len(fit.recipes) == 1 + 4
+    [lost] = lost_trials(search)
+    assert (lost.state.name, lost.user_attrs["place"]) == ("FAIL", 10)
     storage.engine.dispose()
 
 
 def test_a_trial_in_which_three_workers_died_has_failed(tmp_path: Path) -> None:
     path = create_database(tmp_path / "demo.db")
     for _ in range(2):
-        kill_worker(path, BATCH_PER_TRIAL, 3, closed=0)
+        kill_worker(path, CLOSED_FORM, 3, closed=0)
     storage = connect(path)
     fit = FakeFit()
     leases = create_leases(storage, grace=0.3)
     with pytest.MonkeyPatch.context() as patch:  # a look at the search is no death
-        patch.setattr(Leases, "acquire", lambda self, batch: None)
-        assert not open_search(storage, 3, BATCH_PER_TRIAL).train_next_batch(leases, fit, ignore_progress)
-    assert not open_search(storage, 3, BATCH_PER_TRIAL).is_complete()
+        patch.setattr(Leases, "acquire", lambda self, trial: None)
+        assert not open_search(storage, 3, CLOSED_FORM).train_next_trial(leases, fit, ignore_progress)
+    assert not open_search(storage, 3, CLOSED_FORM).is_complete()
     storage.engine.dispose()
-    kill_worker(path, BATCH_PER_TRIAL, 3, closed=2)  # reaps the trial that the second left, and dies in another one
+    kill_worker(path, CLOSED_FORM, 3, closed=2)  # reaps the trial that the second left, and dies in another one
     storage = connect(path)
-    search = open_search(storage, 3, BATCH_PER_TRIAL)
-    take_over(storage, 3, BATCH_PER_TRIAL, fit)
+    search = open_search(storage, 3, CLOSED_FORM)
+    take_over(storage, 3, CLOSED_FORM, fit)
     trials = search.trial_store.finished_trials()
     lost = Counter(trial.user_attrs["place"] for trial in lost_trials(search))
     failed = {place: trial.user_attrs["error"] for place, trial in trials.items() if "error" in trial.user_attrs}
@@ -447,12 +496,12 @@ def test_a_trial_in_which_three_workers_died_has_failed(tmp_path: Path) -> None:
 def test_processes_finish_every_place_exactly_once(
     database: Path | str, undisturbed: dict[str, FinishedTrials]
 ) -> None:
-    answers = at_once(share_search, database, SEVERAL_BATCHES.name, processes=3)
+    answers = at_once(share_search, database, TRAINED.name, processes=3)
     recipes = [answer for answer in answers if isinstance(answer, list)]
     assert len(recipes) == 3, answers
     storage = connect(database)
-    search = open_search(storage, 20, SEVERAL_BATCHES)
-    assert finished_trials(search) == undisturbed[SEVERAL_BATCHES.name]
+    search = open_search(storage, 20)
+    assert finished_trials(search) == undisturbed[TRAINED.name]
     assert len(all_trials(search)) == 20
     assert sum(map(len, recipes)) == 20
     assert sum(map(bool, recipes)) > 1

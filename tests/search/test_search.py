@@ -14,10 +14,10 @@ import pytest
 from fake_searches import (
     CONTEXT,
     FACTS,
-    ONE_BATCH,
+    TRAINED,
     FakeFit,
-    fake_run,
     finished_trials,
+    make_validation,
     open_search,
     open_storage,
     run_search,
@@ -26,14 +26,13 @@ from fake_searches import (
 )
 
 from hirise_imb.data.hirise import HIRISE
+from hirise_imb.recipe import Recipe
 from hirise_imb.search.database import Storage, lock_study
 from hirise_imb.search.leases import Leases
+from hirise_imb.search.proposals import TRIALS_PER_ROUND
 from hirise_imb.search.trial_store import VERSION, open_trial_store
 from hirise_imb.strategies import CONTROL, STRATEGIES, Strategy
-from hirise_imb.strategies.parameters import Float
-from hirise_imb.training.epoch_loop import HEADS_PER_BATCH, Job
-from hirise_imb.training.outcome import Outcome
-from hirise_imb.training.trainer import Run
+from hirise_imb.training.trainer import CrossValidation, OnEpoch
 from hirise_imb.utils.errors import FitFailed, UserError
 
 EACH = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=list(STRATEGIES))
@@ -53,23 +52,16 @@ def test_it_runs_as_many_trials_as_asked_for(storage: Storage) -> None:
     shown: list[float] = []
     search = run_search(storage, 4, fit, progress=shown)
     assert len(fit.recipes) == len(finished_trials(search)) == 4
-    assert fit.batch_sizes == [4]
     # Progress grows with the epochs too, and ends at the number of trials.
     assert shown == sorted(shown)
     assert 0 < shown[0] < 1
     assert shown[-1] == 4
 
 
-def test_a_batch_has_one_seed_and_the_recipes_of_its_trials(storage: Storage) -> None:
-    jobs: list[Job] = []
-
-    def fit(batch: Sequence[Job]) -> list[Outcome[Run]]:
-        jobs.extend(batch)
-        return [Outcome(fake_run(0.5)) for _ in batch]
-
-    search = run_search(storage, 4, fit, seed=3)
-    assert {job.seed for job in jobs} == {3}
-    assert [job.recipe.to_dict() for job in jobs] == [entry[4] for entry in finished_trials(search)]
+def test_the_recipes_that_are_fitted_are_those_of_the_trials(storage: Storage) -> None:
+    fit = FakeFit()
+    search = run_search(storage, 4, fit)
+    assert [recipe.to_dict() for recipe in fit.recipes] == [entry[4] for entry in finished_trials(search)]
 
 
 def test_a_finished_search_runs_nothing(storage: Storage) -> None:
@@ -78,7 +70,7 @@ def test_a_finished_search_runs_nothing(storage: Storage) -> None:
     shown: list[float] = []
     for fewer in (4, 2):
         assert finished_trials(run_search(storage, fewer, fit, progress=shown)) == before
-    assert not fit.batch_sizes
+    assert not fit.recipes
     assert not shown
 
 
@@ -88,13 +80,12 @@ def test_the_initial_points_come_first_and_none_comes_twice(strategy: Strategy, 
     initial_points = [strategy.space.complete(point) for point in ({}, *strategy.initial_points())]
     assert tried[: len(initial_points)] == initial_points
     assert all(strategy.space.complete(one) == one for one in tried)  # complete, and nothing else
-    if any(isinstance(parameter, Float) for parameter in strategy.space):
-        # A sampler that started anew each round would repeat its first points.
-        assert len({json.dumps(one, sort_keys=True) for one in tried}) == len(tried)
+    # A sampler that started anew each round would repeat its first points.
+    assert len({json.dumps(one, sort_keys=True) for one in tried}) == len(tried)
 
 
 def test_initial_points_come_first_however_many_there_are(storage: Storage) -> None:
-    class ManyInitialPoints(type(ONE_BATCH)):  # type: ignore[misc]
+    class ManyInitialPoints(type(TRAINED)):  # type: ignore[misc]
         def initial_points(self) -> list[dict[str, float]]:
             return [{"power": place / 10} for place in range(12)]
 
@@ -114,10 +105,10 @@ def test_conditional_settings_are_modelled_with_those_they_depend_on(
         independent.append(name)
         return original(self, study, trial, name, space)  # type: ignore[arg-type]
 
-    search = run_search(storage, HEADS_PER_BATCH, strategy=STRATEGIES[name])
+    search = run_search(storage, TRIALS_PER_ROUND, strategy=STRATEGIES[name])
     seen = {name for settings in tried_settings(search) for name in settings}
     monkeypatch.setattr(optuna.samplers.TPESampler, "sample_independent", record)
-    run_search(storage, 2 * HEADS_PER_BATCH, strategy=STRATEGIES[name])
+    run_search(storage, 2 * TRIALS_PER_ROUND, strategy=STRATEGIES[name])
     assert not seen & set(independent)
     conditional = {parameter.name for parameter in STRATEGIES[name].space if parameter.when}
     assert seen & conditional
@@ -143,7 +134,7 @@ def test_the_seed_decides_what_is_sampled(storage: Storage, tmp_path: Path) -> N
             "study demo/class_weights was begun with data abc, not with data xyz: .*--name.*--out",
         ),
         ({"data": "abc", "seed": 1}, "begun with seed 0, not with seed 1"),
-        ({"data": "abc", "seed": 0, "selection": "val"}, "begun with no selection, not with selection val"),
+        ({"data": "abc", "seed": 0, "trial_seeds": 3}, "begun with no trial_seeds, not with trial_seeds 3"),
     ],
 )
 def test_other_facts_are_refused(facts: dict[str, str | int], message: str, storage: Storage) -> None:
@@ -160,8 +151,8 @@ def test_other_facts_are_refused(facts: dict[str, str | int], message: str, stor
     [
         # The first version: facts were attributes of the study, and trials had no places.
         ({"data": "abc"}, 1, "an earlier version"),
-        ({"facts": {"search": 2, **FACTS}}, 0, "an earlier version"),
-        ({"facts": {"search": 2, **FACTS}}, 1, "an earlier version"),
+        ({"facts": {"search": VERSION - 1, **FACTS}}, 0, "an earlier version"),
+        ({"facts": {"search": VERSION - 1, **FACTS}}, 1, "an earlier version"),
         ({"facts": {"search": VERSION + 1, **FACTS}}, 1, "a later version"),
     ],
 )
@@ -188,7 +179,7 @@ def test_studies_of_one_database_are_separate(storage: Storage) -> None:
     assert len(fit.recipes) == 2
 
 
-# --- pruning, failing and choosing ---
+# --- failing and choosing ---
 
 
 def scripted(values: Sequence[float], fails: Callable[[int], str | None] = lambda index: None) -> FakeFit:
@@ -201,8 +192,8 @@ def test_the_trial_with_the_highest_value_is_chosen(storage: Storage) -> None:
     chosen = run_search(storage, 4, scripted([0.2, 0.7, 0.6, 0.1])).choose().get()
     assert chosen.place == 1
     assert chosen.val_macro_f1 == pytest.approx(0.7)
-    assert chosen.settings == ONE_BATCH.space.complete({"power": 0.5})
-    assert chosen.recipe == ONE_BATCH.recipe(chosen.settings, CONTEXT)
+    assert chosen.settings == TRAINED.space.complete({"power": 0.5})
+    assert chosen.recipe == TRAINED.recipe(chosen.settings, CONTEXT)
     assert [entry["state"] for entry in chosen.history] == ["complete"] * 4
     assert [entry["value"] for entry in chosen.history] == pytest.approx([0.2, 0.7, 0.6, 0.1])
 
@@ -226,33 +217,16 @@ def test_interrupted_trials_do_not_count_for_the_place_of_the_best(storage: Stor
     assert len(chosen.history) == 3
 
 
-class Worsening(FakeFit):
-    """Eight good trials, then some that report low values for long; run to the end, they would win."""
-
-    def __init__(self) -> None:
-        super().__init__(epochs=15)
-
-    def __call__(self, jobs: Sequence[Job]) -> list[Outcome[Run]]:
-        good = not self.recipes
-        self.value = lambda recipe: 0.5 if good else 0.1
-        outcomes = super().__call__(jobs)
-        return [run if good or run.get().pruned else Outcome(fake_run(0.9)) for run in outcomes]
-
-
-def test_pruned_trials_count_and_are_never_chosen(storage: Storage) -> None:
-    fit = Worsening()
+def test_no_trial_is_ended_early(storage: Storage) -> None:
+    """Not even one that is far below all earlier ones; the dashboard still gets its curve."""
+    fit = FakeFit(lambda recipe: 0.5 if len(fit.recipes) <= 8 else 0.1, epochs=15)
     search = run_search(storage, 11, fit)
-    assert trial_states(search.trial_store.study) == ["COMPLETE"] * 8 + ["PRUNED"] * 3
-    assert fit.lengths[:8] == [15] * 8
-    assert all(5 < stopped < 15 for stopped in fit.lengths[8:])  # never in the first five epochs
+    trials = search.trial_store.study.trials
+    assert trial_states(search.trial_store.study) == ["COMPLETE"] * 11
+    assert [len(trial.intermediate_values) for trial in trials] == [15] * 11
     chosen = search.choose().get()
-    assert chosen.place == 0
-    assert [entry["state"] for entry in chosen.history] == ["complete"] * 8 + ["pruned"] * 3
-    assert [entry["value"] for entry in chosen.history] == pytest.approx([0.5] * 8 + [0.1] * 3)  # of the best epoch
+    assert [entry["value"] for entry in chosen.history] == pytest.approx([0.5] * 8 + [0.1] * 3)
     assert chosen.seconds == pytest.approx(11 * 1.5)
-    again = FakeFit()
-    run_search(storage, 11, again)
-    assert not again.batch_sizes
 
 
 def test_a_failed_run_is_recorded_once_and_not_repeated(storage: Storage) -> None:
@@ -265,7 +239,7 @@ def test_a_failed_run_is_recorded_once_and_not_repeated(storage: Storage) -> Non
     assert failed == reasons
     again = FakeFit()
     assert finished_trials(run_search(storage, 10, again)) == finished_trials(search)
-    assert not again.batch_sizes
+    assert not again.recipes
     chosen = search.choose().get()
     assert chosen.place == 4  # neither 1 nor 6
     assert len(chosen.history) == 10
@@ -273,13 +247,13 @@ def test_a_failed_run_is_recorded_once_and_not_repeated(storage: Storage) -> Non
     assert all("error" not in chosen.history[place] for place in range(10) if place not in reasons)
 
 
-def test_sampler_and_pruner_ignore_what_a_failed_trial_reported(storage: Storage, tmp_path: Path) -> None:
+def test_the_sampler_ignores_what_a_failed_trial_reported(tmp_path: Path) -> None:
     searches = []
     for number, high in enumerate((0.99, 0.01)):
         with open_storage(tmp_path / f"{number}.db") as other:
             values = iter([0.2, high, 0.3, 0.1, 0.4, 0.3, 0.3, 0.2, *[0.25] * 8])
             fit = FakeFit(lambda recipe, values=values: next(values), {1: "no pairs"}.get, epochs=12)  # type: ignore[misc]
-            searches.append((finished_trials(run_search(other, 16, fit)), fit.lengths))
+            searches.append(finished_trials(run_search(other, 16, fit)))
     assert searches[0] == searches[1]
 
 
@@ -297,19 +271,11 @@ def test_without_trials_there_is_no_choice(storage: Storage) -> None:
         search.choose().get()
 
 
-def test_a_pruned_trial_is_not_chosen_even_if_it_is_the_only_one(storage: Storage) -> None:
-    study = open_search(storage, 1).trial_store.study
-    recipe = ONE_BATCH.recipe(ONE_BATCH.space.complete({}), CONTEXT).to_dict()
-    pruned = optuna.trial.TrialState.PRUNED
-    study.add_trial(optuna.trial.create_trial(state=pruned, value=0.5, user_attrs={"place": 0, "recipe": recipe}))
-    assert open_search(storage, 1).choose().failure is not None
-
-
 def test_an_error_is_recorded_and_not_hidden(storage: Storage) -> None:
     with pytest.raises(FloatingPointError):
         run_search(storage, 10, FakeFit(dies_in=8, error=FloatingPointError))
     study = optuna.load_study(study_name="demo/class_weights", storage=storage)
-    assert trial_states(study) == ["COMPLETE"] * 8 + ["FAIL"] * 2  # the batch of the run with the error
+    assert trial_states(study) == ["COMPLETE"] * 8 + ["FAIL"]  # the trial with the error
     # Neither failed for a reason of their own nor lost: their places are tried again.
     assert not any({"error", "lost"} & set(trial.user_attrs) for trial in study.get_trials())
 
@@ -318,26 +284,40 @@ def test_trials_carry_what_the_dashboard_shows(storage: Storage) -> None:
     study = run_search(storage, 1, scripted([0.6])).trial_store.study
     [trial] = study.trials
     attributes = trial.user_attrs
-    assert set(attributes) == {"place", "recipe", "seconds", "best_epoch", *(f"f1/{name}" for name in HIRISE.classes)}
+    scores = {f"f1/{name}" for name in HIRISE.classes}
+    assert set(attributes) == {"place", "recipe", "seconds", "epochs", "capped", *scores}
     assert json.loads(json.dumps(attributes)) == attributes
     assert attributes["recipe"]["class_weights"] == {"kind": "InversePower", "power": 1.0, "unit": "landmarks"}
     assert attributes["place"] == 0
-    assert attributes["best_epoch"] == 3
-    assert attributes["f1/spider"] == pytest.approx(0.6)
+    assert (attributes["epochs"], attributes["capped"], attributes["seconds"]) == ([3], False, 1.5)
+    assert attributes["f1/spider"] == pytest.approx(0.6)  # the mean over seeds of 0.59 and 0.61
+    assert trial.value == 0.6
     assert study.metric_names == ["validation macro F1"]
     assert trial.intermediate_values == pytest.approx({1: 0.2, 2: 0.4, 3: 0.6})
 
 
-def test_a_run_is_published_before_its_trial_ends(storage: Storage) -> None:
+def test_remarks_of_the_trainer_are_stored(storage: Storage) -> None:
+    notes = ("neighbours limited to 3 for impact ejecta", "neighbours limited to 1 for spider")
+
+    def fit(recipe: Recipe, on_epoch: OnEpoch) -> CrossValidation:
+        return make_validation(0.5, notes=notes, capped=True)
+
+    [trial] = run_search(storage, 1, fit).trial_store.study.trials
+    assert trial.user_attrs["note"] == "; ".join(notes)
+    assert trial.user_attrs["capped"] is True
+
+
+def test_scores_are_published_before_the_trial_ends(storage: Storage) -> None:
     search = open_search(storage, 3)
     published: list[tuple[int, str, float]] = []
 
-    def publish(trial: optuna.trial.FrozenTrial, run: Run) -> None:
-        published.append((trial.user_attrs["place"], trial.state.name, round(run.val_macro_f1, 6)))
-        assert trial.user_attrs["best_epoch"] == 3
+    def publish(trial: optuna.trial.FrozenTrial, validation: CrossValidation) -> None:
+        published.append((trial.user_attrs["place"], trial.state.name, validation.score))
+        assert trial.user_attrs["epochs"] == [3]
 
     fit = scripted([0.2, 0.7, 0.6], fails={1: "no pairs"}.get)
-    assert search.train_next_batch(Leases(storage.engine), fit, lambda done: None, publish)
+    while search.train_next_trial(Leases(storage.engine), fit, lambda done: None, publish):
+        pass
     assert published == [(0, "RUNNING", 0.2), (2, "RUNNING", 0.6)]
 
 
@@ -406,15 +386,15 @@ def test_a_reader_does_not_stop_the_search(storage: Storage, tmp_path: Path) -> 
     reader = sqlite3.connect(tmp_path / "studies" / "demo.db", isolation_level=None)
     seen: list[int] = []
 
-    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
-        if not seen:
+    def fit(recipe: Recipe, on_epoch: OnEpoch) -> CrossValidation:
+        if len(seen) == 7:
             reader.execute("BEGIN")
         seen.append(len(reader.execute("SELECT * FROM trials").fetchall()))
-        return [Outcome(fake_run(0.5)) for _ in jobs]
+        return make_validation(0.5)
 
     try:
         assert len(finished_trials(run_search(storage, 18, fit))) == 18
-        assert seen == [8, 8, 8]  # what the database held when the transaction began
+        assert seen == [*range(1, 9), *[8] * 10]  # what the database held when the transaction began
         reader.execute("COMMIT")
         assert len(reader.execute("SELECT * FROM trials").fetchall()) == 18
     finally:

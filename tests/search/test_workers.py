@@ -36,15 +36,15 @@ def rows(out: Path, query: str) -> list[tuple[object, ...]]:
     return []
 
 
-def leased_batches(out: Path) -> int:
-    """Returns how many batches are leased."""
+def leased_trials(out: Path) -> int:
+    """Returns how many trials are leased."""
     return len(rows(out, "SELECT unit FROM hirise_imb_leases"))
 
 
-def started_batches(out: Path) -> int:
-    """Returns how many leased batches have trials in the database; without them, a process has nothing to lose yet."""
-    batch = "SELECT study_name || '/' || value_json FROM trials JOIN studies USING (study_id)"
-    running = f"{batch} JOIN trial_user_attributes USING (trial_id) WHERE state = 'RUNNING' AND key = 'place'"
+def started_trials(out: Path) -> int:
+    """Returns how many leased trials are in the database; without one, a process has nothing to lose yet."""
+    name = "SELECT study_name || '/' || value_json FROM trials JOIN studies USING (study_id)"
+    running = f"{name} JOIN trial_user_attributes USING (trial_id) WHERE state = 'RUNNING' AND key = 'place'"
     return len(rows(out, f"SELECT unit FROM hirise_imb_leases WHERE unit IN ({running})"))
 
 
@@ -75,13 +75,13 @@ def is_alive(process: int) -> bool:
 
 def check_places(out: Path) -> None:
     """Checks that each place of each search has one finished trial, and that nothing is left open."""
-    finished = "state IN ('COMPLETE', 'PRUNED')"
+    finished = "state = 'COMPLETE'"
     query = "SELECT study_id, value_json FROM trials JOIN trial_user_attributes USING (trial_id) WHERE key = 'place'"
     places = Counter(rows(out, f"{query} AND {finished}"))
     assert len(places) == N_STRATEGIES * 6
     assert set(places.values()) == {1}
     assert rows(out, "SELECT * FROM trials WHERE state = 'RUNNING'") == []
-    assert leased_batches(out) == 0
+    assert leased_trials(out) == 0
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_two_of_three_processes_are_killed_and_the_results_are_those_of_one(
 ) -> None:
     command = Command(folder, hold := tmp_path / "hold")
     with kill_on_exit(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
-        wait_until(lambda: started_batches(tmp_path) == 3, process)  # the study itself has one of them
+        wait_until(lambda: started_trials(tmp_path) == 3, process)  # the study itself has one of them
         children = find_workers(process.pid)
         assert len(children) == 2
         for child in children:
@@ -128,7 +128,7 @@ def test_workers_end_soon_after_the_study_was_killed_and_it_goes_on_later(
 ) -> None:
     command = Command(folder, hold := tmp_path / "hold")
     with kill_on_exit(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
-        wait_until(lambda: leased_batches(tmp_path) == 3, process)
+        wait_until(lambda: leased_trials(tmp_path) == 3, process)
         children = find_workers(process.pid)
         process.kill()
         hold.unlink()
@@ -147,12 +147,12 @@ def test_workers_that_are_asked_to_end_do_not_count_as_dead(
     """As they are when the time is over, or when the user interrupts the study."""
     command = Command(folder, tmp_path / "hold")
     with kill_on_exit(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
-        wait_until(lambda: started_batches(tmp_path) == 3, process)
+        wait_until(lambda: started_trials(tmp_path) == 3, process)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert rows(tmp_path, "SELECT * FROM trials WHERE state = 'RUNNING'") == []
-    assert count_trials(tmp_path, "FAIL", "lost") == leased_batches(tmp_path) == 0
+    assert count_trials(tmp_path, "FAIL", "lost") == leased_trials(tmp_path) == 0
     assert count_trials(tmp_path, "FAIL", "place") >= 3
     Command(folder).run("run", out=tmp_path, data=small_data, **OPTIONS)
     check_places(tmp_path)

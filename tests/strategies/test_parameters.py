@@ -348,3 +348,57 @@ def test_the_strategies_of_a_study_are_narrowed_and_the_others_are_not() -> None
     assert [strategy.describe_overrides() for strategy in selected] == ["weight_decay = 0.1", *[NO_OVERRIDES] * 3]
     with pytest.raises(UserError, match=r"^There is no strategy 'focal_los': did you mean focal_loss\?"):
         select_strategies(STRATEGIES, ["focal_los"], {})
+
+
+# --- distinct settings ---
+
+
+@dataclass(frozen=True)
+class FiniteParameters(Parameters):
+    kind: Literal["a", "b"] = choice(default="a", **texts)
+    members: int = integer(1, 3, default=2, when=("kind", ("b",)), **texts)
+    inner: Literal["c", "d"] = choice(default="c", **texts)
+
+
+def test_distinct_settings_follow_the_conditions() -> None:
+    settings = search_space(FiniteParameters).distinct_settings()
+    assert settings is not None
+    assert list(settings) == [
+        {"kind": "a", "inner": "c"},
+        {"kind": "a", "inner": "d"},
+        *({"kind": "b", "members": members, "inner": inner} for members in (1, 2, 3) for inner in ("c", "d")),
+    ]
+
+
+def test_an_interval_gives_infinitely_many_settings_and_a_fixed_number_one() -> None:
+    assert NESTED.distinct_settings() is None
+    fixed = NESTED.narrow({"x": 0.5}).distinct_settings()
+    assert fixed is not None
+    assert list(fixed) == [{"kind": "a"}, {"kind": "b", "inner": "c"}, {"kind": "b", "inner": "d", "x": 0.5}]
+    narrow = NESTED.narrow({"kind": "a"}).distinct_settings()  # the interval can't apply
+    assert narrow is not None
+    assert list(narrow) == [{"kind": "a"}]
+
+
+def test_a_space_without_parameters_has_one_setting() -> None:
+    assert list(search_space(Parameters).distinct_settings() or ()) == [{}]
+
+
+def test_many_settings_are_not_enumerated_at_once() -> None:
+    @dataclass(frozen=True)
+    class ManyParameters(Parameters):
+        first: int = integer(0, 10**9, default=0, **texts)
+        second: int = integer(0, 10**9, default=0, **texts)
+
+    settings = search_space(ManyParameters).distinct_settings()
+    assert settings is not None
+    assert next(settings) == {"first": 0, "second": 0}
+    assert next(settings) == {"first": 0, "second": 1}
+
+
+@pytest.mark.parametrize(("name", "count"), [("temperature", 2), ("tta", 3), ("prototypes", None)])
+def test_strategies_with_few_settings(name: str, count: int | None) -> None:
+    space = STRATEGIES[name].space
+    settings = space.distinct_settings()
+    assert (None if settings is None else len(list(settings))) == count
+    assert all(space.complete(one) == one for one in space.distinct_settings() or ())

@@ -21,11 +21,6 @@ from hirise_imb.utils.errors import FitFailed
 
 SEPARATOR = "*The search rewrites everything above this line; your notes below it are kept.*"
 
-_SELECTION_DATA = {
-    "val": "the validation split",
-    "grouped-cv": "held-out folds of training and validation, each made of complete observations",
-}
-
 _MIN_TRIALS_FOR_IMPORTANCE = 8
 """Number of complete trials from which hyperparameter importances are shown."""
 
@@ -70,11 +65,14 @@ def _describe_search(search: Search, result: Outcome[SearchResult], trials: Sequ
     """Returns the paragraphs of the note, except the importances."""
     strategy = search.strategy
     summary = strategy.summary[:1].upper() + strategy.summary[1:]
-    paragraphs = [f"# {_escape(strategy.name)}", f"{_escape(summary)}. Source: {_escape(strategy.source)}."]
-    selection = search.trial_store.study.user_attrs["facts"].get("selection")
-    if selection in _SELECTION_DATA:
-        paragraphs.append(f"The best trial is the one with the highest macro F1 on {_SELECTION_DATA[selection]}.")
-    paragraphs += ["## Trials", *_describe_trials(search, trials)]
+    paragraphs = [
+        f"# {_escape(strategy.name)}",
+        f"{_escape(summary)}. Source: {_escape(strategy.source)}.",
+        "The best trial is the one with the highest macro F1 on held-out folds of training and validation, each made "
+        "of complete observations; it is the mean over the seeds of a trial.",
+        "## Trials",
+        *_describe_trials(search, trials),
+    ]
     settings: Mapping[str, object] = {}
     try:
         best_result = result.get()
@@ -87,11 +85,13 @@ def _describe_search(search: Search, result: Outcome[SearchResult], trials: Sequ
 
 
 def _describe_trials(search: Search, trials: Sequence[FrozenTrial]) -> list[str]:
-    """Returns paragraphs on how many trials are complete, pruned, failed or interrupted, and why they failed."""
+    """Returns paragraphs on how many trials are complete, failed or interrupted, and why they failed."""
     states = Counter(trial.state for trial in trials)
-    words = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+    words = {TrialState.COMPLETE: "complete", TrialState.FAIL: "failed"}
     counts = ", ".join(f"{states[state]} {word}" for state, word in words.items())
     paragraphs = [f"{len(trials)} of {search.n_trials} are finished: {counts}."]
+    if search.n_trials < search.max_trials:
+        paragraphs[0] += f" There are no more distinct settings; {search.max_trials} trials were asked for."
     reasons = Counter(trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs)
     if reasons:
         lines = [f"- {count} failed: {_escape(reason)}" for reason, count in reasons.most_common(_MAX_REASONS)]
@@ -110,8 +110,11 @@ def _describe_best_trial(search: Search, trial: FrozenTrial) -> list[str]:
     study_id = search.trial_store.study_id
     trial_id = search.trial_store.trial_id(TrialNumber(trial.number))
     link = f"[Trial {trial.number}](/dashboard/studies/{study_id}/trials?numbers={trial.number})"
-    best_epoch = trial.user_attrs["best_epoch"]
-    epoch = f", at epoch {best_epoch}" if best_epoch else ""  # closed-form heads have no epochs
+    epochs = " + ".join(map(str, trial.user_attrs["epochs"]))
+    length = f", with {epochs} epochs" if epochs else ""  # closed-form heads have none
+    if trial.user_attrs["capped"]:
+        length += " (the most that are allowed)"
+    remarks = [f"Note: {_escape(trial.user_attrs['note'])}."] if "note" in trial.user_attrs else []
     scores = [(_escape(name), f"{trial.user_attrs[f'f1/{name}']:.3f}") for name in search.classes.names]
     artifacts = get_all_artifact_meta(trial, storage=search.trial_store.storage)
     # The dashboard has no public function for the address of an artifact of a finished trial.
@@ -120,7 +123,8 @@ def _describe_best_trial(search: Search, trial: FrozenTrial) -> list[str]:
         for artifact in artifacts
         if artifact.filename == PICTURE
     ]
-    return [f"{link}: macro F1 {trial.values[0]:.3f}{epoch}.", _format_table(("class", "F1"), scores), *pictures]
+    summary = f"{link}: macro F1 {trial.values[0]:.3f}{length}."
+    return [summary, *remarks, _format_table(("class", "F1"), scores), *pictures]
 
 
 def _describe_parameters(strategy: Strategy, best_settings: Mapping[str, object]) -> str:

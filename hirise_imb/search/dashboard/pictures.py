@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.search.database import Storage
 from hirise_imb.search.trial_store import PublishTrial
-from hirise_imb.training.trainer import Run
+from hirise_imb.training.trainer import CrossValidation
 from hirise_imb.utils.files import ensure_folder
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def artifacts_folder(out: Path) -> Path:
 
 
 def make_publisher(storage: Storage, out: Path, classes: ClassSet) -> PublishTrial:
-    """Returns a function that adds the confusion matrix of a run to its trial.
+    """Returns a function that adds the confusion matrix of a recipe, the mean over seeds, to its trial.
 
     Args:
         storage: database of the trials.
@@ -58,23 +58,24 @@ def make_publisher(storage: Storage, out: Path, classes: ClassSet) -> PublishTri
     """
     artifacts = FileSystemArtifactStore(ensure_folder(artifacts_folder(out)))
 
-    def publish(trial: FrozenTrial, run: Run) -> None:
-        title = f"Trial {trial.number}: macro F1 {run.val_macro_f1:.3f} on held-out landmarks"
+    def publish(trial: FrozenTrial, validation: CrossValidation) -> None:
+        title = f"Trial {trial.number}: macro F1 {validation.score:.3f} on held-out landmarks"
+        confusion = validation.confusions.mean(axis=0)
         with tempfile.TemporaryDirectory() as folder:
             picture, table = Path(folder, PICTURE), Path(folder, TABLE)
-            _draw_confusion(run.val_confusion, classes, title).save(picture)
-            _write_table(run.val_confusion, classes, table)
+            _draw_confusion(confusion, classes, title).save(picture)
+            _write_table(confusion, classes, table)
             for path in (picture, table):
                 upload_artifact(artifact_store=artifacts, file_path=str(path), study_or_trial=trial, storage=storage)
 
     return publish
 
 
-def _draw_confusion(confusion: NDArray[np.int64], classes: ClassSet, title: str) -> Image:
+def _draw_confusion(confusion: NDArray[np.float64], classes: ClassSet, title: str) -> Image:
     """Draws a confusion matrix: the colour is the share of the true class; the text adds per cent and count.
 
     Args:
-        confusion: counts, shape (n_classes, n_classes); rows are true classes.
+        confusion: mean counts over seeds, shape (n_classes, n_classes); rows are true classes.
         classes: names of rows and columns.
         title: first line of the picture.
     """
@@ -89,13 +90,13 @@ def _draw_confusion(confusion: NDArray[np.int64], classes: ClassSet, title: str)
     image = Image.new("RGB", (_LEFT + side + _RIGHT, _TOP + side + _BOTTOM), "white")
     draw = ImageDraw.Draw(image)
     small, large = _load_font(12), _load_font(14)
-    legend = "rows: true class (landmarks); columns: predicted class; cells: % of the row, count"
+    legend = "rows: true class (landmarks); columns: predicted class; cells: % of the row, mean count"
     draw.text((8, 8), title, _TEXT_COLOUR, large)
     draw.text((8, 32), legend, _TEXT_COLOUR, small)
     draw.rectangle((_LEFT - 1, _TOP - 1, _LEFT + side - 1, _TOP + side - 1), _LINE_COLOUR)
     for row, name in enumerate(classes.names):
         middle = _CELL * row + _CELL // 2
-        row_label, column_label = f"{name}\n({totals[row]})", name.replace(" ", "\n")
+        row_label, column_label = f"{name}\n({totals[row]:.0f})", name.replace(" ", "\n")
         draw.multiline_text((_LEFT - 8, _TOP + middle), row_label, _TEXT_COLOUR, small, "rm", align="right")
         draw.multiline_text((_LEFT + middle, _TOP + side + 6), column_label, _TEXT_COLOUR, small, "ma", align="center")
         for column, count in enumerate(confusion[row]):
@@ -103,7 +104,8 @@ def _draw_confusion(confusion: NDArray[np.int64], classes: ClassSet, title: str)
             draw.rectangle((x, y, x + _CELL - 2, y + _CELL - 2), tuple(colours[row][column]))
             if count > 0 or row == column:
                 share = shares[row, column]
-                text, colour = f"{100 * share:.0f}\n{count}", "white" if share > _DARK_SHARE else _TEXT_COLOUR
+                text = f"{100 * share:.0f}\n{_format_count(count)}"
+                colour = "white" if share > _DARK_SHARE else _TEXT_COLOUR
                 draw.multiline_text((x + _CELL // 2, y + _CELL // 2), text, colour, small, "mm", align="center")
     return image
 
@@ -117,11 +119,16 @@ def _load_font(size: int) -> FreeTypeFont:
     return ImageFont.truetype(str(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
-def _write_table(confusion: NDArray[np.int64], classes: ClassSet, path: Path) -> None:
+def _format_count(count: float, decimals: int = 1) -> str:
+    """Returns a mean count with as many decimals as it needs, and `decimals` at most."""
+    return str(int(count)) if count == int(count) else f"{count:.{decimals}f}"
+
+
+def _write_table(confusion: NDArray[np.float64], classes: ClassSet, path: Path) -> None:
     """Writes one row for each pair of classes, with the column names of the tables in reports."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("true_class", "predicted_class", "count"))
         for true_class, counts in zip(classes.names, confusion.tolist(), strict=True):
             for predicted_class, count in zip(classes.names, counts, strict=True):
-                writer.writerow((true_class, predicted_class, count))
+                writer.writerow((true_class, predicted_class, _format_count(count, 3)))
