@@ -90,8 +90,14 @@ class DataSplits:
 
     @property
     def landmarks(self) -> Ints:
-        """Canonical images of the pool, in order: what the folds of each assignment hold out once."""
+        """Canonical images of the pool: what the folds of each assignment hold out once."""
         return self.images.canonical(self.pool)
+
+    def landmark_positions(self, rows: Ints) -> Ints:
+        """Returns the positions in `landmarks` of some of them, given as row numbers."""
+        positions = np.full(len(self.images.labels), -1)
+        positions[self.landmarks] = np.arange(len(self.landmarks))
+        return positions[rows]
 
 
 def make_splits(manifest: Manifest, n_assignments: int) -> DataSplits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.recipe import Recipe
-from hirise_imb.training.trainer import Run
+from hirise_imb.training.trainer import CrossValidation, Run
 from hirise_imb.utils.files import write_atomically
 
 _HISTORY_PREFIX = "history_"
-_VERSION = 3
+_VERSION = 4
 """Version of the file format; it is part of the file names, so files of other versions are never read."""
 
 
@@ -51,6 +51,21 @@ class RunStore:
         write_atomically(path, lambda part: _save(run, part))
         return run
 
+    def load_or_validate(
+        self, recipe: Recipe, seeds: Sequence[int], fit: Callable[[], CrossValidation]
+    ) -> CrossValidation:
+        """Returns the stored cross-validation of a recipe, or makes and stores it if there is none.
+
+        Raises:
+            FitFailed: the fit failed; nothing is stored.
+        """
+        path = self._path(f"cross-validation {list(seeds)}", recipe, seeds[0])
+        if path.exists():
+            return _load_validation(path)
+        validation = fit()
+        write_atomically(path, lambda part: _save_validation(validation, part))
+        return validation
+
     def has(self, name: str, recipe: Recipe, seed: int) -> bool:
         """Checks whether the run is stored."""
         return self._path(name, recipe, seed).exists()
@@ -72,38 +87,69 @@ class RunStore:
 
 
 def _save(run: Run, path: Path) -> None:
-    optional: dict[str, NDArray[Any]] = {}
-    if run.test is not None:
-        # numpy stores a string with four bytes for each character, and a byte string with one.
-        optional = {"test_images": np.array(run.test.images, "S"), "test_probabilities": run.test.probabilities}
-    if run.temperature is not None:
-        optional["temperature"] = np.array(run.temperature)
     np.savez(
         path,
         allow_pickle=False,
         seed=run.seed,
         best_epoch=run.best_epoch,
-        val_confusion=run.val_confusion,
+        # numpy stores a string with four bytes for each character, and a byte string with one.
+        test_images=np.array(run.test.images, "S"),
+        test_probabilities=run.test.probabilities,
+        temperature=run.temperature,
         seconds=run.seconds,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        **optional,
-        **{f"{_HISTORY_PREFIX}{name}": run.history[name].to_numpy() for name in run.history},
+        **_history_arrays(run.history),
     )
 
 
 def _load(path: Path) -> Run:
     with np.load(path) as stored:
-        columns = [name for name in stored if name.startswith(_HISTORY_PREFIX)]
-        test = None
-        if "test_probabilities" in stored:
-            names = tuple(name.decode() for name in stored["test_images"].tolist())
-            test = Predictions(names, stored["test_probabilities"])
+        names = tuple(name.decode() for name in stored["test_images"].tolist())
         return Run(
             seed=int(stored["seed"]),
-            history=pd.DataFrame({name.removeprefix(_HISTORY_PREFIX): stored[name] for name in columns}),
+            history=_history(stored),
             best_epoch=int(stored["best_epoch"]),
-            val_confusion=stored["val_confusion"],
-            test=test,
-            temperature=float(stored["temperature"]) if "temperature" in stored else None,
+            test=Predictions(names, stored["test_probabilities"]),
+            temperature=float(stored["temperature"]),
             seconds=float(stored["seconds"]),
         )
+
+
+def _save_validation(validation: CrossValidation, path: Path) -> None:
+    np.savez(
+        path,
+        allow_pickle=False,
+        seeds=np.array(validation.seeds),
+        epochs=np.array(validation.epochs, np.int64),
+        capped=validation.capped,
+        log_probabilities=validation.log_probabilities,
+        temperatures=np.array(validation.temperatures),
+        confusions=validation.confusions,
+        notes=np.array(validation.notes, "U"),
+        seconds=validation.seconds,
+        **_history_arrays(validation.history),
+    )
+
+
+def _load_validation(path: Path) -> CrossValidation:
+    with np.load(path) as stored:
+        return CrossValidation(
+            seeds=tuple(stored["seeds"].tolist()),
+            epochs=tuple(stored["epochs"].tolist()),
+            capped=bool(stored["capped"]),
+            history=_history(stored),
+            log_probabilities=stored["log_probabilities"],
+            temperatures=tuple(stored["temperatures"].tolist()),
+            confusions=stored["confusions"],
+            notes=tuple(stored["notes"].tolist()),
+            seconds=float(stored["seconds"]),
+        )
+
+
+def _history_arrays(history: pd.DataFrame) -> dict[str, NDArray[Any]]:
+    return {f"{_HISTORY_PREFIX}{name}": history[name].to_numpy() for name in history}
+
+
+def _history(stored: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
+    columns = [name for name in stored if name.startswith(_HISTORY_PREFIX)]
+    return pd.DataFrame({name.removeprefix(_HISTORY_PREFIX): stored[name] for name in columns})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +11,6 @@ from pathlib import Path
 
 from hirise_imb.config import StudyDefinition, check_known
 from hirise_imb.data.resolve import SYNTHETIC
-from hirise_imb.data.splits import Selection
 from hirise_imb.imbalance.sampling import SplitFileRows
 from hirise_imb.pipeline.appendix import describe_strategies
 from hirise_imb.pipeline.run_store import RunStore
@@ -20,17 +19,12 @@ from hirise_imb.reporting import Arm, Baseline, Omitted, Results, write_baseline
 from hirise_imb.reporting.baseline import check_comparable
 from hirise_imb.reporting.html.index import write_index
 from hirise_imb.reporting.html.thumbnails import make_thumbnails
-from hirise_imb.reporting.results import BASELINE
-from hirise_imb.search import (
-    SearchResult,
-    lock_study,
-    open_scheduler,
-    strategies_to_search,
-    worker_pool,
-)
+from hirise_imb.reporting.records import Role
+from hirise_imb.reporting.results import BASELINE, BASELINE_TO_THE_END
+from hirise_imb.search import SearchResult, lock_study, open_scheduler, strategies_to_search, worker_pool
 from hirise_imb.strategies import CONTROL, Strategy
 from hirise_imb.training.context import TrainingContext, load_manifest
-from hirise_imb.training.epoch_loop import Job
+from hirise_imb.training.trainer import CrossValidation, Run
 from hirise_imb.utils import environment
 from hirise_imb.utils.errors import FitFailed, UserError
 from hirise_imb.utils.files import ensure_folder
@@ -38,6 +32,9 @@ from hirise_imb.utils.progress import track
 
 REFERENCE_RECIPES = {"unique": Recipe(), "split-file": Recipe(sampling=SplitFileRows())}
 """Recipes of the reference run, by rows of an epoch: each image once, or as often as the split file lists it."""
+
+_NO_CAP = 1000
+"""Epochs that the reference run's recipe does not need on any data."""
 
 _ROW_NAMES = {"unique": "unique images", "split-file": "the repeated rows of the split file"}
 
@@ -88,7 +85,7 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
         with open_scheduler(definition, manifest, strategies, out, options.storage) as scheduler:
             context = scheduler.context
             store = _run_store(context, out)
-            arms = [_fit_baseline(context, "unique", store)]
+            arms = [_fit_baseline(context, "unique", store), _fit_baseline_to_the_end(context, store)]
             if options.storage is None:
                 # This process has the lock of the study, so leases in the file belong to processes that ended.
                 scheduler.leases.clear(f"{definition.name}/")
@@ -97,12 +94,16 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
                 scheduler.run(options.timeout)
             search_results = scheduler.choose_results()
         omitted = []
+        recipes: dict[str, Recipe] = {}
         for strategy in strategies:
             try:
-                arms.append(_fit_strategy(context, strategy, search_results[strategy.name].get(), store))
+                result = search_results[strategy.name].get()
+                arms.append(_fit_strategy(context, strategy, result, store))
+                recipes[strategy.name] = result.recipe
             except FitFailed as error:
                 omitted.append(Omitted(strategy.name, strategy.summary, str(error)))
-    counts = f"{definition.trials} trials a strategy, {definition.refits} seeds a fit"
+        arms += _fit_equal_controls(context, recipes, store)
+    counts = f"{definition.trials} trials a strategy, {definition.trial_seeds} seeds a trial, {definition.refits} seeds a fit"
     results = _build_results(context, arms, omitted, counts, definition.to_toml(), store, strategies)
     pictures = make_thumbnails(results, manifest) if options.thumbnails else None
     page = write_report(results, _report_folder(definition, out), pictures)
@@ -202,61 +203,96 @@ def _run_store(context: TrainingContext, out: Path) -> RunStore:
 
 
 def _fit_baseline(context: TrainingContext, rows: str, store: RunStore) -> Arm:
+    """Fits the reference run as published."""
     summary = f"the reference run: cross-entropy on {_ROW_NAMES[rows]}, frozen backbone"
-    recipe = REFERENCE_RECIPES[rows]
     try:
-        arm = _fit_arm(context, BASELINE, summary, recipe, store)
-        return replace(arm, val_macro_f1=_common_score(context, recipe, store))
+        return _fit_arm(context, BASELINE, "baseline", summary, REFERENCE_RECIPES[rows], store)
+    except FitFailed as error:
+        raise UserError(f"The baseline can't be fitted ({error}): check the weights and the images.") from error
+
+
+def _fit_baseline_to_the_end(context: TrainingContext, store: RunStore) -> Arm:
+    """Fits the recipe of the reference run in the way of the strategies: as long as it gains, on all training data."""
+    summary = "the reference run's recipe, trained until it gains no more, on training and validation"
+    recipe = replace(Recipe(), max_epochs=_NO_CAP)
+    try:
+        return _fit_arm(context, BASELINE_TO_THE_END, "baseline_to_the_end", summary, recipe, store)
     except FitFailed as error:
         raise UserError(f"The baseline can't be fitted ({error}): check the weights and the images.") from error
 
 
 def _fit_strategy(context: TrainingContext, strategy: Strategy, result: SearchResult, store: RunStore) -> Arm:
-    arm = _fit_arm(context, strategy.name, strategy.summary, result.recipe, store)
-    return replace(
-        arm,
-        settings=result.settings,
-        val_macro_f1=result.val_macro_f1,
-        trials=result.history,
-        seconds=arm.seconds + result.seconds,
-    )
+    role: Role = "control" if strategy.name == CONTROL else "strategy"
+    arm = _fit_arm(context, strategy.name, role, strategy.summary, result.recipe, store)
+    return replace(arm, settings=result.settings, trials=result.history, seconds=arm.seconds + result.seconds)
 
 
-def _common_score(context: TrainingContext, recipe: Recipe, store: RunStore) -> float:
-    """Returns the validation score of a recipe by the study's selection, by which all arms are compared."""
-    selection: Selection = "grouped-cv"
-    job = Job(recipe, context.definition.seed)
-    run = store.load_or_fit(selection, recipe, job.seed, lambda: context.trainer.select([job], selection)[0].get())
-    return run.val_macro_f1
+def _fit_equal_controls(context: TrainingContext, recipes: Mapping[str, Recipe], store: RunStore) -> list[Arm]:
+    """Fits the control once more for each number of fits that some strategy averages.
+
+    Averaging alone removes chance differences between fits, so a strategy that averages is compared with a control that
+    averages as many.
+    """
+    if CONTROL not in recipes:
+        return []
+    arms = []
+    for members in sorted({recipe.n_averaged for recipe in recipes.values()} - {1}):
+        recipe = replace(recipes[CONTROL], members=members)
+        summary = f"the control: the mean of {members} fits"
+        arms.append(_fit_arm(context, f"{CONTROL}-x{members}", "control", summary, recipe, store))
+    return arms
 
 
-def _fit_arm(context: TrainingContext, name: str, summary: str, recipe: Recipe, store: RunStore) -> Arm:
-    """Fits a recipe with each seed and predicts the test split; returns an arm without trials."""
-    definition = context.definition
+def _fit_arm(
+    context: TrainingContext, name: str, role: Role, summary: str, recipe: Recipe, store: RunStore
+) -> Arm:
+    """Scores a recipe, fits it with each seed and predicts the test split; returns an arm without trials."""
+    definition, trainer = context.definition, context.trainer
     seeds = tuple(range(definition.seed, definition.seed + definition.refits))
-    stored = sum(store.has("test", recipe, seed) for seed in seeds)
+    validation = _validate(context, recipe, store)
+
+    def fit(seed: int) -> Run:
+        if role == "baseline":
+            return trainer.fit_reference(recipe, seed)
+        return trainer.fit_final(recipe, seed, validation)
+
     runs = []
+    # A reference run that is stopped on the validation split is another fit than a final one of the same recipe.
+    kind = "reference" if role == "baseline" else "final"
+    stored = sum(store.has(kind, recipe, seed) for seed in seeds)
     with track(f"{name} fits", len(seeds), "fits", already=stored) as show:
         for done, seed in enumerate(seeds, 1):
             try:
-                runs.append(store.load_or_fit("test", recipe, seed, partial(context.trainer.refit, recipe, seed)))
+                runs.append(store.load_or_fit(kind, recipe, seed, partial(fit, seed)))
             except FitFailed as error:
                 raise FitFailed(f"with seed {seed}: {error}") from error
             show(max(done, stored))
+    at_last = [role == "baseline" and 0 < run.best_epoch == recipe.max_epochs for run in runs]
     return Arm(
         name=name,
+        role=role,
         summary=summary,
         recipe=recipe.to_dict(),
         settings={},
-        val_macro_f1=runs[0].val_macro_f1,
+        members=recipe.n_averaged,
+        val_macro_f1=validation.score,
         trials=[],
         seeds=seeds,
-        predictions=tuple(run.test for run in runs if run.test is not None),
+        predictions=tuple(run.test for run in runs),
         histories=tuple(run.history for run in runs),
         best_epochs=tuple(run.best_epoch for run in runs),
-        temperatures=tuple(run.temperature for run in runs if run.temperature is not None),
-        seconds=sum(run.seconds for run in runs),
+        capped=tuple(at_last) if role == "baseline" else (validation.capped,) * len(runs),
+        temperatures=tuple(run.temperature for run in runs),
+        notes=validation.notes,
+        seconds=validation.seconds + sum(run.seconds for run in runs),
     )
+
+
+def _validate(context: TrainingContext, recipe: Recipe, store: RunStore) -> CrossValidation:
+    """Returns the cross-validation of a recipe, by which all arms are compared."""
+    definition = context.definition
+    seeds = range(definition.seed, definition.seed + definition.trial_seeds)
+    return store.load_or_validate(recipe, seeds, lambda: context.trainer.cross_validate(recipe, seeds))
 
 
 def _build_results(
@@ -288,7 +324,7 @@ def _build_results(
         data=manifest.summary().drop(columns="label"),
         arms=tuple(arms),
         omitted=tuple(omitted),
-        control_name=CONTROL if CONTROL in names else None,
+        trial_seeds=definition.trial_seeds,
         appendix=describe_strategies(strategy for strategy in strategies if strategy.name in names),
         environment=environment.describe() | facts,
     )

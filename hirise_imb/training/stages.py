@@ -31,8 +31,9 @@ BySeed = tuple[tuple[FoldData, ...], ...]
 """Data by seed and fold."""
 T = TypeVar("T")
 
-_CACHE_SIZE = 12
-"""Number of latest fits that are kept for recipes that share them."""
+_CACHE_SIZE, _TAIL_CACHE_SIZE = 12, 2
+"""Numbers of latest fits that are kept for recipes that share them: of heads alone, and of tails, whose weights are
+large."""
 
 
 class StageRunner:
@@ -63,8 +64,12 @@ class StageRunner:
         fit = replace(fit, seconds=time.monotonic() - begin)
         # Its time counts only once, for the recipe that it was fitted for.
         self.cache[request.key] = replace(fit, seconds=0.0)
-        while len(self.cache) > _CACHE_SIZE:
-            self.cache.popitem(last=False)
+        for keys, size in (
+            ([key for key, kept in self.cache.items() if not _has_tails(kept)], _CACHE_SIZE),
+            ([key for key, kept in self.cache.items() if _has_tails(kept)], _TAIL_CACHE_SIZE),
+        ):
+            for key in keys[:-size]:
+                del self.cache[key]
         return fit
 
     def _fit(self, request: FitRequest) -> StageFit:
@@ -227,7 +232,8 @@ class StageRunner:
             rows = self.splits.split.heldout
             return HeldOut(images.labels[rows], ((np.arange(len(rows)),),), len(images.classes))
         rows = self.splits.landmarks
-        parts = tuple(tuple(np.searchsorted(rows, fold.heldout) for fold in folds) for folds in self.folds(request))
+        positions = self.splits.landmark_positions
+        parts = tuple(tuple(positions(fold.heldout) for fold in folds) for folds in self.folds(request))
         return HeldOut(images.labels[rows], parts, len(images.classes))
 
     # --- inputs of the stages ---
@@ -331,6 +337,10 @@ class StageRunner:
 def _by_fold(data: BySeed, make: Callable[[int, int], Learner]) -> Learners:
     """Returns a learner for each seed and fold, made from their numbers."""
     return [[make(seed, fold) for fold in range(len(folds))] for seed, folds in enumerate(data)]
+
+
+def _has_tails(fit: StageFit) -> bool:
+    return isinstance(fit.models[0][0], TailModel)
 
 
 def _head_rule(recipe: Recipe) -> StoppingRule:

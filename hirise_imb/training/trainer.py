@@ -242,10 +242,9 @@ class Trainer:
 
     def _groups(self, number: int) -> Ints:
         """Returns the fold of each landmark in an assignment, shape (n_landmarks,)."""
-        landmarks = self.splits.landmarks
-        groups = np.empty(len(landmarks), np.int64)
+        groups = np.empty(len(self.splits.landmarks), np.int64)
         for fold, rows in enumerate(self.splits.assignments[number]):
-            groups[np.searchsorted(landmarks, rows.heldout)] = fold
+            groups[self.splits.landmark_positions(rows.heldout)] = fold
         return groups
 
     def _out_of_fold(self, recipe: Recipe, fit: StageFit, groups: Ints) -> Floats:
