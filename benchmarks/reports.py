@@ -171,7 +171,7 @@ def made_up(arms: int, seed: int) -> Results:
     """A study of so many arms, named after strategies."""
     from hirise_imb.pipeline.appendix import describe_strategies
     from hirise_imb.reporting import Results
-    from hirise_imb.strategies import CONTROL, STRATEGIES
+    from hirise_imb.strategies import STRATEGIES
 
     labels, sources = landmarks()
     names = [f"ESP_{source:06}_2000" for source in sources]
@@ -195,7 +195,7 @@ def made_up(arms: int, seed: int) -> Results:
         data=data,
         arms=tuple(_arm(name, place, tuple(images), labels) for place, name in enumerate(["baseline", *chosen])),
         environment={"seed": seed, "seconds": {}},
-        control_name=CONTROL,
+        trial_seeds=3,
         appendix=describe_strategies(STRATEGIES[name] for name in chosen),
     )
 
@@ -203,6 +203,7 @@ def made_up(arms: int, seed: int) -> Results:
 def _arm(name: str, place: int, images: tuple[str, ...], labels: NDArray[np.int64]) -> Arm:
     from hirise_imb.recipe import Recipe
     from hirise_imb.reporting import Arm
+    from hirise_imb.strategies import CONTROL
 
     rng = np.random.default_rng(place)
     columns = [
@@ -215,6 +216,7 @@ def _arm(name: str, place: int, images: tuple[str, ...], labels: NDArray[np.int6
     )
     return Arm(
         name=name,
+        role="baseline" if not place else "control" if name == CONTROL else "strategy",
         summary=f"what {name} does",
         recipe=Recipe().to_dict(),
         settings={"learning_rate": 0.001, "weight_decay": 0.01} if place else {},
@@ -224,6 +226,7 @@ def _arm(name: str, place: int, images: tuple[str, ...], labels: NDArray[np.int6
         predictions=tuple(Predictions(images, probabilities(labels, place, fit)) for fit in range(SEEDS)),
         histories=histories,
         best_epochs=(20,) * SEEDS,
+        capped=(False,) * SEEDS,
         temperatures=(1.2,) * SEEDS,
         seconds=10.0,
     )

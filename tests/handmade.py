@@ -27,6 +27,7 @@ from hirise_imb.pipeline.appendix import describe_strategies
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results
 from hirise_imb.reporting.figures import forest, matrices, overview, probabilities, scores, sources, style
+from hirise_imb.reporting.records import Role
 from hirise_imb.strategies import CONTROL, STRATEGIES
 from hirise_imb.training import epoch_loop
 from hirise_imb.training.epoch_loop import Job, TrainingResult
@@ -65,14 +66,14 @@ def guesses(truth: Sequence[int], right: float, seed: int) -> list[int]:
 
 TRIALS: list[dict[str, str | float | None]] = [
     {"state": "complete", "value": 0.31},
-    {"state": "pruned", "value": 0.99},
+    {"state": "fail", "value": 0.99, "error": "stopped"},
     {"state": "fail", "value": None, "error": "val_loss became inf in epoch 3"},
     {"state": "complete", "value": 0.42},
     {"state": "complete", "value": 0.37},
     {"state": "fail", "value": None, "error": "val_loss became inf in epoch 3"},
     {"state": "complete", "value": 0.42},
 ]
-"""Of a search: what was pruned looks best, and the best value is reached twice."""
+"""Of a search: a trial that failed looks best, and the best value is reached twice."""
 
 
 def make_arm(
@@ -83,7 +84,7 @@ def make_arm(
     recipe: Recipe | None = None,
     *,
     trials: list[dict[str, str | float | None]] = TRIALS,
-    selection: str = "grouped-cv",
+    **changes: Any,  # noqa: ANN401
 ) -> Arm:
     """An arm with these predictions of the test landmarks, one row a seed; of a computed head without epochs."""
     test = catalogue.canonical_images("test")
@@ -93,8 +94,9 @@ def make_arm(
         history = history.assign(**{f"{split}_loss": [2.0, 1.5, 1.25], f"{split}_accuracy": [0.5, 0.625, 0.75]})
     recipe = recipe or Recipe()
     histories = (history, history.iloc[:2]) if recipe.trained else (pd.DataFrame(), pd.DataFrame())
-    return Arm(
+    made = Arm(
         name=name,
+        role=role_of(name),
         summary=f"what {name} does",
         recipe=recipe.to_dict(),
         settings={"gamma": 2.5, "scheme": "random", "layers": 3} if strategy else {},
@@ -104,14 +106,20 @@ def make_arm(
         predictions=tuple(predict(test["image"], labels) for labels in predicted),
         histories=histories[: len(predicted)],
         best_epochs=((2, 1) if recipe.trained else (0, 0))[: len(predicted)],
+        capped=(False, False)[: len(predicted)],
         temperatures=TEMPERATURES[: len(predicted)],
         seconds=2.5,
-        selection=selection,
     )
+    return replace(made, **changes)
+
+
+def role_of(name: str) -> Role:
+    """The role of an arm by its name."""
+    return "baseline" if name == "baseline" else "control" if name.startswith(CONTROL) else "strategy"
 
 
 def make_results(catalogue: Manifest, *arms: Arm, omitted: Sequence[Omitted] = ()) -> Results:
-    """Results of these arms, the baseline first; an arm with the control's name is the control."""
+    """Results of these arms, the baseline first."""
     names = [arm.name for arm in arms]
     return Results(
         name="by-hand",
@@ -121,7 +129,7 @@ def make_results(catalogue: Manifest, *arms: Arm, omitted: Sequence[Omitted] = (
         test=catalogue.canonical_images("test")[["image", "landmark", "source", "label"]].reset_index(drop=True),
         data=catalogue.summary().drop(columns="label"),
         arms=arms,
-        control_name=CONTROL if CONTROL in names else None,
+        trial_seeds=3,
         appendix=describe_strategies(STRATEGIES[name] for name in names if name in STRATEGIES),
         environment={
             "python": "3.11",
@@ -153,6 +161,7 @@ def three_classes(majority: str | None = None) -> Results:
         arms.append(
             Arm(
                 name=name,
+                role=role_of(name),
                 summary=f"what {name} does",
                 recipe=Recipe().to_dict(),
                 settings={},
@@ -162,6 +171,7 @@ def three_classes(majority: str | None = None) -> Results:
                 predictions=tuple(Predictions(tuple(images), share) for share in shares),
                 histories=(pd.DataFrame(), pd.DataFrame()),
                 best_epochs=(0, 0),
+                capped=(False, False),
                 temperatures=TEMPERATURES,
                 seconds=1.0,
             )
@@ -174,7 +184,6 @@ def three_classes(majority: str | None = None) -> Results:
         test=test,
         data=data,
         arms=tuple(arms),
-        control_name="plain",
         environment={"seconds": {"baseline": 1.0, "plain": 1.0}},
     )
 

@@ -17,10 +17,12 @@ from hirise_imb.reporting.formatting import MISSING, p_digits, score, signed
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Results
 
-_MAIN_WIDTH = 72
+_MAIN_WIDTH = 80
 """Width of the main table without classes, in characters."""
 _CLASS_WIDTH = 6
 """Width of the column of an abbreviated class, in characters."""
+_IDENTICAL = "="
+"""Mark in the column of p of an arm that predicts the same classes as the other one."""
 _SHOWN_BEFORE = ("macro_f1", "macro_f1_rare")
 """Scores that are in the tables above the one with all other scores."""
 _ARM_WIDTH = 20
@@ -43,10 +45,12 @@ def print_comparison(results: Results, console: Console) -> None:
     """
     wide = console.width >= _MAIN_WIDTH + _CLASS_WIDTH * len(results.classes)
     title = f"{results.name}: macro F1{', and F1 of each class' if wide else ''} on the test split, mean over seeds"
-    table = empty_table(title, 0 if wide else 1)
+    table = empty_table(title)
     # The names of a comparison's arms are long: they continue on the next line.
     table.add_column("arm", overflow="fold")
-    titles = ["val", "test", "95 %\ninterval", "vs\nbaseline", *(["vs\ncontrol"] if results.control else []), "p\nHolm"]
+    titles = ["val", "test", "95 %\ninterval"]
+    for contrast in results.contrasts:
+        titles += [contrast.replace("_", "\n"), "p\nHolm"]
     codes = _codes(results.classes)
     classes = _class_columns(results, codes if wide else list(results.classes))
     for heading in (*titles, *(column.heading for column in classes if wide)):
@@ -75,9 +79,13 @@ def _key(results: Results, codes: Sequence[str]) -> str:
     """Returns what the columns show, and the classes of abbreviations."""
     where = "val in each report on its own landmarks" if results.origins else "of all arms on the same landmarks"
     text = (
-        f"val, test: macro F1, {where}. 95 % interval: confidence interval over sources. p Holm: swap test against the "
-        "baseline, adjusted for the number of arms."
+        f"val, test: macro F1, {where}. 95 % interval: confidence interval over sources. p Holm: swap test, adjusted "
+        "for the number of tests in the column."
     )
+    if results.averaged_controls:
+        text += " vs control: the control that averages as many fits."
+    if results.identical:
+        text += f" {_IDENTICAL}: every test landmark gets the same class from both arms, so they are not tested."
     if results.classes.majority is not None:
         text += f" rare: mean F1 of all classes but {results.classes.majority}."
     if codes:
@@ -90,14 +98,17 @@ def _key(results: Results, codes: Sequence[str]) -> str:
 
 def _cells(results: Results, arm: Arm) -> list[str]:
     interval = results.inference.resamples[arm.name].interval()
-    tested = results.inference.tests.get(arm.name)
-    return [
+    cells = [
         score(arm.val_macro_f1),
         score(results.macro(arm.name).mean),
         f"{score(interval.low)}-{score(interval.high)}" if interval else MISSING,
-        *(_gain(results, arm, other) for other in results.references.values() if other is not None),
-        p_digits(tested.p_holm) if tested else MISSING,
     ]
+    for contrast in results.contrasts:
+        other, tested = results.other_of(arm, contrast), results.families[contrast].tests.get(arm.name)
+        is_identical = other is not None and results.identical.get(arm.name) == other
+        cells.append(MISSING if other is None else _gain(results, arm, other))
+        cells.append(p_digits(tested.p_holm) if tested else _IDENTICAL if is_identical else MISSING)
+    return cells
 
 
 def _class_columns(results: Results, headings: Sequence[str]) -> list[_Column]:

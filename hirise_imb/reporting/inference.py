@@ -1,8 +1,8 @@
-"""Statistical inference for the arms of a report: confidence intervals, and tests of each arm against the reference."""
+"""Statistical inference for the arms of a report: confidence intervals, and families of tests between arms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.metrics.bootstrap import (
     MIN_SOURCES,
+    N_RESAMPLES,
     ROUNDING,
     Interval,
     Resamples,
@@ -26,6 +27,9 @@ from hirise_imb.metrics.permutation import SwapTest, holm, swap_test
 
 IMAGE_DRAWS = 2_000
 """Number of resamples of images, enough for an interval that is shown only as a warning."""
+
+_FEWEST_ARMS = 3
+"""Fewest arms with a rank correlation: that of two arms is always 1 or -1."""
 
 Ints = NDArray[np.int64]
 
@@ -41,12 +45,60 @@ class ArmDifference:
 
 
 @dataclass(frozen=True)
-class ReferenceTest:
-    """The test of an arm against the reference, as one of the family of tests."""
+class AdjustedTest:
+    """The test of an arm against another, as one of a family of tests."""
 
+    other: str
+    """Name of the arm that it is compared with."""
     swap: SwapTest
     p_holm: float
-    """p value adjusted (Holm) for the number of arms that are compared with the reference."""
+    """p value adjusted (Holm) for the number of tests in the family."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Tests whose p values are adjusted together, by arm."""
+
+    tests: Mapping[str, AdjustedTest]
+
+    def __len__(self) -> int:
+        """Returns the number of tests."""
+        return len(self.tests)
+
+    @property
+    def min_detectable_difference(self) -> Interval | None:
+        """Smallest and largest minimum detectable difference over the tests; None if no test has one."""
+        sizes = [test.swap.min_detectable_difference for test in self.tests.values()]
+        defined = [size for size in sizes if size is not None]
+        return Interval(min(defined), max(defined)) if defined else None
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rank correlation between two scores of several arms."""
+
+    arms: int
+    """Number of arms."""
+    rho: float | None
+    """The correlation; None for fewer than three arms, or if a score is equal for all of them."""
+    p: float | None
+    """Two-sided p value from random orders of the arms; None without a correlation."""
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> RankCorrelation:
+    """Returns the rank correlation between two scores, each with one value for each arm."""
+    from scipy.stats import rankdata
+
+    if len(first) < _FEWEST_ARMS or np.ptp(first) < ROUNDING or np.ptp(second) < ROUNDING:
+        return RankCorrelation(len(first), None, None)
+    # Rounding makes scores equal that differ only in the last bits, which then share a rank.
+    ranks = np.stack([rankdata(np.round(scores, 12)) for scores in (first, second)])
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    ranks /= np.linalg.norm(ranks, axis=1, keepdims=True)
+    rho = float(np.clip(ranks[0] @ ranks[1], -1, 1))
+    shuffled = np.random.default_rng(0).permuted(np.tile(ranks[0], (N_RESAMPLES, 1)), axis=1) @ ranks[1]
+    n_as_large = int(np.count_nonzero(np.abs(shuffled) >= abs(rho) - ROUNDING))
+    return RankCorrelation(len(first), rho, (1 + n_as_large) / (1 + N_RESAMPLES))
 
 
 class Inference:
@@ -58,7 +110,7 @@ class Inference:
         Args:
             labels: true classes, shape (n,).
             sources: names of the sources, shape (n,).
-            predicted: predicted classes of each fit, shape (n_fits, n), by arm; the reference comes first.
+            predicted: predicted classes of each fit, shape (n_fits, n), by arm.
             classes: classes of the data set.
         """
         numbers, names = pd.factorize(sources)
@@ -68,17 +120,11 @@ class Inference:
             for arm, fits in predicted.items()
         }
         self._labels, self._predicted, self._classes = labels, predicted, classes
-        self._reference = next(iter(predicted))
 
     @property
     def total(self) -> int:
         """Number of sources in the test split."""
         return len(self.names)
-
-    @property
-    def family(self) -> int:
-        """Number of arms that are tested against the reference."""
-        return len(self.counts) - 1
 
     @cached_property
     def resamples(self) -> dict[str, Resamples]:
@@ -96,27 +142,21 @@ class Inference:
             for arm, fits in self._predicted.items()
         }
 
-    @cached_property
-    def tests(self) -> dict[str, ReferenceTest]:
-        """Tests of all other arms against the reference, by arm."""
-        reference = self.counts[self._reference]
-        swaps = {arm: swap_test(counts, reference) for arm, counts in self.counts.items() if arm != self._reference}
-        adjusted = holm([swap.p for swap in swaps.values()])
-        return {arm: ReferenceTest(swap, p) for (arm, swap), p in zip(swaps.items(), adjusted, strict=True)}
+    def family(self, pairs: Mapping[str, str]) -> Family:
+        """Tests arms against others and adjusts the p values (Holm 1979).
 
-    @property
-    def min_detectable_difference(self) -> Interval | None:
-        """Smallest and largest minimum detectable difference over the tested arms; None if no arm has one."""
-        sizes = [
-            tested.swap.min_detectable_difference
-            for tested in self.tests.values()
-            if tested.swap.min_detectable_difference is not None
-        ]
-        return Interval(min(sizes), max(sizes)) if sizes else None
+        Args:
+            pairs: names of the arms, with the name of the arm that each is compared with.
+        """
+        swaps = {arm: swap_test(self.counts[arm], self.counts[other]) for arm, other in pairs.items()}
+        adjusted = holm([swap.p for swap in swaps.values()])
+        return Family(
+            {arm: AdjustedTest(pairs[arm], swap, p) for (arm, swap), p in zip(swaps.items(), adjusted, strict=True)}
+        )
 
     def against(self, arm: str, other: str) -> ArmDifference:
         """Returns the difference in macro F1 between an arm and another."""
-        gains = self.resamples[arm].macro_f1 - self.resamples[other].macro_f1
+        gains = self.resamples[arm].gain_over(self.resamples[other])
         return ArmDifference(expanded_percentile_interval(gains, self.total), float((gains > ROUNDING).mean()))
 
     def class_intervals(self, arm: str) -> list[Interval | None]:

@@ -13,7 +13,7 @@ import pandas as pd
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.metrics.classification import Predictions
-from hirise_imb.reporting.records import Arm, Omitted
+from hirise_imb.reporting.records import Arm, Omitted, Role
 from hirise_imb.reporting.results import Origin, Results
 from hirise_imb.reporting.summary.records import ArmRecord, Summary
 from hirise_imb.reporting.summary.schema import find_fault
@@ -84,7 +84,7 @@ def read_report(folder: Path) -> Results:
         ),
         environment=environment,
         omitted=tuple(Omitted(**strategy) for strategy in summary["omitted"]),
-        control_name=summary["control"],
+        trial_seeds=summary["trial_seeds"],
         appendix={key: summary.get(key, []) for key in ("strategies", "shared_parameters")},
         origins=tuple(
             Origin(o["name"], o["study"], o["setting"], tuple(o["arms"]), o["chosen"]) for o in summary["origins"]
@@ -146,6 +146,7 @@ def _arm(
 ) -> Arm:
     return Arm(
         name=stored["name"],
+        role=cast("Role", stored["role"]),
         summary=stored["summary"],
         recipe=stored["recipe"],
         settings=stored["settings"],
@@ -157,9 +158,11 @@ def _arm(
         ),
         histories=_histories(files, stored),
         best_epochs=tuple(stored["best_epochs"]),
+        capped=tuple(stored["capped"]),
         temperatures=tuple(stored["temperatures"]),
         seconds=seconds,
-        selection=stored["selection"] or "grouped-cv",
+        members=stored["members"],
+        notes=tuple(stored["notes"]),
     )
 
 

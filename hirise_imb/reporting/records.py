@@ -8,59 +8,69 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from hirise_imb.metrics.classification import Predictions
 
-SELECTIONS = {"grouped-cv": "folds by source", "val": "validation split"}
-"""Descriptions of what trials are scored on."""
+Role = Literal["baseline", "baseline_to_the_end", "control", "strategy"]
+"""What an arm is for.
 
-STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
+The baseline is the reference run as published; `baseline_to_the_end` is its recipe without a limit on the epochs that
+binds; a control is a tuned recipe without a remedy; a strategy has a remedy.
+"""
+
+STATES = {"complete": "complete", "fail": "failed"}
 """Descriptions of the states of finished trials."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """The baseline or the chosen recipe of a strategy, fitted with several seeds.
+    """The baseline, a control, or the chosen recipe of a strategy, fitted with several seeds.
 
     Raises:
-        ValueError: a kind of selection or a trial's state is unknown.
+        ValueError: the role or the state of a trial is unknown.
     """
 
     name: str
+    role: Role
     summary: str
     recipe: dict[str, Any]
     """The recipe as `Recipe.to_dict` returns it."""
     settings: dict[str, str | float | int]
     """Hyperparameters that the search chose; empty for the baseline."""
     val_macro_f1: float
-    """Validation score, on the same folds and with the same seed for all arms of a study."""
+    """Validation score: macro F1 in the cross-validation, on the same folds and with the same seeds for all arms."""
     trials: list[dict[str, str | float | None]]
     """State, value and reason of failure of each finished trial, in order; empty for the baseline."""
     seeds: tuple[int, ...]
     predictions: tuple[Predictions, ...]
     """Predictions of the test split, one for each seed."""
     histories: tuple[pd.DataFrame, ...]
-    """One table for each seed with a row for each epoch; without rows for a closed-form head."""
+    """One table for each seed with a row for each epoch; without rows for a closed-form head.
+
+    The `val_*` columns of a final fit are those of the cross-validation, mean over folds and seeds.
+    """
     best_epochs: tuple[int, ...]
-    """Best epoch of each seed, counted from 1; 0 for a closed-form head."""
+    """Number of epochs of each seed's final fit, and the best epoch of each fit of the published baseline; counted
+    from 1, and 0 for a closed-form head."""
+    capped: tuple[bool, ...]
+    """Whether the best epoch is the last one allowed, so that more epochs might have scored higher, for each seed."""
     temperatures: tuple[float, ...]
-    """Temperature fitted on the validation split, one for each seed; it is not applied to the predictions."""
+    """Temperature fitted without the test split, one for each seed; it is not applied to the predictions."""
     seconds: float
     """Wall time of all trials and fits in seconds, including those of earlier runs."""
-    selection: str = "grouped-cv"
-    """What the trials were scored on, a key of `SELECTIONS`; without meaning for the baseline, which has no trials.
-
-    Values of different kinds can't be compared.
-    """
+    members: int = 1
+    """Number of fits or heads whose log-probabilities are averaged in each prediction."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what the fits had to do differently from the recipe, such as limits of too small classes."""
 
     def __post_init__(self) -> None:
-        """Checks the selection and the states of the trials."""
-        if self.selection not in SELECTIONS:
-            raise ValueError(f"selection must be one of {', '.join(SELECTIONS)}, got {self.selection!r}")
+        """Checks the role and the states of the trials."""
+        if self.role not in get_args(Role):
+            raise ValueError(f"role must be one of {', '.join(get_args(Role))}, got {self.role!r}")
         for trial in self.trials:
             if trial["state"] not in STATES:
                 raise ValueError(f"trials must be in the states {', '.join(STATES)}, got {trial['state']!r}")
@@ -69,16 +79,6 @@ class Arm:
     def has_epochs(self) -> bool:
         """Whether the arm is trained in epochs; false for a closed-form head."""
         return any(len(history) > 0 for history in self.histories)
-
-    @property
-    def at_last_epoch(self) -> int:
-        """Number of seeds whose best epoch is the last one, so that more epochs might have scored higher.
-
-        Early stopping continues for some epochs after the best one, so only the maximum number of epochs can have ended
-        these fits.
-        """
-        pairs = zip(self.best_epochs, self.histories, strict=True)
-        return sum(0 < epoch == len(history) for epoch, history in pairs)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,12 +17,16 @@ from hirise_imb.metrics.classification import per_class_scores
 from hirise_imb.metrics.operating_point import OperatingPoint
 from hirise_imb.metrics.ranking import average_precision
 from hirise_imb.metrics.registry import Evaluation, evaluate
-from hirise_imb.reporting.inference import Inference
+from hirise_imb.reporting.inference import Family, Inference, RankCorrelation, rank_correlation
 from hirise_imb.reporting.pairing import compare, describe
 from hirise_imb.reporting.records import Arm, Omitted, Spread
 
 BASELINE = "baseline"
 """The name of the reference run in its own study."""
+
+Contrast = Literal["vs_control", "vs_baseline"]
+CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
+"""What arms are compared with: the control, which is the primary contrast, and the reference."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -59,8 +63,8 @@ class Results:
     """All arms; the first is the reference, the baseline."""
     environment: dict[str, Any]
     omitted: tuple[Omitted, ...] = ()
-    control_name: str | None = None
-    """Name of the control: the baseline with its optimiser tuned like that of a strategy. None without a control."""
+    trial_seeds: int | None = None
+    """Number of seeds in the cross-validation that scores a recipe; None if it is unknown."""
     appendix: Mapping[str, Any] = field(default_factory=lambda: {"strategies": [], "shared_parameters": []})
     """The strategies as they are declared; see `pipeline.appendix`."""
     origins: tuple[Origin, ...] = ()
@@ -73,8 +77,32 @@ class Results:
 
     @cached_property
     def control(self) -> Arm | None:
-        """The arm of the control; None without one."""
-        return next((arm for arm in self.arms if arm.name == self.control_name), None)
+        """The control that averages nothing; None without one, as in a comparison, whose reports have one each."""
+        return self._find_control(1)
+
+    @cached_property
+    def to_the_end(self) -> Arm | None:
+        """The recipe of the baseline without a limit on the epochs that binds; None without it, or in a comparison."""
+        if self.origins:
+            return None
+        return next((arm for arm in self.arms if arm.role == "baseline_to_the_end"), None)
+
+    @cached_property
+    def averaged_controls(self) -> tuple[Arm, ...]:
+        """The controls that average several fits, by their number; empty in a comparison."""
+        controls = [arm for arm in self.arms if arm.role == "control" and arm.members > 1]
+        return () if self.origins else tuple(sorted(controls, key=lambda arm: arm.members))
+
+    def control_for(self, arm: Arm) -> Arm | None:
+        """Returns the control that an arm is compared with; None without one.
+
+        For a strategy, it is the control that averages as many fits; for all other arms, the one that averages nothing.
+        """
+        return self._find_control(arm.members) if arm.role == "strategy" else self.control
+
+    def _find_control(self, members: int) -> Arm | None:
+        controls = (arm for arm in self.arms if arm.role == "control" and arm.members == members)
+        return None if self.origins else next(controls, None)
 
     @cached_property
     def strategies(self) -> tuple[Arm, ...]:
@@ -83,9 +111,9 @@ class Results:
         A comparison has all arms but the reference in their given order, since its reports may have different
         validation data.
         """
-        remedies = [arm for arm in self.arms[1:] if arm is not self.control]
         if self.origins:
-            return tuple(remedies)
+            return self.arms[1:]
+        remedies = [arm for arm in self.arms[1:] if arm.role == "strategy"]
         return tuple(sorted(remedies, key=lambda arm: -arm.val_macro_f1))
 
     @cached_property
@@ -98,8 +126,9 @@ class Results:
 
     @cached_property
     def ordered(self) -> tuple[Arm, ...]:
-        """All arms in the order of tables: the baseline, the control, the strategies."""
-        return (self.arms[0], *([] if self.control is None else [self.control]), *self.strategies)
+        """All arms in the order of tables: the baselines, the controls, the strategies."""
+        first = (self.arms[0], self.to_the_end, self.control, *self.averaged_controls)
+        return (*(arm for arm in first if arm is not None), *self.strategies)
 
     @cached_property
     def preferred(self) -> frozenset[str]:
@@ -110,13 +139,69 @@ class Results:
     @cached_property
     def shown(self) -> tuple[Arm, ...]:
         """The few arms in figures with a line for each arm: the reference, the control and the preferred arms."""
-        named = {self.reference, self.control_name, *self.preferred}
+        named = {self.reference, *self.preferred, *([self.control.name] if self.control else [])}
         return tuple(arm for arm in self.ordered if arm.name in named)
 
     @cached_property
-    def references(self) -> dict[str, str | None]:
-        """Names of the arms that others are compared with, by key; `vs_control` is None without a control."""
-        return {"vs_baseline": self.reference, "vs_control": self.control.name if self.control else None}
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """The comparisons of all arms, the primary one first: that with the control only if there is one."""
+        return CONTRASTS if self.control is not None else ("vs_baseline",)
+
+    def other_of(self, arm: Arm, contrast: Contrast) -> str | None:
+        """Returns the name of the arm that an arm is compared with; None without a control for it."""
+        if contrast == "vs_baseline":
+            return self.reference
+        control = self.control_for(arm)
+        return control.name if control else None
+
+    @cached_property
+    def identical(self) -> dict[str, str]:
+        """Names of arms that predict the same classes as the arm they are compared with, with the name of that arm.
+
+        They agree on every test landmark for every seed. An arm that is identical to its control and to the baseline is
+        listed with its control.
+        """
+        twins: dict[str, str] = {}
+        for arm in self.ordered[1:]:
+            for contrast in CONTRASTS:
+                other = self.other_of(arm, contrast)
+                if other not in (None, arm.name) and np.array_equal(self._predicted[arm.name], self._predicted[other]):
+                    twins.setdefault(arm.name, other)
+        return twins
+
+    @cached_property
+    def families(self) -> dict[Contrast, Family]:
+        """The families of swap tests: the primary one against the control, and the one against the reference.
+
+        Strategies are in both, and the control is in the second. Identical arms are in none, because a test of an arm
+        against itself would only make the correction of the others stricter. A comparison tests the arms of all its
+        reports against the reference, except longer baselines and controls that average.
+        """
+        tested = [
+            arm
+            for arm in (*([self.control] if self.control else []), *self.strategies)
+            if arm.name not in self.identical
+            and arm.role != "baseline_to_the_end"
+            and not (arm.role == "control" and arm.members > 1)
+        ]
+        pairs: dict[Contrast, dict[str, str]] = {contrast: {} for contrast in CONTRASTS}
+        for arm in tested:
+            for contrast in CONTRASTS:
+                other = self.other_of(arm, contrast)
+                if other is not None and other != arm.name:
+                    pairs[contrast][arm.name] = other
+        return {contrast: self.inference.family(members) for contrast, members in pairs.items()}
+
+    @cached_property
+    def rank_correlation(self) -> RankCorrelation | None:
+        """Rank correlation between validation score and test macro F1 over the distinct arms.
+
+        None for a comparison, whose reports may have different validation data.
+        """
+        if self.origins:
+            return None
+        arms = [arm for arm in self.ordered if arm.name not in self.identical]
+        return rank_correlation([arm.val_macro_f1 for arm in arms], [self.macro(arm.name).mean for arm in arms])
 
     @cached_property
     def labels(self) -> Ints:
@@ -148,8 +233,7 @@ class Results:
     @cached_property
     def inference(self) -> Inference:
         """Confidence intervals and tests over sources."""
-        predicted = {arm.name: np.stack([fit.labels() for fit in arm.predictions]) for arm in self.arms}
-        return Inference(self.labels, self.test["source"], predicted, self.classes)
+        return Inference(self.labels, self.test["source"], self._predicted, self.classes)
 
     @cached_property
     def pairings(self) -> dict[str, list[Statistic]]:
@@ -202,6 +286,11 @@ class Results:
     def pairing(self) -> str:
         """Returns sentences that say whether predictions and labels belong together."""
         return describe(self.pairings, len(self.test))
+
+    @cached_property
+    def _predicted(self) -> dict[str, Ints]:
+        """Predicted classes of each fit by arm, shape (n_fits, n)."""
+        return {arm.name: np.stack([fit.labels() for fit in arm.predictions]) for arm in self.arms}
 
     def _have_several_seeds(self, *arms: str) -> bool:
         return all(len(self.evaluations[arm]) > 1 for arm in arms)

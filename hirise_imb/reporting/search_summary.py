@@ -27,12 +27,11 @@ def best_so_far(arm: Arm) -> NDArray[np.float64]:
 def table(results: Results) -> pd.DataFrame:
     """Returns a table with a row for each finished trial.
 
-    Columns: arm, selection, number of the trial from 1, state, value (macro F1) and best value so far. The value of a
-    pruned trial is that of its best epoch before it was stopped; it does not count for the best so far.
+    Columns: arm, number of the trial from 1, state, value (validation score) and best value so far.
     """
-    columns = ["arm", "selection", "trial", "state", "value", "best_so_far"]
+    columns = ["arm", "trial", "state", "value", "best_so_far"]
     rows = [
-        (arm.name, arm.selection, number, STATES[str(trial["state"])], trial["value"], best)
+        (arm.name, number, STATES[str(trial["state"])], trial["value"], best)
         for arm in results.ordered
         for number, (trial, best) in enumerate(zip(arm.trials, best_so_far(arm).tolist(), strict=True), 1)
     ]
@@ -50,7 +49,6 @@ def tally(arm: Arm) -> TallyRecord:
     return {
         "trials": len(arm.trials),
         "complete": states["complete"],
-        "pruned": states["pruned"],
         "failed": states["failed"],
         "best_trial": int(np.nanargmax(scores)) + 1 if any_complete else None,
         "best_value": float(np.nanmax(scores)) if any_complete else None,

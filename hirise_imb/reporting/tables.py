@@ -10,7 +10,7 @@ import pandas as pd
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.forensics import METRICS
 from hirise_imb.reporting.records import Arm
-from hirise_imb.reporting.results import Results
+from hirise_imb.reporting.results import CONTRASTS, Results
 
 
 def probability_columns(classes: ClassSet) -> list[str]:
@@ -34,9 +34,9 @@ def per_class(results: Results) -> pd.DataFrame:
             for metric in METRICS:
                 spread = results.per_class(arm.name, metric)[k]
                 row |= {metric: spread.mean, f"{metric}_low": spread.low, f"{metric}_high": spread.high}
-                for column, other in results.references.items():
-                    if other is not None:
-                        row[f"{metric}_{column}"] = float(results.difference(arm.name, metric, other)[k])
+                for contrast in CONTRASTS:
+                    if (other := results.other_of(arm, contrast)) is not None:
+                        row[f"{metric}_{contrast}"] = float(results.difference(arm.name, metric, other)[k])
             rows.append(row)
     return pd.DataFrame(rows)
 

@@ -130,7 +130,7 @@ def test_every_arm_stands_under_the_name_of_its_report(three: Path) -> None:
     assert summary["kind"] == "comparison"
     assert [arm["name"] for arm in summary["arms"]] == summary["order"] == list(ARMS)
     assert (summary["reference"], summary["control"], summary["chosen"]) == ("half/baseline", None, None)
-    assert summary["inference"]["family"] == len(ARMS) - 1
+    assert summary["inference"]["vs_baseline"]["tests"] == len(ARMS) - 1
     origins = [(origin["name"], origin["arms"], origin["chosen"]) for origin in summary["origins"]]
     assert origins == [
         ("half", ["half/baseline", "half/focal_loss", "half/tta"], "half/focal_loss"),
@@ -182,14 +182,14 @@ def test_all_other_arms_are_one_family_of_tests(out: Path, three: Path) -> None:
             fits = fits * (2 // len(fits))  # the one of two seeds against one twice
             p[name] = p_of(exchange_sources(test, fits, own["half/baseline"]))
     arms = {arm["name"]: arm for arm in summary_of(three)["arms"]}
-    assert arms["half/baseline"]["test"] is None
+    assert arms["half/baseline"]["vs_baseline"]["test"] is None
     ascending = sorted(p, key=lambda name: p[name])
     highest = 0.0
     for place, name in enumerate(ascending):
-        assert arms[name]["test"]["exact"]
-        assert arms[name]["test"]["p"] == pytest.approx(p[name], abs=1e-12)
+        assert arms[name]["vs_baseline"]["test"]["exact"]
+        assert arms[name]["vs_baseline"]["test"]["p"] == pytest.approx(p[name], abs=1e-12)
         highest = max(highest, min(1.0, (len(p) - place) * p[name]))
-        assert arms[name]["test"]["p_holm"] == pytest.approx(highest, abs=1e-12)
+        assert arms[name]["vs_baseline"]["test"]["p_holm"] == pytest.approx(highest, abs=1e-12)
     assert len(set(p.values())) > 2
 
 
@@ -266,7 +266,7 @@ def test_an_arm_that_two_reports_have_stands_once(catalogue: Manifest, out: Path
     folders = [out / "reports" / "half", tmp_path / "more", tmp_path / "copy"]
     results = merge_reports(folders, "both")
     assert [arm.name for arm in results.arms] == ["half/baseline", "half/focal_loss", "half/tta", "more/class_weights"]
-    assert results.inference.family == 3
+    assert len(results.families["vs_baseline"]) == 3
     assert (
         "Its baseline, focal_loss and tta are the same as those of half, to the last bit, and are listed here once."
         in results.setting

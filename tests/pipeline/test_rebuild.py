@@ -67,7 +67,7 @@ def study(catalogue: Manifest) -> Results:
                 arm(catalogue, "baseline", 0.5),
                 arm(catalogue, "plain", 0.6, Recipe(monitor="val_macro_f1"), seconds=4000.1),
                 arm(catalogue, "prototypes", 0.9, Recipe(head=NearestMean("none", 0.5)), seconds=61.5),
-                arm(catalogue, "partial_unfreeze", 0.7, Recipe(cut="stage"), selection="val"),
+                arm(catalogue, "partial_unfreeze", 0.7, Recipe(cut="stage"), members=4, notes=("a note",)),
                 omitted=[Omitted("synthetic", "makes up rows", "<b>no</b>")],
             ),
             study_toml='name = "Änderung"\n',
@@ -81,7 +81,7 @@ def folders(study: Results, catalogue: Manifest, tmp_path_factory: pytest.TempPa
     root = tmp_path_factory.mktemp("out")
     reports = root / "reports"
     found = {"study": write_report(study, reports / "by-hand").parent}
-    alone = timed(replace(study, arms=study.arms[:1], omitted=(), control_name=None))
+    alone = timed(replace(study, arms=study.arms[:1], omitted=()))
     found["baseline"] = write_baseline(Baseline(alone), reports / "by-hand" / "baseline").parent
     less = timed(make_results(catalogue, arm(catalogue, "baseline", 0.4), arm(catalogue, "tta", 0.8)))
     write_report(less, reports / "less")
@@ -169,7 +169,7 @@ def stopped(*_: object) -> str:
 
 def test_all_that_a_report_was_made_from_is_read_back(study: Results, folders: dict[str, Path]) -> None:
     found = read_report(folders["study"])
-    for field in ("name", "setting", "study_toml", "environment", "omitted", "control_name", "appendix", "origins"):
+    for field in ("name", "setting", "study_toml", "environment", "omitted", "trial_seeds", "appendix", "origins"):
         assert getattr(found, field) == getattr(study, field), field
     for table in ("test", "data"):
         assert getattr(found, table).equals(getattr(study, table)), table
@@ -183,15 +183,14 @@ def test_all_that_a_report_was_made_from_is_read_back(study: Results, folders: d
                     assert one.images == other.images
                     assert one.probabilities.dtype == other.probabilities.dtype == np.float32
                     np.testing.assert_array_equal(one.probabilities, other.probabilities)
-        for field in ("name", "summary", "recipe", "settings", "val_macro_f1", "trials", "seeds", "best_epochs"):
+        fields = ("name", "role", "summary", "recipe", "settings", "val_macro_f1", "trials", "seeds", "best_epochs")
+        for field in (*fields, "capped", "members", "notes"):
             assert getattr(mine, field) == getattr(theirs, field), field
         assert (mine.temperatures, mine.seconds, mine.has_epochs) == (
             theirs.temperatures,
             theirs.seconds,
             mine.has_epochs,
         )
-        if mine.trials:
-            assert mine.selection == theirs.selection
 
 
 # --- refusals ---

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import CLASSES
+from handmade import role_of
 from matplotlib.text import Text
 from numpy.typing import NDArray
 from scipy.special import softmax
@@ -53,7 +54,7 @@ TRIALS: list[dict[str, str | float | None]] = [
     {"state": "fail", "value": None, "error": "no memory"},
     {"state": "complete", "value": 0.31},
     {"state": "complete", "value": 0.25},
-    {"state": "pruned", "value": 0.99},
+    {"state": "fail", "value": 0.99},
     {"state": "complete", "value": 0.42},
     {"state": "complete", "value": 0.40},
 ]
@@ -66,6 +67,7 @@ def arm_of(name: str, test: pd.DataFrame, fits: Sequence[Floats], trained: bool 
         history = history.assign(**{f"{split}_loss": [2.0, 1.5, 1.25], f"{split}_accuracy": [0.5, 0.625, 0.75]})
     return Arm(
         name=name,
+        role=role_of(name),
         summary="what it does",
         recipe={},
         settings={},
@@ -75,6 +77,7 @@ def arm_of(name: str, test: pd.DataFrame, fits: Sequence[Floats], trained: bool 
         predictions=tuple(Predictions(tuple(test["image"]), fit.astype(np.float32)) for fit in fits),
         histories=tuple(history if trained else pd.DataFrame() for _ in seeds),
         best_epochs=tuple(2 if trained else 0 for _ in seeds),
+        capped=tuple(False for _ in seeds),
         temperatures=tuple(1.5 - 0.75 * seed for seed in seeds),
         seconds=1.0,
     )
@@ -83,8 +86,7 @@ def arm_of(name: str, test: pd.DataFrame, fits: Sequence[Floats], trained: bool 
 def results_of(test: pd.DataFrame, fits: Mapping[str, Sequence[Floats]], computed: Sequence[str] = ()) -> Results:
     data = pd.DataFrame({"split": np.repeat(SPLITS, 8), "class": CLASSES * 3, "landmarks": range(1, 25)})
     arms = tuple(arm_of(name, test, found, name not in computed) for name, found in fits.items())
-    control = "plain" if "plain" in fits else None
-    return Results("by-hand", "Made up.", "", HIRISE.classes, test, data, arms, {}, control_name=control)
+    return Results("by-hand", "Made up.", "", HIRISE.classes, test, data, arms, {})
 
 
 def usual(seeds: int = 2, test: pd.DataFrame | None = None, names: Sequence[str] = ("plain", "remedy")) -> Results:
@@ -132,11 +134,25 @@ def test_macro_f1_is_that_of_scikit_learn_with_its_range_and_its_difference(resu
         assert (row["macro_f1"], row["seeds_low"], row["seeds_high"]) == pytest.approx(expected)
         assert row["sources_low"] < row["macro_f1"] < row["sources_high"]
         if name != "baseline":
-            assert row["difference"] == pytest.approx(np.mean(scores) - np.mean(reached["baseline"]))
-            assert row["difference_low"] < row["difference"] < row["difference_high"]
-            # The resolvable difference is the one where a single test says so.
-            assert (abs(row["difference"]) >= row["resolvable"]) == (row["p"] <= 0.05)
-            assert row["p_holm"] >= row["p"]
+            check_difference(row, "vs_baseline", np.mean(scores) - np.mean(reached["baseline"]))
+        if name == "remedy":
+            check_difference(row, "vs_control", np.mean(scores) - np.mean(reached["plain"]))
+    assert table.loc["baseline", "vs_control_difference"] == pytest.approx(
+        np.mean(reached["baseline"]) - np.mean(reached["plain"])
+    )
+    assert pd.isna(table.loc["baseline", "vs_control_p"])
+    assert pd.isna(table.loc["plain", "vs_control_difference"])
+
+
+def check_difference(row: pd.Series, contrast: str, expected: float) -> None:
+    """Checks the columns of a comparison of an arm with another."""
+    columns = ("difference", "resolvable", "p", "p_holm")
+    difference, resolvable, p, p_holm = (row[f"{contrast}_{name}"] for name in columns)
+    assert difference == pytest.approx(expected)
+    assert row[f"{contrast}_low"] < difference < row[f"{contrast}_high"]
+    # The resolvable difference is the one where a single test says so.
+    assert (abs(difference) >= resolvable) == (p <= 0.05)
+    assert p_holm >= p
 
 
 def test_every_source_is_shown_with_its_recall(results: Results) -> None:
@@ -239,7 +255,7 @@ def test_the_line_of_a_search_rises_where_a_complete_trial_is_the_best_so_far(re
     axes = next(axes for axes in figure.axes if axes.get_title() == "remedy" or axes.get_title(loc="left") == "remedy")
     line = max(axes.lines, key=lambda line: line.get_linewidth())
     corners = np.column_stack([line.get_xdata(), line.get_ydata()]).tolist()
-    # Nothing before the second trial, the first complete one; what was pruned is no best value.
+    # Nothing before the second trial, the first complete one; what failed is no best value.
     assert corners == [[2, 0.31], [5, 0.31], [5, 0.42], [6, 0.42]]
 
 
@@ -263,7 +279,7 @@ def test_two_sources_have_no_interval() -> None:
     results = usual(test=landmarks(SUPPORT, (2, 2, 1, 2, 2, 1, 2, 1)))
     table = data(results, "macro_f1")
     assert table[["sources_low", "sources_high", "difference_low", "difference_high"]].isna().to_numpy().all()
-    assert table["resolvable"].isna().all()
+    assert table["vs_baseline_resolvable"].isna().all()
     assert table["images_low"].notna().all()
 
 

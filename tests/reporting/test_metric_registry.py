@@ -118,7 +118,7 @@ def test_reports_of_earlier_versions_have_the_majority_of_their_classes() -> Non
 def test_the_published_table_is_compared_with_its_own_classes_alone() -> None:
     results = three_classes()
     with pytest.raises(UserError, match=r"has the classes other, crater, .*, and this data set has flat, hill, lake:"):
-        Baseline(replace(results, arms=results.arms[:1], control_name=None))
+        Baseline(replace(results, arms=results.arms[:1]))
 
 
 def test_reports_of_other_classes_are_not_compared(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (out / "reports" / "broken").mkdir()
     (out / "reports" / "broken" / "summary.json").write_text("{")
     nothing: dict[str, Any] = {"strategies": [], "shared_parameters": []}
-    alone = replace(results, arms=results.arms[:1], control_name=None, appendix=nothing)
+    alone = replace(results, arms=results.arms[:1], appendix=nothing)
     baseline = write_baseline(Baseline(alone), out / "reports" / "by-hand" / "baseline")
     long_name = out / "elsewhere" / "by-hand-with-a-name-that-is-rather-long"
     with without_figures():  # its own page is not looked at

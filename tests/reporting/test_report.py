@@ -105,7 +105,7 @@ def test_every_promised_file_is_written_and_listed(folder: Path) -> None:
 def test_summary_is_json_with_a_version_and_finite_numbers(folder: Path) -> None:
     text = (folder / "summary.json").read_text(encoding="utf-8")
     summary = json.loads(text, parse_constant=no_constants)
-    assert summary["schema_version"] == 3
+    assert summary["schema_version"] == 4
     assert summary["study"] == "by-hand"
     assert summary["classes"] == list(CLASSES)
     assert summary["support"] == list(TEST_SUPPORT)
@@ -120,7 +120,9 @@ def test_summary_is_json_with_a_version_and_finite_numbers(folder: Path) -> None
     assert focal["best_epochs"] == [2, 1]
     assert focal["val_macro_f1"] == 0.6
     assert focal["trials"] == TRIALS
-    assert [arm["selection"] for arm in summary["arms"]] == [None, "grouped-cv", "grouped-cv"]
+    assert focal["capped"] == [False, False]
+    assert [(arm["role"], arm["members"]) for arm in summary["arms"]] == [("baseline", 1), *[("strategy", 1)] * 2]
+    assert summary["trial_seeds"] == 3
     assert all(arm["vs_control"] is None for arm in summary["arms"])
 
 
@@ -355,7 +357,7 @@ def test_the_headline_says_where_validation_prefers_the_baseline(results: Result
 
 def test_fits_at_the_last_epoch_allowed_are_reported(results: Results) -> None:
     assert "last epoch allowed" not in caution(results)
-    weights = replace(results.arms[1], best_epochs=(3, 1))  # of three epochs and of two
+    weights = replace(results.arms[1], capped=(True, False))
     found = caution(replace(results, arms=(results.arms[0], weights, results.arms[2])))
     assert found.endswith(
         "Fits whose best epoch is the last one allowed, and which might gain from more: class_weights (1 of 2)."

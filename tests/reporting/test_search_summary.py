@@ -28,7 +28,8 @@ from hirise_imb.models.closed_form import NearestMean
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results, write_report
 from hirise_imb.reporting.figures.overview import best_so_far as figure
-from hirise_imb.reporting.narrative import headline, protocol
+from hirise_imb.reporting.narrative import headline
+from hirise_imb.reporting.protocol import protocol
 from hirise_imb.reporting.search_summary import best_so_far, failures, tally
 from hirise_imb.strategies import STRATEGIES
 
@@ -53,12 +54,12 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def results(catalogue: Manifest) -> Results:
     truth = catalogue.canonical_images("test")["label"].tolist()
 
-    def arm(name: str, right: float, val: float, trials: list[dict[str, Any]], selection: str = "grouped-cv") -> Arm:
+    def arm(name: str, right: float, val: float, trials: list[dict[str, Any]]) -> Arm:
         predicted = [guesses(truth, right, seed) for seed in SEEDS]
-        return make_arm(catalogue, name, predicted, val, RECIPES[name], trials=trials, selection=selection)
+        return make_arm(catalogue, name, predicted, val, RECIPES[name], trials=trials)
 
     done = [{"state": "complete", "value": 0.1 * n} for n in range(1, 8)]
-    none = [{"state": "pruned", "value": 0.2}] * 7
+    none = [{"state": "fail", "value": 0.2, "error": "stopped"}] * 7
     return make_results(
         catalogue,
         arm("baseline", 0.5, 0.40, []),
@@ -66,7 +67,7 @@ def results(catalogue: Manifest) -> Results:
         arm("tta", 0.85, 0.46, none),
         arm("prototypes", 0.55, 0.47, done),
         arm("plain", 0.6, 0.44, done[::-1]),
-        arm("partial_unfreeze", 0.7, 0.50, TRIALS, "val"),
+        arm("partial_unfreeze", 0.7, 0.50, TRIALS),
         arm("focal_loss", 0.9, 0.48, TRIALS[:4]),
         omitted=[Omitted("synthetic", "makes up rows", REASON)],
     )
@@ -121,7 +122,7 @@ def test_arms_stand_in_the_order_of_validation(results: Results, folder: Path) -
 def test_the_table_of_arms_shows_scores_and_differences(folder: Path) -> None:
     text = (folder / "report.md").read_text(encoding="utf-8")
     title, *rows = rows_of(text, "Every arm")
-    assert title[:6] == ["arm", "val", "test macro F1", "vs baseline", "vs plain", "rare"]
+    assert title[:6] == ["arm", "val", "test macro F1", "vs control", "vs baseline", "rare"]
     f1 = {name: f1_again(folder, name) for name in ORDER}
     macro = {name: found.mean(axis=1) for name, found in f1.items()}
     val = {arm["name"]: arm["val_macro_f1"] for arm in summary_of(folder)["arms"]}
@@ -129,7 +130,7 @@ def test_the_table_of_arms_shows_scores_and_differences(folder: Path) -> None:
         name = row[0]
         mean = macro[name].mean()
         assert row[1:3] == [f"{val[name]:.3f}", f"{mean:.3f} ({macro[name].min():.3f} to {macro[name].max():.3f})"]
-        for cell, other in zip(row[3:5], ("baseline", "plain"), strict=True):
+        for cell, other in zip(row[3:5], ("plain", "baseline"), strict=True):
             assert cell == ("–" if name == other else f"{mean - macro[other].mean():+.3f}")
         assert row[5] == f"{f1[name][:, 1:].mean():.3f}"
         assert row[6:13] == [f"{value:.3f}" for value in f1[name].mean(axis=0)[:7]]
@@ -217,7 +218,7 @@ def test_a_computed_head_has_no_curves(folder: Path) -> None:
 
 # --- the searches ---
 
-states = st.sampled_from(["complete", "pruned", "fail"])
+states = st.sampled_from(["complete", "fail"])
 trials = st.lists(st.tuples(states, st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5])), min_size=1, max_size=30)
 
 
@@ -230,7 +231,7 @@ def test_the_best_so_far_is_the_running_maximum_of_complete_trials(found: list[t
     expected = [max((value for state, value in some if state == "complete"), default=math.nan) for some in before]
     np.testing.assert_array_equal(best_so_far(arm), expected)
     counted = tally(arm)
-    assert counted["complete"] + counted["pruned"] + counted["failed"] == counted["trials"] == len(found)
+    assert counted["complete"] + counted["failed"] == counted["trials"] == len(found)
     if math.isnan(expected[-1]):
         assert (counted["best_trial"], counted["best_value"]) == (None, None)
     else:
@@ -240,17 +241,16 @@ def test_the_best_so_far_is_the_running_maximum_of_complete_trials(found: list[t
         assert ("complete", expected[-1]) not in found[: counted["best_trial"] - 1]
 
 
-BARE = Arm("a", "", {}, {}, 0.5, [], (), (), (), (), (), 0.0)
+BARE = Arm("a", "strategy", "", {}, {}, 0.5, [], (), (), (), (), (), (), 0.0)
 
 
 def test_the_data_of_the_figure_are_kept(folder: Path) -> None:
     table = pd.read_csv(folder / "figures" / "best_so_far.csv")
-    assert table.columns.tolist() == ["arm", "selection", "trial", "state", "value", "best_so_far"]
+    assert table.columns.tolist() == ["arm", "trial", "state", "value", "best_so_far"]
     assert table["arm"].unique().tolist() == ORDER[1:]
     deep = table[table["arm"] == "partial_unfreeze"]
-    assert set(deep["selection"]) == {"val"}
     assert deep["trial"].tolist() == [1, 2, 3, 4, 5, 6, 7]
-    assert deep["state"].tolist() == ["complete", "pruned", "failed", "complete", "complete", "failed", "complete"]
+    assert deep["state"].tolist() == ["complete", "failed", "failed", "complete", "complete", "failed", "complete"]
     np.testing.assert_array_equal(deep["best_so_far"], [0.31, 0.31, 0.31, 0.42, 0.42, 0.42, 0.42])
     assert table.loc[table["arm"] == "tta", "best_so_far"].isna().all()
 
@@ -267,8 +267,8 @@ def test_the_figure_draws_them(results: Results) -> None:
         np.testing.assert_array_equal(at_each_trial(bold[0], len(arm.trials)), best_so_far(arm))
         behind = [line for line in axes.get_lines() if line.get_linewidth() == 0.8]
         pieces = sum(np.count_nonzero(np.isnan(line.get_ydata())) for line in behind)
-        # All searches of its scale in one line, with a gap after each; those of the other scale are not there.
-        assert pieces == sum(other.selection == arm.selection for other in results.ordered[1:])
+        # All searches in one line, with a gap after each.
+        assert pieces == len(results.ordered[1:])
     assert len({axes.get_ylim() for axes in panels.values()}) == 1
 
 
@@ -286,33 +286,40 @@ def test_trials_are_counted_and_failures_explained(folder: Path, results: Result
     assert arms["class_weights"]["search"] == {
         "trials": 7,
         "complete": 4,
-        "pruned": 1,
-        "failed": 2,
+        "failed": 3,
         "best_trial": 4,
         "best_value": 0.42,
     }
-    assert arms["class_weights"]["failures"] == [{"reason": "val_loss became inf in epoch 3", "trials": 2}]
-    assert arms["tta"]["failures"] == []
+    assert arms["class_weights"]["failures"] == [
+        {"reason": "val_loss became inf in epoch 3", "trials": 2},
+        {"reason": "stopped", "trials": 1},
+    ]
+    assert arms["tta"]["failures"] == [{"reason": "stopped", "trials": 7}]
+    assert arms["prototypes"]["failures"] == []
     assert failures(replace(BARE, trials=[{"state": "fail", "value": None}])) == [
         {"reason": "no reason is known", "trials": 1}
     ]
     text = (folder / "report.md").read_text(encoding="utf-8")
-    rows = {row[0]: row[1:8] for row in rows_of(text, "The searches")[1:]}
-    assert rows["partial_unfreeze"] == ["validation split", "7", "4", "1", "2", "4", "0.420"]
-    assert rows["tta"] == ["folds by source", "7", "0", "7", "0", "–", "–"]
+    rows = {row[0]: row[1:6] for row in rows_of(text, "The searches")[1:]}
+    assert rows["partial_unfreeze"] == ["7", "4", "3", "4", "0.420"]
+    assert rows["tta"] == ["7", "0", "7", "–", "–"]
     assert "| focal_loss | 1 | val_loss became inf in epoch 3 |" in text
     page = re.sub("<wbr>", "", (folder / "report.html").read_text(encoding="utf-8"))
     table = page[page.index('aria-label="Why trials failed"') :].split("</table>")[0]
     assert re.findall(r'<th scope="row">(\w+)</th><td>(\d)</td>', table) == [
         ("partial_unfreeze", "2"),
+        ("partial_unfreeze", "1"),
         ("focal_loss", "1"),
+        ("focal_loss", "1"),
+        ("tta", "7"),
         ("class_weights", "2"),
+        ("class_weights", "1"),
     ]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"selection": "test"}, "selection must be one of"), ({"trials": [{"state": "COMPLETE"}]}, "got 'COMPLETE'")],
+    [({"role": "remedy"}, "role must be one of"), ({"trials": [{"state": "COMPLETE"}]}, "got 'COMPLETE'")],
 )
 def test_words_that_no_table_knows_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

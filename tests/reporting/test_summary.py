@@ -129,11 +129,11 @@ def test_every_kind_of_summary_keeps_it(results: Results, found: dict[str, Any])
     files = {"files": {"report.html": "0" * 64}}
     for count in (1, 2, 4):  # arms
         assert find_fault(of_study(replace(results, arms=results.arms[:count])) | files) is None
-    baseline = Baseline(replace(results, arms=results.arms[:1], control_name=None)).to_dict() | files
+    baseline = Baseline(replace(results, arms=results.arms[:1])).to_dict() | files
     assert find_fault(baseline) is None
     arms = tuple(replace(arm, name=f"x/{arm.name}") for arm in results.arms)
     origins = tuple(Origin(name, name, "", tuple(arm.name for arm in arms), None) for name in ("x", "y"))
-    comparison = of_study(replace(results, arms=arms, control_name=None, origins=origins)) | files
+    comparison = of_study(replace(results, arms=arms, origins=origins)) | files
     assert comparison["kind"] == "comparison"
     assert find_fault(comparison) is None
     # No kind passes for another.

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.reporting import search_summary
-from hirise_imb.reporting.figures.style import BACKGROUND, DIVERGING, SELECTION_COLOURS, figure, inks
-from hirise_imb.reporting.records import SELECTIONS, Arm
+from hirise_imb.reporting.figures.style import BACKGROUND, DIVERGING, ROLE_COLOURS, figure, inks
+from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Results
 
 if TYPE_CHECKING:
@@ -44,10 +44,9 @@ def best_so_far(results: Results) -> Figure:
     panels = canvas.subplots(n_rows, _COLUMNS, sharex=True, sharey=True, squeeze=False, gridspec_kw=spaces)
     for axes in panels.flat[len(arms) :]:
         axes.remove()
-    kinds = list(dict.fromkeys(arm.selection for arm in arms))
-    backgrounds = {kind: _join_lines([_step_line(arm) for arm in arms if arm.selection == kind]) for kind in kinds}
+    background = _join_lines([_step_line(arm) for arm in arms])
     for n, (axes, arm) in enumerate(zip(panels.flat, arms, strict=False)):
-        axes.plot(*backgrounds[arm.selection], color=BACKGROUND, linewidth=0.8, zorder=1)
+        axes.plot(*background, color=BACKGROUND, linewidth=0.8, zorder=1)
         _draw_search(axes, arm)
         # Shared axes label only the bottom row; a panel above an empty place needs labels too.
         axes.tick_params(labelbottom=n + _COLUMNS >= len(arms))
@@ -56,16 +55,9 @@ def best_so_far(results: Results) -> Figure:
     panels[0, 0].xaxis.get_major_locator().set_params(integer=True)
     canvas.supxlabel("finished trials", fontsize=10)
     canvas.supylabel("macro F1", fontsize=10)
-    scales = "; ".join(f"{_COLOUR_NAMES[kind]}: scored on {_SELECTION_NAMES[kind]}" for kind in kinds)
-    scale_note = ", which are not comparable" if len(kinds) > 1 else ""
-    marks = "Dot: the chosen trial. Grey: the other searches with the same validation data."
-    title = f"Best validation macro F1 so far; {scales}{scale_note}.\n{marks}"
+    title = "Best validation score so far. Dot: the chosen trial. Grey: the other searches."
     canvas.suptitle(title, x=0.01, ha="left", fontsize=10)
     return canvas
-
-
-_COLOUR_NAMES = {"grouped-cv": "blue", "val": "orange"}
-_SELECTION_NAMES = SELECTIONS | {"val": "the given validation split"}
 
 
 def _draw_class_scores(axes: Axes, results: Results) -> None:
@@ -99,7 +91,7 @@ def _draw_class_scores(axes: Axes, results: Results) -> None:
 
 
 def _draw_search(axes: Axes, arm: Arm) -> None:
-    colour = SELECTION_COLOURS[arm.selection]
+    colour = ROLE_COLOURS["control" if arm.role == "control" else "strategy"]
     numbers, best = _step_line(arm)
     axes.plot(numbers, best, color=colour, linewidth=2, zorder=3, marker="." if len(best) == 1 else None)
     tally = search_summary.tally(arm)

@@ -23,8 +23,8 @@ SPLIT_COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#009E73"}
 SPLIT_LINES = {"train": "-", "val": "--", "test": ":"}
 MARKS = {"published": "#111827", "aligned": "#0072B2", "shuffled": "#D55E00"}
 """Colours of a published score, the score of a model, and the same with shuffled labels."""
-ROLE_COLOURS = {"baseline": "#374151", "control": "#D55E00", "strategy": "#0072B2"}
-SELECTION_COLOURS = {"grouped-cv": "#0072B2", "val": "#D55E00"}
+ROLE_COLOURS = {"baseline": "#374151", "baseline_to_the_end": "#374151", "control": "#D55E00", "strategy": "#0072B2"}
+"""Colours of arms by their role."""
 _LINE_STYLES = (
     ("#374151", ":"),
     ("#D55E00", "--"),

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hirise_imb.metrics.registry import METRICS
-from hirise_imb.reporting.formatting import duration, p_digits, percent, plural, score
+from hirise_imb.reporting.formatting import MISSING, duration, p_digits, percent, plural, score
+from hirise_imb.reporting.html.details import name_twin
 from hirise_imb.reporting.html.parts import (
     Cell,
     Difference,
@@ -24,7 +25,7 @@ from hirise_imb.reporting.html.parts import (
     spread_cell,
     text_table,
 )
-from hirise_imb.reporting.records import SELECTIONS
+from hirise_imb.reporting.results import CONTRASTS, Contrast
 from hirise_imb.reporting.summary.records import AgainstRecord, ArmRecord, StudyContent
 
 
@@ -44,58 +45,55 @@ class ArmTables:
         return max(len(arm["seeds"]) for arm in self.arms)
 
     def every_arm(self) -> Table:
-        """Returns macro F1 of each arm with its interval, and its difference from the reference with the swap test."""
-        control = self.content["control"]
-        gaps = [gap for arm in self.arms if (gap := arm["vs_baseline"]["interval"])]
-        # All bars share one scale that includes 0, so that their lengths can be compared.
-        scale = min([0.0, *(gap["low"] for gap in gaps)]), max([0.0, *(gap["high"] for gap in gaps)])
+        """Returns macro F1 of each arm with its interval, and its differences from its control and the reference."""
+        scales = {contrast: self._scale(contrast) for contrast in self.contrasts}
+        names = {"vs_control": "its control", "vs_baseline": self.reference_name}
         first_row = [
             Heading("arm", "text", "name", rows=2),
             Heading("macro F1", "", "group edge", columns=3),
-            Heading("macro F1 compared with " + breakable(self.reference_name), "", "group edge", columns=5),
+            *(
+                Heading("macro F1 compared with " + breakable(names[contrast]), "", "group edge", columns=5)
+                for contrast in self.contrasts
+            ),
         ]
-        if control:
-            first_row.append(Heading("vs " + breakable(control), css="edge", column=9, rows=2))
         test_notes = ("range over seeds",) if self.most_seeds > 1 else ()
-        family = self.content["inference"]["family"]
-        second_row = columns(
+        second_row = [
             Heading("validation", css="edge"),
             Heading("test", notes=test_notes),
             Heading("95 % interval", notes=("over sources",)),
-            Heading("difference", css="edge"),
-            Heading("95 % interval", notes=("over sources",)),
-            Heading("p", notes=("swap test",), ascending=True),
-            Heading("p, Holm", notes=(f"of {family}",), ascending=True),
-            Heading("minimum detectable difference", ascending=True),
-            start=1,
-        )
-        rows = [self._row(place, self._every_arm_cells(arm, scale)) for place, arm in enumerate(self.arms)]
-        return Table("Every arm", "sort sticky loose", (tuple(first_row), second_row), tuple(rows))
+        ]
+        for contrast in self.contrasts:
+            n_tests = self.content["inference"][contrast]["tests"]
+            second_row += [
+                Heading("difference", css="edge"),
+                Heading("95 % interval", notes=("over sources",)),
+                Heading("p", notes=("swap test",), ascending=True),
+                Heading("p, Holm", notes=(f"of {n_tests}",), ascending=True),
+                Heading("minimum detectable difference", ascending=True),
+            ]
+        rows = [self._row(place, self._every_arm_cells(arm, scales)) for place, arm in enumerate(self.arms)]
+        head = (tuple(first_row), columns(*second_row, start=1))
+        return Table("Every arm", "sort sticky loose", head, tuple(rows))
 
-    def _every_arm_cells(self, arm: ArmRecord, scale: tuple[float, float]) -> list[Cell]:
-        gains, gap = arm["vs_baseline"], arm["vs_baseline"]["interval"]
-        span = Span.of(gap, gains["scores"]["macro_f1"], *scale) if gap else None
-        is_reference = arm["name"] == self.content["reference"]
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """The comparisons that have columns: that with the control, if there is one, and that with the reference."""
+        return CONTRASTS if self.content["control"] else ("vs_baseline",)
+
+    def _scale(self, contrast: Contrast) -> tuple[float, float]:
+        """Returns the scale that all bars of a contrast share, which includes 0, so that lengths can be compared."""
+        gaps = [gap for arm in self.arms if (against := arm[contrast]) and (gap := against["interval"])]
+        return min([0.0, *(gap["low"] for gap in gaps)]), max([0.0, *(gap["high"] for gap in gaps)])
+
+    def _every_arm_cells(self, arm: ArmRecord, scales: Mapping[Contrast, tuple[float, float]]) -> list[Cell]:
         cells = [
             Cell(score(arm["val_macro_f1"]), arm["val_macro_f1"]).edge(),
             spread_cell(arm["scores"]["macro_f1"], len(arm["seeds"])),
             interval_cell(arm["uncertainty"]["macro_f1"]),
-            Cell().edge() if is_reference else _gain_cell(gains, "macro_f1").edge(),
-            Cell(signed_interval(gap), gap["low"], span=span) if gap else Cell(),
-            *self._test_cells(arm),
         ]
-        if self.content["control"]:
-            is_control, tuned = arm["name"] == self.content["control"], arm["vs_control"]
-            cells.append(Cell().edge() if is_control or tuned is None else _gain_cell(tuned, "macro_f1").edge())
+        for contrast in self.contrasts:
+            cells += _against_cells(arm, arm[contrast], scales[contrast])
         return cells
-
-    @staticmethod
-    def _test_cells(arm: ArmRecord) -> list[Cell]:
-        test = arm["test"]
-        if test is None:
-            return [Cell(), Cell(), Cell()]
-        probabilities = [Cell(p_digits(p), p) for p in (test["p"], test["p_holm"])]
-        return [*probabilities, Cell(score(test["resolvable"]), test["resolvable"])]
 
     def class_f1(self) -> Table:
         """Returns the F1 of each class and arm, and the mean over the rare classes if there is a majority class."""
@@ -132,14 +130,20 @@ class ArmTables:
         is_best = enough_sources and len(self.arms) > 1 and mean == best
         return Cell(score(mean), mean, css="best" if is_best else "", difference=difference)
 
-    def by_image(self) -> Table:
-        """Returns intervals over sources, and intervals over images as if they were independent."""
+    def intervals(self) -> Table:
+        """Returns intervals over sources under both rules for undrawn classes, and intervals over images."""
+        rules = {"others_mean": "mean of the drawn", "own_f1": "F1 on the whole split"}
         head = columns(
             Heading("arm", "text"),
             Heading("macro F1, test"),
-            Heading("over sources"),
-            Heading("over images, too narrow"),
-            Heading("its relative width"),
+            *(
+                Heading("over sources", notes=(f"undrawn class: {text}",), css="edge" if place == 0 else "")
+                for place, text in enumerate(rules.values())
+            ),
+            Heading(
+                "over images", css="edge", notes=(f"undrawn class: {rules[self.content['inference']['undrawn']]}",)
+            ),
+            Heading("its width", notes=("relative to the one over sources",)),
         )
         rows = []
         for arm in self.arms:
@@ -149,16 +153,22 @@ class ArmTables:
             if by_source and by_image:
                 share = (by_image["high"] - by_image["low"]) / (by_source["high"] - by_source["low"])
                 width = Cell(f"{percent(share)} %", share)
-            cells = (spread_cell(arm["scores"]["macro_f1"], 1), interval_cell(by_source), narrow, width)
+            undrawn = arm["uncertainty"]["macro_f1_undrawn"]
+            cells = (
+                spread_cell(arm["scores"]["macro_f1"], 1),
+                interval_cell(undrawn["others_mean"]).edge(),
+                interval_cell(undrawn["own_f1"]),
+                narrow.edge(),
+                width,
+            )
             rows.append(Row(breakable(arm["name"]), cells))
-        return Table("Intervals over sources and over images", "sort sticky", (head,), tuple(rows))
+        return Table("Intervals of macro F1", "sort sticky", (head,), tuple(rows))
 
     def searches(self) -> Table | None:
         """Returns the trials of each search and the chosen hyperparameters; None without a search."""
         head = columns(
             Heading("strategy", "text"),
-            Heading("scored on", "text"),
-            *(Heading(title) for title in ("trials", "complete", "pruned", "failed", "best trial", "its macro F1")),
+            *(Heading(title) for title in ("trials", "complete", "failed", "best trial", "its macro F1")),
             Heading("chosen hyperparameters", "", "name"),
         )
         rows = []
@@ -166,10 +176,8 @@ class ArmTables:
             if not arm["trials"]:
                 continue
             tally, best, value = arm["search"], arm["search"]["best_trial"], arm["search"]["best_value"]
-            counts = (tally["trials"], tally["complete"], tally["pruned"], tally["failed"])
             cells = (
-                Cell(SELECTIONS[arm["selection"] or "grouped-cv"], css="name"),
-                *(number(n) for n in counts),
+                *(number(n) for n in (tally["trials"], tally["complete"], tally["failed"])),
                 Cell() if best is None else number(best),
                 Cell(score(value), value),
                 Cell(settings_text(arm["settings"]), css="settings"),
@@ -209,20 +217,42 @@ class ArmTables:
         """Returns the row of an arm, with a link to its details and a tag for its role."""
         arm, content = self.arms[place]["name"], self.content
         preferred = {content["chosen"], *(origin["chosen"] for origin in content["origins"])}
-        tag, css = "", "tag"
+        record, css = self.arms[place], "tag"
+        tags = []
         if arm == content["reference"]:
-            tag = "reference"
-        elif arm == content["control"]:
-            tag = "control"
+            tags.append("reference")
+        elif record["role"] == "control" and content["control"]:
+            tags.append("control" if arm == content["control"] else f"control, mean of {record['members']}")
         elif arm in preferred:
-            tag, css = "best on validation", "tag pick"
-        last_before_strategies = 1 if content["control"] else 0
-        last = place == last_before_strategies and place < len(self.arms) - 1
+            tags.append("best on validation")
+            css = "tag pick"
+        if record["identical_to"] is not None:
+            tags.append(f"identical to {name_twin(content, record['identical_to'])}")
+        tag = ", ".join(tags)
+        # A comparison has a line below its reference alone, since each of its reports has arms of all roles.
+        n_before = sum(other["role"] != "strategy" for other in self.arms) if content["kind"] == "study" else 1
+        last = place == n_before - 1 and place < len(self.arms) - 1
         return Row(breakable(arm), tuple(cells), f"#arm-{place + 1}", tag, css, last)
 
     def _gains(self, arm: ArmRecord) -> AgainstRecord | None:
         """Returns the differences between an arm and the reference; None for the reference itself."""
         return None if arm["name"] == self.content["reference"] else arm["vs_baseline"]
+
+
+def _against_cells(arm: ArmRecord, against: AgainstRecord | None, scale: tuple[float, float]) -> list[Cell]:
+    """Returns the cells of a comparison: the difference, its interval, two p values and what could be detected."""
+    if against is None or against["arm"] == arm["name"]:
+        return [Cell().edge(), *(Cell() for _ in range(4))]
+    gap, test = against["interval"], against["test"]
+    span = Span.of(gap, against["scores"]["macro_f1"], *scale) if gap else None
+    cells = [
+        _gain_cell(against, "macro_f1").edge(),
+        Cell(signed_interval(gap), gap["low"], span=span) if gap else Cell(),
+    ]
+    if test is None:
+        return [*cells, Cell("identical" if arm["identical_to"] == against["arm"] else MISSING), Cell(), Cell()]
+    probabilities = [Cell(p_digits(p), p) for p in (test["p"], test["p_holm"])]
+    return [*cells, *probabilities, Cell(score(test["resolvable"]), test["resolvable"])]
 
 
 def _difference(gains: AgainstRecord, metric: str) -> Difference | None:
@@ -258,7 +288,7 @@ def reports_compared(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
         if arm is None:
             cells += [Cell(css="name"), *(Cell() for _ in range(5))]
         else:
-            test = arm["test"]
+            test = arm["vs_baseline"]["test"]
             cells += [
                 Cell(breakable(arm["name"]), css="name"),
                 Cell(score(arm["scores"]["macro_f1"]["mean"])),

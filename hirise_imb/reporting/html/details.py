@@ -45,6 +45,8 @@ class Detail:
     title: str
     panel: Panel
     has_epochs: bool
+    cross_validated: bool
+    """Whether the curves of validation come from the cross-validation, as for all arms but the published baseline."""
 
 
 def arm_title(arm: ArmRecord, base: ArmRecord) -> str:
@@ -80,46 +82,65 @@ def arm_detail(content: Content, arm: ArmRecord, base: ArmRecord, place: int) ->
         name=arm["name"],
         summary=arm["summary"],
         macro_f1=score(arm["scores"]["macro_f1"]["mean"]),
-        words=" ".join(text for text in (fit_words(arm), _temperatures(arm), _test_words(content, arm, base)) if text),
+        words=" ".join(filter(None, (fit_words(content, arm), _temperatures(arm), _test_words(content, arm)))),
         title=arm_title(arm, base),
         panel=arm_panel(content, arm, base),
         has_epochs=arm["has_epochs"],
+        cross_validated=arm["role"] != "baseline",
     )
 
 
-def fit_words(arm: ArmRecord) -> str:
-    """Returns sentences about the chosen hyperparameters and the training of an arm."""
+def fit_words(content: Content, arm: ArmRecord) -> str:
+    """Returns sentences about the chosen hyperparameters and the fits of an arm."""
     plural_s = "s" if len(arm["seeds"]) > 1 else ""
     seeds = f"seed{plural_s} {', '.join(map(str, arm['seeds']))}"
     chosen = ""
     if arm["settings"]:
         chosen = f"{settings_text(arm['settings'])}; chosen from {plural(arm['search']['trials'], 'trial')}. "
+    if arm["members"] > 1:
+        chosen += f"Each prediction averages {arm['members']} members. "
+    notes = "".join(f" {note[0].upper()}{note[1:].rstrip('.')}." for note in arm["notes"])
+    if arm["identical_to"] is not None:
+        notes += (
+            f" Identical to {name_twin(content, arm['identical_to'])}: both predict the same class for every test "
+            "landmark and seed, so it is not tested."
+        )
     if not arm["has_epochs"]:
-        return f"{chosen}Closed-form head, which has no epochs; {seeds}."
+        return f"{chosen}Closed-form head, which has no epochs; {seeds}.{notes}"
     epochs = ", ".join(map(str, arm["best_epochs"]))
-    return f"{chosen}Early stopping monitored {arm['recipe']['monitor']}; best epoch{plural_s} {epochs} of {seeds}."
+    if arm["role"] == "baseline":
+        words = f"Early stopping monitored {arm['recipe']['monitor']}; best epoch{plural_s} {epochs} of {seeds}."
+    else:
+        words = f"Fitted on the training and validation splits together; epochs of {seeds}: {epochs}."
+    return f"{chosen}{words}{notes}"
 
 
 def _temperatures(arm: ArmRecord) -> str:
     values = [f"{value:.2f}" for value in arm["temperatures"]]
-    return f"Temperature{'s' if len(values) > 1 else ''} fitted on validation: {', '.join(values)}." if values else ""
+    title = "Temperatures" if len(values) > 1 else "Temperature"
+    return f"{title} fitted without the test split: {', '.join(values)}." if values else ""
 
 
-def _test_words(content: Content, arm: ArmRecord, base: ArmRecord) -> str:
-    """Returns sentences about the test against the reference; empty for the reference itself."""
-    test, inference = arm["test"], content["inference"]
-    if test is None:
-        return ""
-    exchanges = "every exchange" if test["exact"] else f"{inference['draws']:,} random exchanges"
-    text = (
-        f"Hits and predictions differ from those of {base['name']} in {test['informative_sources']} of "
-        f"{inference['sources']} sources; the swap test used {exchanges} of them ({p_value(test['p'])}, "
-        f"{p_digits(test['p_holm'])} after Holm)."
-    )
-    above = arm["vs_baseline"]["share_above"]
-    if test["informative_sources"] and above is not None:
-        text += f" Its macro F1 is higher in {percent(above)} % of the resamples."
-    return text
+def _test_words(content: Content, arm: ArmRecord) -> str:
+    """Returns sentences about the tests against the control and the reference; empty for the reference itself."""
+    texts = []
+    for against in (arm["vs_control"], arm["vs_baseline"]):
+        if against is None or (test := against["test"]) is None:
+            continue
+        exchanges = "every exchange" if test["exact"] else f"{content['inference']['draws']:,} random exchanges"
+        texts.append(
+            f"Hits and predictions differ from those of {against['arm']} in {test['informative_sources']} of "
+            f"{content['inference']['sources']} sources; the swap test used {exchanges} of them ({p_value(test['p'])}, "
+            f"{p_digits(test['p_holm'])} after Holm)."
+        )
+        if test["informative_sources"] and against["share_above"] is not None:
+            texts.append(f"Its macro F1 is higher in {percent(against['share_above'])} % of the resamples.")
+    return " ".join(texts)
+
+
+def name_twin(content: Content, twin: str) -> str:
+    """Returns the name of an arm that others are identical to: `the control`, `the baseline`, or its own."""
+    return {content["control"]: "the control", content["reference"]: "the baseline"}.get(twin, twin)
 
 
 def class_interval_words(content: Content, label: int) -> str:

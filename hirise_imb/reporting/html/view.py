@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hirise_imb.metrics.registry import METRICS, Metric, label_of
-from hirise_imb.reporting.formatting import MISSING, p_digits, plural, score, signed
+from hirise_imb.reporting.formatting import MISSING, p_digits, percent, plural, score, signed
 from hirise_imb.reporting.html.arm_tables import ArmTables, all_scores, reports_compared
 from hirise_imb.reporting.html.details import (
     Detail,
@@ -38,8 +38,9 @@ from hirise_imb.reporting.html.study_tables import (
     shared_words,
     strategies_table,
 )
-from hirise_imb.reporting.records import SELECTIONS
+from hirise_imb.reporting.results import Contrast
 from hirise_imb.reporting.summary.records import (
+    AgainstRecord,
     ArmRecord,
     BaselineContent,
     Content,
@@ -100,7 +101,12 @@ class StudyView(PageView):
     reports: Table | None
     every_arm: Table
     class_f1: Table
-    by_image: Table
+    intervals: Table
+    contrasts: tuple[Contrast, ...]
+    """The comparisons with columns of their own, the primary one first."""
+    any_identical: bool
+    complete_share: str
+    """Share of the resamples that draw all classes, in per cent."""
     dash_words: str
     """Sentence that says why intervals are missing; empty if none is."""
     operating_point: Table
@@ -115,7 +121,6 @@ class StudyView(PageView):
     """Sentences about hyperparameters that several strategies share."""
     settings: Mapping[str, str]
     """Chosen hyperparameters by arm."""
-    selections: Mapping[str, str]
     class_words: tuple[str, ...]
     """Reason why each class has no confidence interval, for Markdown."""
 
@@ -142,7 +147,7 @@ def study_view(content: StudyContent, extras: Extras) -> StudyView:
     omitted = [(breakable(s["name"]), s["summary"], s["reason"]) for s in content["omitted"]]
     return StudyView(
         **common,
-        keys=_study_keys(content, chosen, base, arms_by_name) if chosen and chosen["test"] else (),
+        keys=_study_keys(content, chosen, arms_by_name) if chosen else (),
         compares=compares,
         against=against,
         focus=focus,
@@ -151,7 +156,10 @@ def study_view(content: StudyContent, extras: Extras) -> StudyView:
         reports=reports_compared(content, arms) if compares else None,
         every_arm=tables.every_arm(),
         class_f1=tables.class_f1(),
-        by_image=tables.by_image(),
+        intervals=tables.intervals(),
+        contrasts=tables.contrasts,
+        any_identical=any(arm["identical_to"] is not None for arm in arms),
+        complete_share=percent(content["inference"]["complete_share"]),
         dash_words=_dash_words(content, arms),
         operating_point=operating_point_table(content, [arm for arm in arms if arm["name"] in content["shown"]]),
         confidence=f"{base['decided']['confidence']:g}",
@@ -165,7 +173,6 @@ def study_view(content: StudyContent, extras: Extras) -> StudyView:
         parameters=parameters_table(content),
         shared_words=shared_words(content["shared_parameters"]),
         settings={arm["name"]: settings_text(arm["settings"]) for arm in arms},
-        selections=SELECTIONS,
         class_words=tuple(class_interval_words(content, k) for k in range(len(content["classes"]))),
     )
 
@@ -201,21 +208,31 @@ def _common(content: Content, extras: Extras) -> dict[str, Any]:
         "scores": all_scores(arms),
         "details": tuple(arm_detail(content, arm, base, place) for place, arm in enumerate(arms, 1)),
         "data": data_table(content),
-        "fit_words": {arm["name"]: fit_words(arm) for arm in arms},
+        "fit_words": {arm["name"]: fit_words(content, arm) for arm in arms},
     }
 
 
-def _study_keys(
-    content: StudyContent, best: ArmRecord, base: ArmRecord, arms_by_name: Mapping[str, ArmRecord]
-) -> tuple[KeyFigure, ...]:
-    """Returns the main result as key figures: the best strategy on validation compared with the baseline."""
-    inference, test, gains = content["inference"], best["test"], best["vs_baseline"]
-    assert test is not None
-    control = arms_by_name.get(content["control"] or "")
-    macro = f"baseline {score(base['scores']['macro_f1']['mean'])}"
-    if control is not None:
-        macro += f", control {score(control['scores']['macro_f1']['mean'])}"
-    gain, interval, span = gains["scores"]["macro_f1"], gains["interval"], None
+def _study_keys(content: StudyContent, best: ArmRecord, arms_by_name: Mapping[str, ArmRecord]) -> tuple[KeyFigure, ...]:
+    """Returns the main result as key figures: the best strategy on validation, against its control and the baseline."""
+    contrasts: list[tuple[Contrast, str, AgainstRecord]] = [("vs_baseline", "baseline", best["vs_baseline"])]
+    if best["vs_control"] is not None:
+        contrasts.insert(0, ("vs_control", "control", best["vs_control"]))
+    others = [f"{name} {score(arms_by_name[a['arm']]['scores']['macro_f1']['mean'])}" for _, name, a in contrasts]
+    keys = [
+        KeyFigure("Best strategy on validation", breakable(best["name"]), best["summary"], first=True),
+        KeyFigure("Macro F1 on the test split", score(best["scores"]["macro_f1"]["mean"]), ", ".join(others)),
+    ]
+    for contrast, name, against in contrasts:
+        keys += _contrast_keys(content, name, against, contrast)
+    return tuple(keys)
+
+
+def _contrast_keys(
+    content: StudyContent, name: str, against: AgainstRecord, contrast: Contrast
+) -> tuple[KeyFigure, KeyFigure]:
+    """Returns the difference from another arm with its interval, and the test with what it could detect."""
+    inference, family = content["inference"], content["inference"][contrast]["tests"]
+    gain, interval, test, span = against["scores"]["macro_f1"], against["interval"], against["test"], None
     if interval is not None:
         between = f"95 % interval {signed_interval(interval)} over {inference['sources']} sources"
         span = Span.of(interval, gain, min(0, interval["low"]), max(0, interval["high"]))
@@ -223,21 +240,17 @@ def _study_keys(
         between = f"no interval from {plural(inference['sources'], 'source')}"
     else:
         between = "no interval: all resamples are equal"
-    family = inference["family"]
+    difference = KeyFigure(f"Difference to the {name}", signed(gain), between, span=span)
+    term = f"Swap test against the {name}, p"
+    if test is None:
+        return difference, KeyFigure(term, MISSING, "not tested: the predicted classes are the same")
     if test["resolvable"] is None:
-        condition = "no difference could be statistically significant"
+        detectable = "no difference could be statistically significant"
     else:
-        condition = f"at p <= {inference['alpha']}"
-        if family > 1:
-            condition += f" in this comparison alone; larger as one of {family}"
-    holm = f"{p_digits(test['p_holm'])} after Holm over {plural(family, 'comparison')}"
-    return (
-        KeyFigure("Best strategy on validation", breakable(best["name"]), best["summary"], first=True),
-        KeyFigure("Macro F1 on the test split", score(best["scores"]["macro_f1"]["mean"]), macro),
-        KeyFigure("Difference to the baseline", signed(gain), between, span=span),
-        KeyFigure("Swap test, p", p_digits(test["p"]), holm),
-        KeyFigure("Minimum detectable difference", score(test["resolvable"]), condition),
-    )
+        detectable = f"minimum detectable difference {score(test['resolvable'])} at p <= {inference['alpha']}"
+        detectable += " in this comparison alone" if family > 1 else ""
+    holm = f"{p_digits(test['p_holm'])} after Holm over {plural(family, 'comparison')}; {detectable}"
+    return difference, KeyFigure(term, p_digits(test["p"]), holm)
 
 
 def _dash_words(content: StudyContent, arms: Sequence[ArmRecord]) -> str:

@@ -6,12 +6,14 @@ from dataclasses import asdict
 from typing import cast
 
 from hirise_imb.forensics import Statistic
-from hirise_imb.metrics.bootstrap import LEVEL, MIN_SOURCES, N_RESAMPLES, Interval
+from hirise_imb.metrics.bootstrap import LEVEL, MIN_SOURCES, N_RESAMPLES, UNDRAWN, Interval
 from hirise_imb.metrics.operating_point import CONFIDENCE_THRESHOLD
 from hirise_imb.metrics.permutation import ALPHA
 from hirise_imb.reporting import narrative, search_summary
+from hirise_imb.reporting.inference import AdjustedTest, Family
+from hirise_imb.reporting.protocol import protocol
 from hirise_imb.reporting.records import Arm, Spread
-from hirise_imb.reporting.results import Results
+from hirise_imb.reporting.results import Contrast, Results
 from hirise_imb.reporting.summary.records import (
     SCHEMA_VERSION,
     AgainstRecord,
@@ -21,9 +23,11 @@ from hirise_imb.reporting.summary.records import (
     ClassScoresRecord,
     DataRecord,
     Facts,
+    FamilyRecord,
     InferenceRecord,
     OperatingPointRecord,
     OriginRecord,
+    RankCorrelationRecord,
     StatisticRecord,
     StudyContent,
     SwapTestRecord,
@@ -40,7 +44,7 @@ def of_study(results: Results) -> StudyContent:
         **facts(results),
         "headline": narrative.headline(results),
         "caution": narrative.caution(results),
-        "protocol": narrative.protocol(results),
+        "protocol": protocol(results),
         "strategies": results.appendix["strategies"],
         "shared_parameters": results.appendix["shared_parameters"],
     }
@@ -63,7 +67,11 @@ def facts(results: Results) -> Facts:
         "chosen": results.chosen.name if results.chosen else None,
         "order": [arm.name for arm in results.ordered],
         "shown": [arm.name for arm in results.shown],
+        "trial_seeds": results.trial_seeds,
         "inference": _inference(results),
+        "rank_correlation": cast("RankCorrelationRecord", asdict(results.rank_correlation))
+        if results.rank_correlation
+        else None,
         "arms": [_arm(results, arm) for arm in results.arms],
         "omitted": [{"name": s.name, "summary": s.summary, "reason": s.reason} for s in results.omitted],
         "origins": [cast("OriginRecord", asdict(origin) | {"arms": list(origin.arms)}) for origin in results.origins],
@@ -77,24 +85,33 @@ def _inference(results: Results) -> InferenceRecord:
         "draws": N_RESAMPLES,
         "sources": results.inference.total,
         "least_sources": MIN_SOURCES,
-        "family": results.inference.family,
-        "resolvable": _interval(results.inference.min_detectable_difference),
+        "undrawn": UNDRAWN,
+        "complete_share": results.inference.resamples[results.reference].complete_share,
+        "vs_control": _family(results.families["vs_control"]),
+        "vs_baseline": _family(results.families["vs_baseline"]),
     }
 
 
+def _family(family: Family) -> FamilyRecord:
+    return {"tests": len(family), "resolvable": _interval(family.min_detectable_difference)}
+
+
 def _arm(results: Results, arm: Arm) -> ArmRecord:
-    baseline = _against(results, arm.name, results.reference)
+    control = results.other_of(arm, "vs_control")
     return {
         "name": arm.name,
+        "role": arm.role,
+        "members": arm.members,
+        "identical_to": results.identical.get(arm.name),
         "summary": arm.summary,
         "settings": dict(arm.settings),
         "recipe": arm.recipe,
         "seeds": list(arm.seeds),
         "has_epochs": arm.has_epochs,
         "best_epochs": list(arm.best_epochs),
-        "at_last_epoch": arm.at_last_epoch,
+        "capped": list(arm.capped),
+        "notes": list(arm.notes),
         "temperatures": list(arm.temperatures),
-        "selection": arm.selection if arm.trials else None,
         "val_macro_f1": arm.val_macro_f1,
         "trials": cast("list[TrialRecord]", arm.trials),
         "search": search_summary.tally(arm),
@@ -106,9 +123,8 @@ def _arm(results: Results, arm: Arm) -> ArmRecord:
         ],
         "uncertainty": _uncertainty(results, arm.name),
         "decided": _operating_point(results, arm),
-        "vs_baseline": baseline,
-        "vs_control": _against(results, arm.name, results.control.name) if results.control else None,
-        "test": _swap_test(results, arm.name),
+        "vs_control": _against(results, arm.name, control, "vs_control") if control else None,
+        "vs_baseline": _against(results, arm.name, results.reference, "vs_baseline"),
         "pairing": [_statistic(statistic) for statistic in results.pairings[arm.name]],
         "confusion": results.confusion(arm.name).tolist(),
     }
@@ -144,9 +160,13 @@ def _class_scores(results: Results, arm: str) -> ClassScoresRecord:
 
 
 def _uncertainty(results: Results, arm: str) -> UncertaintyRecord:
-    inference = results.inference
+    inference, resamples = results.inference, results.inference.resamples[arm]
     return {
-        "macro_f1": _interval(inference.resamples[arm].interval()),
+        "macro_f1": _interval(resamples.interval()),
+        "macro_f1_undrawn": {
+            "others_mean": _interval(resamples.interval("others_mean")),
+            "own_f1": _interval(resamples.interval("own_f1")),
+        },
         "macro_f1_by_image": _interval(inference.by_image[arm]),
         "f1": [_interval(interval) for interval in inference.class_intervals(arm)],
         "f1_without_each_source": [_interval(interval) for interval in inference.leave_one_out(arm)],
@@ -166,8 +186,8 @@ def _operating_point(results: Results, arm: Arm) -> OperatingPointRecord:
     }
 
 
-def _against(results: Results, arm: str, other: str) -> AgainstRecord:
-    """Returns the differences from another arm, with the confidence interval for macro F1."""
+def _against(results: Results, arm: str, other: str, contrast: Contrast) -> AgainstRecord:
+    """Returns the differences from another arm, with the confidence interval and the test for macro F1."""
     # A score may be undefined for one of the arms.
     names = [name for name in results.headline_scores(arm) if name in results.headline_scores(other)]
     difference = None if arm == other else results.inference.against(arm, other)
@@ -186,18 +206,18 @@ def _against(results: Results, arm: str, other: str) -> AgainstRecord:
         "f1": results.clear(arm, "f1", other),
     }
     return {
+        "arm": other,
         "scores": {name: results.gain(arm, name, other) for name in names},
         "scores_clear": {name: results.gain_is_clear(arm, name, other) for name in names},
         "per_class": differences,
         "per_class_clear": flags,
         "interval": _interval(difference.interval) if difference else None,
         "share_above": difference.share_above if difference else None,
+        "test": _swap_test(results.families[contrast].tests.get(arm)),
     }
 
 
-def _swap_test(results: Results, arm: str) -> SwapTestRecord | None:
-    """Returns the swap test against the reference; None for the reference itself."""
-    test = results.inference.tests.get(arm)
+def _swap_test(test: AdjustedTest | None) -> SwapTestRecord | None:
     if test is None:
         return None
     swap = test.swap

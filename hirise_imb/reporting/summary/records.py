@@ -6,9 +6,11 @@ seeds in the order of the seeds of the arm. Values that can't be estimated are N
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args
 
+from hirise_imb.metrics.bootstrap import UndrawnClasses
 from hirise_imb.metrics.registry import CLASS_METRICS
+from hirise_imb.reporting.records import Role
 from hirise_imb.reporting.summary.json_schema import Rule
 from hirise_imb.reporting.summary.values import (
     PER_CLASS,
@@ -32,7 +34,7 @@ from hirise_imb.reporting.summary.values import (
     Share,
 )
 
-SCHEMA_VERSION: Literal[3] = 3
+SCHEMA_VERSION: Literal[4] = 4
 
 WHOLE_TABLE = ("accuracy", "macro_f1", "weighted_f1", "kappa")
 """Scores of the complete table in the comparison of the reference run with the published table."""
@@ -65,7 +67,7 @@ class ClassFlagsRecord(TypedDict):
 class TrialRecord(TypedDict):
     """A finished trial of a search."""
 
-    state: Literal["complete", "pruned", "fail"]
+    state: Literal["complete", "fail"]
     value: Annotated[Share | None, "Macro F1 on validation; null where the trial failed"]
     error: NotRequired[Annotated[str, "Why the trial failed"]]
 
@@ -75,7 +77,6 @@ class TallyRecord(TypedDict):
 
     trials: Count
     complete: Count
-    pruned: Count
     failed: Count
     best_trial: Positive | None
     best_value: Share | None
@@ -88,11 +89,19 @@ class FailureRecord(TypedDict):
     trials: Positive
 
 
+class UndrawnRecord(TypedDict):
+    """Confidence intervals of macro F1 over sources under each rule for classes without a drawn source."""
+
+    others_mean: Annotated[IntervalRecord | None, "An undrawn class counts as the mean of the drawn ones"]
+    own_f1: Annotated[IntervalRecord | None, "An undrawn class keeps its F1 on the whole test split"]
+
+
 class UncertaintyRecord(TypedDict):
     """Confidence intervals of an arm's scores."""
 
-    macro_f1: Annotated[IntervalRecord | None, "Over sources"]
-    macro_f1_by_image: Annotated[IntervalRecord | None, "Over images as if they were independent; too narrow"]
+    macro_f1: Annotated[IntervalRecord | None, "Over sources, under the rule in inference.undrawn"]
+    macro_f1_undrawn: UndrawnRecord
+    macro_f1_by_image: Annotated[IntervalRecord | None, "Over images as if they were independent, under the same rule"]
     f1: Annotated[ClassIntervals, "Over the sources of each class"]
     f1_without_each_source: Annotated[ClassIntervals, "Lowest and highest F1 when one source of the class is left out"]
 
@@ -108,19 +117,8 @@ class OperatingPointRecord(TypedDict):
     right: Annotated[ClassMeans, "Those whose true class is the predicted class"]
 
 
-class AgainstRecord(TypedDict):
-    """The differences between an arm and another."""
-
-    scores: ScoreDifferences
-    scores_clear: ScoreFlags
-    per_class: ClassDifferencesRecord
-    per_class_clear: ClassFlagsRecord
-    interval: Annotated[IntervalRecord | None, "Confidence interval of the difference in macro F1 over sources"]
-    share_above: Annotated[Share | None, "Share of resamples in which this arm has the higher macro F1"]
-
-
 class SwapTestRecord(TypedDict):
-    """The source-level swap test against the reference."""
+    """The source-level swap test between two arms, as one of a family."""
 
     p: Probability
     p_holm: Probability
@@ -129,6 +127,19 @@ class SwapTestRecord(TypedDict):
     ]
     informative_sources: Count
     exact: bool
+
+
+class AgainstRecord(TypedDict):
+    """The differences between an arm and another."""
+
+    arm: Annotated[ArmName, "The other arm"]
+    scores: ScoreDifferences
+    scores_clear: ScoreFlags
+    per_class: ClassDifferencesRecord
+    per_class_clear: ClassFlagsRecord
+    interval: Annotated[IntervalRecord | None, "Confidence interval of the difference in macro F1 over sources"]
+    share_above: Annotated[Share | None, "Share of resamples in which this arm has the higher macro F1"]
+    test: Annotated[SwapTestRecord | None, "Null if the comparison is not one of its family"]
 
 
 class StatisticRecord(TypedDict):
@@ -142,9 +153,14 @@ class StatisticRecord(TypedDict):
 
 
 class ArmRecord(TypedDict):
-    """An arm: the baseline or a chosen recipe."""
+    """An arm: the baseline, a control or the chosen recipe of a strategy."""
 
     name: ArmName
+    role: Annotated[str, Rule(enum=list(get_args(Role)))]
+    members: Annotated[Positive, "Number of fits or heads whose log-probabilities are averaged"]
+    identical_to: Annotated[
+        ArmName | None, "The arm it is compared with, if both predict the same classes for every seed"
+    ]
     summary: str
     settings: Annotated[dict[str, str | float | int | bool], "Hyperparameters that the search chose"]
     recipe: Annotated[
@@ -157,12 +173,10 @@ class ArmRecord(TypedDict):
     ]
     seeds: Annotated[list[Count], "Seeds of the fits, in the order of all lists over seeds", Rule(minItems=1)]
     has_epochs: Annotated[bool, "Whether the arm is trained in epochs; false for a closed-form head"]
-    best_epochs: Annotated[list[Count], "Best epoch of each seed, from 1; 0 for a closed-form head"]
-    at_last_epoch: Annotated[Count, "Number of seeds whose best epoch is the last one"]
+    best_epochs: Annotated[list[Count], "Epochs of each seed's final fit, or best epoch; 0 for a closed-form head"]
+    capped: Annotated[list[bool], "Whether the best epoch is the last one allowed, for each seed"]
+    notes: Annotated[list[str], "What the fits had to do differently from the recipe"]
     temperatures: Annotated[list[Annotated[float, Rule(exclusiveMinimum=0)]], "Temperature fitted for each seed"]
-    selection: Annotated[
-        str | None, "What the trials were scored on; null without trials", Rule(enum=["grouped-cv", "val", None])
-    ]
     val_macro_f1: Annotated[
         Share, "Validation score: macro F1, by which arms are compared before the test split is used"
     ]
@@ -174,9 +188,8 @@ class ArmRecord(TypedDict):
     average_precision: Annotated[ClassSpreadsOrNone, "Null for a class without a test landmark"]
     uncertainty: UncertaintyRecord
     decided: OperatingPointRecord
-    vs_baseline: AgainstRecord
-    vs_control: AgainstRecord | None
-    test: Annotated[SwapTestRecord | None, "Swap test against the reference; null for the reference"]
+    vs_control: Annotated[AgainstRecord | None, "Against the control that averages as many; the primary contrast"]
+    vs_baseline: Annotated[AgainstRecord, "Against the reference"]
     pairing: Annotated[list[StatisticRecord], "One for each seed; empty if there are too few landmarks to shuffle"]
     confusion: Annotated[list[ClassMeans], "Mean counts over seeds; rows are true classes", PER_CLASS]
 
@@ -195,6 +208,21 @@ DataRecord = TypedDict(
 """The counts of a class in a split."""
 
 
+class FamilyRecord(TypedDict):
+    """A family of tests, whose p values are adjusted together."""
+
+    tests: Count
+    resolvable: Annotated[IntervalRecord | None, "Minimum detectable differences: lowest and highest over arms"]
+
+
+class RankCorrelationRecord(TypedDict):
+    """Spearman's rank correlation between validation score and test macro F1 over distinct arms."""
+
+    arms: Count
+    rho: Annotated[Difference | None, "Null for fewer than three arms or equal scores"]
+    p: Annotated[Probability | None, "Two-sided, from random orders"]
+
+
 class InferenceRecord(TypedDict):
     """How uncertainty was estimated."""
 
@@ -203,8 +231,12 @@ class InferenceRecord(TypedDict):
     draws: Positive
     sources: Positive
     least_sources: Positive
-    family: Count
-    resolvable: Annotated[IntervalRecord | None, "Minimum detectable differences: lowest and highest over arms"]
+    undrawn: Annotated[
+        str, "Rule of intervals for classes without a drawn source", Rule(enum=list(get_args(UndrawnClasses)))
+    ]
+    complete_share: Annotated[Share, "Share of the resamples that draw all classes of the test split"]
+    vs_control: Annotated[FamilyRecord, "Strategies against the control that averages as many"]
+    vs_baseline: Annotated[FamilyRecord, "The control and the strategies against the reference"]
 
 
 class OmittedRecord(TypedDict):
@@ -266,7 +298,7 @@ FigureRecord = TypedDict(
 class Facts(TypedDict):
     """The content that all kinds of pages have in common."""
 
-    schema_version: Literal[3]
+    schema_version: Literal[4]
     study: Annotated[str, "Name of the study, or of the comparison", Rule(minLength=1)]
     setting: Annotated[str, "What was run"]
     pairing: Annotated[str, "Whether predictions and labels belong together"]
@@ -276,11 +308,13 @@ class Facts(TypedDict):
     sources: Annotated[ClassCounts, "Number of test sources of each class"]
     data: Annotated[list[DataRecord], "Counts by split and class"]
     reference: Annotated[ArmName, "The arm that all others are compared with"]
-    control: Annotated[ArmName | None, "The baseline with a tuned optimiser; null if it is not among the arms"]
+    control: Annotated[ArmName | None, "The tuned recipe without a remedy; null if it is not among the arms"]
     chosen: Annotated[ArmName | None, "The strategy with the best validation score"]
     order: Annotated[list[ArmName], "Arms in the order of tables"]
     shown: Annotated[list[ArmName], "Arms in figures with a line for each arm"]
+    trial_seeds: Annotated[Positive | None, "Seeds of the cross-validation that scores a recipe; null if unknown"]
     inference: InferenceRecord
+    rank_correlation: Annotated[RankCorrelationRecord | None, "Null for a comparison of reports"]
     arms: Annotated[list[ArmRecord], "The arms, the reference first", Rule(minItems=1)]
     omitted: Annotated[list[OmittedRecord], "Strategies that could not be used on this data"]
     origins: Annotated[list[OriginRecord], "The reports that are compared"]

@@ -117,6 +117,10 @@ def _find_arm_fault(summary: Mapping[str, Any]) -> str | None:
     for key, named in (("control", [summary["control"]]), ("chosen", [summary["chosen"]]), ("shown", summary["shown"])):
         if unknown := set(named) - {*names, None}:
             return f"at $.{key}: {min(unknown)!r} is not one of the arms"
+    for place, arm in enumerate(summary["arms"]):
+        others = {arm[contrast]["arm"] for contrast in ("vs_control", "vs_baseline") if arm[contrast]}
+        if unknown := {arm["identical_to"], *others} - {*names, None}:
+            return f"at $.arms[{place}]: {min(unknown)!r} is not one of the arms"
     for place, origin in enumerate(summary["origins"]):
         if unknown := {origin["chosen"], *origin["arms"]} - {*names, None}:
             return f"at $.origins[{place}]: {min(unknown)!r} is not one of the arms"
@@ -126,8 +130,8 @@ def _find_arm_fault(summary: Mapping[str, Any]) -> str | None:
 def _find_length_fault(summary: Mapping[str, Any]) -> str | None:
     """Checks that lists over seeds have equal lengths, and that the comparison has all its rows."""
     for place, arm in enumerate(summary["arms"]):
-        if not len(arm["seeds"]) == len(arm["best_epochs"]) == len(arm["temperatures"]):
-            return f"at $.arms[{place}]: it does not have as many best_epochs and temperatures as seeds"
+        if not len(arm["seeds"]) == len(arm["best_epochs"]) == len(arm["capped"]) == len(arm["temperatures"]):
+            return f"at $.arms[{place}]: it does not have as many best_epochs, capped and temperatures as seeds"
     rows = summary.get("comparison")
     if rows is not None and len(rows) != len(CLASS_METRICS) * len(summary["classes"]) + len(WHOLE_TABLE):
         return "at $.comparison: it does not have each score once"

@@ -1,0 +1,174 @@
+"""The protocol of a report in sentences: how recipes were selected, fitted and compared, derived from the arms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from hirise_imb.metrics.bootstrap import MIN_SOURCES, N_RESAMPLES, UNDRAWN
+from hirise_imb.reporting.formatting import join_words, percent, plural
+from hirise_imb.reporting.narrative import name_reference
+from hirise_imb.reporting.records import Arm
+from hirise_imb.reporting.results import Results
+
+_UNDRAWN = {
+    "others_mean": "counts as the mean of the drawn classes",
+    "own_f1": "keeps its F1 on the whole test split",
+}
+"""Descriptions of the rules for classes of which a resample draws no source."""
+
+
+def protocol(results: Results) -> list[str]:
+    """Returns how recipes were selected and what all arms have in common."""
+    sentences = _comparison_protocol(results) if results.origins else _study_protocol(results)
+    return [*sentences, _describe_intervals(results), _describe_tests(results)]
+
+
+def _study_protocol(results: Results) -> Iterator[str]:
+    with_search = [arm for arm in results.ordered if arm.trials]
+    final = [arm for arm in results.ordered if arm.role != "baseline"]
+    yield _describe_validation(results)
+    if with_search:
+        yield _describe_budget(with_search)
+        yield from _describe_spaces(results, with_search)
+    if any(arm.has_epochs for arm in final):
+        yield (
+            "The number of epochs is cross-fitted: the landmarks of a fold are scored at the epoch that is best on all "
+            "other folds, so that no fold selects the epoch at which it is scored."
+        )
+    if any(arm.role == "strategy" for arm in final):
+        yield (
+            "All training images of a fold are used by every head, trained or closed-form, with all variants of a "
+            "landmark; a landmark is scored on its canonical image alone."
+        )
+    yield from _describe_fits(results, final)
+    yield from _describe_averaging(results)
+
+
+def _describe_validation(results: Results) -> str:
+    seeds = "mean over the seeds"
+    if results.trial_seeds is not None:
+        seeds = f"mean over {plural(results.trial_seeds, 'seed')}"
+        if results.trial_seeds > 1:
+            seeds += ", each with its own assignment of sources to folds"
+    text = (
+        "The validation score of every arm is macro F1 in a cross-validation over the training and validation splits "
+        f"with folds by source, {seeds}."
+    )
+    if any(arm.trials for arm in results.ordered):
+        text += (
+            " The recipe of a search is that of its best trial, which biases its validation score upwards; nothing was "
+            "selected for the baseline."
+        )
+    return text
+
+
+def _describe_budget(arms: Sequence[Arm]) -> str:
+    counts = [len(arm.trials) for arm in arms]
+    if min(counts) == max(counts):
+        return f"Every search has {plural(counts[0], 'finished trial')}."
+    shorter = [f"{arm.name} ({len(arm.trials)})" for arm in arms if len(arm.trials) < max(counts)]
+    return (
+        f"Searches have up to {max(counts)} finished trials; fewer have {join_words(shorter)}. A search ends early "
+        "when all distinct settings of its hyperparameters have been tried."
+    )
+
+
+def _describe_spaces(results: Results, arms: Sequence[Arm]) -> Iterator[str]:
+    shared: dict[tuple[str, ...], list[str]] = {}
+    for parameter in results.appendix["shared_parameters"]:
+        shared.setdefault(tuple(parameter["strategies"]), []).append(f"{parameter['name']} ({parameter['range']})")
+    for names, parameters in shared.items():
+        yield f"{len(names)} of the {len(arms)} searches share {join_words(parameters)}."
+    dependents: dict[tuple[str, ...], list[str]] = {}
+    for strategy in results.appendix["strategies"]:
+        dependents.setdefault(tuple(strategy["starts_from"]), []).append(strategy["name"])
+    for bases, strategies in dependents.items():
+        if bases:
+            start = "starts" if len(strategies) == 1 else "start"
+            yield (
+                f"{join_words(strategies)} {start} from the recipe selected for {join_words(bases)}, with trials in "
+                "addition to those."
+            )
+
+
+def _describe_fits(results: Results, final: Sequence[Arm]) -> Iterator[str]:
+    base, seeds = results.arms[0], plural(len(results.arms[0].seeds), "seed")
+    if base.has_epochs:
+        monitor = {"val_loss": "validation loss", "val_macro_f1": "validation macro F1"}[base.recipe["monitor"]]
+        yield (
+            f"The baseline is fitted as published: on the training split, with early stopping on {monitor} of the "
+            f"given validation split and at most {plural(base.recipe['max_epochs'], 'epoch')}, with {seeds}."
+        )
+    if results.to_the_end is not None:
+        yield (
+            f"{results.to_the_end.name} has the recipe of the baseline without a limit on the epochs that binds, and "
+            "is fitted like a selected recipe: its difference from the baseline is due to longer training on more "
+            "landmarks."
+        )
+    if final:
+        yield (
+            "All recipes but the published baseline are fitted on the training and validation splits together, with "
+            f"{plural(len(final[0].seeds), 'seed')}, for the number of epochs that is best in the cross-validation; "
+            "nothing stops these fits early. Temperatures and post-hoc adjustments are fitted on the predictions for "
+            "held-out folds."
+        )
+    text = (
+        "These fits alone are scored on the test split, with one canonical image a landmark; no trial used it. Every "
+        "score can be recomputed from predictions/."
+    )
+    if "test_access" in results.environment:
+        text += " How often and when it was predicted is in environment.json."
+    yield text
+
+
+def _describe_averaging(results: Results) -> Iterator[str]:
+    """Yields which strategies average members, and the control that each group is compared with."""
+    groups: dict[str, list[str]] = {}
+    for arm in results.strategies:
+        control = results.control_for(arm)
+        if arm.members > 1 and control is not None:
+            groups.setdefault(control.name, []).append(arm.name)
+    for control_name, names in groups.items():
+        verb, are = ("averages", "is") if len(names) == 1 else ("average", "are")
+        yield (
+            f"{join_words(names)} {verb} several fits or heads in each prediction and {are} compared with "
+            f"{control_name}, a control that averages as many fits, because averaging alone raises scores."
+        )
+
+
+def _comparison_protocol(results: Results) -> Iterator[str]:
+    yield (
+        f"All arms are compared with {results.reference} on the same {len(results.test):,} test landmarks, with the "
+        "same classes; reports that were tested on other landmarks are refused."
+    )
+    yield (
+        "Each report selected its recipes on its own validation landmarks, so validation scores can be compared only "
+        "within a report. The protocol of each, and its tests against its own control, are in its own report."
+    )
+
+
+def _describe_intervals(results: Results) -> str:
+    complete = results.inference.resamples[results.reference].complete_share
+    return (
+        f"Confidence intervals of macro F1 come from {N_RESAMPLES:,} resamples of the "
+        f"{plural(results.inference.total, 'test source')}, the same ones for all arms, and of the fits of each arm "
+        f"(expanded percentiles, Hesterberg 2015). {percent(complete)} % of the resamples draw every class of the test "
+        f"split; in the others, a class without a drawn source {_UNDRAWN[UNDRAWN]}. A class has an interval only if it "
+        f"has {MIN_SOURCES} sources or more."
+    )
+
+
+def _describe_tests(results: Results) -> str:
+    families = [f"with {name_reference(results)}"]
+    if results.control is not None:
+        families.insert(0, "with the control that averages as many fits, which is the primary contrast,")
+    text = (
+        f"Arms are compared {' and '.join(families)} by the source-level swap test on macro F1, two-sided, with Holm's "
+        f"(1979) correction{' in each of the two families' if len(families) > 1 else ''}."
+    )
+    if results.identical:
+        text += (
+            " An arm that predicts the same class as its control or as the baseline for every test landmark and seed "
+            "is not tested, and not counted in a correction."
+        )
+    return f"{text} Differences of single classes are descriptive: they are not tested."
