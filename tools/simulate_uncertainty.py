@@ -120,7 +120,7 @@ def _intervals(predicted: np.ndarray, rng: np.random.Generator) -> tuple[dict[st
         else:  # Reports give no interval here; this is what it would be.
             f1_values = resamples.f1[np.isfinite(resamples.f1[:, label]), label]
             intervals[name] = expanded_percentile_interval(f1_values, SOURCES)
-    return intervals, {"sources": float(resamples.macro_f1.mean()), "Dirichlet": float(smooth.mean())}
+    return intervals, {"sources": float(resamples.macro_f1().mean()), "Dirichlet": float(smooth.mean())}
 
 
 def rejections(law: Law, gain: float, sets: int) -> Iterator[Row]:
@@ -135,7 +135,7 @@ def rejections(law: Law, gain: float, sets: int) -> Iterator[Row]:
         swap = swap_test(one, other, DRAWS)
         rejected["swap sources"].append(swap.p <= ALPHA)
         interval = expanded_percentile_interval(
-            bootstrap_sources(one, DRAWS).macro_f1 - bootstrap_sources(other, DRAWS).macro_f1, SOURCES
+            bootstrap_sources(one, DRAWS).gain_over(bootstrap_sources(other, DRAWS)), SOURCES
         )
         rejected["bootstrap sources"].append(interval is not None and not interval.low <= 0 <= interval.high)
         rejected["swap images"].append(swap_test(_by_image(better), _by_image(base), DRAWS).p <= ALPHA)

@@ -116,7 +116,7 @@ class Inference:
 
     def against(self, arm: str, other: str) -> ArmDifference:
         """Returns the difference in macro F1 between an arm and another."""
-        gains = self.resamples[arm].macro_f1 - self.resamples[other].macro_f1
+        gains = self.resamples[arm].gain_over(self.resamples[other])
         return ArmDifference(expanded_percentile_interval(gains, self.total), float((gains > ROUNDING).mean()))
 
     def class_intervals(self, arm: str) -> list[Interval | None]:
