@@ -63,6 +63,18 @@ def macro_f1(confusion: Ints, classes: Sequence[int] | None = None) -> float:
     return float(f1.mean() if classes is None else f1[list(classes)].mean())
 
 
+def macro_f1_with_sources(confusion: Ints, class_sources: Ints, minimum: int) -> float:
+    """Returns the mean F1 over the classes with at least `minimum` sources; 0 if there is none.
+
+    Args:
+        confusion: confusion matrix, shape (n_classes, n_classes).
+        class_sources: number of sources of each class, shape (n_classes,).
+        minimum: fewest sources of a class that counts.
+    """
+    classes = np.flatnonzero(class_sources >= minimum)
+    return macro_f1(confusion, classes.tolist()) if len(classes) else 0.0
+
+
 def weighted_f1(confusion: Ints) -> float:
     """Returns the mean F1 over all classes, weighted by support."""
     return float(per_class_scores(confusion)["f1"] @ confusion.sum(axis=1) / confusion.sum())

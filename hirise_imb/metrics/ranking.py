@@ -39,6 +39,11 @@ def average_precision(labels: Ints, probabilities: Probabilities) -> Floats:
     return np.array([curve.mean() if len(curve) else np.nan for curve in curves])
 
 
+def mean_average_precision(labels: Ints, probabilities: Probabilities) -> float:
+    """Returns the mean of `average_precision` over the classes that have landmarks."""
+    return float(np.nanmean(average_precision(labels, probabilities)))
+
+
 def risk_at_coverage(labels: Ints, probabilities: Probabilities) -> Floats:
     """Returns the share of mistakes among the 1, 2, ..., n most confident predictions, shape (n,).
 

@@ -133,12 +133,6 @@ def evaluate(evaluation: Evaluation) -> dict[str, float]:
     return {name: score for name, score in scores.items() if not math.isnan(score)}
 
 
-def _macro_f1_several(evaluation: Evaluation) -> float:
-    """Returns macro F1 over the classes that have more than one source here."""
-    classes = np.flatnonzero(evaluation.class_sources > 1)
-    return classification.macro_f1(evaluation.confusion, classes.tolist()) if len(classes) else 0.0
-
-
 def _calibrated_error(evaluation: Evaluation) -> float:
     """Returns the calibration error after temperature scaling."""
     probabilities = apply_temperature(evaluation.probabilities, evaluation.temperature)
@@ -150,7 +144,12 @@ for _metric in (
     Metric(
         "macro_f1_rare", "macro F1, rare classes", "rare F1", lambda e: classification.macro_f1(e.confusion, e.rare)
     ),
-    Metric("macro_f1_several", "macro F1, classes of several sources", "several sources", _macro_f1_several),
+    Metric(
+        "macro_f1_several",
+        "macro F1, classes of several sources",
+        "several sources",
+        lambda e: classification.macro_f1_with_sources(e.confusion, e.class_sources, 2),
+    ),
     Metric("weighted_f1", "weighted F1", "weighted F1", lambda e: classification.weighted_f1(e.confusion)),
     Metric("accuracy", "accuracy", "acc.", lambda e: classification.accuracy(e.confusion)),
     Metric(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from statistics import NormalDist
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,13 +20,16 @@ from hirise_imb.metrics.bootstrap import (
     Interval,
     Resamples,
     SourceCounts,
+    UndrawnClasses,
     bootstrap_sources,
     expanded_percentile_interval,
     image_interval,
     leave_one_source_out,
+    macro_f1_bound,
 )
 
 EIGHT = range(8)
+RULES = get_args(UndrawnClasses)
 
 # Label, two predictions and source of each image. Few classes make classes absent or never predicted.
 IMAGES = st.integers(0, 7).flatmap(
@@ -50,10 +54,14 @@ def f1_by_sklearn(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.where(np.bincount(labels, minlength=8) > 0, values, np.nan)
 
 
-def macro(f1: np.ndarray, occurring: int) -> float:
-    """The mean over eight classes; one that is not drawn is the mean of those that are, one that is nowhere is 0."""
+def macro(f1: np.ndarray, split_f1: np.ndarray, rule: UndrawnClasses) -> float:
+    """Mean over eight classes of F1 in a resample, NaN if undrawn, and in the split, NaN for an absent class."""
     drawn = [value for value in f1 if np.isfinite(value)]
-    return float(sum(drawn) / len(drawn) * occurring / 8)
+    total = sum(drawn)
+    for value, own in zip(f1, split_f1, strict=True):
+        if np.isnan(value) and np.isfinite(own):
+            total += sum(drawn) / len(drawn) if rule == "others_mean" else own
+    return float(total / 8)
 
 
 def layout(*rows: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -119,21 +127,21 @@ def test_a_weight_is_as_many_copies_of_a_source(images: Images, weights: list[in
 # --- resamples ---
 
 
-def test_resamples_follow_the_law_of_all_resamples() -> None:
+@pytest.mark.parametrize("rule", RULES)
+def test_resamples_follow_the_law_of_all_resamples(rule: UndrawnClasses) -> None:
     labels, sources = layout({0: 4, 1: 2}, {0: 3, 2: 2}, {0: 2, 1: 1, 3: 2})
     predicted = some_mistakes(labels, fits=2, share=0.4, seed=5)
-    occurring = len(set(labels.tolist()))
+    split = np.array([f1_by_sklearn(labels, fit) for fit in predicted])
     law: defaultdict[float, float] = defaultdict(float)
     for places, fits in itertools.product(itertools.product(range(3), repeat=3), itertools.product(range(2), repeat=2)):
         rows = np.concatenate([np.flatnonzero(sources == place) for place in places])
         scores = [f1_by_sklearn(labels[rows], predicted[fit, rows]) for fit in fits]
-        law[round(macro(np.mean(scores, axis=0), occurring), 9)] += 1 / 27 / 4
+        law[round(macro(np.mean(scores, axis=0), split[list(fits)].mean(axis=0), rule), 9)] += 1 / 27 / 4
     assert len(law) > 15
 
     draws = 20_000
-    found = Counter(
-        np.round(bootstrap_sources(SourceCounts.of(labels, predicted, sources, 8), draws).macro_f1, 9).tolist()
-    )
+    resamples = bootstrap_sources(SourceCounts.of(labels, predicted, sources, 8), draws)
+    found = Counter(np.round(resamples.macro_f1(rule), 9).tolist())
     assert set(found) <= set(law)
     for value, probability in law.items():
         assert abs(found[value] / draws - probability) < 5 * np.sqrt(probability / draws)
@@ -141,8 +149,62 @@ def test_resamples_follow_the_law_of_all_resamples() -> None:
 
 def test_a_class_that_was_not_drawn_counts_as_the_others_and_one_that_is_nowhere_as_zero() -> None:
     f1 = np.array([[0.5, 1.0, *[np.nan] * 6], [0.5, np.nan, *[np.nan] * 6]])
-    found = Resamples(f1, np.array([3, 1, 0, 0, 0, 0, 0, 0]), 3)
-    np.testing.assert_allclose(found.macro_f1, [1.5 / 8, 1.0 / 8])
+    split_f1 = np.array([[0.6, 0.9, *[0.0] * 6], [0.6, 0.7, *[0.0] * 6]])
+    found = Resamples(f1, split_f1, np.array([3, 1, 0, 0, 0, 0, 0, 0]), 3)
+    np.testing.assert_allclose(found.macro_f1("others_mean"), [1.5 / 8, 1.0 / 8])
+    np.testing.assert_allclose(found.macro_f1("own_f1"), [1.5 / 8, 1.2 / 8])
+    assert found.complete_share == 0.5
+
+
+@quick
+@given(IMAGES)
+def test_both_rules_agree_where_all_classes_are_drawn(images: Images) -> None:
+    labels, predicted, sources = columns(images)
+    found = bootstrap_sources(SourceCounts.of(labels, predicted, sources, 8), 50)
+    complete = [all(np.isfinite(row[k]) for k in set(labels.tolist())) for row in found.f1]
+    np.testing.assert_allclose(found.macro_f1("others_mean")[complete], found.macro_f1("own_f1")[complete], atol=1e-12)
+    assert found.complete_share == np.mean(complete)
+
+
+@quick
+@given(IMAGES, st.integers(0, 7))
+def test_a_class_with_its_own_f1_does_not_depend_on_which_others_are_drawn(images: Images, label: int) -> None:
+    # In the second arm all other classes are one, so that other classes are drawn and all other scores differ.
+    labels, predicted, sources = columns(images)
+    others = [k for k in EIGHT if k != label]
+    renamed = np.where(np.array(EIGHT) == label, label, others[0])
+    one, other = (
+        bootstrap_sources(SourceCounts.of(y, p, sources, 8), 50)
+        for y, p in ((labels, predicted), (renamed[labels], renamed[predicted]))
+    )
+    first, second = (arm.macro_f1("own_f1") * 8 - _terms(arm, others) for arm in (one, other))
+    np.testing.assert_allclose(first, second, atol=1e-12)
+    np.testing.assert_allclose(first, _terms(one, [label]), atol=1e-12)
+
+
+def _terms(found: Resamples, classes: list[int]) -> np.ndarray:
+    """Sum of the F1 of some classes, each by itself, where an undrawn class keeps its F1; shape (draws,)."""
+    chosen = [
+        [own if np.isnan(value) else value for value, own in zip(row[classes], split[classes], strict=True)]
+        for row, split in zip(found.f1, found.split_f1, strict=True)
+    ]
+    return np.asarray(np.sum(chosen, axis=1))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_differences_are_paired(rule: UndrawnClasses) -> None:
+    # The arms differ in craters alone, so the difference is that of one class in each resample, a spider drawn or not.
+    labels, sources = layout(*[{0: 5, 1: 4}] * 9, {7: 6})
+    worse = some_mistakes(labels, fits=2)
+    better = np.where((labels == 1) & (worse == 0), 1, worse)
+    one, other = (bootstrap_sources(SourceCounts.of(labels, fits, sources, 8), 400) for fits in (better, worse))
+    gains = one.gain_over(other, rule)
+    np.testing.assert_array_equal(gains, one.macro_f1(rule) - other.macro_f1(rule))
+    craters = ((one.f1 - other.f1)[:, 0] + (one.f1 - other.f1)[:, 1]) / 8
+    undrawn = np.isnan(one.f1[:, 7])
+    assert 0.2 < undrawn.mean() < 0.5
+    np.testing.assert_allclose(gains[~undrawn], craters[~undrawn], atol=1e-12)
+    np.testing.assert_allclose(gains[undrawn], craters[undrawn] * (1 if rule == "own_f1" else 3 / 2), atol=1e-12)
 
 
 def test_arms_share_the_sources_and_the_fits() -> None:
@@ -204,8 +266,8 @@ def test_the_interval_of_a_class_goes_by_its_own_sources() -> None:
     assert found.class_interval(1) == expanded_percentile_interval(drawn, 6) != expanded_percentile_interval(drawn, 20)
     assert (
         found.interval()
-        == expanded_percentile_interval(found.macro_f1, 20)
-        != expanded_percentile_interval(found.macro_f1, 6)
+        == expanded_percentile_interval(found.macro_f1(), 20)
+        != expanded_percentile_interval(found.macro_f1(), 6)
     )
 
 
@@ -259,23 +321,46 @@ def test_a_class_of_one_source_is_left_out_of_most_resamples_and_of_no_interval(
     assert found.class_interval(4) is None
 
 
-def test_the_image_interval_is_that_of_an_explicit_bootstrap() -> None:
-    labels = np.repeat(EIGHT, (60, 20, 10, 10, 5, 5, 10, 10))
+@pytest.mark.parametrize("rule", RULES)
+def test_the_image_interval_is_that_of_an_explicit_bootstrap(rule: UndrawnClasses) -> None:
+    labels = np.repeat(EIGHT, (60, 20, 10, 10, 5, 1, 10, 10))
     predicted = some_mistakes(labels, fits=2)
+    split = np.array([f1_by_sklearn(labels, fit) for fit in predicted])
     rng = np.random.default_rng(8)
     values = []
-    for _ in range(2000):
+    for _ in range(4000):
         rows = rng.integers(0, len(labels), len(labels))
         support = np.bincount(labels[rows], minlength=8)
         scores = []
-        for fit in predicted[:, rows]:
+        fits = rng.integers(0, 2, 2)
+        for fit in predicted[fits][:, rows]:
             hits, chosen = (np.bincount(part, minlength=8) for part in (fit[fit == labels[rows]], fit))
             scores.append(np.where(support > 0, 2 * hits / np.maximum(support + chosen, 1), np.nan))
-        values.append(macro(np.mean(scores, axis=0), 8))
-    found = image_interval(labels, predicted, 8)
+        values.append(macro(np.mean(scores, axis=0), split[fits].mean(axis=0), rule))
+    found = image_interval(labels, predicted, 8, undrawn=rule)
     assert found is not None
     # Monte-Carlo error of the loop's quantiles is about .003.
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.01)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_bound_is_the_quantile_of_the_mean_over_fits(rule: UndrawnClasses) -> None:
+    labels, sources = layout(*[{0: 4, 1: 2}] * 6, {0: 3, 2: 4})
+    predicted = some_mistakes(labels, fits=3)
+    split = np.mean([f1_by_sklearn(labels, fit) for fit in predicted], axis=0)
+    rng = np.random.default_rng(5)
+    values = []
+    for _ in range(1000):
+        rows = np.concatenate([np.flatnonzero(sources == place) for place in rng.integers(0, 7, 7)])
+        scores = [f1_by_sklearn(labels[rows], fit[rows]) for fit in predicted]
+        values.append(macro(np.mean(scores, axis=0), split, rule))
+    counts = SourceCounts.of(labels, predicted, sources, 8)
+    for quantile in (0.05, 0.5):
+        expected = np.quantile(values, quantile)
+        assert macro_f1_bound(counts, quantile, 4000, rule) == pytest.approx(expected, abs=0.01)
+    # Resampled fits would widen the spread of fits that differ.
+    apart = SourceCounts.of(labels, np.stack([labels, np.zeros_like(labels)]), sources, 8)
+    assert macro_f1_bound(apart, 0.0, 200, "own_f1") > bootstrap_sources(apart, 200).macro_f1("own_f1").min()
 
 
 # --- what is said of few sources ---
@@ -304,18 +389,18 @@ SETS, DRAWS = 400, 1000
 
 
 @pytest.fixture(scope="module")
-def held() -> dict[str, float]:
-    """How often intervals hold the expected score, where sources differ by a logit of 1.2 (standard deviation)."""
+def coverage() -> dict[str, float]:
+    """How often intervals contain the expected score, where sources differ by a logit of 1.2 (standard deviation)."""
     law = simulated.Law(between=1.2)
     truth = law.truth()
     found: Counter[str] = Counter()
     for number in range(SETS):
         predicted = law.draw(np.random.default_rng((11, number)))
-        counts = simulated.count_sources(predicted[0])
+        counts = law.layout.count(predicted[0])
         resamples = bootstrap_sources(counts, DRAWS)
         intervals = {
             "sources": (resamples.interval(), truth.mean()),
-            "images": (image_interval(simulated.LABELS, predicted, 8, DRAWS), truth.mean()),
+            "images": (image_interval(law.layout.labels, predicted, 8, DRAWS), truth.mean()),
             "other": (resamples.class_interval(0), truth[0]),
             "crater": (resamples.class_interval(1), truth[1]),
         }
@@ -323,26 +408,59 @@ def held() -> dict[str, float]:
             # Refused; what the resamples would give.
             assert resamples.class_interval(label) is None
             values = resamples.f1[np.isfinite(resamples.f1[:, label]), label]
-            intervals[f"single {label}"] = expanded_percentile_interval(values, simulated.SOURCES), truth[label]
+            intervals[f"single {label}"] = expanded_percentile_interval(values, law.layout.n_sources), truth[label]
         for name, (interval, target) in intervals.items():
-            found[name] += _holds(interval, target)
+            found[name] += _contains(interval, target)
     return {name: count / SETS for name, count in found.items()}
 
 
-def _holds(interval: Interval | None, target: float) -> bool:
+def _contains(interval: Interval | None, target: float) -> bool:
     return interval is not None and bool(interval.low <= target <= interval.high)
 
 
 @pytest.mark.parametrize("name", ["sources", "other", "crater"])
-def test_intervals_over_sources_hold_the_truth_as_often_as_they_say(held: dict[str, float], name: str) -> None:
+def test_intervals_over_sources_contain_the_truth_as_often_as_stated(coverage: dict[str, float], name: str) -> None:
     # The standard error of 95 % is 1.1 points with 400 sets: two and a half of them below, and no more than always.
-    assert 0.92 <= held[name] <= 0.995
+    assert 0.92 <= coverage[name] <= 0.995
 
 
-def test_intervals_over_images_do_not(held: dict[str, float]) -> None:
-    assert held["images"] < 0.7
+def test_intervals_over_images_do_not(coverage: dict[str, float]) -> None:
+    assert coverage["images"] < 0.7
 
 
 @pytest.mark.parametrize("label", [4, 6, 7])
-def test_nor_would_those_of_a_class_of_one_source(held: dict[str, float], label: int) -> None:
-    assert held[f"single {label}"] < 0.75
+def test_nor_would_those_of_a_class_of_one_source(coverage: dict[str, float], label: int) -> None:
+    assert coverage[f"single {label}"] < 0.75
+
+
+SPARSE = simulated.Law(1.2, 0.6, simulated.SAMPLE, never=(simulated.EJECTA, simulated.SPIDER))
+"""Three classes have one source, and two of the eight have F1 0."""
+
+
+def test_the_interval_of_a_difference_excludes_zero_too_often_if_undrawn_classes_keep_their_f1() -> None:
+    found: Counter[str] = Counter()
+    for number in range(SETS):
+        one, other = (
+            bootstrap_sources(SPARSE.layout.count(arm), DRAWS)
+            for arm in SPARSE.draw(np.random.default_rng((13, number)), (0.0, 0.0))
+        )
+        for rule in RULES:
+            found[rule] += not _contains(
+                expanded_percentile_interval(one.gain_over(other, rule), SPARSE.layout.n_sources), 0.0
+            )
+    # 0.05 plus 2.5 standard errors, and the 2 points that the documentation admits.
+    assert found["others_mean"] / SETS <= 0.10
+    assert found["own_f1"] / SETS > 0.15
+
+
+def test_undrawn_classes_widen_the_interval_where_some_have_f1_zero() -> None:
+    predicted = SPARSE.draw(np.random.default_rng(14))[0]
+    found = bootstrap_sources(SPARSE.layout.count(predicted))
+    score = SPARSE.layout.f1(predicted).mean()
+    others, own = found.interval("others_mean"), found.interval("own_f1")
+    assert others is not None
+    assert own is not None
+    assert others.low < own.low < score < own.high < others.high
+    assert others.high - others.low > 1.8 * (own.high - own.low)
+    # (1 - (1 - 1 / 33)^33) for each of three classes, and somewhat less often for those with two or three sources.
+    assert 0.15 < found.complete_share < 0.22

@@ -14,7 +14,7 @@ from sklearn import metrics
 
 from hirise_imb.metrics.calibration import ReliabilityDiagram, apply_temperature, expected_calibration_error, log_loss
 from hirise_imb.metrics.operating_point import CONFIDENCE_THRESHOLD, OperatingPoint
-from hirise_imb.metrics.ranking import average_precision, precision_at_hits, risk_at_coverage
+from hirise_imb.metrics.ranking import average_precision, mean_average_precision, precision_at_hits, risk_at_coverage
 
 EIGHT = range(8)
 # How many landmarks, how many classes among them, how sharp; rounded probabilities are tied.
@@ -132,6 +132,9 @@ def test_average_precision_is_that_of_scikit_learn(case: Case) -> None:
         else:
             assert np.isnan(found[k])
             assert precision_at_hits(labels, probabilities, k).shape == (0,)
+    present = sorted(set(labels.tolist()))
+    expected = metrics.average_precision_score(labels[:, None] == present, probabilities[:, present], average="macro")
+    assert mean_average_precision(labels, probabilities) == pytest.approx(expected)
 
 
 @quick

@@ -76,6 +76,21 @@ def test_scores_of_one_number_agree_with_scikit_learn(pairs: list[tuple[int, int
 
 
 @quick
+@given(PAIRS, st.lists(st.integers(0, 4), min_size=8, max_size=8), st.integers(0, 5))
+def test_classes_with_few_sources_are_left_out(pairs: list[tuple[int, int]], sources: list[int], minimum: int) -> None:
+    true, predicted = both(pairs)
+    counts = classification.confusion_matrix(true, predicted, 8)
+    chosen = [k for k in EIGHT if sources[k] >= minimum]
+    found = classification.macro_f1_with_sources(counts, np.array(sources), minimum)
+    if chosen:
+        assert found == pytest.approx(
+            metrics.f1_score(true, predicted, labels=chosen, average="macro", zero_division=0)
+        )
+    else:
+        assert found == 0
+
+
+@quick
 @given(PAIRS)
 def test_kappa_agrees_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     true, predicted = both(pairs)

@@ -326,9 +326,9 @@ def rejections(law: simulated.Law, gain: float, sets: int) -> tuple[float, float
     found = []
     for number in range(sets):
         base, better = law.draw(np.random.default_rng((12, number)), (0.0, gain))
-        by_source = simulated.count_sources(better), simulated.count_sources(base)
-        places = np.arange(len(simulated.LABELS))
-        by_image = tuple(SourceCounts.of(simulated.LABELS, predicted[None], places, 8) for predicted in (better, base))
+        by_source = law.layout.count(better), law.layout.count(base)
+        places = np.arange(len(law.layout.labels))
+        by_image = tuple(SourceCounts.of(law.layout.labels, predicted[None], places, 8) for predicted in (better, base))
         found.append([swap_test(arms[0], arms[1], draws=499).p <= ALPHA for arms in (by_source, by_image)])
     sources, images = np.mean(found, axis=0)
     return float(sources), float(images)
