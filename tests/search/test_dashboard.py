@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import signal
@@ -41,18 +42,16 @@ from hirise_imb.search.dashboard.notes import SEPARATOR
 from hirise_imb.search.database import Storage, connect, database_path
 from hirise_imb.search.identifiers import SearchPlace
 from hirise_imb.search.leases import Leases
-from hirise_imb.search.search import Search
+from hirise_imb.search.search import Fit, Search
 from hirise_imb.search.trial_store import open_trial_store
-from hirise_imb.strategies import STRATEGIES, RecipeContext
-from hirise_imb.training.epoch_loop import Job
-from hirise_imb.training.outcome import Outcome
-from hirise_imb.training.trainer import Run
+from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext
+from hirise_imb.training.trainer import CrossValidation, OnEpoch
 from hirise_imb.utils.errors import FitFailed
 
 CLASSES = HIRISE.classes
 STRATEGY = STRATEGIES["class_weights"]
 CONTEXT = RecipeContext(("late", "early"))
-FACTS: dict[str, str | int] = {"data": "abc", "seed": 0, "selection": "grouped-cv"}
+FACTS: dict[str, str | int] = {"data": "abc", "seed": 0}
 EPOCHS = 12
 REASON = "loss is <nan> in epoch 3 | *odd* [text](x) `_a_`\n& more"
 
@@ -71,25 +70,48 @@ def storage(out: Path) -> Iterator[Storage]:
 
 @dataclass
 class FakeFit:
-    """Invented runs: `value` gives the share of correct predictions of a recipe, or the reason why it fails."""
+    """Invented scores: `value` gives the share of correct predictions of a recipe, or the reason why it fails."""
 
     value: Callable[[Recipe], float | str]
     confusions: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    """Confusion matrix of each run, by its recipe as JSON."""
+    """Confusion matrices of each recipe, by the recipe as JSON."""
 
-    def __call__(self, jobs: Sequence[Job]) -> list[Outcome[Run]]:
-        return [self._run(job) for job in jobs]
-
-    def _run(self, job: Job) -> Outcome[Run]:
-        value = self.value(job.recipe)
+    def __call__(self, recipe: Recipe, on_epoch: OnEpoch) -> CrossValidation:
+        value = self.value(recipe)
         if isinstance(value, str):
-            return Outcome(failure=FitFailed(value))
-        assert job.on_epoch is not None
-        short = not all(job.on_epoch(epoch, value * epoch / EPOCHS) for epoch in range(1, EPOCHS + 1))
+            raise FitFailed(value)
+        for epoch in range(1, EPOCHS + 1):
+            on_epoch(epoch, value * epoch / EPOCHS)
         hits = np.round(value * np.array([1000, 90, 60, 50, 20, 7, 40, 30])).astype(int)
         confusion = np.diag(hits) + np.roll(np.diag(np.arange(8, 0, -1)), 1, axis=1)
-        self.confusions[json.dumps(job.recipe.to_dict())] = confusion
-        return Outcome(Run(job.seed, pd.DataFrame(), EPOCHS, confusion, None, None, 1.5, short))
+        # With the second seed, three more landmarks of the first class are right.
+        better = confusion.copy()
+        better[0, :2] += (3, -3)
+        validation = make_validation(confusion, better)
+        self.confusions[json.dumps(recipe.to_dict())] = validation.confusions
+        return validation
+
+
+def make_validation(*confusions: NDArray[np.int64], **changes: Any) -> CrossValidation:  # noqa: ANN401
+    """Returns a cross-validation with these confusion matrices, one a seed."""
+    validation = CrossValidation(
+        seeds=tuple(range(len(confusions))),
+        epochs=(EPOCHS,),
+        capped=False,
+        history=pd.DataFrame(),
+        confusions=np.stack(confusions),
+        score=float(np.mean([_macro_f1(confusion) for confusion in confusions])),
+        log_probabilities=np.zeros((len(confusions), 0, len(confusions[0])), np.float32),
+        notes=(),
+        seconds=1.5,
+    )
+    return dataclasses.replace(validation, **changes)
+
+
+def _macro_f1(counts: NDArray[np.int64]) -> float:
+    true, predicted = np.indices(counts.shape)
+    weights = counts.ravel()
+    return float(f1_score(true.ravel(), predicted.ravel(), average="macro", sample_weight=weights, zero_division=0))
 
 
 def quality(recipe: Recipe) -> float:
@@ -97,15 +119,15 @@ def quality(recipe: Recipe) -> float:
     return float(0.6 + 0.3 * np.cos(2 * np.log10(recipe.learning_rate / 1e-3)))
 
 
-def open_search(storage: Storage, trials: int, name: str = "class_weights", **facts: str | int) -> Search:
-    trial_store = open_trial_store(storage, f"demo/{name}", FACTS | facts)
+def open_search(storage: Storage, trials: int, name: str = "class_weights") -> Search:
+    trial_store = open_trial_store(storage, f"demo/{name}", FACTS)
     return Search(trial_store, STRATEGIES[name], CONTEXT, trials, 0, CLASSES)
 
 
-def run_search(storage: Storage, out: Path, trials: int, fit: FakeFit, name: str = "class_weights") -> Search:
+def run_search(storage: Storage, out: Path, trials: int, fit: Fit, name: str = "class_weights") -> Search:
     search = open_search(storage, trials, name)
     publish = make_publisher(storage, out, CLASSES)
-    while search.train_next_batch(Leases(storage.engine), fit, lambda done: None, publish):
+    while search.train_next_trial(Leases(storage.engine), fit, lambda done: None, publish):
         pass
     assert search.is_complete()
     write_study_note(search)
@@ -177,13 +199,13 @@ def test_all_studies_of_a_project_are_shown(storage: Storage, out: Path) -> None
         assert STRATEGIES[name].source.replace("&", "\\&") in detail["note"]["body"]
 
 
-def test_each_finished_run_has_its_picture_and_table(storage: Storage, out: Path) -> None:
-    # The third trial fails; in the second round, one that is far below the others is pruned.
+def test_each_complete_trial_has_its_picture_and_table(storage: Storage, out: Path) -> None:
+    # The third trial fails; one that is far below the others is trained to its end.
     fit = scripted([0.9, 0.8, "it broke", 0.85, 0.9, 0.8, 0.9, 0.7, 0.1, 0.9])
     search = run_search(storage, out, 10, fit)
     detail = api(storage, out, "studies/1")
     states = [trial["state"] for trial in detail["trials"]]
-    assert states == ["Complete"] * 2 + ["Fail"] + ["Complete"] * 5 + ["Pruned", "Complete"]
+    assert states == ["Complete"] * 2 + ["Fail"] + ["Complete"] * 7
     for shown, trial in zip(detail["trials"], search.trial_store.study.trials, strict=True):
         if shown["state"] == "Fail":
             assert shown["artifacts"] == []
@@ -198,15 +220,10 @@ def test_each_finished_run_has_its_picture_and_table(storage: Storage, out: Path
         table = list(csv.DictReader(io.StringIO(body.decode())))
         assert [line["true_class"] for line in table] == [name for name in CLASSES.names for _ in CLASSES.names]
         assert [line["predicted_class"] for line in table] == [*CLASSES.names] * 8
-        counts = np.array([int(line["count"]) for line in table]).reshape(8, 8)
-        np.testing.assert_array_equal(counts, fit.confusions[json.dumps(trial.user_attrs["recipe"])])
-        assert sum(trial.values) == pytest.approx(_macro_f1(counts))
-
-
-def _macro_f1(counts: NDArray[np.int64]) -> float:
-    true, predicted = np.indices(counts.shape)
-    weights = counts.ravel()
-    return float(f1_score(true.ravel(), predicted.ravel(), average="macro", sample_weight=weights, zero_division=0))
+        counts = np.array([float(line["count"]) for line in table]).reshape(8, 8)
+        confusions = fit.confusions[json.dumps(trial.user_attrs["recipe"])]
+        np.testing.assert_array_equal(counts, confusions.mean(axis=0))  # over seeds; two of them are not integers
+        assert sum(trial.values) == pytest.approx(np.mean([_macro_f1(confusion) for confusion in confusions]))
 
 
 def test_the_picture_is_coloured_by_row(storage: Storage, out: Path) -> None:
@@ -215,8 +232,7 @@ def test_the_picture_is_coloured_by_row(storage: Storage, out: Path) -> None:
     confusion[7, 0] = 5
     search = open_search(storage, 1)
     trial_id = storage.create_new_trial(1)
-    run = Run(0, pd.DataFrame(), 1, confusion, None, None, 1.0)
-    make_publisher(storage, out, CLASSES)(storage.get_trial(trial_id), run)
+    make_publisher(storage, out, CLASSES)(storage.get_trial(trial_id), make_validation(confusion))
     [shown] = api(storage, out, "studies/1")["trials"]
     image = Image.open(io.BytesIO(artifact(storage, out, 1, shown, "confusion.png")[1])).convert("RGB")
     pixels = np.asarray(image).reshape(-1, 3)
@@ -242,9 +258,9 @@ def test_a_trial_that_another_process_has_closed_gets_no_picture(storage: Storag
     open_search(storage, 1)
     trial_id = storage.create_new_trial(1)
     storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [0.5])
-    run = Run(0, pd.DataFrame(), 1, np.eye(8, dtype=int), None, None, 1.0)
+    validation = make_validation(np.eye(8, dtype=int))
     with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):  # the search knows what that means
-        make_publisher(storage, out, CLASSES)(storage.get_trial(trial_id), run)
+        make_publisher(storage, out, CLASSES)(storage.get_trial(trial_id), validation)
     assert list(artifacts_folder(out).iterdir()) == []
 
 
@@ -254,11 +270,11 @@ def test_classes_come_from_the_data_at_hand(storage: Storage, out: Path) -> None
     search = Search(trial_store, STRATEGIES["plain"], CONTEXT, 1, 0, classes)
     confusion = np.array([[5, 1, 0], [2, 3, 1], [0, 0, 4]])
 
-    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
-        return [Outcome(Run(job.seed, pd.DataFrame(), 1, confusion, None, None, 1.0)) for job in jobs]
+    def fit(recipe: Recipe, on_epoch: OnEpoch) -> CrossValidation:
+        return make_validation(confusion)
 
     publish = make_publisher(storage, out, classes)
-    assert search.train_next_batch(Leases(storage.engine), fit, lambda done: None, publish)
+    assert search.train_next_trial(Leases(storage.engine), fit, lambda done: None, publish)
     write_study_note(search)
     assert list(rows(section(search, "Best trial"))) == list(classes.names)
     [shown] = api(storage, out, "studies/1")["trials"]
@@ -280,14 +296,14 @@ def test_the_note_describes_the_best_trial(storage: Storage, out: Path) -> None:
     search = run_search(storage, out, 9, scripted([0.5, 0.6, 0.9, "it broke", 0.7, 0.7, 0.7, 0.7, 0.8]))
     body = api(storage, out, "studies/1")["note"]["body"]
     assert body == note(search)
-    assert "9 of 9 are finished: 8 complete, 0 pruned, 1 failed." in body
+    assert "9 of 9 are finished: 8 complete, 1 failed." in body
     assert "- 1 failed: it broke\n" in body
     assert "held-out folds of training and validation" in body
     chosen = search.choose().get()
     best = search.trial_store.study.trials[2]
     assert chosen.place == 2
     part = section(search, "Best trial")
-    assert f"[Trial 2](/dashboard/studies/1/trials?numbers=2): macro F1 {best.values[0]:.3f}" in part
+    assert f"[Trial 2](/dashboard/studies/1/trials?numbers=2): macro F1 {best.values[0]:.3f}, with 12 epochs.\n" in part
     assert rows(part) == {name: [f"{best.user_attrs[f'f1/{name}']:.3f}"] for name in CLASSES.names}
     link = part.partition("![confusion matrix](")[2].partition(")")[0]
     shown = api(storage, out, "studies/1")["trials"][2]
@@ -306,7 +322,7 @@ def test_the_note_says_why_there_is_no_best_trial(storage: Storage, out: Path) -
     search = run_search(storage, out, 2, FakeFit(lambda recipe: REASON))
     body = note(search)
     reason = r"loss is \<nan\> in epoch 3 \| \*odd\* \[text\](x) \`\_a\_\` \& more"
-    assert f"2 of 2 are finished: 0 complete, 0 pruned, 2 failed.\n\n- 2 failed: {reason}\n" in body
+    assert f"2 of 2 are finished: 0 complete, 2 failed.\n\n- 2 failed: {reason}\n" in body
     assert f"There is no best trial: {reason}." in body
     assert "## Best trial" not in body
 
@@ -315,10 +331,11 @@ def test_the_note_counts_interrupted_trials(storage: Storage, out: Path) -> None
     def interrupted(recipe: Recipe) -> float:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        run_search(storage, out, 2, FakeFit(interrupted))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_search(storage, out, 2, FakeFit(interrupted))
     search = run_search(storage, out, 2, FakeFit(quality))
-    assert "2 of 2 are finished: 2 complete, 0 pruned, 0 failed.\n\n2 more ended unfinished" in note(search)
+    assert "2 of 2 are finished: 2 complete, 0 failed.\n\n2 more ended unfinished" in note(search)
     assert "[Trial 2](" in note(search)  # the dashboard's number, which counts interrupted trials too
 
 
@@ -331,10 +348,30 @@ def test_the_note_covers_only_the_trials_that_were_asked_for(storage: Storage, o
     assert "[Trial 2](" in note(smaller)
 
 
-def test_the_selection_of_the_study_is_named(storage: Storage) -> None:
-    search = open_search(storage, 1, selection="val")
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"epochs": ()}, "."),
+        ({"epochs": (12, 7)}, ", with 12 + 7 epochs."),
+        ({"capped": True}, ", with 12 epochs (the most that are allowed)."),
+        ({"notes": ("a_b", "c")}, ", with 12 epochs.\n\nNote: a\\_b; c."),
+    ],
+)
+def test_the_note_says_how_long_the_best_trial_trained(
+    changes: dict[str, object], text: str, storage: Storage, out: Path
+) -> None:
+    search = run_search(storage, out, 1, lambda recipe, on_epoch: make_validation(np.eye(8, dtype=int), **changes))
+    assert f"macro F1 1.000{text}\n\n| class | F1 |" in section(search, "Best trial")
+
+
+def test_the_note_says_when_all_settings_are_tried(storage: Storage, out: Path) -> None:
+    control = {CONTROL: Recipe(monitor="val_macro_f1")}
+    trial_store = open_trial_store(storage, "demo/temperature", FACTS)
+    search = Search(trial_store, STRATEGIES["temperature"], RecipeContext((), control), 20, 0, CLASSES)
+    while search.train_next_trial(Leases(storage.engine), FakeFit(quality), lambda done: None):
+        pass
     write_study_note(search)
-    assert "highest macro F1 on the validation split." in note(search)
+    assert "2 of 2 are finished: 2 complete, 0 failed. There are no more distinct settings; 20 trials" in note(search)
 
 
 def test_a_note_is_not_rewritten_without_news_and_keeps_the_users_part(storage: Storage, out: Path) -> None:
@@ -400,7 +437,8 @@ def test_a_note_can_be_written_for_any_trials(data: st.DataObject) -> None:
         distributions = dict(trial.distributions)
         if old and place == 3:
             distributions["learning_rate"] = optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True)
-        attributes = {"place": place, "best_epoch": 3, "seconds": 1.0} | {f"f1/{name}": 0.5 for name in CLASSES.names}
+        attributes: dict[str, Any] = {"place": place, "epochs": [3], "capped": False, "seconds": 1.0}
+        attributes |= {f"f1/{name}": 0.5 for name in CLASSES.names}
         value = data.draw(st.sampled_from(scores))
         search.trial_store.study.add_trial(
             create_trial(params=chosen, distributions=distributions, value=value, user_attrs=attributes)

@@ -40,6 +40,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 from servers import PROCESSES, at_once
 
+from hirise_imb.config import Override
 from hirise_imb.recipe import Recipe
 from hirise_imb.search.database import Storage, connect
 from hirise_imb.search.leases import Leases
@@ -160,10 +161,14 @@ def test_each_distinct_setting_is_tried_once(name: str, trials: int, storage: St
 
 
 def test_an_override_may_leave_few_settings(storage: Storage) -> None:
-    fixed = TRAINED.narrow(
-        {"power": 0.5, "scheme": ("inverse_power", "effective_number"), "one_minus_beta": 0.01}
-        | {"learning_rate": 1e-3, "weight_decay": 0.1}
-    )
+    overrides: dict[str, Override] = {
+        "power": 0.5,
+        "scheme": ("inverse_power", "effective_number"),
+        "one_minus_beta": 0.01,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.1,
+    }
+    fixed = TRAINED.narrow(overrides)
     tried = tried_settings(run_search(storage, 20, strategy=fixed))
     assert {(one["scheme"], one["unit"]) for one in tried} == {
         (scheme, unit) for scheme in ("inverse_power", "effective_number") for unit in ("landmarks", "sources")
