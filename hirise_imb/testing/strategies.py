@@ -6,27 +6,28 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
-from hirise_imb.backbones import TOP
 from hirise_imb.data.hirise import HIRISE
-from hirise_imb.data.splits import Selection
 from hirise_imb.metrics.classification import Predictions, confusion_matrix, macro_f1
 from hirise_imb.recipe import Recipe
-from hirise_imb.strategies import STRATEGIES, RecipeContext, Settings, Strategy
+from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Settings, Strategy
 from hirise_imb.testing.checks import Check, expect, run_checks
 from hirise_imb.testing.declarations import DECLARATION_CHECKS
 from hirise_imb.testing.toy import CUTS, SIZES, TOY, Toy, make_toy
-from hirise_imb.training.epoch_loop import Job
 from hirise_imb.training.outcome import Outcome, attempt
-from hirise_imb.training.train_step import Network
-from hirise_imb.training.trainer import Run, Trainer
+from hirise_imb.training.tail_network import Network
+from hirise_imb.training.trainer import CrossValidation, Run, Trainer
 from hirise_imb.utils.errors import FitFailed
 
-SEED = 5
+SEEDS = (5, 6)
+"""Seeds of a cross-validation; the toy task has an assignment of folds for each. The first is that of final fits."""
 TOLERANCE = 1e-6
 """Absolute difference allowed between probabilities: products of matrices round by the position of a row."""
+
+T = TypeVar("T")
 
 _FAST: Settings = {"learning_rate": 1e-2}
 """A high learning rate, since the toy task's epochs have few steps."""
@@ -71,8 +72,8 @@ class ToyFits:
 
     toy: Toy
     trainer: Trainer
-    _refits: dict[Recipe, Outcome[Run]] = field(default_factory=dict)
-    _selected: dict[tuple[Recipe, Selection], Outcome[Run]] = field(default_factory=dict)
+    _validations: dict[Recipe, Outcome[CrossValidation]] = field(default_factory=dict)
+    _finals: dict[Recipe, Outcome[Run]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, toy: Toy) -> ToyFits:
@@ -82,18 +83,20 @@ class ToyFits:
         trainer._stages.networks = _networks
         return cls(toy, trainer)
 
-    def refit(self, recipe: Recipe) -> Outcome[Run]:
-        """Returns the fit for the test split."""
-        if recipe not in self._refits:
-            self._refits[recipe] = attempt(lambda: self.trainer.refit(recipe, SEED))
-        return self._refits[recipe]
+    def validation(self, recipe: Recipe) -> Outcome[CrossValidation]:
+        """Returns the cross-validation."""
+        if recipe not in self._validations:
+            seeds = SEEDS[: len(self.toy.task.assignments)]
+            self._validations[recipe] = attempt(lambda: self.trainer.cross_validate(recipe, seeds))
+        return self._validations[recipe]
 
-    def select(self, recipe: Recipe, selection: Selection = "val") -> Outcome[Run]:
-        """Returns the fit for selection."""
-        key = recipe, selection
-        if key not in self._selected:
-            self._selected[key] = self.trainer.select([Job(recipe, SEED)], selection)[0]
-        return self._selected[key]
+    def final(self, recipe: Recipe) -> Outcome[Run]:
+        """Returns the final fit, which predicts the test split."""
+        if recipe not in self._finals:
+            self._finals[recipe] = self.validation(recipe).then(
+                lambda validation: self.trainer.fit_final(recipe, SEEDS[0], validation)
+            )
+        return self._finals[recipe]
 
     def probabilities(self, recipe: Recipe) -> np.ndarray:
         """Returns the probabilities of the test split, shape (n_test, n_classes)."""
@@ -105,15 +108,12 @@ class ToyFits:
         return dict(zip(predictions.images, predictions.probabilities, strict=True))
 
     def _test_predictions(self, recipe: Recipe) -> Predictions:
-        predictions = succeeded(self.refit(recipe)).test
-        if predictions is None:
-            raise AssertionError("a refit did not predict the test split")
-        return predictions
+        return succeeded(self.final(recipe)).test
 
 
 _backbone = functools.cache(lambda: TOY.load("random", HIRISE.image_shape))
-_networks: dict[tuple[str, int], Network] = {}
-"""The networks of all toy tasks, by cut and width of the features."""
+_networks: dict[str, Network] = {}
+"""The networks of all toy tasks, by cut."""
 
 
 @functools.cache
@@ -132,16 +132,13 @@ def separable_fits() -> ToyFits:
 def moved_fits() -> ToyFits:
     """Returns fits of another trainer on the noisy task with its images at other positions.
 
-    Validation comes in another order, and so does the test split, of which half remains.
+    The test split is in another order, and half of it remains.
     """
     rng = np.random.default_rng(1)
     toy = noisy_fits().toy
     toy = toy.move(rng.permutation(len(toy.task.images.labels)))
-    order = rng.permutation(len(toy.task.split.heldout))
-    split = replace(toy.task.split, heldout=toy.task.split.heldout[order])
     test = rng.permutation(toy.task.test)[: len(toy.task.test) // 2]
-    task = replace(toy.task, split=split, val_groups=toy.task.val_groups[order], test=test)
-    return ToyFits.of(replace(toy, task=task))
+    return ToyFits.of(replace(toy, task=replace(toy.task, test=test)))
 
 
 @functools.cache
@@ -150,8 +147,8 @@ def fits_without_class(label: int) -> ToyFits:
     return ToyFits.of(noisy_fits().toy.drop_training_class(label))
 
 
-def succeeded(outcome: Outcome[Run]) -> Run:
-    """Returns the run.
+def succeeded(outcome: Outcome[T]) -> T:
+    """Returns the value.
 
     Raises:
         AssertionError: the fit failed; the message is its reason.
@@ -166,18 +163,18 @@ def array_bytes(toy: Toy) -> list[bytes]:
     """Returns the content of all arrays of a task."""
     task = toy.task
     arrays = [value for value in vars(task.images).values() if isinstance(value, np.ndarray)]
-    arrays += [task.test, task.val_groups]
-    arrays += [rows for fold in (task.split, *task.folds) for rows in (fold.train, fold.heldout)]
+    arrays += [task.pool, task.test]
+    folds = [task.split, *(fold for folds in task.assignments for fold in folds)]
+    arrays += [rows for fold in folds for rows in (fold.train, fold.heldout)]
     arrays += [values for view in toy.features.values() for values in (view.stored, view.rows)]
     return [values.tobytes() for values in arrays]
 
 
 def inputs_are_not_changed(recipe: Recipe) -> None:
-    """Checks that neither selection nor a refit writes into its inputs."""
+    """Checks that neither a cross-validation nor a final fit writes into its inputs."""
     fits = noisy_fits()
     original = array_bytes(fits.toy)
-    succeeded(fits.select(recipe))
-    succeeded(fits.refit(recipe))
+    succeeded(fits.final(recipe))
     expect(array_bytes(fits.toy) == original, "a fit changes its inputs")
 
 
@@ -190,25 +187,36 @@ def predicts_probabilities(recipe: Recipe) -> None:
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
-def selection_ignores_the_test_split(recipe: Recipe) -> None:
-    """Checks that selection predicts no test image, and has the validation scores of a refit."""
+def differs_from_the_control(recipe: Recipe) -> None:
+    """Checks that something changes against the control: weights, rows or logits, and so the probabilities."""
+    control = make_quick_recipe(STRATEGIES[CONTROL])
+    if recipe == control:
+        return
     fits = noisy_fits()
-    run = succeeded(fits.select(recipe))
-    expect(run.test is None, "a fit for selection predicts the test split")
-    leaked = [column for column in run.history if str(column).startswith("test")]
-    expect(not leaked, "the history of a fit for selection has scores of the test split")
-    np.testing.assert_array_equal(run.val_confusion, succeeded(fits.refit(recipe)).val_confusion)
+    one, other = succeeded(fits.validation(recipe)), succeeded(fits.validation(control))
+    same_logits = np.allclose(one.log_probabilities, other.log_probabilities, atol=TOLERANCE)
+    same_tests = np.allclose(fits.probabilities(recipe), fits.probabilities(control), atol=TOLERANCE)
+    expect(not (same_logits and same_tests), "the recipe gives the probabilities of the control")
+
+
+def cross_validation_ignores_the_test_split(recipe: Recipe) -> None:
+    """Checks that scores and histories are the same without a test split."""
+    fits = noisy_fits()
+    task = replace(fits.toy.task, test=np.empty(0, np.int64))
+    blind = succeeded(ToyFits.of(replace(fits.toy, task=task)).validation(recipe))
+    validation = succeeded(fits.validation(recipe))
+    np.testing.assert_array_equal(blind.confusions, validation.confusions)
+    leaked = [column for column in validation.history if str(column).startswith("test")]
+    expect(not leaked, "the history of a cross-validation has scores of the test split")
 
 
 def same_seed_gives_same_numbers(recipe: Recipe) -> None:
     """Checks that numbers depend neither on positions, nor on the order of predictions, nor on earlier runs."""
     fits, moved = noisy_fits(), moved_fits()
-    for one, other in ((fits.select(recipe), moved.select(recipe)), (fits.refit(recipe), moved.refit(recipe))):
-        first, second = succeeded(one), succeeded(other)
-        np.testing.assert_array_equal(first.val_confusion, second.val_confusion)
-        expect(first.best_epoch == second.best_epoch, "the best epoch depends on the positions of images")
-        columns = [column for column in first.history if not str(column).startswith("test")]
-        np.testing.assert_allclose(first.history[columns], second.history[columns], rtol=1e-6)
+    one, other = succeeded(fits.validation(recipe)), succeeded(moved.validation(recipe))
+    np.testing.assert_array_equal(one.confusions, other.confusions)
+    expect(one.epochs == other.epochs, "the number of epochs depends on the positions of images")
+    np.testing.assert_allclose(one.history, other.history, rtol=1e-6)
     expected, actual = fits.probabilities_by_image(recipe), moved.probabilities_by_image(recipe)
     expect(len(actual) == len(expected) // 2, "some test images have no probabilities")
     for image, probabilities in actual.items():
@@ -221,7 +229,7 @@ def separable_classes_are_told_apart(recipe: Recipe) -> None:
     truth = fits.toy.task.images.labels[fits.toy.task.test]
     confusion = confusion_matrix(truth, fits.probabilities(recipe).argmax(axis=1), len(SIZES))
     expect(macro_f1(confusion) == 1, f"macro F1 on the test split is {macro_f1(confusion):.3f}, not 1")
-    score = succeeded(fits.select(recipe)).val_macro_f1
+    score = succeeded(fits.validation(recipe)).score
     expect(score == 1, f"macro F1 on validation is {score:.3f}, not 1")
 
 
@@ -231,17 +239,16 @@ def rare_class_may_lack_training_landmarks(recipe: Recipe) -> None:
     probabilities = fits.probabilities(recipe)
     expect(np.isfinite(probabilities).all(), "a probability is not finite")
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
-    if recipe.cut == TOP:  # recipes that train the backbone are selected on the split only
-        score = succeeded(fits.select(recipe, "grouped-cv")).val_macro_f1
-        # The first of two folds lacks the class, so a perfect score would mean that labels leak; 0.3 is far above
-        # chance.
-        expect(0.3 < score < 1, f"macro F1 in cross-validation is {score:.3f}")
+    score = succeeded(fits.validation(recipe)).score
+    # The first of two folds lacks the class, so a perfect score would mean that labels leak; 0.3 is far above chance.
+    expect(0.3 < score < 1, f"macro F1 in cross-validation is {score:.3f}")
 
 
 TRAINING_CHECKS: tuple[Callable[[Recipe], None], ...] = (
     inputs_are_not_changed,
     predicts_probabilities,
-    selection_ignores_the_test_split,
+    differs_from_the_control,
+    cross_validation_ignores_the_test_split,
     same_seed_gives_same_numbers,
     separable_classes_are_told_apart,
     rare_class_may_lack_training_landmarks,

@@ -95,19 +95,23 @@ def train_validated(
     return TrainingResult(history, best.epoch, capped, best.snapshots())
 
 
-def train_epochs(learner: Learner, epochs: int, test: EvaluationSet) -> TrainingResult:
-    """Trains for a number of epochs, without held-out landmarks; the history has no validation columns.
+def train_epochs(learners: Learners, epochs: int, test: EvaluationSet) -> TrainingResult:
+    """Trains for a number of epochs, without held-out landmarks.
+
+    The history is that of the first learner, and has no validation columns.
 
     Raises:
         FitFailed: the loss on the training rows became infinite or NaN.
     """
     rows = []
-    for epoch in range(1, 1 + epochs):
-        sums = learner.train_epoch(epoch)
-        if not np.isfinite(sums.entropy):
-            raise FitFailed(f"train_loss became {sums.entropy} in epoch {epoch}")
-        rows.append(_describe(epoch, [sums]) | _describe_test(learner, test))
-    return TrainingResult(pd.DataFrame(rows), epochs, False, ((learner.snapshot(),),))
+    with _trainer(learners) as train_all:
+        for epoch in range(1, 1 + epochs):
+            sums = train_all(epoch)
+            if not np.isfinite([part.entropy for part in sums]).all():
+                raise FitFailed(f"train_loss became infinite or NaN in epoch {epoch}")
+            rows.append(_describe(epoch, sums[:1]) | _describe_test(learners[0][0], test))
+    snapshots = tuple(tuple(learner.snapshot() for learner in folds) for folds in learners)
+    return TrainingResult(pd.DataFrame(rows), epochs, False, snapshots)
 
 
 class _Best:

@@ -216,7 +216,7 @@ class StageRunner:
         """Trains the learners of one stage in the way that the request asks for."""
         if request.protocol == "final":
             assert test is not None
-            return train_epochs(learners[0][0], request.epochs[stage], test)
+            return train_epochs(learners, request.epochs[stage], test)
         on_epoch = request.on_epoch
         shifted = None if on_epoch is None else lambda epoch, best: on_epoch(epoch + epochs_before, best)
         sets = [[fold.heldout for fold in folds] for folds in data]

@@ -170,8 +170,8 @@ class Network:
         import tensorflow as tf
 
         forward = self._compile("pooled", self._pool)
-        parameters = state.moving.parameters
-        return np.concatenate([np.asarray(forward(parameters, tf.constant(batch))) for batch in _batches(features)])
+        parts = [forward(state.moving.parameters, tf.constant(batch)) for batch in _batches(features)]
+        return np.concatenate([np.empty((0, self.width), np.float32), *(np.asarray(part) for part in parts)])
 
     def _compile(self, name: str, body: Any) -> Any:  # noqa: ANN401  (TensorFlow has no types)
         import tensorflow as tf

@@ -183,7 +183,7 @@ class Trainer:
         return Run(
             seed=seed,
             history=history,
-            best_epoch=sum(first.epochs),
+            best_epoch=len(history),
             test=self._predictions(correction(logits)),
             temperature=_fit_temperature(correction(held_out), labels),
             seconds=time.monotonic() - begin,
