@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance.logit_adjustment import softmax
 from hirise_imb.metrics.calibration import log_loss
 from hirise_imb.recipe import Monitor
@@ -19,6 +20,7 @@ from hirise_imb.training.learners import EpochSums, EvaluationSet, HeadLearner, 
 from hirise_imb.training.scoring import EpochScores, HeldOut, score_epoch
 from hirise_imb.utils.errors import FitFailed
 
+Ints = NDArray[np.int64]
 Learners = Sequence[Sequence[Learner]]
 """Learners by seed and fold."""
 
@@ -74,17 +76,20 @@ def train_validated(
     best = _Best(learners)
     rows: list[dict[str, float]] = []
     logits = np.empty((len(learners), len(held_out.labels), held_out.n_classes), np.float32)
-    with _trainer(learners) as train_all:
+    positions = [(seed, part) for seed, parts in enumerate(held_out.parts) for part in parts]
+    with _trainer(learners, [evaluation.features for sets in data for evaluation in sets]) as train_all:
         for epoch in range(1, 1 + rule.max_epochs):
-            sums = train_all(epoch)
-            for of_seed, folds, sets, parts in zip(logits, learners, data, held_out.parts, strict=True):
-                for learner, evaluation, part in zip(folds, sets, parts, strict=True):
-                    of_seed[part] = learner.logits(evaluation.features)
+            sums, predicted = train_all(epoch)
+            for (seed, part), values in zip(positions, predicted, strict=True):
+                logits[seed, part] = values
             if not np.isfinite(logits).all():
                 raise FitFailed(f"val_loss became infinite or NaN in epoch {epoch}")
             scores = score_epoch(held_out, logits, rule.monitor)
             validation = {"val_loss": scores.loss, "val_accuracy": scores.accuracy, "val_macro_f1": scores.macro_f1}
-            rows.append(_describe(epoch, sums) | validation | _describe_test(learners[0][0], test))
+            row = _describe(epoch, sums) | validation
+            if test is not None:
+                row |= _describe_test(learners[0][0].logits(test.features), test.labels)
+            rows.append(row)
             best.update(epoch, scores, follows_last=rule.monitor == "none")
             if on_epoch is not None:
                 on_epoch(epoch, rows[best.epoch - 1]["val_macro_f1"])
@@ -104,12 +109,13 @@ def train_epochs(learners: Learners, epochs: int, test: EvaluationSet) -> Traini
         FitFailed: the loss on the training rows became infinite or NaN.
     """
     rows = []
-    with _trainer(learners) as train_all:
+    with _trainer(learners, [test.features] + [None] * (len(learners) - 1)) as train_all:
         for epoch in range(1, 1 + epochs):
-            sums = train_all(epoch)
+            sums, [predicted, *_] = train_all(epoch)
             if not np.isfinite([part.entropy for part in sums]).all():
                 raise FitFailed(f"train_loss became infinite or NaN in epoch {epoch}")
-            rows.append(_describe(epoch, sums[:1]) | _describe_test(learners[0][0], test))
+            assert predicted is not None
+            rows.append(_describe(epoch, sums[:1]) | _describe_test(predicted, test.labels))
     snapshots = tuple(tuple(learner.snapshot() for learner in folds) for folds in learners)
     return TrainingResult(pd.DataFrame(rows), epochs, False, snapshots)
 
@@ -143,19 +149,36 @@ class _Best:
         return tuple(tuple(one for one in folds if one is not None) for folds in self._snapshots)
 
 
+Epoch = tuple[list[EpochSums], list[NDArray[np.float32] | None]]
+"""Sums over training rows, and predicted logits, by learner."""
+
+
 @contextmanager
-def _trainer(learners: Learners) -> Iterator[Callable[[int], list[EpochSums]]]:
-    """Gives a function that trains all learners for an epoch.
+def _trainer(learners: Learners, to_predict: Sequence[Features | None]) -> Iterator[Callable[[int], Epoch]]:
+    """Gives a function that trains all learners for an epoch, and then predicts features with each.
 
     Heads train in threads, one for each processor: their numbers do not depend on each other, and the compiled epoch
     does not hold the interpreter. Tails share TensorFlow's own threads, so they train one after the other.
+
+    Args:
+        learners: learners by seed and fold.
+        to_predict: features that each learner predicts after an epoch, if any, in the same order.
     """
     flat = [learner for folds in learners for learner in folds]
+
+    def run(epoch: int, apply: Callable[..., Iterable[tuple[EpochSums, NDArray[np.float32] | None]]]) -> Epoch:
+        def train(learner: Learner, features: Features | None) -> tuple[EpochSums, NDArray[np.float32] | None]:
+            sums = learner.train_epoch(epoch)
+            return sums, None if features is None else learner.logits(features)
+
+        sums, predicted = zip(*apply(train, flat, to_predict), strict=True)
+        return list(sums), list(predicted)
+
     if not all(isinstance(learner, HeadLearner) for learner in flat):
-        yield lambda epoch: [learner.train_epoch(epoch) for learner in flat]
+        yield lambda epoch: run(epoch, map)
         return
     with ThreadPoolExecutor(min(len(flat), os.cpu_count() or 1)) as executor:
-        yield lambda epoch: list(executor.map(lambda learner: learner.train_epoch(epoch), flat))
+        yield lambda epoch: run(epoch, executor.map)
 
 
 def _describe(epoch: int, sums: Sequence[EpochSums]) -> dict[str, float]:
@@ -164,9 +187,6 @@ def _describe(epoch: int, sums: Sequence[EpochSums]) -> dict[str, float]:
     return {"epoch": epoch, "train_loss": entropy / rows, "train_accuracy": hits / rows}
 
 
-def _describe_test(learner: Learner, test: EvaluationSet | None) -> dict[str, float]:
-    if test is None:
-        return {}
-    logits: NDArray[np.float32] = learner.logits(test.features)
-    accuracy = float((logits.argmax(axis=1) == test.labels).mean())
-    return {"test_loss": log_loss(test.labels, softmax(logits)), "test_accuracy": accuracy}
+def _describe_test(logits: NDArray[np.float32], labels: Ints) -> dict[str, float]:
+    accuracy = float((logits.argmax(axis=1) == labels).mean())
+    return {"test_loss": log_loss(labels, softmax(logits)), "test_accuracy": accuracy}
