@@ -213,8 +213,8 @@ def draw(rows: pd.DataFrame) -> None:
         "sources, own F1": ("over sources, own F1", COLOURS[2], "-.", "^"),
         "images": ("over images", COLOURS[1], "--", "s"),
         "swap sources": ("swap of sources", ROLE_COLOURS["baseline"], ":", "D"),
-        "bootstrap sources": ("interval over sources, as in reports", COLOURS[0], "-", "o"),
-        "bootstrap sources, own F1": ("interval over sources, own F1", COLOURS[2], "-.", "^"),
+        "bootstrap sources": ("intervals, as in reports", COLOURS[0], "-", "o"),
+        "bootstrap sources, own F1": ("intervals, own F1", COLOURS[2], "-.", "^"),
         "swap images": ("swap of images", COLOURS[1], "--", "s"),
     }
     intervals, tests = (rows[rows["question"] == question] for question in ("coverage", "rejected"))

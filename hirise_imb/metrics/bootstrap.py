@@ -40,8 +40,8 @@ one source keeps this source; it leaves out how another source of the class woul
 UNDRAWN: UndrawnClasses = "others_mean"
 """Rule of the intervals that reports show.
 
-In simulations, intervals of differences under the other rule exclude 0 for 14 to 26 % of equally good arms where three
-classes have one source; under this rule for 4 to 8 % (docs/uncertainty.md).
+Where three classes have one source, intervals of differences under the other rule exclude 0 for 13 to 27 % of equally
+good arms in simulations; under this rule for 4 to 8 % (docs/uncertainty.md).
 """
 
 Ints = NDArray[np.int64]
