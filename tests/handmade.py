@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -115,7 +115,9 @@ def make_arm(
 
 def role_of(name: str) -> Role:
     """The role of an arm by its name."""
-    return "baseline" if name == "baseline" else "control" if name.startswith(CONTROL) else "strategy"
+    if name in ("baseline", "baseline_to_the_end"):
+        return cast("Role", name)
+    return "control" if name.startswith(CONTROL) else "strategy"
 
 
 def make_results(catalogue: Manifest, *arms: Arm, omitted: Sequence[Omitted] = ()) -> Results:

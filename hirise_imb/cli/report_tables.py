@@ -17,8 +17,10 @@ from hirise_imb.reporting.formatting import MISSING, p_digits, score, signed
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Results
 
-_MAIN_WIDTH = 80
-"""Width of the main table without classes, in characters."""
+_MAIN_WIDTH = 52
+"""Width of the main table without comparisons and classes, in characters."""
+_CONTRAST_WIDTH = 14
+"""Width of the two columns of a comparison, in characters."""
 _CLASS_WIDTH = 6
 """Width of the column of an abbreviated class, in characters."""
 _IDENTICAL = "="
@@ -43,7 +45,8 @@ def print_comparison(results: Results, console: Console) -> None:
 
     The classes have columns in the first table where the console is wide enough, and tables of their own otherwise.
     """
-    wide = console.width >= _MAIN_WIDTH + _CLASS_WIDTH * len(results.classes)
+    main_width = _MAIN_WIDTH + _CONTRAST_WIDTH * len(results.contrasts)
+    wide = console.width >= main_width + _CLASS_WIDTH * len(results.classes)
     title = f"{results.name}: macro F1{', and F1 of each class' if wide else ''} on the test split, mean over seeds"
     table = empty_table(title)
     # The names of a comparison's arms are long: they continue on the next line.

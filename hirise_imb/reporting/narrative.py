@@ -100,7 +100,8 @@ def _verdict(results: Results, arm: Arm, contrast: Contrast) -> str:
         twin = results.identical.get(arm.name)
         if twin == results.other_of(arm, contrast):
             return f"since it predicts the same classes as {other}"
-        return "which is not tested" if twin is None else f"which is not tested, since it is identical to {twin}"
+        reason = "" if twin is None else f", since it is identical to {_name_twin(results, twin)}"
+        return f"which is not tested{reason}"
     swap = tested.swap
     p = f"swap test {p_value(swap.p)}"
     if len(family) > 1:
@@ -207,9 +208,16 @@ def _describe_identical(results: Results) -> Iterator[str]:
             names.setdefault(results.identical[arm.name], []).append(arm.name)
     for twin, arms in names.items():
         are = "is" if len(arms) == 1 else "are"
-        role = "baseline" if twin == results.reference else "control"
-        name = f" {twin}" if twin not in (results.reference, results.control.name if results.control else None) else ""
-        yield f"{join_words(arms)} {are} identical to the {role}{name}: every test landmark gets the same class."
+        same = "every test landmark gets the same class"
+        yield f"{join_words(arms)} {are} identical to {_name_twin(results, twin)}: {same}."
+
+
+def _name_twin(results: Results, twin: str) -> str:
+    """Returns the name of an arm that others are identical to."""
+    if twin == results.reference:
+        return name_reference(results)
+    is_control = results.control is not None and twin == results.control.name
+    return "the control" if is_control else f"the control {twin}"
 
 
 def caution(results: Results) -> str:
@@ -220,7 +228,7 @@ def caution(results: Results) -> str:
         ranges = "Fitted with one seed, so without ranges."
     elif 1 in seeds:
         ranges += " Arms that were fitted with one seed have no range."
-    parts = (ranges, describe_resolution(results), _describe_untested(results), describe_rank_correlation(results))
+    parts = (ranges, describe_rank_correlation(results), _describe_untested(results), describe_resolution(results))
     return " ".join(text for text in (*parts, describe_limits(results)) if text)
 
 

@@ -278,7 +278,7 @@ def test_what_cannot_be_estimated_is_said_in_the_panel_of_the_class() -> None:
 def test_two_sources_have_no_interval() -> None:
     results = usual(test=landmarks(SUPPORT, (2, 2, 1, 2, 2, 1, 2, 1)))
     table = data(results, "macro_f1")
-    assert table[["sources_low", "sources_high", "difference_low", "difference_high"]].isna().to_numpy().all()
+    assert table[["sources_low", "sources_high", "vs_baseline_low", "vs_baseline_high"]].isna().to_numpy().all()
     assert table["vs_baseline_resolvable"].isna().all()
     assert table["images_low"].notna().all()
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import CLASSES, quick
-from handmade import SEEDS, TRIALS, contents, guesses, make_arm, make_catalogue, make_results, summary_of
+from handmade import SEEDS, TRIALS, contents, guesses, make_arm, make_catalogue, make_results, role_of, summary_of
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.lines import Line2D
@@ -28,6 +28,7 @@ from hirise_imb.models.closed_form import NearestMean
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results, write_report
 from hirise_imb.reporting.figures.overview import best_so_far as figure
+from hirise_imb.reporting.formatting import p_digits
 from hirise_imb.reporting.narrative import headline
 from hirise_imb.reporting.protocol import protocol
 from hirise_imb.reporting.search_summary import best_so_far, failures, tally
@@ -156,17 +157,20 @@ def test_differences_to_the_control_follow_from_the_predictions(folder: Path) ->
 def test_the_headline_says_what_tuning_alone_gives(results: Results, folder: Path) -> None:
     macro = {name: f1_again(folder, name).mean() for name in ORDER}
     base, control, best = (macro[name] for name in ("baseline", "plain", "partial_unfreeze"))
-    above = sum(macro[name] > base for name in ORDER[2:])
+    above = [sum(macro[name] > least for name in ORDER[2:]) for least in (control, base)]
     told = summary_of(folder)["headline"]
     assert told.startswith(
         f"partial_unfreeze, the best strategy on validation, reaches macro F1 {best:.3f} on the test split, against "
-        f"{base:.3f} for the baseline: {best - base:+.3f} ("
+        f"{control:.3f} for the control, plain: {best - control:+.3f} ("
     )
+    against = f"Against the baseline, which reaches {base:.3f}, the difference is {best - base:+.3f} (95 % confidence"
+    assert f" after Holm over 5 comparisons). {against}" in told
     interval = next(a for a in summary_of(folder)["arms"] if a["name"] == "plain")["vs_baseline"]["interval"]
     low, high = interval["low"], interval["high"]
     assert told.endswith(
-        f" after Holm over 6 comparisons). Tuning alone gives {control - base:+.3f} ({low:+.3f} to {high:+.3f}): the "
-        f"control, plain, reaches {control:.3f}. {above} of 5 strategies score above the baseline on the test split."
+        f" after Holm over 6 comparisons). Tuning alone gives {control - base:+.3f} ({low:+.3f} to {high:+.3f}) over "
+        f"the baseline: the control, plain, reaches {control:.3f}. {above[0]} of 5 strategies score above their "
+        f"control on the test split, {above[1]} above the baseline."
     )
     tuned = [replace(arm, val_macro_f1=0.6) if arm.name == "plain" else arm for arm in results.arms]
     text = headline(replace(results, arms=tuple(tuned)))
@@ -192,7 +196,8 @@ def test_a_study_whose_strategies_failed_is_reported(results: Results, tmp_path:
     assert interval
     assert text == (
         f"No strategy gave a result here. The baseline reaches macro F1 {starts[0]} on the test split. Tuning alone "
-        f"gives {gain:+.3f} ({interval.low:+.3f} to {interval.high:+.3f}): the control, plain, reaches {starts[1]}."
+        f"gives {gain:+.3f} ({interval.low:+.3f} to {interval.high:+.3f}) over the baseline: the control, plain, "
+        f"reaches {starts[1]}."
     )
     page = write_report(replace(results, arms=(base, control)), tmp_path / "two").read_text(encoding="utf-8")
     assert html.escape(text) in page
@@ -331,12 +336,18 @@ def test_words_that_no_table_knows_are_refused(change: dict[str, Any], message: 
 
 def test_the_protocol_follows_from_the_arms(results: Results, folder: Path) -> None:
     told = " ".join(protocol(results))
-    assert "those of partial_unfreeze, which fine-tune the backbone, on the given validation split" in told
-    assert "The searches have 4 to 7 finished trials, so their budgets differ." in told
+    assert told.startswith(
+        "The validation score of every arm is macro F1 in a cross-validation over the training and validation splits "
+        "with folds by source, mean over 3 seeds, each with its own assignment of sources to folds."
+    )
+    assert "Searches have up to 7 finished trials; fewer have focal_loss (4). A search ends early when all" in told
     assert "4 of the 6 searches share learning_rate (a number from" in told
     assert "tta starts from the recipe selected for plain" in told
-    assert "Early stopping is on validation loss for baseline, and on validation macro F1 for all other arms" in told
-    assert "with 2 seeds" in told
+    assert (
+        "The baseline is fitted as published: on the training split, with early stopping on validation loss of the "
+        "given validation split and at most 30 epochs, with 2 seeds."
+    ) in told
+    assert "fitted on the training and validation splits together, with 2 seeds, for the number of epochs" in told
     assert "environment.json" in told
     for name in ("report.html", "report.md"):
         text = html.unescape((folder / name).read_text(encoding="utf-8"))
@@ -344,11 +355,10 @@ def test_the_protocol_follows_from_the_arms(results: Results, folder: Path) -> N
     assert "2026-01-02" not in (folder / "report.md").read_text(encoding="utf-8")  # times differ from run to run
     assert "2026-01-02" not in (folder / "summary.json").read_text(encoding="utf-8")
 
-    same = tuple(replace(arm, trials=arm.trials[:4], selection="val") for arm in results.arms)
-    told = " ".join(protocol(replace(results, arms=same, environment={})))
-    assert told.startswith(
-        "Recipes were selected by macro F1 on the given validation split. Every search has 4 finished"
-    )
+    same = tuple(replace(arm, trials=arm.trials[:4]) for arm in results.arms)
+    told = " ".join(protocol(replace(results, arms=same, environment={}, trial_seeds=None)))
+    assert " with folds by source, mean over the seeds. " in told
+    assert "Every search has 4 finished trials. " in told
     assert "environment.json" not in told
 
 
@@ -392,7 +402,7 @@ def shown(results: Results, width: int) -> str:
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_every_arm_has_one_whole_row(control: bool, seeds: int, results: Results) -> None:
     names = [name for name in STRATEGIES if control or name != "plain"]
-    arms = [replace(results.arms[1], name=name) for name in names]
+    arms = [replace(results.arms[1], name=name, role=role_of(name)) for name in names]
     every = tuple(
         replace(
             arm,
@@ -403,7 +413,8 @@ def test_every_arm_has_one_whole_row(control: bool, seeds: int, results: Results
         for arm in (results.arms[0], *arms)
     )
     found = replace(results, arms=every)
-    for width in (80, 100, 120, 200):
+    wide = 128 if control else 120
+    for width in (80, 100, 120, 128, 200):
         text = shown(found, width)
         lines = [line.rstrip() for line in text.splitlines()]
         assert max(map(len, lines)) <= width
@@ -411,12 +422,12 @@ def test_every_arm_has_one_whole_row(control: bool, seeds: int, results: Results
         gain = r" +([+-]\d\.\d{3}|–)"
         classes = r"( +\d\.\d{3}){8} +–"  # the rare ones together, seven, and spider without a test landmark
         for name in ("baseline", *names):
-            interval, p = r" +\d\.\d{3}-\d\.\d{3}", " +–" if name == "baseline" else r" +\d\.\d{3}"
-            row = rf"{name}( +\d\.\d{{3}}){{2}}{interval}{gain * (1 + control)}{p}"
-            rows = [row + classes] if width >= 120 else [row, name + classes]
+            interval, p = r" +\d\.\d{3}-\d\.\d{3}", " +–" if name == "baseline" else r" +(< 0\.001|\d\.\d{2,3}|–|=)"
+            row = rf"{name}( +\d\.\d{{3}}){{2}}{interval}{(gain + p) * (1 + control)}"
+            rows = [row + classes] if width >= wide else [row, name + classes]
             for expected in rows:
                 assert len([line for line in lines if re.fullmatch(expected, line)]) == 1, (name, expected)
-        if width >= 120:
+        if width >= wide:
             assert all(f" {name}" in " ".join(text.split()) for name in CLASSES)
         else:
             headings = text[text.index("F1 of each class") : text.index("Other scores")]
@@ -427,18 +438,18 @@ def test_the_terminal_shows_the_scores(results: Results, folder: Path) -> None:
     f1 = {name: f1_again(folder, name) for name in ("baseline", "plain", "focal_loss")}
     macro = {name: found.mean() for name, found in f1.items()}
     mine = f1["focal_loss"]
-    gains = [f"{macro['focal_loss'] - macro[name]:+.3f}" for name in ("baseline", "plain")]
     arm = next(arm for arm in summary_of(folder)["arms"] if arm["name"] == "focal_loss")
     ends = arm["uncertainty"]["macro_f1"]
-    start = ["focal_loss", "0.480", f"{macro['focal_loss']:.3f}", f"{ends['low']:.3f}-{ends['high']:.3f}", *gains]
-    start.append(f"{arm['test']['p_holm']:.3f}")
+    start = ["focal_loss", "0.480", f"{macro['focal_loss']:.3f}", f"{ends['low']:.3f}-{ends['high']:.3f}"]
+    for contrast, name in (("vs_control", "plain"), ("vs_baseline", "baseline")):
+        start += [f"{macro['focal_loss'] - macro[name]:+.3f}", *p_digits(arm[contrast]["test"]["p_holm"]).split()]
     rare = f"{mine[:, 1:].mean():.3f}"
     classes = [rare, *(f"{value:.3f}" for value in mine.mean(axis=0)[:7]), "–"]
     scores = [f"{arm['scores'][name]['mean']:.3f}" for name in list(METRICS)[2:]]
-    for width in (80, 120):
+    for width in (80, 128):
         text = shown(results, width)
         rows = [line.split() for line in text.splitlines() if line.startswith("focal_loss  ")]
-        expected = [[*start, *classes]] if width == 120 else [start, ["focal_loss", *classes]]
+        expected = [[*start, *classes]] if width == 128 else [start, ["focal_loss", *classes]]
         assert rows[: len(expected)] == expected
         assert [cell for row in rows[len(expected) :] for cell in row[1:]] == scores
         words = " ".join(text.split())

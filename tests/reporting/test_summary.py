@@ -145,6 +145,8 @@ def test_every_kind_of_summary_keeps_it(results: Results, found: dict[str, Any])
 def test_it_is_checked_in_no_time(found: dict[str, Any]) -> None:
     names = [f"arm{n}" for n in range(40)]
     arms = [found["arms"][0] | {"name": name} for name in names]
+    others = {"vs_baseline": arms[0]["vs_baseline"] | {"arm": "arm0"}, "vs_control": None}
+    arms = [arm | others for arm in arms]
     many = found | {"arms": arms, "order": names, "reference": "arm0", "chosen": None, "control": None, "shown": []}
     begin = time.process_time()
     assert find_fault(many) is None
@@ -155,7 +157,10 @@ Change = Callable[[dict[str, Any]], Any]
 
 BROKEN: dict[str, tuple[Change, str]] = {
     "a key is missing": (lambda s: s.pop("inference"), "at $: 'inference' is a required property"),
-    "a key of an arm is missing": (lambda s: s["arms"][1].pop("test"), "at $.arms[1]: 'test' is a required property"),
+    "a key of an arm is missing": (
+        lambda s: s["arms"][1].pop("vs_baseline"),
+        "at $.arms[1]: 'vs_baseline' is a required property",
+    ),
     "a key is not known": (lambda s: s.update(spice=1), "'spice' was unexpected"),
     "a text for a number": (
         lambda s: s["arms"][0]["scores"]["accuracy"].update(mean="1"),
@@ -163,8 +168,28 @@ BROKEN: dict[str, tuple[Change, str]] = {
     ),
     "a score above one": (lambda s: s["arms"][0].update(val_macro_f1=1.5), "at $.arms[0].val_macro_f1: 1.5 is greater"),
     "kappa below -1": (lambda s: s["arms"][0]["scores"]["kappa"].update(low=-1.1), "scores.kappa.low: -1.1 is less"),
-    "p of 2": (lambda s: s["arms"][1]["test"].update(p=2), "at $.arms[1].test.p: 2 is greater than the maximum of 1"),
-    "p of 0": (lambda s: s["arms"][1]["test"].update(p_holm=0), "at $.arms[1].test.p_holm: 0 is less than or equal"),
+    "p of 2": (
+        lambda s: s["arms"][1]["vs_baseline"]["test"].update(p=2),
+        "at $.arms[1].vs_baseline.test.p: 2 is greater than the maximum of 1",
+    ),
+    "p of 0": (
+        lambda s: s["arms"][2]["vs_control"]["test"].update(p_holm=0),
+        "at $.arms[2].vs_control.test.p_holm: 0 is less than or equal",
+    ),
+    "an unknown role": (lambda s: s["arms"][1].update(role="remedy"), "at $.arms[1].role: 'remedy' is not one of"),
+    "no members": (lambda s: s["arms"][1].update(members=0), "at $.arms[1].members: 0 is less than the minimum of 1"),
+    "a twin that is none": (
+        lambda s: s["arms"][1].update(identical_to="smote"),
+        "at $.arms[1]: 'smote' is not one of the arms",
+    ),
+    "a comparison with an arm that is none": (
+        lambda s: s["arms"][2]["vs_control"].update(arm="smote"),
+        "at $.arms[2]: 'smote' is not one of the arms",
+    ),
+    "fits without a note on their cap": (
+        lambda s: s["arms"][1]["capped"].pop(),
+        "at $.arms[1]: it does not have as many best_epochs, capped and temperatures as seeds",
+    ),
     "seven classes": (lambda s: s["arms"][2]["per_class"]["f1"].pop(), "at $.arms[2].per_class.f1: "),
     "seven of them named": (lambda s: s["classes"].pop(), "at $.classes: "),
     "classes in another order": (lambda s: s["classes"].reverse(), "at $.classes: "),
@@ -175,14 +200,14 @@ BROKEN: dict[str, tuple[Change, str]] = {
         lambda s: s["arms"][1]["trials"][0].update(state="done"),
         "trials[0].state: 'done' is",
     ),
-    "an older version": (lambda s: s.update(schema_version=2), "it has schema version 2, but this program reads 3"),
-    "no version": (lambda s: s.pop("schema_version"), "it has schema version None, but this program reads 3"),
+    "an older version": (lambda s: s.update(schema_version=3), "it has schema version 3, but this program reads 4"),
+    "no version": (lambda s: s.pop("schema_version"), "it has schema version None, but this program reads 4"),
     "no arm": (lambda s: s.update(arms=[]), "at $.arms: "),
     "a name that leads away": (lambda s: s["arms"][1].update(name="../../x"), "at $.arms[1].name: '../../x' does not"),
     "a digest that is none": (lambda s: s["files"].update(x="12"), "at $.files.x: '12' does not match"),
     "a temperature too few": (
         lambda s: s["arms"][1]["temperatures"].pop(),
-        "at $.arms[1]: it does not have as many best_epochs and temperatures as seeds",
+        "at $.arms[1]: it does not have as many best_epochs, capped and temperatures as seeds",
     ),
     "a report that chose an arm that is none": (
         lambda s: s.update(
@@ -353,25 +378,27 @@ def test_a_class_of_few_sources_has_no_interval(arm: str, found: dict[str, Any],
     assert told["f1_without_each_source"][0] == pytest.approx({"low": min(rest), "high": max(rest)})
 
 
-def test_tests_against_the_baseline_follow_from_the_predictions(found: dict[str, Any], folder: Path) -> None:
+def test_both_families_of_tests_follow_from_the_predictions(found: dict[str, Any], folder: Path) -> None:
     sources = pd.read_parquet(folder / "predictions/baseline.parquet").query(f"seed == {SEEDS[0]}")["source"]
     numbers = np.unique(sources, return_inverse=True)[1]
     counts = {
         arm: SourceCounts.of(fits[0][0], np.array([fit[1] for fit in fits]), numbers, 8)
         for arm, fits in ((arm, fits_of(folder, arm)) for arm in ARMS)
     }
-    p = {arm: swap_test(counts[arm], counts["baseline"]).p for arm in ARMS[1:]}
-    # Sources have other numbers here, so that other exchanges are drawn.
-    error = {arm: 5 * (value * (1 - value) / 10_000) ** 0.5 + 1e-4 for arm, value in p.items()}
-    highest = 0.0
-    for place, arm in enumerate(sorted(p, key=lambda arm: p[arm])):
-        told = stored(found, arm)["test"]
-        assert told["p"] == pytest.approx(p[arm], abs=error[arm])
-        highest = max(highest, min(1.0, (3 - place) * told["p"]))
-        assert told["p_holm"] == pytest.approx(highest)
-    assert found["inference"]["family"] == 3
-    assert stored(found, "baseline")["test"] is None
-    assert len({stored(found, arm)["test"]["p"] for arm in ARMS[1:]}) > 1
+    for contrast, other, tested in (("vs_baseline", "baseline", ARMS[1:]), ("vs_control", "plain", ARMS[2:])):
+        p = {arm: swap_test(counts[arm], counts[other]).p for arm in tested}
+        # Sources have other numbers here, so that other exchanges are drawn.
+        error = {arm: 5 * (value * (1 - value) / 10_000) ** 0.5 + 1e-4 for arm, value in p.items()}
+        highest = 0.0
+        for place, arm in enumerate(sorted(p, key=lambda arm: p[arm])):
+            told = stored(found, arm)[contrast]["test"]
+            assert told["p"] == pytest.approx(p[arm], abs=error[arm])
+            highest = max(highest, min(1.0, (len(tested) - place) * told["p"]))
+            assert told["p_holm"] == pytest.approx(highest)
+            assert stored(found, arm)[contrast]["arm"] == other
+        assert found["inference"][contrast]["tests"] == len(tested)
+        assert all(stored(found, arm)[contrast]["test"] is None for arm in ARMS if arm not in tested)
+        assert len({stored(found, arm)[contrast]["test"]["p"] for arm in tested}) > 1
 
 
 # --- its sentences ---
@@ -424,7 +451,7 @@ def test_a_difference_beyond_chance_is_reported(few: Manifest) -> None:
         "baseline on the test split."
     )
     assert ", depending on the arm" not in caution(found)
-    resolvable = of_study(found)["inference"]["resolvable"]
+    resolvable = of_study(found)["inference"]["vs_baseline"]["resolvable"]
     assert resolvable is not None
     least = resolvable["low"]
     assert (
@@ -434,7 +461,7 @@ def test_a_difference_beyond_chance_is_reported(few: Manifest) -> None:
 
 
 def test_a_difference_that_several_tests_cannot_tell_is_reported(few: Manifest) -> None:
-    found = of_few(few, baseline={1: 6}, good={}, also={1: 3}, third={1: 6})
+    found = of_few(few, baseline={1: 6}, good={}, also={1: 3}, third={1: 6, 2: 1})
     text, p = against_baseline(found, "good")
     assert p == 2 / 2**6
     assert headline(found) == (
@@ -472,6 +499,6 @@ def test_the_headline_admits_that_nothing_helped(few: Manifest) -> None:
     assert p == 1
     assert "+0.000 (no interval over 10 sources)" in text
     assert headline(found) == (
-        f"{text}since it has the same counts as the baseline in every source. 0 of 2 strategies score above the "
-        "baseline on the test split."
+        f"{text}since it predicts the same classes as the baseline. 0 of 2 strategies score above the baseline on the "
+        "test split. same is identical to the baseline: every test landmark gets the same class."
     )
