@@ -1,15 +1,15 @@
 """Compositions of remedies."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
 from hirise_imb.strategies.class_bias import ClassBiasParameters, ClassBiasStrategy
 from hirise_imb.strategies.class_weights import ClassWeightsParameters, ClassWeightsStrategy
-from hirise_imb.strategies.ensemble import EnsembleParameters, EnsembleStrategy
+from hirise_imb.strategies.ensemble import FURTHER_HEADS, EnsembleParameters
 from hirise_imb.strategies.focal_loss import FocalLossParameters, FocalLossStrategy
-from hirise_imb.strategies.ldam_drw import FAST_REWEIGHT_AFTER, FAST_SCALE, LdamDrwParameters, LdamDrwStrategy
+from hirise_imb.strategies.ldam_drw import FAST_SCALE, LdamDrwParameters, LdamDrwStrategy
 from hirise_imb.strategies.logit_adjusted_loss import LogitAdjustedLossParameters, LogitAdjustedLossStrategy
 from hirise_imb.strategies.logit_adjustment import LogitAdjustmentParameters, LogitAdjustmentStrategy
 from hirise_imb.strategies.nuisance_projection import NuisanceProjectionParameters, NuisanceProjectionStrategy
@@ -60,7 +60,9 @@ class CombinedParameters(OptimiserParameters):
         help="the trained head, or averaged with discriminant analysis and logistic regression",
         source=_SOURCE,
     )
-    members: int = reuse(EnsembleParameters, "members", high=4, default=1, reason="each fit costs as much as a trial")
+    members: int = reuse(
+        EnsembleParameters, "members", low=1, high=4, default=1, reason="each fit costs as much as a trial"
+    )
 
 
 class CombinedStrategy(TrainedStrategy[CombinedParameters]):
@@ -77,8 +79,8 @@ class CombinedStrategy(TrainedStrategy[CombinedParameters]):
 
     def apply(self, recipe: Recipe, parameters: CombinedParameters) -> Recipe:
         """Returns the recipe with every remedy of the composition."""
-        kind: Literal["heads", "seeds"] = "heads" if parameters.heads == "three" else "seeds"
-        recipe = EnsembleStrategy().apply(recipe, EnsembleParameters(kind, parameters.members))
+        also = FURTHER_HEADS if parameters.heads == "three" else ()
+        recipe = replace(recipe, members=parameters.members, also=also)
         if parameters.features == "concatenated":
             recipe = PhotometricStrategy().apply(recipe, PhotometricParameters(features="concatenated"))
         if parameters.projection == "nuisance":
@@ -104,9 +106,7 @@ def _correct_prior(recipe: Recipe, parameters: CombinedParameters) -> Recipe:
         case "logit_adjusted_loss":
             return LogitAdjustedLossStrategy().apply(recipe, LogitAdjustedLossParameters(tau=parameters.loss_tau))
         case "ldam_drw":
-            margins = LdamDrwParameters(
-                max_margin=parameters.max_margin, scale=FAST_SCALE, reweight_after=FAST_REWEIGHT_AFTER
-            )
+            margins = LdamDrwParameters(max_margin=parameters.max_margin, scale=FAST_SCALE)
             return LdamDrwStrategy().apply(recipe, margins)
         case "focal_loss":
             return FocalLossStrategy().apply(recipe, FocalLossParameters(gamma=parameters.gamma))

@@ -27,14 +27,19 @@ class EnsembleParameters(Parameters):
         source="Lakshminarayanan et al. 2017; Dietterich 2000",
     )
     members: int = integer(
-        1, 8, default=5, help="fits of the control, each with its own seed", source="Lakshminarayanan et al. 2017"
+        2,
+        8,
+        default=5,
+        help="fits of the control, each with its own seed",
+        source="Lakshminarayanan et al. 2017",
+        when=("kind", ("seeds",)),
     )
 
 
 class EnsembleStrategy(PosthocStrategy[EnsembleParameters]):
     """Log probabilities are averaged over fits of the control with several seeds, or over heads of several kinds.
 
-    Compare it with the baseline that averages seeds: averaging alone already removes chance differences between seeds.
+    With the kind `seeds` it is the control that averages as many fits, so a report finds it identical to that control.
     """
 
     name = "ensemble"
@@ -44,8 +49,10 @@ class EnsembleStrategy(PosthocStrategy[EnsembleParameters]):
 
     def apply(self, recipe: Recipe, parameters: EnsembleParameters) -> Recipe:
         """Returns the recipe with several fits, and with closed-form heads if their kind is chosen."""
-        return replace(recipe, members=parameters.members, also=FURTHER_HEADS if parameters.kind == "heads" else ())
+        if parameters.kind == "heads":
+            return replace(recipe, also=FURTHER_HEADS)
+        return replace(recipe, members=parameters.members)
 
     def initial_points(self) -> list[Settings]:
-        """Returns one fit with heads of three kinds."""
-        return [{"kind": "heads", "members": 1}]
+        """Returns heads of three kinds."""
+        return [{"kind": "heads"}]

@@ -13,8 +13,7 @@ _DEFERRED_BETA = 0.9999
 """Beta of the effective numbers in deferred re-weighting, as in the authors' code."""
 
 FAST_SCALE = 15.0
-FAST_REWEIGHT_AFTER = 8
-"""Scale and epoch that suit a head on fixed features, which converges within a few epochs; the paper trains for 200."""
+"""Scale that suits a head on fixed features, which converges within a few epochs; the paper trains for 200."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +35,25 @@ class LdamDrwParameters(OptimiserParameters):
         help="factor from cosines to logits",
         source="Cao et al. 2019",
     )
-    reweight_after: int = integer(
-        3,
-        24,
-        default=20,
-        help="epochs, out of 30, before class weights take effect (effective numbers, beta 0.9999)",
-        source="Cao et al. 2019",
+    epochs: int = integer(
+        10,
+        60,
+        default=30,
+        help="length of the schedule, all of which is trained",
+        source="Cao et al. 2019, who train a complete network for 200 epochs",
+    )
+    reweight_after: float = number(
+        0.5,
+        0.9,
+        default=0.8,
+        help="share of the epochs after which class weights take effect (effective numbers, beta 0.9999); the learning "
+        "rate falls to a hundredth then, and once more half way from there to the end",
+        source="Cao et al. 2019 (epochs 160 and 180 of 200)",
     )
 
 
 class LdamDrwStrategy(TrainedStrategy[LdamDrwParameters]):
-    """A cosine head with margins that are wider for rare classes; class weights take effect after some epochs."""
+    """A cosine head with margins that are wider for rare classes; class weights take effect in the last epochs."""
 
     name = "ldam_drw"
     summary = "rare classes must win by a wider margin, and weigh more in late epochs"
@@ -61,8 +68,12 @@ class LdamDrwStrategy(TrainedStrategy[LdamDrwParameters]):
             loss=LabelDistributionAwareMargin(parameters.max_margin),
             class_weights=EffectiveNumber(_DEFERRED_BETA),
             reweight_after=parameters.reweight_after,
+            rate_drops=(parameters.reweight_after, (1 + parameters.reweight_after) / 2),
+            # The best epoch could be one before the weights take effect: then nothing would be re-weighted.
+            monitor="none",
+            max_epochs=parameters.epochs,
         )
 
     def initial_points(self) -> list[Settings]:
-        """Returns a smaller scale with weights that take effect early."""
-        return [{"scale": FAST_SCALE, "reweight_after": FAST_REWEIGHT_AFTER}]
+        """Returns a smaller scale, with weights that take effect early."""
+        return [{"scale": FAST_SCALE, "reweight_after": 0.5}]

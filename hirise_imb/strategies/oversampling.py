@@ -7,7 +7,7 @@ from hirise_imb.imbalance.sampling import ClassSampling, RandomOversampling, Sam
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
 from hirise_imb.strategies.parameters import Settings
-from hirise_imb.strategies.spaces import choice, number
+from hirise_imb.strategies.spaces import choice, integer, number
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,14 @@ class OversamplingParameters(OptimiserParameters):
         help="a class is drawn in proportion to n^power; 0 draws all classes equally, 0.5 is square-root sampling",
         source="Mahajan et al. 2018; Kang et al. 2020",
         when=("scheme", ("class", "source", "progressive")),
+    )
+    epochs: int = integer(
+        10,
+        60,
+        default=30,
+        help="length of the move from natural to drawn frequencies, all of which is trained",
+        source="Kang et al. 2020",
+        when=("scheme", ("progressive",)),
     )
     ratio: float = number(
         0.02,
@@ -58,6 +66,8 @@ class OversamplingStrategy(TrainedStrategy[OversamplingParameters]):
         else:
             by_source, progressive = parameters.scheme == "source", parameters.scheme == "progressive"
             sampling = ClassSampling(parameters.power, by_source=by_source, progressive=progressive)
+            if progressive:  # stopped early, it would never reach the frequencies it moves to
+                recipe = replace(recipe, monitor="none", max_epochs=parameters.epochs)
         return replace(recipe, sampling=sampling)
 
     def initial_points(self) -> list[Settings]:

@@ -22,7 +22,7 @@ class SmoteParameters(OptimiserParameters):
         1,
         7,
         default=2,
-        help="nearest landmarks of its class to interpolate with; every class needs more landmarks than that",
+        help="nearest landmarks of its class to interpolate with, as many as a class has if it has fewer",
         source="Chawla et al. 2002",
     )
     ratio: float = number(
@@ -36,7 +36,7 @@ class SmoteParameters(OptimiserParameters):
 
 
 class SmoteStrategy(TrainedStrategy[SmoteParameters]):
-    """SMOTE, Borderline-SMOTE or ADASYN on pooled features, between landmarks of the same fold."""
+    """SMOTE, Borderline-SMOTE or ADASYN on pooled features, between landmarks of the same fold; they are added to its images."""
 
     name = "smote"
     summary = "synthetic features of rare classes are interpolated between landmarks"
@@ -49,5 +49,5 @@ class SmoteStrategy(TrainedStrategy[SmoteParameters]):
         return replace(recipe, synthesis=synthesis)
 
     def initial_points(self) -> list[Settings]:
-        """Returns the variants, and the papers' five neighbours, which need six landmarks of each class."""
+        """Returns the variants, and the papers' five neighbours."""
         return [{"kind": "borderline_smote"}, {"kind": "adasyn"}, {"neighbours": 5}]
