@@ -1,5 +1,8 @@
 """shim"""
+
 from dataclasses import dataclass
+
+
 @dataclass(frozen=True)
 class WeightScaling:
     power: float

@@ -103,7 +103,10 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
             except FitFailed as error:
                 omitted.append(Omitted(strategy.name, strategy.summary, str(error)))
         arms += _fit_equal_controls(context, recipes, store)
-    counts = f"{definition.trials} trials a strategy, {definition.trial_seeds} seeds a trial, {definition.refits} seeds a fit"
+    counts = (
+        f"up to {definition.trials} trials a strategy, {definition.trial_seeds} seeds a trial, {definition.refits} "
+        "seeds a fit"
+    )
     results = _build_results(context, arms, omitted, counts, definition.to_toml(), store, strategies)
     pictures = make_thumbnails(results, manifest) if options.thumbnails else None
     page = write_report(results, _report_folder(definition, out), pictures)
@@ -243,9 +246,7 @@ def _fit_equal_controls(context: TrainingContext, recipes: Mapping[str, Recipe],
     return arms
 
 
-def _fit_arm(
-    context: TrainingContext, name: str, role: Role, summary: str, recipe: Recipe, store: RunStore
-) -> Arm:
+def _fit_arm(context: TrainingContext, name: str, role: Role, summary: str, recipe: Recipe, store: RunStore) -> Arm:
     """Scores a recipe, fits it with each seed and predicts the test split; returns an arm without trials."""
     definition, trainer = context.definition, context.trainer
     seeds = tuple(range(definition.seed, definition.seed + definition.refits))

@@ -24,6 +24,9 @@ from hirise_imb.reporting.records import Arm, Omitted, Spread
 BASELINE = "baseline"
 """The name of the reference run in its own study."""
 
+BASELINE_TO_THE_END = "baseline_to_the_end"
+"""The name of the reference run without a limit on its epochs, in its own study."""
+
 Contrast = Literal["vs_control", "vs_baseline"]
 CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
 """What arms are compared with: the control, which is the primary contrast, and the reference."""

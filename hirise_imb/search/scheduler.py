@@ -22,8 +22,9 @@ from hirise_imb.search.trial_store import open_trial_store
 from hirise_imb.search.workers import is_orphaned
 from hirise_imb.strategies import STRATEGIES, RecipeContext, Strategy, select_strategies
 from hirise_imb.training.context import TrainingContext
+from hirise_imb.training.epoch_loop import OnEpoch
 from hirise_imb.training.outcome import Outcome
-from hirise_imb.training.trainer import CrossValidation, OnEpoch
+from hirise_imb.training.trainer import CrossValidation
 from hirise_imb.utils.errors import FitFailed
 from hirise_imb.utils.progress import ProgressCallback, track
 

@@ -23,8 +23,9 @@ from hirise_imb.search.proposals import TRIALS_PER_ROUND, Proposal, propose_roun
 from hirise_imb.search.result import SearchResult, choose_best
 from hirise_imb.search.trial_store import PublishTrial, TrialStore
 from hirise_imb.strategies import RecipeContext, Strategy
+from hirise_imb.training.epoch_loop import OnEpoch
 from hirise_imb.training.outcome import Outcome, attempt
-from hirise_imb.training.trainer import CrossValidation, OnEpoch
+from hirise_imb.training.trainer import CrossValidation
 from hirise_imb.utils.errors import FitFailed
 from hirise_imb.utils.progress import ProgressCallback
 

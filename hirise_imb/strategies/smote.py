@@ -36,7 +36,7 @@ class SmoteParameters(OptimiserParameters):
 
 
 class SmoteStrategy(TrainedStrategy[SmoteParameters]):
-    """SMOTE, Borderline-SMOTE or ADASYN on pooled features, between landmarks of the same fold; they are added to its images."""
+    """SMOTE, Borderline-SMOTE or ADASYN on pooled features: rows between landmarks of a fold, added to its images."""
 
     name = "smote"
     summary = "synthetic features of rare classes are interpolated between landmarks"

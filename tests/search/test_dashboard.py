@@ -45,7 +45,8 @@ from hirise_imb.search.leases import Leases
 from hirise_imb.search.search import Fit, Search
 from hirise_imb.search.trial_store import open_trial_store
 from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext
-from hirise_imb.training.trainer import CrossValidation, OnEpoch
+from hirise_imb.training.epoch_loop import OnEpoch
+from hirise_imb.training.trainer import CrossValidation
 from hirise_imb.utils.errors import FitFailed
 
 CLASSES = HIRISE.classes

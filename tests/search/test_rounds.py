@@ -45,7 +45,8 @@ from hirise_imb.recipe import Recipe
 from hirise_imb.search.database import Storage, connect
 from hirise_imb.search.leases import Leases
 from hirise_imb.strategies import STRATEGIES, Parameters, PosthocStrategy, Strategy
-from hirise_imb.training.trainer import CrossValidation, OnEpoch
+from hirise_imb.training.epoch_loop import OnEpoch
+from hirise_imb.training.trainer import CrossValidation
 from hirise_imb.utils.errors import FitFailed
 
 

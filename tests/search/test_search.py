@@ -32,7 +32,8 @@ from hirise_imb.search.leases import Leases
 from hirise_imb.search.proposals import TRIALS_PER_ROUND
 from hirise_imb.search.trial_store import VERSION, open_trial_store
 from hirise_imb.strategies import CONTROL, STRATEGIES, Strategy
-from hirise_imb.training.trainer import CrossValidation, OnEpoch
+from hirise_imb.training.epoch_loop import OnEpoch
+from hirise_imb.training.trainer import CrossValidation
 from hirise_imb.utils.errors import FitFailed, UserError
 
 EACH = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=list(STRATEGIES))
