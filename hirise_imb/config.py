@@ -71,7 +71,6 @@ class StudyDefinition:
         "class_weights",
         "focal_loss",
         "logit_adjusted_loss",
-        "partial_unfreeze",
         "logit_adjustment",
         "class_bias",
         "prototypes",
@@ -81,6 +80,9 @@ class StudyDefinition:
     """Overrides by strategy and parameter; each strategy is also in `strategies`."""
     trials: int = 2
     """Number of finished trials of each strategy's search; if it has fewer distinct settings, each is tried once."""
+    fine_tuning_trials: int = 20
+    """Number of finished trials of a strategy that fine-tunes the backbone, where `trials` is more: one of these trials
+    takes as long as hundreds of others."""
     trial_seeds: int = 3
     """Number of seeds with which recipes are scored by cross-validation; a validation score is the mean over them."""
     refits: int = 2
@@ -92,7 +94,8 @@ class StudyDefinition:
         """Checks every value except names that other rooms define."""
         _check_types(self)
         check_name(self.name)
-        for name, minimum in (("trials", 1), ("trial_seeds", 1), ("refits", 1), ("seed", 0)):
+        for name in ("trials", "fine_tuning_trials", "trial_seeds", "refits", "seed"):
+            minimum = 0 if name == "seed" else 1
             if getattr(self, name) < minimum:
                 raise UserError(f"{name} is {getattr(self, name)}: use {minimum} or more.")
         # The seeds of numpy's RandomState, which imbalanced-learn draws from, have 32 bits.

@@ -77,6 +77,11 @@ def add_commands(subparsers: Subparsers) -> None:
             type=int,
             help="number of finished trials of each search, or of its distinct settings if it has fewer",
         )
+        parser.add_argument(
+            "--fine-tuning-trials",
+            type=int,
+            help="the same of searches that fine-tune the backbone, where --trials is more (default: 20)",
+        )
     run.add_argument(
         "--workers", type=int, default=1, help="number of processes that search on this machine (default: 1)"
     )
