@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +15,13 @@ from hirise_imb.backbones import TOP
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.splits import DataSplits, Fold, ImageTable, TrainingPool
 from hirise_imb.features.arrays import Features
+from hirise_imb.metrics.classification import confusion_matrix, macro_f1
 from hirise_imb.training.trainer import Trainer
 from hirise_imb.utils.files import cache_root, ensure_folder, exclusive_lock, write_atomically
 
 if TYPE_CHECKING:
     from hirise_imb.data.manifest import Manifest
+    from hirise_imb.recipe import Recipe
 
 TRAIN = (40_019, 3_598, 616, 924, 1_561, 343, 1_281, 637)
 """Unique training images of each class in the official split."""
@@ -98,9 +101,37 @@ def simulated(size: float = 1.0, width: int = WIDTH) -> Data:
     canonical = (rows >= end) | (rows % VARIANTS == 0)
     held_out = rows[len(train) : end : VARIANTS]
     images = ImageTable(tuple(map(str, rows)), labels, copies, landmarks // SOURCE, canonical, HIRISE.classes)
-    groups = images.sources[held_out] % 2
-    task = DataSplits(images, Fold(rows[: len(train)], held_out), groups, (), rows[end:])
+    task = DataSplits(images, Fold(rows[: len(train)], held_out), rows[:end], (_folds(images, rows[:end]),), rows[end:])
     return Data(task, Features.of(stored))
+
+
+def _folds(images: ImageTable, pool: NDArray[np.int64]) -> tuple[Fold, ...]:
+    """Four folds of whole sources."""
+    fold = images.sources[pool] % 4
+    return tuple(Fold(pool[fold != number], images.canonical(pool[fold == number])) for number in range(4))
+
+
+def train_heads(data: Data, recipes: Sequence[Recipe], seeds: Sequence[int]) -> float:
+    """Trains recipes side by side on the training split, for the epochs of the first and scored after each.
+
+    Returns:
+        Macro F1 on validation of the first after the last epoch.
+    """
+    from hirise_imb.training.epoch_loop import StoppingRule, train_validated
+    from hirise_imb.training.learners import EvaluationSet, FoldData, HeadLearner
+    from hirise_imb.training.scoring import HeldOut
+
+    counts = data.train.pool.counts()
+    val = EvaluationSet(data.val.features, data.val.labels)
+    fold = FoldData(data.train.features, data.train.pool, counts, counts, val)
+    learners = [[HeadLearner(recipe, seed, fold)] for recipe, seed in zip(recipes, seeds, strict=True)]
+    everything = np.arange(len(val.labels))
+    epochs = recipes[0].max_epochs
+    held_out = HeldOut(val.labels, ((everything,),) * len(learners), len(HIRISE.classes))
+    rule = StoppingRule("none", epochs, epochs)
+    result = train_validated(learners, [[val]] * len(learners), held_out, rule)
+    predicted = result.snapshots[0][0].classifier().logits(in_memory(data.val)).argmax(axis=1)
+    return macro_f1(confusion_matrix(val.labels, predicted, len(HIRISE.classes)))
 
 
 def in_memory(part: Part) -> NDArray[np.float32]:

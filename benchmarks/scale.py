@@ -65,15 +65,13 @@ def draw(size: float, seed: int) -> Figures:  # noqa: ARG001
 
 def epochs(size: float, seed: int) -> Figures:
     """Three epochs of the reference run, after one that compiles."""
-    from benchmarks.data import simulated, trainer
+    from benchmarks.data import simulated, train_heads
     from hirise_imb.recipe import Recipe
-    from hirise_imb.training.epoch_loop import Job
 
     task = simulated(size)
-    select = trainer(task).select
-    select([Job(Recipe(max_epochs=1), seed)], "val")
+    train_heads(task, [Recipe(max_epochs=1)], [seed])
     begin = time.perf_counter()
-    select([Job(Recipe(max_epochs=3), seed)], "val")
+    train_heads(task, [Recipe(max_epochs=3)], [seed])
     seconds = (time.perf_counter() - begin) / 3
     stored = task.features.stored
     return {"seconds": seconds, "rows": len(task.train.labels), "features_mb": stored.nbytes / 2**20}
@@ -88,18 +86,17 @@ def whole(size: float, seed: int) -> Figures:
     from benchmarks.searching import run_search
     from hirise_imb.recipe import Recipe
     from hirise_imb.strategies import STRATEGIES
-    from hirise_imb.training.epoch_loop import HEADS_PER_BATCH
 
     task = simulated(size)
     ours, strategy = trainer(task), STRATEGIES["class_weights"]
     begin = time.perf_counter()
-    ours.refit(Recipe(), seed)
+    ours.fit_reference(Recipe(), seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "study.db"
         chosen = run_search(
-            path, strategy, HEADS_PER_BATCH, seed, lambda jobs: ours.select(jobs, "val"), lambda _: None
+            path, strategy, 8, seed, lambda recipe, _: ours.cross_validate(recipe, [seed]), lambda _: None
         )
-    ours.refit(chosen.recipe, seed)
+    ours.fit_final(chosen.recipe, seed, ours.cross_validate(chosen.recipe, [seed]))
     stored = task.features.stored
     return {
         "seconds": time.perf_counter() - begin,

@@ -79,7 +79,6 @@ def draw(seed: int) -> Figures:  # noqa: ARG001
 def search(trials: int, marks: list[int], seed: int) -> Figures:
     """A search, then its training again without it."""
     import tempfile
-    from collections.abc import Sequence
     from pathlib import Path
 
     from benchmarks.child import resident_mb
@@ -87,23 +86,16 @@ def search(trials: int, marks: list[int], seed: int) -> Figures:
     from benchmarks.searching import run_search
     from hirise_imb.recipe import Recipe
     from hirise_imb.strategies import STRATEGIES
-    from hirise_imb.training import Job, Outcome, Run
+    from hirise_imb.training import CrossValidation, OnEpoch
 
     data = simulated(SIZE, WIDTH)
     ours = trainer(data)
-    ours.select([Job(Recipe(max_epochs=1), seed)], "val")
-    rounds: list[list[Job]] = []
+    ours.cross_validate(Recipe(max_epochs=1), [seed])
+    recipes: list[Recipe] = []
 
-    def fit(jobs: Sequence[Job]) -> list[Outcome[Run]]:
-        runs = ours.select(jobs, "val")
-        # The same epochs: a run ends where pruning or its stopping rule ended it.
-        rounds.append(
-            [
-                Job(job.recipe, job.seed, partial(_before, len(run.get().history)))
-                for job, run in zip(jobs, runs, strict=True)
-            ]
-        )
-        return runs
+    def fit(recipe: Recipe, on_epoch: OnEpoch) -> CrossValidation:
+        recipes.append(recipe)
+        return ours.cross_validate(recipe, [seed], on_epoch)
 
     noted: list[tuple[int, float]] = []
 
@@ -117,10 +109,10 @@ def search(trials: int, marks: list[int], seed: int) -> Figures:
         run_search(Path(folder) / "study.db", STRATEGIES["class_weights"], trials, seed, fit, show)
         whole = time.perf_counter() - begin
     again = trainer(data)  # keeps none of the fits that are made again
-    again.select([Job(Recipe(max_epochs=1), seed)], "val")
+    again.cross_validate(Recipe(max_epochs=1), [seed])
     begin = time.perf_counter()
-    for jobs in rounds:
-        again.select(jobs, "val")
+    for recipe in recipes:
+        again.cross_validate(recipe, [seed])
     training = time.perf_counter() - begin
     return {
         "seconds": whole / trials,
@@ -129,10 +121,6 @@ def search(trials: int, marks: list[int], seed: int) -> Figures:
         "before_mb": before,
         "marks": noted,
     }
-
-
-def _before(last: int, epoch: int, _: float) -> bool:
-    return epoch < last
 
 
 def plain(trials: int, clear: bool, seed: int) -> Figures:

@@ -75,8 +75,8 @@ RATE_DROP = 0.01
 
 FINE_TUNING_EPOCHS = 20
 FINE_TUNING_PATIENCE = 3
-"""Most epochs of fine-tuning, and epochs without improvement after which it stops. It starts from a trained head and
-soon fits its rows, and an epoch of it costs as much as hundreds of a head."""
+"""Most epochs of fine-tuning, and epochs without improvement after which it stops, where those of the recipe are more.
+It starts from a trained head and soon fits its rows, and an epoch of it costs as much as hundreds of a head."""
 
 
 @dataclass(frozen=True)

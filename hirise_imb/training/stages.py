@@ -145,7 +145,8 @@ class StageRunner:
             head = probe.snapshots[seed][fold].head
             return TailLearner(recipe, request.seeds[seed], data[seed][fold], network, head)
 
-        rule = StoppingRule(recipe.monitor, FINE_TUNING_EPOCHS, FINE_TUNING_PATIENCE)
+        epochs, patience = min(recipe.max_epochs, FINE_TUNING_EPOCHS), min(recipe.patience, FINE_TUNING_PATIENCE)
+        rule = StoppingRule(recipe.monitor, epochs, patience)
         learners = _by_fold(data, learner)
         result = self._train(request, learners, data, rule, 1, self._test_set(request), len(probe.history))
         models = tuple(
