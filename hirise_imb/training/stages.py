@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.splits import DataSplits, Fold, TrainingPool
 from hirise_imb.features.arrays import Features, concatenate_features
-from hirise_imb.features.landmarks import LandmarkFeatures
+from hirise_imb.features.training_features import TrainingFeatures
+from hirise_imb.imbalance.smote import NO_SOURCE
 from hirise_imb.models.projection import project_out
 from hirise_imb.recipe import Cosine, Inputs, Linear, Recipe
 from hirise_imb.training import epoch_loop
@@ -138,11 +139,18 @@ class StageRunner:
         models, priors = [], []
         for fold in self.splits.selection_folds(request.selection):
             directions = self._directions(recipe, fold)
-            landmarks = self._training_landmarks(recipe, fold, directions)
+            training = self._training_features(recipe, fold.train, directions)
             if recipe.synthesis is not None:
-                landmarks = recipe.synthesis.resample(landmarks, request.seed)
-            models.append(PooledModel(replace(recipe.head.fit(landmarks), directions=directions)))
-            priors.append(recipe.head.prior(landmarks.counts()))
+                canonical = self._training_features(recipe, self.splits.images.canonical(fold.train), directions)
+                new = recipe.synthesis.resample(canonical, training.counts(), request.seed)
+                training = TrainingFeatures(
+                    features=np.concatenate([training.features, new.features]),
+                    labels=np.concatenate([training.labels, new.labels]),
+                    sources=np.concatenate([training.sources, np.full(len(new.labels), NO_SOURCE)]),
+                    classes=training.classes,
+                )
+            models.append(PooledModel(replace(recipe.head.fit(training), directions=directions)))
+            priors.append(recipe.head.prior(training.counts()))
         return StageFit(tuple(models), tuple(priors), pd.DataFrame(), 0, False, time.monotonic() - begin)
 
     def _train_tail(self, request: FitRequest) -> StageFit:
@@ -226,9 +234,14 @@ class StageRunner:
         pairs = np.unique(np.stack([images.labels[canonical], images.sources[canonical]]), axis=1)
         train, pool = _project(features.select(fold.train), directions), images.pool(fold.train)
         if recipe.synthesis is not None:
-            rows = recipe.synthesis.resample(self._training_landmarks(recipe, fold, directions), seed)
-            train = Features.of(rows.features)
-            pool = TrainingPool(rows.labels, np.ones_like(rows.labels), rows.sources, images.classes)
+            new = recipe.synthesis.resample(self._training_features(recipe, canonical, directions), pool.counts(), seed)
+            train = Features.of(np.concatenate([train.take(np.arange(len(train))), new.features]))
+            pool = TrainingPool(
+                labels=np.concatenate([pool.labels, new.labels]),
+                copies=np.concatenate([pool.copies, np.ones_like(new.labels)]),
+                sources=np.concatenate([pool.sources, np.full(len(new.labels), NO_SOURCE)]),
+                classes=images.classes,
+            )
         return FoldData(
             features=train,
             pool=pool,
@@ -237,18 +250,17 @@ class StageRunner:
             heldout=EvaluationSet(_project(features.select(fold.heldout), directions), images.labels[fold.heldout]),
         )
 
-    def _training_landmarks(self, recipe: Recipe, fold: Fold, directions: Floats | None) -> LandmarkFeatures:
-        """Returns the pooled features of the canonical training images of a fold."""
+    def _training_features(self, recipe: Recipe, rows: Ints, directions: Floats | None) -> TrainingFeatures:
+        """Returns the pooled features of the training images in these rows."""
         images = self.splits.images
-        rows = images.canonical(fold.train)
         features = _project(self.features(TOP, recipe.inputs).select(rows), directions).take(np.arange(len(rows)))
-        return LandmarkFeatures(features, images.labels[rows], images.sources[rows], images.classes)
+        return TrainingFeatures(features, images.labels[rows], images.sources[rows], images.classes)
 
     def _directions(self, recipe: Recipe, fold: Fold) -> Floats | None:
-        """Returns the directions that a recipe projects out, fitted on the training landmarks of the fold."""
+        """Returns the directions that a recipe projects out, fitted on the training images of the fold."""
         if recipe.projection is None:
             return None
-        return recipe.projection.directions(self._training_landmarks(recipe, fold, None))
+        return recipe.projection.directions(self._training_features(recipe, fold.train, None))
 
     def _test_set(self, request: FitRequest) -> EvaluationSet | None:
         if not request.record_test:
