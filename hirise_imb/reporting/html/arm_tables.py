@@ -160,7 +160,7 @@ class ArmTables:
                 width,
             )
             rows.append(Row(breakable(arm["name"]), cells))
-        return Table("Intervals of macro F1", "sort sticky", (head,), tuple(rows))
+        return Table("Intervals of macro F1", "sort sticky loose", (head,), tuple(rows))
 
     def searches(self) -> Table | None:
         """Returns the trials of each search and the chosen hyperparameters; None without a search."""
