@@ -22,19 +22,32 @@ pytestmark = needs_chromium
 
 WIDTHS = (360, 800, 1440)
 KINDS = ("study", "comparison", "baseline", "index")
-STRATEGIES = ("plain", "logit_adjusted_loss", "nuisance_projection", "prototypes", "undersampling")
+STRATEGIES = (
+    "baseline_to_the_end",
+    "plain",
+    "plain-x4",
+    "logit_adjusted_loss",
+    "nuisance_projection",
+    "prototypes",
+    "undersampling",
+)
 
 
 def make_study(folder: Path) -> Results:
-    """The baseline and five arms, of classes with one source and with many; one class is absent."""
+    """The baseline and seven arms, of classes with one source and with many; one class is absent.
+
+    undersampling averages four fits like plain-x4; nuisance_projection is identical to the control.
+    """
     catalogue = make_catalogue(folder, (300, 40, 20, 12, 8, 4, 9, 0))
     truth = catalogue.canonical_images("test")["label"].tolist()
 
     def arm(place: int, name: str) -> Arm:
         computed = Recipe(head=NearestMean(normalise="unit", prior_power=0.0))  # has no curves to draw
-        recipe = None if name in ("baseline", "plain") else computed
-        fits = [guesses(truth, 0.6 + 0.05 * place, seed) for seed in (3, 4)]
-        return make_arm(catalogue, name, fits, 0.4 + 0.02 * place, recipe)
+        recipe = None if name.startswith(("baseline", "plain")) else computed
+        right = 0.6 + 0.05 * (STRATEGIES.index("plain") + 1 if name == "nuisance_projection" else place)
+        fits = [guesses(truth, right, seed) for seed in (3, 4)]
+        members = 4 if name in ("plain-x4", "undersampling") else 1
+        return make_arm(catalogue, name, fits, 0.4 + 0.02 * place, recipe, members=members)
 
     return make_results(catalogue, *(arm(place, name) for place, name in enumerate(("baseline", *STRATEGIES))))
 

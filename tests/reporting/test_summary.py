@@ -500,5 +500,5 @@ def test_the_headline_admits_that_nothing_helped(few: Manifest) -> None:
     assert "+0.000 (no interval over 10 sources)" in text
     assert headline(found) == (
         f"{text}since it predicts the same classes as the baseline. 0 of 2 strategies score above the baseline on the "
-        "test split. same is identical to the baseline: every test landmark gets the same class."
+        "test split."
     )

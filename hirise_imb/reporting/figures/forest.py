@@ -89,7 +89,7 @@ def _difference(axes: Axes, place: int, row: dict[str, Any], contrast: Contrast,
 def _describe_test(results: Results, arm: Arm, contrast: Contrast) -> str:
     test = results.families[contrast].tests.get(arm.name)
     if test is None:
-        return "identical" if results.identical.get(arm.name) == results.other_of(arm, contrast) else "not tested"
+        return "identical" if results.identical.get(arm.name) == results.other_of(arm, contrast) else ""
     text = f"p {p_digits(test.p_holm)}"
     if test.swap.min_detectable_difference is None:
         text += "\nno source differs" if test.swap.informative_sources == 0 else "\nnone detectable"

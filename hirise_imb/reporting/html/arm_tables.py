@@ -52,7 +52,7 @@ class ArmTables:
             Heading("arm", "text", "name", rows=2),
             Heading("macro F1", "", "group edge", columns=3),
             *(
-                Heading("macro F1 compared with " + breakable(names[contrast]), "", "group edge", columns=5)
+                Heading("macro F1 compared with " + breakable(names[contrast]), "", "group edge", columns=3)
                 for contrast in self.contrasts
             ),
         ]
@@ -65,10 +65,8 @@ class ArmTables:
         for contrast in self.contrasts:
             n_tests = self.content["inference"][contrast]["tests"]
             second_row += [
-                Heading("difference", css="edge"),
-                Heading("95 % interval", notes=("over sources",)),
-                Heading("p", notes=("swap test",), ascending=True),
-                Heading("p, Holm", notes=(f"of {n_tests}",), ascending=True),
+                Heading("difference", css="edge", notes=("95 % interval",)),
+                Heading("p, Holm", notes=(f"of {n_tests}", "one test"), ascending=True),
                 Heading("minimum detectable difference", ascending=True),
             ]
         rows = [self._row(place, self._every_arm_cells(arm, scales)) for place, arm in enumerate(self.arms)]
@@ -162,7 +160,7 @@ class ArmTables:
                 width,
             )
             rows.append(Row(breakable(arm["name"]), cells))
-        return Table("Intervals of macro F1", "sort sticky", (head,), tuple(rows))
+        return Table("Intervals of macro F1", "sort sticky loose", (head,), tuple(rows))
 
     def searches(self) -> Table | None:
         """Returns the trials of each search and the chosen hyperparameters; None without a search."""
@@ -240,19 +238,17 @@ class ArmTables:
 
 
 def _against_cells(arm: ArmRecord, against: AgainstRecord | None, scale: tuple[float, float]) -> list[Cell]:
-    """Returns the cells of a comparison: the difference, its interval, two p values and what could be detected."""
+    """Returns the cells of a comparison: the difference with its interval, p values and what could be detected."""
     if against is None or against["arm"] == arm["name"]:
-        return [Cell().edge(), *(Cell() for _ in range(4))]
-    gap, test = against["interval"], against["test"]
-    span = Span.of(gap, against["scores"]["macro_f1"], *scale) if gap else None
-    cells = [
-        _gain_cell(against, "macro_f1").edge(),
-        Cell(signed_interval(gap), gap["low"], span=span) if gap else Cell(),
-    ]
+        return [Cell().edge(), Cell(), Cell()]
+    gap, test, gain = against["interval"], against["test"], against["scores"]["macro_f1"]
+    span = Span.of(gap, gain, *scale) if gap else None
+    notes = (signed_interval(gap),) if gap else ()
+    cells = [Cell("", gain, notes=notes, difference=_difference(against, "macro_f1"), span=span).edge()]
     if test is None:
-        return [*cells, Cell("identical" if arm["identical_to"] == against["arm"] else MISSING), Cell(), Cell()]
-    probabilities = [Cell(p_digits(p), p) for p in (test["p"], test["p_holm"])]
-    return [*cells, *probabilities, Cell(score(test["resolvable"]), test["resolvable"])]
+        return [*cells, Cell("identical" if arm["identical_to"] == against["arm"] else MISSING), Cell()]
+    cells.append(Cell(p_digits(test["p_holm"]), test["p_holm"], notes=(p_digits(test["p"]),)))
+    return [*cells, Cell(score(test["resolvable"]), test["resolvable"])]
 
 
 def _difference(gains: AgainstRecord, metric: str) -> Difference | None:

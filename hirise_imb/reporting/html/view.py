@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hirise_imb.metrics.registry import METRICS, Metric, label_of
-from hirise_imb.reporting.formatting import MISSING, p_digits, percent, plural, score, signed
+from hirise_imb.reporting.formatting import MISSING, p_digits, p_value, percent, plural, score, signed
 from hirise_imb.reporting.html.arm_tables import ArmTables, all_scores, reports_compared
 from hirise_imb.reporting.html.details import (
     Detail,
@@ -218,21 +218,19 @@ def _study_keys(content: StudyContent, best: ArmRecord, arms_by_name: Mapping[st
     if best["vs_control"] is not None:
         contrasts.insert(0, ("vs_control", "control", best["vs_control"]))
     others = [f"{name} {score(arms_by_name[a['arm']]['scores']['macro_f1']['mean'])}" for _, name, a in contrasts]
-    keys = [
+    primary, name, against = contrasts[0]
+    return (
         KeyFigure("Best strategy on validation", breakable(best["name"]), best["summary"], first=True),
         KeyFigure("Macro F1 on the test split", score(best["scores"]["macro_f1"]["mean"]), ", ".join(others)),
-    ]
-    for contrast, name, against in contrasts:
-        keys += _contrast_keys(content, name, against, contrast)
-    return tuple(keys)
+        *(_difference_key(content, *contrast) for contrast in contrasts),
+        _detectable_key(content, primary, name, against),
+    )
 
 
-def _contrast_keys(
-    content: StudyContent, name: str, against: AgainstRecord, contrast: Contrast
-) -> tuple[KeyFigure, KeyFigure]:
-    """Returns the difference from another arm with its interval, and the test with what it could detect."""
-    inference, family = content["inference"], content["inference"][contrast]["tests"]
-    gain, interval, test, span = against["scores"]["macro_f1"], against["interval"], against["test"], None
+def _difference_key(content: StudyContent, contrast: Contrast, name: str, against: AgainstRecord) -> KeyFigure:
+    """Returns the difference of the best strategy from another arm, with its interval and the swap test."""
+    inference, gain, test = content["inference"], against["scores"]["macro_f1"], against["test"]
+    interval, span = against["interval"], None
     if interval is not None:
         between = f"95 % interval {signed_interval(interval)} over {inference['sources']} sources"
         span = Span.of(interval, gain, min(0, interval["low"]), max(0, interval["high"]))
@@ -240,26 +238,34 @@ def _contrast_keys(
         between = f"no interval from {plural(inference['sources'], 'source')}"
     else:
         between = "no interval: all resamples are equal"
-    difference = KeyFigure(f"Difference to the {name}", signed(gain), between, span=span)
-    term = f"Swap test against the {name}, p"
+    tested = "not tested"
+    if test is not None:
+        n_tests = plural(inference[contrast]["tests"], "comparison")
+        tested = f"swap test {p_value(test['p'])}, {p_digits(test['p_holm'])} after Holm over {n_tests}"
+    return KeyFigure(f"Difference to the {name}", signed(gain), f"{between}; {tested}", span=span)
+
+
+def _detectable_key(content: StudyContent, contrast: Contrast, name: str, against: AgainstRecord) -> KeyFigure:
+    """Returns the minimum detectable difference of the best strategy in the primary contrast."""
+    inference, test = content["inference"], against["test"]
     if test is None:
-        return difference, KeyFigure(term, MISSING, "not tested: the predicted classes are the same")
-    if test["resolvable"] is None:
-        detectable = "no difference could be statistically significant"
+        condition = "not tested"
+    elif test["resolvable"] is None:
+        condition = f"to the {name}: no difference could be statistically significant"
     else:
-        detectable = f"minimum detectable difference {score(test['resolvable'])} at p <= {inference['alpha']}"
-        detectable += " in this comparison alone" if family > 1 else ""
-    holm = f"{p_digits(test['p_holm'])} after Holm over {plural(family, 'comparison')}; {detectable}"
-    return difference, KeyFigure(term, p_digits(test["p"]), holm)
+        condition = f"to the {name}, at p <= {inference['alpha']}"
+        if (family := inference[contrast]["tests"]) > 1:
+            condition += f" in this comparison alone; larger as one of {family}"
+    return KeyFigure("Minimum detectable difference", score(test["resolvable"] if test else None), condition)
 
 
 def _dash_words(content: StudyContent, arms: Sequence[ArmRecord]) -> str:
     inference = content["inference"]
     if inference["sources"] < inference["least_sources"]:
-        return f"With fewer than {inference['least_sources']} sources no interval can be estimated, hence the dashes."
-    gaps = [arm for arm in arms if arm["vs_baseline"]["interval"] is not None]
-    if any(arm["uncertainty"]["macro_f1"] is None for arm in arms) or len(gaps) < len(arms) - 1:
-        return "A dash means that all resamples are equal."
+        return f"With fewer than {inference['least_sources']} sources no interval can be estimated."
+    differences = [arm["vs_baseline"]["interval"] for arm in arms if arm["name"] != content["reference"]]
+    if None in differences or any(arm["uncertainty"]["macro_f1"] is None for arm in arms):
+        return "An interval is missing if all resamples are equal."
     return ""
 
 
