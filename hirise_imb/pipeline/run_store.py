@@ -96,6 +96,7 @@ def _save(run: Run, path: Path) -> None:
         test_images=np.array(run.test.images, "S"),
         test_probabilities=run.test.probabilities,
         temperature=run.temperature,
+        notes=np.array(run.notes, "U"),
         seconds=run.seconds,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         **_history_arrays(run.history),
@@ -111,6 +112,7 @@ def _load(path: Path) -> Run:
             best_epoch=int(stored["best_epoch"]),
             test=Predictions(names, stored["test_probabilities"]),
             temperature=float(stored["temperature"]),
+            notes=tuple(stored["notes"].tolist()),
             seconds=float(stored["seconds"]),
         )
 

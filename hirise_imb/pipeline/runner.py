@@ -284,7 +284,7 @@ def _fit_arm(context: TrainingContext, name: str, role: Role, summary: str, reci
         best_epochs=tuple(run.best_epoch for run in runs),
         capped=tuple(at_last) if role == "baseline" else (validation.capped,) * len(runs),
         temperatures=tuple(run.temperature for run in runs),
-        notes=validation.notes,
+        notes=tuple(dict.fromkeys(note for run in runs for note in run.notes)),
         seconds=validation.seconds + sum(run.seconds for run in runs),
     )
 

@@ -71,7 +71,7 @@ class StageFit:
     """Whether the best epoch of a stage is the last one allowed."""
     seconds: float
     notes: tuple[str, ...] = ()
-    """What a user should know about how the data limited the recipe."""
+    """How the data limited the recipe, if it did."""
     snapshots: tuple[tuple[Snapshot, ...], ...] = ()
     """Weights of each seed and fold, if the recipe trains in epochs."""
 

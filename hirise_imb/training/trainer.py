@@ -54,7 +54,7 @@ class CrossValidation:
     confusions: Ints
     """Confusion matrix of each seed after adjustment, shape (n_seeds, n_classes, n_classes)."""
     notes: tuple[str, ...]
-    """What a user should know about how the data limited the recipe."""
+    """How the data of some fold limited the recipe, if it did."""
     seconds: float
     """Wall time."""
 
@@ -84,6 +84,8 @@ class Run:
     temperature: float
     """The T of log p / T with the lowest negative log-likelihood on validation (Guo et al. 2017). It is not applied: a
     report uses it to show the effect of calibration."""
+    notes: tuple[str, ...]
+    """How the data limited the recipe, if it did."""
     seconds: float
     """Wall time."""
 
@@ -147,7 +149,7 @@ class Trainer:
             log_probabilities=averaged.astype(np.float32),
             temperatures=temperatures,
             confusions=np.stack([confusion_matrix(labels, z.argmax(axis=1), len(images.classes)) for z in adjusted]),
-            notes=tuple(dict.fromkeys(note for fit in fits for note in fit.notes)),
+            notes=_merge_notes(fits),
             seconds=time.monotonic() - begin,
         )
 
@@ -186,6 +188,7 @@ class Trainer:
             best_epoch=len(history),
             test=self._predictions(correction(logits)),
             temperature=_fit_temperature(correction(held_out), labels),
+            notes=_merge_notes(fits),
             seconds=time.monotonic() - begin,
         )
 
@@ -206,6 +209,7 @@ class Trainer:
             best_epoch=fit.epochs[0],
             test=self._predictions(self._mean_log_probabilities(recipe, [model], self.splits.test)),
             temperature=_fit_temperature(held_out, self.splits.images.labels[rows]),
+            notes=fit.notes,
             seconds=time.monotonic() - begin,
         )
 
@@ -279,6 +283,10 @@ class Trainer:
     def _predictions(self, logits: Floats) -> Predictions:
         names = tuple(self.splits.images.names[row] for row in self.splits.test)
         return Predictions(names, softmax(logits).astype(np.float32))
+
+
+def _merge_notes(fits: Sequence[StageFit]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(note for fit in fits for note in fit.notes))
 
 
 def _member_seed(seed: int, member: int) -> int:
