@@ -20,6 +20,7 @@ PACKAGES = (
     "imbalanced-learn",
     "scikit-learn",
     "numpy",
+    "numba",
     "pandas",
     "pillow",
 )
