@@ -24,7 +24,7 @@ from hirise_imb.reporting.results import BASELINE, BASELINE_TO_THE_END
 from hirise_imb.search import SearchResult, lock_study, open_scheduler, strategies_to_search, worker_pool
 from hirise_imb.strategies import CONTROL, Strategy
 from hirise_imb.training.context import TrainingContext, load_manifest
-from hirise_imb.training.trainer import CrossValidation, Run
+from hirise_imb.training.trainer import CrossValidation
 from hirise_imb.utils import environment
 from hirise_imb.utils.errors import FitFailed, UserError
 from hirise_imb.utils.files import ensure_folder
@@ -102,7 +102,11 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
                 recipes[strategy.name] = result.recipe
             except FitFailed as error:
                 omitted.append(Omitted(strategy.name, strategy.summary, str(error)))
-        arms += _fit_equal_controls(context, recipes, store)
+        for name, summary, recipe in _equal_controls(recipes):
+            try:
+                arms.append(_fit_arm(context, name, "control", summary, recipe, store))
+            except FitFailed as error:
+                omitted.append(Omitted(name, summary, str(error)))
     counts = (
         f"up to {definition.trials} trials a strategy, {definition.trial_seeds} seeds a trial, {definition.refits} "
         "seeds a fit"
@@ -230,41 +234,34 @@ def _fit_strategy(context: TrainingContext, strategy: Strategy, result: SearchRe
     return replace(arm, settings=result.settings, trials=result.history, seconds=arm.seconds + result.seconds)
 
 
-def _fit_equal_controls(context: TrainingContext, recipes: Mapping[str, Recipe], store: RunStore) -> list[Arm]:
-    """Fits the control once more for each number of fits that some strategy averages.
+def _equal_controls(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str, Recipe]]:
+    """Yields name, summary and recipe of a further control for each number of fits that some strategy averages.
 
     Averaging alone removes chance differences between fits, so a strategy that averages is compared with a control that
     averages as many.
     """
-    if CONTROL not in recipes:
-        return []
-    arms = []
-    for members in sorted({recipe.n_averaged for recipe in recipes.values()} - {1}):
-        recipe = replace(recipes[CONTROL], members=members)
-        summary = f"the control: the mean of {members} fits"
-        arms.append(_fit_arm(context, f"{CONTROL}-x{members}", "control", summary, recipe, store))
-    return arms
+    if CONTROL in recipes:
+        for members in sorted({recipe.n_averaged for recipe in recipes.values()} - {1}):
+            recipe = replace(recipes[CONTROL], members=members)
+            yield f"{CONTROL}-x{members}", f"the control: the mean of {members} fits", recipe
 
 
 def _fit_arm(context: TrainingContext, name: str, role: Role, summary: str, recipe: Recipe, store: RunStore) -> Arm:
     """Scores a recipe, fits it with each seed and predicts the test split; returns an arm without trials."""
     definition, trainer = context.definition, context.trainer
     seeds = tuple(range(definition.seed, definition.seed + definition.refits))
-    validation = _validate(context, recipe, store)
-
-    def fit(seed: int) -> Run:
-        if role == "baseline":
-            return trainer.fit_reference(recipe, seed)
-        return trainer.fit_final(recipe, seed, validation)
-
-    runs = []
     # A reference run that is stopped on the validation split is another fit than a final one of the same recipe.
     kind = "reference" if role == "baseline" else "final"
     stored = sum(store.has(kind, recipe, seed) for seed in seeds)
+    runs = []
     with track(f"{name} fits", len(seeds), "fits", already=stored) as show:
+        validation = _validate(context, recipe, store)
         for done, seed in enumerate(seeds, 1):
+            fit = partial(trainer.fit_final, recipe, seed, validation)
+            if role == "baseline":
+                fit = partial(trainer.fit_reference, recipe, seed)
             try:
-                runs.append(store.load_or_fit(kind, recipe, seed, partial(fit, seed)))
+                runs.append(store.load_or_fit(kind, recipe, seed, fit))
             except FitFailed as error:
                 raise FitFailed(f"with seed {seed}: {error}") from error
             show(max(done, stored))
