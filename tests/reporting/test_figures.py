@@ -145,7 +145,7 @@ def test_macro_f1_is_that_of_scikit_learn_with_its_range_and_its_difference(resu
     assert table["vs_control_difference"].isna().tolist() == [False, True, False]
 
 
-def check_difference(row: Any, contrast: str, expected: float) -> None:
+def check_difference(row: Any, contrast: str, expected: float) -> None:  # noqa: ANN401
     """Checks the columns of a comparison of an arm with another."""
     columns = ("difference", "resolvable", "p", "p_holm")
     difference, resolvable, p, p_holm = (row[f"{contrast}_{name}"] for name in columns)
