@@ -367,6 +367,19 @@ def as_the_baseline(folder: Path) -> Results:
     return replace(made, arms=(made.arms[0], replace(made.arms[1], predictions=made.arms[0].predictions)))
 
 
+def with_the_counts_of_the_baseline(folder: Path) -> Results:
+    """Two landmarks of one class and source have exchanged their predictions, one of them wrong."""
+    images = make_catalogue(folder, FEW)
+    test = images.canonical_images("test").reset_index(drop=True)
+    pair = next(list(rows) for rows in test.groupby(["label", "source"]).groups.values() if len(rows) > 1)[:2]
+    predicted = [truth_of(images).copy() for _ in pair]
+    for fit, row in zip(predicted, pair, strict=True):
+        fit[row] = (fit[row] + 1) % 8
+    fits = [Predictions(tuple(test["image"]), predict_classes(fit)) for fit in predicted]
+    made = odd(images, fits[0].probabilities)
+    return replace(made, arms=tuple(replace(a, predictions=(f,)) for a, f in zip(made.arms, fits, strict=True)))
+
+
 def underflow(folder: Path) -> Results:
     """Surely wrong: the true class has no probability left."""
     images = make_catalogue(folder, FEW)
@@ -460,10 +473,17 @@ def test_odd_results_are_reported_as_what_they_are(tmp_path: Path) -> None:
     crater = found["average_precision"][1]
     assert crater is not None
     assert crater["mean"] == pytest.approx(FEW[1] / sum(FEW))  # that of guessing
-    alike = of_study(as_the_baseline(tmp_path / "same"))
-    assert "All arms have the same counts as the baseline in every source" in alike["caution"]
+    results = as_the_baseline(tmp_path / "same")
+    alike = of_study(results)
+    name = results.arms[1].name
+    assert f"{name} is identical to the baseline: every test landmark gets the same class." in alike["caution"]
     same = alike["arms"][1]
-    assert same["test"] == {"p": 1, "p_holm": 1, "resolvable": None, "informative_sources": 0, "exact": True}
+    assert (same["identical_to"], same["vs_baseline"]["test"]) == ("baseline", None)
     # Sources and seeds are drawn alike for both, so there is nothing to vary.
     assert same["vs_baseline"]["interval"] is None
     assert same["vs_baseline"]["scores"]["macro_f1"] == 0
+    counted = of_study(with_the_counts_of_the_baseline(tmp_path / "counts"))
+    assert "All tested arms have the same counts as the baseline in every source" in counted["caution"]
+    test = counted["arms"][1]["vs_baseline"]["test"]
+    assert test == {"p": 1, "p_holm": 1, "resolvable": None, "informative_sources": 0, "exact": True}
+    assert counted["arms"][1]["identical_to"] is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,9 +23,11 @@ from hirise_imb.data.manifest import Manifest
 from hirise_imb.metrics.permutation import holm
 from hirise_imb.reporting import Arm, Results, write_report
 from hirise_imb.reporting.html.index import write_index
+from hirise_imb.reporting.inference import rank_correlation
 from hirise_imb.reporting.narrative import caution, headline
 from hirise_imb.reporting.protocol import protocol
 from hirise_imb.reporting.read import read_report
+from hirise_imb.reporting.results import Origin
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -200,6 +203,20 @@ def test_an_arm_that_is_identical_to_the_baseline_is_in_no_family(catalogue: Man
     assert "focal_loss is identical to the baseline: every test landmark gets the same class." in caution(found)
 
 
+def test_a_comparison_tests_no_longer_baseline_and_no_control_that_averages(results: Results) -> None:
+    names = [f"x/{arm.name}" for arm in results.ordered]
+    arms = [replace(arm, name=name) for arm, name in zip(results.ordered, names, strict=True)]
+    origins = (Origin("x", "x", "", tuple(names[:4]), None), Origin("y", "y", "", tuple(names[4:]), None))
+    found = replace(results, arms=tuple(arms), origins=origins)
+    assert found.control is None
+    assert found.rank_correlation is None
+    assert not found.families["vs_control"].tests
+    assert list(found.families["vs_baseline"].tests) == [names[2], *names[4:]]
+    told = " ".join(protocol(found))
+    assert "The protocol of each, and its tests against its own control, are in its own report." in told
+    assert "the primary contrast" not in told
+
+
 # --- sentences ---
 
 
@@ -272,16 +289,23 @@ def test_the_rank_correlation_is_that_of_scipy_over_distinct_arms(results: Resul
     found = summary_of(folder)["rank_correlation"]
     assert found["arms"] == 6
     assert found["rho"] == pytest.approx(expected.statistic)
-    orders = np.array([np.random.default_rng(seed).permutation(6) for seed in range(5000)])
-    shuffled = np.array([spearmanr(np.array(validation)[order], test).statistic for order in orders[:1500]])
-    share = (abs(shuffled) >= abs(expected.statistic) - 1e-9).mean()
-    assert found["p"] == pytest.approx(share, abs=0.02)
     assert (
         f"Validation and test macro F1 of 6 distinct arms have the rank correlation {expected.statistic:+.2f} "
         "(Spearman, "
     ) in caution(results)
     page = html.unescape((folder / "report.html").read_text(encoding="utf-8"))
     assert "have the rank correlation" in page
+
+
+def test_its_p_value_is_the_share_of_orders_that_correlate_as_much() -> None:
+    first, second = [0.1, 0.2, 0.2, 0.4, 0.5, 0.6], [0.3, 0.1, 0.5, 0.4, 0.2, 0.6]  # with a tie
+    found = rank_correlation(first, second)
+    expected = spearmanr(first, second).statistic
+    assert found.rho == pytest.approx(expected)
+    every = np.array([spearmanr(order, second).statistic for order in itertools.permutations(first)])
+    share = (abs(every) >= abs(expected) - 1e-9).mean()
+    assert 0.2 < share < 0.8
+    assert found.p == pytest.approx(share, abs=0.02)
 
 
 @pytest.mark.parametrize(

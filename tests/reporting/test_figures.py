@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -140,11 +141,11 @@ def test_macro_f1_is_that_of_scikit_learn_with_its_range_and_its_difference(resu
     assert table.loc["baseline", "vs_control_difference"] == pytest.approx(
         np.mean(reached["baseline"]) - np.mean(reached["plain"])
     )
-    assert pd.isna(table.loc["baseline", "vs_control_p"])
-    assert pd.isna(table.loc["plain", "vs_control_difference"])
+    assert table["vs_control_p"].isna().tolist() == [True, True, False]
+    assert table["vs_control_difference"].isna().tolist() == [False, True, False]
 
 
-def check_difference(row: pd.Series, contrast: str, expected: float) -> None:
+def check_difference(row: Any, contrast: str, expected: float) -> None:  # noqa: ANN401
     """Checks the columns of a comparison of an arm with another."""
     columns = ("difference", "resolvable", "p", "p_holm")
     difference, resolvable, p, p_holm = (row[f"{contrast}_{name}"] for name in columns)
