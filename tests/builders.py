@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from hirise_imb.data.dataset import SPLITS, ClassSet, DatasetSpec, ImageName, Layout, NameGrammar, SourceColumn
 from hirise_imb.data.hirise import HIRISE
-from hirise_imb.features.landmarks import LandmarkFeatures
+from hirise_imb.features.training_features import TrainingFeatures
 from hirise_imb.metrics.classification import Predictions
 
 CLASSES = HIRISE.classes.names
@@ -81,9 +81,9 @@ def write_data(
 
 def as_landmarks(
     features: np.ndarray, labels: np.ndarray, sources: np.ndarray, classes: ClassSet = HIRISE.classes
-) -> LandmarkFeatures:
-    """Landmarks with these features; sources may be names."""
-    return LandmarkFeatures(features, labels, np.unique(sources, return_inverse=True)[1], classes)
+) -> TrainingFeatures:
+    """Training images with these features; sources may be names."""
+    return TrainingFeatures(features, labels, np.unique(sources, return_inverse=True)[1], classes)
 
 
 def predict(images: Iterable[str], predicted: Iterable[int], confidence: float = 0.9) -> Predictions:

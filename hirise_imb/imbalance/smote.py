@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.features.landmarks import LandmarkFeatures
+from hirise_imb.features.training_features import TrainingFeatures
 from hirise_imb.imbalance.sampling import oversampled_counts
-from hirise_imb.utils.errors import NotApplicable
 
+Ints = NDArray[np.int64]
 Method = Literal["smote", "borderline_smote", "adasyn"]
 
 NO_SOURCE = -1
@@ -21,20 +22,37 @@ _DANGER_NEIGHBOURS = 10
 """Nearest landmarks of any class by which Borderline-SMOTE judges a landmark; imbalanced-learn's default."""
 
 
+@dataclass(frozen=True, eq=False)
+class SyntheticRows:
+    """Rows to add to the training images, class by class."""
+
+    features: NDArray[np.float32]
+    """Synthetic features, shape (n, width)."""
+    labels: Ints
+    """Class id of each row, shape (n,)."""
+    notes: tuple[str, ...]
+    """What was done otherwise than the method says, a phrase for each such class: where it had too few landmarks for
+    the number of neighbours, or none to start from."""
+
+
 @dataclass(frozen=True)
 class SyntheticOversampling:
-    """Adds rows interpolated between a landmark and a near one of its class (imbalanced-learn).
+    """Makes rows between a landmark and a near one of its class (imbalanced-learn).
 
     `smote` (Chawla et al. 2002) starts from all landmarks of a class equally often. `borderline_smote` (Han et al.
     2005, their first variant) starts only from those "in danger": at least half of the nearest 10 landmarks, but not
     all, are of other classes. `adasyn` (He et al. 2008) starts from a landmark in proportion to the share of other
     classes among its nearest `neighbours`; it rounds the number of rows for each landmark, so that a class can miss its
     target by half a row per landmark either way, while the other two meet it.
+
+    Small classes are over-sampled too: one with no more landmarks than `neighbours` is interpolated between all it has,
+    and a single landmark is copied. Where `borderline_smote` or `adasyn` have no landmark of a class to start from, or
+    no 10 others to judge it by, that class is over-sampled by `smote`. Both are noted.
     """
 
     method: Method
     ratio: float
-    """Each class is over-sampled to round(`ratio` x the largest class); in (0, 1]."""
+    """Each class is over-sampled to round(`ratio` x the training images of the largest class); in (0, 1]."""
     neighbours: int
     """Number of nearest landmarks of the class among which the other end is drawn; positive."""
 
@@ -47,77 +65,92 @@ class SyntheticOversampling:
         if not isinstance(self.neighbours, int) or self.neighbours < 1:
             raise ValueError(f"neighbours must be a positive integer, got {self.neighbours}")
 
-    def resample(self, landmarks: LandmarkFeatures, seed: int) -> LandmarkFeatures:
-        """Returns the given rows, unchanged and in order, followed by the synthetic ones, class by class.
-
-        A class that is large enough already, or absent, gets none. Synthetic rows have the source `NO_SOURCE`.
+    def resample(self, canonical: TrainingFeatures, counts: Ints, seed: int) -> SyntheticRows:
+        """Returns the synthetic rows alone; a class that is large enough already, or absent, gets none.
 
         Args:
-            landmarks: landmarks of the training data.
+            canonical: canonical training images, which the rows are interpolated between.
+            counts: number of all training images of each class, shape (n_classes,): what the rows are added to.
             seed: random seed, below 2^32.
 
         Raises:
-            NotApplicable: a class can't be over-sampled; then no class is.
+            ValueError: the counts don't have the classes of the canonical images.
         """
-        features, labels, classes = landmarks.features, landmarks.labels, landmarks.classes
-        counts = landmarks.counts()
-        targets = oversampled_counts(counts, self.ratio)
-        to_oversample = np.flatnonzero(targets > counts).tolist()
-        for k in to_oversample:
-            self._check_neighbours(classes[k], int(counts[k]))
+        landmarks = canonical.counts()
+        if not np.array_equal(landmarks > 0, counts > 0):
+            raise ValueError("counts must be positive for exactly the classes of the canonical images")
+        missing = oversampled_counts(counts, self.ratio) - counts
         # One generator for all classes, so that they do not share their draws.
         state = np.random.RandomState(seed)
-        parts = [self._synthesise(features, labels == k, classes[k], int(targets[k]), state) for k in to_oversample]
-        new_labels = [np.full(len(rows), k, labels.dtype) for k, rows in zip(to_oversample, parts, strict=True)]
-        n_new = sum(map(len, parts))
-        return LandmarkFeatures(
-            features=np.concatenate([features, *parts]),
-            labels=np.concatenate([labels, *new_labels]),
-            sources=np.concatenate([landmarks.sources, np.full(n_new, NO_SOURCE)]),
-            classes=classes,
-        )
-
-    def _check_neighbours(self, name: str, count: int) -> None:
-        if count <= self.neighbours:
-            raise NotApplicable(
-                f"{self.method} needs at least {self.neighbours + 1} landmarks of {name} to interpolate between "
-                f"{self.neighbours} neighbour{'s' * (self.neighbours > 1)}; there {'is' if count == 1 else 'are'} "
-                f"{count}."
-            )
+        parts, labels, notes = [], [], []
+        for k in np.flatnonzero(missing).tolist():
+            rows, class_notes = self._synthesise(canonical, k, int(missing[k]), state)
+            parts.append(rows)
+            labels.append(np.full(len(rows), k, np.int64))
+            notes += [f"{canonical.classes[k]}: {note}" for note in class_notes]
+        if not parts:
+            return SyntheticRows(np.zeros((0, canonical.features.shape[1]), np.float32), np.zeros(0, np.int64), ())
+        return SyntheticRows(np.concatenate(parts), np.concatenate(labels), tuple(notes))
 
     def _synthesise(
-        self,
-        features: NDArray[np.floating],
-        of_class: NDArray[np.bool_],
-        name: str,
-        target: int,
-        state: np.random.RandomState,
-    ) -> NDArray[np.float32]:
-        """Returns the synthetic rows of one class.
+        self, canonical: TrainingFeatures, k: int, n_rows: int, state: np.random.RandomState
+    ) -> tuple[NDArray[np.float32], list[str]]:
+        """Returns synthetic rows of class k, and the notes on it."""
+        of_class = canonical.labels == k
+        n_landmarks = int(of_class.sum())
+        if n_landmarks == 1:
+            only = canonical.features[of_class].astype(np.float32)
+            return only.repeat(n_rows, axis=0), ["copies of its only landmark, which has no neighbour"]
+        notes = []
+        neighbours = min(self.neighbours, n_landmarks - 1)
+        if neighbours < self.neighbours:
+            plural = "s" if neighbours > 1 else ""
+            notes.append(f"{neighbours} neighbour{plural} instead of {self.neighbours}, it has {n_landmarks} landmarks")
+        rows = _interpolate(self.method, canonical.features, of_class, n_rows, neighbours, state)
+        if not len(rows):
+            rows = _interpolate("smote", canonical.features, of_class, n_rows, neighbours, state)
+            notes.append(f"smote instead of {self.method}, which finds no landmark to start from")
+        return rows, notes
 
-        Each class is resampled against all others together, as imbalanced-learn does internally. For all classes
-        at once, it would report neither which class failed nor that it skipped one.
-        """
-        try:
-            rows, _ = self._sampler(target, state).fit_resample(features, of_class.astype(np.int64))
-        except (ValueError, RuntimeError) as error:
-            raise NotApplicable(f"{self.method} cannot make landmarks of {name}: {error}") from error
-        if len(rows) == len(features):  # imbalanced-learn is silent where no landmark is in danger
-            raise NotApplicable(
-                f"{self.method} finds no landmark of {name} to start from: none has other classes in at least "
-                f"half, but not all, of its nearest {_DANGER_NEIGHBOURS} landmarks."
+
+def _interpolate(
+    method: Method,
+    features: NDArray[np.floating],
+    of_class: NDArray[np.bool_],
+    n_rows: int,
+    neighbours: int,
+    state: np.random.RandomState,
+) -> NDArray[np.float32]:
+    """Returns synthetic rows of one class; none where the method finds no landmark to start from.
+
+    The class is resampled against all others together, as imbalanced-learn does internally. For all classes at once,
+    it would not report which of them it could not over-sample.
+    """
+    from imblearn.over_sampling import ADASYN, SMOTE, BorderlineSMOTE
+
+    strategy = {1: int(of_class.sum()) + n_rows}
+    match method:
+        case "smote":
+            sampler = SMOTE(sampling_strategy=strategy, k_neighbors=neighbours, random_state=state)
+        case "borderline_smote":
+            if len(features) <= _DANGER_NEIGHBOURS:
+                return np.zeros((0, features.shape[1]), np.float32)
+            sampler = BorderlineSMOTE(
+                sampling_strategy=strategy,
+                k_neighbors=neighbours,
+                m_neighbors=_DANGER_NEIGHBOURS,
+                random_state=state,
             )
-        return np.asarray(rows[len(features) :], dtype=np.float32)
-
-    def _sampler(self, target: int, state: np.random.RandomState) -> Any:  # noqa: ANN401
-        """Returns imbalanced-learn's sampler, for class 1 of two."""
-        from imblearn.over_sampling import ADASYN, SMOTE, BorderlineSMOTE
-
-        common = {"sampling_strategy": {1: target}, "random_state": state}
-        match self.method:
-            case "smote":
-                return SMOTE(k_neighbors=self.neighbours, **common)
-            case "borderline_smote":
-                return BorderlineSMOTE(k_neighbors=self.neighbours, m_neighbors=_DANGER_NEIGHBOURS, **common)
-            case "adasyn":
-                return ADASYN(n_neighbors=self.neighbours, **common)
+        case "adasyn":
+            sampler = ADASYN(sampling_strategy=strategy, n_neighbors=neighbours, random_state=state)
+    with warnings.catch_warnings():
+        # The rows are added to all training images, which outnumber the canonical ones that imbalanced-learn knows of.
+        warnings.filterwarnings("ignore", "After over-sampling", UserWarning)
+        try:
+            rows, _ = sampler.fit_resample(features, of_class.astype(np.int64))
+        except (ValueError, RuntimeError) as error:
+            # ADASYN's errors where no landmark has a neighbour of another class, or each one's share rounds to 0 rows.
+            if not str(error).startswith(("Not any neigbours belong", "No samples will be generated")):
+                raise
+            return np.zeros((0, features.shape[1]), np.float32)
+    return np.asarray(rows[len(features) :], dtype=np.float32)

@@ -1,4 +1,8 @@
-"""Closed-form heads: classifiers computed from one row per landmark, without epochs or random seeds."""
+"""Closed-form heads: classifiers computed from all training images, each once, without epochs or random seeds.
+
+Class counts n_k and shares pi_k are those of training images, variants of a landmark included, as for trained heads:
+the prior that logits are learnt under and that logit adjustment divides out is that of the rows a head is fitted on.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.features.landmarks import LandmarkFeatures
+from hirise_imb.features.training_features import TrainingFeatures
 from hirise_imb.imbalance.class_weights import inverse_power
 from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.models.linear import MIN_SQUARED_LENGTH, LinearClassifier, transform
@@ -21,7 +25,7 @@ Ints = NDArray[np.int64]
 Normalisation = Literal["none", "unit", "centred_unit"]
 
 ABSENT = -1e4
-"""Logit of a class without training landmarks. The logits of all others have mean 0, so at least one of them is
+"""Logit of a class without training images. The logits of all others have mean 0, so at least one of them is
 higher. It is finite, so that a held-out landmark of the class has a large loss, but not an infinite one."""
 
 _MAX_ITERATIONS = 1000
@@ -33,12 +37,11 @@ _TOLERANCE = 1e-5
 class NearestMean:
     """Nearest class mean: logits -|x - mu_k|^2 / (2 s^2 T) + prior_power log pi_k, up to terms that all classes share.
 
-    mu_k is the mean over the sources of class k of the means of their landmarks: a mean over landmarks would be
-    dominated by the largest source. s^2 is the mean of |x - mu_y|^2 over training landmarks, pi_k the share of class k
-    among them. T is the temperature of greatest likelihood on the training landmarks without the prior (Guo et al.
-    2017): how much a distance means depends on how many of the features separate classes, which s^2 does not say. The
-    features x are used as they are, at unit length, or centred and at unit length: UN, L2N and CL2N of SimpleShot (Wang
-    et al. 2019).
+    mu_k is the mean over the sources of class k of the means of their images: a mean over images would be dominated
+    by the largest source. s^2 is the mean of |x - mu_y|^2 over training images, pi_k the share of class k among them.
+    T is the temperature of greatest likelihood on the training images without the prior (Guo et al. 2017): how much a
+    distance means depends on how many of the features separate classes, which s^2 does not say. The features x are
+    used as they are, at unit length, or centred and at unit length: UN, L2N and CL2N of SimpleShot (Wang et al. 2019).
     """
 
     normalise: Normalisation
@@ -55,15 +58,15 @@ class NearestMean:
         """Returns the class prior under which logits are learnt from these counts, shape (n_classes,)."""
         return _power_shares(counts, self.prior_power)
 
-    def fit(self, landmarks: LandmarkFeatures) -> LinearClassifier:
+    def fit(self, training: TrainingFeatures) -> LinearClassifier:
         """Computes the class means.
 
         Raises:
-            NotApplicable: there are landmarks of fewer than two classes, or all equal the mean of their class.
+            NotApplicable: there are images of fewer than two classes, or all equal the mean of their class.
         """
-        labels, sources, counts = landmarks.labels, landmarks.sources, landmarks.counts()
+        labels, sources, counts = training.labels, training.sources, training.counts()
         present = _present_classes(counts)
-        rows = landmarks.features.astype(np.float64)
+        rows = training.features.astype(np.float64)
         unit = self.normalise != "none"
         # Distances don't depend on the centre unless lengths are normalised; then it only preserves digits.
         centre = np.zeros(rows.shape[1]) if self.normalise == "unit" else rows.mean(axis=0)
@@ -76,7 +79,7 @@ class NearestMean:
         kernel = means[present] / variance
         bias = -(means[present] ** 2).sum(axis=1) / (2 * variance)
         prior = counts / len(labels)
-        by_distance = _expand(present, len(counts), kernel, bias, centre, gain, unit).logits(landmarks.features)
+        by_distance = _expand(present, len(counts), kernel, bias, centre, gain, unit).logits(training.features)
         scale = Temperature().fit(by_distance, labels, prior).scale
         bias = scale * bias + self.prior_power * np.log(prior[present])
         return _expand(present, len(counts), scale * kernel, bias, centre, gain, unit)
@@ -88,7 +91,7 @@ class Discriminant:
 
     With S the mean over classes of their covariances, weighted by the priors p_k, the covariance used is
     (1 - shrinkage) S + shrinkage tr(S) / width I. p_k is proportional to pi_k^prior_power, with pi_k the share of class
-    k among training landmarks; so the power acts on S too, in which all classes have the same weight at power 0.
+    k among training images; so the power acts on S too, in which all classes have the same weight at power 0.
     """
 
     shrinkage: float
@@ -106,16 +109,16 @@ class Discriminant:
         """Returns the class prior under which logits are learnt from these counts, shape (n_classes,)."""
         return _power_shares(counts, self.prior_power)
 
-    def fit(self, landmarks: LandmarkFeatures) -> LinearClassifier:
+    def fit(self, training: TrainingFeatures) -> LinearClassifier:
         """Computes class means and the shrunk covariance; sources are not used.
 
         Raises:
-            NotApplicable: there are landmarks of fewer than two classes, all equal the mean of their class, or the
+            NotApplicable: there are images of fewer than two classes, all equal the mean of their class, or the
                 shrinkage is so small that rounding leaves the covariance singular.
         """
         from scipy.linalg import cho_factor, cho_solve
 
-        features, labels, counts = landmarks.features, landmarks.labels, landmarks.counts()
+        features, labels, counts = training.features, training.labels, training.counts()
         present = _present_classes(counts)
         centre = features.mean(axis=0, dtype=np.float64)
         x = features - centre
@@ -143,15 +146,16 @@ class Discriminant:
 class Logistic:
     """Multinomial logistic regression on standardised features (scikit-learn).
 
-    It minimises c sum_i w_y(i) L_i + |kernel|^2 / 2, with L_i the cross-entropy of landmark i and weights w_k
-    proportional to n_k^-power, with a mean of 1 over landmarks. With two classes it is the binomial model, which has
-    one row of weights to penalise.
+    It minimises c sum_i w_y(i) L_i + |kernel|^2 / 2, with L_i the cross-entropy of image i and weights w_k
+    proportional to n_k^-power, with a mean of 1 over images. n_k is the number of images of class k, which the sum
+    runs over, so that all classes have the same total weight at power 1. With two classes it is the binomial model,
+    which has one row of weights to penalise.
     """
 
     c: float
     """scikit-learn's C, the inverse strength of regularisation: a factor of the summed, not the mean loss. Positive."""
     power: float
-    """Exponent of the class weights, in [0, 2]; 0 gives all landmarks the same weight, 1 all classes."""
+    """Exponent of the class weights, in [0, 2]; 0 gives all images the same weight, 1 all classes."""
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
@@ -163,17 +167,17 @@ class Logistic:
         """Returns the class prior under which logits are learnt from these counts, shape (n_classes,)."""
         return _power_shares(counts, 1 - self.power)
 
-    def fit(self, landmarks: LandmarkFeatures) -> LinearClassifier:
+    def fit(self, training: TrainingFeatures) -> LinearClassifier:
         """Solves the convex problem; sources are not used.
 
         Raises:
-            NotApplicable: there are landmarks of fewer than two classes, or the solver did not converge.
+            NotApplicable: there are images of fewer than two classes, or the solver did not converge.
         """
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import StandardScaler
 
-        features, counts = landmarks.features, landmarks.counts()
+        features, counts = training.features, training.counts()
         present = _present_classes(counts)
         scaler = StandardScaler().fit(features.astype(np.float64))
         centre, gain = scaler.mean_, 1 / scaler.scale_
@@ -190,7 +194,7 @@ class Logistic:
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
             try:
-                model.fit(x, landmarks.labels)
+                model.fit(x, training.labels)
             except ConvergenceWarning as warning:
                 reason = str(warning).splitlines()[0]
                 raise NotApplicable(f"Logistic regression with c {self.c} did not converge: {reason}") from warning
@@ -209,10 +213,10 @@ def _check_power(name: str, power: float) -> None:
 
 
 def _present_classes(counts: Ints) -> list[int]:
-    """Returns the ids of the classes that have landmarks."""
+    """Returns the ids of the classes that have images."""
     present: list[int] = np.flatnonzero(counts).tolist()
     if len(present) < 2:
-        raise NotApplicable(f"A classifier needs landmarks of at least two classes; the data has {len(present)}.")
+        raise NotApplicable(f"A classifier needs training images of at least two classes; the data has {len(present)}.")
     return present
 
 
@@ -221,7 +225,9 @@ def _within_class_variance(x: Floats, class_means: Floats) -> float:
     variance = float(((x - class_means) ** 2).sum(axis=1).mean())
     # Equal rows differ from their mean by rounding.
     if variance <= MIN_SQUARED_LENGTH * float((x**2).sum(axis=1).mean()):
-        raise NotApplicable("Every landmark equals the mean of its class: there is no spread to measure distances by.")
+        raise NotApplicable(
+            "Every training image equals the mean of its class: there is no spread to measure distances by."
+        )
     return variance
 
 

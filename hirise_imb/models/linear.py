@@ -86,7 +86,7 @@ class LinearClassifier:
             keep_bias: whether biases are divided by the same power instead of set to 0.
 
         Raises:
-            NotApplicable: a class has weights of length 0, such as one without training landmarks in a closed form.
+            NotApplicable: a class has weights of length 0, such as one without training images in a closed form.
             ValueError: tau is negative or not finite, or features are scaled to unit length: the cosines of a
                 classifier do not depend on the lengths of its weights.
         """

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.features.landmarks import LandmarkFeatures
+from hirise_imb.features.training_features import TrainingFeatures
 from hirise_imb.utils.errors import NotApplicable
 
 Floats = NDArray[np.float64]
@@ -45,11 +45,13 @@ class NuisanceProjection:
     """Finds the directions in which the sources of the majority class differ most (NAP; Solomonoff et al. 2005).
 
     They belong to the largest eigenvalues of B = sum_s n_s (m_s - m)(m_s - m)^T, with m_s the mean of the n_s majority
-    landmarks of source s, and m the mean of all. Only the majority class is used: a rare class that occurs in a single
+    images of source s, and m the mean of all. Only the majority class is used: a rare class that occurs in a single
     source would be mistaken for the signature of that source and erased.
 
-    The weight n_s is that of the analysis of variance. A mean of n_s landmarks has noise of variance 1 / n_s, so
-    every source adds the same noise to B; with equal weights the noise of sources of one landmark would dominate.
+    The weight n_s is that of the analysis of variance. A mean of n_s images has noise of variance 1 / n_s, so every
+    source adds the same noise to B; with equal weights the noise of sources of one image would dominate. Variants of a
+    landmark share its noise; where landmarks have the same number of variants, that is a factor of B and changes no
+    direction.
     """
 
     rank: int
@@ -60,19 +62,19 @@ class NuisanceProjection:
         if not isinstance(self.rank, int) or self.rank < 1:
             raise ValueError(f"rank must be a positive integer, got {self.rank}")
 
-    def directions(self, landmarks: LandmarkFeatures) -> Floats:
+    def directions(self, training: TrainingFeatures) -> Floats:
         """Returns the directions as orthonormal columns, the strongest first, shape (width, rank).
 
         Raises:
             NotApplicable: the data set has no majority class, or too few sources of it, or their means span fewer
                 directions.
         """
-        majority = landmarks.classes.majority_id
+        majority = training.classes.majority_id
         if majority is None:
             raise NotApplicable("A nuisance projection needs a majority class, and this data set names none.")
-        name = landmarks.classes[majority]
-        in_majority = landmarks.labels == majority
-        features, sources = landmarks.features[in_majority], landmarks.sources[in_majority]
+        name = training.classes[majority]
+        in_majority = training.labels == majority
+        features, sources = training.features[in_majority], training.sources[in_majority]
         n_sources = len(np.unique(sources))
         if n_sources <= self.rank:
             raise NotApplicable(

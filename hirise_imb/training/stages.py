@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.splits import DataSplits, Fold, TrainingPool
 from hirise_imb.features.arrays import Features, concatenate_features
-from hirise_imb.features.training import TrainingFeatures
+from hirise_imb.features.training_features import TrainingFeatures
+from hirise_imb.imbalance.smote import NO_SOURCE
 from hirise_imb.models.projection import project_out
 from hirise_imb.models.weight_scaling import WeightScaling
 from hirise_imb.recipe import FINE_TUNING_EPOCHS, FINE_TUNING_PATIENCE, Cosine, Inputs, Linear, Recipe, Retraining
@@ -145,7 +146,8 @@ class StageRunner:
             head = probe.snapshots[seed][fold].head
             return TailLearner(recipe, request.seeds[seed], data[seed][fold], network, head)
 
-        rule = StoppingRule(recipe.monitor, FINE_TUNING_EPOCHS, FINE_TUNING_PATIENCE)
+        epochs, patience = min(recipe.max_epochs, FINE_TUNING_EPOCHS), min(recipe.patience, FINE_TUNING_PATIENCE)
+        rule = StoppingRule(recipe.monitor, epochs, patience)
         learners = _by_fold(data, learner)
         result = self._train(request, learners, data, rule, 1, self._test_set(request), len(probe.history))
         models = tuple(
@@ -308,8 +310,14 @@ class StageRunner:
         if recipe.synthesis is None:
             return training, ()
         canonical = self._images_of(recipe, self.splits.images.canonical(fold.train), directions)
-        synthesis = recipe.synthesis.resample(canonical, training.counts(), seed)
-        return training.append(synthesis.features, synthesis.labels), synthesis.notes
+        new = recipe.synthesis.resample(canonical, training.counts(), seed)
+        extended = TrainingFeatures(
+            features=np.concatenate([training.features, new.features]),
+            labels=np.concatenate([training.labels, new.labels]),
+            sources=np.concatenate([training.sources, np.full(len(new.labels), NO_SOURCE)]),
+            classes=training.classes,
+        )
+        return extended, new.notes
 
     def _images_of(self, recipe: Recipe, rows: Ints, directions: Floats | None) -> TrainingFeatures:
         images = self.splits.images

@@ -1,15 +1,14 @@
-"""Rows of features that are made, not found."""
+"""Synthetic rows, against the papers' definitions."""
 
 from typing import get_args
 
 import numpy as np
 import pytest
-from builders import as_landmarks, quick
+from builders import CLASSES, as_landmarks, quick
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hirise_imb.imbalance.smote import NO_SOURCE, Method, SyntheticOversampling
-from hirise_imb.utils.errors import NotApplicable
+from hirise_imb.imbalance.smote import Method, SyntheticOversampling, SyntheticRows
 
 Array = np.ndarray
 
@@ -19,13 +18,12 @@ RATIOS = st.floats(0.05, 1)
 NEIGHBOURS = st.integers(1, 4)
 
 
-def resample(sampler: SyntheticOversampling, features: Array, labels: Array, seed: int) -> tuple[Array, Array]:
-    """Features and labels after over-sampling; sources play no part."""
-    landmarks = as_landmarks(features, labels, np.arange(len(labels)))
-    rows = sampler.resample(landmarks, seed)
-    assert (rows.sources[: len(labels)] == np.arange(len(labels))).all()
-    assert (rows.sources[len(labels) :] == NO_SOURCE).all()
-    return np.asarray(rows.features), rows.labels
+def synthesise(
+    sampler: SyntheticOversampling, features: Array, labels: Array, seed: int, counts: Array | None = None
+) -> SyntheticRows:
+    """The synthetic rows, with canonical images alone as training images unless counts are given."""
+    canonical = as_landmarks(features, labels, np.arange(len(labels)))
+    return sampler.resample(canonical, canonical.counts() if counts is None else counts, seed)
 
 
 def world(counts: dict[int, int], seed: int, apart: float = 0.5, width: int = 6) -> tuple[Array, Array]:
@@ -79,14 +77,14 @@ def test_smote_lifts_each_class_to_the_ratio_with_rows_between_near_rows(
     given_: tuple[Array, Array], ratio: float, neighbours: int, seed: int
 ) -> None:
     features, labels = given_
-    found, classes = resample(SyntheticOversampling("smote", ratio, neighbours), features, labels, seed)
-    made, of = found[len(features) :], classes[len(labels) :]
+    new = synthesise(SyntheticOversampling("smote", ratio, neighbours), features, labels, seed)
     wanted = targets(labels, ratio)
-    assert set(of.tolist()) == set(wanted)
+    assert set(new.labels.tolist()) == set(wanted)
+    assert new.notes == ()
     for k, target in wanted.items():
         own = features[labels == k]
-        assert (classes == k).sum() == target
-        assert from_segments(made[of == k], own, own, neighbours)
+        assert len(own) + (new.labels == k).sum() == target
+        assert from_segments(new.features[new.labels == k], own, own, neighbours)
 
 
 @quick
@@ -94,22 +92,18 @@ def test_smote_lifts_each_class_to_the_ratio_with_rows_between_near_rows(
 def test_borderline_smote_starts_from_rows_in_danger(given_: tuple[Array, Array], neighbours: int, seed: int) -> None:
     features, labels = given_
     wanted = targets(labels, 1.0)
-    danger = {}
-    for k in wanted:  # Han et al. 2005: m/2 <= m' < m, with m = 10
-        others = foreign(features, labels, k, 10)
-        danger[k] = (others >= 5) & (others < 10)
-    synthesis = SyntheticOversampling("borderline_smote", 1.0, neighbours)
-    if not all(mask.any() for mask in danger.values()):
-        with pytest.raises(NotApplicable, match=r"^borderline_smote finds no landmark of "):
-            resample(synthesis, features, labels, seed)
-        return
-    found, classes = resample(synthesis, features, labels, seed)
-    made, of = found[len(features) :], classes[len(labels) :]
-    assert set(of.tolist()) == set(wanted)
+    new = synthesise(SyntheticOversampling("borderline_smote", 1.0, neighbours), features, labels, seed)
+    assert set(new.labels.tolist()) == set(wanted)
+    notes = []
     for k, target in wanted.items():
         own = features[labels == k]
-        assert (classes == k).sum() == target
-        assert from_segments(made[of == k], own[danger[k]], own, neighbours)
+        others = foreign(features, labels, k, 10)
+        danger = (others >= 5) & (others < 10)  # Han et al. 2005: m/2 <= m' < m, with m = 10
+        if not danger.any():
+            notes.append(f"{CLASSES[k]}: smote instead of borderline_smote, which finds no landmark to start from")
+        assert len(own) + (new.labels == k).sum() == target
+        assert from_segments(new.features[new.labels == k], own[danger] if danger.any() else own, own, neighbours)
+    assert sorted(new.notes) == sorted(notes)
 
 
 @quick
@@ -125,34 +119,35 @@ def test_adasyn_starts_from_each_row_by_its_share_of_foreign_neighbours(
         assume(others.any())
         times[k] = np.rint(others / others.sum() * (target - (labels == k).sum())).astype(int)
         assume(times[k].any())
-    found, classes = resample(SyntheticOversampling("adasyn", ratio, neighbours), features, labels, seed)
+    new = synthesise(SyntheticOversampling("adasyn", ratio, neighbours), features, labels, seed)
     for k, target in wanted.items():
-        own, made = features[labels == k], found[len(features) :][classes[len(labels) :] == k]
+        own, made = features[labels == k], new.features[new.labels == k]
         assert len(made) == times[k].sum()
-        assert abs((classes == k).sum() - target) <= len(own) / 2  # what the docstring promises
+        assert abs(len(own) + len(made) - target) <= len(own) / 2  # what the docstring promises
         for start, row in zip(np.repeat(np.arange(len(own)), times[k]), made, strict=True):
             assert from_segments(row[None], own[[start]], own, neighbours)
-    assert set(classes[len(labels) :].tolist()) == set(wanted)
+    assert set(new.labels.tolist()) == set(wanted)
+    assert new.notes == ()
 
 
 @pytest.mark.parametrize("method", METHODS)
 @quick
 @given(seed=SEEDS)
-def test_given_rows_come_first_untouched_and_the_same_seed_makes_the_same(method: Method, seed: int) -> None:
+def test_inputs_are_untouched_and_the_same_seed_makes_the_same_rows(method: Method, seed: int) -> None:
     features, labels = world({0: 40, 3: 12, 6: 9}, 4)
     before, before_labels = features.copy(), labels.copy()
     synthesis = SyntheticOversampling(method, 0.8, 3)
-    found, classes = resample(synthesis, features, labels, seed)
-    assert found.dtype == np.float32
-    assert classes.dtype == np.int64
-    assert len(found) == len(classes) > len(features)
-    assert found[: len(features)].tolist() == before.tolist() == features.tolist()
-    assert classes[: len(labels)].tolist() == before_labels.tolist() == labels.tolist()
-    assert sorted(classes[len(labels) :].tolist()) == classes[len(labels) :].tolist()
-    again, _ = resample(synthesis, features, labels, seed)
-    assert again.tolist() == found.tolist()
-    other, _ = resample(synthesis, features, labels, (seed + 1) % 2**32)
-    assert not set(map(tuple, other[len(features) :].tolist())) & set(map(tuple, found[len(features) :].tolist()))
+    new = synthesise(synthesis, features, labels, seed)
+    assert new.features.dtype == np.float32
+    assert new.labels.dtype == np.int64
+    assert len(new.features) == len(new.labels) > 0
+    assert features.tolist() == before.tolist()
+    assert labels.tolist() == before_labels.tolist()
+    assert sorted(new.labels.tolist()) == new.labels.tolist()
+    again = synthesise(synthesis, features, labels, seed)
+    assert again.features.tolist() == new.features.tolist()
+    other = synthesise(synthesis, features, labels, (seed + 1) % 2**32)
+    assert not set(map(tuple, other.features.tolist())) & set(map(tuple, new.features.tolist()))
 
 
 def test_two_classes_do_not_share_their_draws() -> None:
@@ -160,42 +155,81 @@ def test_two_classes_do_not_share_their_draws() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(6, 4))
     features = np.concatenate([rng.normal(size=(12, 4)), rows, rows]).astype(np.float32)
-    found, _ = resample(SyntheticOversampling("smote", 1.0, 2), features, np.repeat([0, 1, 2], [12, 6, 6]), 0)
-    assert found[24:30].tolist() != found[30:].tolist()
+    new = synthesise(SyntheticOversampling("smote", 1.0, 2), features, np.repeat([0, 1, 2], [12, 6, 6]), 0)
+    assert new.features[:6].tolist() != new.features[6:].tolist()
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("counts", [{3: 5}, {0: 4, 2: 4}, {0: 10, 1: 2}])
-def test_classes_that_are_large_enough_are_left(method: Method, counts: dict[int, int]) -> None:
-    features, labels = world(counts, 0)
-    found, classes = resample(SyntheticOversampling(method, 0.2, 5), features, labels, 0)
-    assert found.tolist() == features.tolist()
-    assert found.dtype == np.float32
-    assert classes.tolist() == labels.tolist()
-    assert classes.dtype == labels.dtype
+def test_classes_that_are_large_enough_get_no_rows(method: Method, counts: dict[int, int]) -> None:
+    new = synthesise(SyntheticOversampling(method, 0.2, 5), *world(counts, 0), 0)
+    assert new.features.shape == (0, 6)
+    assert new.features.dtype == np.float32
+    assert new.labels.shape == (0,)
+    assert new.labels.dtype == np.int64
+    assert new.notes == ()
+
+
+# --- rows are added to all training images ---
+
+
+@pytest.mark.parametrize("method", ["smote", "borderline_smote"])
+def test_targets_count_all_training_images(method: Method) -> None:
+    features, labels = world({0: 40, 3: 12, 6: 9}, 4, apart=0)
+    counts = np.array([100, 0, 0, 84, 0, 0, 9, 0])
+    new = synthesise(SyntheticOversampling(method, 0.9, 3), features, labels, 0, counts)
+    assert np.bincount(new.labels, minlength=8).tolist() == [0, 0, 0, 6, 0, 0, 81, 0]
+
+
+def test_a_class_may_get_more_rows_than_the_largest_class_has_landmarks() -> None:
+    features, labels = world({0: 10, 3: 8}, 4)
+    new = synthesise(SyntheticOversampling("smote", 1.0, 3), features, labels, 0, np.array([70, 0, 0, 8, 0, 0, 0, 0]))
+    assert new.labels.tolist() == [3] * 62
+    assert from_segments(new.features, features[labels == 3], features[labels == 3], 3)
+
+
+@pytest.mark.parametrize("counts", [[0, 0, 0, 8, 0, 0, 0, 0], [10, 2, 0, 8, 0, 0, 0, 0], [10, 8]])
+def test_counts_of_other_classes_are_refused(counts: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"^counts must be positive for exactly the classes of the canonical images$"):
+        synthesise(SyntheticOversampling("smote", 1.0, 3), *world({0: 10, 3: 8}, 4), 0, np.array(counts))
+
+
+# --- small classes ---
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    ("rare", "neighbours", "sentence"),
+    ("rare", "neighbours", "note"),
     [
-        ({5: 2}, 5, "6 landmarks of impact ejecta to interpolate between 5 neighbours; there are 2."),
-        ({1: 20, 5: 5, 7: 9}, 5, "6 landmarks of impact ejecta to interpolate between 5 neighbours; there are 5."),
-        ({7: 1}, 1, "2 landmarks of spider to interpolate between 1 neighbour; there is 1."),
+        ({5: 2}, 5, "impact ejecta: 1 neighbour instead of 5, it has 2 landmarks"),
+        ({1: 20, 5: 5, 7: 9}, 5, "impact ejecta: 4 neighbours instead of 5, it has 5 landmarks"),
     ],
 )
-def test_too_few_rows_to_interpolate_between_are_not_applicable(
-    method: Method, rare: dict[int, int], neighbours: int, sentence: str
+def test_a_small_class_has_as_many_neighbours_as_it_has_landmarks(
+    method: Method, rare: dict[int, int], neighbours: int, note: str
 ) -> None:
-    with pytest.raises(NotApplicable) as caught:
-        resample(SyntheticOversampling(method, 0.5, neighbours), *world({0: 40} | rare, 1), 0)
-    assert str(caught.value) == f"{method} needs at least {sentence}"
+    features, labels = world({0: 40} | rare, 1, apart=0)
+    new = synthesise(SyntheticOversampling(method, 0.5, neighbours), features, labels, 0)
+    assert new.notes[0] == note
+    own = features[labels == 5]
+    assert abs((new.labels == 5).sum() + len(own) - 20) <= len(own) / 2
+    assert from_segments(new.features[new.labels == 5], own, own, len(own) - 1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_single_landmark_is_copied(method: Method) -> None:
+    features, labels = world({0: 40, 7: 1}, 1)
+    new = synthesise(SyntheticOversampling(method, 0.5, 2), features, labels, 0)
+    np.testing.assert_array_equal(new.features, features[labels == 7].repeat(19, axis=0))
+    assert new.labels.tolist() == [7] * 19
+    assert new.notes == ("spider: copies of its only landmark, which has no neighbour",)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_row_more_than_neighbours_is_enough(method: Method) -> None:
-    _, classes = resample(SyntheticOversampling(method, 0.5, 5), *world({0: 40, 5: 6}, 0, apart=0), 0)
-    assert (classes == 5).sum() > 6
+    new = synthesise(SyntheticOversampling(method, 0.5, 5), *world({0: 40, 5: 6}, 0, apart=0), 0)
+    assert set(new.labels.tolist()) == {5}
+    assert new.notes == ()
 
 
 def lonely(rows: int) -> tuple[Array, Array]:
@@ -205,42 +239,45 @@ def lonely(rows: int) -> tuple[Array, Array]:
     return features, labels
 
 
-def test_borderline_smote_without_a_row_in_danger_is_not_applicable() -> None:
+def expect_smote(method: Method, name: str, ratio: float, neighbours: int, given_: tuple[Array, Array]) -> None:
+    """The method makes the rows of SMOTE, and says so."""
+    new = synthesise(SyntheticOversampling(method, ratio, neighbours), *given_, 0)
+    assert new.notes == (f"{name}: smote instead of {method}, which finds no landmark to start from",)
+    expected = synthesise(SyntheticOversampling("smote", ratio, neighbours), *given_, 0)
+    assert new.features.tolist() == expected.features.tolist()
+    assert new.labels.tolist() == expected.labels.tolist()
+
+
+def test_borderline_smote_without_a_row_in_danger_is_smote() -> None:
     # imbalanced-learn passes over the class and says nothing.
-    with pytest.raises(NotApplicable) as caught:
-        resample(SyntheticOversampling("borderline_smote", 1.0, 5), *lonely(12), 0)
-    assert str(caught.value) == (
-        "borderline_smote finds no landmark of swiss cheese to start from: none has other classes in at least half, "
-        "but not all, of its nearest 10 landmarks."
-    )
+    expect_smote("borderline_smote", "swiss cheese", 1.0, 5, lonely(12))
 
 
-def test_one_class_that_cannot_be_lifted_is_enough_to_make_nothing() -> None:
+def test_borderline_smote_without_ten_other_rows_is_smote() -> None:
+    expect_smote("borderline_smote", "spider", 1.0, 2, world({0: 6, 7: 3}, 0))
+
+
+def test_the_method_is_kept_for_classes_that_it_can_over_sample() -> None:
     features, labels = world({0: 40, 2: 15}, 3, apart=0)
     far, _ = world({6: 12}, 3)
     both = np.concatenate([features, far + 1000]), np.concatenate([labels, np.full(12, 6)])
-    assert len(resample(SyntheticOversampling("borderline_smote", 1.0, 5), features, labels, 0)[0]) == 80
-    with pytest.raises(NotApplicable, match="of swiss cheese"):
-        resample(SyntheticOversampling("borderline_smote", 1.0, 5), *both, 0)
+    borderline = SyntheticOversampling("borderline_smote", 1.0, 5)
+    new, without = synthesise(borderline, *both, 0), synthesise(borderline, features, labels, 0)
+    assert new.notes == ("swiss cheese: smote instead of borderline_smote, which finds no landmark to start from",)
+    assert without.notes == ()
+    assert new.features[new.labels == 2].tolist() == without.features.tolist()
+    assert (new.labels == 6).sum() == 28
 
 
-def test_adasyn_without_a_foreign_neighbour_is_not_applicable() -> None:
-    with pytest.raises(NotApplicable, match=r"^adasyn cannot make landmarks of swiss cheese: Not any neig.*majority"):
-        resample(SyntheticOversampling("adasyn", 1.0, 5), *lonely(12), 0)
+def test_adasyn_without_a_foreign_neighbour_is_smote() -> None:
+    expect_smote("adasyn", "swiss cheese", 1.0, 5, lonely(12))
 
 
-def test_adasyn_whose_rows_are_all_rounded_away_is_not_applicable() -> None:
+def test_adasyn_whose_rows_are_all_rounded_away_is_smote() -> None:
     # Ten pairs, far from each other, of one row of each class: all shares are the same, 1 / 10 of 3 rows.
     at = np.repeat(np.arange(10) * 100.0, 2)[:, None] + np.tile([0.0, 1.0], 10)[:, None]
     features = np.concatenate([at, [[5000.0], [5001], [5002]]]).astype(np.float32)
-    labels = np.array([0, 4] * 10 + [0] * 3)
-    with pytest.raises(NotApplicable, match=r"^adasyn cannot make landmarks of bright dune: No samples will be gen"):
-        resample(SyntheticOversampling("adasyn", 1.0, 1), features, labels, 0)
-
-
-def test_what_the_library_refuses_is_not_applicable_with_its_reason() -> None:
-    with pytest.raises(NotApplicable, match=r"^borderline_smote cannot make landmarks of spider: .*n_samples_fit = 9"):
-        resample(SyntheticOversampling("borderline_smote", 1.0, 2), *world({0: 6, 7: 3}, 0), 0)
+    expect_smote("adasyn", "bright dune", 1.0, 1, (features, np.array([0, 4] * 10 + [0] * 3)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -248,13 +285,13 @@ def test_features_that_are_not_finite_are_a_mistake(value: float) -> None:
     features, labels = world({0: 20, 1: 8}, 0)
     features[5, 2] = value
     with pytest.raises(ValueError, match=r"^features must be finite$"):
-        resample(SyntheticOversampling("smote", 1.0, 5), features, labels, 0)
+        synthesise(SyntheticOversampling("smote", 1.0, 5), features, labels, 0)
 
 
 def test_labels_of_another_number_than_rows_are_a_mistake() -> None:
     features, labels = world({0: 20, 1: 8}, 0)
-    with pytest.raises(ValueError, match=r"^features, labels and sources must have one entry for each landmark, "):
-        resample(SyntheticOversampling("smote", 1.0, 5), features, labels[1:], 0)
+    with pytest.raises(ValueError, match=r"^features, labels and sources must have one entry for each image, "):
+        synthesise(SyntheticOversampling("smote", 1.0, 5), features, labels[1:], 0)
 
 
 @pytest.mark.parametrize(

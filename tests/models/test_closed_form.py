@@ -342,7 +342,7 @@ def test_a_feature_that_never_varies_makes_no_difference() -> None:
 
 
 @each
-def test_a_class_without_landmarks_never_wins_and_costs_no_infinity(direct: Direct) -> None:
+def test_a_class_without_images_never_wins_and_costs_no_infinity(direct: Direct) -> None:
     fitted = direct.fit(as_landmarks(*landmarks(0, (0, 2, 3, 6))))
     far = 1e6 * np.random.default_rng(0).normal(size=(200, WIDTH))
     near = landmarks(1)[0]
@@ -382,21 +382,21 @@ def test_single_precision_is_enough(direct: Direct) -> None:
 
 @each
 def test_fewer_than_two_classes_are_refused(direct: Direct) -> None:
-    with pytest.raises(NotApplicable, match="needs landmarks of at least two classes; the data has 1"):
+    with pytest.raises(NotApplicable, match="needs training images of at least two classes; the data has 1"):
         direct.fit(as_landmarks(*landmarks(0, (3,))))
 
 
 @pytest.mark.parametrize("direct", DIRECT[:5], ids=str)
-def test_landmarks_without_spread_are_refused(direct: Direct) -> None:
+def test_images_without_spread_are_refused(direct: Direct) -> None:
     rows = np.random.default_rng(0).normal(size=(2, WIDTH)).repeat(3, axis=0)
     with pytest.raises(NotApplicable, match="no spread"):
         direct.fit(as_landmarks(rows, np.array([0, 0, 0, 1, 1, 1]), np.arange(6)))
 
 
 @each
-def test_what_is_no_set_of_landmarks_is_refused(direct: Direct) -> None:
+def test_inconsistent_training_features_are_refused(direct: Direct) -> None:
     features, labels, sources = landmarks(0)
-    with pytest.raises(ValueError, match="features, labels and sources must have one entry for each landmark"):
+    with pytest.raises(ValueError, match="features, labels and sources must have one entry for each image"):
         direct.fit(as_landmarks(features, labels, sources[1:]))
     with pytest.raises(ValueError, match="labels must be from 0 to 7, got 1 to 8"):
         direct.fit(as_landmarks(features, labels + 1, sources))

@@ -137,7 +137,7 @@ def test_a_rank_that_is_no_count_is_refused(rank: float) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["nan", "short", "label", "flat"])
-def test_what_is_no_set_of_landmarks_is_refused(wrong: str) -> None:
+def test_inconsistent_training_features_are_refused(wrong: str) -> None:
     features, labels, sources = landmarks(0)
     messages = {"nan": "features must be finite", "label": "labels must be from 0 to 7, got 0 to 8"}
     match wrong:
@@ -151,7 +151,7 @@ def test_what_is_no_set_of_landmarks_is_refused(wrong: str) -> None:
             features = features[:, 0]
     with pytest.raises(
         ValueError,
-        match=messages.get(wrong, r"features, labels and sources must have one entry for each landmark, got shapes"),
+        match=messages.get(wrong, r"features, labels and sources must have one entry for each image, got shapes"),
     ):
         NuisanceProjection(1).directions(as_landmarks(features, labels, sources))
 

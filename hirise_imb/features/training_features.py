@@ -1,4 +1,4 @@
-"""Pooled features of landmarks with their labels and sources: the input of everything that is fitted in closed form."""
+"""Pooled features of training images with their labels and sources: the input of everything fitted in closed form."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class LandmarkFeatures:
-    """Features of training landmarks, one row per landmark.
+class TrainingFeatures:
+    """Features of training images, one row per image.
 
-    Variants of a landmark are left out on purpose: they would be each other's nearest neighbours, and would
-    count one landmark several times.
+    Heads and projections are fitted on all training images, variants of a landmark included and each image once: the
+    images that trained heads are fitted on. SMOTE is given canonical images only, since the variants of a landmark
+    would be each other's nearest neighbours.
 
     Raises:
         ValueError: the arrays differ in length, a label is not a class id, or a feature is not finite.
@@ -26,16 +27,16 @@ class LandmarkFeatures:
     features: NDArray[np.floating]
     """Pooled features, shape (n, width)."""
     labels: Ints
-    """Class ids, shape (n,)."""
+    """Class id of each image, shape (n,)."""
     sources: Ints
-    """Number of the source of each landmark, shape (n,)."""
+    """Number of the source of each image, shape (n,)."""
     classes: ClassSet
 
     def __post_init__(self) -> None:
         """Checks shapes and values."""
         if self.features.ndim != 2 or not len(self.features) == len(self.labels) == len(self.sources):
             raise ValueError(
-                f"features, labels and sources must have one entry for each landmark, got shapes "
+                f"features, labels and sources must have one entry for each image, got shapes "
                 f"{self.features.shape}, {self.labels.shape} and {self.sources.shape}"
             )
         if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
@@ -46,5 +47,5 @@ class LandmarkFeatures:
             raise ValueError("features must be finite")
 
     def counts(self) -> Ints:
-        """Returns the number of landmarks of each class, shape (n_classes,)."""
+        """Returns the number of images of each class, shape (n_classes,)."""
         return np.bincount(self.labels, minlength=len(self.classes))
