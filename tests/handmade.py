@@ -29,8 +29,7 @@ from hirise_imb.reporting import Arm, Omitted, Results
 from hirise_imb.reporting.figures import forest, matrices, overview, probabilities, scores, sources, style
 from hirise_imb.reporting.records import Role
 from hirise_imb.strategies import CONTROL, STRATEGIES
-from hirise_imb.training import stages
-from hirise_imb.training.epoch_loop import Learners, StoppingRule, TrainingResult
+from hirise_imb.training.epoch_loop import Learners, StoppingRule, TrainingResult, train_validated
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "reports" / "real-sample"
 """The committed report."""
@@ -222,13 +221,12 @@ def without_figures() -> Iterator[None]:
 @contextmanager
 def short_training() -> Iterator[None]:
     """Fits end after five epochs at the latest, for tests of what happens to fits, whatever they learn."""
-    train = stages.train_validated
 
     def train_shortly(learners: Learners, data: Any, held_out: Any, rule: StoppingRule, *rest: Any) -> TrainingResult:  # noqa: ANN401
-        return train(learners, data, held_out, replace(rule, max_epochs=min(5, rule.max_epochs)), *rest)
+        return train_validated(learners, data, held_out, replace(rule, max_epochs=min(5, rule.max_epochs)), *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "train_validated", train_shortly)
+        patch.setattr("hirise_imb.training.stages.train_validated", train_shortly)
         yield
 
 

@@ -78,7 +78,9 @@ class Kind:
 
     def for_classes(self, n_classes: int) -> Kind:
         """Returns the kind for the first so many classes."""
-        arrays = {name: value[:n_classes] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        arrays: dict[str, Any] = {
+            name: value[:n_classes] for name, value in vars(self).items() if isinstance(value, np.ndarray)
+        }
         return replace(self, **arrays)
 
     def plain_head(self, dropout: float, width: int = WIDTH, n_classes: int = 8) -> PlainHead:

@@ -39,7 +39,7 @@ class KernelHead:
         """Trains for an epoch of these rows; returns the sums of cross-entropy and of hits."""
         kind, state, n_classes = self.kind, self.state, len(self.state.bias)
         ones, zeros = np.ones(n_classes), np.zeros(n_classes)
-        weights = np.prod([ones if part is None else part for part in (kind.weights, kind.alpha)], axis=0)
+        weights: np.ndarray = np.prod([ones if part is None else part for part in (kind.weights, kind.alpha)], axis=0)
         steps = -(-len(rows) // batch)
         features, labels = data
         features.flags.writeable = False
@@ -83,10 +83,10 @@ def training_data(width: int = WIDTH, n_classes: int = 8) -> Data:
     """Features of other scales and means than batch normalisation gives."""
     rng = np.random.default_rng(0)
     task = make_task()
-    x, labels = make_features(task).take(task.split.train), task.images.labels[task.split.train]
-    x = np.tile(x, -(-width // WIDTH))[:, :width] + 0.5 * rng.normal(size=(len(x), width))
-    x = (0.02 + rng.uniform(0.05, 2, width) * x + rng.normal(size=width)).astype(np.float32)
-    return x, labels % n_classes
+    narrow, labels = make_features(task).take(task.split.train), task.images.labels[task.split.train]
+    wide = np.tile(narrow, -(-width // WIDTH))[:, :width] + 0.5 * rng.normal(size=(len(labels), width))
+    x = 0.02 + rng.uniform(0.05, 2, width) * wide + rng.normal(size=width)
+    return x.astype(np.float32), labels % n_classes
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
