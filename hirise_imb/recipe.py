@@ -164,6 +164,8 @@ class Recipe:
         yield f"dropout must be in [0, 1), got {self.dropout}", not 0 <= self.dropout < 1
         yield f"inputs must be some of {', '.join(VIEWS)}", not (self.inputs and set(self.inputs) <= set(VIEWS))
         yield f"reweight_after must be in [0, 1), got {self.reweight_after}", not 0 <= self.reweight_after < 1
+        deferred = f"reweight_after must leave some of {self.max_epochs} epochs, got {self.reweight_after}"
+        yield deferred, self.reweight_after > (self.max_epochs - 1) / self.max_epochs
         drops = f"rate_drops must be in (0, 1), got {self.rate_drops}"
         yield drops, not all(0 < share < 1 for share in self.rate_drops)
         progressive = isinstance(self.sampling, ClassSampling) and self.sampling.progressive

@@ -29,10 +29,7 @@ from hirise_imb.reporting import Arm, Omitted, Results
 from hirise_imb.reporting.figures import forest, matrices, overview, probabilities, scores, sources, style
 from hirise_imb.reporting.records import Role
 from hirise_imb.strategies import CONTROL, STRATEGIES
-from hirise_imb.training import epoch_loop
-from hirise_imb.training.epoch_loop import Job, TrainingResult
-from hirise_imb.training.outcome import Outcome
-from hirise_imb.training.train_step import Network
+from hirise_imb.training.epoch_loop import Learners, StoppingRule, TrainingResult, train_validated
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "reports" / "real-sample"
 """The committed report."""
@@ -224,14 +221,12 @@ def without_figures() -> Iterator[None]:
 @contextmanager
 def short_training() -> Iterator[None]:
     """Fits end after five epochs at the latest, for tests of what happens to fits, whatever they learn."""
-    train = epoch_loop.train_heads
 
-    def train_shortly(network: Network, jobs: Sequence[Job], *rest: Any) -> list[Outcome[TrainingResult]]:  # noqa: ANN401
-        short = [replace(job, recipe=replace(job.recipe, max_epochs=min(5, job.recipe.max_epochs))) for job in jobs]
-        return train(network, short, *rest)
+    def train_shortly(learners: Learners, data: Any, held_out: Any, rule: StoppingRule, *rest: Any) -> TrainingResult:  # noqa: ANN401
+        return train_validated(learners, data, held_out, replace(rule, max_epochs=min(5, rule.max_epochs)), *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(epoch_loop, "train_heads", train_shortly)
+        patch.setattr("hirise_imb.training.stages.train_validated", train_shortly)
         yield
 
 

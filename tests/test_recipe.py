@@ -18,12 +18,15 @@ from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
 from hirise_imb.models.projection import NuisanceProjection
+from hirise_imb.models.weight_scaling import WeightScaling
 from hirise_imb.recipe import Cosine, Linear, Recipe, Retraining
 
 NEAREST = NearestMean("unit", 0.0)
 LOGISTIC = Logistic(1.0, 0.5)
 SMOTE = SyntheticOversampling("smote", 0.5, 3)
 RETRAINING = Retraining(ClassSampling(0.0), 1e-3, 0.01)
+
+SCHEDULE = "a schedule over the epochs needs the monitor none"
 
 RECIPES = [
     Recipe(),
@@ -32,9 +35,21 @@ RECIPES = [
     ),
     Recipe(head=Cosine(20.0), loss=LabelDistributionAwareMargin(0.3), class_weights=EffectiveNumber(0.99, "sources")),
     Recipe(
-        cut="late", retraining=RETRAINING, loss=LogitAdjustedCrossEntropy(0.5), sampling=ClassSampling(0.5, True, True)
+        cut="late",
+        retraining=RETRAINING,
+        loss=LogitAdjustedCrossEntropy(0.5),
+        sampling=ClassSampling(0.5, True, True),
+        monitor="none",
     ),
-    Recipe(class_weights=InversePower(1.0, "sources"), reweight_after=5, loss=Focal(1.0, 0.5), weight_decay=0.1),
+    Recipe(cut="late", retraining=WeightScaling(0.0, 0.01)),
+    Recipe(
+        class_weights=InversePower(1.0, "sources"),
+        reweight_after=0.5,
+        rate_drops=(0.5, 0.75),
+        monitor="none",
+        loss=Focal(1.0, 0.5),
+        weight_decay=0.1,
+    ),
     Recipe(head=NEAREST, also=(LOGISTIC, Discriminant(0.5, 1.0)), adjustment=Temperature(bias=True)),
     Recipe(weight_norm=0.5, views=("plain", "fh"), adjustment=PosthocLogitAdjustment(1.0), sampling=SplitFileRows()),
     Recipe(adjustment=ClassBias(0.1), sampling=Undersampling(2.0), loss=CrossEntropy()),
@@ -50,8 +65,31 @@ RECIPES = [
         ({"head": NEAREST, "members": 2}, "members must be 1 or more, and 1 with a closed-form head, got 2"),
         ({"weight_decay": -0.1}, "weight_decay must not be negative, got -0.1"),
         ({"weight_decay": float("nan")}, "weight_decay must not be negative, got nan"),
-        ({"reweight_after": 30}, "reweight_after must leave some of 30 epochs, got 30"),
-        ({"reweight_after": -1}, "reweight_after must leave some of 30 epochs, got -1"),
+        ({"reweight_after": 1.0, "monitor": "none"}, "reweight_after must be in [0, 1), got 1.0"),
+        ({"reweight_after": 30, "monitor": "none"}, "reweight_after must be in [0, 1), got 30"),
+        ({"reweight_after": -0.1, "monitor": "none"}, "reweight_after must be in [0, 1), got -0.1"),
+        ({"reweight_after": 0.97, "monitor": "none"}, "reweight_after must leave some of 30 epochs, got 0.97"),
+        (
+            {"reweight_after": 0.5, "monitor": "none", "max_epochs": 1},
+            "reweight_after must leave some of 1 epochs, got 0.5",
+        ),
+        ({"rate_drops": (0.5, 1.0), "monitor": "none"}, "rate_drops must be in (0, 1), got (0.5, 1.0)"),
+        ({"rate_drops": (0.0,), "monitor": "none"}, "rate_drops must be in (0, 1), got (0.0,)"),
+        ({"rate_drops": (float("nan"),), "monitor": "none"}, "rate_drops must be in (0, 1), got (nan,)"),
+        ({"reweight_after": 0.5}, SCHEDULE),
+        ({"reweight_after": 0.5, "monitor": "val_macro_f1"}, SCHEDULE),
+        ({"rate_drops": (0.5,)}, SCHEDULE),
+        ({"rate_drops": (0.5,), "monitor": "val_macro_f1"}, SCHEDULE),
+        ({"sampling": ClassSampling(0.5, progressive=True)}, SCHEDULE),
+        ({"sampling": ClassSampling(0.5, progressive=True), "monitor": "val_macro_f1"}, SCHEDULE),
+        ({"head": NEAREST, "monitor": "none"}, "NearestMean is a closed-form head: leave monitor at the default"),
+        (
+            {"head": NEAREST, "rate_drops": (0.5,), "monitor": "none"},
+            "NearestMean is a closed-form head: leave rate_drops, monitor at the default",
+        ),
+        ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+        ({"max_epochs": 0}, "max_epochs must be 1 or more, got 0"),
+        ({"patience": 0}, "patience must be 1 or more, got 0"),
         ({"loss": LabelDistributionAwareMargin()}, "LabelDistributionAwareMargin needs a Cosine head"),
         ({"head": NEAREST, "loss": Focal()}, "NearestMean is a closed-form head: leave loss at the default"),
         (
@@ -74,6 +112,7 @@ RECIPES = [
         ),
         ({"cut": "late", "weight_norm": 0.5}, "fine-tuning the backbone needs the default of weight_norm"),
         ({"retraining": RETRAINING}, "retraining needs a cut below top"),
+        ({"retraining": WeightScaling(0.0, 0.01)}, "retraining needs a cut below top"),
         ({"weight_norm": -0.1}, "weight_norm must not be negative, got -0.1"),
         ({"weight_norm": float("nan")}, "weight_norm must not be negative, got nan"),
         ({"weight_norm": 0.5, "head": Cosine()}, "weight_norm needs a Linear head and no other"),
@@ -117,7 +156,10 @@ def test_a_scale_that_is_not_positive_is_refused(scale: float) -> None:
         {"head": LOGISTIC, "synthesis": SMOTE, "also": (LOGISTIC,)},
         {"head": NEAREST, "projection": NuisanceProjection(1), "views": ("plain", "fh")},
         {"inputs": ("photometric",), "also": (NEAREST,)},
-        {"reweight_after": 29},
+        {"reweight_after": 29 / 30, "monitor": "none"},
+        {"sampling": ClassSampling(0.5, progressive=True), "rate_drops": (0.5, 0.75), "monitor": "none"},
+        {"sampling": ClassSampling(0.5), "monitor": "val_macro_f1"},
+        {"cut": "late", "retraining": WeightScaling(0.0, 0.01)},
         {"cut": "late", "members": 3, "adjustment": PosthocLogitAdjustment()},
     ],
     ids="-".join,
@@ -184,3 +226,20 @@ def test_training_leaves_out_what_is_done_to_logits_and_that_alone(recipe: Recip
 )
 def test_a_head_is_trained_or_computed(head: Any, trained: bool) -> None:  # noqa: ANN401
     assert Recipe(head=head).trained is trained
+
+
+@pytest.mark.parametrize(
+    ("recipe", "number"),
+    [
+        (Recipe(), 1),
+        (Recipe(members=5), 5),
+        (Recipe(members=3, also=(LOGISTIC, NEAREST)), 5),
+        (Recipe(head=NEAREST), 1),
+        (Recipe(head=NEAREST, also=(LOGISTIC,)), 2),
+        (Recipe(views=("plain", "fh")), 1),
+    ],
+    ids=range(6),
+)
+def test_members_and_further_heads_are_averaged(recipe: Recipe, number: int) -> None:
+    """Views are not counted: they belong to one fit."""
+    assert recipe.n_averaged == number

@@ -16,16 +16,16 @@ from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data import manifest
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.images import decode_image
-from hirise_imb.data.splits import DataSplits, Fold, Selection
+from hirise_imb.data.splits import DataSplits, Fold
 from hirise_imb.features.arrays import Features
 from hirise_imb.recipe import Recipe
 from hirise_imb.search import connect, lock_study
 from hirise_imb.search.database import Storage
 from hirise_imb.testing.toy import LATE, SIZES, TOY, WIDTH, make_task
-from hirise_imb.training.epoch_loop import EvaluationSet, FoldData, Job
-from hirise_imb.training.outcome import Outcome
-from hirise_imb.training.train_step import Network
-from hirise_imb.training.trainer import Run, Trainer
+from hirise_imb.training.epoch_loop import OnEpoch
+from hirise_imb.training.learners import EvaluationSet, FoldData
+from hirise_imb.training.tail_network import Network
+from hirise_imb.training.trainer import CrossValidation, Run, Trainer
 
 __all__ = ["LATE", "SIZES", "TOY", "WIDTH", "make_task"]
 
@@ -63,7 +63,7 @@ def make_features(task: DataSplits, cut: str = TOP, *, noise: float = 1.0, seed:
     return Features.of((values if cut == TOP else np.abs(values)).astype(np.float32))
 
 
-_NETWORKS: dict[int, tuple[Backbone, dict[tuple[str, int], Network]]] = {}
+_NETWORKS: dict[int, tuple[Backbone, dict[str, Network]]] = {}
 
 
 def make_trainer(backbone: Backbone, task: DataSplits, *cuts: str, fresh: bool = False) -> Trainer:
@@ -87,7 +87,8 @@ def quick_start(trainer: Trainer, fresh: bool = False) -> Trainer:
 def make_fold_data(task: DataSplits, fold: Fold, features: Features | None = None) -> FoldData:
     """Training and held-out data of a fold; features at the cut `top` unless others are given."""
     features = make_features(task) if features is None else features
-    labels, sources = task.images.labels[fold.train], task.images.sources[fold.train]
+    landmarks = task.images.canonical(fold.train)
+    labels, sources = task.images.labels[landmarks], task.images.sources[landmarks]
     pairs = {(int(y), int(s)) for y, s in zip(labels, sources, strict=True)}
     return FoldData(
         features.select(fold.train),
@@ -98,24 +99,13 @@ def make_fold_data(task: DataSplits, fold: Fold, features: Features | None = Non
     )
 
 
-def done(outcome: Outcome[Run]) -> Run:
-    """The run, which must not have failed."""
-    return outcome.get()
-
-
-def select_one(trainer: Trainer, recipe: Recipe, seed: int = 0, selection: Selection = "val") -> Run:
-    """One run on the folds on which recipes are selected."""
-    return done(trainer.select([Job(recipe, seed)], selection)[0])
-
-
-def refit(trainer: Trainer, recipe: Recipe, seed: int = 0) -> Run:
-    """One run that predicts the test split."""
-    return trainer.refit(recipe, seed)
+def fit_final(trainer: Trainer, recipe: Recipe, seed: int = 0, seeds: Sequence[int] = (0, 1)) -> Run:
+    """A final fit after a cross-validation with some seeds, of which each has an assignment of its own."""
+    return trainer.fit_final(recipe, seed, trainer.cross_validate(recipe, seeds))
 
 
 def probabilities_of(run: Run) -> np.ndarray:
     """Probabilities of the test split, shape (n_test, n_classes)."""
-    assert run.test is not None
     return run.test.probabilities
 
 
@@ -139,27 +129,34 @@ def storage(path: Path) -> Iterator[Storage]:
 
 
 def count_work(monkeypatch: pytest.MonkeyPatch, name_fit: Callable[[Recipe], str]) -> Counter[str]:
-    """Counts, from now on, decoded images, trials, common scores, and fits for the report by the name of their recipe.
+    """Counts, from now on, decoded images, trials, other cross-validations, and fits by the name of their recipe.
 
     Args:
         name_fit: the name under which a fit of a recipe is counted.
     """
     counts: Counter[str] = Counter()
-    refit, select = Trainer.refit, Trainer.select
+    cross_validate, fit_final, fit_reference = Trainer.cross_validate, Trainer.fit_final, Trainer.fit_reference
 
-    def decoding(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    def count_decoded(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         counts["decoded"] += 1
         return decode_image(path, shape)
 
-    def refitting(self: Trainer, recipe: Recipe, seed: int) -> Run:
+    def count_validations(
+        self: Trainer, recipe: Recipe, seeds: Sequence[int], on_epoch: OnEpoch | None = None
+    ) -> CrossValidation:
+        counts["trial" if on_epoch else "validation"] += 1
+        return cross_validate(self, recipe, seeds, on_epoch)
+
+    def count_final(self: Trainer, recipe: Recipe, seed: int, validation: CrossValidation) -> Run:
         counts[name_fit(recipe)] += 1
-        return refit(self, recipe, seed)
+        return fit_final(self, recipe, seed, validation)
 
-    def selecting(self: Trainer, jobs: Sequence[Job], selection: Selection) -> list[Outcome[Run]]:
-        counts["trial" if jobs[0].on_epoch else "common score"] += len(jobs)
-        return select(self, jobs, selection)
+    def count_reference(self: Trainer, recipe: Recipe, seed: int) -> Run:
+        counts[name_fit(recipe)] += 1
+        return fit_reference(self, recipe, seed)
 
-    monkeypatch.setattr("hirise_imb.features.extraction.decode_image", decoding)
-    monkeypatch.setattr(Trainer, "refit", refitting)
-    monkeypatch.setattr(Trainer, "select", selecting)
+    monkeypatch.setattr("hirise_imb.features.extraction.decode_image", count_decoded)
+    monkeypatch.setattr(Trainer, "cross_validate", count_validations)
+    monkeypatch.setattr(Trainer, "fit_final", count_final)
+    monkeypatch.setattr(Trainer, "fit_reference", count_reference)
     return counts

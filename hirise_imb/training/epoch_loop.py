@@ -73,7 +73,7 @@ def train_validated(
     Raises:
         FitFailed: the loss on held-out landmarks became infinite or NaN.
     """
-    best = _Best(learners)
+    best = _Best(learners, rule)
     rows: list[dict[str, float]] = []
     logits = np.empty((len(learners), len(held_out.labels), held_out.n_classes), np.float32)
     positions = [(seed, part) for seed, parts in enumerate(held_out.parts) for part in parts]
@@ -90,10 +90,10 @@ def train_validated(
             if test is not None:
                 row |= _describe_test(learners[0][0].logits(test.features), test.labels)
             rows.append(row)
-            best.update(epoch, scores, follows_last=rule.monitor == "none")
+            best.update(epoch, scores)
             if on_epoch is not None:
                 on_epoch(epoch, rows[best.epoch - 1]["val_macro_f1"])
-            if rule.monitor != "none" and epoch - best.last_improvement >= rule.patience:
+            if best.is_final(epoch):
                 break
     history = pd.DataFrame(rows)
     capped = rule.monitor != "none" and best.epoch == rule.max_epochs
@@ -121,32 +121,46 @@ def train_epochs(learners: Learners, epochs: int, test: EvaluationSet) -> Traini
 
 
 class _Best:
-    """The best epoch so far of each part of the held-out landmarks, with its weights, and of all of them."""
+    """The best epoch so far of each part of the held-out landmarks, with its weights, and of all of them.
 
-    def __init__(self, learners: Learners) -> None:
+    Each follows the stopping rule by itself. If a part could improve for as long as others do, the epoch chosen for it
+    would depend on the end of training, and so on its own labels.
+    """
+
+    def __init__(self, learners: Learners, rule: StoppingRule) -> None:
         self._learners = learners
+        self._rule = rule
         self._values = [[-np.inf] * len(folds) for folds in learners]
+        self._epochs = [[0] * len(folds) for folds in learners]
         self._snapshots: list[list[Snapshot | None]] = [[None] * len(folds) for folds in learners]
         self._value = -np.inf
         self.epoch = 0
-        self.last_improvement = 0
-        """The latest epoch that was the best so far of some part, or of all landmarks."""
+        """The best epoch of all landmarks."""
 
-    def update(self, epoch: int, scores: EpochScores, *, follows_last: bool) -> None:
-        """Compares an epoch with the best; with `follows_last` it counts as the best whatever its scores."""
+    def update(self, epoch: int, scores: EpochScores) -> None:
+        """Compares an epoch with the best."""
         for seed, folds in enumerate(self._learners):
             for fold, learner in enumerate(folds):
                 value = scores.part_choices[seed][fold]
-                if follows_last or value > self._values[seed][fold]:
-                    self._values[seed][fold] = value
+                if self._improves(epoch, self._epochs[seed][fold], value, self._values[seed][fold]):
+                    self._values[seed][fold], self._epochs[seed][fold] = value, epoch
                     self._snapshots[seed][fold] = learner.snapshot()
-                    self.last_improvement = epoch
-        if follows_last or scores.choice > self._value:
-            self._value, self.epoch, self.last_improvement = scores.choice, epoch, epoch
+        if self._improves(epoch, self.epoch, scores.choice, self._value):
+            self._value, self.epoch = scores.choice, epoch
+
+    def is_final(self, epoch: int) -> bool:
+        """Whether the stopping rule has ended all of them after this epoch."""
+        last = max(self.epoch, *(best for folds in self._epochs for best in folds))
+        return self._rule.monitor != "none" and epoch - last >= self._rule.patience
 
     def snapshots(self) -> tuple[tuple[Snapshot, ...], ...]:
         """Returns the weights of each part's best epoch."""
         return tuple(tuple(one for one in folds if one is not None) for folds in self._snapshots)
+
+    def _improves(self, epoch: int, best_epoch: int, value: float, best: float) -> bool:
+        if self._rule.monitor == "none":
+            return True
+        return epoch - best_epoch <= self._rule.patience and value > best
 
 
 Epoch = tuple[list[EpochSums], list[NDArray[np.float32] | None]]
