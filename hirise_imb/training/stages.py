@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
@@ -35,6 +36,10 @@ T = TypeVar("T")
 _CACHE_SIZE, _TAIL_CACHE_SIZE = 12, 2
 """Numbers of latest fits that are kept for recipes that share them: of heads alone, and of tails, whose weights are
 large."""
+
+
+_CLOSED_FORM_THREADS = 2
+"""Closed-form heads that are fitted at once; each holds a few copies of its features."""
 
 
 class StageRunner:
@@ -113,25 +118,33 @@ class StageRunner:
 
     def _fit_closed_form(self, request: FitRequest) -> StageFit:
         """Computes a closed-form head on each fold."""
+        from threadpoolctl import threadpool_limits
+
         recipe = request.recipe
-        assert not isinstance(recipe.head, Linear | Cosine)
-        models, priors, notes = [], [], dict[str, None]()
-        for seed, folds in zip(request.seeds, self.folds(request), strict=True):
-            for fold in folds:
-                directions = self._directions(recipe, fold)
-                training, fold_notes = self._training_features(recipe, fold, directions, seed)
-                models.append(PooledModel(replace(recipe.head.fit(training), directions=directions)))
-                priors.append(recipe.head.prior(training.counts()))
-                notes |= dict.fromkeys(fold_notes)
-        sizes = [len(folds) for folds in self.folds(request)]
+        head = recipe.head
+        assert not isinstance(head, Linear | Cosine)
+
+        def fit(seed: int, fold: Fold) -> tuple[PooledModel, Floats, tuple[str, ...]]:
+            directions = self._directions(recipe, fold)
+            training, notes = self._training_features(recipe, fold, directions, seed)
+            model = PooledModel(replace(head.fit(training), directions=directions))
+            return model, head.prior(training.counts()), notes
+
+        folds = self.folds(request)
+        seeds = [seed for seed, parts in zip(request.seeds, folds, strict=True) for _ in parts]
+        # One BLAS thread for each fit: their products are short. The limit also keeps the rounding of a fit independent
+        # of the others.
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_CLOSED_FORM_THREADS) as executor:
+            fits = list(executor.map(fit, seeds, [fold for parts in folds for fold in parts]))
+        sizes = [len(parts) for parts in folds]
         return StageFit(
-            models=tuple(_divide(models, sizes)),
-            priors=tuple(_divide(priors, sizes)),
+            models=tuple(_divide([model for model, _, _ in fits], sizes)),
+            priors=tuple(_divide([prior for _, prior, _ in fits], sizes)),
             history=pd.DataFrame(),
             epochs=(),
             capped=False,
             seconds=0.0,
-            notes=tuple(notes),
+            notes=tuple(dict.fromkeys(note for _, _, notes in fits for note in notes)),
         )
 
     def _train_tail(self, request: FitRequest) -> StageFit:
