@@ -269,7 +269,7 @@ def test_the_callback_sees_the_last_stage_of_every_fit(recipe: Recipe, trainer: 
 def test_ensembles_and_adjusted_logits_do_not_call(trainer: Trainer) -> None:
     calls: list[tuple[int, float]] = []
     for changes in ({"members": 2}, {"also": (NearestMean("unit", 1.0),)}, {"adjustment": ClassBias(0.1)}):
-        trainer.cross_validate(dataclasses.replace(QUICK, **changes), (0, 1), note(calls))  # type: ignore[arg-type]
+        trainer.cross_validate(dataclasses.replace(QUICK, **changes), (0, 1), note(calls))
     assert calls == []
 
 
