@@ -310,9 +310,9 @@ def test_a_tail_trains_in_blocks_of_any_size(
         sums = [learner.train_epoch(epoch) for epoch in (1, 2)]
         assert [one.rows for one in sums] == [131, 131]
         ends.append((learner.logits(late.heldout.features), np.array(sums)))
-    for logits, sums in ends[1:]:
+    for logits, values in ends[1:]:
         np.testing.assert_allclose(logits, ends[0][0], rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(sums, ends[0][1], rtol=1e-5)
+        np.testing.assert_allclose(values, ends[0][1], rtol=1e-5)
 
 
 def test_features_are_read_as_they_are_stored(data: FoldData) -> None:

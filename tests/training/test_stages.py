@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 from builders import as_landmarks
+from scipy.optimize import minimize_scalar
 from sklearn.metrics import confusion_matrix
 from worlds import (
-    WIDTH,
+    fit_final,
     make_features,
     make_fold_data,
     make_task,
     make_trainer,
     probabilities_of,
     quick_start,
-    refit,
     replace_labels,
-    select_one,
 )
 
 from hirise_imb.backbones import TOP, Backbone
@@ -29,22 +28,26 @@ from hirise_imb.data.splits import DataSplits, Fold
 from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance.class_bias import ClassBias
 from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
-from hirise_imb.imbalance.logit_adjustment import PosthocLogitAdjustment
-from hirise_imb.imbalance.losses import LabelDistributionAwareMargin
+from hirise_imb.imbalance.logit_adjustment import Adjustment, NoAdjustment, PosthocLogitAdjustment
+from hirise_imb.imbalance.losses import LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
 from hirise_imb.imbalance.sampling import ClassSampling, RandomOversampling, Undersampling
 from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.imbalance.temperature import Temperature
-from hirise_imb.models.closed_form import Logistic, NearestMean
+from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
+from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.recipe import Cosine, Recipe, Retraining
-from hirise_imb.training import epoch_loop
-from hirise_imb.training.epoch_loop import FoldData, Job, Snapshot, TrainingResult
-from hirise_imb.training.train_step import Network
-from hirise_imb.training.trainer import Run, Trainer
-from hirise_imb.utils.errors import FitFailed, NotApplicable
+from hirise_imb.training.learners import FoldData, HeadLearner, TailLearner
+from hirise_imb.training.trainer import CrossValidation, Run, Trainer
+from hirise_imb.utils.errors import NotApplicable
 
-QUICK = Recipe(learning_rate=1e-2, max_epochs=3)
+QUICK = Recipe(learning_rate=1e-2, max_epochs=3, monitor="none")
+"""All of its epochs are trained, in a cross-validation as in a final fit."""
+SEEDS = (4, 7)
 CLASSES = np.arange(8)
+
+Predict = Callable[[Fold, int], Callable[[np.ndarray], np.ndarray]]
+"""From a fold and a seed to the logits of a fitted model for some rows."""
 
 
 @pytest.fixture(scope="module")
@@ -61,144 +64,241 @@ def trainer(backbone: Backbone, task: DataSplits) -> Trainer:
 
 
 def log_softmax(z: np.ndarray) -> np.ndarray:
-    return np.asarray(z - np.logaddexp.reduce(z, axis=1)[:, None])
+    return np.asarray(z - np.logaddexp.reduce(z, axis=-1, keepdims=True))
 
 
-def head(trainer: Trainer, fold: Fold, recipe: Recipe = QUICK, seed: int = 0) -> Snapshot:
+def fit_head(
+    task: DataSplits, fold: Fold, seed: int, recipe: Recipe = QUICK, features: Features | None = None
+) -> LinearClassifier:
     """The recipe's head on one fold, trained without the trainer."""
-    [found] = epoch_loop.train_heads(
-        trainer._stages.networks[TOP, WIDTH], [Job(recipe, seed)], [make_fold_data(trainer.splits, fold)]
-    )
-    return found.get().snapshots[0]
+    learner = HeadLearner(recipe, seed, make_fold_data(task, fold, features))
+    for epoch in range(1, 1 + recipe.max_epochs):
+        learner.train_epoch(epoch)
+    return learner.snapshot().classifier()
 
 
-def expect(run: Run, task: DataSplits, val: np.ndarray, test: np.ndarray) -> None:
-    """The run decides on validation, and predicts on test, as these logits say."""
-    labels = task.images.labels[task.split.heldout]
-    np.testing.assert_array_equal(run.val_confusion, confusion_matrix(labels, val.argmax(axis=1), labels=CLASSES))
-    assert run.test is not None
+def predict_heads(task: DataSplits, recipe: Recipe = QUICK, features: Features | None = None) -> Predict:
+    """Logits of the recipe's head."""
+    x = make_features(task) if features is None else features
+
+    def fit(fold: Fold, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        head = fit_head(task, fold, seed, recipe, features)
+        return lambda rows: head.logits(x.take(rows))
+
+    return fit
+
+
+def predict_closed_form(task: DataSplits, head: Any, x: np.ndarray | None = None) -> Predict:  # noqa: ANN401
+    """Logits of a closed-form head, which is fitted on all training images."""
+    values = make_features(task).stored if x is None else x
+
+    def fit(fold: Fold, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        rows, images = fold.train, task.images
+        fitted = head.fit(as_landmarks(values[rows], images.labels[rows], images.sources[rows]))
+        return lambda rows: np.asarray(fitted.logits(values[rows]))
+
+    return fit
+
+
+def shares(task: DataSplits, rows: np.ndarray) -> np.ndarray:
+    return np.bincount(task.images.labels[rows], minlength=8) / len(rows)
+
+
+def whole(task: DataSplits) -> Fold:
+    """What final fits are trained on."""
+    return Fold(task.pool, np.empty(0, np.int64))
+
+
+def out_of_fold(task: DataSplits, predict: Predict) -> np.ndarray:
+    """Log probabilities of the landmarks by models that have not seen them, shape (n_seeds, n_landmarks, n_classes)."""
+    found = np.full((len(SEEDS), len(task.landmarks), len(task.images.classes)), np.nan)
+    for place, seed in enumerate(SEEDS):
+        for fold in task.assignments[place]:
+            found[place, task.landmark_positions(fold.heldout)] = log_softmax(predict(fold, seed)(fold.heldout))
+    return found
+
+
+def check_validation(validation: CrossValidation, task: DataSplits, z: np.ndarray, adjusted: np.ndarray) -> None:
+    """The cross-validation has these out-of-fold logits, and decides by the adjusted ones."""
+    labels = task.images.labels[task.landmarks]
+    np.testing.assert_allclose(validation.log_probabilities, log_softmax(z), rtol=1e-3, atol=1e-4)
+    for confusion, values in zip(validation.confusions, adjusted, strict=True):
+        np.testing.assert_array_equal(confusion, confusion_matrix(labels, values.argmax(axis=1), labels=CLASSES))
+
+
+def check_run(run: Run, task: DataSplits, logits: np.ndarray) -> None:
+    """The run predicts the test split as these logits say."""
     assert run.test.images == tuple(task.images.names[row] for row in task.test)
-    np.testing.assert_allclose(run.test.probabilities, np.exp(log_softmax(test)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(run.test.probabilities, np.exp(log_softmax(logits)), rtol=1e-3, atol=1e-5)
+
+
+def check(trainer: Trainer, recipe: Recipe, predict: Predict) -> tuple[CrossValidation, Run]:
+    """The recipe's models are those of `predict`, in each fold and in the final fit; its logits are not adjusted."""
+    task = trainer.splits
+    validation = trainer.cross_validate(recipe, SEEDS)
+    z = out_of_fold(task, predict)
+    check_validation(validation, task, z, z)
+    run = trainer.fit_final(recipe, 9, validation)
+    check_run(run, task, predict(whole(task), 9)(task.test))
+    return validation, run
 
 
 # --- what is averaged ---
 
 
-def test_members_average_their_log_probabilities(
-    trainer: Trainer, task: DataSplits, monkeypatch: pytest.MonkeyPatch
+def test_members_average_their_log_probabilities(trainer: Trainer, task: DataSplits) -> None:
+    seeds = {seed: [seed, *(member_seed(seed, number) for number in (1, 2))] for seed in (*SEEDS, 9)}
+    assert len({seed for members in seeds.values() for seed in members}) == 9
+
+    def predict(fold: Fold, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        members = [predict_heads(task)(fold, one) for one in seeds[seed]]
+        return lambda rows: np.asarray(np.mean([log_softmax(member(rows)) for member in members], axis=0))
+
+    validation, run = check(trainer, dataclasses.replace(QUICK, members=3), predict)
+    assert validation.temperatures == (1.0,)  # of one kind
+    assert run.seed == 9
+
+
+def member_seed(seed: int, member: int) -> int:
+    return int(np.random.SeedSequence((seed, member)).generate_state(1)[0])
+
+
+def plain_temperature(z: np.ndarray, labels: np.ndarray) -> float:
+    """The T of the least mean negative log-likelihood."""
+
+    def loss(log_temperature: float) -> float:
+        return -float(log_softmax(z / np.exp(log_temperature))[np.arange(len(z)), labels].mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-10}).x))
+
+
+ALSO = (Discriminant(0.1, 1.0), Logistic(0.1, 1.0))
+
+
+@pytest.mark.parametrize("variants", [1, 2])
+@pytest.mark.parametrize("members", [1, 2])
+def test_heads_of_several_kinds_are_calibrated_before_they_are_averaged(
+    variants: int, members: int, backbone: Backbone
 ) -> None:
-    seeds: list[int] = []
-    original = epoch_loop.train_heads
+    """In a cross-validation by the temperature of a seed's other folds, in final fits by that of all landmarks.
 
-    def noting(network: Network, jobs: Sequence[Job], *others: Any) -> Any:  # noqa: ANN401
-        seeds.extend(job.seed for job in jobs)
-        return original(network, jobs, *others)
-
-    monkeypatch.setattr(epoch_loop, "train_heads", noting)
-    trainer._stages.cache.clear()
-    run = refit(trainer, dataclasses.replace(QUICK, members=3), 5)
-    assert len(set(seeds)) == len(seeds) == 3
-    assert seeds[0] == run.seed == 5
-    alone = [probabilities_of(refit(trainer, QUICK, seed)) for seed in seeds]
-    expected = np.mean([np.log(np.asarray(one, np.float64)) for one in alone], axis=0)
-    np.testing.assert_allclose(probabilities_of(run), np.exp(log_softmax(expected)), rtol=1e-4)
-
-
-def test_further_heads_are_computed_on_all_training_images(backbone: Backbone) -> None:
-    task = make_task(variants=2)
+    A kind counts as often as it has fits. Closed-form heads are fitted on all images of a landmark.
+    """
+    task = make_task(variants=variants)
     trainer = make_trainer(backbone, task)
-    also = NearestMean("unit", 1.0), Logistic(0.1, 1.0)
-    run = refit(trainer, dataclasses.replace(QUICK, also=also))
-    rows = task.split.train
-    features, images = make_features(task), task.images
-    fitted = [one.fit(as_landmarks(features.take(rows), images.labels[rows], images.sources[rows])) for one in also]
-    snapshot = head(trainer, task.split)
+    recipe = dataclasses.replace(QUICK, also=ALSO, members=members)
+    labels = task.images.labels[task.landmarks]
 
-    def logits(rows: np.ndarray) -> np.ndarray:
-        parts = [snapshot.logits(features.select(rows)), *(one.logits(features.take(rows)) for one in fitted)]
-        return np.asarray(np.mean([log_softmax(part) for part in parts], axis=0))
+    def predict_members(fold: Fold, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        heads = [predict_heads(task)(fold, seed if k == 0 else member_seed(seed, k)) for k in range(members)]
+        return lambda rows: np.asarray(np.mean([log_softmax(head(rows)) for head in heads], axis=0))
 
-    landmarks = [
-        make_fold_data(task, task.split).landmarks,
-        make_fold_data(task, Fold(rows[::2], task.split.heldout)).landmarks,
+    kinds = [predict_members, *(predict_closed_form(task, head) for head in ALSO)]
+    weights = [members, 1, 1]
+    by_kind = [out_of_fold(task, predict) for predict in kinds]
+    calibrated = []
+    for z in by_kind:
+        divided = np.empty_like(z)
+        for place, folds in enumerate(task.assignments):
+            for fold in folds:
+                own = np.isin(task.landmarks, fold.heldout)
+                divided[place, own] = z[place, own] / plain_temperature(z[place, ~own], labels[~own])
+        calibrated.append(divided)
+    averaged = np.average(calibrated, axis=0, weights=weights)
+    validation = trainer.cross_validate(recipe, SEEDS)
+    check_validation(validation, task, averaged, averaged)
+    temperatures = [plain_temperature(np.concatenate(z), np.tile(labels, len(SEEDS))) for z in by_kind]
+    np.testing.assert_allclose(validation.temperatures, temperatures, rtol=1e-3)
+    assert max(temperatures) > 1.3 * min(temperatures)  # else nothing would be calibrated
+    parts = [
+        log_softmax(predict(whole(task), 9)(task.test)) / temperature
+        for predict, temperature in zip(kinds, temperatures, strict=True)
     ]
-    np.testing.assert_array_equal(landmarks[0], 2 * landmarks[1])  # what the head is trained on is every image
-    expect(run, task, logits(task.split.heldout), logits(task.test))
+    check_run(trainer.fit_final(recipe, 9, validation), task, np.average(parts, axis=0, weights=weights))
 
 
-def test_a_head_that_is_computed_has_no_epochs(trainer: Trainer, task: DataSplits) -> None:
+@pytest.mark.parametrize("variants", [1, 2])
+def test_a_closed_form_head_has_no_epochs_and_no_seed(variants: int, backbone: Backbone) -> None:
+    task = make_task(variants=variants)
     nearest = NearestMean("centred_unit", 0.5)
-    run = refit(trainer, Recipe(head=nearest))
-    features, images, rows = make_features(task), task.images, task.split.train
-    fitted = nearest.fit(as_landmarks(features.take(rows), images.labels[rows], images.sources[rows]))
-    expect(run, task, fitted.logits(features.take(task.split.heldout)), fitted.logits(features.take(task.test)))
-    assert (len(run.history), run.best_epoch, run.pruned) == (0, 0, False)
+    trainer = make_trainer(backbone, task)
+    validation, run = check(trainer, Recipe(head=nearest), predict_closed_form(task, nearest))
+    assert (len(validation.history), validation.epochs, validation.capped) == (0, (), False)
+    assert (len(run.history), run.best_epoch) == (0, 0)
+    other = trainer.fit_final(Recipe(head=nearest), 1, trainer.cross_validate(Recipe(head=nearest), (2, 3)))
+    np.testing.assert_array_equal(probabilities_of(other), probabilities_of(run))
 
 
 def test_views_are_averaged_in_prediction_alone(trainer: Trainer, task: DataSplits) -> None:
-    run = refit(trainer, dataclasses.replace(QUICK, views=("plain", "fh")))
-    snapshot = head(trainer, task.split)
+    views = make_features(task), make_features(task, noise=0.5)
 
-    def logits(rows: np.ndarray) -> np.ndarray:
-        views = make_features(task), make_features(task, noise=0.5)
-        return np.asarray(np.mean([log_softmax(snapshot.logits(view.select(rows))) for view in views], axis=0))
+    def predict(fold: Fold, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        head = fit_head(task, fold, seed)
+        return lambda rows: np.asarray(np.mean([log_softmax(head.logits(view.take(rows))) for view in views], axis=0))
 
-    expect(run, task, logits(task.split.heldout), logits(task.test))
-    assert np.abs(probabilities_of(run) - probabilities_of(refit(trainer, QUICK))).max() > 0.01
+    _, run = check(trainer, dataclasses.replace(QUICK, views=("plain", "fh")), predict)
+    assert np.abs(probabilities_of(run) - probabilities_of(fit_final(trainer, QUICK, 9))).max() > 0.01
 
 
 def test_inputs_stand_side_by_side(trainer: Trainer, task: DataSplits) -> None:
-    nearest = NearestMean("none", 0.0)
-    run = refit(trainer, Recipe(inputs=("plain", "fh"), head=nearest))
     x = np.concatenate([make_features(task).stored, make_features(task, noise=0.5).stored], axis=1)
-    rows = task.split.train
-    fitted = nearest.fit(as_landmarks(x[rows], task.images.labels[rows], task.images.sources[rows]))
-    expect(run, task, fitted.logits(x[task.split.heldout]), fitted.logits(x[task.test]))
+    nearest = NearestMean("none", 0.0)
+    check(trainer, Recipe(inputs=("plain", "fh"), head=nearest), predict_closed_form(task, nearest, x))
+    wide = predict_heads(task, QUICK, Features.of(x))
+    check(trainer, dataclasses.replace(QUICK, inputs=("plain", "fh")), wide)
 
 
 # --- what is done to weights and logits ---
 
 
-def test_weights_are_normalised_by_a_power_of_their_length(trainer: Trainer, task: DataSplits) -> None:
-    run = refit(trainer, dataclasses.replace(QUICK, weight_norm=0.7))
-    one = head(trainer, task.split).classifier()
-    weights = one.kernel * one.gain
-    weights /= np.linalg.norm(weights, axis=1)[:, None] ** 0.7
-    x = make_features(task)
-    expect(run, task, *((x.take(rows) - one.centre) @ weights.T for rows in (task.split.heldout, task.test)))
+@pytest.mark.parametrize("keep_bias", [False, True])
+def test_weights_are_normalised_by_a_power_of_their_length(keep_bias: bool, trainer: Trainer, task: DataSplits) -> None:
+    def predict(fold: Fold, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        one = fit_head(task, fold, seed)
+        weights = one.kernel * one.gain
+        lengths = np.linalg.norm(weights, axis=1)
+        bias = one.bias / lengths**0.7 if keep_bias else 0
+        x = make_features(task)
+        return lambda rows: np.asarray((x.take(rows) - one.centre) @ (weights / lengths[:, None] ** 0.7).T + bias)
+
+    check(trainer, dataclasses.replace(QUICK, weight_norm=0.7, keep_bias=keep_bias), predict)
 
 
-def test_a_logit_adjustment_takes_the_log_prior_off(trainer: Trainer, task: DataSplits) -> None:
-    run = refit(trainer, dataclasses.replace(QUICK, adjustment=PosthocLogitAdjustment(0.8)))
-    snapshot, x = head(trainer, task.split), make_features(task)
-    log_prior = np.log(np.array([60, 24, 12, 9, 8, 7, 6, 5]) / 131)
-    expect(run, task, *(snapshot.logits(x.select(rows)) - 0.8 * log_prior for rows in (task.split.heldout, task.test)))
+@pytest.mark.parametrize(
+    "adjustment", [PosthocLogitAdjustment(0.8), ClassBias(0.01), Temperature(), Temperature(bias=True)], ids=str
+)
+def test_an_adjustment_is_fitted_out_of_fold(adjustment: Adjustment, trainer: Trainer, task: DataSplits) -> None:
+    """Each fold's on the seed's other folds, under the fold's prior; that of a final fit on all of all seeds."""
+    recipe = dataclasses.replace(QUICK, adjustment=adjustment)
+    labels = task.images.labels[task.landmarks]
+    z = out_of_fold(task, predict_heads(task))
+    adjusted = np.empty_like(z)
+    for place, folds in enumerate(task.assignments):
+        for fold in folds:
+            own = np.isin(task.landmarks, fold.heldout)
+            correction = adjustment.fit(z[place, ~own], labels[~own], shares(task, fold.train))
+            adjusted[place, own] = correction(z[place, own])
+    validation = trainer.cross_validate(recipe, SEEDS)
+    check_validation(validation, task, z, adjusted)
+    run = trainer.fit_final(recipe, 9, validation)
+    correction = adjustment.fit(np.concatenate(z), np.tile(labels, 2), shares(task, task.pool))
+    test = log_softmax(predict_heads(task)(whole(task), 9)(task.test))
+    check_run(run, task, correction(test))
+    assert np.abs(probabilities_of(run) - np.exp(test)).max() > 1e-3
+    temperature = plain_temperature(correction(np.concatenate(z)), np.tile(labels, 2))
+    assert run.temperature == pytest.approx(temperature, rel=1e-3)
 
 
-@pytest.mark.parametrize("adjustment", [ClassBias(0.01), Temperature(bias=True)], ids=str)
-def test_what_learns_on_validation_is_judged_on_other_sources(
-    adjustment: ClassBias | Temperature, trainer: Trainer, task: DataSplits
-) -> None:
-    run = refit(trainer, dataclasses.replace(QUICK, adjustment=adjustment))
-    snapshot, x = head(trainer, task.split), make_features(task)
-    held, test = (log_softmax(snapshot.logits(x.select(rows))) for rows in (task.split.heldout, task.test))
-    labels, prior = task.images.labels[task.split.heldout], np.array([60, 24, 12, 9, 8, 7, 6, 5]) / 131
-    corrected = np.empty_like(held)
-    for group in range(3):
-        own = task.val_groups == group
-        corrected[own] = adjustment.fit(held[~own], labels[~own], prior)(held[own])
-    expect(run, task, corrected, adjustment.fit(held, labels, prior)(test))
-    np.testing.assert_array_equal(
-        select_one(trainer, dataclasses.replace(QUICK, adjustment=adjustment)).val_confusion, run.val_confusion
-    )
+def test_a_final_fit_of_an_adjusted_recipe_does_not_look_at_test_labels(backbone: Backbone, task: DataSplits) -> None:
+    recipe = dataclasses.replace(QUICK, adjustment=ClassBias(0.01), also=ALSO)
+    shuffled = replace_labels(task, task.test, np.random.default_rng(0).permutation(task.images.labels[task.test]))
+    one, other = (fit_final(make_trainer_on(backbone, each, make_features(task)), recipe) for each in (task, shuffled))
+    np.testing.assert_array_equal(probabilities_of(one), probabilities_of(other))
+    assert one.temperature == other.temperature
 
 
-def test_what_learns_on_validation_needs_two_groups_there(backbone: Backbone, task: DataSplits) -> None:
-    one = make_trainer(backbone, dataclasses.replace(task, val_groups=np.zeros_like(task.val_groups)))
-    reason = "validation has landmarks of only one source: what is fitted there can't be scored on another"
-    with pytest.raises(FitFailed, match=f"^{reason}$"):
-        one.refit(dataclasses.replace(QUICK, adjustment=ClassBias(0.1)), 0)
-    assert isinstance(one.refit(dataclasses.replace(QUICK, adjustment=PosthocLogitAdjustment()), 0), Run)
+def make_trainer_on(backbone: Backbone, task: DataSplits, features: Features) -> Trainer:
+    return quick_start(Trainer(backbone, task, {(TOP, "plain"): features}))
 
 
 SMOTE = SyntheticOversampling("smote", 1.0, 3)
@@ -211,76 +311,156 @@ SMOTE = SyntheticOversampling("smote", 1.0, 3)
         dataclasses.replace(QUICK, sampling=RandomOversampling(1.0)),
         dataclasses.replace(QUICK, class_weights=InversePower(1.0)),
         dataclasses.replace(QUICK, class_weights=EffectiveNumber(1 - 1e-9)),
+        dataclasses.replace(QUICK, loss=LogitAdjustedCrossEntropy()),
         dataclasses.replace(QUICK, synthesis=SMOTE),
         Recipe(head=Logistic(1.0, 0.0), synthesis=SMOTE),
     ],
-    ids=["class sampling", "oversampling", "weights", "effective number", "synthesis", "synthesis, computed"],
+    ids=["class sampling", "oversampling", "weights", "effective number", "loss", "synthesis", "closed form"],
 )
 def test_where_the_prior_was_evened_out_an_adjustment_changes_nothing(recipe: Recipe, trainer: Trainer) -> None:
+    adjusted = dataclasses.replace(recipe, adjustment=PosthocLogitAdjustment(1.0))
+    one, other = trainer.cross_validate(recipe, SEEDS), trainer.cross_validate(adjusted, SEEDS)
+    np.testing.assert_array_equal(one.confusions, other.confusions)
+    expected = probabilities_of(trainer.fit_final(recipe, 9, one))
+    np.testing.assert_allclose(probabilities_of(trainer.fit_final(adjusted, 9, other)), expected, rtol=1e-4)
+
+
+def test_where_it_was_not_an_adjustment_changes_much(trainer: Trainer) -> None:
     plain, adjusted = (
-        refit(trainer, dataclasses.replace(recipe, adjustment=adjustment))
-        for adjustment in (recipe.adjustment, PosthocLogitAdjustment(1.0))
+        fit_final(trainer, dataclasses.replace(QUICK, sampling=ClassSampling(0.5), adjustment=adjustment))
+        for adjustment in (NoAdjustment(), PosthocLogitAdjustment(1.0))
     )
-    np.testing.assert_allclose(probabilities_of(adjusted), probabilities_of(plain), rtol=1e-4)
-    np.testing.assert_array_equal(adjusted.val_confusion, plain.val_confusion)
+    assert np.abs(probabilities_of(plain) - probabilities_of(adjusted)).max() > 0.05
 
 
-def test_a_projection_is_learnt_on_the_training_landmarks_and_part_of_the_head(
-    trainer: Trainer, task: DataSplits
+# --- what heads are fitted on ---
+
+
+@pytest.mark.parametrize("variants", [1, 2])
+def test_a_projection_is_learnt_on_the_training_images_and_part_of_the_head(variants: int, backbone: Backbone) -> None:
+    task, projection = make_task(variants=variants), NuisanceProjection(3)
+    x = make_features(task).stored
+
+    def predict(fold: Fold, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        training = as_landmarks(x[fold.train], task.images.labels[fold.train], task.images.sources[fold.train])
+        u = projection.directions(training).astype(np.float32)
+        return predict_heads(task, QUICK, Features.of(x - (x @ u) @ u.T))(fold, seed)
+
+    check(make_trainer(backbone, task), dataclasses.replace(QUICK, projection=projection), predict)
+
+
+@pytest.mark.parametrize("head", ["trained", "closed form"])
+def test_synthetic_rows_are_between_landmarks_and_added_to_all_images(
+    head: str, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    projection = NuisanceProjection(3)
-    run = refit(trainer, dataclasses.replace(QUICK, projection=projection))
-    x, rows = make_features(task).stored, task.split.train
-    u = projection.directions(as_landmarks(x[rows], task.images.labels[rows], task.images.sources[rows])).astype(
-        np.float32
-    )
-    without = Features.of(x - (x @ u) @ u.T)
-    [found] = epoch_loop.train_heads(
-        trainer._stages.networks[TOP, WIDTH], [Job(QUICK, 0)], [make_fold_data(task, task.split, without)]
-    )
-    held, test = (found.get().snapshots[0].logits(without.select(rows)) for rows in (task.split.heldout, task.test))
-    expect(run, task, held, test)
+    task = make_task(variants=2)
+    x, images = make_features(task).stored, task.images
+    synthesis = SyntheticOversampling("smote", 0.5, 6)
+    used: list[FoldData] = []
+    original = HeadLearner.__init__
+
+    def note(self: HeadLearner, recipe: Recipe, seed: int, data: FoldData) -> None:
+        used.append(data)
+        original(self, recipe, seed, data)
+
+    monkeypatch.setattr(HeadLearner, "__init__", note)
+
+    def extend(fold: Fold, seed: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+        rows = fold.train[images.is_canonical[fold.train]]
+        canonical = as_landmarks(x[rows], images.labels[rows], images.sources[rows])
+        new = synthesis.resample(canonical, np.bincount(images.labels[fold.train], minlength=8), seed)
+        features = np.concatenate([x[fold.train], new.features])
+        return features, np.concatenate([images.labels[fold.train], new.labels]), new.notes
+
+    base = QUICK if head == "trained" else Recipe(head=Logistic(0.1, 0.5))
+    recipe = dataclasses.replace(base, synthesis=synthesis)
+    trainer = make_trainer(backbone, task)
+    validation = trainer.cross_validate(recipe, SEEDS)
+    run = trainer.fit_final(recipe, 9, validation)
+    folds = [(fold, seed) for place, seed in enumerate(SEEDS) for fold in task.assignments[place]]
+    expected = [extend(fold, seed) for fold, seed in [*folds, (whole(task), 9)]]
+    # Classes of few landmarks have fewer neighbours, which is told.
+    notes = [note for _, _, fold_notes in expected[:-1] for note in fold_notes]
+    assert validation.notes == tuple(dict.fromkeys(notes))
+    assert any("instead of 6" in note for note in validation.notes)
+    if head == "closed form":
+        fitted = base.head.fit(as_landmarks(*expected[-1][:2], np.full(len(expected[-1][1]), -1)))  # type: ignore[union-attr]
+        check_run(run, task, fitted.logits(x[task.test]))
+        return
+    assert len(used) == len(expected)
+    for data, (features, labels, _), (fold, _) in zip(used, expected, [*folds, (whole(task), 9)], strict=True):
+        np.testing.assert_allclose(data.features.take(np.arange(len(labels))), features, rtol=1e-6)
+        np.testing.assert_array_equal(data.pool.labels, labels)
+        assert data.pool.counts().min() >= round(0.5 * data.pool.counts().max())
+        canonical = fold.train[images.is_canonical[fold.train]]
+        np.testing.assert_array_equal(data.landmarks, np.bincount(images.labels[canonical], minlength=8))
 
 
 # --- cross-validation ---
 
 
-def test_every_landmark_of_the_pool_is_predicted_by_the_model_of_its_fold(backbone: Backbone) -> None:
+def test_every_landmark_of_the_pool_is_predicted_once_by_the_model_of_its_fold(backbone: Backbone) -> None:
     task = make_task(variants=2)
-    trainer = make_trainer(backbone, task)
     nearest = NearestMean("none", 1.0)
-    recipe = Recipe(head=nearest, adjustment=PosthocLogitAdjustment(0.5))
-    x, images = make_features(task), task.images
-    expected = np.zeros((8, 8), np.int64)
-    for fold in task.folds:
-        rows = fold.train
-        assert not set(images.sources[rows]) & set(images.sources[fold.heldout])
-        prior = np.bincount(images.labels[rows], minlength=8) / len(rows)
-        fitted = nearest.fit(as_landmarks(x.take(rows), images.labels[rows], images.sources[rows]))
-        logits = fitted.logits(x.take(fold.heldout)) - 0.5 * np.log(prior)
-        expected += confusion_matrix(images.labels[fold.heldout], logits.argmax(axis=1), labels=CLASSES)
-    run = select_one(trainer, recipe, selection="grouped-cv")
-    np.testing.assert_array_equal(run.val_confusion, expected)
-    pool = np.concatenate([task.split.train[::2], task.split.heldout])
-    np.testing.assert_array_equal(run.val_confusion.sum(axis=1), np.bincount(images.labels[pool]))
+    images = task.images
+    for folds in task.assignments:
+        assert sorted(np.concatenate([fold.heldout for fold in folds])) == sorted(task.landmarks)
+        for fold in folds:
+            assert not set(images.sources[fold.train]) & set(images.sources[fold.heldout])
+    validation, _ = check(make_trainer(backbone, task), Recipe(head=nearest), predict_closed_form(task, nearest))
+    landmarks = np.concatenate([task.split.train[::2], task.split.heldout])
+    sizes = np.bincount(images.labels[landmarks])
+    np.testing.assert_array_equal(validation.confusions.sum(axis=2), [sizes, sizes])
 
 
-@pytest.mark.parametrize("recipe", [Recipe(head=NearestMean("none", 0.0)), dataclasses.replace(QUICK, max_epochs=8)])
-def test_no_model_has_seen_the_sources_it_is_judged_on(recipe: Recipe, backbone: Backbone) -> None:
+MARKED: Sequence[Recipe] = [
+    Recipe(head=NearestMean("none", 0.0)),
+    Recipe(learning_rate=1e-2, max_epochs=12, monitor="val_macro_f1"),
+    Recipe(learning_rate=1e-2, max_epochs=12, monitor="none", members=2),
+    Recipe(learning_rate=1e-2, max_epochs=12, monitor="none", also=(NearestMean("none", 0.0),)),
+]
+
+
+@pytest.mark.parametrize("recipe", MARKED, ids=["closed form", "trained", "members", "kinds"])
+@pytest.mark.parametrize("assignment", [0, 1])
+def test_no_model_has_seen_the_sources_it_is_judged_on(assignment: int, recipe: Recipe, backbone: Backbone) -> None:
     """A source's images have one class and a mark of their own: who has seen the source knows, who has not can't."""
     task = make_task()
     task = replace_labels(task, np.arange(len(task.images.labels)), task.images.sources % 8)
     marks = Features.of(5 * np.eye(24, dtype=np.float32)[task.images.sources])
     recipe = dataclasses.replace(recipe, adjustment=ClassBias(0.01))
 
-    def share(task: DataSplits) -> float:
-        run = select_one(quick_start(Trainer(backbone, task, {(TOP, "plain"): marks})), recipe, selection="grouped-cv")
-        return float(run.val_confusion.trace() / run.val_confusion.sum())
+    def hits(assignments: tuple[tuple[Fold, ...], ...]) -> np.ndarray:
+        """Share of right predictions, by seed."""
+        trainer = make_trainer_on(backbone, dataclasses.replace(task, assignments=assignments), marks)
+        confusions = trainer.cross_validate(recipe, SEEDS).confusions
+        return np.asarray(np.trace(confusions, axis1=1, axis2=2) / confusions.sum(axis=(1, 2)))
 
-    pool = np.concatenate([task.split.train, task.split.heldout])
-    leaking = tuple(Fold(pool, fold.heldout) for fold in task.folds)
-    assert share(dataclasses.replace(task, folds=leaking)) > 0.9
-    assert share(task) < 0.3
+    assert hits(task.assignments).max() < 0.3
+    # One assignment that leaks is seen, and in its own seed alone.
+    leaking = list(task.assignments)
+    leaking[assignment] = tuple(Fold(task.pool, fold.heldout) for fold in task.assignments[assignment])
+    found = hits(tuple(leaking))
+    assert found[assignment] > 0.8
+    assert found[1 - assignment] < 0.3
+
+
+def test_a_tail_has_not_seen_the_sources_it_is_judged_on(backbone: Backbone) -> None:
+    task = make_task()
+    task = replace_labels(task, np.arange(len(task.images.labels)), task.images.sources % 8)
+    late = np.random.default_rng(0).uniform(0, 4, (24, 1, 1, 12)).astype(np.float32)
+    marks = np.broadcast_to(late[task.images.sources], (len(task.images.labels), 12, 12, 12)).copy()
+    top = np.asarray(backbone.tail("late")(marks, training=False))
+    recipe = Recipe(learning_rate=1e-2, cut="late", backbone_learning_rate=1e-3, max_epochs=20, batch_size=8)
+
+    def hits(assignments: tuple[tuple[Fold, ...], ...]) -> float:
+        features = {(TOP, "plain"): Features.of(top), ("late", "plain"): Features.of(marks)}
+        changed = dataclasses.replace(task, assignments=assignments)
+        [confusion] = quick_start(Trainer(backbone, changed, features)).cross_validate(recipe, (0,)).confusions
+        return float(confusion.trace() / confusion.sum())
+
+    assert hits(task.assignments) < 0.3
+    assert hits((tuple(Fold(task.pool, fold.heldout) for fold in task.assignments[0]),)) > 0.7
 
 
 # --- other data sets ---
@@ -301,28 +481,30 @@ def test_recipes_are_fitted_to_any_number_of_classes(backbone: Backbone) -> None
         dataclasses.replace(base, also=(NearestMean("unit", 1.0),)),
     ]
     for recipe in recipes:
-        run = refit(trainer, recipe)
-        assert run.val_confusion.shape == (3, 3)
-        assert run.val_confusion.sum() == len(task.split.heldout)
+        validation = trainer.cross_validate(recipe, SEEDS)
+        assert validation.confusions.shape == (2, 3, 3)
+        assert (validation.confusions.sum(axis=(1, 2)) == len(task.landmarks)).all()
+        run = trainer.fit_final(recipe, 0, validation)
         assert probabilities_of(run).shape == (len(task.test), 3)
-        assert run.val_macro_f1 > 0.5 or recipe.cut != TOP  # features at the two cuts have nothing in common here
-    assert select_one(trainer, base, selection="grouped-cv").val_confusion.shape == (3, 3)
+        assert validation.score > 0.5 or recipe.cut != TOP  # features at the two cuts have nothing in common here
+    assert probabilities_of(trainer.fit_reference(base, 0)).shape == (len(task.test), 3)
 
 
 def test_remedies_that_need_a_majority_class_fail_with_the_reason_where_there_is_none(backbone: Backbone) -> None:
     task = make_task()
     images = dataclasses.replace(task.images, classes=ClassSet(task.images.classes.names))
     trainer = make_trainer(backbone, dataclasses.replace(task, images=images))
-    jobs = [
-        Job(dataclasses.replace(QUICK, sampling=Undersampling(1.0)), 0),
-        Job(dataclasses.replace(QUICK, projection=NuisanceProjection(1)), 0),
-        Job(QUICK, 0),
-    ]
-    outcomes = trainer.select(jobs, "val")
-    for outcome, remedy in zip(outcomes, ("Under-sampling", "A nuisance projection"), strict=False):
-        with pytest.raises(NotApplicable, match=rf"^{remedy} needs a majority class, and this data set names none\.$"):
-            outcome.get()
-    assert isinstance(outcomes[2].get(), Run)
+    validation = trainer.cross_validate(QUICK, SEEDS)
+    for changes, remedy in (
+        ({"sampling": Undersampling(1.0)}, "Under-sampling"),
+        ({"projection": NuisanceProjection(1)}, "A nuisance projection"),
+    ):
+        recipe = dataclasses.replace(QUICK, **changes)
+        message = rf"^{remedy} needs a majority class, and this data set names none\.$"
+        with pytest.raises(NotApplicable, match=message):
+            trainer.cross_validate(recipe, SEEDS)
+        with pytest.raises(NotApplicable, match=message):
+            trainer.fit_final(recipe, 0, validation)
 
 
 # --- a second head ---
@@ -331,36 +513,33 @@ def test_remedies_that_need_a_majority_class_fail_with_the_reason_where_there_is
 def test_a_retrained_head_stands_on_the_trained_end_of_the_backbone(
     trainer: Trainer, task: DataSplits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[tuple[Job, Sequence[FoldData], TrainingResult]] = []
-    original = epoch_loop.train_heads
+    made: list[tuple[Any, Recipe, FoldData]] = []
+    for learner in (HeadLearner, TailLearner):
+        original = learner.__init__
 
-    def noting(network: Network, jobs: Sequence[Job], data: Sequence[FoldData], *others: Any) -> Any:  # noqa: ANN401
-        found = original(network, jobs, data, *others)
-        calls.append((jobs[0], data, found[0].get()))
-        return found
+        def note(self: Any, recipe: Recipe, seed: int, data: FoldData, *rest: Any, original: Any = original) -> None:  # noqa: ANN401
+            made.append((self, recipe, data))
+            original(self, recipe, seed, data, *rest)
 
-    monkeypatch.setattr(epoch_loop, "train_heads", noting)
+        monkeypatch.setattr(learner, "__init__", note)
     trainer._stages.cache.clear()
     second = Retraining(ClassSampling(0.0), 5e-3, 0.1)
-    deep = Recipe(cut="late", backbone_learning_rate=1e-3, learning_rate=1e-2, max_epochs=2)
-    run = refit(trainer, dataclasses.replace(deep, retraining=second))
-    (above, _, _), (below, _, first), (anew, data, last) = calls
-    assert [job.recipe.cut for job in (above, below, anew)] == [TOP, "late", TOP]
-    used = anew.recipe.sampling, anew.recipe.learning_rate, anew.recipe.weight_decay
-    assert used == (second.sampling, second.learning_rate, second.weight_decay)
-    end = first.snapshots[0]
-    late = make_features(task, "late")
-    pooled = {
-        rows.tobytes(): end.network.pooled(end.state, late.select(rows)) for rows in (task.split.train, task.test)
-    }
-    np.testing.assert_array_equal(data[0].features.stored, pooled[task.split.train.tobytes()])
-    before = backbone_features(trainer, late.select(task.split.train))
-    assert np.abs(data[0].features.stored - before).max() > 1e-3
-    expected = last.snapshots[0].classifier().logits(pooled[task.test.tobytes()])
+    deep = Recipe(cut="late", backbone_learning_rate=1e-3, learning_rate=1e-2, max_epochs=2, monitor="none")
+    recipe = dataclasses.replace(deep, retraining=second)
+    validation = trainer.cross_validate(recipe, SEEDS)
+    assert len(validation.epochs) == 3  # of the head, of the tail below it, and of the new head
+    assert [type(learner) for learner, _, _ in made] == [HeadLearner] * 8 + [TailLearner] * 8 + [HeadLearner] * 8
+    made.clear()
+    run = trainer.fit_final(recipe, 0, validation)
+    (above, _, _), (below, _, _), (anew, used, data) = made
+    assert (type(above), type(below), type(anew)) == (HeadLearner, TailLearner, HeadLearner)
+    assert (used.sampling, used.learning_rate, used.weight_decay) == (second.sampling, 5e-3, 0.1)
+    tail = below.snapshot().tail
+    late, network = make_features(task, "late"), trainer._stages.networks["late"]
+    pooled = {rows.tobytes(): network.pooled(tail, late.select(rows)) for rows in (task.pool, task.test)}
+    np.testing.assert_array_equal(data.features.stored, pooled[task.pool.tobytes()])
+    before = np.asarray(trainer._stages._backbone.tail("late")(late.take(task.pool), training=False))
+    assert np.abs(data.features.stored - before).max() > 1e-3
+    expected = anew.snapshot().classifier().logits(pooled[task.test.tobytes()])
     np.testing.assert_allclose(probabilities_of(run), np.exp(log_softmax(expected)), rtol=1e-4, atol=1e-6)
-    assert list(run.history["train_loss"]) == list(last.history["train_loss"])
-    assert run.best_epoch == last.best_epoch
-
-
-def backbone_features(trainer: Trainer, late: Features) -> np.ndarray:
-    return np.asarray(trainer._stages._backbone.tail("late")(late.take(np.arange(len(late))), training=False))
+    assert run.best_epoch == len(run.history) == validation.epochs[2]
