@@ -30,7 +30,7 @@ class SmoteParameters(OptimiserParameters):
         1.0,
         log=True,
         default=0.5,
-        help="landmarks and synthetic rows of each class as a share of the landmarks of the largest class",
+        help="images and synthetic rows of each class as a share of the images of the largest class",
         source="Chawla et al. 2002",
     )
 
