@@ -16,8 +16,8 @@ from hirise_imb.data.resolve import import_data
 from hirise_imb.data.splits import make_splits
 from hirise_imb.features.extraction import extract_features
 from hirise_imb.metrics.registry import Evaluation, evaluate
+from hirise_imb.models.heads import initial_state
 from hirise_imb.recipe import Recipe
-from hirise_imb.training.train_step import Network
 from hirise_imb.training.trainer import Trainer
 
 pytestmark = [
@@ -55,10 +55,10 @@ def few(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_reference_backbone_runs_the_whole_path(few: Path, tmp_path: Path) -> None:
     assert len(read_manifest(few, HIRISE).table) == 64
     options = "--backbone resnet50v2 --weights random --trials 2 --refits 1 --name few "
-    options += "--selection val --strategies class_weights,oversampling,focal_loss,partial_unfreeze"
+    options += "--trial-seeds 1 --fine-tuning-trials 1 --strategies class_weights,oversampling,partial_unfreeze"
     assert main(["run", *options.split(), "--data", str(few), "--out", str(tmp_path)]) == 0
     summary = json.loads((tmp_path / "reports/few/summary.json").read_text())
-    names = ["baseline", "plain", "oversampling", "class_weights", "focal_loss", "partial_unfreeze"]
+    names = ["baseline", "baseline_to_the_end", "plain", "oversampling", "class_weights", "partial_unfreeze"]
     assert [arm["name"] for arm in summary["arms"]] == names
     for name in names:
         predictions = pd.read_parquet(tmp_path / f"reports/few/predictions/{name}.parquet")
@@ -69,9 +69,9 @@ def test_the_reference_backbone_runs_the_whole_path(few: Path, tmp_path: Path) -
 def test_the_head_of_the_reference_run_has_the_published_number_of_parameters() -> None:
     backbone = BACKBONES["resnet50v2"].load("random", HIRISE.image_shape)
     # Gamma, beta, kernel and bias of the head; its moving mean and variance, and all of the backbone.
-    state = Network(backbone, TOP, backbone.card.feature_width, len(CLASSES)).start([0])
-    assert sum(value.shape.num_elements() for value in state.moving.parameters) == 20_488
-    assert state.moving.average.shape.num_elements() + backbone.network.count_params() == 23_568_896
+    state = initial_state(backbone.card.feature_width, len(CLASSES), 0)
+    assert state.stacked.size + state.bias.size == 20_488
+    assert state.average.size + backbone.network.count_params() == 23_568_896
 
 
 def test_predictions_belong_to_their_landmarks(real: Path, tmp_path: Path) -> None:
@@ -82,8 +82,7 @@ def test_predictions_belong_to_their_landmarks(real: Path, tmp_path: Path) -> No
     paths = [images.path(image) for image in images.table["image"]]
     backbone = BACKBONES["efficientnet-lite0"].load("imagenet", HIRISE.image_shape)
     features = extract_features(backbone, [TOP], paths, tmp_path)
-    trainer = Trainer(backbone, make_splits(images), {(TOP, "plain"): features[TOP]})
-    run = trainer.refit(Recipe(learning_rate=1e-3), 0)
-    assert run.test is not None
+    trainer = Trainer(backbone, make_splits(images, 1), {(TOP, "plain"): features[TOP]})
+    run = trainer.fit_reference(Recipe(learning_rate=1e-3), 0)
     test = images.canonical_images("test")
     assert evaluate(Evaluation.of(run.test, test, HIRISE.classes.rare_ids))["kappa"] > 0.5
