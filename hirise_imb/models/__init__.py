@@ -3,5 +3,6 @@
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
 from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.models.projection import NuisanceProjection
+from hirise_imb.models.weight_scaling import WeightScaling
 
-__all__ = ["Discriminant", "LinearClassifier", "Logistic", "NearestMean", "NuisanceProjection"]
+__all__ = ["Discriminant", "LinearClassifier", "Logistic", "NearestMean", "NuisanceProjection", "WeightScaling"]

@@ -6,7 +6,6 @@ the prior that logits are learnt under and that logit adjustment divides out is 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -17,6 +16,7 @@ from hirise_imb.features.training_features import TrainingFeatures
 from hirise_imb.imbalance.class_weights import inverse_power
 from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.models.linear import MIN_SQUARED_LENGTH, LinearClassifier, transform
+from hirise_imb.models.newton import PenalisedLoss, minimise
 from hirise_imb.models.projection import source_means
 from hirise_imb.utils.errors import NotApplicable
 
@@ -28,9 +28,8 @@ ABSENT = -1e4
 """Logit of a class without training images. The logits of all others have mean 0, so at least one of them is
 higher. It is finite, so that a held-out landmark of the class has a large loss, but not an infinite one."""
 
-_MAX_ITERATIONS = 1000
-_TOLERANCE = 1e-5
-"""Tolerance of the gradient of the mean loss. scikit-learn's 1e-4 can stop short of the optimum where c is large."""
+_MIN_SPREAD = 1e-7
+"""Least standard deviation of a feature that is scaled to 1, relative to its mean; float32 has seven digits."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ class Discriminant:
 
 @dataclass(frozen=True)
 class Logistic:
-    """Multinomial logistic regression on standardised features (scikit-learn).
+    """Multinomial logistic regression on standardised features, as scikit-learn defines it.
 
     It minimises c sum_i w_y(i) L_i + |kernel|^2 / 2, with L_i the cross-entropy of image i and weights w_k
     proportional to n_k^-power, with a mean of 1 over images. n_k is the number of images of class k, which the sum
@@ -173,32 +172,25 @@ class Logistic:
         Raises:
             NotApplicable: there are images of fewer than two classes, or the solver did not converge.
         """
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.preprocessing import StandardScaler
-
-        features, counts = training.features, training.counts()
+        features, labels, counts = training.features, training.labels, training.counts()
         present = _present_classes(counts)
-        scaler = StandardScaler().fit(features.astype(np.float64))
-        centre, gain = scaler.mean_, 1 / scaler.scale_
-        x = transform(features, centre, gain, unit=False)
-        weights = dict(enumerate(inverse_power(counts, self.power)))
-        model = LogisticRegression(
-            # About fifteen Newton steps, where L-BFGS takes hundreds and several times as long.
-            solver="newton-cg",
-            C=self.c,
-            class_weight={k: weights[k] for k in present},
-            tol=_TOLERANCE,
-            max_iter=_MAX_ITERATIONS,
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", ConvergenceWarning)
-            try:
-                model.fit(x, training.labels)
-            except ConvergenceWarning as warning:
-                reason = str(warning).splitlines()[0]
-                raise NotApplicable(f"Logistic regression with c {self.c} did not converge: {reason}") from warning
-        return _expand(present, len(counts), model.coef_, model.intercept_, centre, gain)
+        centre = features.mean(axis=0, dtype=np.float64)
+        x = np.ones((len(features), features.shape[1] + 1), np.float32)
+        scaled = x[:, :-1]
+        np.subtract(features, centre, out=scaled, casting="same_kind")
+        spread = np.sqrt(np.einsum("ij,ij->j", scaled, scaled, dtype=np.float64) / len(features))
+        # A feature that never varies can have a spread that consists of rounding errors.
+        gain = np.where(spread > _MIN_SPREAD * np.abs(centre), 1 / np.maximum(spread, np.finfo(float).tiny), 1)
+        np.multiply(scaled, gain, out=scaled, casting="same_kind")
+        # Both classes of two have weights here, k and -k, where the binomial model has 2 k: twice the squares.
+        c = self.c / 2 if len(present) == 2 else self.c
+        row_weights = c * inverse_power(counts, self.power)[labels]
+        one_hot = (labels[:, None] == present).astype(np.float64)
+        try:
+            weights = minimise(PenalisedLoss(x, one_hot, row_weights))
+        except NotApplicable as error:
+            raise NotApplicable(f"Logistic regression with c {self.c} did not converge: {error}.") from error
+        return _expand(present, len(counts), weights[:, :-1], weights[:, -1], centre, gain)
 
 
 def _power_shares(counts: Ints, power: float) -> Floats:
@@ -245,14 +237,12 @@ def _expand(
     Args:
         present: ids of the present classes.
         n_classes: number of classes of the data set.
-        kernel: weights, shape (len(present), width), or (1, width) for the second of two classes against the first.
-        bias: biases, shape (len(present),) or (1,).
+        kernel: weights, shape (len(present), width).
+        bias: biases, shape (len(present),).
         centre: subtracted from features first, shape (width,).
         gain: factor of the centred features, shape (width,).
         unit: whether features are scaled to unit length.
     """
-    if len(kernel) < len(present):
-        kernel, bias = np.concatenate([-kernel, kernel]) / 2, np.concatenate([-bias, bias]) / 2
     full_kernel = np.zeros((n_classes, kernel.shape[1]))
     full_bias = np.full(n_classes, ABSENT)
     # Subtracting what all classes share changes no probability; then the highest logit is never below 0.

@@ -103,6 +103,14 @@ class LinearClassifier:
         bias = self.bias / lengths**tau if keep_bias else np.zeros(len(self.bias))
         return replace(self, kernel=kernel, bias=bias, gain=np.ones_like(self.gain))
 
+    def scale_logits(self, factors: Floats) -> LinearClassifier:
+        """Returns the classifier whose logits are f_k z_k.
+
+        Args:
+            factors: f, shape (n_classes,).
+        """
+        return replace(self, kernel=self.kernel * factors[:, None], bias=self.bias * factors)
+
 
 def transform(rows: NDArray[np.floating], centre: Floats, gain: Floats, unit: bool) -> Floats:
     """Returns (rows - centre) * gain, scaled to unit length if `unit` is true."""

@@ -195,7 +195,7 @@ class StageRunner:
                 counts = data.pool.counts()
                 scales = scaling.fit(logits, data.pool.labels, counts)
                 assert tail.tail is not None
-                models.append(TailModel(network, tail.tail, classifier.scale_weights(scales)))
+                models.append(TailModel(network, tail.tail, classifier.scale_logits(scales)))
                 priors.append(scaling.prior(counts))
         sizes = [len(tails) for tails in base.snapshots]
         return replace(base, models=tuple(_divide(models, sizes)), priors=tuple(_divide(priors, sizes)))

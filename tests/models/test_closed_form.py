@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.data.hirise import HIRISE
-from hirise_imb.models import closed_form
+from hirise_imb.models import newton
 from hirise_imb.models.closed_form import ABSENT, Discriminant, Logistic, NearestMean
 from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.utils.errors import NotApplicable
@@ -269,7 +269,7 @@ def test_two_classes_give_the_probabilities_of_scikit_learn() -> None:
     np.testing.assert_allclose(softmax(found, axis=1)[:, [2, 5]], lda.predict_proba(features), atol=1e-8)
     found = Logistic(0.3, 0.0).fit(as_landmarks(features, labels, sources)).logits(features)
     expected = regression.predict_proba(scaler.transform(features))
-    np.testing.assert_allclose(softmax(found, axis=1)[:, [2, 5]], expected, atol=1e-3)
+    np.testing.assert_allclose(softmax(found, axis=1)[:, [2, 5]], expected, atol=1e-5)
 
 
 def test_a_discriminant_of_more_features_than_landmarks() -> None:
@@ -322,10 +322,33 @@ def test_the_regression_minimises_what_it_says() -> None:
         assert objective(replace(fitted, kernel=fitted.kernel * factor)) > least
 
 
-def test_an_optimum_that_was_not_reached_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed_form, "_MAX_ITERATIONS", 2)
-    with pytest.raises(NotApplicable, match=r"c 1000\.0 did not converge: newton-cg failed to converge"):
+@pytest.mark.parametrize("c", [1e-3, 0.1, 10.0])
+@pytest.mark.parametrize("power", [0.0, 1.0])
+@pytest.mark.parametrize("width", [6, 150], ids=["narrow", "wider than the number of images"])
+def test_logistic_regression_reaches_the_optimum(c: float, power: float, width: int) -> None:
+    features, labels, sources = landmarks(6)
+    rng = np.random.default_rng(0)
+    features = (features @ rng.normal(size=(WIDTH, width)) + rng.normal(size=(len(labels), width))).astype(np.float32)
+    x = StandardScaler().fit_transform(features.astype(float))
+    model = LogisticRegression(C=c, tol=1e-12, max_iter=500, solver="newton-cholesky", class_weight=None)
+    raw = np.bincount(labels) ** -power
+    model.fit(x, labels, raw[labels] / raw[labels].mean())
+    found = Logistic(c, power).fit(as_landmarks(features, labels, sources)).logits(features)
+    np.testing.assert_allclose(centred(found), centred(model.decision_function(x)), atol=1e-4)
+
+
+def test_a_regression_that_did_not_converge_is_not_applicable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(newton, "_MAX_ITERATIONS", 2)
+    message = r"^Logistic regression with c 1000\.0 did not converge: after 2 steps .* the gradient is \S+ long\.$"
+    with pytest.raises(NotApplicable, match=message):
         Logistic(1000.0, 0.0).fit(as_landmarks(*landmarks(0)))
+
+
+def test_features_of_any_scale_are_standardised() -> None:
+    features, labels, sources = landmarks(0)
+    scaled = features * np.logspace(-12, 12, WIDTH)
+    one, other = (Logistic(0.1, 1.0).fit(as_landmarks(values, labels, sources)) for values in (features, scaled))
+    np.testing.assert_allclose(one.logits(features), other.logits(scaled), atol=1e-4)
 
 
 def test_a_feature_that_never_varies_makes_no_difference() -> None:
