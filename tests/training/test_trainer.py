@@ -159,7 +159,7 @@ def test_the_reference_fit_keeps_the_best_epoch_of_its_monitor(
     trainer = make_trainer(backbone, shift_validation_labels(task))
     lengths = set()
     for patience in (1, 2, 5):
-        recipe = Recipe(learning_rate=1e-2, max_epochs=20, monitor=monitor, patience=patience)
+        recipe = Recipe(learning_rate=3e-2, max_epochs=40, monitor=monitor, patience=patience)
         run = trainer.fit_reference(recipe, 0)
         values = (-1 if monitor == "val_loss" else 1) * run.history[monitor].to_numpy()
         assert run.best_epoch == values.argmax() + 1
@@ -209,7 +209,7 @@ def train_plainly(task: DataSplits, recipe: Recipe, seed: int, epochs: int) -> t
 @pytest.mark.parametrize(
     "recipe",
     [
-        Recipe(learning_rate=1e-2, max_epochs=40),
+        Recipe(learning_rate=3e-2, max_epochs=60),
         Recipe(learning_rate=1e-2, monitor="val_macro_f1", class_weights=InversePower(1.0), patience=3),
         Recipe(
             learning_rate=1e-2,
@@ -458,15 +458,16 @@ def test_a_cross_validation_does_not_touch_the_test_split(
 
 def test_the_temperature_of_a_run_is_the_one_that_the_adjustment_fits(trainer: Trainer) -> None:
     """So that a report can show what calibration by validation does to any run."""
-    validation = trainer.cross_validate(QUICK, SEEDS)
-    run = trainer.fit_final(QUICK, 0, validation)
+    recipe = dataclasses.replace(QUICK, learning_rate=1e-2)
+    validation = trainer.cross_validate(recipe, SEEDS)
+    run = trainer.fit_final(recipe, 0, validation)
     tempered = softmax(np.log(probabilities_of(run)) / run.temperature)
-    adjusted = fit_final(trainer, dataclasses.replace(QUICK, adjustment=Temperature()))
+    adjusted = fit_final(trainer, dataclasses.replace(recipe, adjustment=Temperature()))
     np.testing.assert_allclose(tempered, probabilities_of(adjusted), atol=1e-6)
     assert abs(run.temperature - 1) > 0.01
     assert adjusted.temperature == pytest.approx(1)
     # It depends on the out-of-fold predictions alone.
-    assert trainer.fit_final(QUICK, 5, validation).temperature == run.temperature
+    assert trainer.fit_final(recipe, 5, validation).temperature == run.temperature
 
 
 # --- below the top ---
