@@ -17,8 +17,8 @@ few = settings(quick, max_examples=6)
 Landmarks = tuple[np.ndarray, np.ndarray]
 
 
-def divide(labels: np.ndarray, sources: np.ndarray, n_folds: int = N_FOLDS) -> FoldAssignment:
-    return assign_folds(labels, sources, HIRISE.classes, n_folds)
+def divide(labels: np.ndarray, sources: np.ndarray, n_folds: int = N_FOLDS, number: int = 0) -> FoldAssignment:
+    return assign_folds(labels, sources, HIRISE.classes, n_folds, number)
 
 
 def drawn(seed: int, sources: int) -> Landmarks:
@@ -35,10 +35,10 @@ def plenty() -> Landmarks:
 
 
 @few
-@given(st.integers(0, 2**32 - 1), st.integers(N_FOLDS, 25))
-def test_no_source_is_divided_and_no_fold_is_empty(seed: int, sources: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.integers(N_FOLDS, 25), st.integers(0, 4))
+def test_no_source_is_divided_and_no_fold_is_empty(seed: int, sources: int, number: int) -> None:
     labels, source = drawn(seed, sources)
-    found = divide(labels, source).folds
+    found = divide(labels, source, number=number).folds
     assert found.shape == labels.shape
     assert set(found.tolist()) == set(range(N_FOLDS))
     for one in np.unique(source):
@@ -59,11 +59,18 @@ def test_what_is_missing_is_named_with_its_sources(seed: int, sources: int) -> N
     assert list(found.incomplete) == expected
 
 
-def test_every_fold_has_every_class_where_sources_suffice(plenty: Landmarks) -> None:
-    found = divide(*plenty)
+@pytest.mark.parametrize("number", range(3))
+def test_every_fold_has_every_class_where_sources_suffice(number: int, plenty: Landmarks) -> None:
+    found = divide(*plenty, number=number)
     assert found.incomplete == ()
     for fold in range(N_FOLDS):
         assert set(plenty[0][found.folds == fold].tolist()) == set(range(8))
+
+
+def test_assignments_differ(plenty: Landmarks) -> None:
+    """Whatever the folds are called."""
+    together = [np.equal.outer(found, found) for found in (divide(*plenty, number=k).folds for k in range(4))]
+    assert len({pairs.tobytes() for pairs in together}) == 4
 
 
 def test_a_class_of_one_source_is_in_one_fold() -> None:
@@ -84,9 +91,10 @@ def test_folds_are_alike() -> None:
 @given(st.integers(0, 2**32 - 1))
 def test_folds_depend_on_the_data_alone(seed: int) -> None:
     labels, source = drawn(seed, 9)
-    one, other = divide(labels, source), divide(labels.copy(), source.copy())
-    np.testing.assert_array_equal(one.folds, other.folds)
-    assert one.incomplete == other.incomplete
+    for number in (0, 2):
+        one, other = divide(labels, source, number=number), divide(labels.copy(), source.copy(), number=number)
+        np.testing.assert_array_equal(one.folds, other.folds)
+        assert one.incomplete == other.incomplete
 
 
 def test_there_are_no_more_folds_than_sources() -> None:

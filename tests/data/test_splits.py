@@ -21,7 +21,7 @@ def images(small_data: Path) -> Manifest:
 
 
 def test_the_task_is_the_table_row_by_row(images: Manifest) -> None:
-    task, table = make_splits(images), images.table
+    task, table = make_splits(images, 2), images.table
     assert task.images.names == tuple(table["image"])
     np.testing.assert_array_equal(task.images.labels, table["label"])
     np.testing.assert_array_equal(task.images.copies, table["copies"])
@@ -30,7 +30,7 @@ def test_the_task_is_the_table_row_by_row(images: Manifest) -> None:
 
 
 def test_every_image_is_learnt_from_and_one_of_a_landmark_is_scored(images: Manifest) -> None:
-    task, table = make_splits(images), images.table
+    task, table = make_splits(images, 2), images.table
     np.testing.assert_array_equal(task.split.train, np.flatnonzero(table["split"] == "train"))
     for split, rows in (("val", task.split.heldout), ("test", task.test)):
         own = table.iloc[rows]
@@ -43,34 +43,41 @@ def test_every_image_is_learnt_from_and_one_of_a_landmark_is_scored(images: Mani
 
 
 def test_folds_divide_the_landmarks_of_training_and_validation_by_source(images: Manifest) -> None:
-    task, table = make_splits(images), images.table
+    task, table = make_splits(images, 3), images.table
     pool = set(np.flatnonzero(table["split"] != "test").tolist())
-    held = np.concatenate([fold.heldout for fold in task.folds])
-    assert sorted(held.tolist()) == sorted(pool & set(np.flatnonzero(task.images.is_canonical).tolist()))
-    for fold in task.folds:
-        sources = set(table["source"].iloc[fold.heldout])
-        others = set(table["source"].iloc[fold.train])
-        assert not sources & others
-        left_out = pool - set(fold.train.tolist())
-        assert {table["source"][row] for row in left_out} == sources
-    assert task.selection_folds("val") == (task.split,)
-    assert task.selection_folds("grouped-cv") is task.folds
+    assert task.pool.tolist() == sorted(pool)
+    canonical = pool & set(np.flatnonzero(task.images.is_canonical).tolist())
+    assert task.landmarks.tolist() == sorted(canonical)
+    assert len(task.assignments) == 3
+    for folds in task.assignments:
+        held = np.concatenate([fold.heldout for fold in folds])
+        assert sorted(held.tolist()) == sorted(canonical)
+        for fold in folds:
+            sources = set(table["source"].iloc[fold.heldout])
+            others = set(table["source"].iloc[fold.train])
+            assert not sources & others
+            left_out = pool - set(fold.train.tolist())
+            assert {table["source"][row] for row in left_out} == sources
 
 
-def test_groups_divide_validation_by_source(images: Manifest) -> None:
-    task, table = make_splits(images), images.table
-    assert task.val_groups.shape == task.split.heldout.shape
-    assert len(set(task.val_groups.tolist())) > 1
-    sources = table["source"].to_numpy()[task.split.heldout]
-    for source in set(sources):
-        assert len(set(task.val_groups[sources == source].tolist())) == 1
+def test_assignments_differ_and_do_not_depend_on_their_number(images: Manifest) -> None:
+    def groups(number: int) -> list[frozenset[frozenset[int]]]:
+        task = make_splits(images, number)
+        return [frozenset(frozenset(fold.heldout.tolist()) for fold in folds) for folds in task.assignments]
+
+    three = groups(3)
+    assert len(set(three)) == 3
+    assert groups(1) == three[:1]
+    assert groups(2) == three[:2]
 
 
-def test_validation_of_one_source_is_one_group(images: Manifest) -> None:
-    table = images.table.copy()
-    table.loc[table["split"] == "val", "source"] = table.loc[table["split"] == "val", "source"].iloc[0]
-    task = make_splits(dataclasses.replace(images, table=table))
-    assert not task.val_groups.any()
+def test_a_landmark_has_its_position_in_the_pool(images: Manifest) -> None:
+    task = make_splits(images, 2)
+    rows = np.random.default_rng(0).permutation(task.landmarks)[:20]
+    np.testing.assert_array_equal(task.landmarks[task.landmark_positions(rows)], rows)
+    for folds in task.assignments:
+        positions = np.concatenate([task.landmark_positions(fold.heldout) for fold in folds])
+        assert sorted(positions.tolist()) == list(range(len(task.landmarks)))
 
 
 def test_what_the_folds_lack_is_told(images: Manifest, caplog: pytest.LogCaptureFixture) -> None:
@@ -80,7 +87,7 @@ def test_what_the_folds_lack_is_told(images: Manifest, caplog: pytest.LogCapture
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splits, "say", said.append)
-        make_splits(dataclasses.replace(images, table=table))
+        make_splits(dataclasses.replace(images, table=table), 3)
     assert len(said) == 1
     assert "Not every fold of the cross-validation contains " in said[0]
     assert "(1 source)" in said[0]
@@ -90,12 +97,13 @@ def test_sources_of_a_column_divide_the_data_too(tmp_path: Path) -> None:
     lines = [
         f"{split}{n}.jpg {n % 3} {split} {split}-{n // 3}" for split in ("train", "val", "test") for n in range(12)
     ]
-    task = make_splits(read_manifest(write_data(tmp_path, lines, spec=MINERALS), MINERALS))
+    task = make_splits(read_manifest(write_data(tmp_path, lines, spec=MINERALS), MINERALS), 2)
     assert task.images.classes is MINERALS.classes
     assert task.images.is_canonical.all()  # every image is a landmark of its own
     names = np.array(task.images.names)
     assert sorted(names[task.split.heldout]) == sorted(f"val{n}.jpg" for n in range(12))
     assert len(set(task.images.sources.tolist())) == 12
-    for fold in task.folds:
-        assert not set(task.images.sources[fold.train]) & set(task.images.sources[fold.heldout])
+    for folds in task.assignments:
+        for fold in folds:
+            assert not set(task.images.sources[fold.train]) & set(task.images.sources[fold.heldout])
     assert task.images.pool(task.split.train).counts().tolist() == [4, 4, 4]

@@ -170,7 +170,7 @@ def rows(seed: int, size: float = 2.0) -> tuple[Array, Array]:
 def gradient(
     loss: Loss, labels: Array, logits: Array, counts: ClassCounts | None = None, scale: float = 1.0
 ) -> tuple[Array, Array]:
-    """The loss of each row and its slopes, as training computes them: in float32, here for one head.
+    """The loss of each row and its slopes, as training computes them: in float32.
 
     `scale` is that of a head that measures cosines.
     """
@@ -180,11 +180,11 @@ def gradient(
     one_hot = np.eye(8, dtype=np.float32)[labels]
     variable = tf.Variable(logits.astype(np.float32))
     with tf.GradientTape() as tape:
-        shifts = [np.broadcast_to(part, 8)[None] for part in (terms.offsets, terms.margins * scale)]
-        numbers = [np.asarray(part, np.float32) for part in (terms.weights[None], [terms.focus], *shifts)]
-        found = losses.row_losses(tf.constant(one_hot), variable[:, None], *map(tf.constant, numbers))
-    assert found.shape == (len(labels), 1)
-    return found.numpy()[:, 0], tape.gradient(found, variable).numpy()
+        shifts = [np.broadcast_to(part, 8) for part in (terms.offsets, terms.margins * scale)]
+        numbers = [np.asarray(part, np.float32) for part in (terms.weights, terms.focus, *shifts)]
+        found = losses.row_losses(tf.constant(one_hot), variable, *map(tf.constant, numbers))
+    assert found.shape == (len(labels),)
+    return found.numpy(), tape.gradient(found, variable).numpy()
 
 
 def rowwise(loss: Loss, labels: Array, logits: Array) -> Array:
@@ -258,17 +258,27 @@ def test_a_loss_gives_its_numbers() -> None:
     np.testing.assert_allclose(focal.weights, alphas(1.0), rtol=1e-12)
 
 
-def test_each_head_has_its_own_loss() -> None:
+@pytest.mark.parametrize("focus", [0.0, 1.0, 2.5])
+def test_weights_focus_offsets_and_margins_go_together(focus: float) -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 8, 30)
-    logits, weights, focus = rng.normal(size=(30, 3, 8)), rng.uniform(0.5, 2, (3, 8)), np.array([0.0, 1.0, 2.5])
-    offsets, margins = rng.normal(size=(3, 8)), rng.uniform(0, 2, (3, 8))
+    logits, weights = rng.normal(size=(30, 8)), rng.uniform(0.5, 2, 8)
+    offsets, margins = rng.normal(size=8), rng.uniform(0, 2, 8)
     hot = np.eye(8, dtype=np.float32)[labels]
-    p = softmax(logits + offsets - hot[:, None] * margins)[np.arange(30), :, labels]
-    expected = -weights.T[labels] * (1 - p) ** focus * np.log(p)
-    numbers = (logits, weights, focus, offsets, margins)
+    p = softmax(logits + offsets - hot * margins)[np.arange(30), labels]
+    expected = -weights[labels] * (1 - p) ** focus * np.log(p)
+    numbers = (logits, weights, np.float32(focus), offsets, margins)
     found = losses.row_losses(hot, *(values.astype(np.float32) for values in numbers))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_padding_costs_nothing() -> None:
+    """A row without a label."""
+    numbers = (np.ones((2, 8)), np.full(8, 3.0), np.float32(0), np.zeros(8), np.zeros(8))
+    hot = np.zeros((2, 8), np.float32)
+    hot[0, 3] = 1
+    found = np.asarray(losses.row_losses(hot, *(values.astype(np.float32) for values in numbers)))
+    np.testing.assert_allclose(found, [3 * np.log(8), 0], rtol=1e-6)
 
 
 EACH = pytest.mark.parametrize(

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 
 from hirise_imb.backbones import BACKBONES, BackboneCard
+from hirise_imb.imbalance.class_weights import InversePower
+from hirise_imb.imbalance.logit_adjustment import PosthocLogitAdjustment
+from hirise_imb.imbalance.losses import LogitAdjustedCrossEntropy
 from hirise_imb.recipe import Recipe
-from hirise_imb.strategies import OptimiserParameters, Settings, TrainedStrategy, choice, number
+from hirise_imb.strategies import CONTROL, STRATEGIES, OptimiserParameters, Settings, TrainedStrategy, choice, number
 from hirise_imb.testing import Check, backbone_checks, check_backbone, check_strategy, strategy_checks
 from hirise_imb.testing.toy import TOY
 
@@ -87,6 +90,16 @@ class Idle(DropStrategy):
         return replace(recipe, learning_rate=0.0)
 
 
+class Nominal(DropStrategy):
+    """Differs from the control in its name, and in fields that change nothing."""
+
+    def __init__(self, **fields: object) -> None:
+        self.fields = fields
+
+    def apply(self, recipe: Recipe, parameters: DropParameters) -> Recipe:
+        return replace(recipe, **self.fields)  # type: ignore[arg-type]
+
+
 def of(parameters: type[OptimiserParameters]) -> DropStrategy:
     strategy = DropStrategy()
     strategy.parameters = parameters  # type: ignore[assignment]
@@ -116,6 +129,36 @@ def test_a_broken_strategy_fails_by_name(strategy: DropStrategy, check: str, rea
     [broken] = [one for one in strategy_checks(strategy) if one.name == check]
     with pytest.raises(AssertionError, match=rf"(?s)^drop fails {check}: .*{reason}"):
         broken()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"members": 1},
+        {"adjustment": PosthocLogitAdjustment(0.0)},
+        {"class_weights": InversePower(0.0, "sources")},
+        {"loss": LogitAdjustedCrossEntropy(0.0)},
+        {"backbone_learning_rate": 1.0},
+    ],
+    ids=str,
+)
+def test_a_strategy_that_changes_nothing_fails(fields: dict[str, object]) -> None:
+    [check] = [one for one in strategy_checks(Nominal(**fields)) if one.name == "differs_from_the_control"]
+    with pytest.raises(AssertionError, match=r"^drop fails differs_from_the_control: .* probabilities of the control$"):
+        check()
+
+
+@pytest.mark.parametrize("fields", [{"members": 2}, {"adjustment": PosthocLogitAdjustment(0.1)}], ids=str)
+def test_a_strategy_that_changes_something_passes(fields: dict[str, object]) -> None:
+    [check] = [one for one in strategy_checks(Nominal(**fields)) if one.name == "differs_from_the_control"]
+    check()
+
+
+def test_every_strategy_but_the_control_must_differ_from_it() -> None:
+    for name, strategy in STRATEGIES.items():
+        names = [check.name for check in strategy_checks(strategy)]
+        assert ("differs_from_the_control" in names) == (name != CONTROL)
 
 
 def test_all_failures_are_listed_at_once() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from worlds import change_split_file
+from worlds import change_split_file, fit_final
 
 from hirise_imb.backbones import BACKBONES, TOP
 from hirise_imb.config import StudyDefinition
@@ -77,8 +77,8 @@ def test_views_are_extracted_as_far_as_they_are_needed(
     with pytest.raises(IndexError):
         features[TOP, "fh"].take(np.flatnonzero(~canonical)[:1])
     recipe = Recipe(views=("plain", "fh"), max_epochs=1)
-    assert isinstance(found.trainer.refit(recipe, 0), Run)
-    assert isinstance(found.trainer.refit(Recipe(inputs=("plain", "photometric"), max_epochs=1), 0), Run)
+    assert isinstance(fit_final(found.trainer, recipe), Run)
+    assert isinstance(fit_final(found.trainer, Recipe(inputs=("plain", "photometric"), max_epochs=1)), Run)
 
 
 def test_a_view_that_is_learnt_from_and_turned_to_is_there_for_every_image(
@@ -86,7 +86,7 @@ def test_a_view_that_is_learnt_from_and_turned_to_is_there_for_every_image(
 ) -> None:
     both = TrainingContext.prepare(definition, images, [Seeing(inputs=("plain", "fh")), Seeing(views=("plain", "fh"))])
     recipe = Recipe(inputs=("plain", "fh"), max_epochs=1)
-    assert isinstance(both.trainer.refit(recipe, 0), Run)
+    assert isinstance(fit_final(both.trainer, recipe), Run)
 
 
 # --- what is told ---
@@ -98,9 +98,9 @@ def test_the_facts_are_what_numbers_depend_on(definition: StudyDefinition, own_d
 
     mine = dataclasses.replace(definition, data=str(own_data))
     base = facts(mine)
-    assert set(base) == {"dataset", "data", "backbone", "weights", "precision", "selection", "seed"}
+    assert set(base) == {"dataset", "data", "backbone", "weights", "precision", "trial_seeds", "seed"}
     assert facts(definition) == base
-    for change in ({"weights": "imagenet"}, {"seed": 1}, {"selection": "val"}, {"precision": "bfloat16"}):
+    for change in ({"weights": "imagenet"}, {"seed": 1}, {"trial_seeds": 2}, {"precision": "bfloat16"}):
         other = facts(dataclasses.replace(mine, **change))
         assert {name for name in base if base[name] != other[name]} == set(change)
     line = manifest.read_manifest(own_data, HIRISE).table.iloc[0]
@@ -109,6 +109,12 @@ def test_the_facts_are_what_numbers_depend_on(definition: StudyDefinition, own_d
     )
     other = facts(mine)
     assert {name for name in base if base[name] != other[name]} == {"data"}
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_each_trial_seed_has_an_assignment_of_folds(number: int, definition: StudyDefinition, images: Manifest) -> None:
+    found = TrainingContext.prepare(dataclasses.replace(definition, trial_seeds=number), images, [])
+    assert len(found.trainer.splits.assignments) == number
 
 
 def test_what_it_is_about_names_the_backbone(definition: StudyDefinition, images: Manifest) -> None:

@@ -1,4 +1,4 @@
-"""One run: against plain Keras, its stopping rule, and what it may leave behind for the next: nothing."""
+"""Fits of a recipe: the published one against plain Keras, final ones, and what a fit leaves behind for the next."""
 
 from __future__ import annotations
 
@@ -7,43 +7,47 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numba
 import numpy as np
 import pytest
 import tensorflow as tf
 from plain import PlainHead, kept_in
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
+from sklearn.metrics import accuracy_score, f1_score, log_loss
 from worlds import (
     WIDTH,
+    fit_final,
     make_features,
+    make_fold_data,
     make_task,
     make_trainer,
     probabilities_of,
     quick_start,
-    refit,
-    select_one,
+    replace_labels,
     shift_validation_labels,
 )
 
 from hirise_imb.backbones import TOP, Backbone
-from hirise_imb.data.splits import DataSplits
+from hirise_imb.data.splits import DataSplits, Fold
 from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance.class_weights import InversePower
 from hirise_imb.imbalance.logit_adjustment import softmax
 from hirise_imb.imbalance.losses import Focal, LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
-from hirise_imb.imbalance.sampling import ClassSampling, RandomOversampling, Sampling
+from hirise_imb.imbalance.sampling import ClassSampling, RandomOversampling
+from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.metrics.classification import macro_f1
-from hirise_imb.models.closed_form import Discriminant
+from hirise_imb.models.closed_form import Discriminant, NearestMean
+from hirise_imb.models.heads import HeadState
 from hirise_imb.models.projection import NuisanceProjection
-from hirise_imb.recipe import Cosine, Monitor, Recipe
-from hirise_imb.training import epoch_loop, train_step
-from hirise_imb.training.epoch_loop import Job
-from hirise_imb.training.train_step import Network, TrainingState
-from hirise_imb.training.trainer import Run, Trainer
-from hirise_imb.utils.errors import FitFailed
+from hirise_imb.recipe import FINE_TUNING_EPOCHS, Cosine, Monitor, Recipe, Retraining
+from hirise_imb.training import head_kernel, learners, tail_network
+from hirise_imb.training.learners import HeadLearner
+from hirise_imb.training.tail_network import Network, TrainingState
+from hirise_imb.training.trainer import CrossValidation, Run, Trainer
 
 QUICK = Recipe(max_epochs=3)
 TAIL = Recipe(cut="late", backbone_learning_rate=1e-2, max_epochs=2)
+SEEDS = (0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +62,11 @@ def trainer(backbone: Backbone, task: DataSplits) -> Trainer:
 
 
 def bits(run: Run) -> bytes:
-    return probabilities_of(run).tobytes() + run.history.to_numpy().tobytes() + run.val_confusion.tobytes()
+    assert run.temperature > 0
+    return probabilities_of(run).tobytes() + run.history.to_numpy().tobytes() + np.float64(run.temperature).tobytes()
 
 
-# --- against plain Keras ---
+# --- the published fit against plain Keras ---
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
@@ -74,7 +79,7 @@ def bits(run: Run) -> bytes:
     ],
     ids=["baseline", "class weights", "focal"],
 )
-def test_a_run_is_that_of_plain_keras(
+def test_the_reference_fit_is_that_of_plain_keras(
     recipe: Recipe,
     loss: str | keras.losses.Loss,
     dropout: float,
@@ -84,15 +89,15 @@ def test_a_run_is_that_of_plain_keras(
 ) -> None:
     """Rows in the order of the seed, dropout by the seed, blocks of four steps, figures and predictions of Keras."""
     recipe, seed = dataclasses.replace(recipe, dropout=dropout, max_epochs=4), 5
-    monkeypatch.setattr(epoch_loop, "_BLOCK_BYTES", 4 * recipe.batch_size * WIDTH * 4)
-    run = refit(make_trainer(backbone, task), recipe, seed)
+    monkeypatch.setattr(learners, "_BLOCK_BYTES", 4 * recipe.batch_size * WIDTH * 4)
+    run = make_trainer(backbone, task).fit_reference(recipe, seed)
     plain = PlainHead(seed, loss, recipe.learning_rate, dropout)
     features, labels = make_features(task), task.images.labels
     (x, y), *scored = [
         (features.take(rows), labels[rows]) for rows in (task.split.train, task.split.heldout, task.test)
     ]
     weights = len(y) / (8 * np.bincount(y)) if recipe.class_weights == InversePower(1.0) else None
-    rng, done, expected, chances = np.random.default_rng(seed), 0, [], []
+    rng, done, expected, predicted = np.random.default_rng(seed), 0, [], []
     for epoch in range(recipe.max_epochs):
         order, sums = rng.permutation(len(y)), np.zeros(2)
         batches = np.split(order, range(recipe.batch_size, len(y), recipe.batch_size))
@@ -109,52 +114,182 @@ def test_a_run_is_that_of_plain_keras(
         ]
         macro = f1_score(scored[0][1], val.argmax(axis=1), average="macro", zero_division=0)
         expected.append([epoch + 1, *sums / len(y), *scores[0], macro, *scores[1]])
-        chances.append((val, test))
+        predicted.append((val, test))
     np.testing.assert_allclose(run.history.to_numpy(), expected, rtol=1e-4)
     losses = [row[3] for row in expected]
     assert losses[-1] < losses[0] - 0.02  # else anything would agree
     assert run.best_epoch == 1 + int(np.argmin(losses))
-    val, test = chances[run.best_epoch - 1]
-    np.testing.assert_array_equal(run.val_confusion, confusion_matrix(scored[0][1], val.argmax(axis=1)))
+    val, test = predicted[run.best_epoch - 1]
     np.testing.assert_allclose(probabilities_of(run), test, rtol=1e-3, atol=1e-5)
+    assert run.temperature == pytest.approx(1 / fitted_scale(np.log(val), scored[0][1]), rel=1e-3)
 
 
-def test_the_training_loss_is_unweighted_cross_entropy(trainer: Trainer) -> None:
-    # A frozen classifier (learning rate 0, no dropout) has one loss whatever is trained.
-    still = Recipe(dropout=0.0, learning_rate=0.0, max_epochs=1, batch_size=1000)
-    plain = select_one(trainer, still).history
-    for recipe in (
-        dataclasses.replace(still, class_weights=InversePower(1.0)),
-        dataclasses.replace(still, loss=Focal(2.0, 1.0)),
-        dataclasses.replace(still, loss=LogitAdjustedCrossEntropy(1.0)),
-    ):
-        other = select_one(trainer, recipe).history
-        assert other["train_loss"][0] == pytest.approx(plain["train_loss"][0], rel=1e-6)
+def fitted_scale(logits: np.ndarray, labels: np.ndarray) -> float:
+    return Temperature().fit(logits, labels, np.full(8, 1 / 8)).scale
 
 
-@pytest.mark.parametrize("sampling", [RandomOversampling(0.5), ClassSampling(0.5, progressive=True)], ids=str)
-def test_every_row_of_the_sampling_is_trained_once_an_epoch(
-    sampling: Sampling, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+def test_the_reference_fit_has_the_blocks_of_the_published_one() -> None:
+    """Dropout depends on the number of steps for which masks are drawn at once: 16 with features of ResNet50V2."""
+    for width, block in ((2048, 16), (1280, 25), (WIDTH, 64)):
+        task = make_task()
+        stored = np.zeros((len(task.images.labels), width), np.float32)
+        learner = HeadLearner(Recipe(), 0, make_fold_data(task, task.split, Features.of(stored)))
+        assert learner._rows.block == block
+
+
+def test_the_best_epoch_of_the_reference_fit_is_restored_after_patience(backbone: Backbone, task: DataSplits) -> None:
+    trainer = make_trainer(backbone, shift_validation_labels(task))
+    recipe = Recipe(learning_rate=1e-2, patience=3)
+    run = trainer.fit_reference(recipe, 0)
+    losses = run.history["val_loss"]
+    assert run.best_epoch == losses.argmin() + 1
+    assert len(losses) == run.best_epoch + 3 < recipe.max_epochs
+    assert list(run.history["epoch"]) == list(range(1, len(losses) + 1))
+    # The same run stopped at its best epoch has the same weights.
+    short = trainer.fit_reference(dataclasses.replace(recipe, max_epochs=run.best_epoch), 0)
+    assert probabilities_of(run).tobytes() == probabilities_of(short).tobytes()
+    assert run.temperature == short.temperature
+    assert short.best_epoch == run.best_epoch == len(short.history)
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_macro_f1"])
+def test_the_reference_fit_keeps_the_best_epoch_of_its_monitor(
+    monitor: Monitor, backbone: Backbone, task: DataSplits
 ) -> None:
-    taken: list[int] = []
-    original = Features.take
-    task = make_task(variants=2)
-    trainer = make_trainer(backbone, task)
-    pool = task.images.pool(task.split.train)
+    trainer = make_trainer(backbone, shift_validation_labels(task))
+    lengths = set()
+    for patience in (1, 2, 5):
+        recipe = Recipe(learning_rate=3e-2, max_epochs=40, monitor=monitor, patience=patience)
+        run = trainer.fit_reference(recipe, 0)
+        values = (-1 if monitor == "val_loss" else 1) * run.history[monitor].to_numpy()
+        assert run.best_epoch == values.argmax() + 1
+        assert len(values) == min(recipe.max_epochs, run.best_epoch + patience)
+        lengths.add(len(values))
+    assert len(lengths) > 1
 
-    def noting(self: Features, positions: np.ndarray) -> np.ndarray:
-        if len(self) == len(pool.labels):
-            taken.extend(positions)
-        return original(self, positions)
 
-    monkeypatch.setattr(Features, "take", noting)
-    select_one(trainer, Recipe(sampling=sampling, max_epochs=3), 3)
-    for epoch in (1, 2, 3):
-        rows = sampling.rows(pool, 3, epoch, (epoch - 1) / 2)
-        assert taken[: len(rows)] != sorted(taken[: len(rows)])
-        assert sorted(taken[: len(rows)]) == sorted(rows)
-        del taken[: len(rows)]
-    assert not taken
+def test_the_reference_fit_depends_on_nothing_but_the_given_split(backbone: Backbone, task: DataSplits) -> None:
+    """Neither on folds, nor on what else is fitted, nor on features of variants that it does not use."""
+    expected = bits(make_trainer(backbone, task).fit_reference(Recipe(), 3))
+    reversed_folds = tuple(folds[::-1] for folds in task.assignments[::-1])
+    none = np.empty(0, np.int64)
+    for changes in ({"assignments": reversed_folds}, {"assignments": ()}, {"pool": none}):
+        changed = dataclasses.replace(task, **changes)
+        assert bits(make_trainer(backbone, changed).fit_reference(Recipe(), 3)) == expected
+    busy = make_trainer(backbone, task, "late")
+    for recipe in (QUICK, TAIL, Recipe(), Recipe(head=NearestMean("unit", 1.0))):
+        fit_final(busy, recipe, 3)
+    assert bits(busy.fit_reference(Recipe(), 3)) == expected
+    # Test labels enter its history alone.
+    other = replace_labels(task, task.test, np.roll(task.images.labels[task.test], 1))
+    features = make_features(task)
+    run = quick_start(Trainer(backbone, other, {(TOP, "plain"): features})).fit_reference(Recipe(), 3)
+    once = quick_start(Trainer(backbone, task, {(TOP, "plain"): features})).fit_reference(Recipe(), 3)
+    assert probabilities_of(run).tobytes() == probabilities_of(once).tobytes()
+    assert (run.best_epoch, run.temperature) == (once.best_epoch, once.temperature)
+
+
+# --- final fits ---
+
+
+def train_plainly(task: DataSplits, recipe: Recipe, seed: int, epochs: int) -> tuple[np.ndarray, list[list[float]]]:
+    """The probabilities of the test split after so many epochs on training and validation, and loss and accuracy."""
+    data = make_fold_data(task, Fold(task.pool, task.test))
+    learner, x = HeadLearner(recipe, seed, data), data.heldout.features
+    rows, predicted = [], np.empty(0)
+    for epoch in range(1, 1 + epochs):
+        sums = learner.train_epoch(epoch)
+        predicted = softmax(learner.logits(x))
+        scores = log_loss(data.heldout.labels, predicted), accuracy_score(data.heldout.labels, predicted.argmax(axis=1))
+        rows.append([epoch, sums.entropy / sums.rows, sums.hits / sums.rows, *scores])
+    classifier = learner.snapshot().classifier()
+    return softmax(classifier.logits(x.take(np.arange(len(x))))), rows
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(learning_rate=3e-2, max_epochs=60),
+        Recipe(learning_rate=1e-2, monitor="val_macro_f1", class_weights=InversePower(1.0), patience=3),
+        Recipe(
+            learning_rate=1e-2,
+            monitor="none",
+            max_epochs=6,
+            rate_drops=(0.5,),
+            reweight_after=0.5,
+            class_weights=InversePower(1.0),
+            sampling=ClassSampling(0.0, progressive=True),
+        ),
+    ],
+    ids=["val_loss", "val_macro_f1", "none"],
+)
+def test_a_final_fit_trains_on_training_and_validation_for_the_epochs_of_the_validation(
+    recipe: Recipe, trainer: Trainer, task: DataSplits
+) -> None:
+    validation = trainer.cross_validate(recipe, SEEDS)
+    [epochs] = validation.epochs
+    assert recipe.monitor == "none" or 1 < epochs < recipe.max_epochs
+    run = trainer.fit_final(recipe, 7, validation)
+    expected, rows = train_plainly(task, recipe, 7, epochs)
+    np.testing.assert_array_equal(probabilities_of(run), expected.astype(np.float32))
+    assert (run.seed, run.best_epoch) == (7, epochs)
+    columns = ["epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
+    np.testing.assert_allclose(run.history[columns].to_numpy(), rows, rtol=1e-6)
+    for column in ("val_loss", "val_accuracy", "val_macro_f1"):  # at the same epochs
+        assert run.history[column].tolist() == validation.history[column].tolist()
+    assert validation.history["epoch"].tolist() == list(range(1, 1 + epochs))
+    assert trainer.fit_final(recipe, 7, validation).history.equals(run.history)
+
+
+def test_a_final_fit_takes_the_epochs_that_it_is_given(trainer: Trainer, task: DataSplits) -> None:
+    """Whatever cap and patience of the recipe are."""
+    recipe = Recipe(learning_rate=1e-2, max_epochs=2, patience=1)
+    validation = trainer.cross_validate(recipe, SEEDS)
+    for epochs in (1, 9):
+        run = trainer.fit_final(recipe, 7, dataclasses.replace(validation, epochs=(epochs,)))
+        np.testing.assert_array_equal(
+            probabilities_of(run), train_plainly(task, recipe, 7, epochs)[0].astype(np.float32)
+        )
+        assert run.best_epoch == len(run.history) == epochs
+
+
+def test_a_final_fit_uses_every_image_of_training_and_validation(backbone: Backbone, task: DataSplits) -> None:
+    """A change of any landmark's label changes it; those of test landmarks do not."""
+    recipe = Recipe(learning_rate=1e-2, max_epochs=2)
+    features = make_features(task)
+    trainer = quick_start(Trainer(backbone, task, {(TOP, "plain"): features}))
+    validation = trainer.cross_validate(recipe, SEEDS)
+    expected = probabilities_of(trainer.fit_final(recipe, 0, validation)).tobytes()
+    labels = task.images.labels
+    for rows in (task.split.train[:1], task.split.train[-1:], task.split.heldout[:1], task.split.heldout[-1:]):
+        changed = replace_labels(task, rows, (labels[rows] + 1) % 8)
+        other = quick_start(Trainer(backbone, changed, {(TOP, "plain"): features}))
+        assert probabilities_of(other.fit_final(recipe, 0, validation)).tobytes() != expected
+    changed = replace_labels(task, task.test, (labels[task.test] + 1) % 8)
+    other = quick_start(Trainer(backbone, changed, {(TOP, "plain"): features}))
+    assert probabilities_of(other.fit_final(recipe, 0, validation)).tobytes() == expected
+
+
+def test_a_recipe_that_still_improves_at_its_last_epoch_is_capped(trainer: Trainer) -> None:
+    short = trainer.cross_validate(Recipe(max_epochs=3), SEEDS)
+    assert (short.capped, short.epochs) == (True, (3,))
+    long = trainer.cross_validate(Recipe(learning_rate=1e-2, max_epochs=200), SEEDS)
+    assert not long.capped
+    assert not trainer.cross_validate(Recipe(max_epochs=3, monitor="none"), SEEDS).capped
+
+
+def test_the_score_is_the_mean_of_macro_f1_over_seeds(trainer: Trainer) -> None:
+    validation = trainer.cross_validate(QUICK, SEEDS)
+    scores = [macro_f1(confusion) for confusion in validation.confusions]
+    assert validation.score == np.mean(scores)
+    assert scores[0] != scores[1]
+
+
+def test_times_are_wall_times(trainer: Trainer) -> None:
+    trainer._stages.cache.clear()
+    validation = trainer.cross_validate(QUICK, SEEDS)
+    assert validation.seconds > 0
+    assert trainer.fit_final(QUICK, 0, validation).seconds > 0
 
 
 # --- reproducible, and independent of other runs ---
@@ -163,24 +298,25 @@ def test_every_row_of_the_sampling_is_trained_once_an_epoch(
 def test_one_seed_gives_the_same_bits_whatever_ran_before(backbone: Backbone, task: DataSplits) -> None:
     recipes = [QUICK, dataclasses.replace(QUICK, loss=Focal(1.0)), TAIL]
     one, other = make_trainer(backbone, task, "late"), make_trainer(backbone, task, "late", fresh=True)
-    forwards = [bits(refit(one, recipe, 1)) for recipe in recipes]
-    refit(one, dataclasses.replace(QUICK, dropout=0.4), 2)
-    kept = [bits(refit(one, recipe, 1)) for recipe in recipes]
+    forwards = [bits(fit_final(one, recipe, 1)) for recipe in recipes]
+    fit_final(one, dataclasses.replace(QUICK, dropout=0.4), 2)
+    kept = [bits(fit_final(one, recipe, 1)) for recipe in recipes]
     one._stages.cache.clear()
-    again = [bits(refit(one, recipe, 1)) for recipe in recipes]
-    backwards = [bits(refit(other, recipe, 1)) for recipe in reversed(recipes)][::-1]
+    again = [bits(fit_final(one, recipe, 1)) for recipe in recipes]
+    backwards = [bits(fit_final(other, recipe, 1)) for recipe in reversed(recipes)][::-1]
     assert forwards == kept == again == backwards
 
 
 def test_another_seed_gives_another_run(trainer: Trainer) -> None:
-    assert bits(refit(trainer, QUICK, 1)) != bits(refit(trainer, QUICK, 2))
+    assert bits(fit_final(trainer, QUICK, 1)) != bits(fit_final(trainer, QUICK, 2))
+    assert bits(trainer.fit_reference(QUICK, 1)) != bits(trainer.fit_reference(QUICK, 2))
 
 
 def test_neither_data_nor_backbone_changes(backbone: Backbone, task: DataSplits) -> None:
     features = {(cut, "plain"): make_features(task, cut) for cut in (TOP, "late")}
     before = [np.copy(kept.stored) for kept in features.values()]
     weights = [np.copy(weight) for weight in backbone.network.get_weights()]
-    refit(Trainer(backbone, task, features), TAIL)
+    fit_final(Trainer(backbone, task, features), TAIL)
     for kept, now in zip(before, (each.stored for each in features.values()), strict=True):
         np.testing.assert_array_equal(kept, now)
     for kept, now in zip(weights, backbone.network.get_weights(), strict=True):
@@ -201,7 +337,7 @@ def test_many_runs_build_and_compile_nothing_new(
 
     def noting(body: Callable[..., object] | None = None, **options: object) -> object:
         compiled = function(body, **options)
-        if getattr(body, "__module__", "") == train_step.__name__:  # Keras compiles small things of its own
+        if getattr(body, "__module__", "") == tail_network.__name__:  # Keras compiles small things of its own
             traced.append(compiled)
         return compiled
 
@@ -210,102 +346,80 @@ def test_many_runs_build_and_compile_nothing_new(
     trainer = make_trainer(backbone, task, "late", fresh=True)
 
     def some_runs(seed: int) -> tuple[int, int, int]:
-        weighted = dataclasses.replace(QUICK, class_weights=InversePower(seed / 10), learning_rate=seed * 1e-3)
-        focal = dataclasses.replace(QUICK, loss=Focal(seed / 3, seed / 4))
-        moved = dataclasses.replace(QUICK, loss=LogitAdjustedCrossEntropy(seed / 5), weight_decay=seed / 100)
-        margins = LabelDistributionAwareMargin(seed / 10)
-        cosine = dataclasses.replace(QUICK, head=Cosine(5.0 * seed), loss=margins, reweight_after=seed % 2)
-        refit(trainer, weighted, seed)
-        refit(trainer, dataclasses.replace(focal, dropout=seed / 10), seed)
-        refit(trainer, dataclasses.replace(TAIL, backbone_learning_rate=seed * 1e-5), seed)
-        trainer.select([Job(recipe, seed) for recipe in (weighted, focal, TAIL, moved, cosine)[:seed]], "val")
-        trainer.select([Job(weighted, seed)], "grouped-cv")
-        select_one(
-            trainer, dataclasses.replace(QUICK, sampling=RandomOversampling(seed / 10)), seed
-        )  # of another length
+        weighted = dataclasses.replace(TAIL, class_weights=InversePower(seed / 10), learning_rate=seed * 1e-3)
+        moved = dataclasses.replace(TAIL, loss=LogitAdjustedCrossEntropy(seed / 5), weight_decay=seed / 100)
+        cosine = dataclasses.replace(TAIL, head=Cosine(5.0 * seed), loss=LabelDistributionAwareMargin(seed / 10))
+        scheduled = dataclasses.replace(TAIL, monitor="none", rate_drops=(seed / 10,), max_epochs=seed)
+        for recipe in (weighted, moved, cosine, scheduled):
+            fit_final(trainer, dataclasses.replace(recipe, dropout=seed / 10), seed)
+        trainer.fit_reference(dataclasses.replace(TAIL, loss=Focal(seed / 3, seed / 4)), seed)
+        fit_final(trainer, dataclasses.replace(TAIL, sampling=RandomOversampling(seed / 10)), seed)  # of another length
         graphs = sum(compiled.experimental_get_tracing_count() for compiled in traced)  # type: ignore[attr-defined]
         return built, len(traced), graphs
 
     some_runs(1)
     settled = some_runs(3)
     assert some_runs(4) == some_runs(5) == settled
-    # A network for each cut; for each a block, what it prepares, a step, a forward pass, and what heads stand on.
-    assert settled[:2] == (2, 9)
+    # One network; for it a block, a step, a forward pass, and what heads stand on.
+    assert settled[:2] == (1, 4)
+
+
+def test_an_epoch_is_compiled_once_for_all_recipes(
+    backbone: Backbone, task: DataSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compilation takes as long as thousands of epochs: every recipe has arrays of one type and layout."""
+    types: dict[str, set[str]] = {"train_epoch": set(), "predict": set()}
+    for name, found in types.items():
+        original = getattr(head_kernel, name)
+
+        def note(*arguments: Any, original: Any = original, found: set[str] = found) -> Any:  # noqa: ANN401
+            found.add(str(tuple(map(numba.typeof, arguments))))
+            return original(*arguments)
+
+        monkeypatch.setattr(head_kernel, name, note)
+    features = {(cut, "plain"): make_features(task, cut) for cut in (TOP, "late")}
+    features[TOP, "photometric"] = make_features(task, noise=0.5)
+    features[TOP, "plain"].stored.flags.writeable = False  # as from the cache
+    trainer = quick_start(Trainer(backbone, task, features))
+    for recipe in (
+        QUICK,
+        dataclasses.replace(QUICK, loss=Focal(2.0, 1.0), class_weights=InversePower(1.0), weight_decay=0.1),
+        dataclasses.replace(QUICK, head=Cosine(), loss=LabelDistributionAwareMargin()),
+        dataclasses.replace(QUICK, monitor="none", rate_drops=(0.5,), sampling=ClassSampling(0.0, progressive=True)),
+        dataclasses.replace(QUICK, inputs=("plain", "photometric")),
+        dataclasses.replace(QUICK, inputs=("photometric",)),
+        dataclasses.replace(QUICK, projection=NuisanceProjection(2)),
+        dataclasses.replace(QUICK, synthesis=SyntheticOversampling("smote", 0.5, 2)),
+        dataclasses.replace(TAIL, retraining=Retraining(ClassSampling(0.0), 1e-3, 0.1)),
+    ):
+        fit_final(trainer, recipe)
+    assert {name: len(found) for name, found in types.items()} == {"train_epoch": 1, "predict": 1}
 
 
 def test_runs_of_any_batch_size_follow_each_other(backbone: Backbone, task: DataSplits) -> None:
-    recipes = [dataclasses.replace(QUICK, batch_size=size, max_epochs=1) for size in (32, 7, 1000)]
-    trainer = make_trainer(backbone, task)
-    found = [bits(refit(trainer, recipe)) for recipe in recipes]
-    assert found[1] == bits(refit(make_trainer(backbone, task, fresh=True), recipes[1]))
+    for base in (QUICK, TAIL):
+        recipes = [dataclasses.replace(base, batch_size=size, max_epochs=1) for size in (32, 7, 1000)]
+        trainer = make_trainer(backbone, task, "late")
+        found = [bits(fit_final(trainer, recipe)) for recipe in recipes]
+        assert found[1] == bits(fit_final(make_trainer(backbone, task, "late", fresh=True), recipes[1]))
+        assert len(set(found)) == 3
 
 
-# --- when it stops, and what it keeps ---
-
-
-def test_the_best_epoch_is_restored_after_patience(backbone: Backbone, task: DataSplits) -> None:
-    trainer = make_trainer(backbone, shift_validation_labels(task))
-    recipe = Recipe(learning_rate=1e-2, patience=3)
-    run = refit(trainer, recipe)
-    losses = run.history["val_loss"]
-    assert run.best_epoch == losses.argmin() + 1
-    assert len(losses) == run.best_epoch + 3 < recipe.max_epochs
-    assert list(run.history["epoch"]) == list(range(1, len(losses) + 1))
-    # The same run stopped at its best epoch has the same weights.
-    short = refit(trainer, dataclasses.replace(recipe, max_epochs=run.best_epoch))
-    assert probabilities_of(run).tobytes() == probabilities_of(short).tobytes()
-    np.testing.assert_array_equal(run.val_confusion, short.val_confusion)
-    best = run.history.loc[run.best_epoch - 1]
-    assert run.val_macro_f1 == macro_f1(run.val_confusion) == best["val_macro_f1"]
-
-
-@pytest.mark.parametrize(
-    ("monitor", "curve", "best", "length"),
-    [
-        ("val_macro_f1", [0.2, 0.5, 0.5, 0.4], 2, 4),  # the first of equals
-        ("val_macro_f1", [0.1, 0.2, 0.1, 0.3, 0.2, 0.2], 4, 6),  # a bad epoch does not stop it
-        ("val_macro_f1", [0.1, 0.2, 0.3], 3, 3),  # max_epochs is smaller than the curve needs
-        ("val_loss", [0.9, 0.5, 0.6, 0.5], 2, 4),
-    ],
-)
-def test_the_stopping_rule(
-    monitor: str,
-    curve: list[float],
-    best: int,
-    length: int,
-    backbone: Backbone,
-    task: DataSplits,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    values = iter([*curve, *[0.0] * 9])
-    figure = "macro_f1" if monitor == "val_macro_f1" else "log_loss"
-    monkeypatch.setattr(epoch_loop, figure, lambda *arguments: next(values))
-    recipe = Recipe(monitor=monitor, patience=2, max_epochs=3 if length == 3 else 30)  # type: ignore[arg-type]
-    run = select_one(make_trainer(backbone, task), recipe)
-    assert (run.best_epoch, len(run.history)) == (best, length)
-
-
-@pytest.mark.parametrize("monitor", ["val_loss", "val_macro_f1"])
-def test_a_loss_that_is_no_number_is_no_best_epoch(monitor: Monitor, backbone: Backbone, task: DataSplits) -> None:
-    trainer = make_trainer(backbone, task)
-    broken = Recipe(learning_rate=1e30, max_epochs=2, monitor=monitor)
-    reason = r"^val_loss became -?(nan|inf) in epoch 1$"
-    with pytest.raises(FitFailed, match=reason):
-        trainer.refit(broken, 0)
-    [outcome] = trainer.select([Job(broken, 0)], "grouped-cv")
-    with pytest.raises(FitFailed, match=reason):
-        outcome.get()
-    assert bits(refit(trainer, QUICK)) == bits(refit(make_trainer(backbone, task), QUICK))  # nothing of it stays
+# --- the history ---
 
 
 def test_the_history_has_its_columns(trainer: Trainer) -> None:
-    always = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1"]
-    assert list(select_one(trainer, QUICK).history) == always
-    for recipe, length in ((QUICK, 3), (TAIL, 4)):
-        run = refit(trainer, recipe)
-        assert list(run.history) == [*always, "test_loss", "test_accuracy"]
-        assert list(run.history["epoch"]) == list(range(1, length + 1))
-        assert run.seed == 0
+    validated = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1"]
+    for recipe in (QUICK, TAIL):
+        validation = trainer.cross_validate(recipe, SEEDS)
+        assert list(validation.history) == validated
+        final, reference = trainer.fit_final(recipe, 0, validation), trainer.fit_reference(recipe, 0)
+        for run in (final, reference):
+            assert set(run.history) == {*validated, "test_loss", "test_accuracy"}
+            assert list(run.history["epoch"]) == list(range(1, len(run.history) + 1))
+            assert not run.history.isna().any(axis=None)
+            assert run.seed == 0
+        assert len(final.history) == sum(validation.epochs) == len(validation.history)
 
 
 # --- the test split ---
@@ -316,38 +430,45 @@ class Untouchable:
         raise AssertionError(f"the test split was asked for {name}")
 
 
-def test_the_test_split_is_not_touched_unless_asked_for(backbone: Backbone, task: DataSplits, trainer: Trainer) -> None:
-    features = make_features(task).stored.copy()
-    features[task.test] = np.nan
+def test_a_cross_validation_does_not_touch_the_test_split(
+    backbone: Backbone, task: DataSplits, trainer: Trainer
+) -> None:
+    features = {(cut, "plain"): make_features(task, cut) for cut in (TOP, "late")}
+    for values in features.values():
+        values.stored[task.test] = np.nan
     without = dataclasses.replace(task, test=Untouchable())  # type: ignore[arg-type]
-    blind = quick_start(Trainer(backbone, without, {(TOP, "plain"): Features.of(features)}))
-    run = select_one(blind, QUICK)
-    assert run.test is None
-    np.testing.assert_array_equal(run.history, select_one(trainer, QUICK).history)
-    for recipe in (dataclasses.replace(QUICK, projection=NuisanceProjection(2)), Recipe(head=Discriminant(0.5, 0.0))):
-        for selection in ("val", "grouped-cv"):
-            assert select_one(blind, recipe, selection=selection).test is None
-    with pytest.raises(AssertionError, match="was asked for"):
-        blind.refit(QUICK, 0)
+    blind = quick_start(Trainer(backbone, without, features))
+    for recipe in (
+        QUICK,
+        TAIL,
+        dataclasses.replace(TAIL, retraining=Retraining(ClassSampling(0.0), 1e-3, 0.1)),
+        dataclasses.replace(QUICK, projection=NuisanceProjection(2), adjustment=Temperature(), members=2),
+        dataclasses.replace(QUICK, synthesis=SyntheticOversampling("smote", 0.5, 2)),
+        dataclasses.replace(QUICK, also=(Discriminant(0.5, 0.0),)),
+        Recipe(head=Discriminant(0.5, 0.0)),
+    ):
+        found, expected = blind.cross_validate(recipe, SEEDS), trainer.cross_validate(recipe, SEEDS)
+        np.testing.assert_array_equal(found.log_probabilities, expected.log_probabilities)
+        assert found.history.equals(expected.history)
+        assert (found.score, found.epochs) == (expected.score, expected.epochs)
+        with pytest.raises(AssertionError, match="was asked for"):
+            blind.fit_final(recipe, 0, found)
+        with pytest.raises(AssertionError, match="was asked for"):
+            blind.fit_reference(QUICK, 0)
 
 
-def test_scoring_the_test_split_changes_no_choice(trainer: Trainer) -> None:
-    for recipe in (QUICK, TAIL):
-        seen, blind = refit(trainer, recipe), select_one(trainer, recipe)
-        np.testing.assert_array_equal(seen.history[list(blind.history)].to_numpy(), blind.history.to_numpy())
-        np.testing.assert_array_equal(seen.val_confusion, blind.val_confusion)
-        assert seen.best_epoch == blind.best_epoch
-
-
-def test_its_temperature_is_the_one_that_the_adjustment_fits(trainer: Trainer) -> None:
+def test_the_temperature_of_a_run_is_the_one_that_the_adjustment_fits(trainer: Trainer) -> None:
     """So that a report can show what calibration by validation does to any run."""
-    run = refit(trainer, QUICK)
-    assert run.temperature is not None
+    recipe = dataclasses.replace(QUICK, learning_rate=1e-2)
+    validation = trainer.cross_validate(recipe, SEEDS)
+    run = trainer.fit_final(recipe, 0, validation)
     tempered = softmax(np.log(probabilities_of(run)) / run.temperature)
-    adjusted = refit(trainer, dataclasses.replace(QUICK, adjustment=Temperature()))
+    adjusted = fit_final(trainer, dataclasses.replace(recipe, adjustment=Temperature()))
     np.testing.assert_allclose(tempered, probabilities_of(adjusted), atol=1e-6)
-    assert run.temperature != 1
-    assert select_one(trainer, QUICK).temperature is None
+    assert abs(run.temperature - 1) > 0.01
+    assert adjusted.temperature == pytest.approx(1)
+    # It depends on the out-of-fold predictions alone.
+    assert trainer.fit_final(recipe, 5, validation).temperature == run.temperature
 
 
 # --- below the top ---
@@ -357,19 +478,21 @@ def test_its_temperature_is_the_one_that_the_adjustment_fits(trainer: Trainer) -
 def test_a_run_moves_the_end_of_the_backbone_at_its_own_rate(
     rate: float, backbone: Backbone, task: DataSplits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    states = []
+    states: list[TrainingState] = []
     original = Network.start
 
-    def noting(self: Network, seeds: list[int], probe: TrainingState | None = None) -> TrainingState:
-        states.append(original(self, seeds, probe))
+    def noting(self: Network, head: HeadState) -> TrainingState:
+        states.append(original(self, head))
         return states[-1]
 
     monkeypatch.setattr(Network, "start", noting)
-    whole = dataclasses.replace(TAIL, backbone_learning_rate=rate, batch_size=1000, max_epochs=1)
-    select_one(make_trainer(backbone, task, "late"), whole)
+    recipe = dataclasses.replace(TAIL, backbone_learning_rate=rate, batch_size=1000)
+    trainer = make_trainer(backbone, task, "late")
+    validation = trainer.cross_validate(dataclasses.replace(QUICK, max_epochs=1), SEEDS)
+    states.clear()
+    trainer.fit_final(recipe, 0, dataclasses.replace(validation, epochs=(1, 1)))
     kernel, bias = backbone.tail("late").trainable_variables
-    of_heads, state = states
-    assert len(of_heads.moving.parameters) == 2
+    [state] = states
     assert len(state.moving.parameters) == 2 + 2
     # Adam's first step has the size of the rate, where there is a gradient.
     for now, before in zip(state.moving.parameters[2:], (kernel, bias), strict=True):
@@ -378,8 +501,8 @@ def test_a_run_moves_the_end_of_the_backbone_at_its_own_rate(
 
 def test_batch_normalisation_of_the_backbone_keeps_every_bit(backbone: Backbone, task: DataSplits) -> None:
     trainer = make_trainer(backbone, task, "late", fresh=True)
-    select_one(trainer, TAIL)
-    network = trainer._stages.networks["late", WIDTH]
+    fit_final(trainer, TAIL)
+    network = trainer._stages.networks["late"]
     for now, before in zip(network._tail.get_weights(), backbone.tail("late").get_weights(), strict=True):
         assert now.tobytes() == before.tobytes()  # what is trained is kept in the state of a run
 
@@ -393,30 +516,57 @@ def pooled(backbone: Backbone, task: DataSplits) -> Trainer:
 
 
 def test_what_lies_below_the_top_starts_from_the_trained_head(pooled: Trainer) -> None:
-    probe = refit(pooled, Recipe(learning_rate=1e-2, max_epochs=5))
-    still = refit(pooled, Recipe(cut="late", learning_rate=1e-2, max_epochs=5, patience=9, backbone_learning_rate=0.0))
+    head = Recipe(learning_rate=1e-2, max_epochs=5)
+    probe, validation = pooled.fit_reference(head, 0), pooled.cross_validate(head, SEEDS)
+    recipe = dataclasses.replace(head, cut="late", backbone_learning_rate=0.0)
+    still = pooled.fit_reference(recipe, 0)
     np.testing.assert_array_equal(still.history.iloc[:5].to_numpy(), probe.history.to_numpy())
-    # A seventh step of a head that knows its task is better than the first step of one that does not.
+    # A seventh epoch of a head that knows its task is better than the first of one that does not.
     assert still.history["train_loss"][5] < probe.history["train_loss"][1]
-    assert still.best_epoch > 5
+    # The same in folds and in final fits, whose first epochs are those of the head.
+    deep = pooled.cross_validate(recipe, SEEDS)
+    assert len(deep.epochs) == 2
+    assert deep.epochs[0] == validation.epochs[0]
+    assert deep.history.iloc[: deep.epochs[0]].equals(validation.history)
+    run = pooled.fit_final(recipe, 0, deep)
+    shallow = pooled.fit_final(head, 0, validation)
+    columns = ["epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
+    np.testing.assert_array_equal(run.history[columns].iloc[: deep.epochs[0]], shallow.history[columns])
+    assert run.best_epoch == sum(deep.epochs)
+
+
+def test_fine_tuning_has_a_cap_of_its_own(pooled: Trainer) -> None:
+    """An epoch of it costs as much as hundreds of a head."""
+    head = Recipe(learning_rate=1e-3, max_epochs=40, monitor="none", batch_size=1000)
+    deep = pooled.cross_validate(dataclasses.replace(head, cut="late"), (0,))
+    assert deep.epochs == (40, FINE_TUNING_EPOCHS)
+    brief = pooled.cross_validate(dataclasses.replace(head, cut="late", max_epochs=2), (0,))
+    assert brief.epochs == (2, 2)
 
 
 def test_a_second_stage_that_does_not_move_gives_the_logits_of_the_first(
     pooled: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probe = refit(pooled, Recipe(learning_rate=1e-2, max_epochs=5))
-    original = epoch_loop.train_heads
+    head = Recipe(learning_rate=1e-2, max_epochs=5)
+    validation = pooled.cross_validate(head, SEEDS)
+    probe = pooled.fit_final(head, 0, validation)
+    original = Network.train
 
-    def slow(network: Network, jobs: list[Job], *others: object) -> object:
-        """The second stage alone with a tiny rate, and in one step: moving averages move by a hundredth a step."""
-        recipes = [
-            job.recipe if job.recipe.cut == TOP else dataclasses.replace(job.recipe, learning_rate=1e-12)
-            for job in jobs
-        ]
-        return original(network, [Job(recipe, job.seed) for job, recipe in zip(jobs, recipes, strict=True)], *others)  # type: ignore[arg-type]
+    def slow(self: Network, state: TrainingState, options: Any, block: Any) -> Any:  # noqa: ANN401
+        return original(self, state, options._replace(learning_rate=np.float32(1e-12)), block)
 
-    monkeypatch.setattr(epoch_loop, "train_heads", slow)
-    recipe = Recipe(cut="late", learning_rate=1e-2, max_epochs=5, backbone_learning_rate=1e-12)
-    run = refit(pooled, recipe)
+    monkeypatch.setattr(Network, "train", slow)
+    recipe = dataclasses.replace(head, cut="late", backbone_learning_rate=1e-12)
+    # One epoch: moving averages move by a hundredth in each step.
+    deep = dataclasses.replace(validation, epochs=(*validation.epochs, 1))
+    run = pooled.fit_final(recipe, 0, deep)
     np.testing.assert_allclose(probabilities_of(run), probabilities_of(probe), atol=0.05)
-    np.testing.assert_allclose(run.history["val_loss"][5:], probe.history["val_loss"][probe.best_epoch - 1], rtol=0.05)
+    assert run.history["test_loss"].iloc[-1] == pytest.approx(probe.history["test_loss"].iloc[-1], rel=0.05)
+
+
+def test_a_cross_validation_is_of_the_type_that_it_says(trainer: Trainer) -> None:
+    validation = trainer.cross_validate(TAIL, SEEDS)
+    assert isinstance(validation, CrossValidation)
+    assert validation.log_probabilities.dtype == np.float32
+    assert validation.log_probabilities.shape == (2, len(trainer.splits.landmarks), 8)
+    np.testing.assert_allclose(np.exp(validation.log_probabilities).sum(axis=2), 1, rtol=1e-5)
