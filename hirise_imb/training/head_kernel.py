@@ -33,6 +33,9 @@ _MIN_SQUARED_LENGTH = np.float32(1e-12)
 _TILE = 256
 """Features that are worked on at once: those of a mini-batch of 32 fill the first-level cache."""
 
+_ROWS = 32
+"""Rows that are predicted at once."""
+
 Float32s = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
@@ -238,18 +241,27 @@ def predict(
         shift[k] = np.float32(0) if scale > 0 else bias[k] + by_beta
         for j in range(width):
             kernel[k, j] = stacked[2 + k, j] * (inverse if scale > 0 else stacked[0, j])
-    logits = np.empty((len(rows), n_classes), np.float32)
-    x = np.empty((1, width), np.float32)
-    for i in range(len(rows)):
-        squared = np.float32(0)
-        for j in range(width):
-            x[0, j] = (features[rows[i], j] - average[0, j]) * gain[j]
-            squared += x[0, j] * x[0, j]
-        logits[i] = 0
-        _add_products(x, kernel, 1, 0, width, logits[i : i + 1])
-        row_scale = scale / np.sqrt(max(squared, _MIN_SQUARED_LENGTH)) if scale > 0 else np.float32(1)
-        for k in range(n_classes):
-            logits[i, k] = logits[i, k] * row_scale + shift[k]
+    logits = np.zeros((len(rows), n_classes), np.float32)
+    x = np.empty((_ROWS, _TILE), np.float32)
+    squares = np.empty(_ROWS, np.float32)
+    for start in range(0, len(rows), _ROWS):
+        n = min(_ROWS, len(rows) - start)
+        squares[:] = 0
+        for first in range(0, width, _TILE):
+            size = min(_TILE, width - first)
+            mean, factor = average[0][first : first + size], gain[first : first + size]
+            for i in range(n):
+                source, row = features[rows[start + i]][first : first + size], x[i]
+                squared = np.float32(0)
+                for j in range(size):
+                    row[j] = (source[j] - mean[j]) * factor[j]
+                    squared += row[j] * row[j]
+                squares[i] += squared
+            _add_products(x, kernel, n, first, size, logits[start : start + n])
+        for i in range(n):
+            row_scale = scale / np.sqrt(max(squares[i], _MIN_SQUARED_LENGTH)) if scale > 0 else np.float32(1)
+            for k in range(n_classes):
+                logits[start + i, k] = logits[start + i, k] * row_scale + shift[k]
     return logits
 
 
