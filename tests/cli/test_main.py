@@ -320,7 +320,7 @@ def test_a_baseline_that_can_not_be_fitted_says_why(
     def fail(self: Trainer, recipe: Recipe, seed: int) -> Run:
         raise FitFailed("val_loss became inf in epoch 3")
 
-    monkeypatch.setattr(Trainer, "refit", fail)
+    monkeypatch.setattr(Trainer, "fit_reference", fail)
     assert refused("run", "--data", small_data, "--backbone", toy, "--weights", "random") == (
         "The baseline can't be fitted (with seed 0: val_loss became inf in epoch 3): check the weights and the "
         "images.\n"
@@ -390,7 +390,7 @@ def test_a_run_ends_with_its_report_and_the_dashboard_shows_it(
     trials = detail["trials"]
     assert isinstance(trials, list)
     assert [trial["state"] for trial in trials] == ["Complete"]
-    assert {attribute["key"] for attribute in trials[0]["user_attrs"]} >= {"best_epoch", "f1/spider", "recipe"}
+    assert {attribute["key"] for attribute in trials[0]["user_attrs"]} >= {"epochs", "f1/spider", "recipe"}
 
 
 def test_the_dashboard_needs_a_study(refused: Refused, tmp_path: Path) -> None:
