@@ -44,7 +44,7 @@ class DecoupledStrategy(Strategy[DecoupledParameters]):
     """
 
     name = "decoupled"
-    summary = "the head is balanced on rows drawn by class, after the last layers were trained on natural ones"
+    summary = "the head is balanced on rows drawn by class, after fine-tuning on natural ones"
     source = "Kang et al. 2020"
     parameters = DecoupledParameters
     depends_on = ("partial_unfreeze",)

@@ -227,6 +227,9 @@ def same_seed_gives_same_numbers(recipe: Recipe) -> None:
 def separable_classes_are_told_apart(recipe: Recipe) -> None:
     """Checks for perfect scores: whatever paired features, labels or images wrongly would lower them."""
     fits = separable_fits()
+    if recipe.trained and recipe.monitor != "none":
+        # The epoch chosen for a part is the first that is perfect on the others, where the part itself may not be yet.
+        recipe = replace(recipe, monitor="none", max_epochs=30)
     truth = fits.toy.task.images.labels[fits.toy.task.test]
     confusion = confusion_matrix(truth, fits.probabilities(recipe).argmax(axis=1), len(SIZES))
     expect(macro_f1(confusion) == 1, f"macro F1 on the test split is {macro_f1(confusion):.3f}, not 1")

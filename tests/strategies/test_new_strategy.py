@@ -75,8 +75,8 @@ def definition(toy: str, small_data: Path) -> StudyDefinition:
         backbone=toy,
         weights="random",
         strategies=("wider",),
-        selection="val",
         trials=2,
+        trial_seeds=1,
         refits=1,
     )
 
@@ -86,7 +86,7 @@ def test_it_is_searched_and_compared(wider: Strategy, definition: StudyDefinitio
     assert page.exists()
     summary = json.loads((page.parent / "summary.json").read_text(encoding="utf-8"))
     arms = {arm["name"]: arm for arm in summary["arms"]}
-    assert list(arms) == ["baseline", "plain", "wider"]
+    assert list(arms) == ["baseline", "baseline_to_the_end", "plain", "wider"]
     arm = arms["wider"]
     assert arm["summary"] == wider.summary
     assert arm["recipe"] == make_recipe(wider, arm["settings"]).to_dict()

@@ -18,6 +18,7 @@ from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
 from hirise_imb.models.projection import NuisanceProjection
+from hirise_imb.models.weight_scaling import WeightScaling
 from hirise_imb.recipe import PLAIN, Cosine, Linear, Recipe, Retraining
 from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Strategy
 from hirise_imb.testing.declarations import draw_settings, make_recipe
@@ -25,9 +26,19 @@ from hirise_imb.testing.toy import CUTS
 
 each = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
 
-TUNED = Recipe(learning_rate=1e-3, weight_decay=1e-2, monitor="val_macro_f1")
+TUNED = Recipe(learning_rate=1e-3, weight_decay=1e-2, monitor="val_macro_f1", max_epochs=100, patience=10)
 """The control with its defaults."""
-CAO: dict[str, Any] = {"class_weights": EffectiveNumber(0.9999), "reweight_after": 20}
+LDAM = replace(
+    TUNED,
+    head=Cosine(30.0),
+    loss=LabelDistributionAwareMargin(0.5),
+    class_weights=EffectiveNumber(0.9999),
+    reweight_after=0.8,
+    rate_drops=(0.8, 0.9),
+    monitor="none",
+    max_epochs=30,
+)
+"""Epochs 160 and 180 of 200 in the paper."""
 UNFROZEN = replace(TUNED, cut="late", backbone_learning_rate=1e-4)
 THREE = (Discriminant(0.1, 1.0), Logistic(1e-2, 0.5))
 
@@ -61,18 +72,38 @@ def test_what_a_strategy_starts_from_comes_before_it(strategy: Strategy) -> None
 
 
 @each
-def test_what_is_trained_in_a_strategy_watches_macro_f1(strategy: Strategy) -> None:
-    assert {recipe.monitor for recipe in random_recipes(strategy) if recipe.trained} <= {"val_macro_f1"}
+def test_what_is_trained_in_a_strategy_watches_macro_f1_unless_it_has_a_schedule(strategy: Strategy) -> None:
+    for recipe in random_recipes(strategy):
+        if recipe.trained:
+            assert recipe.monitor == ("none" if has_schedule(recipe) else "val_macro_f1")
+
+
+def has_schedule(recipe: Recipe) -> bool:
+    progressive = isinstance(recipe.sampling, ClassSampling) and recipe.sampling.progressive
+    return recipe.reweight_after > 0 or bool(recipe.rate_drops) or progressive
+
+
+@each
+def test_a_schedule_comes_to_its_end_in_the_epochs_that_are_trained(strategy: Strategy) -> None:
+    """Class weights take effect before the last epoch, and the learning rate falls."""
+    for recipe in random_recipes(strategy, 100):
+        last = (recipe.max_epochs - 1) / recipe.max_epochs
+        assert recipe.reweight_after <= last
+        assert not recipe.rate_drops or recipe.rate_drops[0] <= last
+        if recipe.reweight_after:
+            assert recipe.rate_drops[0] == recipe.reweight_after
+            assert recipe.class_weights != InversePower()
 
 
 @each
 def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy: Strategy) -> None:
-    """Batch size, dropout and epochs are no strategy's; so are rule and patience of stopping."""
+    """Batch size and dropout are no strategy's; so are rule and patience of stopping, and the cap seldom binds."""
     for recipe in random_recipes(strategy):
         assert recipe.batch_size == 32
         assert recipe.dropout == 0.2
-        assert recipe.max_epochs == 30
-        assert recipe.patience == 4
+        if recipe.trained and not has_schedule(recipe):
+            assert recipe.max_epochs == 100
+            assert recipe.patience == 10
 
 
 # --- exact recipes ---
@@ -89,7 +120,12 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
         (
             "oversampling",
             {"scheme": "progressive", "power": 0.2},
-            replace(TUNED, sampling=ClassSampling(0.2, progressive=True)),
+            replace(TUNED, sampling=ClassSampling(0.2, progressive=True), monitor="none", max_epochs=30),
+        ),
+        (
+            "oversampling",
+            {"scheme": "progressive", "epochs": 50},
+            replace(TUNED, sampling=ClassSampling(0.5, progressive=True), monitor="none", max_epochs=50),
         ),
         ("oversampling", {"scheme": "random", "ratio": 0.3}, replace(TUNED, sampling=RandomOversampling(0.3))),
         ("oversampling", {"scheme": "split_file"}, replace(TUNED, sampling=SplitFileRows())),
@@ -120,11 +156,18 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
         ),
         ("logit_adjusted_loss", {}, replace(TUNED, loss=LogitAdjustedCrossEntropy(1.0))),
         ("logit_adjusted_loss", {"tau": 0.25}, replace(TUNED, loss=LogitAdjustedCrossEntropy(0.25))),
-        ("ldam_drw", {}, replace(TUNED, head=Cosine(30.0), loss=LabelDistributionAwareMargin(0.5), **CAO)),
+        ("ldam_drw", {}, LDAM),
         (
             "ldam_drw",
-            {"max_margin": 0.3, "scale": 10.0, "reweight_after": 6},
-            replace(TUNED, head=Cosine(10.0), loss=LabelDistributionAwareMargin(0.3), **{**CAO, "reweight_after": 6}),
+            {"max_margin": 0.3, "scale": 10.0, "reweight_after": 0.5, "epochs": 40},
+            replace(
+                LDAM,
+                head=Cosine(10.0),
+                loss=LabelDistributionAwareMargin(0.3),
+                reweight_after=0.5,
+                rate_drops=(0.5, 0.75),
+                max_epochs=40,
+            ),
         ),
         ("partial_unfreeze", {}, UNFROZEN),
         (
@@ -137,6 +180,12 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
             "decoupled",
             {"power": 0.5, "learning_rate": 2e-3, "weight_decay": 0.1},
             replace(UNFROZEN, retraining=Retraining(ClassSampling(0.5), 2e-3, 0.1)),
+        ),
+        ("decoupled", {"kind": "scaled"}, replace(UNFROZEN, retraining=WeightScaling(0.0, 1e-2))),
+        (
+            "decoupled",
+            {"kind": "scaled", "power": 0.5, "strength": 0.1},
+            replace(UNFROZEN, retraining=WeightScaling(0.5, 0.1)),
         ),
         ("logit_adjustment", {}, replace(TUNED, adjustment=PosthocLogitAdjustment(1.0))),
         ("logit_adjustment", {"tau": 0.3}, replace(TUNED, adjustment=PosthocLogitAdjustment(0.3))),
@@ -160,8 +209,8 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
         ("tta", {"views": "mirror"}, replace(TUNED, views=("plain", "fh"))),
         ("tta", {"views": "rotations"}, replace(TUNED, views=("plain", "r90", "r180", "r270"))),
         ("ensemble", {}, replace(TUNED, members=5)),
-        ("ensemble", {"kind": "seeds", "members": 1}, TUNED),
-        ("ensemble", {"kind": "heads", "members": 2}, replace(TUNED, members=2, also=THREE)),
+        ("ensemble", {"kind": "seeds", "members": 2}, replace(TUNED, members=2)),
+        ("ensemble", {"kind": "heads"}, replace(TUNED, also=THREE)),
         ("combined", {}, replace(TUNED, class_weights=InversePower(0.5))),
         (
             "combined",
@@ -179,6 +228,27 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
 )
 def test_settings_make_this_recipe(name: str, given: dict[str, Any], expected: Recipe) -> None:
     assert make_recipe(STRATEGIES[name], given) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("tau_norm", {"tau": 0.0}),
+        ("ensemble", {"members": 1}),
+        ("oversampling", {"power": 1.0}),
+    ],
+)
+def test_no_setting_makes_a_remedy_the_control(name: str, settings: dict[str, Any]) -> None:
+    """A search would choose it if it could, and the arm would stand among the remedies."""
+    with pytest.raises(ValueError, match=f"^{next(iter(settings))} must be "):
+        make_recipe(STRATEGIES[name], settings)
+
+
+@each
+def test_every_recipe_but_the_controls_differs_from_the_control(strategy: Strategy) -> None:
+    for recipe in random_recipes(strategy, 100):
+        control = replace(TUNED, learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        assert (recipe == control) <= (strategy.name in (CONTROL, "combined"))
 
 
 @pytest.mark.parametrize("name", [name for name, strategy in STRATEGIES.items() if strategy.depends_on])
@@ -235,7 +305,7 @@ def test_a_second_correction_can_not_even_be_written(correction: str, adjustment
         ({"correction": "focal_loss", "gamma": 1.0}, replace(TUNED, loss=Focal(1.0))),
         (
             {"correction": "ldam_drw", "max_margin": 0.3},
-            replace(TUNED, head=Cosine(15.0), loss=LabelDistributionAwareMargin(0.3), **{**CAO, "reweight_after": 8}),
+            replace(LDAM, head=Cosine(15.0), loss=LabelDistributionAwareMargin(0.3)),
         ),
         ({"adjustment": "logit_adjustment", "tau": 1.0}, replace(TUNED, adjustment=PosthocLogitAdjustment(1.0))),
         ({"adjustment": "class_bias", "strength": 0.1}, replace(TUNED, adjustment=ClassBias(0.1))),
@@ -279,7 +349,7 @@ def test_the_baseline_is_the_published_reference_run() -> None:
     assert base.inputs == base.views == ("plain",)
     assert (base.projection, base.synthesis, base.retraining) == (None, None, None)
     assert (base.also, base.members, base.adjustment) == ((), 1, NoAdjustment())
-    assert (base.weight_norm, base.weight_decay, base.reweight_after) == (0, 0, 0)
+    assert (base.weight_norm, base.weight_decay, base.reweight_after, base.rate_drops) == (0, 0, 0, ())
     assert base.learning_rate == 1e-4
     assert base.batch_size == 32
     assert base.dropout == 0.2
