@@ -27,7 +27,7 @@ LONG = (
     "test_distributed.py",
     "test_resume.py",
     "test_rounds.py",
-    "test_train_step.py",
+    "test_head_kernel.py",
     "test_rebuild.py",
     "test_runner.py",
 )

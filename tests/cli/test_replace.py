@@ -17,7 +17,7 @@ from hirise_imb.testing.toy import TOY
 Command = Callable[..., int]
 
 WORDS = ["run", "--name", "demo", "--backbone", TOY.name, "--weights", "random"]
-WORDS += ["--strategies", "temperature", "--selection", "val"]
+WORDS += ["--strategies", "temperature", "--trial-seeds", "1"]
 
 
 @pytest.fixture(scope="module")
