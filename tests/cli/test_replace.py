@@ -17,11 +17,7 @@ from hirise_imb.testing.toy import TOY
 Command = Callable[..., int]
 
 WORDS = ["run", "--name", "demo", "--backbone", TOY.name, "--weights", "random"]
-<<<<<<< HEAD
 WORDS += ["--strategies", "temperature"]
-=======
-WORDS += ["--strategies", "temperature", "--trial-seeds", "1"]
->>>>>>> work-tests
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytest
 from builders import CLASSES, quick
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import adjusted_rand_score
 
 from hirise_imb.data.folds import N_FOLDS, FoldAssignment, assign_folds
 from hirise_imb.data.hirise import HIRISE
@@ -71,6 +72,15 @@ def test_assignments_differ(plenty: Landmarks) -> None:
     """Whatever the folds are called."""
     together = [np.equal.outer(found, found) for found in (divide(*plenty, number=k).folds for k in range(4))]
     assert len({pairs.tobytes() for pairs in together}) == 4
+
+
+def test_assignments_of_different_numbers_have_little_in_common() -> None:
+    """As little as random ones, not only in the order of ties: otherwise their mean is that of one."""
+    labels, source = drawn(0, 60)
+    folds = [divide(labels, source, number=k).folds for k in range(4)]
+    agreement = [adjusted_rand_score(folds[a], folds[b]) for a in range(4) for b in range(a)]
+    assert np.mean(agreement) < 0.1
+    assert max(agreement) < 0.25
 
 
 def test_a_class_of_one_source_is_in_one_fold() -> None:
