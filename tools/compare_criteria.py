@@ -118,7 +118,7 @@ def halve_sources(labels: Ints, sources: Ints, number: int) -> NDArray[np.bool_]
     rng = np.random.default_rng(number)
     unique = np.unique(sources)
     divisible = [label for label in np.unique(labels) if len(np.unique(sources[labels == label])) > 1]
-    for _ in range(10_000):
+    for _ in range(1000):
         chosen = rng.permutation(unique)[: len(unique) // 2]
         development = np.isin(sources, chosen)
         if all(len(np.unique(development[labels == label])) == 2 for label in divisible):

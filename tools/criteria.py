@@ -142,8 +142,8 @@ def print_noise(results: pd.DataFrame) -> None:
         "between assignments, closed-form heads": _pool(closed_form[[f1[i] for i in REPEATED]].std(axis=1)),
         "over sources, bootstrap": _pool(results["error"]),
         "over sources, difference to the best setting": _pool(results["error_of_gap"][results["error_of_gap"] > 0]),
-        "between candidates, validation score": within["score"].std().mean(),
-        "between candidates, evaluation": within["evaluation"].std().mean(),
+        "between candidates, validation score": float(within["score"].std().mean()),
+        "between candidates, evaluation": float(within["evaluation"].std().mean()),
         "between seeds, evaluation": _pool(pairs),
     }.items():
         print(f"| {what} | {value:.3f} |")
@@ -156,6 +156,7 @@ def _pool(deviations: pd.Series[float]) -> float:
 
 def _mean_and_error(values: pd.Series[float], digits: int = 3) -> str:
     """Returns the mean over divisions with its standard error, as if divisions were independent."""
-    return f"{values.mean():.{digits}f} ± {values.sem():.{digits}f}"
+    mean, error = float(values.mean()), float(values.sem())
+    return f"{mean:.{digits}f} ± {error:.{digits}f}"
 
 
