@@ -156,7 +156,6 @@ def _pool(deviations: pd.Series[float]) -> float:
 
 def _mean_and_error(values: pd.Series[float], digits: int = 3) -> str:
     """Returns the mean over divisions with its standard error, as if divisions were independent."""
-    mean, error = float(values.mean()), float(values.sem())
-    return f"{mean:.{digits}f} ± {error:.{digits}f}"
-
-
+    numbers = values.to_numpy(float)
+    error = numbers.std(ddof=1) / np.sqrt(len(numbers))
+    return f"{numbers.mean():.{digits}f} ± {error:.{digits}f}"
