@@ -18,6 +18,8 @@ import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -169,17 +171,22 @@ def fit_missing(candidates: Sequence[Candidate], divisions: int, folder: Path) -
     definition = load_definition(ROOT / "studies" / "sample.toml", {})
     manifest = load_manifest(definition)
     images = make_splits(manifest, 1).images
+    missing = [
+        (number, one)
+        for number in range(divisions)
+        for one in candidates
+        if not _fits_path(folder, number, one).exists()
+    ]
+    if not missing:
+        return images
     paths = [manifest.path(image) for image in manifest.table["image"]]
     environment.load_tensorflow()
     backbone = BACKBONES[definition.backbone].load(definition.weights, manifest.spec.image_shape, definition.precision)
     features = {(TOP, "plain"): extract_features(backbone, [TOP], paths, cache_root())[TOP]}
-    for number in range(divisions):
-        missing = [one for one in candidates if not _fits_path(folder, number, one).exists()]
-        if not missing:
-            continue
-        begin = time.monotonic()
+    begin = time.monotonic()
+    for number, group in groupby(missing, key=itemgetter(0)):
         trainer = Trainer(backbone, make_division(images, number), features)
-        for candidate in missing:
+        for _, candidate in group:
             path = _fits_path(folder, number, candidate)
             partial = path.with_suffix(".tmp")
             with partial.open("wb") as file:
