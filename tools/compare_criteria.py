@@ -18,7 +18,7 @@ import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import combinations, groupby
 from operator import itemgetter
 from pathlib import Path
 
@@ -196,6 +196,21 @@ def fit_missing(candidates: Sequence[Candidate], divisions: int, folder: Path) -
     return images
 
 
+def measure_overlap(images: ImageTable, divisions: int) -> float:
+    """Returns the mean adjusted Rand index between the assignments of a division: 1 for the same folds, 0 by chance."""
+    from sklearn.metrics import adjusted_rand_score
+
+    indices = []
+    for number in range(divisions):
+        splits = make_division(images, number)
+        fold_of = np.zeros((len(REPEATED), len(splits.landmarks)), np.int64)
+        for i in REPEATED:
+            for fold, rows in enumerate(splits.assignments[i]):
+                fold_of[i, splits.landmark_positions(rows.heldout)] = fold
+        indices += [adjusted_rand_score(one, other) for one, other in combinations(fold_of, 2)]
+    return float(np.mean(indices))
+
+
 def _fits_path(folder: Path, number: int, candidate: Candidate) -> Path:
     return folder / f"{number:02}-{candidate.strategy}-{candidate.place}.npz"
 
@@ -276,6 +291,7 @@ def main() -> None:
     results.to_csv(DOCS / "selection.csv", index=False, float_format="%.4f")
     print_tables(results)
     print_noise(results)
+    print(f"adjusted Rand index between assignments: {measure_overlap(images, divisions):.2f}")
 
 
 if __name__ == "__main__":
