@@ -101,4 +101,4 @@ def test_killed_and_started_again_it_ends_as_if_left_alone(small_data: Path, tmp
     run(small_data, tmp_path / "undisturbed", tmp_path / "other-cache")
     results = read_results(out / "reports" / "demo")
     assert results == read_results(tmp_path / "undisturbed" / "reports" / "demo")
-    assert len(results) == 2 + 4 + 3 * 4  # two files of all arms; of each, predictions, a table and a figure
+    assert len(results) == 2 + 5 * 4  # two files of all arms; of each, predictions, a table and a figure in two formats

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("blank_figures", "few_epochs")
 
 SEARCHED = ("plain", "oversampling", "focal_loss", "partial_unfreeze", "decoupled", "class_bias", "prototypes")
 """One of each kind: control, rows, loss, backbone, second stage, after training, computed."""
-ARMS = ("baseline", *SEARCHED)
+ARMS = ("baseline", "baseline_to_the_end", *SEARCHED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,14 @@ def original(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Fini
     """A study with two trials and two seeds. Not to be changed."""
     root = tmp_path_factory.mktemp("study")
     definition = StudyDefinition(
-        name="t", data=str(small_data), backbone="toy", weights="random", strategies=SEARCHED[1:], trials=2, refits=2
+        name="t",
+        data=str(small_data),
+        backbone="toy",
+        weights="random",
+        strategies=SEARCHED[1:],
+        trials=2,
+        trial_seeds=2,
+        refits=2,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKBONES, TOY.name, TOY)
@@ -70,7 +77,7 @@ def finished(original: Finished, toy: str, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts decoded images, trials and refits."""
+    """Counts decoded images, trials, other cross-validations and fits."""
     return count_work(monkeypatch, lambda _: "refit")
 
 
@@ -198,7 +205,7 @@ def test_more_trials_continue(finished: Finished, work: Counter[str]) -> None:
     again(finished, trials=3, strategies=("oversampling", "focal_loss"))
     assert work["trial"] == 3  # the control's too
     assert work["decoded"] == 0
-    for arm in summary(finished.report)["arms"][1:]:  # type: ignore[index]
+    for arm in summary(finished.report)["arms"][2:]:  # type: ignore[index]
         assert len(arm["trials"]) == 3
         assert arm["trials"][:2] == before[arm["name"]]
 
@@ -206,7 +213,7 @@ def test_more_trials_continue(finished: Finished, work: Counter[str]) -> None:
 def test_more_seeds_keep_those_that_are_there(finished: Finished, work: Counter[str]) -> None:
     before = predictions(finished.report, "focal_loss")
     again(finished, refits=3, strategies=("focal_loss",))
-    assert work == {"refit": 3}  # the baseline's, the control's and the strategy's
+    assert work == {"refit": 4}  # one of each baseline, the control's and the strategy's
     after = predictions(finished.report, "focal_loss")
     pd.testing.assert_frame_equal(after[after["seed"] < 2], before)
 
@@ -216,7 +223,7 @@ def test_some_of_the_strategies(finished: Finished, work: Counter[str]) -> None:
     again(finished, strategies=("oversampling",))
     assert not work
     arms = {arm["name"] for arm in summary(finished.report)["arms"]}  # type: ignore[attr-defined]
-    assert arms == {"baseline", "plain", "oversampling"}
+    assert arms == {"baseline", "baseline_to_the_end", "plain", "oversampling"}
     assert {path.stem for path in finished.report.glob("predictions/*")} == arms
     again(finished)
     assert not work
@@ -234,7 +241,7 @@ def test_one_seed_gives_one_result(
     again(other, strategies=arms, data=str(data))
     assert work["decoded"] > 0
     assert work["trial"] == 6
-    for arm in ("baseline", "plain", *arms):
+    for arm in ("baseline", "baseline_to_the_end", "plain", *arms):
         name = f"predictions/{arm}.parquet"
         assert (other.report / name).read_bytes() == (finished.report / name).read_bytes()
     rows = [pd.read_csv(report / "per_class.csv").set_index("arm") for report in (other.report, finished.report)]
@@ -250,6 +257,23 @@ def test_another_seed_gives_another_result(finished: Finished) -> None:
         .drop(columns="seed")
         .equals(predictions(finished.report, "baseline").drop(columns="seed"))
     )
+
+
+# --- controls that average ---
+
+
+def test_a_strategy_that_averages_stands_next_to_a_control_that_averages_as_many(
+    finished: Finished, work: Counter[str]
+) -> None:
+    again(finished, name="averages", trials=1, refits=1, strategies=("ensemble", "focal_loss"))
+    report = finished.out / "reports" / "averages"
+    arms = {arm["name"]: arm for arm in summary(report)["arms"]}  # type: ignore[attr-defined]
+    assert set(arms) == {"baseline", "baseline_to_the_end", "plain", "ensemble", "focal_loss", "plain-x5"}
+    assert {name: arm["members"] for name, arm in arms.items() if arm["members"] > 1} == {"ensemble": 5, "plain-x5": 5}
+    assert {name for name, arm in arms.items() if arm["role"] == "control"} == {"plain", "plain-x5"}
+    # The ensemble of seeds is that control.
+    pd.testing.assert_frame_equal(predictions(report, "ensemble"), predictions(report, "plain-x5"))
+    assert arms["ensemble"]["val_macro_f1"] == arms["plain-x5"]["val_macro_f1"]
 
 
 # --- the same name for something else ---
