@@ -146,21 +146,26 @@ def check(trainer: Trainer, recipe: Recipe, predict: Predict) -> tuple[CrossVali
 # --- what is averaged ---
 
 
+def member_seed(seed: int, member: int) -> int:
+    """The first member has the seed of the ensemble."""
+    return int(np.random.SeedSequence((seed, member)).generate_state(1)[0]) if member else seed
+
+
+def predict_members(task: DataSplits, members: int) -> Predict:
+    """Mean log probabilities of several heads."""
+
+    def fit(fold: Fold, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        heads = [predict_heads(task)(fold, member_seed(seed, number)) for number in range(members)]
+        return lambda rows: np.asarray(np.mean([log_softmax(head(rows)) for head in heads], axis=0))
+
+    return fit
+
+
 def test_members_average_their_log_probabilities(trainer: Trainer, task: DataSplits) -> None:
-    seeds = {seed: [seed, *(member_seed(seed, number) for number in (1, 2))] for seed in (*SEEDS, 9)}
-    assert len({seed for members in seeds.values() for seed in members}) == 9
-
-    def predict(fold: Fold, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-        members = [predict_heads(task)(fold, one) for one in seeds[seed]]
-        return lambda rows: np.asarray(np.mean([log_softmax(member(rows)) for member in members], axis=0))
-
-    validation, run = check(trainer, dataclasses.replace(QUICK, members=3), predict)
+    assert len({member_seed(seed, number) for seed in (*SEEDS, 9) for number in range(3)}) == 9
+    validation, run = check(trainer, dataclasses.replace(QUICK, members=3), predict_members(task, 3))
     assert validation.temperatures == (1.0,)  # of one kind
     assert run.seed == 9
-
-
-def member_seed(seed: int, member: int) -> int:
-    return int(np.random.SeedSequence((seed, member)).generate_state(1)[0])
 
 
 def plain_temperature(z: np.ndarray, labels: np.ndarray) -> float:
@@ -189,11 +194,7 @@ def test_heads_of_several_kinds_are_calibrated_before_they_are_averaged(
     recipe = dataclasses.replace(QUICK, also=ALSO, members=members)
     labels = task.images.labels[task.landmarks]
 
-    def predict_members(fold: Fold, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-        heads = [predict_heads(task)(fold, seed if k == 0 else member_seed(seed, k)) for k in range(members)]
-        return lambda rows: np.asarray(np.mean([log_softmax(head(rows)) for head in heads], axis=0))
-
-    kinds = [predict_members, *(predict_closed_form(task, head) for head in ALSO)]
+    kinds = [predict_members(task, members), *(predict_closed_form(task, head) for head in ALSO)]
     weights = [members, 1, 1]
     by_kind = [out_of_fold(task, predict) for predict in kinds]
     calibrated = []
@@ -267,11 +268,15 @@ def test_weights_are_normalised_by_a_power_of_their_length(keep_bias: bool, trai
 @pytest.mark.parametrize(
     "adjustment", [PosthocLogitAdjustment(0.8), ClassBias(0.01), Temperature(), Temperature(bias=True)], ids=str
 )
-def test_an_adjustment_is_fitted_out_of_fold(adjustment: Adjustment, trainer: Trainer, task: DataSplits) -> None:
+@pytest.mark.parametrize("members", [1, 2])
+def test_an_adjustment_is_fitted_out_of_fold(
+    members: int, adjustment: Adjustment, trainer: Trainer, task: DataSplits
+) -> None:
     """Each fold's on the seed's other folds, under the fold's prior; that of a final fit on all of all seeds."""
-    recipe = dataclasses.replace(QUICK, adjustment=adjustment)
+    recipe = dataclasses.replace(QUICK, adjustment=adjustment, members=members)
     labels = task.images.labels[task.landmarks]
-    z = out_of_fold(task, predict_heads(task))
+    predict = predict_members(task, members)
+    z = out_of_fold(task, predict)
     adjusted = np.empty_like(z)
     for place, folds in enumerate(task.assignments):
         for fold in folds:
@@ -282,7 +287,7 @@ def test_an_adjustment_is_fitted_out_of_fold(adjustment: Adjustment, trainer: Tr
     check_validation(validation, task, z, adjusted)
     run = trainer.fit_final(recipe, 9, validation)
     correction = adjustment.fit(np.concatenate(z), np.tile(labels, 2), shares(task, task.pool))
-    test = log_softmax(predict_heads(task)(whole(task), 9)(task.test))
+    test = log_softmax(predict(whole(task), 9)(task.test))
     check_run(run, task, correction(test))
     assert np.abs(probabilities_of(run) - np.exp(test)).max() > 1e-3
     temperature = plain_temperature(correction(np.concatenate(z)), np.tile(labels, 2))
