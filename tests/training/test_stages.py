@@ -36,6 +36,7 @@ from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
 from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.models.projection import NuisanceProjection
+from hirise_imb.models.weight_scaling import WeightScaling
 from hirise_imb.recipe import Cosine, Recipe, Retraining
 from hirise_imb.training.learners import FoldData, HeadLearner, TailLearner
 from hirise_imb.training.trainer import CrossValidation, Run, Trainer
@@ -548,3 +549,52 @@ def test_a_retrained_head_stands_on_the_trained_end_of_the_backbone(
     expected = anew.snapshot().classifier().logits(pooled[task.test.tobytes()])
     np.testing.assert_allclose(probabilities_of(run), np.exp(log_softmax(expected)), rtol=1e-4, atol=1e-6)
     assert run.best_epoch == len(run.history) == validation.epochs[2]
+
+
+def test_weights_are_scaled_on_the_trained_end_of_the_backbone(
+    trainer: Trainer, task: DataSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the training images of each fold, which logits then owe their prior to."""
+    made: list[tuple[TailLearner, FoldData]] = []
+    original = TailLearner.__init__
+
+    def note(self: TailLearner, recipe: Recipe, seed: int, data: FoldData, *rest: Any) -> None:  # noqa: ANN401
+        made.append((self, data))
+        original(self, recipe, seed, data, *rest)
+
+    monkeypatch.setattr(TailLearner, "__init__", note)
+    trainer._stages.cache.clear()
+    scaling, late, network = WeightScaling(0.5, 0.01), make_features(task, "late"), trainer._stages._network("late")
+    deep = Recipe(cut="late", backbone_learning_rate=1e-3, learning_rate=1e-2, max_epochs=2, monitor="none")
+    recipe = dataclasses.replace(deep, retraining=scaling, adjustment=PosthocLogitAdjustment(0.7))
+
+    def predict(number: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits of the rows by a learner, before and after scaling."""
+        learner, data = made[number]
+        tail, head = learner.snapshot().tail, learner.snapshot().classifier()
+        assert tail is not None
+        training = head.logits(network.pooled(tail, data.features))
+        factors = scaling.fit(training, data.pool.labels, data.pool.counts())
+        z = head.logits(network.pooled(tail, late.select(rows)))
+        return z, factors * z
+
+    validation = trainer.cross_validate(recipe, SEEDS)
+    assert len(made) == 8
+    z = np.full((2, len(task.landmarks), 8), np.nan)
+    adjusted = z.copy()
+    for place, folds in enumerate(task.assignments):
+        for k, fold in enumerate(folds):
+            own = task.landmark_positions(fold.heldout)
+            plain, scaled = predict(4 * place + k, fold.heldout)
+            assert np.abs(scaled - plain).max() > 0.01
+            z[place, own] = log_softmax(scaled)
+            prior = np.bincount(task.images.labels[fold.train], minlength=8) ** 0.5
+            adjusted[place, own] = z[place, own] - 0.7 * np.log(prior / prior.sum())
+    check_validation(validation, task, z, adjusted)
+    unscaled = trainer.cross_validate(deep, SEEDS)
+    assert validation.epochs == unscaled.epochs
+    assert validation.history.equals(unscaled.history)
+    assert len(made) == 8  # it shares the training of the recipe without
+    run = trainer.fit_final(recipe, 9, validation)
+    prior = np.bincount(task.images.labels[task.pool], minlength=8) ** 0.5
+    check_run(run, task, predict(8, task.test)[1] - 0.7 * np.log(prior / prior.sum()))
