@@ -36,6 +36,7 @@ from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
 from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.models.projection import NuisanceProjection
+from hirise_imb.models.weight_scaling import WeightScaling
 from hirise_imb.recipe import Cosine, Recipe, Retraining
 from hirise_imb.training.learners import FoldData, HeadLearner, TailLearner
 from hirise_imb.training.trainer import CrossValidation, Run, Trainer
@@ -146,21 +147,26 @@ def check(trainer: Trainer, recipe: Recipe, predict: Predict) -> tuple[CrossVali
 # --- what is averaged ---
 
 
+def member_seed(seed: int, member: int) -> int:
+    """The first member has the seed of the ensemble."""
+    return int(np.random.SeedSequence((seed, member)).generate_state(1)[0]) if member else seed
+
+
+def predict_members(task: DataSplits, members: int) -> Predict:
+    """Mean log probabilities of several heads."""
+
+    def fit(fold: Fold, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        heads = [predict_heads(task)(fold, member_seed(seed, number)) for number in range(members)]
+        return lambda rows: np.asarray(np.mean([log_softmax(head(rows)) for head in heads], axis=0))
+
+    return fit
+
+
 def test_members_average_their_log_probabilities(trainer: Trainer, task: DataSplits) -> None:
-    seeds = {seed: [seed, *(member_seed(seed, number) for number in (1, 2))] for seed in (*SEEDS, 9)}
-    assert len({seed for members in seeds.values() for seed in members}) == 9
-
-    def predict(fold: Fold, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-        members = [predict_heads(task)(fold, one) for one in seeds[seed]]
-        return lambda rows: np.asarray(np.mean([log_softmax(member(rows)) for member in members], axis=0))
-
-    validation, run = check(trainer, dataclasses.replace(QUICK, members=3), predict)
+    assert len({member_seed(seed, number) for seed in (*SEEDS, 9) for number in range(3)}) == 9
+    validation, run = check(trainer, dataclasses.replace(QUICK, members=3), predict_members(task, 3))
     assert validation.temperatures == (1.0,)  # of one kind
     assert run.seed == 9
-
-
-def member_seed(seed: int, member: int) -> int:
-    return int(np.random.SeedSequence((seed, member)).generate_state(1)[0])
 
 
 def plain_temperature(z: np.ndarray, labels: np.ndarray) -> float:
@@ -189,11 +195,7 @@ def test_heads_of_several_kinds_are_calibrated_before_they_are_averaged(
     recipe = dataclasses.replace(QUICK, also=ALSO, members=members)
     labels = task.images.labels[task.landmarks]
 
-    def predict_members(fold: Fold, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-        heads = [predict_heads(task)(fold, seed if k == 0 else member_seed(seed, k)) for k in range(members)]
-        return lambda rows: np.asarray(np.mean([log_softmax(head(rows)) for head in heads], axis=0))
-
-    kinds = [predict_members, *(predict_closed_form(task, head) for head in ALSO)]
+    kinds = [predict_members(task, members), *(predict_closed_form(task, head) for head in ALSO)]
     weights = [members, 1, 1]
     by_kind = [out_of_fold(task, predict) for predict in kinds]
     calibrated = []
@@ -267,11 +269,15 @@ def test_weights_are_normalised_by_a_power_of_their_length(keep_bias: bool, trai
 @pytest.mark.parametrize(
     "adjustment", [PosthocLogitAdjustment(0.8), ClassBias(0.01), Temperature(), Temperature(bias=True)], ids=str
 )
-def test_an_adjustment_is_fitted_out_of_fold(adjustment: Adjustment, trainer: Trainer, task: DataSplits) -> None:
+@pytest.mark.parametrize("members", [1, 2])
+def test_an_adjustment_is_fitted_out_of_fold(
+    members: int, adjustment: Adjustment, trainer: Trainer, task: DataSplits
+) -> None:
     """Each fold's on the seed's other folds, under the fold's prior; that of a final fit on all of all seeds."""
-    recipe = dataclasses.replace(QUICK, adjustment=adjustment)
+    recipe = dataclasses.replace(QUICK, adjustment=adjustment, members=members)
     labels = task.images.labels[task.landmarks]
-    z = out_of_fold(task, predict_heads(task))
+    predict = predict_members(task, members)
+    z = out_of_fold(task, predict)
     adjusted = np.empty_like(z)
     for place, folds in enumerate(task.assignments):
         for fold in folds:
@@ -282,7 +288,7 @@ def test_an_adjustment_is_fitted_out_of_fold(adjustment: Adjustment, trainer: Tr
     check_validation(validation, task, z, adjusted)
     run = trainer.fit_final(recipe, 9, validation)
     correction = adjustment.fit(np.concatenate(z), np.tile(labels, 2), shares(task, task.pool))
-    test = log_softmax(predict_heads(task)(whole(task), 9)(task.test))
+    test = log_softmax(predict(whole(task), 9)(task.test))
     check_run(run, task, correction(test))
     assert np.abs(probabilities_of(run) - np.exp(test)).max() > 1e-3
     temperature = plain_temperature(correction(np.concatenate(z)), np.tile(labels, 2))
@@ -543,3 +549,52 @@ def test_a_retrained_head_stands_on_the_trained_end_of_the_backbone(
     expected = anew.snapshot().classifier().logits(pooled[task.test.tobytes()])
     np.testing.assert_allclose(probabilities_of(run), np.exp(log_softmax(expected)), rtol=1e-4, atol=1e-6)
     assert run.best_epoch == len(run.history) == validation.epochs[2]
+
+
+def test_weights_are_scaled_on_the_trained_end_of_the_backbone(
+    trainer: Trainer, task: DataSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the training images of each fold, which logits then owe their prior to."""
+    made: list[tuple[TailLearner, FoldData]] = []
+    original = TailLearner.__init__
+
+    def note(self: TailLearner, recipe: Recipe, seed: int, data: FoldData, *rest: Any) -> None:  # noqa: ANN401
+        made.append((self, data))
+        original(self, recipe, seed, data, *rest)
+
+    monkeypatch.setattr(TailLearner, "__init__", note)
+    trainer._stages.cache.clear()
+    scaling, late, network = WeightScaling(0.5, 0.01), make_features(task, "late"), trainer._stages._network("late")
+    deep = Recipe(cut="late", backbone_learning_rate=1e-3, learning_rate=1e-2, max_epochs=2, monitor="none")
+    recipe = dataclasses.replace(deep, retraining=scaling, adjustment=PosthocLogitAdjustment(0.7))
+
+    def predict(number: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits of the rows by a learner, before and after scaling."""
+        learner, data = made[number]
+        tail, head = learner.snapshot().tail, learner.snapshot().classifier()
+        assert tail is not None
+        training = head.logits(network.pooled(tail, data.features))
+        factors = scaling.fit(training, data.pool.labels, data.pool.counts())
+        z = head.logits(network.pooled(tail, late.select(rows)))
+        return z, factors * z
+
+    validation = trainer.cross_validate(recipe, SEEDS)
+    assert len(made) == 8
+    z = np.full((2, len(task.landmarks), 8), np.nan)
+    adjusted = z.copy()
+    for place, folds in enumerate(task.assignments):
+        for k, fold in enumerate(folds):
+            own = task.landmark_positions(fold.heldout)
+            plain, scaled = predict(4 * place + k, fold.heldout)
+            assert np.abs(scaled - plain).max() > 0.01
+            z[place, own] = log_softmax(scaled)
+            prior = np.bincount(task.images.labels[fold.train], minlength=8) ** 0.5
+            adjusted[place, own] = z[place, own] - 0.7 * np.log(prior / prior.sum())
+    check_validation(validation, task, z, adjusted)
+    unscaled = trainer.cross_validate(deep, SEEDS)
+    assert validation.epochs == unscaled.epochs
+    assert validation.history.equals(unscaled.history)
+    assert len(made) == 8  # it shares the training of the recipe without
+    run = trainer.fit_final(recipe, 9, validation)
+    prior = np.bincount(task.images.labels[task.pool], minlength=8) ** 0.5
+    check_run(run, task, predict(8, task.test)[1] - 0.7 * np.log(prior / prior.sum()))
