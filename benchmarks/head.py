@@ -200,7 +200,7 @@ def logistic(size: float, seed: int) -> Figures:
 def floor(size: float, epochs: int, seed: int) -> Figures:
     """Read all rows in a random order, batch by batch, and multiply each with a (width, 8) matrix."""
     import numpy as np
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     from benchmarks.data import simulated
     from hirise_imb.imbalance.sampling import SplitFileRows
