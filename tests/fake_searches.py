@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import optuna
@@ -23,7 +23,18 @@ from hirise_imb.search.database import Storage, connect, lock_study
 from hirise_imb.search.leases import Leases
 from hirise_imb.search.search import Fit, Search
 from hirise_imb.search.trial_store import open_trial_store
-from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Settings, Strategy
+from hirise_imb.strategies import (
+    CONTROL,
+    STRATEGIES,
+    Parameters,
+    PosthocStrategy,
+    RecipeContext,
+    Settings,
+    Strategy,
+    choice,
+    integer,
+)
+from hirise_imb.strategies.ensemble import FURTHER_HEADS
 from hirise_imb.training.epoch_loop import OnEpoch
 from hirise_imb.training.trainer import CrossValidation
 from hirise_imb.utils.errors import FitFailed
@@ -40,7 +51,34 @@ FACTS: dict[str, str | int] = {"data": "abc", "seed": 0}
 TRAINED = STRATEGIES["class_weights"]
 """Trains a head; infinitely many settings."""
 CLOSED_FORM = STRATEGIES["prototypes"]
-FINITE = STRATEGIES["ensemble"]
+
+
+@dataclass(frozen=True)
+class FiniteParameters(Parameters):
+    """Sixteen settings: two rounds, and fewer than the searches here ask for."""
+
+    kind: Literal["seeds", "heads"] = choice(default="seeds", help="of the members", source="here")
+    members: int = integer(1, 8, default=5, help="number of fits", source="here")
+
+
+class FiniteStrategy(PosthocStrategy[FiniteParameters]):
+    """Averages fits, and heads of other kinds."""
+
+    name = "finite"
+    summary = "fits are averaged"
+    source = "here"
+    parameters = FiniteParameters
+
+    def apply(self, recipe: Recipe, parameters: FiniteParameters) -> Recipe:
+        """Returns the recipe with several fits, and with closed-form heads if their kind is chosen."""
+        return replace(recipe, members=parameters.members, also=FURTHER_HEADS if parameters.kind == "heads" else ())
+
+    def initial_points(self) -> list[Settings]:
+        """Returns one fit with heads of three kinds."""
+        return [{"kind": "heads", "members": 1}]
+
+
+FINITE = FiniteStrategy()
 """Has few distinct settings, more than one round of them."""
 KINDS = (TRAINED, CLOSED_FORM, FINITE)
 

@@ -69,7 +69,6 @@ class StageFit:
     """Best number of epochs of each stage that trains in epochs."""
     capped: bool
     """Whether the best epoch of a stage is the last one allowed."""
-    seconds: float
     notes: tuple[str, ...] = ()
     """How the data limited the recipe, if it did."""
     snapshots: tuple[tuple[Snapshot, ...], ...] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -65,11 +64,7 @@ class StageRunner:
         if request.on_epoch is None and request.key in self.cache:
             self.cache.move_to_end(request.key)
             return self.cache[request.key]
-        begin = time.monotonic()
-        fit = self._fit(request)
-        fit = replace(fit, seconds=time.monotonic() - begin)
-        # Its time counts only once, for the recipe that it was fitted for.
-        self.cache[request.key] = replace(fit, seconds=0.0)
+        fit = self.cache[request.key] = self._fit(request)
         for keys, size in (
             ([key for key, kept in self.cache.items() if not _has_tails(kept)], _CACHE_SIZE),
             ([key for key, kept in self.cache.items() if _has_tails(kept)], _TAIL_CACHE_SIZE),
@@ -143,7 +138,6 @@ class StageRunner:
             history=pd.DataFrame(),
             epochs=(),
             capped=False,
-            seconds=0.0,
             notes=tuple(dict.fromkeys(note for _, _, notes in fits for note in notes)),
         )
 
@@ -386,7 +380,6 @@ def _to_fit(
         history=result.history,
         epochs=(result.epochs,),
         capped=result.capped,
-        seconds=0.0,
         notes=notes,
         snapshots=result.snapshots,
     )
