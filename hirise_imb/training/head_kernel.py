@@ -17,6 +17,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+# All loops are in this module: the cache of compiled functions notices changes of a function's own file, but not of
+# those that it calls in another.
+#
 # Sums may be reordered to use vector instructions. Infinities and NaN keep their meaning: a run that diverges must be
 # noticed.
 _compile = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})

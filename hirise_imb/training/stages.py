@@ -13,23 +13,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hirise_imb.backbones import TOP, Backbone
-from hirise_imb.data.splits import DataSplits, Fold, TrainingPool
-from hirise_imb.features.arrays import Features, concatenate_features
-from hirise_imb.features.training_features import TrainingFeatures
-from hirise_imb.imbalance.smote import NO_SOURCE
-from hirise_imb.models.projection import project_out
+from hirise_imb.data.splits import DataSplits, Fold
+from hirise_imb.features.arrays import Features
 from hirise_imb.models.weight_scaling import WeightScaling
-from hirise_imb.recipe import FINE_TUNING_EPOCHS, FINE_TUNING_PATIENCE, Cosine, Inputs, Linear, Recipe, Retraining
+from hirise_imb.recipe import FINE_TUNING_EPOCHS, FINE_TUNING_PATIENCE, Cosine, Linear, Recipe, Retraining
 from hirise_imb.training.epoch_loop import Learners, StoppingRule, TrainingResult, train_epochs, train_validated
+from hirise_imb.training.inputs import BySeed, StageInputs, project
 from hirise_imb.training.learners import EvaluationSet, FoldData, HeadLearner, Learner, Snapshot, TailLearner
-from hirise_imb.training.scoring import HeldOut
 from hirise_imb.training.stage_fit import FitRequest, Model, PooledModel, StageFit, TailModel
 from hirise_imb.training.tail_network import Network
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-BySeed = tuple[tuple[FoldData, ...], ...]
-"""Data by seed and fold."""
 T = TypeVar("T")
 
 _CACHE_SIZE, _TAIL_CACHE_SIZE = 12, 2
@@ -47,8 +42,7 @@ class StageRunner:
     def __init__(self, backbone: Backbone, splits: DataSplits, features: Mapping[tuple[str, str], Features]) -> None:
         """Takes the arguments of `trainer.Trainer`."""
         self._backbone = backbone
-        self.splits = splits
-        self._features = dict(features)
+        self.inputs = StageInputs(splits, features)
         self.networks: dict[str, Network] = {}
         self.cache: OrderedDict[tuple[object, ...], StageFit] = OrderedDict()
         self._pooled: tuple[tuple[object, ...], BySeed] | None = None
@@ -84,23 +78,16 @@ class StageRunner:
             return self._train_tail(request)
         return self._train_heads(request)
 
-    def folds(self, request: FitRequest) -> list[tuple[Fold, ...]]:
-        """Returns the folds of each seed."""
-        if request.protocol == "cross-validation":
-            return [self.splits.assignments[number] for number in request.assignments]
-        none = np.empty(0, np.int64)
-        fold = self.splits.split if request.protocol == "reference" else Fold(self.splits.pool, none)
-        return [(fold,)] * len(request.seeds)
-
     def _train_heads(self, request: FitRequest) -> StageFit:
         """Trains heads on features of the frozen backbone."""
         recipe = request.recipe
-        directions = [[self._directions(recipe, fold) for fold in folds] for folds in self.folds(request)]
-        data, notes = self._data(request)
+        folds_by_seed = self.inputs.folds(request)
+        directions = [[self.inputs.directions_of(recipe, fold) for fold in folds] for folds in folds_by_seed]
+        data, notes = self.inputs.data(request)
         learners = _by_fold(data, lambda seed, fold: HeadLearner(recipe, request.seeds[seed], data[seed][fold]))
-        test = self._test_set(request)
+        test = self.inputs.test_set(request)
         if test is not None:
-            test = replace(test, features=_project(test.features, directions[0][0]))
+            test = replace(test, features=project(test.features, directions[0][0]))
         result = self._train(request, learners, data, _head_rule(recipe), 0, test)
         models = tuple(
             tuple(
@@ -120,12 +107,12 @@ class StageRunner:
         assert not isinstance(head, Linear | Cosine)
 
         def fit(seed: int, fold: Fold) -> tuple[PooledModel, Floats, tuple[str, ...]]:
-            directions = self._directions(recipe, fold)
-            training, notes = self._training_features(recipe, fold, directions, seed)
+            directions = self.inputs.directions_of(recipe, fold)
+            training, notes = self.inputs.training_features(recipe, fold, directions, seed)
             model = PooledModel(replace(head.fit(training), directions=directions))
             return model, head.prior(training.counts()), notes
 
-        folds = self.folds(request)
+        folds = self.inputs.folds(request)
         seeds = [seed for seed, parts in zip(request.seeds, folds, strict=True) for _ in parts]
         # One BLAS thread for each fit: their products are short. The limit also keeps the rounding of a fit independent
         # of the others.
@@ -146,7 +133,7 @@ class StageRunner:
         recipe = request.recipe
         head_recipe = replace(recipe, cut=TOP, backbone_learning_rate=Recipe().backbone_learning_rate)
         probe = self.fit(replace(request, recipe=head_recipe, epochs=request.epochs[:1], on_epoch=None))
-        data, _ = self._data(request)
+        data, _ = self.inputs.data(request)
         network = self._network(recipe.cut)
 
         def learner(seed: int, fold: int) -> TailLearner:
@@ -156,7 +143,7 @@ class StageRunner:
         epochs, patience = min(recipe.max_epochs, FINE_TUNING_EPOCHS), min(recipe.patience, FINE_TUNING_PATIENCE)
         rule = StoppingRule(recipe.monitor, epochs, patience)
         learners = _by_fold(data, learner)
-        result = self._train(request, learners, data, rule, 1, self._test_set(request), len(probe.history))
+        result = self._train(request, learners, data, rule, 1, self.inputs.test_set(request), len(probe.history))
         models = tuple(
             tuple(_tail_model(network, snapshot, snapshot) for snapshot in snapshots) for snapshots in result.snapshots
         )
@@ -177,7 +164,7 @@ class StageRunner:
         )
         data = self._pooled_data(request, base)
         learners = _by_fold(data, lambda seed, fold: HeadLearner(head_recipe, request.seeds[seed], data[seed][fold]))
-        test = self._test_set(request)
+        test = self.inputs.test_set(request)
         if test is not None:
             test = replace(test, features=self._pool(recipe, base.snapshots[0][0], test.features))
         result = self._train(request, learners, data, _head_rule(recipe), 2, test)
@@ -229,70 +216,18 @@ class StageRunner:
         on_epoch = request.on_epoch
         shifted = None if on_epoch is None else lambda epoch, best: on_epoch(epoch + epochs_before, best)
         sets = [[fold.heldout for fold in folds] for folds in data]
-        result = train_validated(learners, sets, self._held_out(request), rule, test, shifted)
+        result = train_validated(learners, sets, self.inputs.held_out(request), rule, test, shifted)
         if request.protocol == "reference":
             return result
         # Up to the best epoch: a final fit of these epochs then has the same rows.
         return replace(result, history=result.history.iloc[: result.epochs])
-
-    def _held_out(self, request: FitRequest) -> HeldOut:
-        images = self.splits.images
-        if request.protocol == "reference":
-            rows = self.splits.split.heldout
-            return HeldOut(images.labels[rows], ((np.arange(len(rows)),),), len(images.classes))
-        rows = self.splits.landmarks
-        positions = self.splits.landmark_positions
-        parts = tuple(tuple(positions(fold.heldout) for fold in folds) for folds in self.folds(request))
-        return HeldOut(images.labels[rows], parts, len(images.classes))
-
-    # --- inputs of the stages ---
-
-    def features(self, cut: str, inputs: Inputs) -> Features:
-        """Returns the features of all images at a cut; those of several views are concatenated."""
-        if len(inputs) == 1:
-            return self._features[cut, inputs[0]]
-        name = "+".join(inputs)
-        if (cut, name) not in self._features:
-            self._features[cut, name] = concatenate_features([self._features[cut, view] for view in inputs])
-        return self._features[cut, name]
-
-    def _data(self, request: FitRequest) -> tuple[BySeed, tuple[str, ...]]:
-        """Returns the data of each seed and fold, and notes on how it was made."""
-        by_seed, notes = [], dict[str, None]()
-        for seed, folds in zip(request.seeds, self.folds(request), strict=True):
-            parts = [self._fold_data(request.recipe, fold, seed) for fold in folds]
-            by_seed.append(tuple(data for data, _ in parts))
-            notes |= dict.fromkeys(note for _, fold_notes in parts for note in fold_notes)
-        return tuple(by_seed), tuple(notes)
-
-    def _fold_data(self, recipe: Recipe, fold: Fold, seed: int) -> tuple[FoldData, tuple[str, ...]]:
-        images = self.splits.images
-        n_classes = len(images.classes)
-        features = self.features(recipe.cut, recipe.inputs)
-        directions = self._directions(recipe, fold)
-        canonical = images.canonical(fold.train)
-        pairs = np.unique(np.stack([images.labels[canonical], images.sources[canonical]]), axis=1)
-        train, pool = _project(features.select(fold.train), directions), images.pool(fold.train)
-        notes: tuple[str, ...] = ()
-        if recipe.synthesis is not None:
-            training, notes = self._training_features(recipe, fold, directions, seed)
-            train = Features.of(training.features)
-            pool = TrainingPool(training.labels, np.ones_like(training.labels), training.sources, images.classes)
-        data = FoldData(
-            features=train,
-            pool=pool,
-            landmarks=np.bincount(images.labels[canonical], minlength=n_classes),
-            sources=np.bincount(pairs[0], minlength=n_classes),
-            heldout=EvaluationSet(_project(features.select(fold.heldout), directions), images.labels[fold.heldout]),
-        )
-        return data, notes
 
     def _pooled_data(self, request: FitRequest, base: StageFit) -> BySeed:
         """Returns the data of each seed and fold on the output of its trained tail."""
         key = replace(request, recipe=replace(request.recipe, retraining=None)).key
         if self._pooled is not None and self._pooled[0] == key:
             return self._pooled[1]
-        data, _ = self._data(request)
+        data, _ = self.inputs.data(request)
 
         def pool(snapshot: Snapshot, fold: FoldData) -> FoldData:
             heldout = replace(fold.heldout, features=self._pool(request.recipe, snapshot, fold.heldout.features))
@@ -308,40 +243,6 @@ class StageRunner:
     def _pool(self, recipe: Recipe, snapshot: Snapshot, features: Features) -> Features:
         assert snapshot.tail is not None
         return Features.of(self._network(recipe.cut).pooled(snapshot.tail, features))
-
-    def _training_features(
-        self, recipe: Recipe, fold: Fold, directions: Floats | None, seed: int
-    ) -> tuple[TrainingFeatures, tuple[str, ...]]:
-        """Returns the pooled features of a fold's training images, with synthetic rows if the recipe has any."""
-        training = self._images_of(recipe, fold.train, directions)
-        if recipe.synthesis is None:
-            return training, ()
-        canonical = self._images_of(recipe, self.splits.images.canonical(fold.train), directions)
-        new = recipe.synthesis.resample(canonical, training.counts(), seed)
-        extended = TrainingFeatures(
-            features=np.concatenate([training.features, new.features]),
-            labels=np.concatenate([training.labels, new.labels]),
-            sources=np.concatenate([training.sources, np.full(len(new.labels), NO_SOURCE)]),
-            classes=training.classes,
-        )
-        return extended, new.notes
-
-    def _images_of(self, recipe: Recipe, rows: Ints, directions: Floats | None) -> TrainingFeatures:
-        images = self.splits.images
-        features = _project(self.features(TOP, recipe.inputs).select(rows), directions).take(np.arange(len(rows)))
-        return TrainingFeatures(features, images.labels[rows], images.sources[rows], images.classes)
-
-    def _directions(self, recipe: Recipe, fold: Fold) -> Floats | None:
-        """Returns the directions that a recipe projects out, fitted on the training images of the fold."""
-        if recipe.projection is None:
-            return None
-        return recipe.projection.directions(self._images_of(recipe, fold.train, None))
-
-    def _test_set(self, request: FitRequest) -> EvaluationSet | None:
-        if request.protocol == "cross-validation":
-            return None
-        rows, recipe = self.splits.test, request.recipe
-        return EvaluationSet(self.features(recipe.cut, recipe.inputs).select(rows), self.splits.images.labels[rows])
 
     def _network(self, cut: str) -> Network:
         if cut not in self.networks:
@@ -413,10 +314,3 @@ def _learnt_prior(recipe: Recipe, fold: FoldData) -> Floats:
     terms = recipe.loss.terms(counts)
     prior = counts.shares * recipe.class_weights.weights(counts) * terms.weights * np.exp(-terms.offsets)
     return np.asarray(prior / prior.sum(), np.float64)
-
-
-def _project(features: Features, directions: Floats | None) -> Features:
-    """Returns the features without the directions, if there are any."""
-    if directions is None:
-        return features
-    return Features.of(project_out(features.take(np.arange(len(features))), directions))

@@ -269,7 +269,7 @@ class Trainer:
         normalised = [self._normalise_weights(model, recipe) for model in models]
         for view in recipe.views:
             inputs = recipe.inputs if recipe.inputs != PLAIN else (view,)
-            features = self._stages.features(recipe.cut, inputs).select(rows)
+            features = self._stages.inputs.features(recipe.cut, inputs).select(rows)
             parts += [log_softmax(model.logits(features)) for model in normalised]
         return np.asarray(np.mean(parts, axis=0))
 

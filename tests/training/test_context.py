@@ -51,7 +51,7 @@ def test_features_are_those_of_every_image(
     found = TrainingContext.prepare(definition, images, strategies)
     card = BACKBONES[definition.backbone]
     assert found.cuts == tuple(card.cuts)
-    features = found.trainer._stages._features
+    features = found.trainer._stages.inputs._features
     assert set(features) == {(cut, "plain") for cut in ([TOP, *card.cuts] if deep else [TOP])}
     paths = [images.path(image) for image in images.table["image"]]
     expected = extract_features(card.load("random", HIRISE.image_shape), [TOP], paths, tmp_path)[TOP]
@@ -65,7 +65,7 @@ def test_views_are_extracted_as_far_as_they_are_needed(
     found = TrainingContext.prepare(
         definition, images, [Seeing(inputs=("plain", "photometric")), Seeing(views=("plain", "fh"))]
     )
-    features, canonical = found.trainer._stages._features, found.trainer.splits.images.is_canonical
+    features, canonical = found.trainer._stages.inputs._features, found.trainer.splits.images.is_canonical
     assert set(features) == {(TOP, view) for view in ("plain", "photometric", "fh")}
     paths = [images.path(image) for image in images.table["image"]]
     every, backbone = np.arange(len(paths)), BACKBONES[definition.backbone].load("random", HIRISE.image_shape)
