@@ -308,7 +308,7 @@ def _build_results(
     if definition.data == SYNTHETIC:
         data = "Landmarks: synthetic, drawn by this program. Nothing here is a result about Mars."
     # Rounded as environment.json stores them, so that a report rebuilt from its folder is the same.
-    arms = [replace(arm, seconds=round(arm.seconds, 1)) for arm in arms]
+    arms = [replace(arm, seconds=round(arm.seconds, 2)) for arm in arms]
     seconds = {"features": context.seconds} | {arm.name: arm.seconds for arm in arms}
     names = [arm.name for arm in arms if arm.name != BASELINE]
     facts = {"digests": context.facts, "seconds": seconds, "test_access": store.test_accesses()}

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from hirise_imb.data.dataset import ClassSet
-from hirise_imb.data.hirise import HIRISE
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.reporting.records import Arm, Omitted, Role
 from hirise_imb.reporting.results import Origin, Results
@@ -68,7 +67,7 @@ def read_report(folder: Path) -> Results:
             raise UserError(
                 f"{folder}: the predictions of {name} are not for the test landmarks of the report: {_AGAIN}."
             )
-    classes = _classes(summary)
+    classes = ClassSet(tuple(summary["classes"]), summary["majority"])
     test["label"] = [classes.names.index(name) for name in test.pop("true_class")]
     seconds = environment.get("seconds", {})
     return Results(
@@ -90,16 +89,6 @@ def read_report(folder: Path) -> Results:
             Origin(o["name"], o["study"], o["setting"], tuple(o["arms"]), o["chosen"]) for o in summary["origins"]
         ),
     )
-
-
-def _classes(summary: Summary) -> ClassSet:
-    """Returns the classes of a report.
-
-    Earlier reports do not name the majority class; all of them have the HiRISE classes.
-    """
-    names = tuple(summary["classes"])
-    inferred = HIRISE.classes.majority if names == HIRISE.classes.names else None
-    return ClassSet(names, summary.get("majority", inferred))
 
 
 def list_inputs(summary: Summary) -> frozenset[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import EXAMPLE, three_classes
+from handmade import three_classes
 from rich.console import Console
 
 from hirise_imb.cli.report_tables import print_comparison
@@ -20,7 +20,7 @@ from hirise_imb.pipeline.compare import merge_reports
 from hirise_imb.pipeline.rebuild import rebuild_report
 from hirise_imb.reporting import Baseline, write_report
 from hirise_imb.reporting.html.view import Extras, study_view
-from hirise_imb.reporting.read import read_report, read_summary
+from hirise_imb.reporting.read import read_summary
 from hirise_imb.reporting.summary.content import of_study
 from hirise_imb.utils.errors import UserError
 
@@ -109,10 +109,6 @@ def test_three_classes_go_through_every_page(majority: str | None, tmp_path: Pat
     console = Console(width=80, record=True, file=io.StringIO(), force_terminal=False)
     print_comparison(three_classes(majority), console)
     assert ("rare" in console.export_text().split("Other scores")[0]) == (majority is not None)
-
-
-def test_reports_of_earlier_versions_have_the_majority_of_their_classes() -> None:
-    assert read_report(EXAMPLE).classes.majority == "other"
 
 
 def test_the_published_table_is_compared_with_its_own_classes_alone() -> None:

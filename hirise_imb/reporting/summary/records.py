@@ -303,7 +303,7 @@ class Facts(TypedDict):
     setting: Annotated[str, "What was run"]
     pairing: Annotated[str, "Whether predictions and labels belong together"]
     classes: Annotated[list[str], "The classes, in the order of their ids", Rule(minItems=2, uniqueItems=True)]
-    majority: NotRequired[Annotated[str | None, "The majority class; null if there is none"]]
+    majority: Annotated[str | None, "The majority class; null if there is none"]
     support: Annotated[ClassCounts, "Number of test landmarks of each class"]
     sources: Annotated[ClassCounts, "Number of test sources of each class"]
     data: Annotated[list[DataRecord], "Counts by split and class"]
