@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hirise_imb.config import check_known, check_name
-from hirise_imb.data import DATASETS, HIRISE
+from hirise_imb.data import DATASETS
 from hirise_imb.data.manifest import read_manifest
 from hirise_imb.data.resolve import resolve_data
 from hirise_imb.pipeline.compare import merge_reports
@@ -76,8 +76,7 @@ def _read_thumbnails(results: Results, data: str | None) -> Mapping[str, Any]:
     definition = tomllib.loads(results.study_toml)
     # A comparison lists the definitions of its reports; the landmarks are those of the first.
     first = definition if not results.origins else next(iter(definition["reports"].values()))
-    # Reports of earlier versions do not name a data set because HiRISE was the only one.
-    spec = DATASETS[check_known("data set", str(first.get("dataset", HIRISE.name)), DATASETS)]
+    spec = DATASETS[check_known("data set", str(first["dataset"]), DATASETS)]
     manifest = read_manifest(resolve_data(str(first["data"]) if data is None else data, spec), spec)
     missing = sorted(set(results.test["image"]) - set(manifest.table["image"]))
     if missing:
