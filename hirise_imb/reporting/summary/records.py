@@ -168,7 +168,7 @@ class ArmRecord(TypedDict):
         "The complete recipe",
         Rule(
             required=["cut", "monitor"],
-            properties={"cut": {"type": "string"}, "monitor": {"enum": ["val_loss", "val_macro_f1"]}},
+            properties={"cut": {"type": "string"}, "monitor": {"enum": ["val_loss", "val_macro_f1", "none"]}},
         ),
     ]
     seeds: Annotated[list[Count], "Seeds of the fits, in the order of all lists over seeds", Rule(minItems=1)]
