@@ -194,7 +194,7 @@ def definition(toy: str, small_data: Path) -> StudyDefinition:
 @pytest.mark.slow
 def test_a_study_whose_time_runs_out_reports_what_is_missing(definition: StudyDefinition, tmp_path: Path) -> None:
     report, page = run_study(definition, tmp_path / "short", RunOptions(timeout=1e-6))
-    assert [arm.name for arm in report.arms] == ["baseline"]
+    assert [arm.name for arm in report.arms] == ["baseline", "baseline_to_the_end"]
     missing = {omitted.name: omitted.reason for omitted in report.omitted}
     assert list(missing) == ["plain", *definition.strategies]
     assert missing["class_weights"] == "no trial was finished in time"
@@ -208,7 +208,7 @@ def test_a_study_whose_time_runs_out_can_be_continued(definition: StudyDefinitio
     run_study(few, tmp_path / "short")  # so that there are some trials
     report, _ = run_study(definition, tmp_path / "short", RunOptions(timeout=1e-6))
     n_trials = {arm.name: len(arm.trials) for arm in report.arms}
-    assert n_trials == {"baseline": 0, "plain": 3, **dict.fromkeys(definition.strategies, 3)}
+    assert n_trials == {"baseline": 0, "baseline_to_the_end": 0, "plain": 3, **dict.fromkeys(definition.strategies, 3)}
 
     run_study(definition, tmp_path / "short")
     run_study(definition, tmp_path / "undisturbed")
