@@ -280,7 +280,7 @@ def test_it_shares_its_fits_with_the_study(
     assert capsys.readouterr().out.endswith(f"Report: {report / 'report.html'}\n")
     images = work.pop("decoded")
     assert images > 0
-    assert work == {"EveryImage": 2, "common score": 1}
+    assert work == {"EveryImage": 2, "validation": 1}
     assert len(list(cache.glob("features/*"))) == 1
     assert set(check_files(report)) > FILES
     assert 'href="t/baseline/report.html"' in (tmp_path / "reports" / "index.html").read_text(encoding="utf-8")
@@ -293,7 +293,8 @@ def test_it_shares_its_fits_with_the_study(
     assert lasting_files(report) == first
 
     assert main(["run", *options, "--strategies", "class_weights", "--trials", "1"]) == 0
-    assert work == {"trial": 2, "EveryImage": 4}  # of strategy and control, which sample as the baseline does
+    # Of the baseline to its end, the control and the strategy, which sample as the baseline does.
+    assert work == {"trial": 2, "EveryImage": 6, "validation": 3}
     name = "predictions/baseline.parquet"
     assert (report.parent / name).read_bytes() == first[name]
     assert lasting_files(report) == first

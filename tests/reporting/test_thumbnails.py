@@ -49,7 +49,8 @@ def results_on(data: Path) -> Results:
         arms.append(replace(arm, predictions=tuple(fits)))
     made = make_results(images, *arms)
     seconds = {arm.name: arm.seconds for arm in made.arms}
-    return replace(made, study_toml=f"data = {json.dumps(str(data))}\n", environment={"seconds": seconds})
+    definition = f'data = {json.dumps(str(data))}\ndataset = "hirise-v3_2"\n'
+    return replace(made, study_toml=definition, environment={"seconds": seconds})
 
 
 @pytest.fixture(scope="module")

@@ -148,7 +148,7 @@ def test_a_study_of_four_processes_one_of_which_is_killed_ends_as_that_of_one(
     assert len({worker for (worker,) in database.rows("SELECT DISTINCT worker FROM started")}) >= 3
 
     expected = read_results(tmp_path / "undisturbed" / "reports" / "demo")
-    assert len(expected) == 2 + 4 * (1 + len(SEARCHES))  # predictions, and confusions as table and figure
+    assert len(expected) == 2 + 4 * (2 + len(SEARCHES))  # of baselines too: predictions, confusions as table and figure
     assert read_results(tmp_path / "shared" / "main" / "reports" / "demo") == expected
 
     # With another folder and the same database, nothing is searched again.
