@@ -70,7 +70,8 @@ def initial_state(width: int, n_classes: int, seed: int, scale: float = 0.0) -> 
     kernel = np.asarray(keras.initializers.GlorotUniform(seed)((width, n_classes))).T
     stacked = np.concatenate([np.ones((1, width)), np.zeros((1, width)), kernel]).astype(np.float32)
     average = np.stack([np.zeros(width), np.ones(width)]).astype(np.float32)
-    return HeadState(stacked, np.zeros(n_classes, np.float32), average, scale)
+    # In C order: a transposed kernel would leave adjacent numbers apart.
+    return HeadState(np.ascontiguousarray(stacked), np.zeros(n_classes, np.float32), average, scale)
 
 
 def dropout_threshold(rate: float) -> int:
