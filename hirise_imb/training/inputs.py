@@ -62,12 +62,19 @@ class StageInputs:
 
     def data(self, request: FitRequest) -> tuple[BySeed, tuple[str, ...]]:
         """Returns the data of each seed and fold, and notes on how it was made."""
-        by_seed, notes = [], dict[str, None]()
-        for seed, folds in zip(request.seeds, self.folds(request), strict=True):
-            parts = [self._fold_data(request.recipe, fold, seed) for fold in folds]
-            by_seed.append(tuple(data for data, _ in parts))
-            notes |= dict.fromkeys(note for _, fold_notes in parts for note in fold_notes)
-        return tuple(by_seed), tuple(notes)
+        recipe = request.recipe
+        found: dict[tuple[int, int | None], tuple[FoldData, tuple[str, ...]]] = {}
+
+        def of_fold(fold: Fold, seed: int) -> FoldData:
+            """Returns the data of a fold. Only synthetic rows depend on the seed: members of an ensemble share it."""
+            key = id(fold), None if recipe.synthesis is None else seed
+            if key not in found:
+                found[key] = self._fold_data(recipe, fold, seed)
+            return found[key][0]
+
+        pairs = zip(request.seeds, self.folds(request), strict=True)
+        by_seed = tuple(tuple(of_fold(fold, seed) for fold in folds) for seed, folds in pairs)
+        return by_seed, tuple(dict.fromkeys(note for _, notes in found.values() for note in notes))
 
     def _fold_data(self, recipe: Recipe, fold: Fold, seed: int) -> tuple[FoldData, tuple[str, ...]]:
         images = self.splits.images
@@ -88,6 +95,7 @@ class StageInputs:
             landmarks=np.bincount(images.labels[canonical], minlength=n_classes),
             sources=np.bincount(pairs[0], minlength=n_classes),
             heldout=EvaluationSet(project(features.select(fold.heldout), directions), images.labels[fold.heldout]),
+            directions=directions,
         )
         return data, notes
 

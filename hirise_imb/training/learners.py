@@ -49,6 +49,8 @@ class FoldData:
     sources: Ints
     """Number of sources with landmarks of each class in the pool, shape (n_classes,)."""
     heldout: EvaluationSet
+    directions: NDArray[np.float64] | None = None
+    """Directions that were projected out of the features, shape (width, rank); None without a projection."""
 
     def counts(self, sampling: Sampling) -> ClassCounts:
         """Returns the counts that formulas of losses and weights use when rows are sampled this way."""
@@ -98,17 +100,13 @@ class HeadLearner:
     def __init__(self, recipe: Recipe, seed: int, data: FoldData) -> None:
         """Initialises the head; `seed` seeds its weights, the order of rows, dropout and sampling."""
         self._rows = _EpochRows(recipe, seed, data)
-        # Read-only, as features from the cache are: otherwise they would be compiled for a second time.
-        stored = np.asarray(data.features.stored).view()
-        stored.flags.writeable = False
-        self._stored = stored
+        self._stored = _read_only(data.features)
         self._stored_rows = data.features.rows
         self._schedule = _Schedule(recipe, data)
         self._seed = seed
         self._dropout = dropout_threshold(recipe.dropout)
         n_classes, (width,) = len(data.pool.classes), data.features.shape
-        scale = recipe.head.scale if isinstance(recipe.head, Cosine) else 0.0
-        self._state = initial_state(width, n_classes, seed, scale)
+        self._state = initial_state(width, n_classes, seed, _cosine_scale(recipe))
         self._moments = np.zeros((2, 2 + n_classes, width), np.float32)
         self._bias_moments = np.zeros((2, n_classes), np.float32)
         self._steps = 0
@@ -145,9 +143,7 @@ class HeadLearner:
 
     def logits(self, features: Features) -> NDArray[np.float32]:
         """Computes logits in inference mode, shape (n, n_classes)."""
-        stored = np.asarray(features.stored).view()
-        stored.flags.writeable = False
-        state = self._state
+        state, stored = self._state, _read_only(features)
         scale = np.float32(state.scale)
         return head_kernel.predict(stored, features.rows, state.stacked, state.bias, state.average, scale)
 
@@ -250,9 +246,8 @@ class _Schedule:
         n_classes = len(counts.landmarks)
         self._terms = recipe.loss.terms(counts)
         self._weights = recipe.class_weights.weights(counts)
-        scale = recipe.head.scale if isinstance(recipe.head, Cosine) else 0.0
         self._offsets = np.broadcast_to(self._terms.offsets, n_classes).astype(np.float32)
-        self._margins = (np.broadcast_to(self._terms.margins, n_classes) * scale).astype(np.float32)
+        self._margins = (np.broadcast_to(self._terms.margins, n_classes) * _cosine_scale(recipe)).astype(np.float32)
 
     def options(self, epoch: int) -> HeadOptions:
         """Returns the options of an epoch."""
@@ -270,3 +265,15 @@ class _Schedule:
             backbone_learning_rate=np.float32(recipe.backbone_learning_rate * RATE_DROP**drops),
             dropout=np.float32(recipe.dropout),
         )
+
+
+def _cosine_scale(recipe: Recipe) -> float:
+    """Returns the scale of a cosine head, 0 for a linear one."""
+    return recipe.head.scale if isinstance(recipe.head, Cosine) else 0.0
+
+
+def _read_only(features: Features) -> NDArray[np.floating]:
+    """Returns the stored array as features from the cache are: loops would be compiled again for a writable one."""
+    stored = np.asarray(features.stored).view()
+    stored.flags.writeable = False
+    return stored

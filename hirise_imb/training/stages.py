@@ -31,7 +31,6 @@ _CACHE_SIZE, _TAIL_CACHE_SIZE = 12, 2
 """Numbers of latest fits that are kept for recipes that share them: of heads alone, and of tails, whose weights are
 large."""
 
-
 _CLOSED_FORM_THREADS = 2
 """Closed-form heads that are fitted at once; each holds a few copies of its features."""
 
@@ -81,20 +80,18 @@ class StageRunner:
     def _train_heads(self, request: FitRequest) -> StageFit:
         """Trains heads on features of the frozen backbone."""
         recipe = request.recipe
-        folds_by_seed = self.inputs.folds(request)
-        directions = [[self.inputs.directions_of(recipe, fold) for fold in folds] for folds in folds_by_seed]
         data, notes = self.inputs.data(request)
         learners = _by_fold(data, lambda seed, fold: HeadLearner(recipe, request.seeds[seed], data[seed][fold]))
         test = self.inputs.test_set(request)
         if test is not None:
-            test = replace(test, features=project(test.features, directions[0][0]))
+            test = replace(test, features=project(test.features, data[0][0].directions))
         result = self._train(request, learners, data, _head_rule(recipe), 0, test)
         models = tuple(
             tuple(
-                PooledModel(replace(snapshot.classifier(), directions=projected))
-                for snapshot, projected in zip(snapshots, along, strict=True)
+                PooledModel(replace(snapshot.classifier(), directions=fold.directions))
+                for snapshot, fold in zip(snapshots, folds, strict=True)
             )
-            for snapshots, along in zip(result.snapshots, directions, strict=True)
+            for snapshots, folds in zip(result.snapshots, data, strict=True)
         )
         return _to_fit(result, models, data, recipe, notes)
 
@@ -181,18 +178,22 @@ class StageRunner:
         recipe = request.recipe
         base = self._fit_base(request)
         network = self._network(recipe.cut)
-        models, priors = [], []
-        for tails, folds in zip(base.snapshots, self._pooled_data(request, base), strict=True):
-            for tail, data in zip(tails, folds, strict=True):
-                classifier = tail.classifier()
-                logits = PooledModel(classifier).logits(data.features)
-                counts = data.pool.counts()
-                scales = scaling.fit(logits, data.pool.labels, counts)
-                assert tail.tail is not None
-                models.append(TailModel(network, tail.tail, classifier.scale_logits(scales)))
-                priors.append(scaling.prior(counts))
-        sizes = [len(tails) for tails in base.snapshots]
-        return replace(base, models=tuple(_divide(models, sizes)), priors=tuple(_divide(priors, sizes)))
+        data = self._pooled_data(request, base)
+
+        def scale(tail: Snapshot, fold: FoldData) -> TailModel:
+            model = _tail_model(network, tail, tail)
+            logits = PooledModel(model.classifier).logits(fold.features)
+            factors = scaling.fit(logits, fold.pool.labels, fold.pool.counts())
+            return replace(model, classifier=model.classifier.scale_logits(factors))
+
+        return replace(
+            base,
+            models=tuple(
+                tuple(scale(tail, fold) for tail, fold in zip(tails, folds, strict=True))
+                for tails, folds in zip(base.snapshots, data, strict=True)
+            ),
+            priors=tuple(tuple(scaling.prior(fold.pool.counts()) for fold in folds) for folds in data),
+        )
 
     def _fit_base(self, request: FitRequest) -> StageFit:
         """Fits the recipe without its second stage."""

@@ -133,8 +133,7 @@ class Trainer:
         if len(fits) > 1:
             temperatures = tuple(_fit_temperature(np.concatenate(logits), labels) for logits in by_kind)
             by_kind = np.stack([_calibrate(logits, labels, groups) for logits in by_kind])
-        weights = np.array([recipe.members, *[1] * len(recipe.also)], float)
-        averaged = log_softmax(np.average(by_kind, axis=0, weights=weights))
+        averaged = _average_kinds(recipe, by_kind)
         first = fits[0]
         priors = [np.stack(of_seed) for of_seed in first.priors[:: recipe.members]]
         adjusted = [
@@ -175,8 +174,7 @@ class Trainer:
             self._mean_log_probabilities(recipe, [models[0] for models in fit.models], self.splits.test) / temperature
             for fit, temperature in zip(fits, validation.temperatures, strict=True)
         ]
-        weights = np.array([recipe.members, *[1] * len(recipe.also)], float)
-        logits = log_softmax(np.average(by_kind, axis=0, weights=weights))
+        logits = _average_kinds(recipe, by_kind)
         first = fits[0]
         history = first.history
         for column in ("val_loss", "val_accuracy", "val_macro_f1"):
@@ -283,6 +281,12 @@ class Trainer:
     def _predictions(self, logits: Floats) -> Predictions:
         names = tuple(self.splits.images.names[row] for row in self.splits.test)
         return Predictions(names, softmax(logits).astype(np.float32))
+
+
+def _average_kinds(recipe: Recipe, by_kind: Floats | Sequence[Floats]) -> Floats:
+    """Returns log probabilities averaged over kinds of heads, the first of which stands for all its members."""
+    weights = [recipe.members, *[1] * len(recipe.also)]
+    return log_softmax(np.average(by_kind, axis=0, weights=weights))
 
 
 def _merge_notes(fits: Sequence[StageFit]) -> tuple[str, ...]:
