@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,8 @@ from hirise_imb.metrics.classification import Predictions
 from hirise_imb.recipe import Recipe
 from hirise_imb.training.trainer import CrossValidation, Run
 from hirise_imb.utils.files import write_atomically
+
+T = TypeVar("T")
 
 _HISTORY_PREFIX = "history_"
 _VERSION = 4
@@ -44,12 +46,7 @@ class RunStore:
         Raises:
             FitFailed: the fit failed; nothing is stored.
         """
-        path = self._path(name, recipe, seed)
-        if path.exists():
-            return _load(path)
-        run = fit()
-        write_atomically(path, lambda part: _save(run, part))
-        return run
+        return _load_or_make(self._path(name, recipe, seed), _load, fit, _save)
 
     def load_or_validate(
         self, recipe: Recipe, seeds: Sequence[int], fit: Callable[[], CrossValidation]
@@ -60,11 +57,7 @@ class RunStore:
             FitFailed: the fit failed; nothing is stored.
         """
         path = self._path(f"cross-validation {list(seeds)}", recipe, seeds[0])
-        if path.exists():
-            return _load_validation(path)
-        validation = fit()
-        write_atomically(path, lambda part: _save_validation(validation, part))
-        return validation
+        return _load_or_make(path, _load_validation, fit, _save_validation)
 
     def has(self, name: str, recipe: Recipe, seed: int) -> bool:
         """Checks whether the run is stored."""
@@ -84,6 +77,14 @@ class RunStore:
         # settings, data or weights.
         key = json.dumps([_VERSION, dict(self.facts), name, recipe.to_dict(), seed], sort_keys=True)
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+
+
+def _load_or_make(path: Path, load: Callable[[Path], T], make: Callable[[], T], save: Callable[[T, Path], None]) -> T:
+    if path.exists():
+        return load(path)
+    value = make()
+    write_atomically(path, lambda part: save(value, part))
+    return value
 
 
 def _save(run: Run, path: Path) -> None:

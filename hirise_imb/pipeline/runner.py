@@ -212,18 +212,24 @@ def _run_store(context: TrainingContext, out: Path) -> RunStore:
 def _fit_baseline(context: TrainingContext, rows: str, store: RunStore) -> Arm:
     """Fits the reference run as published."""
     summary = f"the reference run: cross-entropy on {_ROW_NAMES[rows]}, frozen backbone"
-    try:
-        return _fit_arm(context, BASELINE, "baseline", summary, REFERENCE_RECIPES[rows], store)
-    except FitFailed as error:
-        raise UserError(f"The baseline can't be fitted ({error}): check the weights and the images.") from error
+    return _fit_untuned(context, BASELINE, "baseline", summary, REFERENCE_RECIPES[rows], store)
 
 
 def _fit_baseline_to_the_end(context: TrainingContext, store: RunStore) -> Arm:
     """Fits the recipe of the reference run in the way of the strategies: as long as it gains, on all training data."""
     summary = "the reference run's recipe, trained until it gains no more, on training and validation"
     recipe = replace(Recipe(), max_epochs=_NO_CAP)
+    return _fit_untuned(context, BASELINE_TO_THE_END, "baseline_to_the_end", summary, recipe, store)
+
+
+def _fit_untuned(context: TrainingContext, name: str, role: Role, summary: str, recipe: Recipe, store: RunStore) -> Arm:
+    """Fits an arm without which there is no report.
+
+    Raises:
+        UserError: it can't be fitted.
+    """
     try:
-        return _fit_arm(context, BASELINE_TO_THE_END, "baseline_to_the_end", summary, recipe, store)
+        return _fit_arm(context, name, role, summary, recipe, store)
     except FitFailed as error:
         raise UserError(f"The baseline can't be fitted ({error}): check the weights and the images.") from error
 

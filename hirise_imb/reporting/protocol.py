@@ -35,6 +35,8 @@ def _study_protocol(results: Results) -> Iterator[str]:
             "The number of epochs is cross-fitted: the landmarks of a fold are scored at the epoch that is best on all "
             "other folds, so that no fold selects the epoch at which it is scored."
         )
+    if scheduled := [arm.name for arm in final if arm.has_epochs and arm.recipe["monitor"] == "none"]:
+        yield f"The schedules of {join_words(scheduled)} are trained to their end instead."
     if any(arm.role == "strategy" for arm in final):
         yield (
             "All training images of a fold are used by every head, trained or closed-form, with all variants of a "
@@ -66,11 +68,15 @@ def _describe_budget(arms: Sequence[Arm]) -> str:
     counts = [len(arm.trials) for arm in arms]
     if min(counts) == max(counts):
         return f"Every search has {plural(counts[0], 'finished trial')}."
-    shorter = [f"{arm.name} ({len(arm.trials)})" for arm in arms if len(arm.trials) < max(counts)]
-    return (
-        f"Searches have up to {max(counts)} finished trials; fewer have {join_words(shorter)}. A search ends early "
-        "when all distinct settings of its hyperparameters have been tried."
+    shorter = [arm for arm in arms if len(arm.trials) < max(counts)]
+    listed = join_words([f"{arm.name} ({len(arm.trials)})" for arm in shorter])
+    text = (
+        f"Searches have up to {max(counts)} finished trials; fewer have {listed}. A search ends early when all "
+        "distinct settings of its hyperparameters have been tried."
     )
+    if fine_tuned := [arm.name for arm in shorter if arm.recipe["cut"] != "top"]:
+        text += f" The limit of searches that fine-tune the backbone is lower: {join_words(fine_tuned)}."
+    return text
 
 
 def _describe_spaces(results: Results, arms: Sequence[Arm]) -> Iterator[str]:

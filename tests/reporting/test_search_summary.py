@@ -334,6 +334,18 @@ def test_words_that_no_table_knows_are_refused(change: dict[str, Any], message: 
 # --- what was done, and with what ---
 
 
+def test_the_protocol_tells_why_a_search_is_shorter_and_which_epochs_are_not_selected(results: Results) -> None:
+    assert "fine-tune the backbone" not in " ".join(protocol(results))
+    assert "schedules" not in " ".join(protocol(results))
+    arms = {arm.name: arm for arm in results.arms}
+    tuned, other = arms["focal_loss"], next(arm for arm in results.strategies if arm.has_epochs)
+    arms[tuned.name] = replace(tuned, recipe=tuned.recipe | {"cut": "late"})
+    arms[other.name] = replace(arms[other.name], recipe=arms[other.name].recipe | {"monitor": "none"})
+    told = " ".join(protocol(replace(results, arms=tuple(arms.values()))))
+    assert "The limit of searches that fine-tune the backbone is lower: focal_loss." in told
+    assert f"The schedules of {other.name} are trained to their end instead." in told
+
+
 def test_the_protocol_follows_from_the_arms(results: Results, folder: Path) -> None:
     told = " ".join(protocol(results))
     assert told.startswith(
