@@ -14,6 +14,10 @@ import tomli_w
 
 from hirise_imb.utils.errors import UserError
 
+GIVEN_SPLIT, NESTED_CV = "given-split", "nested-cv"
+EVALUATIONS = (GIVEN_SPLIT, NESTED_CV)
+"""Designs of an evaluation: the given test split, or each source once in a nested cross-validation."""
+
 CONTROL = "plain"
 """The strategy that only tunes the optimiser. It is always tuned: a remedy is credited with its gain over it."""
 
@@ -78,6 +82,15 @@ class StudyDefinition:
     """Names of the strategies that are tuned in addition to the control `plain`."""
     overrides: Mapping[str, Mapping[str, Override]] = field(default_factory=dict)
     """Overrides by strategy and parameter; each strategy is also in `strategies`."""
+    evaluation: tuple[str, ...] = EVALUATIONS
+    """Designs by which arms are evaluated: `given-split` (searches on training and validation, scores on test) and
+    `nested-cv` (searches without each of the outer folds of all sources, scores on that fold)."""
+    outer_folds: int = 5
+    """Number of outer folds of the nested cross-validation."""
+    repeats: int = 1
+    """Number of nested cross-validations, each with other outer folds."""
+    inner_seeds: int = 1
+    """`trial_seeds` of the nested cross-validation, which has a search in every outer fold."""
     trials: int = 2
     """Number of finished trials of each strategy's search; if it has fewer distinct settings, each is tried once."""
     fine_tuning_trials: int = 20
@@ -94,15 +107,23 @@ class StudyDefinition:
         """Checks every value except names that other rooms define."""
         _check_types(self)
         check_name(self.name)
-        for name in ("trials", "fine_tuning_trials", "trial_seeds", "refits", "seed"):
-            minimum = 0 if name == "seed" else 1
+        minima = {"seed": 0, "outer_folds": 2}
+        counts = ("trials", "fine_tuning_trials", "trial_seeds", "inner_seeds", "outer_folds", "repeats", "refits")
+        for name in (*counts, "seed"):
+            minimum = minima.get(name, 1)
             if getattr(self, name) < minimum:
                 raise UserError(f"{name} is {getattr(self, name)}: use {minimum} or more.")
         # The seeds of numpy's RandomState, which imbalanced-learn draws from, have 32 bits.
-        if self.seed + max(self.trial_seeds, self.refits) > 2**32:
+        if self.seed + max(self.trial_seeds, self.inner_seeds, self.refits * self.repeats) > 2**32:
             raise UserError(
                 f"seed is {self.seed}: it and the seeds of trials and refits after it must stay below 2**32."
             )
+        for design in self.evaluation:
+            check_known("evaluation", design, EVALUATIONS)
+        if not self.evaluation:
+            raise UserError(f"evaluation is empty: name {' or '.join(EVALUATIONS)}, or both.")
+        if len(set(self.evaluation)) < len(self.evaluation):
+            raise UserError(f"evaluation contains a name twice: {', '.join(self.evaluation)}.")
         if not self.strategies:
             raise UserError("strategies is empty: name at least one (`hirise-imb strategies` lists them).")
         if len(set(self.strategies)) < len(self.strategies):
@@ -114,7 +135,7 @@ class StudyDefinition:
 
     def to_toml(self) -> str:
         """Returns the text of a TOML file that `load_definition` reads back as this definition."""
-        values = asdict(self) | {"strategies": list(self.strategies)}
+        values = asdict(self) | {"strategies": list(self.strategies), "evaluation": list(self.evaluation)}
         del values["overrides"]
         if any(self.overrides.values()):
             tables = {name: self.overrides.get(name, {}) for name in self.strategies}
