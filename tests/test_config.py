@@ -91,7 +91,7 @@ def test_the_toml_of_a_definition_reads_back_as_it(study: StudyDefinition) -> No
 
     found = tomllib.loads(study.to_toml())
     assert not study.overrides
-    expected = asdict(study) | {"strategies": list(study.strategies)}
+    expected = asdict(study) | {"strategies": list(study.strategies), "evaluation": list(study.evaluation)}
     del expected["overrides"]
     assert found == expected
 
