@@ -20,15 +20,16 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import pickle
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from hirise_imb.backbones import BACKBONES, TOP
 from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, load_definition
@@ -47,7 +48,7 @@ N_TRAINING_SETS = 100
 """Simulated training sets over which a true difference is averaged."""
 BLOCK, ARMS_OF_JOB = 25, 2
 """Data sets of a job, and arms of one on the real sample."""
-N_ARMS = {"fixed": 800, "chosen": 400, "convex": 400}
+N_ARMS = {"fixed": 600, "chosen": 400, "convex": 200}
 """Numbers of arms on the real sample; two arms in a row have the same outer folds, but for convex ones."""
 KINDS = (*N_ARMS, "simulated", "power", "truth")
 """Kinds of jobs."""
@@ -83,6 +84,9 @@ def unequal_cases() -> dict[str, Case]:
     return cases
 
 
+Rows = list[dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class Job:
     """A part of the computation, which a process does at once."""
@@ -113,7 +117,7 @@ def list_jobs(kinds: Sequence[str]) -> list[Job]:
     return jobs + (queues["convex"] if "convex" in kinds else [])
 
 
-def run(job: Job) -> pd.DataFrame:
+def run(job: Job) -> Rows:
     """Does a job.
 
     Returns:
@@ -121,20 +125,20 @@ def run(job: Job) -> pd.DataFrame:
     """
     if job.kind in N_ARMS:
         assert _SAMPLE is not None
-        return pd.DataFrame([_predict_arm(job.kind, arm, _SAMPLE) for arm in job.numbers])
+        return [_predict_arm(job.kind, arm, _SAMPLE) for arm in job.numbers]
     case = {**equal_cases(), **unequal_cases()}[job.case]
-    rows: list[dict[str, object]] = []
+    rows: Rows = []
     for number in job.numbers:
         if job.kind == "truth":
-            rows.append({"difference": true_difference(case, number)})
+            rows.append({"case": job.case, "difference": true_difference(case, number)})
         else:
             designs = (NESTED_CV, REPEATED) if job.kind == "simulated" else (GIVEN_SPLIT, NESTED_CV, REPEATED)
             outcomes = compare(case, designs, number)
-            rows += [{"set": number, "design": name, **asdict(outcome)} for name, outcome in outcomes.items()]
-    return pd.DataFrame(rows).assign(case=job.case)
+            rows += [{"case": job.case, "design": name, **asdict(outcome)} for name, outcome in outcomes.items()]
+    return rows
 
 
-def _predict_arm(kind: str, arm: int, sample: Sample) -> dict[str, object]:
+def _predict_arm(kind: str, arm: int, sample: Sample) -> dict[str, Any]:
     """Returns the number of an arm, its predictions, and its settings in each outer fold."""
     if kind == "convex":
         return {"arm": arm, "predicted": predict_convex(sample, arm), "settings": []}
@@ -160,7 +164,7 @@ def compute(folder: Path, path: Path | None, kinds: Sequence[str], minutes: floa
         minutes: time limit.
         processes: number of processes.
     """
-    global _SAMPLE  # noqa: PLW0603
+    global _SAMPLE
     end = time.monotonic() + 60 * minutes
     folder.mkdir(parents=True, exist_ok=True)
     if path is None:
@@ -189,20 +193,24 @@ def compute(folder: Path, path: Path | None, kinds: Sequence[str], minutes: floa
         print(f"{kind}: {sum(len(job.numbers) for job in of_kind)} arms or sets")
 
 
-def _run_with_job(job: Job) -> tuple[Job, pd.DataFrame]:
+def _run_with_job(job: Job) -> tuple[Job, Rows]:
     return job, run(job)
 
 
-def load_results(folder: Path, kind: str) -> dict[Job, pd.DataFrame]:
+def load_results(folder: Path, kind: str) -> dict[Job, Rows]:
     """Returns the results of the jobs of a kind that are done."""
     path = folder / f"{kind}.pickle"
-    return pd.read_pickle(path) if path.exists() else {}
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        return {Job(*key): rows for key, rows in pickle.load(file).items()}
 
 
-def _write_results(folder: Path, results: dict[str, dict[Job, pd.DataFrame]]) -> None:
+def _write_results(folder: Path, results: dict[str, dict[Job, Rows]]) -> None:
     for kind, of_kind in results.items():
         path = folder / f"{kind}.pickle"
-        pd.to_pickle(of_kind, path.with_suffix(".tmp"))
+        with path.with_suffix(".tmp").open("wb") as file:
+            pickle.dump({(job.kind, job.case, job.numbers): rows for job, rows in of_kind.items()}, file)
         path.with_suffix(".tmp").rename(path)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,6 @@ from hirise_imb.metrics.permutation import swap_test
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-LAYOUT = Path(__file__).with_name("sample_layout.csv")
 N_CLASSES = len(HIRISE.classes)
 N_FOLDS, N_INNER = 5, 4
 WIDTH = 16
@@ -44,11 +43,11 @@ MOST_REPEATS = 3
 REPEATED = f"{NESTED_CV}, {MOST_REPEATS} repeats"
 DESIGNS = {GIVEN_SPLIT: 1, NESTED_CV: 1, REPEATED: MOST_REPEATS}
 """Number of predictions of each landmark under each design."""
-COPIES = 40
+COPIES = 20
 """Data sets of fresh sources on which a true difference is measured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """The classes and sources of all landmarks, and the given split."""
 
@@ -56,12 +55,6 @@ class Layout:
     """Number of landmarks of each source and class, shape (n_sources, n_classes)."""
     is_test: NDArray[np.bool_]
     """Whether each source is in the given test split, shape (n_sources,)."""
-
-    @classmethod
-    def of_sample(cls) -> Layout:
-        """Returns the layout of the real sample."""
-        table = pd.read_csv(LAYOUT)
-        return cls(table.iloc[:, 1:].to_numpy(np.int64), (table["split"] == "test").to_numpy())
 
     def repeat(self, times: int) -> Layout:
         """Returns a layout with this many sources for each source."""
@@ -74,12 +67,22 @@ class Layout:
         repeats = self.counts[sources, labels]
         return np.repeat(sources, repeats), np.repeat(labels, repeats)
 
-    def folds(self, number: int, n_folds: int = N_FOLDS) -> Ints:
-        """Returns the outer fold of each source, shape (n_sources,)."""
-        sources, labels = self.cells
-        fold_of = np.zeros(len(self.counts), np.int64)
-        fold_of[sources] = assign_folds(labels, sources, HIRISE.classes, n_folds, number).folds
-        return fold_of
+
+@lru_cache
+def sample_layout() -> Layout:
+    """Returns the layout of the real sample."""
+    table = pd.read_csv(Path(__file__).with_name("sample_layout.csv"))
+    return Layout(table.iloc[:, 1:].to_numpy(np.int64), (table["split"] == "test").to_numpy())
+
+
+@lru_cache(maxsize=4)
+def outer_folds(number: int) -> Ints:
+    """Returns the outer fold of each source of the sample in an assignment, shape (n_sources,)."""
+    layout = sample_layout()
+    sources, labels = layout.cells
+    fold_of = np.zeros(len(layout.counts), np.int64)
+    fold_of[sources] = assign_folds(labels, sources, HIRISE.classes, N_FOLDS, number).folds
+    return fold_of
 
 
 @dataclass(frozen=True)
@@ -180,21 +183,28 @@ class Heads:
             log_prior = np.log(counts / total[:, None])
         return cls(kernel, -(kernel * means).sum(axis=2) / 2, log_prior)
 
-    def predict(self, features: Floats, heads: Ints, tau: Floats) -> Ints:
-        """Predicts each landmark by the head of its number, shape (n,).
+    def predict(self, features: Floats, heads: Ints, taus: Sequence[Floats]) -> Ints:
+        """Predicts each landmark by the head of its number.
 
         Args:
             features: shape (n, WIDTH).
-            heads: head of each landmark, shape (n,).
-            tau: weight of the log prior that each head subtracts, shape (n_heads,).
+            heads: head of each landmark, shape (n,); landmarks with a negative number are not predicted.
+            taus: weights of the log prior that each head subtracts, each of shape (n_heads,).
+
+        Returns:
+            Predicted classes for each entry of `taus`, shape (len(taus), n); 0 for landmarks that are not predicted.
         """
-        predicted = np.zeros(len(features), np.int64)
-        # An absent class is never predicted; subtracting its prior would make it the most probable one.
+        predicted = np.zeros((len(taus), len(features)), np.int64)
         present = np.isfinite(self.log_prior)
-        prior = np.where(present, (1 - tau)[:, None] * np.where(present, self.log_prior, 0), -np.inf)
         for head in range(len(self.kernel)):
             rows = np.flatnonzero(heads == head)
-            predicted[rows] = (features[rows] @ self.kernel[head].T + self.bias[head] + prior[head]).argmax(axis=1)
+            logits = features[rows] @ self.kernel[head].T + self.bias[head]
+            for i, tau in enumerate(taus):
+                # An absent class is never predicted; subtracting its prior would make it the most probable one.
+                prior = np.where(
+                    present[head], (1 - tau[head]) * np.where(present[head], self.log_prior[head], 0), -np.inf
+                )
+                predicted[i, rows] = (logits + prior).argmax(axis=1)
         return predicted
 
 
@@ -224,7 +234,7 @@ class Arm:
         if self.tau is None:
             taus = np.array([self._choose(rng, layout, features, moments, chosen) for chosen in weights > 0])
         heads = Heads.fit(moments.add(self._training_weights(rng, weights)))
-        return heads.predict(features, fold_of[sources], taus)
+        return heads.predict(features, fold_of[sources], [taus])[0]
 
     def _choose(
         self, rng: np.random.Generator, layout: Layout, features: Floats, moments: Moments, pool: NDArray[np.bool_]
@@ -236,17 +246,16 @@ class Arm:
         inner_of[pool] = rng.permutation(np.arange(pool.sum()) % N_INNER)
         weights = self._training_weights(rng, (pool & (inner_of != np.arange(N_INNER)[:, None])).astype(float))
         heads = Heads.fit(moments.add(weights))
-        predict = features[inside], inner_of[sources[inside]]
-        scores = [
-            macro_f1(labels[inside], heads.predict(*predict, np.full(N_INNER, tau))) for tau in TAUS
-        ]
-        return TAUS[int(np.argmax(scores))]
+        predicted = heads.predict(features[inside], inner_of[sources[inside]], [np.full(N_INNER, tau) for tau in TAUS])
+        return TAUS[int(np.argmax([macro_f1(labels[inside], one) for one in predicted]))]
 
     def _training_weights(self, rng: np.random.Generator, weights: Floats) -> Floats:
         """Returns how often each training source counts, shape (n_sets, n_sources)."""
         if not self.resamples:
             return weights
-        return rng.multinomial(weights.sum(axis=1).astype(int), weights / weights.sum(axis=1, keepdims=True)).astype(float)
+        return rng.multinomial(weights.sum(axis=1).astype(int), weights / weights.sum(axis=1, keepdims=True)).astype(
+            float
+        )
 
 
 @dataclass(frozen=True)
@@ -301,7 +310,7 @@ def assign(design: str, layout: Layout, number: int) -> list[Ints]:
     """Returns the assignments of sources to folds under a design, one for each repeat."""
     if design == GIVEN_SPLIT:
         return [np.where(layout.is_test, 0, -1)]
-    return [layout.folds(number * MOST_REPEATS + repeat) for repeat in range(DESIGNS[design])]
+    return [outer_folds(number * MOST_REPEATS + repeat) for repeat in range(DESIGNS[design])]
 
 
 def compare(case: Case, designs: Sequence[str], number: int) -> dict[str, Outcome]:
@@ -312,7 +321,7 @@ def compare(case: Case, designs: Sequence[str], number: int) -> dict[str, Outcom
         designs: some of `DESIGNS`.
         number: number of the data set.
     """
-    layout = Layout.of_sample()
+    layout = sample_layout()
     data = case.draw(np.random.default_rng((0, number)), layout)
     outcomes = {}
     for design in designs:
@@ -338,8 +347,8 @@ def true_difference(case: Case, number: int, copies: int = COPIES) -> float:
         number: number of the simulated training set.
         copies: number of fresh data sets in the layout of the sample, which are pooled.
     """
-    sample = Layout.of_sample()
-    training = sample.counts[sample.folds(number) != 0]
+    sample = sample_layout()
+    training = sample.counts[outer_folds(number) != 0]
     fresh = sample.repeat(copies).counts
     counts = np.concatenate([training, fresh])
     layout = Layout(counts, np.arange(len(counts)) >= len(training))
