@@ -54,10 +54,10 @@ KINDS = (*N_ARMS, "simulated", "power", "truth")
 """Kinds of jobs."""
 BETWEEN = (0.0, 0.5, 1.0, 2.0)
 """Standard deviations of the effects of sources, relative to noise."""
-GAINS = (0.0, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2)
+GAINS = (0.0, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3)
 """By how much larger the class centres are in the features of the better arm."""
-SHIFTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
-"""Weights of the log prior that the better arm subtracts."""
+OWN = (0.0, 0.3)
+"""Shares of the errors that differing arms have by themselves."""
 USUAL = 1.0
 """Effects of sources of arms that differ."""
 
@@ -78,10 +78,7 @@ def equal_cases() -> dict[str, Case]:
 
 def unequal_cases() -> dict[str, Case]:
     """Returns pairs of arms by name, the second of which is better."""
-    cases = {f"better features/{gain}": Case(Law(USUAL), (0.0, gain)) for gain in GAINS}
-    for tau in SHIFTS:
-        cases[f"logit adjustment/{tau}"] = Case(Law(USUAL, own=0.0), (0.0, 0.0), (Arm(), Arm(tau)))
-    return cases
+    return {f"{own}/{gain}": Case(Law(USUAL, own), (0.0, gain)) for own in OWN for gain in GAINS if own or gain}
 
 
 Rows = list[dict[str, Any]]
