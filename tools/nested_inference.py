@@ -56,7 +56,7 @@ BETWEEN = (0.0, 0.5, 1.0, 2.0)
 """Standard deviations of the effects of sources, relative to noise."""
 GAINS = (0.0, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3)
 """By how much larger the class centres are in the features of the better arm."""
-OWN = (0.0, 0.3)
+OWN = (0.1, 0.3)
 """Shares of the errors that differing arms have by themselves."""
 USUAL = 1.0
 """Effects of sources of arms that differ."""
@@ -78,7 +78,7 @@ def equal_cases() -> dict[str, Case]:
 
 def unequal_cases() -> dict[str, Case]:
     """Returns pairs of arms by name, the second of which is better."""
-    return {f"{own}/{gain}": Case(Law(USUAL, own), (0.0, gain)) for own in OWN for gain in GAINS if own or gain}
+    return {f"{own}/{gain}": Case(Law(USUAL, own), (0.0, gain)) for own in OWN for gain in GAINS}
 
 
 Rows = list[dict[str, Any]]
