@@ -6,16 +6,17 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.backbones import BACKBONES, PRECISIONS, TOP, Backbone
-from hirise_imb.config import StudyDefinition, check_known
+from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, StudyDefinition, check_known
 from hirise_imb.data.manifest import Manifest, read_manifest
 from hirise_imb.data.registry import DATASETS
 from hirise_imb.data.resolve import resolve_data
-from hirise_imb.data.splits import make_splits
+from hirise_imb.data.splits import make_outer_splits, make_splits
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.extraction import BATCH, extract_features, image_digests, median_relative_difference
 from hirise_imb.recipe import PLAIN
@@ -23,6 +24,31 @@ from hirise_imb.strategies import Strategy
 from hirise_imb.training.trainer import Trainer
 from hirise_imb.utils import environment
 from hirise_imb.utils.files import cache_root
+
+GIVEN_SPLIT_NAME = "given split"
+"""Name of the only division of the given split."""
+
+
+@dataclass(frozen=True)
+class Division:
+    """A division of the data with searches and fits of its own: the given split, or an outer fold."""
+
+    name: str
+    """Name in reports: `given split`, `fold 2`, or `repeat 1, fold 2` if there are several repeats."""
+    key: str
+    """Name in the database: `given-split`, or `nested-cv 1.2` for the second outer fold of the first repeat."""
+    trainer: Trainer
+    facts: Mapping[str, str | int]
+    """Everything that the numbers of a run depend on, other than its recipe and seed."""
+    trial_seeds: tuple[int, ...]
+    """Seeds with which recipes are scored."""
+    refit_seeds: tuple[int, ...]
+    """Seeds with which selected recipes are fitted."""
+
+    @property
+    def prefix(self) -> str:
+        """Beginning of the names of its tasks, such as `fold 2: `; empty for the given split."""
+        return "" if self.key == GIVEN_SPLIT else f"{self.name}: "
 
 
 @dataclass(frozen=True)
@@ -37,9 +63,51 @@ class TrainingContext:
     cuts: tuple[str, ...]
     """Cut points of the backbone; the one that leaves the fewest weights to train comes first."""
     facts: dict[str, str | int]
-    """Everything that the numbers of a run depend on, other than its recipe and seed."""
+    """Everything that the numbers of all divisions depend on."""
     seconds: float
     """Wall time of feature extraction in this process; cached features take almost none."""
+
+    @cached_property
+    def given_split(self) -> Division:
+        """The given split."""
+        definition = self.definition
+        return Division(
+            name=GIVEN_SPLIT_NAME,
+            key=GIVEN_SPLIT,
+            trainer=self.trainer,
+            facts=self.facts | {"trial_seeds": definition.trial_seeds},
+            trial_seeds=_count_from(definition.seed, definition.trial_seeds),
+            refit_seeds=_count_from(definition.seed, definition.refits),
+        )
+
+    @cached_property
+    def outer_folds(self) -> tuple[Division, ...]:
+        """The outer folds of all repeats of the nested cross-validation.
+
+        Raises:
+            UserError: there are too few sources.
+        """
+        definition = self.definition
+        divisions = []
+        for repeat in range(definition.repeats):
+            splits = make_outer_splits(self.manifest, definition.outer_folds, repeat, definition.inner_seeds)
+            for fold, split in enumerate(splits, 1):
+                number = {"outer_folds": definition.outer_folds, "repeat": repeat + 1, "outer_fold": fold}
+                division = Division(
+                    name=f"fold {fold}" if definition.repeats == 1 else f"repeat {repeat + 1}, fold {fold}",
+                    key=f"{NESTED_CV} {repeat + 1}.{fold}",
+                    trainer=self.trainer.with_splits(split),
+                    facts=self.facts | {"inner_seeds": definition.inner_seeds} | number,
+                    trial_seeds=_count_from(definition.seed, definition.inner_seeds),
+                    # Seeds of its own for each repeat, so that repeats differ in all that is random.
+                    refit_seeds=_count_from(definition.seed + repeat * definition.refits, definition.refits),
+                )
+                divisions.append(division)
+        return tuple(divisions)
+
+    def divisions(self, design: str) -> tuple[Division, ...]:
+        """Returns the divisions of a design of the evaluation."""
+        return (self.given_split,) if design == GIVEN_SPLIT else self.outer_folds
 
     @classmethod
     def prepare(
@@ -68,7 +136,6 @@ class TrainingContext:
             "weights": backbone.digest[:16],
             "precision": definition.precision,
             "seed": definition.seed,
-            "trial_seeds": definition.trial_seeds,
         }
         description = f"Backbone: {definition.backbone} with weights {definition.weights}"
         if definition.precision != "float32":
@@ -79,6 +146,10 @@ class TrainingContext:
             )
         seconds = round(time.monotonic() - begin, 1)
         return cls(definition, manifest, Trainer(backbone, splits, features), description, cuts, facts, seconds)
+
+
+def _count_from(first: int, count: int) -> tuple[int, ...]:
+    return tuple(range(first, first + count))
 
 
 def load_manifest(definition: StudyDefinition) -> Manifest:
