@@ -75,24 +75,26 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
     if not options.replace:
         _check_larger_report(definition, out)
     by_design: dict[str, Results] = {}
-    with _lock(definition, out):
-        with open_scheduler(definition, manifest, strategies, out, options.storage) as scheduler:
-            context = scheduler.context
-            if options.storage is None:
-                # This process has the lock of the study, so leases in the file belong to processes that ended.
-                scheduler.leases.clear(f"{definition.name}/")
-            logs = out / "studies" / definition.name
-            deadline = None if options.timeout is None else time.monotonic() + options.timeout
+    with (
+        _lock(definition, out),
+        open_scheduler(definition, manifest, strategies, out, options.storage) as scheduler,
+    ):
+        context = scheduler.context
+        if options.storage is None:
+            # This process has the lock of the study, so leases in the file belong to processes that ended.
+            scheduler.leases.clear(f"{definition.name}/")
+        logs = out / "studies" / definition.name
+        deadline = None if options.timeout is None else time.monotonic() + options.timeout
 
-            def search(division: Division) -> Mapping[str, Outcome[SearchResult]]:
-                scheduler.run(deadline, division)
-                return scheduler.choose_results(division)
+        def search(division: Division) -> Mapping[str, Outcome[SearchResult]]:
+            scheduler.run(deadline, division)
+            return scheduler.choose_results(division)
 
-            with worker_pool(options.workers - 1, logs, join_study, definition, out, scheduler.database):
-                for design in definition.evaluation:
-                    stores = partial(open_run_store, out, definition.name)
-                    fits = fit_divisions(context.divisions(design), stores, strategies, search)
-                    by_design[design] = _build_results(context, design, fits, strategies, out)
+        with worker_pool(options.workers - 1, logs, join_study, definition, out, scheduler.database):
+            for design in definition.evaluation:
+                stores = partial(open_run_store, out, definition.name)
+                fits = fit_divisions(context.divisions(design), stores, strategies, search)
+                by_design[design] = _build_results(context, design, fits, strategies, out)
     results = by_design.get(NESTED_CV, by_design.get(GIVEN_SPLIT))
     assert results is not None  # a definition has a design
     if len(by_design) > 1:

@@ -178,7 +178,7 @@ class SearchScheduler:
             cross_validate = partial(division.trainer.cross_validate, recipe, division.trial_seeds, on_epoch)
             if recipe.cut == TOP:
                 return cross_validate()
-            # A selected recipe is cross-validated again for its final fits. That of a tail takes minutes, so it is kept.
+            # A selected recipe is cross-validated again for its final fits. For a tail that takes minutes.
             store = open_run_store(self.out, self.context.definition.name, division)
             return store.load_or_validate(recipe, division.trial_seeds, cross_validate)
 
