@@ -26,6 +26,11 @@ and finished fits are not computed again. Asking for more --trials adds to the
 existing ones; asking for fewer than the existing report has is refused unless
 --replace is given.
 
+Arms are evaluated by two designs (--evaluation). nested-cv tests each source
+once: every strategy is searched, selected and fitted without an outer fold of
+sources, which is then predicted; the report leads with it. given-split is the
+published protocol: selected on training and validation, scored on test.
+
 Several processes can share the searches: --workers on this machine, and
 `hirise-imb work` anywhere. Results do not depend on which process ran what.
 
@@ -71,6 +76,17 @@ def add_commands(subparsers: Subparsers) -> None:
             type=lambda text: text.split(","),
             metavar="A,B,...",
             help="strategies in addition to the control `plain`; `hirise-imb strategies` lists them",
+        )
+        parser.add_argument(
+            "--evaluation",
+            type=lambda text: text.split(","),
+            metavar="A,B",
+            help="designs of the evaluation: given-split, nested-cv, or both (default: both)",
+        )
+        parser.add_argument("--outer-folds", type=int, help="number of outer folds of nested-cv (default: 5)")
+        parser.add_argument("--repeats", type=int, help="number of nested cross-validations (default: 1)")
+        parser.add_argument(
+            "--inner-seeds", type=int, help="--trial-seeds of nested-cv, which searches in each outer fold (default: 1)"
         )
         parser.add_argument(
             "--trials",
