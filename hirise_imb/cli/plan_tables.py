@@ -65,8 +65,8 @@ def print_detectable(detectable: Mapping[str, DetectableDifference], n_fits: int
     text = (
         f"Simulated on these counts, not measured: the median over {PAIRS} pairs of equally good arms, each the mean "
         f"of {plural(n_fits, 'fit')}, which recognise all rare classes equally well and whose log odds of a hit vary "
-        f"between sources with a standard deviation of {BETWEEN}, and of {OWN} for each arm by itself; arms with "
-        "similar predictions can be told apart by less, other arms only by more."
+        f"between sources with a standard deviation of {BETWEEN}, and of {OWN} for each arm by itself; between "
+        "arms with similar predictions, smaller differences can be detected."
     )
     console.print(text, highlight=False)
     smallest = min((found.all_classes for found in detectable.values() if found.all_classes is not None), default=None)
@@ -100,7 +100,6 @@ def print_plan(plan: StudyPlan, console: Console) -> None:
         _time(features.seconds + sum(design.seconds for design in plan.designs)),
     )
     console.print(table)
-    fine_tuning = min(definition.trials, definition.fine_tuning_trials)
     trials = plural(definition.trials, "trial")
     if plan.fine_tunes:
         trials += f" ({min(definition.trials, definition.fine_tuning_trials)} where the backbone is fine-tuned)"

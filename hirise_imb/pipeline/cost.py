@@ -2,7 +2,7 @@
 
 Times were measured on 2 cores of an AMD EPYC with the real sample and the embedded backbone (2,898 images of training
 and validation, 1,280 features), and are taken to be proportional to images and features. The study in
-reports/real-sample took 50 minutes (`seconds` in its environment.json); the estimate is 54 minutes, and that of each
+reports/real-sample took 50 minutes (`seconds` in its environment.json); the estimate is 55 minutes, and that of each
 strategy with fits of its own is 0.5 to 2 times what it took, but 4 times for `prototypes`.
 """
 

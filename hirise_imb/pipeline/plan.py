@@ -127,9 +127,11 @@ def _plan_features(definition: StudyDefinition, manifest: Manifest, strategies: 
 def _plan_design(
     name: str, definition: StudyDefinition, manifest: Manifest, strategies: Sequence[Strategy]
 ) -> DesignPlan:
-    divisions: tuple[DataSplits, ...] = (make_splits(manifest, 1),)
-    repeats, n_seeds = 1, definition.trial_seeds
-    if name != GIVEN_SPLIT:
+    divisions: tuple[DataSplits, ...]
+    if name == GIVEN_SPLIT:
+        divisions, repeats, n_seeds = (make_splits(manifest, 1),), 1, definition.trial_seeds
+    else:
+        # Other repeats have other outer folds, of the same size.
         divisions = make_outer_splits(manifest, definition.outer_folds, 0, 1)
         repeats, n_seeds = definition.repeats, definition.inner_seeds
     n_divisions = len(divisions) * repeats
