@@ -168,7 +168,7 @@ class SearchScheduler:
             open_trial_store(self.storage, study_name, facts),
             strategy,
             RecipeContext(self.context.cuts, bases),
-            min(definition.trials, definition.fine_tuning_trials) if strategy.trains_backbone else definition.trials,
+            strategy.max_trials(definition),
             definition.seed,
             self.context.manifest.spec.classes,
         )

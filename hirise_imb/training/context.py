@@ -152,6 +152,28 @@ def _count_from(first: int, count: int) -> tuple[int, ...]:
     return tuple(range(first, first + count))
 
 
+@dataclass(frozen=True)
+class RequiredFeatures:
+    """The features that recipes of some strategies use."""
+
+    cuts: tuple[str, ...]
+    """Cut points whose features are extracted from plain images, `top` first."""
+    inputs: tuple[str, ...]
+    """Further views of all images, at the cut `top`."""
+    views: tuple[str, ...]
+    """Further views of canonical images, at the cut `top`. They serve for prediction alone, and canonical images are a
+    seventh of the official archive."""
+
+    @classmethod
+    def of(cls, strategies: Sequence[Strategy], cuts: Sequence[str]) -> RequiredFeatures:
+        """Returns what the strategies use of a backbone with these cut points."""
+        inputs = dict.fromkeys(view for strategy in strategies for view in strategy.inputs if view not in PLAIN)
+        known = (*PLAIN, *inputs)
+        views = dict.fromkeys(view for strategy in strategies for view in strategy.views if view not in known)
+        needed_cuts = cuts if any(strategy.trains_backbone for strategy in strategies) else ()
+        return cls((TOP, *needed_cuts), tuple(inputs), tuple(views))
+
+
 def load_manifest(definition: StudyDefinition) -> Manifest:
     """Reads and checks the data of a definition without loading TensorFlow, so that mistakes are reported at once.
 
@@ -174,17 +196,14 @@ def _extract(
 ) -> Mapping[tuple[str, str], Features]:
     """Extracts the features of all images, for every cut and view that recipes of the strategies use."""
     paths = [manifest.path(image) for image in manifest.table["image"]]
-    needed_cuts = [TOP, *(cuts if any(strategy.trains_backbone for strategy in strategies) else ())]
-    by_cut = extract_features(backbone, needed_cuts, paths, cache_root(), digests)
+    required = RequiredFeatures.of(strategies, cuts)
+    by_cut = extract_features(backbone, required.cuts, paths, cache_root(), digests)
     features = {(cut, "plain"): values for cut, values in by_cut.items()}
-    inputs = dict.fromkeys(view for strategy in strategies for view in strategy.inputs if view not in PLAIN)
-    for view in inputs:
+    for view in required.inputs:
         features[TOP, view] = extract_features(backbone, [TOP], paths, cache_root(), digests, view)[TOP]
-    # Views for prediction are needed for canonical images only, a seventh of the images of the official archive.
-    views = dict.fromkeys(view for strategy in strategies for view in strategy.views if view not in (*PLAIN, *inputs))
     rows = np.flatnonzero(is_canonical)
     canonical_paths, canonical_digests = [paths[row] for row in rows], [digests[row] for row in rows]
-    for view in views:
+    for view in required.views:
         extracted = extract_features(backbone, [TOP], canonical_paths, cache_root(), canonical_digests, view)[TOP]
         # The row of any other image is out of bounds, so that using it raises instead of giving wrong features.
         row_of_image = np.full(len(paths), len(extracted.stored))
