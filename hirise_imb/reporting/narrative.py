@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from hirise_imb.metrics.bootstrap import MIN_SOURCES
 from hirise_imb.metrics.permutation import ALPHA
-from hirise_imb.reporting.formatting import join_words, p_value, plural
+from hirise_imb.reporting.formatting import count_range, join_words, p_value, plural
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import CONTRASTS, Contrast, Origin, Results
 
@@ -133,7 +133,7 @@ def _name_other(results: Results, arm: Arm, contrast: Contrast, *, full: bool = 
         return name_reference(results)
     if not full:
         return "the control"
-    averaged = f" that averages {control.members} fits" if control.members > 1 else ""
+    averaged = f" that averages {count_range(control.members)} fits" if control.averages else ""
     return f"the control{averaged}, {control.name}"
 
 
@@ -272,7 +272,11 @@ def describe_limits(results: Results) -> str:
     """Returns what no report on this test split can say: classes of few sources, absent ones, capped training."""
     few = [f"{results.classes[k]} ({n})" for k, n in enumerate(results.sources) if 0 < n < MIN_SOURCES]
     absent = [results.classes[k] for k, n in enumerate(results.support) if n == 0]
-    capped = [f"{arm.name} ({sum(arm.capped)} of {len(arm.seeds)})" for arm in results.ordered if any(arm.capped)]
+    capped = [
+        f"{arm.name} ({sum(map(sum, arm.capped))} of {sum(map(len, arm.capped))})"
+        for arm in results.ordered
+        if any(map(any, arm.capped))
+    ]
     text = "Images of one source observation are not independent, so the uncertainty of a class is over its sources."
     if few:
         text += f" Classes with fewer than six test sources, for which no interval can be estimated: {', '.join(few)}."

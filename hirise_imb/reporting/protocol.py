@@ -24,7 +24,7 @@ def protocol(results: Results) -> list[str]:
 
 
 def _study_protocol(results: Results) -> Iterator[str]:
-    with_search = [arm for arm in results.ordered if arm.trials]
+    with_search = [arm for arm in results.ordered if arm.has_search]
     final = [arm for arm in results.ordered if arm.role != "baseline"]
     yield _describe_validation(results)
     if with_search:
@@ -35,7 +35,7 @@ def _study_protocol(results: Results) -> Iterator[str]:
             "The number of epochs is cross-fitted: the landmarks of a fold are scored at the epoch that is best on all "
             "other folds, so that no fold selects the epoch at which it is scored."
         )
-    if scheduled := [arm.name for arm in final if arm.has_epochs and arm.recipe["monitor"] == "none"]:
+    if scheduled := [arm.name for arm in final if arm.has_epochs and arm.selections[0].recipe["monitor"] == "none"]:
         yield f"The schedules of {join_words(scheduled)} are trained to their end instead."
     if any(arm.role == "strategy" for arm in final):
         yield (
@@ -56,7 +56,7 @@ def _describe_validation(results: Results) -> str:
         "The validation score of every arm is macro F1 in a cross-validation over the training and validation splits "
         f"with folds by source, {seeds}."
     )
-    if any(arm.trials for arm in results.ordered):
+    if any(arm.has_search for arm in results.ordered):
         text += (
             " The recipe of a search is that of its best trial, which biases its validation score upwards; nothing was "
             "selected for the baseline."
@@ -65,16 +65,17 @@ def _describe_validation(results: Results) -> str:
 
 
 def _describe_budget(arms: Sequence[Arm]) -> str:
-    counts = [len(arm.trials) for arm in arms]
-    if min(counts) == max(counts):
-        return f"Every search has {plural(counts[0], 'finished trial')}."
-    shorter = [arm for arm in arms if len(arm.trials) < max(counts)]
-    listed = join_words([f"{arm.name} ({len(arm.trials)})" for arm in shorter])
+    counts = {arm.name: max(len(selection.trials) for selection in arm.selections) for arm in arms}
+    most = max(counts.values())
+    if min(counts.values()) == most:
+        return f"Every search has {plural(most, 'finished trial')}."
+    shorter = [arm for arm in arms if counts[arm.name] < most]
+    listed = join_words([f"{arm.name} ({counts[arm.name]})" for arm in shorter])
     text = (
-        f"Searches have up to {max(counts)} finished trials; fewer have {listed}. A search ends early when all "
+        f"Searches have up to {most} finished trials; fewer have {listed}. A search ends early when all "
         "distinct settings of its hyperparameters have been tried."
     )
-    if fine_tuned := [arm.name for arm in shorter if arm.recipe["cut"] != "top"]:
+    if fine_tuned := [arm.name for arm in shorter if arm.selections[0].recipe["cut"] != "top"]:
         text += f" The limit of searches that fine-tune the backbone is lower: {join_words(fine_tuned)}."
     return text
 
@@ -100,10 +101,11 @@ def _describe_spaces(results: Results, arms: Sequence[Arm]) -> Iterator[str]:
 def _describe_fits(results: Results, final: Sequence[Arm]) -> Iterator[str]:
     base, seeds = results.arms[0], plural(len(results.arms[0].seeds), "seed")
     if base.has_epochs:
-        monitor = {"val_loss": "validation loss", "val_macro_f1": "validation macro F1"}[base.recipe["monitor"]]
+        recipe = base.selections[0].recipe
+        monitor = {"val_loss": "validation loss", "val_macro_f1": "validation macro F1"}[recipe["monitor"]]
         yield (
             f"The baseline is fitted as published: on the training split, with early stopping on {monitor} of the "
-            f"given validation split and at most {plural(base.recipe['max_epochs'], 'epoch')}, with {seeds}."
+            f"given validation split and at most {plural(recipe['max_epochs'], 'epoch')}, with {seeds}."
         )
     if results.to_the_end is not None:
         yield (
@@ -132,7 +134,7 @@ def _describe_averaging(results: Results) -> Iterator[str]:
     groups: dict[str, list[str]] = {}
     for arm in results.strategies:
         control = results.control_for(arm)
-        if arm.members > 1 and control is not None:
+        if arm.averages and control is not None:
             groups.setdefault(control.name, []).append(arm.name)
     for control_name, names in groups.items():
         verb, are = ("averages", "is") if len(names) == 1 else ("average", "are")

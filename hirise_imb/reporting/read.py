@@ -12,7 +12,7 @@ import pandas as pd
 
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.metrics.classification import Predictions
-from hirise_imb.reporting.records import Arm, Omitted, Role
+from hirise_imb.reporting.records import Arm, Omitted, Role, Selection
 from hirise_imb.reporting.results import Origin, Results
 from hirise_imb.reporting.summary.records import ArmRecord, Summary
 from hirise_imb.reporting.summary.schema import find_fault
@@ -84,6 +84,7 @@ def read_report(folder: Path) -> Results:
         environment=environment,
         omitted=tuple(Omitted(**strategy) for strategy in summary["omitted"]),
         trial_seeds=summary["trial_seeds"],
+        outer_folds=None if summary["outer_folds"] is None else pd.DataFrame(summary["outer_folds"]),
         appendix={key: summary.get(key, []) for key in ("strategies", "shared_parameters")},
         origins=tuple(
             Origin(o["name"], o["study"], o["setting"], tuple(o["arms"]), o["chosen"]) for o in summary["origins"]
@@ -137,20 +138,26 @@ def _arm(
         name=stored["name"],
         role=cast("Role", stored["role"]),
         summary=stored["summary"],
-        recipe=stored["recipe"],
-        settings=stored["settings"],
-        val_macro_f1=stored["val_macro_f1"],
-        trials=cast("list[dict[str, str | float | None]]", stored["trials"]),
+        selections=tuple(
+            Selection(
+                division=selection["division"],
+                recipe=selection["recipe"],
+                settings=selection["settings"],
+                val_macro_f1=selection["val_macro_f1"],
+                trials=cast("list[dict[str, str | float | None]]", selection["trials"]),
+                members=members,
+            )
+            for selection, members in zip(stored["selections"], stored["members"], strict=True)
+        ),
         seeds=tuple(stored["seeds"]),
         predictions=tuple(
             Predictions(tuple(fit["image"]), np.ascontiguousarray(fit[probabilities], np.float32)) for fit in fits
         ),
         histories=_histories(files, stored),
-        best_epochs=tuple(stored["best_epochs"]),
-        capped=tuple(stored["capped"]),
-        temperatures=tuple(stored["temperatures"]),
+        best_epochs=tuple(map(tuple, stored["best_epochs"])),
+        capped=tuple(map(tuple, stored["capped"])),
+        temperatures=tuple(map(tuple, stored["temperatures"])),
         seconds=seconds,
-        members=stored["members"],
         notes=tuple(stored["notes"]),
     )
 

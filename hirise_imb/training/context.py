@@ -6,16 +6,17 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.backbones import BACKBONES, PRECISIONS, TOP, Backbone
-from hirise_imb.config import StudyDefinition, check_known
+from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, StudyDefinition, check_known
 from hirise_imb.data.manifest import Manifest, read_manifest
 from hirise_imb.data.registry import DATASETS
 from hirise_imb.data.resolve import resolve_data
-from hirise_imb.data.splits import make_splits
+from hirise_imb.data.splits import make_outer_splits, make_splits
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.extraction import BATCH, extract_features, image_digests, median_relative_difference
 from hirise_imb.recipe import PLAIN
@@ -23,6 +24,31 @@ from hirise_imb.strategies import Strategy
 from hirise_imb.training.trainer import Trainer
 from hirise_imb.utils import environment
 from hirise_imb.utils.files import cache_root
+
+GIVEN_SPLIT_NAME = "given split"
+"""Name of the only division of the given split."""
+
+
+@dataclass(frozen=True)
+class Division:
+    """A division of the data with searches and fits of its own: the given split, or an outer fold."""
+
+    name: str
+    """Name in reports: `given split`, `fold 2`, or `repeat 1, fold 2` if there are several repeats."""
+    key: str
+    """Name in the database: `given-split`, or `nested-cv 1.2` for the second outer fold of the first repeat."""
+    trainer: Trainer
+    facts: Mapping[str, str | int]
+    """Everything that the numbers of a run depend on, other than its recipe and seed."""
+    trial_seeds: tuple[int, ...]
+    """Seeds with which recipes are scored."""
+    refit_seeds: tuple[int, ...]
+    """Seeds with which selected recipes are fitted."""
+
+    @property
+    def prefix(self) -> str:
+        """Beginning of the names of its tasks, such as `fold 2: `; empty for the given split."""
+        return "" if self.key == GIVEN_SPLIT else f"{self.name}: "
 
 
 @dataclass(frozen=True)
@@ -37,9 +63,51 @@ class TrainingContext:
     cuts: tuple[str, ...]
     """Cut points of the backbone; the one that leaves the fewest weights to train comes first."""
     facts: dict[str, str | int]
-    """Everything that the numbers of a run depend on, other than its recipe and seed."""
+    """Everything that the numbers of all divisions depend on."""
     seconds: float
     """Wall time of feature extraction in this process; cached features take almost none."""
+
+    @cached_property
+    def given_split(self) -> Division:
+        """The given split."""
+        definition = self.definition
+        return Division(
+            name=GIVEN_SPLIT_NAME,
+            key=GIVEN_SPLIT,
+            trainer=self.trainer,
+            facts=self.facts | {"trial_seeds": definition.trial_seeds},
+            trial_seeds=_count_from(definition.seed, definition.trial_seeds),
+            refit_seeds=_count_from(definition.seed, definition.refits),
+        )
+
+    @cached_property
+    def outer_folds(self) -> tuple[Division, ...]:
+        """The outer folds of all repeats of the nested cross-validation.
+
+        Raises:
+            UserError: there are too few sources.
+        """
+        definition = self.definition
+        divisions = []
+        for repeat in range(definition.repeats):
+            splits = make_outer_splits(self.manifest, definition.outer_folds, repeat, definition.inner_seeds)
+            for fold, split in enumerate(splits, 1):
+                number = {"outer_folds": definition.outer_folds, "repeat": repeat + 1, "outer_fold": fold}
+                division = Division(
+                    name=f"fold {fold}" if definition.repeats == 1 else f"repeat {repeat + 1}, fold {fold}",
+                    key=f"{NESTED_CV} {repeat + 1}.{fold}",
+                    trainer=self.trainer.with_splits(split),
+                    facts=self.facts | {"inner_seeds": definition.inner_seeds} | number,
+                    trial_seeds=_count_from(definition.seed, definition.inner_seeds),
+                    # Seeds of its own for each repeat, so that repeats differ in all that is random.
+                    refit_seeds=_count_from(definition.seed + repeat * definition.refits, definition.refits),
+                )
+                divisions.append(division)
+        return tuple(divisions)
+
+    def divisions(self, design: str) -> tuple[Division, ...]:
+        """Returns the divisions of a design of the evaluation."""
+        return (self.given_split,) if design == GIVEN_SPLIT else self.outer_folds
 
     @classmethod
     def prepare(
@@ -68,7 +136,6 @@ class TrainingContext:
             "weights": backbone.digest[:16],
             "precision": definition.precision,
             "seed": definition.seed,
-            "trial_seeds": definition.trial_seeds,
         }
         description = f"Backbone: {definition.backbone} with weights {definition.weights}"
         if definition.precision != "float32":
@@ -79,6 +146,32 @@ class TrainingContext:
             )
         seconds = round(time.monotonic() - begin, 1)
         return cls(definition, manifest, Trainer(backbone, splits, features), description, cuts, facts, seconds)
+
+
+def _count_from(first: int, count: int) -> tuple[int, ...]:
+    return tuple(range(first, first + count))
+
+
+@dataclass(frozen=True)
+class RequiredFeatures:
+    """The features that recipes of some strategies use."""
+
+    cuts: tuple[str, ...]
+    """Cut points whose features are extracted from plain images, `top` first."""
+    inputs: tuple[str, ...]
+    """Further views of all images, at the cut `top`."""
+    views: tuple[str, ...]
+    """Further views of canonical images, at the cut `top`. They serve for prediction alone, and canonical images are a
+    seventh of the official archive."""
+
+    @classmethod
+    def of(cls, strategies: Sequence[Strategy], cuts: Sequence[str]) -> RequiredFeatures:
+        """Returns what the strategies use of a backbone with these cut points."""
+        inputs = dict.fromkeys(view for strategy in strategies for view in strategy.inputs if view not in PLAIN)
+        known = (*PLAIN, *inputs)
+        views = dict.fromkeys(view for strategy in strategies for view in strategy.views if view not in known)
+        needed_cuts = cuts if any(strategy.trains_backbone for strategy in strategies) else ()
+        return cls((TOP, *needed_cuts), tuple(inputs), tuple(views))
 
 
 def load_manifest(definition: StudyDefinition) -> Manifest:
@@ -103,17 +196,14 @@ def _extract(
 ) -> Mapping[tuple[str, str], Features]:
     """Extracts the features of all images, for every cut and view that recipes of the strategies use."""
     paths = [manifest.path(image) for image in manifest.table["image"]]
-    needed_cuts = [TOP, *(cuts if any(strategy.trains_backbone for strategy in strategies) else ())]
-    by_cut = extract_features(backbone, needed_cuts, paths, cache_root(), digests)
+    required = RequiredFeatures.of(strategies, cuts)
+    by_cut = extract_features(backbone, required.cuts, paths, cache_root(), digests)
     features = {(cut, "plain"): values for cut, values in by_cut.items()}
-    inputs = dict.fromkeys(view for strategy in strategies for view in strategy.inputs if view not in PLAIN)
-    for view in inputs:
+    for view in required.inputs:
         features[TOP, view] = extract_features(backbone, [TOP], paths, cache_root(), digests, view)[TOP]
-    # Views for prediction are needed for canonical images only, a seventh of the images of the official archive.
-    views = dict.fromkeys(view for strategy in strategies for view in strategy.views if view not in (*PLAIN, *inputs))
     rows = np.flatnonzero(is_canonical)
     canonical_paths, canonical_digests = [paths[row] for row in rows], [digests[row] for row in rows]
-    for view in views:
+    for view in required.views:
         extracted = extract_features(backbone, [TOP], canonical_paths, cache_root(), canonical_digests, view)[TOP]
         # The row of any other image is out of bounds, so that using it raises instead of giving wrong features.
         row_of_image = np.full(len(paths), len(extracted.stored))

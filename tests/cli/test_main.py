@@ -36,6 +36,7 @@ COMMANDS: tuple[list[str], ...] = (
     [],
     ["run"],
     ["work"],
+    ["plan"],
     ["strategies"],
     ["baseline"],
     ["compare"],

@@ -17,7 +17,7 @@ from hirise_imb.testing.toy import TOY
 Command = Callable[..., int]
 
 WORDS = ["run", "--name", "demo", "--backbone", TOY.name, "--weights", "random"]
-WORDS += ["--strategies", "temperature"]
+WORDS += ["--strategies", "temperature", "--evaluation", "given-split"]
 
 
 @pytest.fixture(scope="module")

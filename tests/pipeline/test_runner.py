@@ -58,6 +58,7 @@ def original(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Fini
         trials=2,
         trial_seeds=2,
         refits=2,
+        evaluation=("given-split",),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKBONES, TOY.name, TOY)

@@ -78,6 +78,7 @@ def definition(toy: str, small_data: Path) -> StudyDefinition:
         trials=2,
         trial_seeds=1,
         refits=1,
+        evaluation=("given-split",),
     )
 
 

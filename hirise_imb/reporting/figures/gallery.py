@@ -48,7 +48,7 @@ def of_study(results: Results) -> dict[str, Draw]:
         figures["figures/confusion_difference"] = lambda: Drawing(
             matrices.confusion_difference(results, chosen.name), tables.confusion_difference(results, chosen.name)
         )
-    if any(arm.trials for arm in results.arms):
+    if any(arm.has_search for arm in results.arms):
         figures["figures/best_so_far"] = lambda: Drawing(overview.best_so_far(results), search_summary.table(results))
     return figures | _common_figures(results)
 

@@ -145,6 +145,6 @@ def _risk(results: Results, arm: Arm) -> Floats:
 def _reliability(results: Results, arm: Arm, scaled: bool) -> ReliabilityDiagram:
     fits = [
         apply_temperature(fit.probabilities, temperature) if scaled else fit.probabilities
-        for fit, temperature in zip(arm.predictions, arm.temperatures, strict=True)
+        for fit, temperature in zip(arm.predictions, results.landmark_temperatures(arm), strict=True)
     ]
     return ReliabilityDiagram.of(np.tile(results.labels, len(fits)), np.concatenate(fits))

@@ -84,8 +84,8 @@ def curves(arm: Arm) -> Figure:
     for axes, quantity, unit in zip(canvas.subplots(1, 2), ("loss", "accuracy"), ("nats", "share"), strict=True):
         for split in SPLITS:
             _curve(axes, arm.histories, f"{split}_{quantity}", split)
-        for best in arm.best_epochs[:1]:
-            axes.axvline(best, color=BACKGROUND, linewidth=4, zorder=0, label="best epoch")
+        if len(arm.selections) == 1:
+            axes.axvline(arm.best_epochs[0][0], color=BACKGROUND, linewidth=4, zorder=0, label="best epoch")
         axes.set_title("cross-entropy" if quantity == "loss" else quantity)
         axes.set_xlabel("epoch")
         axes.set_ylabel(unit)

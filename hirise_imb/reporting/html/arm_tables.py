@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hirise_imb.metrics.registry import METRICS
-from hirise_imb.reporting.formatting import MISSING, duration, p_digits, percent, plural, score
+from hirise_imb.reporting.formatting import MISSING, count_range, duration, p_digits, percent, plural, score
 from hirise_imb.reporting.html.details import name_twin
 from hirise_imb.reporting.html.parts import (
     Cell,
@@ -171,14 +171,22 @@ class ArmTables:
         )
         rows = []
         for arm in self.arms:
-            if not arm["trials"]:
+            tallies = [selection["search"] for selection in arm["selections"]]
+            if not any(tally["trials"] for tally in tallies):
                 continue
-            tally, best, value = arm["search"], arm["search"]["best_trial"], arm["search"]["best_value"]
+            trials, complete, failed = (
+                sum(counts)
+                for counts in zip(*((t["trials"], t["complete"], t["failed"]) for t in tallies), strict=True)
+            )
+            # The number of the best trial of several searches would say nothing.
+            best = tallies[0]["best_trial"] if len(tallies) == 1 else None
+            values = [tally["best_value"] for tally in tallies if tally["best_value"] is not None]
+            value = sum(values) / len(values) if len(values) == len(tallies) else None
             cells = (
-                *(number(n) for n in (tally["trials"], tally["complete"], tally["failed"])),
+                *(number(n) for n in (trials, complete, failed)),
                 Cell() if best is None else number(best),
                 Cell(score(value), value),
-                Cell(settings_text(arm["settings"]), css="settings"),
+                Cell(settings_text(arm), css="settings"),
             )
             rows.append(Row(breakable(arm["name"]), cells))
         return Table("The searches", "sort sticky", (head,), tuple(rows)) if rows else None
@@ -197,17 +205,19 @@ class ArmTables:
         titles = ("trials", "fits", "wall time", "share, %")
         head = columns(Heading("arm", "text"), *(Heading(title) for title in titles))
         total = sum(seconds.values())
+        n_trials = {arm["name"]: sum(len(s["trials"]) for s in arm["selections"]) for arm in self.arms}
+        n_fits = {arm["name"]: sum(map(len, arm["best_epochs"])) for arm in self.arms}
         rows = []
         for arm in self.arms:
             arm_seconds = seconds[arm["name"]]
             cells = (
-                number(len(arm["trials"])) if arm["trials"] else Cell(),
-                number(len(arm["seeds"])),
+                number(n_trials[arm["name"]]) if n_trials[arm["name"]] else Cell(),
+                number(n_fits[arm["name"]]),
                 Cell(duration(arm_seconds), arm_seconds),
                 Cell(percent(arm_seconds / total), arm_seconds) if total else Cell(),
             )
             rows.append(Row(breakable(arm["name"]), cells))
-        counts = [sum(len(arm["trials"]) for arm in self.arms), sum(len(arm["seeds"]) for arm in self.arms)]
+        counts = [sum(n_trials.values()), sum(n_fits.values())]
         every = Row("all", (*(Cell(str(n)) for n in counts), Cell(duration(total)), Cell("")))
         return Table("Cost", "sort sticky", (head,), tuple(rows), (every,))
 
@@ -220,7 +230,9 @@ class ArmTables:
         if arm == content["reference"]:
             tags.append("reference")
         elif record["role"] == "control" and content["control"]:
-            tags.append("control" if arm == content["control"] else f"control, mean of {record['members']}")
+            tags.append(
+                "control" if arm == content["control"] else f"control, mean of {count_range(record['members'])}"
+            )
         elif arm in preferred:
             tags.append("best on validation")
             css = "tag pick"

@@ -172,7 +172,7 @@ def study_view(content: StudyContent, extras: Extras) -> StudyView:
         strategies=strategies_table(content),
         parameters=parameters_table(content),
         shared_words=shared_words(content["shared_parameters"]),
-        settings={arm["name"]: settings_text(arm["settings"]) for arm in arms},
+        settings={arm["name"]: settings_text(arm) for arm in arms},
         class_words=tuple(class_interval_words(content, k) for k in range(len(content["classes"]))),
     )
 

@@ -12,7 +12,7 @@ from hirise_imb.metrics.permutation import ALPHA
 from hirise_imb.reporting import narrative, search_summary
 from hirise_imb.reporting.inference import AdjustedTest, Family
 from hirise_imb.reporting.protocol import protocol
-from hirise_imb.reporting.records import Arm, Spread
+from hirise_imb.reporting.records import Arm, Selection, Spread
 from hirise_imb.reporting.results import Contrast, Results
 from hirise_imb.reporting.summary.records import (
     SCHEMA_VERSION,
@@ -27,7 +27,9 @@ from hirise_imb.reporting.summary.records import (
     InferenceRecord,
     OperatingPointRecord,
     OriginRecord,
+    OuterFoldRecord,
     RankCorrelationRecord,
+    SelectionRecord,
     StatisticRecord,
     StudyContent,
     SwapTestRecord,
@@ -67,6 +69,9 @@ def facts(results: Results) -> Facts:
         "chosen": results.chosen.name if results.chosen else None,
         "order": [arm.name for arm in results.ordered],
         "shown": [arm.name for arm in results.shown],
+        "outer_folds": None
+        if results.outer_folds is None
+        else cast("list[OuterFoldRecord]", results.outer_folds.to_dict("records")),
         "trial_seeds": results.trial_seeds,
         "inference": _inference(results),
         "rank_correlation": cast("RankCorrelationRecord", asdict(results.rank_correlation))
@@ -101,20 +106,17 @@ def _arm(results: Results, arm: Arm) -> ArmRecord:
     return {
         "name": arm.name,
         "role": arm.role,
-        "members": arm.members,
+        "members": list(arm.members),
         "identical_to": results.identical.get(arm.name),
         "summary": arm.summary,
-        "settings": dict(arm.settings),
-        "recipe": arm.recipe,
+        "selections": [_selection(selection) for selection in arm.selections],
         "seeds": list(arm.seeds),
         "has_epochs": arm.has_epochs,
-        "best_epochs": list(arm.best_epochs),
-        "capped": list(arm.capped),
+        "best_epochs": [list(epochs) for epochs in arm.best_epochs],
+        "capped": [list(flags) for flags in arm.capped],
         "notes": list(arm.notes),
-        "temperatures": list(arm.temperatures),
+        "temperatures": [list(values) for values in arm.temperatures],
         "val_macro_f1": arm.val_macro_f1,
-        "trials": cast("list[TrialRecord]", arm.trials),
-        "search": search_summary.tally(arm),
         "failures": search_summary.failures(arm),
         "scores": {name: _free_spread(spread) for name, spread in results.headline_scores(arm.name).items()},
         "per_class": _class_scores(results, arm.name),
@@ -127,6 +129,17 @@ def _arm(results: Results, arm: Arm) -> ArmRecord:
         "vs_baseline": _against(results, arm.name, results.reference, "vs_baseline"),
         "pairing": [_statistic(statistic) for statistic in results.pairings[arm.name]],
         "confusion": results.confusion(arm.name).tolist(),
+    }
+
+
+def _selection(selection: Selection) -> SelectionRecord:
+    return {
+        "division": selection.division,
+        "settings": dict(selection.settings),
+        "recipe": selection.recipe,
+        "val_macro_f1": selection.val_macro_f1,
+        "trials": cast("list[TrialRecord]", selection.trials),
+        "search": search_summary.tally(selection),
     }
 
 

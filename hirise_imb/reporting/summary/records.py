@@ -34,7 +34,7 @@ from hirise_imb.reporting.summary.values import (
     Share,
 )
 
-SCHEMA_VERSION: Literal[4] = 4
+SCHEMA_VERSION: Literal[5] = 5
 
 WHOLE_TABLE = ("accuracy", "macro_f1", "weighted_f1", "kappa")
 """Scores of the complete table in the comparison of the reference run with the published table."""
@@ -152,16 +152,10 @@ class StatisticRecord(TypedDict):
     p_below: Share
 
 
-class ArmRecord(TypedDict):
-    """An arm: the baseline, a control or the chosen recipe of a strategy."""
+class SelectionRecord(TypedDict):
+    """What was selected for an arm in one division of the data."""
 
-    name: ArmName
-    role: Annotated[str, Rule(enum=list(get_args(Role)))]
-    members: Annotated[Positive, "Number of fits or heads whose log-probabilities are averaged"]
-    identical_to: Annotated[
-        ArmName | None, "The arm it is compared with, if both predict the same classes for every seed"
-    ]
-    summary: str
+    division: Annotated[str, "The given split, or an outer fold"]
     settings: Annotated[dict[str, str | float | int | bool], "Hyperparameters that the search chose"]
     recipe: Annotated[
         dict[str, Any],
@@ -171,17 +165,32 @@ class ArmRecord(TypedDict):
             properties={"cut": {"type": "string"}, "monitor": {"enum": ["val_loss", "val_macro_f1", "none"]}},
         ),
     ]
-    seeds: Annotated[list[Count], "Seeds of the fits, in the order of all lists over seeds", Rule(minItems=1)]
-    has_epochs: Annotated[bool, "Whether the arm is trained in epochs; false for a closed-form head"]
-    best_epochs: Annotated[list[Count], "Epochs of each seed's final fit, or best epoch; 0 for a closed-form head"]
-    capped: Annotated[list[bool], "Whether the best epoch is the last one allowed, for each seed"]
-    notes: Annotated[list[str], "What the fits had to do differently from the recipe"]
-    temperatures: Annotated[list[Annotated[float, Rule(exclusiveMinimum=0)]], "Temperature fitted for each seed"]
-    val_macro_f1: Annotated[
-        Share, "Validation score: macro F1, by which arms are compared before the test split is used"
-    ]
+    val_macro_f1: Annotated[Share, "Validation score: macro F1 in the cross-validation of this division"]
     trials: Annotated[list[TrialRecord], "Finished trials, in order"]
     search: TallyRecord
+
+
+class ArmRecord(TypedDict):
+    """An arm: the baseline, a control or the chosen recipes of a strategy."""
+
+    name: ArmName
+    role: Annotated[str, Rule(enum=list(get_args(Role)))]
+    members: Annotated[list[Positive], "Fits or heads whose log-probabilities are averaged, by division"]
+    identical_to: Annotated[
+        ArmName | None, "The arm it is compared with, if both predict the same classes for every seed"
+    ]
+    summary: str
+    selections: Annotated[list[SelectionRecord], "One for each division of the data", Rule(minItems=1)]
+    seeds: Annotated[list[Count], "Seeds of the fits, in the order of all lists over seeds", Rule(minItems=1)]
+    has_epochs: Annotated[bool, "Whether the arm is trained in epochs; false for a closed-form head"]
+    best_epochs: Annotated[
+        list[list[Count]],
+        "Epochs of the final fits, or best epochs, by seed and division of its repeat; 0 for a closed-form head",
+    ]
+    capped: Annotated[list[list[bool]], "Whether the best epoch is the last one allowed, likewise"]
+    notes: Annotated[list[str], "What the fits had to do differently from the recipe"]
+    temperatures: Annotated[list[list[Annotated[float, Rule(exclusiveMinimum=0)]]], "Fitted temperatures, likewise"]
+    val_macro_f1: Annotated[Share, "Validation score: mean over divisions"]
     failures: list[FailureRecord]
     scores: ScoreSpreads
     per_class: ClassScoresRecord
@@ -221,6 +230,14 @@ class RankCorrelationRecord(TypedDict):
     arms: Count
     rho: Annotated[Difference | None, "Null for fewer than three arms or equal scores"]
     p: Annotated[Probability | None, "Two-sided, from random orders"]
+
+
+class OuterFoldRecord(TypedDict):
+    """The outer fold of a source in a nested cross-validation."""
+
+    repeat: Positive
+    fold: Positive
+    source: str
 
 
 class InferenceRecord(TypedDict):
@@ -298,7 +315,7 @@ FigureRecord = TypedDict(
 class Facts(TypedDict):
     """The content that all kinds of pages have in common."""
 
-    schema_version: Literal[4]
+    schema_version: Literal[5]
     study: Annotated[str, "Name of the study, or of the comparison", Rule(minLength=1)]
     setting: Annotated[str, "What was run"]
     pairing: Annotated[str, "Whether predictions and labels belong together"]
@@ -312,6 +329,7 @@ class Facts(TypedDict):
     chosen: Annotated[ArmName | None, "The strategy with the best validation score"]
     order: Annotated[list[ArmName], "Arms in the order of tables"]
     shown: Annotated[list[ArmName], "Arms in figures with a line for each arm"]
+    outer_folds: Annotated[list[OuterFoldRecord] | None, "Outer fold of each source; null for the given split"]
     trial_seeds: Annotated[Positive | None, "Seeds of the cross-validation that scores a recipe; null if unknown"]
     inference: InferenceRecord
     rank_correlation: Annotated[RankCorrelationRecord | None, "Null for a comparison of reports"]

@@ -7,19 +7,20 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hirise_imb.config import GIVEN_SPLIT
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.recipe import Recipe
+from hirise_imb.training.context import Division
 from hirise_imb.training.trainer import CrossValidation, Run
-from hirise_imb.utils.files import write_atomically
-
-T = TypeVar("T")
+from hirise_imb.utils.files import ensure_folder, write_atomically
 
 _HISTORY_PREFIX = "history_"
 _VERSION = 4
@@ -34,19 +35,26 @@ class RunStore:
     facts: Mapping[str, str | int]
     """Facts that every run depends on in addition to its recipe and seed, such as digests of data and weights."""
 
-    def load_or_fit(self, name: str, recipe: Recipe, seed: int, fit: Callable[[], Run]) -> Run:
-        """Returns the stored run, or fits and stores it if there is none.
+    def load_or_fit(
+        self, name: str, recipe: Recipe, seeds: Sequence[int], fit: Callable[[Sequence[int]], Sequence[Run]]
+    ) -> list[Run]:
+        """Returns the run of each seed; fits and stores those that are not stored.
 
         Args:
             name: distinguishes runs of the same recipe and seed, such as those on other folds.
-            recipe: recipe of the run.
-            seed: seed of the run.
-            fit: function that fits the run.
+            recipe: recipe of the runs.
+            seeds: seeds of the runs.
+            fit: function that fits the runs of some seeds.
 
         Raises:
             FitFailed: the fit failed; nothing is stored.
         """
-        return _load_or_make(self._path(name, recipe, seed), _load, fit, _save)
+        paths = {seed: self._path(name, recipe, seed) for seed in seeds}
+        missing = [seed for seed, path in paths.items() if not path.exists()]
+        if missing:
+            for seed, run in zip(missing, fit(missing), strict=True):
+                write_atomically(paths[seed], partial(_save, run))
+        return [_load(path) for path in paths.values()]
 
     def load_or_validate(
         self, recipe: Recipe, seeds: Sequence[int], fit: Callable[[], CrossValidation]
@@ -57,7 +65,11 @@ class RunStore:
             FitFailed: the fit failed; nothing is stored.
         """
         path = self._path(f"cross-validation {list(seeds)}", recipe, seeds[0])
-        return _load_or_make(path, _load_validation, fit, _save_validation)
+        if path.exists():
+            return _load_validation(path)
+        validation = fit()
+        write_atomically(path, partial(_save_validation, validation))
+        return validation
 
     def has(self, name: str, recipe: Recipe, seed: int) -> bool:
         """Checks whether the run is stored."""
@@ -79,12 +91,18 @@ class RunStore:
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
 
 
-def _load_or_make(path: Path, load: Callable[[Path], T], make: Callable[[], T], save: Callable[[T, Path], None]) -> T:
-    if path.exists():
-        return load(path)
-    value = make()
-    write_atomically(path, lambda part: save(value, part))
-    return value
+def open_run_store(out: Path, study: str, division: Division) -> RunStore:
+    """Opens the store of a division's finished fits, and creates its folder.
+
+    Args:
+        out: folder that contains `studies/`.
+        study: name of the study.
+        division: division of the data.
+    """
+    folder = out / "studies" / f"{study}.runs"
+    if division.key != GIVEN_SPLIT:
+        folder = folder / division.key.replace(" ", "-")
+    return RunStore(ensure_folder(folder), division.facts)
 
 
 def _save(run: Run, path: Path) -> None:
