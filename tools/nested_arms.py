@@ -18,10 +18,8 @@ from hirise_imb.data import HIRISE
 from hirise_imb.data.folds import assign_folds
 from hirise_imb.data.splits import DataSplits, Fold, ImageTable, make_outer_split
 from hirise_imb.features.arrays import Features
-from hirise_imb.features.training_features import TrainingFeatures
 from hirise_imb.imbalance.logit_adjustment import log_prior, log_softmax
 from hirise_imb.metrics.classification import confusion_matrix, macro_f1
-from hirise_imb.models.closed_form import Logistic
 from hirise_imb.recipe import Recipe
 from hirise_imb.training.inputs import StageInputs
 from hirise_imb.training.learners import FoldData, HeadLearner
@@ -41,7 +39,6 @@ TAUS = (0.0, 0.25, 0.5, 1.0)
 FIXED = Recipe(learning_rate=1e-3, weight_decay=1e-2, monitor="none", max_epochs=EPOCHS)
 """The control with its default settings, trained for a fixed number of epochs."""
 CANDIDATES = (FIXED, replace(FIXED, learning_rate=3e-3), replace(FIXED, learning_rate=3e-3, weight_decay=0.3))
-CONVEX = Logistic(1e-2, 0.5)
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,10 @@ class Sample:
         """Reads a file that `tools.nested_inference extract` has written."""
         with np.load(path) as file:
             names = tuple(str(number) for number in range(len(file["labels"])))
-            columns = (file[name] for name in ("labels", "copies", "sources", "is_canonical"))
-            return cls(ImageTable(names, *columns, HIRISE.classes), Features.of(file["features"]))
+            images = ImageTable(
+                names, file["labels"], file["copies"], file["sources"], file["is_canonical"], HIRISE.classes
+            )
+            return cls(images, Features.of(file["features"]))
 
     @property
     def landmarks(self) -> Ints:
@@ -112,19 +111,6 @@ def predict_chosen(sample: Sample, number: int, arm: int) -> tuple[NDArray[np.ui
         Predicted classes, shape (N_SEEDS, n_landmarks), and the choice of each outer fold.
     """
     return _predict(sample, number, arm, chooses=True)
-
-
-def predict_convex(sample: Sample, number: int) -> NDArray[np.uint8]:
-    """Predicts all landmarks by logistic regression, which has no seeds, shape (1, n_landmarks)."""
-    images, landmarks = sample.images, sample.landmarks
-    fold_of = sample.outer_folds(number)
-    predicted = np.zeros((1, len(landmarks)), np.uint8)
-    for fold in range(N_FOLDS):
-        splits = make_outer_split(images, landmarks[fold_of == fold], 1)
-        labels, sources = images.labels[splits.pool], images.sources[splits.pool]
-        training = TrainingFeatures(sample.features.take(splits.pool), labels, sources, images.classes)
-        predicted[0, fold_of == fold] = CONVEX.fit(training).logits(sample.features.take(splits.test)).argmax(axis=1)
-    return predicted
 
 
 def _predict(sample: Sample, number: int, arm: int, *, chooses: bool) -> tuple[NDArray[np.uint8], list[Choice]]:

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from hirise_imb.backbones import BACKBONES, TOP
 from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, load_definition
@@ -38,23 +39,25 @@ from hirise_imb.features.extraction import extract_features
 from hirise_imb.training.context import load_manifest
 from hirise_imb.utils import environment
 from hirise_imb.utils.files import cache_root
-from tools.nested_arms import Sample, compile_training, predict_chosen, predict_convex, predict_fixed
+from tools.nested_arms import Sample, compile_training, predict_chosen, predict_fixed
 from tools.nested_simulation import REPEATED, Arm, Case, Law, compare, true_difference
+from tools.nested_tables import write_tables
 
 ROOT = Path(__file__).parents[1]
-N_SETS = 1000
+N_SETS = 400
 """Simulated data sets of each case."""
 N_TRAINING_SETS = 100
 """Simulated training sets over which a true difference is averaged."""
 BLOCK, ARMS_OF_JOB = 25, 2
 """Data sets of a job, and arms of one on the real sample."""
-N_ARMS = {"fixed": 600, "chosen": 400, "convex": 200}
-"""Numbers of arms on the real sample; two arms in a row have the same outer folds, but for convex ones."""
+N_ARMS = {"fixed": 600, "chosen": 400}
+"""Numbers of arms on the real sample, with fixed settings and with settings chosen inside each outer fold; arms 2k and
+2k + 1 have the same outer folds."""
 KINDS = (*N_ARMS, "simulated", "power", "truth")
 """Kinds of jobs."""
 BETWEEN = (0.0, 0.5, 1.0, 2.0)
 """Standard deviations of the effects of sources, relative to noise."""
-GAINS = (0.0, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3)
+GAINS = (0.0, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.45)
 """By how much larger the class centres are in the features of the better arm."""
 OWN = (0.1, 0.3)
 """Shares of the errors that differing arms have by themselves."""
@@ -97,7 +100,7 @@ class Job:
 
 
 def list_jobs(kinds: Sequence[str]) -> list[Job]:
-    """Returns all jobs of some kinds; kinds take turns, so that none waits for the end of another, but convex heads."""
+    """Returns all jobs of some kinds; kinds take turns, so that none waits for the end of another."""
     queues: dict[str, list[Job]] = {}
     for kind, count in N_ARMS.items():
         starts = range(0, count, ARMS_OF_JOB)
@@ -109,9 +112,8 @@ def list_jobs(kinds: Sequence[str]) -> list[Job]:
     ):
         starts = range(0, count, BLOCK)
         queues[kind] = [Job(kind, name, tuple(range(start, start + BLOCK))) for start in starts for name in cases]
-    in_turn = [queue for kind, queue in queues.items() if kind in kinds and kind != "convex"]
-    jobs = [job for jobs in zip_longest(*in_turn) for job in jobs if job is not None]
-    return jobs + (queues["convex"] if "convex" in kinds else [])
+    in_turn = [queue for kind, queue in queues.items() if kind in kinds]
+    return [job for jobs in zip_longest(*in_turn) for job in jobs if job is not None]
 
 
 def run(job: Job) -> Rows:
@@ -137,8 +139,6 @@ def run(job: Job) -> Rows:
 
 def _predict_arm(kind: str, arm: int, sample: Sample) -> dict[str, Any]:
     """Returns the number of an arm, its predictions, and its settings in each outer fold."""
-    if kind == "convex":
-        return {"arm": arm, "predicted": predict_convex(sample, arm), "settings": []}
     if kind == "fixed":
         return {"arm": arm, "predicted": predict_fixed(sample, arm // 2, arm), "settings": []}
     # Seeds that no arm with fixed settings has.
@@ -203,6 +203,15 @@ def load_results(folder: Path, kind: str) -> dict[Job, Rows]:
         return {Job(*key): rows for key, rows in pickle.load(file).items()}
 
 
+def load_table(folder: Path, kind: str) -> pd.DataFrame:
+    """Returns the results of all jobs of a kind that are done, each row with the number of its arm or data set."""
+    rows = []
+    for job, of_job in load_results(folder, kind).items():
+        rows_of_each = len(of_job) // len(job.numbers)
+        rows += [{**row, "number": job.numbers[i // rows_of_each]} for i, row in enumerate(of_job)]
+    return pd.DataFrame(rows)
+
+
 def _write_results(folder: Path, results: dict[str, dict[Job, Rows]]) -> None:
     for kind, of_kind in results.items():
         path = folder / f"{kind}.pickle"
@@ -244,6 +253,8 @@ def main() -> None:
         extract(options.path)
     elif options.command == "compute":
         compute(options.path, options.sample, options.only, options.minutes, options.processes)
+    else:
+        write_tables(Sample.load(options.sample), {kind: load_table(options.path, kind) for kind in KINDS})
 
 
 if __name__ == "__main__":

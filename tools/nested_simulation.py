@@ -234,7 +234,8 @@ class Arm:
         if self.tau is None:
             taus = np.array([self._choose(rng, layout, features, moments, chosen) for chosen in weights > 0])
         heads = Heads.fit(moments.add(self._training_weights(rng, weights)))
-        return heads.predict(features, fold_of[sources], [taus])[0]
+        predicted: Ints = heads.predict(features, fold_of[sources], [taus])[0]
+        return predicted
 
     def _choose(
         self, rng: np.random.Generator, layout: Layout, features: Floats, moments: Moments, pool: NDArray[np.bool_]
