@@ -184,7 +184,7 @@ def draw_power(power: pd.DataFrame) -> None:
         NESTED_CV: ("nested cross-validation, 141 sources", COLOURS[0], "-", "o"),
         REPEATED: ("the same, 3 repeats", COLOURS[1], "--", "s"),
     }
-    page = figure(10, 3.9)
+    page = figure(10, 4.3)
     owns = sorted(power["own"].unique())
     for axes, own in zip(page.subplots(1, len(owns)), owns, strict=True):
         axes.axhline(POWER, color="black", linewidth=1)
@@ -195,7 +195,7 @@ def draw_power(power: pd.DataFrame) -> None:
         axes.set(title=f"{own:.0%} of the variance is each arm's own", ylim=(0, 1.03))
         axes.set(xlabel="true difference in macro F1", ylabel="detected with p ≤ .05")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    page.axes[-1].legend(loc="lower right")
+    page.legend(*page.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(looks))
     page.savefig(DOCS / "power.png")
 
 
