@@ -27,7 +27,7 @@ from hirise_imb.pipeline.appendix import describe_strategies
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results
 from hirise_imb.reporting.figures import forest, matrices, overview, probabilities, scores, sources, style
-from hirise_imb.reporting.records import Role
+from hirise_imb.reporting.records import Role, Selection
 from hirise_imb.strategies import CONTROL, STRATEGIES
 from hirise_imb.training.epoch_loop import Learners, StoppingRule, TrainingResult, train_validated
 
@@ -81,6 +81,8 @@ def make_arm(
     recipe: Recipe | None = None,
     *,
     trials: list[dict[str, str | float | None]] = TRIALS,
+    settings: dict[str, str | float | int] | None = None,
+    members: int = 1,
     **changes: Any,  # noqa: ANN401
 ) -> Arm:
     """An arm with these predictions of the test landmarks, one row a seed; of a computed head without epochs."""
@@ -91,23 +93,28 @@ def make_arm(
         history = history.assign(**{f"{split}_loss": [2.0, 1.5, 1.25], f"{split}_accuracy": [0.5, 0.625, 0.75]})
     recipe = recipe or Recipe()
     histories = (history, history.iloc[:2]) if recipe.trained else (pd.DataFrame(), pd.DataFrame())
+    if settings is None:
+        settings = {"gamma": 2.5, "scheme": "random", "layers": 3} if strategy else {}
+    selection = Selection("given split", recipe.to_dict(), settings, val, trials if strategy else [], members)
     made = Arm(
         name=name,
         role=role_of(name),
         summary=f"what {name} does",
-        recipe=recipe.to_dict(),
-        settings={"gamma": 2.5, "scheme": "random", "layers": 3} if strategy else {},
-        val_macro_f1=val,
-        trials=trials if strategy else [],
+        selections=(selection,),
         seeds=SEEDS[: len(predicted)],
         predictions=tuple(predict(test["image"], labels) for labels in predicted),
         histories=histories[: len(predicted)],
-        best_epochs=((2, 1) if recipe.trained else (0, 0))[: len(predicted)],
-        capped=(False, False)[: len(predicted)],
-        temperatures=TEMPERATURES[: len(predicted)],
+        best_epochs=(((2,), (1,)) if recipe.trained else ((0,), (0,)))[: len(predicted)],
+        capped=((False,), (False,))[: len(predicted)],
+        temperatures=tuple((temperature,) for temperature in TEMPERATURES[: len(predicted)]),
         seconds=2.5,
     )
     return replace(made, **changes)
+
+
+def with_selection(arm: Arm, **changes: Any) -> Arm:  # noqa: ANN401
+    """The arm with other values in each of its selections, such as another `val_macro_f1`."""
+    return replace(arm, selections=tuple(replace(selection, **changes) for selection in arm.selections))
 
 
 def role_of(name: str) -> Role:
@@ -162,16 +169,13 @@ def three_classes(majority: str | None = None) -> Results:
                 name=name,
                 role=role_of(name),
                 summary=f"what {name} does",
-                recipe=Recipe().to_dict(),
-                settings={},
-                val_macro_f1=0.5,
-                trials=TRIALS if place else [],
+                selections=(Selection("given split", Recipe().to_dict(), {}, 0.5, TRIALS if place else []),),
                 seeds=SEEDS,
                 predictions=tuple(Predictions(tuple(images), share) for share in shares),
                 histories=(pd.DataFrame(), pd.DataFrame()),
-                best_epochs=(0, 0),
-                capped=(False, False),
-                temperatures=TEMPERATURES,
+                best_epochs=((0,), (0,)),
+                capped=((False,), (False,)),
+                temperatures=tuple((temperature,) for temperature in TEMPERATURES),
                 seconds=1.0,
             )
         )

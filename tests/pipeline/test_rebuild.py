@@ -39,10 +39,19 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return make_catalogue(tmp_path_factory.mktemp("data"), FEW)
 
 
-def arm(catalogue: Manifest, name: str, right: float, recipe: Recipe | None = None, **changes: Any) -> Arm:  # noqa: ANN401
+def arm(
+    catalogue: Manifest,
+    name: str,
+    right: float,
+    recipe: Recipe | None = None,
+    *,
+    members: int = 1,
+    **changes: Any,  # noqa: ANN401
+) -> Arm:
     """With probabilities that are not the same everywhere."""
     truth = catalogue.canonical_images("test")["label"].tolist()
-    made = make_arm(catalogue, name, [guesses(truth, right, seed) for seed in SEEDS], 0.3 + right / 2, recipe)
+    predicted = [guesses(truth, right, seed) for seed in SEEDS]
+    made = make_arm(catalogue, name, predicted, 0.3 + right / 2, recipe, members=members)
     rng = np.random.default_rng(len(name))
     fits = []
     for fit in made.predictions:
@@ -183,8 +192,8 @@ def test_all_that_a_report_was_made_from_is_read_back(study: Results, folders: d
                     assert one.images == other.images
                     assert one.probabilities.dtype == other.probabilities.dtype == np.float32
                     np.testing.assert_array_equal(one.probabilities, other.probabilities)
-        fields = ("name", "role", "summary", "recipe", "settings", "val_macro_f1", "trials", "seeds", "best_epochs")
-        for field in (*fields, "capped", "members", "notes"):
+        fields = ("name", "role", "summary", "selections", "seeds", "best_epochs")
+        for field in (*fields, "capped", "members", "val_macro_f1", "notes"):
             assert getattr(mine, field) == getattr(theirs, field), field
         assert (mine.temperatures, mine.seconds, mine.has_epochs) == (
             theirs.temperatures,

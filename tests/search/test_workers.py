@@ -207,7 +207,7 @@ def test_a_study_whose_time_runs_out_can_be_continued(definition: StudyDefinitio
     few = dataclasses.replace(definition, trials=3)
     run_study(few, tmp_path / "short")  # so that there are some trials
     report, _ = run_study(definition, tmp_path / "short", RunOptions(timeout=1e-6))
-    n_trials = {arm.name: len(arm.trials) for arm in report.arms}
+    n_trials = {arm.name: len(arm.selections[0].trials) for arm in report.arms}
     assert n_trials == {"baseline": 0, "baseline_to_the_end": 0, "plain": 3, **dict.fromkeys(definition.strategies, 3)}
 
     run_study(definition, tmp_path / "short")
