@@ -15,7 +15,9 @@ from hirise_imb.reporting import narrative
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.formatting import MISSING, p_digits, score, signed
 from hirise_imb.reporting.records import Arm
-from hirise_imb.reporting.results import Results
+from hirise_imb.reporting.results import Contrast, Results
+from hirise_imb.reporting.summary.given_split import describe_given_split
+from hirise_imb.reporting.summary.records import GivenSplitRecord
 
 _MAIN_WIDTH = 52
 """Width of the main table without comparisons and classes, in characters."""
@@ -67,16 +69,41 @@ def print_comparison(results: Results, console: Console) -> None:
     if not wide:
         _print_columns(results, console, f"F1 of each class {terms.where}, mean over seeds", classes)
     _print_columns(results, console, f"Other scores {terms.where}, mean over seeds", _score_columns(results))
+    given = describe_given_split(results)
+    if given is not None:
+        _print_given_split(given, results.contrasts[0], console)
     left_out = [f"{strategy.name} is not applicable here: {strategy.reason}" for strategy in results.omitted]
     _print_words(
         console,
         narrative.headline(results),
+        *([f"{given['caution']} The report of the given split is in the folder {given['folder']}."] if given else []),
         _key(results, codes if wide else []),
         *left_out,
         results.setting,
         results.pairing(),
         narrative.caution(results),
     )
+
+
+def _print_given_split(given: GivenSplitRecord, contrast: Contrast, console: Console) -> None:
+    """Prints the scores of the given split next to those of the nested cross-validation."""
+    table = empty_table("The published protocol: the given split", 1)
+    table.add_column("arm", overflow="fold", max_width=_ARM_WIDTH)
+    for heading in ("val", "test", contrast.replace("_", "\n"), "95 %\ninterval", "p\nHolm", "outer"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for arm in given["arms"]:
+        interval = arm["interval"]
+        table.add_row(
+            arm["name"],
+            score(arm["val_macro_f1"]),
+            score(arm["macro_f1"]),
+            signed(arm["difference"]),
+            f"{signed(interval['low'])} to {signed(interval['high'])}" if interval else MISSING,
+            MISSING if arm["p_holm"] is None else p_digits(arm["p_holm"]),
+            score(arm["outer_macro_f1"]),
+        )
+    console.print()
+    console.print(table)
 
 
 def _key(results: Results, codes: Sequence[str]) -> str:

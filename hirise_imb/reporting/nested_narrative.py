@@ -73,8 +73,8 @@ def _describe_verdict(results: Results, contrast: Contrast, leader: Arm | None) 
     else:
         none = f"none of {plural_strategies(total)} beats" if total > 1 else "the only strategy does not beat"
         text = (
-            f"{start}{none} {other} by a difference that is statistically significant{after}: the highest is that of "
-            f"{_list_arms(results, [leader], contrast, by='with')}."
+            f"{start}{none} {other} by a difference that is statistically significant{after}. The highest difference "
+            f"is that of {_list_arms(results, [leader], contrast, by=', ')}."
         )
     if worse:
         text += f" Significantly worse {'is' if len(worse) == 1 else 'are'} {_list_arms(results, worse, contrast)}."
@@ -86,7 +86,7 @@ def plural_strategies(number: int) -> str:
     return f"{number} strateg{'y' if number == 1 else 'ies'}"
 
 
-def _list_arms(results: Results, arms: Sequence[Arm], contrast: Contrast, by: str = "by") -> str:
+def _list_arms(results: Results, arms: Sequence[Arm], contrast: Contrast, by: str = " by ") -> str:
     """Returns arms with their differences, how sure they are, and the number of those that are not named."""
     texts = []
     for arm in arms[:_MAX_NAMED]:
@@ -99,7 +99,7 @@ def _list_arms(results: Results, arms: Sequence[Arm], contrast: Contrast, by: st
             p += f", adjusted {p_digits(test.p_holm)}"
         control = results.control
         over = f" over {other}" if contrast == "vs_control" and control and other != control.name else ""
-        texts.append(f"{arm.name} {by} {signed(_gain(results, arm, contrast))}{over} ({sure}{p})")
+        texts.append(f"{arm.name}{by}{signed(_gain(results, arm, contrast))}{over} ({sure}{p})")
     if len(arms) > _MAX_NAMED:
         texts.append(f"{len(arms) - _MAX_NAMED} more")
     return join_words(texts)

@@ -28,6 +28,9 @@ BASELINE = "baseline"
 BASELINE_TO_THE_END = "baseline_to_the_end"
 """The name of the reference run without a limit on its epochs, in its own study."""
 
+GIVEN_SPLIT_FOLDER: Literal["given-split"] = "given-split"
+"""Folder, inside the report of a nested cross-validation, of the report of the given split of the same study."""
+
 Contrast = Literal["vs_control", "vs_baseline"]
 CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
 """What arms are compared with: the control, which is the primary contrast, and the reference."""

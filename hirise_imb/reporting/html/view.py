@@ -32,6 +32,7 @@ from hirise_imb.reporting.html.parts import (
 )
 from hirise_imb.reporting.html.study_tables import (
     data_table,
+    given_split_table,
     operating_point_table,
     parameters_table,
     shared_words,
@@ -101,6 +102,8 @@ class StudyView(PageView):
     focus_panel: Panel
     reports: Table | None
     every_arm: Table
+    given_split: Table | None
+    """Scores of the given split, in the report of a nested cross-validation."""
     class_f1: Table
     intervals: Table
     contrasts: tuple[Contrast, ...]
@@ -160,6 +163,7 @@ def study_view(content: StudyContent, extras: Extras) -> StudyView:
         focus_panel=arm_panel(content, focus, base, "Shown: "),
         reports=reports_compared(content, arms) if compares else None,
         every_arm=tables.every_arm(),
+        given_split=given_split_table(content),
         class_f1=tables.class_f1(),
         intervals=tables.intervals(),
         contrasts=tables.contrasts,
