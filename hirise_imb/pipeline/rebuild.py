@@ -65,8 +65,8 @@ def rebuild_report(folder: Path, *, thumbnails: bool = False, data: str | None =
         page = write_baseline(Baseline(results), folder, leave)
     else:
         page = write_report(results, folder, _read_thumbnails(results, data) if thumbnails else None, leave)
-    # The reports of a reference run and of the given split may be inside that of a study, so the list may be two folders
-    # up.
+    # The reports of a reference run and of the given split may be inside that of a study, so the list may be two
+    # folders up.
     for parent in folder.resolve().parents[:2]:
         if is_index(parent / INDEX):
             write_index(parent)
