@@ -6,7 +6,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ import pytest
 from builders import image, predict, valid_lines, write_data
 from PIL import Image
 
-from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.dataset import SPLITS, ClassSet
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.manifest import Manifest, read_manifest
 from hirise_imb.metrics.classification import Predictions
@@ -53,8 +53,11 @@ def make_catalogue(folder: Path, supports: Sequence[int] = TEST_SUPPORT) -> Mani
     return read_manifest(write_data(folder, lines), HIRISE)
 
 
-def guesses(truth: Sequence[int], right: float, seed: int) -> list[int]:
-    """The truth for a share of the images and any class for the rest, but never class `NEVER`."""
+def guesses(truth: Sequence[int], right: float | np.ndarray, seed: int) -> list[int]:
+    """The truth for a share of the images and any class for the rest, but never class `NEVER`.
+
+    With one share for each image, each is right with its own probability.
+    """
     rng = np.random.default_rng(seed)
     kept = rng.random(len(truth)) < right
     guessed = np.where(kept, truth, rng.integers(0, 8, len(truth)))
@@ -147,6 +150,82 @@ def make_results(catalogue: Manifest, *arms: Arm, omitted: Sequence[Omitted] = (
             },
         },
         omitted=tuple(omitted),
+    )
+
+
+def list_landmarks(catalogue: Manifest) -> pd.DataFrame:
+    """The landmarks of all splits, which a nested cross-validation tests."""
+    rows = pd.concat([catalogue.canonical_images(split) for split in SPLITS]).sort_index()
+    return rows[["image", "landmark", "source", "label"]].reset_index(drop=True)
+
+
+def make_nested_results(
+    catalogue: Manifest,
+    right: Mapping[str, float | np.ndarray],
+    *,
+    folds: int = 3,
+    repeats: int = 1,
+    given_split: Results | None = None,
+) -> Results:
+    """Results of a nested cross-validation whose arms are right so often, the baseline first.
+
+    Fits have probabilities and temperatures that differ. A share may be one for each class.
+    """
+    test = list_landmarks(catalogue)
+    sources = sorted(set(test["source"]))
+    rows = [
+        (repeat + 1, (place + repeat * (place // folds)) % folds + 1, source)
+        for repeat in range(repeats)
+        for place, source in enumerate(sources)
+    ]
+    outer_folds = pd.DataFrame(rows, columns=["repeat", "fold", "source"])
+    seeds = tuple(range(3, 3 + repeats * len(SEEDS)))
+    arms = []
+    for place, (name, share) in enumerate(right.items()):
+        rng = np.random.default_rng(place)
+        fits = []
+        for seed in seeds:
+            shares = np.broadcast_to(share, 8)[test["label"]]
+            predicted = guesses(test["label"].tolist(), shares, seed + 100 * place)
+            p = predict(test["image"], predicted).probabilities * rng.uniform(0.2, 1, (len(test), 8))
+            p = np.where(np.eye(8, dtype=bool)[predicted], 1.0, p) + 0.01
+            fits.append(Predictions(tuple(test["image"]), (p / p.sum(axis=1, keepdims=True)).astype(np.float32)))
+        arm = make_arm(catalogue, name, [[0]] * 0, 0.5, Recipe())
+        [selection] = arm.selections
+        vals = 0.3 + 0.3 * float(np.mean(share)) + rng.uniform(0, 0.1, (repeats, folds))
+        history = pd.DataFrame({"epoch": [1, 2], "val_macro_f1": [0.1, 0.5]})
+        for split in SPLITS:
+            history = history.assign(**{f"{split}_loss": [2.0, 1.5], f"{split}_accuracy": [0.5, 0.625]})
+        selections = tuple(
+            replace(
+                selection,
+                division=f"fold {fold + 1}" if repeats == 1 else f"repeat {repeat + 1}, fold {fold + 1}",
+                val_macro_f1=float(vals[repeat, fold]),
+                settings=selection.settings and selection.settings | {"layers": fold},
+            )
+            for repeat in range(repeats)
+            for fold in range(folds)
+        )
+        arms.append(
+            replace(
+                arm,
+                selections=selections,
+                seeds=seeds,
+                predictions=tuple(fits),
+                histories=(history,) * len(seeds),
+                best_epochs=((2,) * folds,) * len(seeds),
+                capped=((False,) * folds,) * len(seeds),
+                temperatures=tuple(tuple(rng.uniform(0.5, 3, folds).round(3).tolist()) for _ in seeds),
+            )
+        )
+    made = make_results(catalogue, *arms)
+    return replace(
+        made,
+        test=test,
+        outer_folds=outer_folds,
+        given_split=given_split,
+        trial_seeds=1,
+        environment={"python": "3.11", "seconds": {arm.name: arm.seconds for arm in arms}},
     )
 
 
@@ -251,7 +330,12 @@ def check_files(folder: Path) -> dict[str, str]:
         The list of the summary, digests by name.
     """
     found = contents(folder)
-    listed: dict[str, str] = json.loads(found.pop("summary.json"))["files"]
+    summary = json.loads(found.pop("summary.json"))
+    listed: dict[str, str] = summary["files"]
+    if summary["given_split"] is not None:
+        # A report of its own, which is not listed here.
+        check_files(folder / "given-split")
+        found = {name: content for name, content in found.items() if not name.startswith("given-split/")}
     assert listed == {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
     assert list(listed) == sorted(listed)
     assert {"report.html", "report.md", "study.toml", "environment.json"} < set(listed)

@@ -64,14 +64,16 @@ def _describe_verdict(results: Results, contrast: Contrast, leader: Arm | None) 
     if leader is None:
         return f"{start}no strategy could be tested against {other}."
     after = f" after correction for {n_tests} comparisons" if n_tests > 1 else ""
-    adjusted = f", adjusted (Holm) for {n_tests} comparisons" if n_tests > 1 else ""
     better, worse = (rank_strategies(results, contrast, sign=sign) for sign in (1, -1))
     if better:
         beat = "beats" if len(better) == 1 else "beat"
-        text = f"{start}{len(better)} of {plural_strategies(total)} {beat} {other}: "
-        text += f"{_list_arms(results, better, contrast)}{adjusted}."
+        subject = f"{len(better)} of {total} strategies" if total > 1 else "the only strategy"
+        text = (
+            f"{start}{subject} {beat} {other} by a difference that is statistically significant{after}: "
+            f"{_list_arms(results, better, contrast)}."
+        )
     else:
-        none = f"none of {plural_strategies(total)} beats" if total > 1 else "the only strategy does not beat"
+        none = f"none of {total} strategies beats" if total > 1 else "the only strategy does not beat"
         text = (
             f"{start}{none} {other} by a difference that is statistically significant{after}. The highest difference "
             f"is that of {_list_arms(results, [leader], contrast, by=', ')}."
@@ -79,11 +81,6 @@ def _describe_verdict(results: Results, contrast: Contrast, leader: Arm | None) 
     if worse:
         text += f" Significantly worse {'is' if len(worse) == 1 else 'are'} {_list_arms(results, worse, contrast)}."
     return text
-
-
-def plural_strategies(number: int) -> str:
-    """Formats a number of strategies."""
-    return f"{number} strateg{'y' if number == 1 else 'ies'}"
 
 
 def _list_arms(results: Results, arms: Sequence[Arm], contrast: Contrast, by: str = " by ") -> str:
@@ -107,7 +104,7 @@ def _list_arms(results: Results, arms: Sequence[Arm], contrast: Contrast, by: st
 
 def _name_other(results: Results, contrast: Contrast) -> str:
     if contrast == "vs_control" and results.control is not None:
-        return f"the tuned control, {results.control.name} (macro F1 {results.macro(results.control.name).mean:.3f}),"
+        return f"the tuned control ({results.control.name}, macro F1 {results.macro(results.control.name).mean:.3f})"
     return f"the baseline (macro F1 {results.macro(results.reference).mean:.3f})"
 
 

@@ -116,6 +116,7 @@ def _frame(
         axes.grid(visible=False, axis="y")
     for axes, contrast in zip(sides[1:], contrasts, strict=True):
         axes.axvline(0, color=ROLE_COLOURS["baseline"], linewidth=1, linestyle=":", zorder=2)
+        axes.locator_params(axis="x", nbins=6)  # more labels, with three decimals and a sign, would overlap
         control = "the control with as many members" if results.averaged_controls else "the control"
         axes.set_xlabel(f"difference from {control if contrast == 'vs_control' else results.reference}")
 

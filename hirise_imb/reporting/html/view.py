@@ -206,7 +206,7 @@ def _common(content: Content, extras: Extras) -> dict[str, Any]:
     return {
         "content": content,
         "extras": extras,
-        "kind": KINDS[content["kind"]],
+        "kind": KINDS[content["kind"]] + (", nested cross-validation" if content["outer_folds"] is not None else ""),
         "terms": choose_terms(nested=content["outer_folds"] is not None),
         "arms": arms,
         "base": base,
