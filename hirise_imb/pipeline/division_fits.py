@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from hirise_imb.config import GIVEN_SPLIT
 from hirise_imb.imbalance.sampling import SplitFileRows
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting.records import Role
@@ -88,7 +89,8 @@ class DivisionFitter:
         Raises:
             UserError: it can't be fitted.
         """
-        summary = "the reference run's recipe, trained until it gains no more, on training and validation"
+        pool = "training and validation" if self.division.key == GIVEN_SPLIT else "all other outer folds"
+        summary = f"the reference run's recipe, trained until it gains no more, on {pool}"
         recipe = replace(Recipe(), max_epochs=_NO_CAP)
         return self._fit_untuned(BASELINE_TO_THE_END, "baseline_to_the_end", summary, recipe)
 

@@ -20,12 +20,16 @@ from hirise_imb.metrics.registry import Evaluation, evaluate
 from hirise_imb.reporting.inference import Family, Inference, RankCorrelation, rank_correlation
 from hirise_imb.reporting.pairing import compare, describe
 from hirise_imb.reporting.records import Arm, Omitted, Spread
+from hirise_imb.reporting.terms import Terms, choose_terms
 
 BASELINE = "baseline"
 """The name of the reference run in its own study."""
 
 BASELINE_TO_THE_END = "baseline_to_the_end"
 """The name of the reference run without a limit on its epochs, in its own study."""
+
+GIVEN_SPLIT_FOLDER: Literal["given-split"] = "given-split"
+"""Folder, inside the report of a nested cross-validation, of the report of the given split of the same study."""
 
 Contrast = Literal["vs_control", "vs_baseline"]
 CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
@@ -77,6 +81,11 @@ class Results:
     """Outer fold of each source; columns: repeat and fold (from 1), source. None for the given split."""
     given_split: Results | None = None
     """The results of the given split, which the report of a nested cross-validation also shows; None without them."""
+
+    @property
+    def terms(self) -> Terms:
+        """The words for the landmarks, sources and scores of the design."""
+        return choose_terms(nested=self.outer_folds is not None)
 
     @property
     def repeats(self) -> int:
@@ -315,7 +324,7 @@ class Results:
 
     def pairing(self) -> str:
         """Returns sentences that say whether predictions and labels belong together."""
-        return describe(self.pairings, len(self.test))
+        return describe(self.pairings, len(self.test), self.terms)
 
     @cached_property
     def _predicted(self) -> dict[str, Ints]:

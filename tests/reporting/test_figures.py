@@ -23,6 +23,7 @@ from hirise_imb.data import HIRISE, SPLITS
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.reporting import Arm, Results
 from hirise_imb.reporting.figures import gallery, style
+from hirise_imb.reporting.records import Selection
 from hirise_imb.reporting.results import Origin
 
 SUPPORT = (60, 24, 9, 5, 8, 3, 4, 2)
@@ -70,16 +71,13 @@ def arm_of(name: str, test: pd.DataFrame, fits: Sequence[Floats], trained: bool 
         name=name,
         role=role_of(name),
         summary="what it does",
-        recipe={},
-        settings={},
-        val_macro_f1=0.5,
-        trials=TRIALS if name != "baseline" else [],
+        selections=(Selection("given split", {}, {}, 0.5, TRIALS if name != "baseline" else []),),
         seeds=tuple(seeds),
         predictions=tuple(Predictions(tuple(test["image"]), fit.astype(np.float32)) for fit in fits),
         histories=tuple(history if trained else pd.DataFrame() for _ in seeds),
-        best_epochs=tuple(2 if trained else 0 for _ in seeds),
-        capped=tuple(False for _ in seeds),
-        temperatures=tuple(1.5 - 0.75 * seed for seed in seeds),
+        best_epochs=tuple((2 if trained else 0,) for _ in seeds),
+        capped=tuple((False,) for _ in seeds),
+        temperatures=tuple((1.5 - 0.75 * seed,) for seed in seeds),
         seconds=1.0,
     )
 
@@ -204,7 +202,7 @@ def test_calibration_counts_the_predictions_of_all_seeds_in_each_bin(results: Re
     for arm in results.arms:
         for hot in (False, True):
             bins: dict[int, list[tuple[float, bool]]] = {}
-            for fit, temperature in zip(arm.predictions, arm.temperatures, strict=True):
+            for fit, [temperature] in zip(arm.predictions, arm.temperatures, strict=True):
                 logits = np.log(fit.probabilities.astype(float))
                 shares = softmax(logits / temperature, axis=1) if hot else fit.probabilities
                 for row, truth in zip(shares, results.labels, strict=True):

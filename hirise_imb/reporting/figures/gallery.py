@@ -90,4 +90,4 @@ def _confusion(results: Results, arm: str) -> Drawing:
 
 def _curves(results: Results, name: str) -> Drawing:
     arm = next(arm for arm in results.arms if arm.name == name)
-    return Drawing(scores.curves(arm), tables.curves(arm))
+    return Drawing(scores.curves(arm, results.terms), tables.curves(arm))

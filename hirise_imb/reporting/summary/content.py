@@ -14,6 +14,7 @@ from hirise_imb.reporting.inference import AdjustedTest, Family
 from hirise_imb.reporting.protocol import protocol
 from hirise_imb.reporting.records import Arm, Selection, Spread
 from hirise_imb.reporting.results import Contrast, Results
+from hirise_imb.reporting.summary.given_split import describe_given_split
 from hirise_imb.reporting.summary.records import (
     SCHEMA_VERSION,
     AgainstRecord,
@@ -72,6 +73,7 @@ def facts(results: Results) -> Facts:
         "outer_folds": None
         if results.outer_folds is None
         else cast("list[OuterFoldRecord]", results.outer_folds.to_dict("records")),
+        "given_split": describe_given_split(results),
         "trial_seeds": results.trial_seeds,
         "inference": _inference(results),
         "rank_correlation": cast("RankCorrelationRecord", asdict(results.rank_correlation))

@@ -240,6 +240,29 @@ class OuterFoldRecord(TypedDict):
     source: str
 
 
+class GivenSplitArmRecord(TypedDict):
+    """The scores of an arm on the given split, next to its score in the nested cross-validation."""
+
+    name: ArmName
+    val_macro_f1: Annotated[Share, "Validation score"]
+    macro_f1: Annotated[Share, "Macro F1 on the test split, mean over seeds"]
+    difference: Annotated[Difference | None, "Difference in macro F1 of the primary contrast; null for the control"]
+    interval: Annotated[IntervalRecord | None, "Its confidence interval over the test sources"]
+    p_holm: Annotated[Probability | None, "p of the swap test, adjusted for the family; null if it is not tested"]
+    outer_macro_f1: Annotated[Share | None, "Macro F1 in the outer folds; null if the arm is not in the other report"]
+
+
+class GivenSplitRecord(TypedDict):
+    """The results of the given split, whose complete report is in a folder inside that of the nested report."""
+
+    folder: Literal["given-split"]
+    landmarks: Annotated[Positive, "Landmarks of the test split"]
+    sources: Annotated[Positive, "Sources of the test split"]
+    tests: Annotated[Count, "Tests of the primary contrast"]
+    caution: str
+    arms: Annotated[list[GivenSplitArmRecord], "Arms in the order of the tables of that report", Rule(minItems=1)]
+
+
 class InferenceRecord(TypedDict):
     """How uncertainty was estimated."""
 
@@ -330,6 +353,9 @@ class Facts(TypedDict):
     order: Annotated[list[ArmName], "Arms in the order of tables"]
     shown: Annotated[list[ArmName], "Arms in figures with a line for each arm"]
     outer_folds: Annotated[list[OuterFoldRecord] | None, "Outer fold of each source; null for the given split"]
+    given_split: Annotated[
+        GivenSplitRecord | None, "Results of the given split, if the study also evaluated it; null in its own report"
+    ]
     trial_seeds: Annotated[Positive | None, "Seeds of the cross-validation that scores a recipe; null if unknown"]
     inference: InferenceRecord
     rank_correlation: Annotated[RankCorrelationRecord | None, "Null for a comparison of reports"]
