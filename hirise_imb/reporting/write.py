@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from hirise_imb.reporting import tables
+from hirise_imb.reporting import selection, tables
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.figures import gallery, style
 from hirise_imb.reporting.figures.gallery import Draw
@@ -48,7 +48,7 @@ def write_report(
     Raises:
         UserError: the folder contains another kind of report.
     """
-    data = {"per_class.csv": tables.per_class(results)}
+    data = {"per_class.csv": tables.per_class(results), "selection.csv": selection.table(results)}
     files = _Files(folder, leave)
     return _write(results, of_study(results), data, gallery.of_study(results), thumbnails, files)
 
