@@ -60,7 +60,7 @@ def class_differences(results: Results, rows: pd.DataFrame) -> Figure:
     for axes, label in zip(grid.flat, labels, strict=False):
         majority = label == results.classes.majority_id
         # The majority class varies so little that its intervals would be points on the scale of the others.
-        part = rows if majority else rows[rows["class"] != results.classes.majority]
+        part = rows[(rows["class"] == results.classes.majority) == majority]
         _draw_panel(axes, part, results.classes[label], arms)
         sources = plural(int(results.sources[label]), "source")
         cost = " (the cost; own scale)" if majority else ""

@@ -49,7 +49,7 @@ def inner_outer(results: Results, rows: pd.DataFrame) -> Figure:
 
 
 def _write_names(axes: Axes, results: Results, rows: pd.DataFrame, limits: tuple[float, float]) -> None:
-    """Writes the names of some arms to the right of the axes, in the order of their heights, with lines to the marks."""
+    """Writes the names of some arms to the right of the axes, ordered by height, with lines to their marks."""
     named = rows[rows["arm"].isin(_arms_with_names(results, rows))].sort_values("outer", ascending=False)
     heights = (named["outer"].to_numpy(float) - limits[0]) / (limits[1] - limits[0])
     # Names at equal heights move apart: first down from the top, then up from the bottom.
@@ -73,12 +73,11 @@ def _write_names(axes: Axes, results: Results, rows: pd.DataFrame, limits: tuple
 
 
 def _arms_with_names(results: Results, rows: pd.DataFrame) -> list[str]:
-    """Returns the arms at the extremes of both scores and of their gap, the baselines and the control."""
-    extremes = [
-        rows.loc[rows[column].agg(end), "arm"] for column in ("inner", "outer", "gap") for end in ("idxmin", "idxmax")
-    ]
+    """Returns the baselines, the control, and the strategies at the extremes of both scores and of their gap."""
     anchors = [arm.name for arm in (results.arms[0], results.to_the_end, results.control, results.chosen) if arm]
-    return list(dict.fromkeys([*anchors, *extremes]))
+    strategies = rows[rows["role"] == "strategy"].sort_values
+    ordered = [strategies(column)["arm"].tolist() for column in ("inner", "outer", "gap")]
+    return [*anchors, *(name for names in ordered for name in (*names[:1], *names[-1:]))]
 
 
 def _describe_correlation(results: Results) -> str:

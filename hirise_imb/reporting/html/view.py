@@ -31,6 +31,7 @@ from hirise_imb.reporting.html.parts import (
     signed_interval,
     text_table,
 )
+from hirise_imb.reporting.html.selection_tables import SelectionView, class_differences, selection_view
 from hirise_imb.reporting.html.study_tables import (
     data_table,
     operating_point_table,
@@ -101,6 +102,9 @@ class StudyView(PageView):
     reports: Table | None
     every_arm: Table
     class_f1: Table
+    class_differences: Table | None
+    """Differences from the control, or else the reference, in each class."""
+    selection: SelectionView | None
     intervals: Table
     contrasts: tuple[Contrast, ...]
     """The comparisons with columns of their own, the primary one first."""
@@ -156,6 +160,8 @@ def study_view(content: StudyContent, extras: Extras) -> StudyView:
         reports=reports_compared(content, arms) if compares else None,
         every_arm=tables.every_arm(),
         class_f1=tables.class_f1(),
+        class_differences=class_differences(content, arms, tables.contrasts[0]),
+        selection=selection_view(content, arms),
         intervals=tables.intervals(),
         contrasts=tables.contrasts,
         any_identical=any(arm["identical_to"] is not None for arm in arms),
