@@ -14,6 +14,7 @@ from hirise_imb.reporting.html.parts import (
     Table,
     breakable,
     columns,
+    number,
     signed_interval,
 )
 from hirise_imb.reporting.results import Contrast
@@ -100,7 +101,11 @@ def _selection_table(content: StudyContent, arms: Sequence[ArmRecord], inner: st
         second_row += [Heading(inner, css="edge"), Heading(outer)]
     if nested:
         first_row.append(Heading("chosen settings", "", "group edge", columns=3 if content["control"] else 2))
-        second_row.append(Heading("different", css="edge", notes=("of all outer folds",), ascending=True))
+        second_row.append(
+            Heading(
+                "different", css="edge", notes=(f"of {plural(len(arms[0]['selections']), 'fold')}",), ascending=True
+            )
+        )
         if content["control"]:
             second_row.append(Heading("no change", notes=("predicts as its control",), ascending=True))
         second_row.append(Heading("values (folds)", "", "name"))
@@ -116,7 +121,7 @@ def _selection_table(content: StudyContent, arms: Sequence[ArmRecord], inner: st
         if content["control"]:
             cells += [_signed_cell(cost["control_gain_inner"]).edge(), _signed_cell(cost["control_gain_outer"])]
         if nested:
-            cells.append((_share_cell(cost["distinct_settings"], arm) if _was_searched(arm) else Cell()).edge())
+            cells.append((number(cost["distinct_settings"]) if _was_searched(arm) else Cell()).edge())
             if content["control"]:
                 cells.append(_share_cell(cost["divisions_as_control"], arm))
             cells.append(Cell(_stability_text(cost["stability"], len(arm["selections"])), css="settings"))
