@@ -53,7 +53,7 @@ def class_differences(results: Results, rows: pd.DataFrame) -> Figure:
     n_columns = min(len(labels), _COLUMNS)
     n_rows = -(-len(labels) // n_columns)
     # Inches: constant heights for the axis and titles, and one for each arm.
-    canvas = figure(2.6 + 2.3 * n_columns, 0.7 + n_rows * (0.75 + 0.21 * len(arms)))
+    canvas = figure(max(7, 2.6 + 2.3 * n_columns), 0.7 + n_rows * (0.75 + 0.21 * len(arms)))
     grid = canvas.subplots(n_rows, n_columns, sharey=True, squeeze=False)
     for axes in list(grid.flat)[len(labels) :]:
         axes.remove()
@@ -95,6 +95,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, name: str, arms: Sequence[str]) 
     low, high = min(0.0, float(np.nanmin(ends))), max(0.0, float(np.nanmax(ends)))
     margin = 0.05 * max(high - low, 0.01)
     axes.set_xlim(low - margin, high + margin)
+    axes.locator_params(axis="x", nbins=4)
     axes.axvline(0, color=ROLE_COLOURS["baseline"], linewidth=1, linestyle=":", zorder=2)
     for row in shown[shown["class"] == name].to_dict("records"):
         place = arms.index(row["arm"])
