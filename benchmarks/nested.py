@@ -29,7 +29,7 @@ def run(bench: BenchmarkRun) -> Report:
     ]
     return Report(
         title="Nested cross-validation: time against the given split",
-        text=f"The demo's data and the control with {len(STRATEGIES)} strategies, one seed a trial and two seeds a fit, "
+        text=f"The demo's data and the control with {len(STRATEGIES)} strategies, one seed a trial, two seeds a fit, "
         "from cached features to the written report.",
         tables=[Table("", ["design", "trials a search", "divisions", "s", "ratio"], rows)],
         targets=[

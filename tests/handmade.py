@@ -26,7 +26,17 @@ from hirise_imb.metrics.classification import Predictions
 from hirise_imb.pipeline.appendix import describe_strategies
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results
-from hirise_imb.reporting.figures import forest, matrices, overview, probabilities, scores, sources, style
+from hirise_imb.reporting.figures import (
+    class_differences,
+    forest,
+    inner_outer,
+    matrices,
+    overview,
+    probabilities,
+    scores,
+    sources,
+    style,
+)
 from hirise_imb.reporting.records import Role, Selection
 from hirise_imb.strategies import CONTROL, STRATEGIES
 from hirise_imb.training.epoch_loop import Learners, StoppingRule, TrainingResult, train_validated
@@ -271,7 +281,9 @@ def three_classes(majority: str | None = None) -> Results:
 
 
 DRAWINGS: dict[ModuleType, Sequence[str]] = {
+    class_differences: ["class_differences"],
     forest: ["macro_f1"],
+    inner_outer: ["inner_outer"],
     matrices: ["confusion", "confusion_difference"],
     overview: ["best_so_far", "f1_per_class"],
     probabilities: ["calibration", "precision_recall", "risk_coverage"],

@@ -93,7 +93,7 @@ class Results:
         return 1 if self.outer_folds is None else int(self.outer_folds["repeat"].max())
 
     @cached_property
-    def _fold_of_landmark(self) -> Ints:
+    def fold_of_landmark(self) -> Ints:
         """Outer fold of each landmark, from 0, shape (repeats, n); 0 for the given split."""
         if self.outer_folds is None:
             return np.zeros((1, len(self.test)), np.int64)
@@ -105,7 +105,7 @@ class Results:
         """Returns the temperature that applies to each landmark, one array of shape (n,) for each seed."""
         seeds_per_repeat = len(arm.seeds) // self.repeats
         return [
-            np.array(values)[self._fold_of_landmark[fit // seeds_per_repeat]]
+            np.array(values)[self.fold_of_landmark[fit // seeds_per_repeat]]
             for fit, values in enumerate(arm.temperatures)
         ]
 

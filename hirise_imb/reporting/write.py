@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from hirise_imb.reporting import tables
+from hirise_imb.reporting import selection, tables
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.figures import gallery, style
 from hirise_imb.reporting.figures.gallery import Draw
@@ -58,7 +58,7 @@ def write_report(
         prefix = f"{GIVEN_SPLIT_FOLDER}/"
         inner_leave = {name.removeprefix(prefix) for name in leave if name.startswith(prefix)}
         write_report(results.given_split, folder / GIVEN_SPLIT_FOLDER, leave=inner_leave)
-    data = {"per_class.csv": tables.per_class(results)}
+    data = {"per_class.csv": tables.per_class(results), "selection.csv": selection.table(results)}
     if results.outer_folds is not None:
         data["outer_folds.csv"] = results.outer_folds
     files = _Files(folder, leave)

@@ -108,9 +108,9 @@ def test_every_table_has_the_baselines_and_the_controls_before_the_strategies(re
     assert summary_of(folder)["order"] == ORDER
     page = re.sub("<wbr>", "", (folder / "report.html").read_text(encoding="utf-8"))
     tables = [re.findall(r'<th scope="row"[^>]*>(?:<a [^>]*>)?([\w-]+)', table) for table in page.split("</table>")]
-    assert tables.count(ORDER) == 4  # comparisons, classes, intervals, all scores
+    assert tables.count(ORDER) == 5  # comparisons, classes, intervals, all scores, selection
     rows = [line.split("|")[1].strip() for line in (folder / "report.md").read_text().splitlines() if line[:2] == "| "]
-    assert rows.count("plain-x4") == rows.count("baseline_to_the_end") == 5
+    assert rows.count("plain-x4") == rows.count("baseline_to_the_end") == 7
 
 
 def test_a_strategy_is_compared_with_the_control_that_averages_as_many(results: Results, folder: Path) -> None:

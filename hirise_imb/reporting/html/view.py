@@ -30,6 +30,7 @@ from hirise_imb.reporting.html.parts import (
     settings_text,
     text_table,
 )
+from hirise_imb.reporting.html.selection_tables import SelectionView, class_differences, selection_view
 from hirise_imb.reporting.html.study_tables import (
     data_table,
     given_split_table,
@@ -105,6 +106,9 @@ class StudyView(PageView):
     given_split: Table | None
     """Scores of the given split, in the report of a nested cross-validation."""
     class_f1: Table
+    class_differences: Table | None
+    """Differences from the control, or else the reference, in each class."""
+    selection: SelectionView | None
     intervals: Table
     contrasts: tuple[Contrast, ...]
     """The comparisons with columns of their own, the primary one first."""
@@ -165,6 +169,8 @@ def study_view(content: StudyContent, extras: Extras) -> StudyView:
         every_arm=tables.every_arm(),
         given_split=given_split_table(content),
         class_f1=tables.class_f1(),
+        class_differences=class_differences(content, arms, tables.contrasts[0]),
+        selection=selection_view(content, arms),
         intervals=tables.intervals(),
         contrasts=tables.contrasts,
         any_identical=any(arm["identical_to"] is not None for arm in arms),
