@@ -23,8 +23,7 @@ from hirise_imb.data import HIRISE, SPLITS
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.reporting import Arm, Results
 from hirise_imb.reporting.figures import gallery, style
-from hirise_imb.reporting.records import Selection
-from hirise_imb.reporting.results import Origin
+from hirise_imb.reporting.records import Origin, Selection
 
 SUPPORT = (60, 24, 9, 5, 8, 3, 4, 2)
 SOURCES = (9, 8, 1, 2, 3, 1, 2, 1)
