@@ -17,8 +17,8 @@ import tomli_w
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.reporting.formatting import join_words, plural
 from hirise_imb.reporting.read import read_report
-from hirise_imb.reporting.records import Arm, Omitted
-from hirise_imb.reporting.results import GIVEN_SPLIT_FOLDER, Origin, Results
+from hirise_imb.reporting.records import Arm, Omitted, Origin
+from hirise_imb.reporting.results import GIVEN_SPLIT_FOLDER, Results
 from hirise_imb.utils.errors import UserError
 
 

@@ -8,8 +8,8 @@ from hirise_imb.metrics.bootstrap import MIN_SOURCES
 from hirise_imb.metrics.permutation import ALPHA
 from hirise_imb.reporting.formatting import count_range, join_words, p_value, plural
 from hirise_imb.reporting.nested_narrative import nested_headline
-from hirise_imb.reporting.records import Arm
-from hirise_imb.reporting.results import CONTRASTS, Contrast, Origin, Results
+from hirise_imb.reporting.records import Arm, Origin
+from hirise_imb.reporting.results import CONTRASTS, Contrast, Results
 
 _MAX_NAMED = 6
 """Number of arms that a sentence names at most."""

@@ -126,9 +126,14 @@ def _describe_classes(results: Results, arm: Arm, contrast: Contrast) -> str:
         texts = [f"{results.classes[k]} ({signed(gains[k])})" for k in labels[:_MAX_NAMED]]
         return join_words([*texts, *([f"{len(labels) - _MAX_NAMED} more"] if len(labels) > _MAX_NAMED else [])])
 
+    rare = "class" if majority is None else "rare class"
     changes = [f"{verb} in {list_classes(k)}" for verb, k in (("rises", rise), ("falls", fall)) if k]
-    text = f"With {arm.name}, F1 {' and '.join(changes)}" if changes else f"With {arm.name}, no rare class changes"
-    text += " (95 % intervals that exclude 0)" if changes else " by an interval that excludes 0"
+    text = (
+        f"With {arm.name}, F1 {' and '.join(changes)}"
+        if changes
+        else f"With {arm.name}, no {rare} gains or loses clearly"
+    )
+    text += f" (95 % intervals {'exclude' if changes else 'include'} 0)"
     if majority is not None:
         interval = intervals[majority]
         span = f" ({signed(interval.low)} to {signed(interval.high)})" if interval else ""

@@ -12,8 +12,8 @@ import pandas as pd
 
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.metrics.classification import Predictions
-from hirise_imb.reporting.records import Arm, Omitted, Role, Selection
-from hirise_imb.reporting.results import Origin, Results
+from hirise_imb.reporting.records import Arm, Omitted, Origin, Role, Selection
+from hirise_imb.reporting.results import Results
 from hirise_imb.reporting.summary.records import ArmRecord, Summary
 from hirise_imb.reporting.summary.schema import find_fault
 from hirise_imb.reporting.tables import probability_columns

@@ -19,7 +19,7 @@ from hirise_imb.metrics.ranking import average_precision
 from hirise_imb.metrics.registry import Evaluation, evaluate
 from hirise_imb.reporting.inference import Family, Inference, RankCorrelation, rank_correlation
 from hirise_imb.reporting.pairing import compare, describe
-from hirise_imb.reporting.records import Arm, Omitted, Spread
+from hirise_imb.reporting.records import Arm, Omitted, Origin, Spread
 from hirise_imb.reporting.terms import Terms, choose_terms
 
 BASELINE = "baseline"
@@ -37,20 +37,6 @@ CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A report that a comparison takes arms from."""
-
-    name: str
-    """Label of the report, which precedes the names of its arms."""
-    study: str
-    setting: str
-    arms: tuple[str, ...]
-    """Names of its arms in the comparison, in the order of its own tables."""
-    chosen: str | None
-    """Its best strategy on validation; None if it has no strategy."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from hirise_imb.reporting.inference import rank_correlation
 from hirise_imb.reporting.narrative import caution, headline
 from hirise_imb.reporting.protocol import protocol
 from hirise_imb.reporting.read import read_report
-from hirise_imb.reporting.results import Origin
+from hirise_imb.reporting.records import Origin
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 

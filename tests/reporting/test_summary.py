@@ -38,7 +38,7 @@ from hirise_imb.metrics.permutation import swap_test
 from hirise_imb.reporting import Arm, Baseline, Omitted, Results, write_report
 from hirise_imb.reporting.narrative import caution, headline
 from hirise_imb.reporting.read import read_summary
-from hirise_imb.reporting.results import Origin
+from hirise_imb.reporting.records import Origin
 from hirise_imb.reporting.summary.content import of_study
 from hirise_imb.reporting.summary.schema import find_fault, generate_schema, load_schema
 from hirise_imb.utils.errors import UserError
