@@ -14,8 +14,11 @@ from dataclasses import dataclass
 
 from hirise_imb.backbones import TOP, BackboneCard
 from hirise_imb.config import StudyDefinition
+from hirise_imb.data.folds import N_FOLDS
 from hirise_imb.recipe import Recipe
+from hirise_imb.reporting.results import BASELINE, BASELINE_TO_THE_END
 from hirise_imb.strategies import Categorical, RecipeContext, Strategy
+from hirise_imb.training.context import Division
 
 N_CORES = 2
 """Number of processor cores that times are for."""
@@ -32,6 +35,8 @@ _CLOSED_FORM_SECONDS = 0.25 / (2174 * 1280)
 """
 _FINE_TUNING_SECONDS = 17 / 2174
 """Seconds of fine-tuning for each row."""
+_LEAST_SECONDS = 2.0
+"""Seconds of a strategy that shares the fits of another."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +92,7 @@ def estimate_workload(strategies: Sequence[Strategy], definition: StudyDefinitio
         definition: definition of the study.
         sizes: number and size of the fits.
     """
-    cuts = tuple(sizes.backbone.cuts)
-    defaults: dict[str, Recipe] = {}
-    workloads = []
-    for strategy in strategies:
-        context = RecipeContext(cuts, {name: defaults[name] for name in strategy.depends_on})
-        defaults[strategy.name] = strategy.recipe({}, context)
-        trials = strategy.space.count_settings(strategy.max_trials(definition))
-        workloads.append(_estimate_strategy(strategy, context, trials, sizes))
+    workloads = list(_estimate_strategies(strategies, definition, sizes).values())
     # The baseline as published and trained to the end, and for each strategy that averages a control that does too.
     averaging = [each.averages for each in workloads if each.averages > 1]
     references = [Recipe(), Recipe(), *(Recipe(members=n) for n in averaging)]
@@ -105,6 +103,52 @@ def estimate_workload(strategies: Sequence[Strategy], definition: StudyDefinitio
         fine_tuning_fits=sum(each.fine_tuning_fits for each in workloads),
         seconds=sum(each.seconds for each in workloads) + once * sum(map(sizes.estimate, references)),
     )
+
+
+def estimate_steps(
+    strategies: Sequence[Strategy], definition: StudyDefinition, divisions: Sequence[Division], backbone: BackboneCard
+) -> dict[str, float]:
+    """Estimates the seconds of each step of a study by its name, for the time left that is shown.
+
+    Args:
+        strategies: strategies to search, each after those it depends on.
+        definition: definition of the study.
+        divisions: divisions of the data.
+        backbone: backbone of the study.
+    """
+    seconds = {}
+    for division in divisions:
+        splits = division.trainer.splits
+        sizes = FitSizes(
+            validation=sum(len(folds) for folds in splits.assignments),
+            final=len(division.refit_seeds),
+            rows=len(splits.pool) * (1 - 1 / N_FOLDS),
+            backbone=backbone,
+        )
+        reference = (sizes.validation + sizes.final) * sizes.estimate(Recipe())
+        for name in (BASELINE, BASELINE_TO_THE_END):
+            seconds[division.fits_step(name)] = reference
+        for name, workload in _estimate_strategies(strategies, definition, sizes).items():
+            expected = max(workload.seconds, _LEAST_SECONDS)
+            share = workload.trials * sizes.validation / (workload.trials * sizes.validation + sizes.final)
+            seconds[division.search_step(name)] = share * expected
+            seconds[division.fits_step(name)] = (1 - share) * expected
+    return seconds
+
+
+def _estimate_strategies(
+    strategies: Sequence[Strategy], definition: StudyDefinition, sizes: FitSizes
+) -> dict[str, Workload]:
+    """Estimates the searches and fits of each strategy by name."""
+    cuts = tuple(sizes.backbone.cuts)
+    defaults: dict[str, Recipe] = {}
+    workloads = {}
+    for strategy in strategies:
+        context = RecipeContext(cuts, {name: defaults[name] for name in strategy.depends_on})
+        defaults[strategy.name] = strategy.recipe({}, context)
+        trials = strategy.space.count_settings(strategy.max_trials(definition))
+        workloads[strategy.name] = _estimate_strategy(strategy, context, trials, sizes)
+    return workloads
 
 
 def count_arms(strategies: Sequence[Strategy]) -> int:

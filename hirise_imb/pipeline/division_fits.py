@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from hirise_imb.config import GIVEN_SPLIT
 from hirise_imb.imbalance.sampling import SplitFileRows
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting.records import Role
@@ -17,7 +18,7 @@ from hirise_imb.training.outcome import Outcome
 from hirise_imb.training.run_store import RunStore
 from hirise_imb.training.trainer import CrossValidation, Run
 from hirise_imb.utils.errors import FitFailed, UserError
-from hirise_imb.utils.progress import track
+from hirise_imb.utils.study_progress import StudyProgress
 
 REFERENCE_RECIPES = {"unique": Recipe(), "split-file": Recipe(sampling=SplitFileRows())}
 """Recipes of the reference run, by rows of an epoch: each image once, or as often as the split file lists it."""
@@ -66,9 +67,9 @@ class DivisionFits:
 class DivisionFitter:
     """Fits arms of one division; finished fits are stored and not repeated."""
 
-    def __init__(self, division: Division, store: RunStore) -> None:
-        """Takes the division, and the store of its finished fits."""
-        self.division, self.store = division, store
+    def __init__(self, division: Division, store: RunStore, progress: StudyProgress) -> None:
+        """Takes the division, the store of its finished fits, and what shows how far they are."""
+        self.division, self.store, self.progress = division, store, progress
 
     def fit_baseline(self, rows: str = "unique") -> ArmFit:
         """Fits the reference run as published.
@@ -88,7 +89,8 @@ class DivisionFitter:
         Raises:
             UserError: it can't be fitted.
         """
-        summary = "the reference run's recipe, trained until it gains no more, on training and validation"
+        pool = "training and validation" if self.division.key == GIVEN_SPLIT else "all other outer folds"
+        summary = f"the reference run's recipe, trained until it gains no more, on {pool}"
         recipe = replace(Recipe(), max_epochs=_NO_CAP)
         return self._fit_untuned(BASELINE_TO_THE_END, "baseline_to_the_end", summary, recipe)
 
@@ -133,7 +135,7 @@ class DivisionFitter:
         # A reference run that is stopped on the validation split is another fit than a final one of the same recipe.
         kind = "reference" if role == "baseline" else "final"
         stored = sum(self.store.has(kind, recipe, seed) for seed in seeds)
-        with track(f"{self.division.prefix}{name} fits", len(seeds), "fits", already=stored) as show:
+        with self.progress.step(self.division.fits_step(name), len(seeds), "fits", stored) as show:
             validation = self.store.load_or_validate(
                 recipe, self.division.trial_seeds, lambda: trainer.cross_validate(recipe, self.division.trial_seeds)
             )
@@ -153,6 +155,7 @@ def fit_divisions(
     open_store: Callable[[Division], RunStore],
     strategies: Sequence[Strategy],
     search: Callable[[Division], Mapping[str, Outcome[SearchResult]]],
+    progress: StudyProgress,
 ) -> list[DivisionFits]:
     """Fits all arms of each division of a design.
 
@@ -161,13 +164,14 @@ def fit_divisions(
         open_store: opens the store of the finished fits of a division.
         strategies: the strategies that are searched.
         search: completes the searches of a division and returns their results by strategy.
+        progress: shows how far the fits are.
 
     Raises:
         UserError: a baseline can't be fitted.
     """
     fits = []
     for division in divisions:
-        fitter = DivisionFitter(division, open_store(division))
+        fitter = DivisionFitter(division, open_store(division), progress)
         # The baselines come before the searches: without them there is no report.
         baselines = [fitter.fit_baseline(), fitter.fit_baseline_to_the_end()]
         arms, failures = fitter.fit_strategies(strategies, search(division))
@@ -176,7 +180,9 @@ def fit_divisions(
         for place, recipe in enumerate(recipes):
             one = fits[place]
             try:
-                arm = DivisionFitter(one.division, open_store(one.division)).fit_control(name, summary, recipe)
+                arm = DivisionFitter(one.division, open_store(one.division), progress).fit_control(
+                    name, summary, recipe
+                )
                 fits[place] = replace(one, arms={**one.arms, name: arm})
             except FitFailed as error:
                 fits[place] = replace(one, failures={**one.failures, name: (summary, str(error))})

@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hirise_imb.backbones import BACKBONES
 from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, StudyDefinition, check_known
 from hirise_imb.data.resolve import SYNTHETIC
 from hirise_imb.pipeline.appendix import describe_strategies
+from hirise_imb.pipeline.cost import estimate_steps
 from hirise_imb.pipeline.division_fits import REFERENCE_RECIPES, DivisionFits, DivisionFitter, fit_divisions
 from hirise_imb.pipeline.pooling import list_omitted, list_outer_folds, pool_arms, tested_landmarks
 from hirise_imb.reporting import Baseline, Results, write_baseline, write_report
@@ -30,6 +32,7 @@ from hirise_imb.training.run_store import open_run_store
 from hirise_imb.utils import environment
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder
+from hirise_imb.utils.study_progress import StudyProgress
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,16 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
         deadline = None if options.timeout is None else time.monotonic() + options.timeout
 
         def search(division: Division) -> Mapping[str, Outcome[SearchResult]]:
-            scheduler.run(deadline, division)
+            scheduler.run(progress, deadline, division)
             return scheduler.choose_results(division)
 
-        with worker_pool(options.workers - 1, logs, join_study, definition, out, scheduler.database):
+        with (
+            worker_pool(options.workers - 1, logs, join_study, definition, out, scheduler.database),
+            _show_progress(context, scheduler.divisions, strategies) as progress,
+        ):
             for design in definition.evaluation:
                 stores = partial(open_run_store, out, definition.name)
-                fits = fit_divisions(context.divisions(design), stores, strategies, search)
+                fits = fit_divisions(context.divisions(design), stores, strategies, search, progress)
                 by_design[design] = _build_results(context, design, fits, strategies, out)
     results = by_design.get(NESTED_CV, by_design.get(GIVEN_SPLIT))
     assert results is not None  # a definition has a design
@@ -119,8 +125,11 @@ def join_study(definition: StudyDefinition, out: Path, place: Path | str) -> Non
     strategies = strategies_to_search(definition)
     manifest = load_manifest(definition)
     address = None if isinstance(place, Path) else place
-    with open_scheduler(definition, manifest, strategies, out, address) as scheduler:
-        scheduler.run()
+    with (
+        open_scheduler(definition, manifest, strategies, out, address) as scheduler,
+        _show_progress(scheduler.context, scheduler.divisions, strategies) as progress,
+    ):
+        scheduler.run(progress)
 
 
 def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Baseline, Path]:
@@ -147,7 +156,8 @@ def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Bas
         context = TrainingContext.prepare(definition, manifest, [])
         division = context.given_split
         store = open_run_store(out, definition.name, division)
-        arm = DivisionFitter(division, store).fit_baseline(rows)
+        with _show_progress(context, [division], []) as progress:
+            arm = DivisionFitter(division, store, progress).fit_baseline(rows)
         fits = [DivisionFits(division, {arm.name: arm}, {})]
     header = f"# The reference run of this study alone: hirise-imb baseline --rows {rows}\n"
     seeds = f"{definition.refits} seed{'s' if definition.refits > 1 else ''}"
@@ -162,6 +172,14 @@ def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Bas
     page = write_baseline(baseline, _report_folder(definition, out) / folder)
     write_index(out / "reports")
     return baseline, page
+
+
+def _show_progress(
+    context: TrainingContext, divisions: Sequence[Division], strategies: Sequence[Strategy]
+) -> StudyProgress:
+    definition = context.definition
+    steps = estimate_steps(strategies, definition, divisions, BACKBONES[definition.backbone])
+    return StudyProgress(definition.name, steps)
 
 
 def _report_folder(definition: StudyDefinition, out: Path) -> Path:

@@ -133,6 +133,20 @@ class Omitted:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """A report that a comparison takes arms from."""
+
+    name: str
+    """Label of the report, which precedes the names of its arms."""
+    study: str
+    setting: str
+    arms: tuple[str, ...]
+    """Names of its arms in the comparison, in the order of its own tables."""
+    chosen: str | None
+    """Its best strategy on validation; None if it has no strategy."""
+
+
+@dataclass(frozen=True)
 class Spread:
     """Mean and range of a score over seeds."""
 

@@ -19,7 +19,8 @@ from hirise_imb.metrics.ranking import average_precision
 from hirise_imb.metrics.registry import Evaluation, evaluate
 from hirise_imb.reporting.inference import Family, Inference, RankCorrelation, rank_correlation
 from hirise_imb.reporting.pairing import compare, describe
-from hirise_imb.reporting.records import Arm, Omitted, Spread
+from hirise_imb.reporting.records import Arm, Omitted, Origin, Spread
+from hirise_imb.reporting.terms import Terms, choose_terms
 
 BASELINE = "baseline"
 """The name of the reference run in its own study."""
@@ -27,26 +28,15 @@ BASELINE = "baseline"
 BASELINE_TO_THE_END = "baseline_to_the_end"
 """The name of the reference run without a limit on its epochs, in its own study."""
 
+GIVEN_SPLIT_FOLDER: Literal["given-split"] = "given-split"
+"""Folder, inside the report of a nested cross-validation, of the report of the given split of the same study."""
+
 Contrast = Literal["vs_control", "vs_baseline"]
 CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
 """What arms are compared with: the control, which is the primary contrast, and the reference."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A report that a comparison takes arms from."""
-
-    name: str
-    """Label of the report, which precedes the names of its arms."""
-    study: str
-    setting: str
-    arms: tuple[str, ...]
-    """Names of its arms in the comparison, in the order of its own tables."""
-    chosen: str | None
-    """Its best strategy on validation; None if it has no strategy."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +69,17 @@ class Results:
     """The results of the given split, which the report of a nested cross-validation also shows; None without them."""
 
     @property
+    def terms(self) -> Terms:
+        """The words for the landmarks, sources and scores of the design."""
+        return choose_terms(nested=self.outer_folds is not None)
+
+    @property
     def repeats(self) -> int:
         """Number of times that each landmark was tested by each seed: 1 for the given split."""
         return 1 if self.outer_folds is None else int(self.outer_folds["repeat"].max())
 
     @cached_property
-    def _fold_of_landmark(self) -> Ints:
+    def fold_of_landmark(self) -> Ints:
         """Outer fold of each landmark, from 0, shape (repeats, n); 0 for the given split."""
         if self.outer_folds is None:
             return np.zeros((1, len(self.test)), np.int64)
@@ -96,7 +91,7 @@ class Results:
         """Returns the temperature that applies to each landmark, one array of shape (n,) for each seed."""
         seeds_per_repeat = len(arm.seeds) // self.repeats
         return [
-            np.array(values)[self._fold_of_landmark[fit // seeds_per_repeat]]
+            np.array(values)[self.fold_of_landmark[fit // seeds_per_repeat]]
             for fit, values in enumerate(arm.temperatures)
         ]
 
@@ -315,7 +310,7 @@ class Results:
 
     def pairing(self) -> str:
         """Returns sentences that say whether predictions and labels belong together."""
-        return describe(self.pairings, len(self.test))
+        return describe(self.pairings, len(self.test), self.terms)
 
     @cached_property
     def _predicted(self) -> dict[str, Ints]:

@@ -29,7 +29,8 @@ from hirise_imb.training.outcome import Outcome
 from hirise_imb.training.run_store import open_run_store
 from hirise_imb.training.trainer import CrossValidation
 from hirise_imb.utils.errors import FitFailed
-from hirise_imb.utils.progress import ProgressCallback, track
+from hirise_imb.utils.progress import ProgressCallback
+from hirise_imb.utils.study_progress import StudyProgress
 
 _POLL_SECONDS = 0.5
 """Pause between attempts to get a trial, while other processes have leases on all of them."""
@@ -82,18 +83,19 @@ class SearchScheduler:
                 if not strategy.depends_on:
                     self._get_search(division, strategy)
 
-    def run(self, deadline: float | None = None, until: Division | None = None) -> None:
+    def run(self, progress: StudyProgress, deadline: float | None = None, until: Division | None = None) -> None:
         """Trains trials until all searches are complete.
 
         Args:
+            progress: shows how far the searches are.
             deadline: time of the monotonic clock after which no trial is started.
             until: division whose searches are to be completed; while other processes train its last trials, this one
                 works on the divisions after it. None means all divisions.
         """
         needed = self.divisions if until is None else (until,)
-        with _ProgressDisplay() as display:
+        with _StepDisplay(progress) as display:
             while not (is_orphaned() or (deadline is not None and time.monotonic() >= deadline)):
-                for division, search in self._incomplete_searches():
+                for division, search in self._incomplete_searches(progress):
                     if self._is_complete(needed):
                         return
                     if self._train_next_trial(division, search, display):
@@ -117,7 +119,7 @@ class SearchScheduler:
     def _is_complete(self, divisions: Sequence[Division]) -> bool:
         return all((division.key, s.name) in self._results for division in divisions for s in self.strategies)
 
-    def _incomplete_searches(self) -> Iterator[tuple[Division, Search]]:
+    def _incomplete_searches(self, progress: StudyProgress) -> Iterator[tuple[Division, Search]]:
         """Yields the searches that can be worked on now, and stores the results of those that are complete."""
         for division in self.divisions:
             for strategy in self.strategies:
@@ -133,6 +135,7 @@ class SearchScheduler:
                 if search.is_complete():
                     self._results[part] = search.choose()
                     write_study_note(search)
+                    progress.skip(division.search_step(strategy.name))
                 else:
                     yield division, search
 
@@ -173,7 +176,7 @@ class SearchScheduler:
             self.context.manifest.spec.classes,
         )
 
-    def _train_next_trial(self, division: Division, search: Search, display: _ProgressDisplay) -> bool:
+    def _train_next_trial(self, division: Division, search: Search, display: _StepDisplay) -> bool:
         def fit(recipe: Recipe, on_epoch: OnEpoch) -> CrossValidation:
             cross_validate = partial(division.trainer.cross_validate, recipe, division.trial_seeds, on_epoch)
             if recipe.cut == TOP:
@@ -182,8 +185,8 @@ class SearchScheduler:
             store = open_run_store(self.out, self.context.definition.name, division)
             return store.load_or_validate(recipe, division.trial_seeds, cross_validate)
 
-        name = f"{division.prefix}{search.strategy.name}"
-        show = display.show(name, search.n_trials, len(search.finished_trials()))
+        step = division.search_step(search.strategy.name)
+        show = display.show(step, search.n_trials, len(search.finished_trials()))
         publish = make_publisher(self.storage, self.out, self.context.manifest.spec.classes)
         return search.train_next_trial(self.leases, fit, show, publish)
 
@@ -217,24 +220,25 @@ def open_scheduler(
         storage.engine.dispose()
 
 
-class _ProgressDisplay:
-    """One progress bar at a time: that of the strategy whose search is in progress."""
+class _StepDisplay:
+    """One step at a time: the search in progress."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: StudyProgress) -> None:
+        self._progress = progress
         self._stack = ExitStack()
-        self._search = ""
+        self._step = ""
         self._show: ProgressCallback
 
-    def __enter__(self) -> _ProgressDisplay:
+    def __enter__(self) -> _StepDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def show(self, search: str, n_trials: int, n_finished: int) -> ProgressCallback:
-        """Returns the callback of a search's bar; opens the bar if that of another search is shown."""
-        if search != self._search:
+    def show(self, step: str, n_trials: int, n_finished: int) -> ProgressCallback:
+        """Returns the callback of a search; begins its step if that of another search is shown."""
+        if step != self._step:
             self._stack.close()
-            self._show = self._stack.enter_context(track(search, n_trials, "trials", already=n_finished))
-            self._search = search
+            self._show = self._stack.enter_context(self._progress.step(step, n_trials, "trials", n_finished))
+            self._step = step
         return self._show

@@ -45,10 +45,13 @@ class Division:
     refit_seeds: tuple[int, ...]
     """Seeds with which selected recipes are fitted."""
 
-    @property
-    def prefix(self) -> str:
-        """Beginning of the names of its tasks, such as `fold 2: `; empty for the given split."""
-        return "" if self.key == GIVEN_SPLIT else f"{self.name}: "
+    def search_step(self, strategy: str) -> str:
+        """Returns the name of a strategy's search among the steps of a study, such as `fold 2: smote`."""
+        return strategy if self.key == GIVEN_SPLIT else f"{self.name}: {strategy}"
+
+    def fits_step(self, arm: str) -> str:
+        """Returns the name of an arm's fits among the steps of a study, such as `fold 2: smote fits`."""
+        return f"{self.search_step(arm)} fits"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,10 @@ class StudyProgress:
     """
 
     def __init__(self, what: str, weights: Mapping[str, float]) -> None:
-        """Takes the name of the task, and the expected duration of each step by name, in any unit."""
+        """Takes the name of the task, and the expected duration of each step by name, in any unit.
+
+        A step without an expected duration is shown, and counts as nothing in the whole.
+        """
         self._what, self._weights = what, weights
         self._shares = dict.fromkeys(weights, 0.0)
         self._already: dict[str, float] = {}
@@ -62,7 +65,7 @@ class StudyProgress:
         """Shows amount and rate of a step while the body runs.
 
         Args:
-            name: name of the step, one of those with a weight.
+            name: name of the step.
             total: amount of work.
             unit: unit of the amount, such as `trials`.
             already: amount done earlier, which does not count towards the rate.
@@ -97,7 +100,7 @@ class StudyProgress:
             self._bars.update(self._task, completed=self._done(self._shares), text=self._describe())
 
     def _done(self, shares: Mapping[str, float]) -> float:
-        return sum(share * self._weights[name] for name, share in shares.items())
+        return sum(share * self._weights.get(name, 0.0) for name, share in shares.items())
 
     def _describe(self) -> str:
         """Returns the share that is done, and the time left where it can be estimated."""

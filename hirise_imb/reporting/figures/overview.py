@@ -36,7 +36,7 @@ def f1_per_class(results: Results) -> Figure:
 
 
 def best_so_far(results: Results) -> Figure:
-    """Draws the best validation macro F1 against finished trials, one panel for each search over the others in grey."""
+    """Draws the best inner macro F1 against finished trials, one panel for each search over the others in grey."""
     arms = [arm for arm in results.ordered if arm.has_search]
     n_rows = -(-len(arms) // _COLUMNS)
     canvas = figure(11, 1.3 + 1.6 * n_rows, (0.7, 0.1, 0.55, 0.8))
@@ -57,7 +57,7 @@ def best_so_far(results: Results) -> Figure:
     canvas.supylabel("macro F1", fontsize=10)
     several = any(len(arm.selections) > 1 for arm in arms)
     detail = "mean over outer folds" if several else "dot: the chosen trial"
-    title = f"Best validation score so far ({detail}). Grey: the other searches."
+    title = f"Best {results.terms.inner} score so far ({detail}). Grey: the other searches."
     canvas.suptitle(title, x=0.01, ha="left", fontsize=10)
     return canvas
 
@@ -85,9 +85,9 @@ def _draw_class_scores(axes: Axes, results: Results) -> None:
     ]
     axes.set_xticks(range(len(names)), names, fontsize=9)
     axes.tick_params(length=0)
-    bold = "; bold: best on validation" if results.preferred else ""
+    bold = f"; bold: best {results.terms.best}" if results.preferred else ""
     axes.set_title(
-        f"F1 of each class on the test split; colour: difference from {results.reference}{bold}", fontsize=10
+        f"F1 of each class {results.terms.where}; colour: difference from {results.reference}{bold}", fontsize=10
     )
     axes.figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
 

@@ -45,7 +45,7 @@ def precision_recall(results: Results, table: pd.DataFrame) -> Figure:
         n = int(results.support[label])
         axes.set_title(f"{name} (n = {n})", fontsize=10)
         if n == 0:
-            axes.text(0.5, 0.5, "no test landmark", ha="center", va="center", fontsize=9)
+            axes.text(0.5, 0.5, f"no {results.terms.landmark}", ha="center", va="center", fontsize=9)
             continue
         axes.axhline(n / len(results.test), color=BACKGROUND, linewidth=1)
         for arm, line in zip(results.shown, lines(results.shown), strict=True):

@@ -27,6 +27,7 @@ from hirise_imb.reporting.html.parts import (
 )
 from hirise_imb.reporting.results import CONTRASTS, Contrast
 from hirise_imb.reporting.summary.records import AgainstRecord, ArmRecord, StudyContent
+from hirise_imb.reporting.terms import Terms, choose_terms
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class ArmTables:
     """The arms in the order of the tables."""
     reference_name: str
     """Name of the reference in sentences and headings."""
+
+    @property
+    def terms(self) -> Terms:
+        """Words of the design."""
+        return choose_terms(nested=self.content["outer_folds"] is not None)
 
     @property
     def most_seeds(self) -> int:
@@ -58,8 +64,8 @@ class ArmTables:
         ]
         test_notes = ("range over seeds",) if self.most_seeds > 1 else ()
         second_row = [
-            Heading("validation", css="edge"),
-            Heading("test", notes=test_notes),
+            Heading(self.terms.inner, css="edge"),
+            Heading(self.terms.outer, notes=test_notes),
             Heading("95 % interval", notes=("over sources",)),
         ]
         for contrast in self.contrasts:
@@ -130,10 +136,10 @@ class ArmTables:
 
     def intervals(self) -> Table:
         """Returns intervals over sources under both rules for undrawn classes, and intervals over images."""
-        rules = {"others_mean": "mean of the drawn", "own_f1": "F1 on the whole split"}
+        rules = {"others_mean": "mean of the drawn", "own_f1": f"F1 {self.terms.whole_short}"}
         head = columns(
             Heading("arm", "text"),
-            Heading("macro F1, test"),
+            Heading(f"macro F1, {self.terms.outer}"),
             *(
                 Heading("over sources", notes=(f"undrawn class: {text}",), css="edge" if place == 0 else "")
                 for place, text in enumerate(rules.values())
@@ -234,7 +240,7 @@ class ArmTables:
                 "control" if arm == content["control"] else f"control, mean of {count_range(record['members'])}"
             )
         elif arm in preferred:
-            tags.append("best on validation")
+            tags.append(f"best {self.terms.best}")
             css = "tag pick"
         if record["identical_to"] is not None:
             tags.append(f"identical to {name_twin(content, record['identical_to'])}")
@@ -276,12 +282,13 @@ def _gain_cell(gains: AgainstRecord, metric: str) -> Cell:
 
 def reports_compared(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
     """Returns the reports of a comparison with the best strategy of each."""
+    terms = choose_terms(nested=content["outer_folds"] is not None)
     titles = (
         "report",
         "study",
         "arms",
-        "best strategy on validation",
-        "macro F1, test",
+        f"best strategy {terms.best}",
+        f"macro F1, {terms.outer}",
         "difference from " + breakable(content["reference"]),
         "95 % interval",
         "p",

@@ -24,6 +24,7 @@ from hirise_imb.reporting.html.parts import (
 from hirise_imb.reporting.records import Spread
 from hirise_imb.reporting.summary.records import ArmRecord, Content
 from hirise_imb.reporting.summary.values import IntervalRecord
+from hirise_imb.reporting.terms import choose_terms
 
 
 @dataclass(frozen=True)
@@ -93,20 +94,20 @@ def arm_detail(content: Content, arm: ArmRecord, base: ArmRecord, place: int) ->
 
 def fit_words(content: Content, arm: ArmRecord) -> str:
     """Returns sentences about the chosen hyperparameters and the fits of an arm."""
+    terms = choose_terms(nested=content["outer_folds"] is not None)
     plural_s = "s" if len(arm["seeds"]) > 1 else ""
     seeds = f"seed{plural_s} {', '.join(map(str, arm['seeds']))}"
     chosen = ""
     if settings := settings_text(arm):
         trials = max(len(selection["trials"]) for selection in arm["selections"])
-        each = " in each outer fold" if content["outer_folds"] is not None else ""
-        chosen = f"{settings}; chosen from {plural(trials, 'trial')}{each}. "
+        chosen = f"{settings}; chosen from {plural(trials, 'trial')}{terms.division}. "
     if max(arm["members"]) > 1:
         chosen += f"Each prediction averages {count_range(arm['members'])} members. "
     notes = "".join(f" {note[0].upper()}{note[1:].rstrip('.')}." for note in arm["notes"])
     if arm["identical_to"] is not None:
         notes += (
-            f" Identical to {name_twin(content, arm['identical_to'])}: both predict the same class for every test "
-            "landmark and seed, so it is not tested."
+            f" Identical to {name_twin(content, arm['identical_to'])}: both predict the same class for every "
+            f"{terms.landmark} and seed, so it is not tested."
         )
     if not arm["has_epochs"]:
         return f"{chosen}Closed-form head, which has no epochs; {seeds}.{notes}"
@@ -115,7 +116,7 @@ def fit_words(content: Content, arm: ArmRecord) -> str:
         monitor = arm["selections"][0]["recipe"]["monitor"]
         words = f"Early stopping monitored {monitor}; best epoch{plural_s} {epochs} of {seeds}."
     else:
-        words = f"Fitted on the training and validation splits together; epochs of {seeds}: {epochs}."
+        words = f"Fitted on {terms.pool}; epochs of {seeds}: {epochs}."
     return f"{chosen}{words}{notes}"
 
 
@@ -157,7 +158,7 @@ def class_interval_words(content: Content, label: int) -> str:
     """Returns why a class has no confidence interval."""
     support, sources = content["support"][label], content["sources"][label]
     if not support:
-        return "no test landmark"
+        return f"no {choose_terms(nested=content['outer_folds'] is not None).landmark}"
     if sources < content["inference"]["least_sources"]:
         return f"n = {support} from {plural(sources, 'source')}: no interval can be estimated"
     return "no interval: all resamples are equal"

@@ -137,6 +137,11 @@ class AgainstRecord(TypedDict):
     scores_clear: ScoreFlags
     per_class: ClassDifferencesRecord
     per_class_clear: ClassFlagsRecord
+    per_class_interval: Annotated[
+        ClassIntervals,
+        "Confidence interval of the difference in F1 over the sources of each class, not corrected for the number of "
+        "comparisons",
+    ]
     interval: Annotated[IntervalRecord | None, "Confidence interval of the difference in macro F1 over sources"]
     share_above: Annotated[Share | None, "Share of resamples in which this arm has the higher macro F1"]
     test: Annotated[SwapTestRecord | None, "Null if the comparison is not one of its family"]
@@ -170,6 +175,32 @@ class SelectionRecord(TypedDict):
     search: TallyRecord
 
 
+class StabilityRecord(TypedDict):
+    """The values that the divisions chose for a hyperparameter."""
+
+    name: str
+    values: Annotated[list[str | float | int | bool], "Different values, the most frequent first"]
+    divisions: Annotated[list[Positive], "Number of divisions that chose each value"]
+
+
+class SelectionCostRecord(TypedDict):
+    """The scores by which the settings of an arm were chosen, next to those on sources that were not used for it."""
+
+    inner: Annotated[Share, "Macro F1 in the inner cross-validation, mean over divisions"]
+    outer: Annotated[Share, "Macro F1 of the pooled predictions of the tested landmarks, mean over fits"]
+    gap: Annotated[Difference, "Inner minus outer score"]
+    tuning_gain: Annotated[
+        Difference | None, "Inner score minus that of the first trial, which has the defaults; null without a search"
+    ]
+    control_gain_inner: Annotated[Difference | None, "Inner score minus that of its control; null for the control"]
+    control_gain_outer: Annotated[Difference | None, "Outer score minus that of its control; likewise"]
+    distinct_settings: Annotated[Positive, "Number of different settings that the divisions chose"]
+    divisions_as_control: Annotated[
+        Count | None, "Divisions in which all fits predict the same classes as those of the control; likewise"
+    ]
+    stability: Annotated[list[StabilityRecord], "Chosen values of each hyperparameter"]
+
+
 class ArmRecord(TypedDict):
     """An arm: the baseline, a control or the chosen recipes of a strategy."""
 
@@ -191,6 +222,7 @@ class ArmRecord(TypedDict):
     notes: Annotated[list[str], "What the fits had to do differently from the recipe"]
     temperatures: Annotated[list[list[Annotated[float, Rule(exclusiveMinimum=0)]]], "Fitted temperatures, likewise"]
     val_macro_f1: Annotated[Share, "Validation score: mean over divisions"]
+    selection_cost: SelectionCostRecord
     failures: list[FailureRecord]
     scores: ScoreSpreads
     per_class: ClassScoresRecord
@@ -238,6 +270,29 @@ class OuterFoldRecord(TypedDict):
     repeat: Positive
     fold: Positive
     source: str
+
+
+class GivenSplitArmRecord(TypedDict):
+    """The scores of an arm on the given split, next to its score in the nested cross-validation."""
+
+    name: ArmName
+    val_macro_f1: Annotated[Share, "Validation score"]
+    macro_f1: Annotated[Share, "Macro F1 on the test split, mean over seeds"]
+    difference: Annotated[Difference | None, "Difference in macro F1 of the primary contrast; null for the control"]
+    interval: Annotated[IntervalRecord | None, "Its confidence interval over the test sources"]
+    p_holm: Annotated[Probability | None, "p of the swap test, adjusted for the family; null if it is not tested"]
+    outer_macro_f1: Annotated[Share | None, "Macro F1 in the outer folds; null if the arm is not in the other report"]
+
+
+class GivenSplitRecord(TypedDict):
+    """The results of the given split, whose complete report is in a folder inside that of the nested report."""
+
+    folder: Literal["given-split"]
+    landmarks: Annotated[Positive, "Landmarks of the test split"]
+    sources: Annotated[Positive, "Sources of the test split"]
+    tests: Annotated[Count, "Tests of the primary contrast"]
+    caution: str
+    arms: Annotated[list[GivenSplitArmRecord], "Arms in the order of the tables of that report", Rule(minItems=1)]
 
 
 class InferenceRecord(TypedDict):
@@ -330,6 +385,9 @@ class Facts(TypedDict):
     order: Annotated[list[ArmName], "Arms in the order of tables"]
     shown: Annotated[list[ArmName], "Arms in figures with a line for each arm"]
     outer_folds: Annotated[list[OuterFoldRecord] | None, "Outer fold of each source; null for the given split"]
+    given_split: Annotated[
+        GivenSplitRecord | None, "Results of the given split, if the study also evaluated it; null in its own report"
+    ]
     trial_seeds: Annotated[Positive | None, "Seeds of the cross-validation that scores a recipe; null if unknown"]
     inference: InferenceRecord
     rank_correlation: Annotated[RankCorrelationRecord | None, "Null for a comparison of reports"]

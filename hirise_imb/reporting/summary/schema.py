@@ -140,6 +140,8 @@ def _find_length_fault(summary: Mapping[str, Any]) -> str | None:
             or any(len(values) * repeats != len(arm["selections"]) for values in fits)
         ):
             return f"at $.arms[{place}]: its fits and selections do not have one entry for each division"
+    if summary["given_split"] is not None and summary["outer_folds"] is None:
+        return "at $.given_split: only the report of a nested cross-validation has one"
     rows = summary.get("comparison")
     if rows is not None and len(rows) != len(CLASS_METRICS) * len(summary["classes"]) + len(WHOLE_TABLE):
         return "at $.comparison: it does not have each score once"
