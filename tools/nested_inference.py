@@ -44,17 +44,15 @@ from tools.nested_simulation import REPEATED, Arm, Case, Law, compare, true_diff
 from tools.nested_tables import write_tables
 
 ROOT = Path(__file__).parents[1]
-N_SETS = 400
-"""Simulated data sets of each case."""
-N_TRAINING_SETS = 100
-"""Simulated training sets over which a true difference is averaged."""
+N_SETS = {"simulated": 200, "power": 100, "truth": 100}
+"""Simulated data sets of each case; for a true difference, training sets over which it is averaged."""
+KINDS = (*N_ARMS, *N_SETS)
+"""Kinds of jobs."""
 BLOCK, ARMS_OF_JOB = 25, 2
 """Data sets of a job, and arms of one on the real sample."""
 N_ARMS = {"fixed": 600, "chosen": 400}
 """Numbers of arms on the real sample, with fixed settings and with settings chosen inside each outer fold; arms 2k and
 2k + 1 have the same outer folds."""
-KINDS = (*N_ARMS, "simulated", "power", "truth")
-"""Kinds of jobs."""
 BETWEEN = (0.0, 0.5, 1.0, 2.0)
 """Standard deviations of the effects of sources, relative to noise."""
 GAINS = (0.0, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.45)
@@ -92,7 +90,7 @@ class Job:
     """A part of the computation, which a process does at once."""
 
     kind: str
-    """An entry of `N_ARMS`, `simulated`, `power` or `truth`."""
+    """An entry of `KINDS`."""
     case: str
     """Name of the case; empty for arms on the real sample."""
     numbers: tuple[int, ...]
@@ -105,11 +103,8 @@ def list_jobs(kinds: Sequence[str]) -> list[Job]:
     for kind, count in N_ARMS.items():
         starts = range(0, count, ARMS_OF_JOB)
         queues[kind] = [Job(kind, "", tuple(range(start, start + ARMS_OF_JOB))) for start in starts]
-    for kind, cases, count in (
-        ("simulated", equal_cases(), N_SETS),
-        ("power", unequal_cases(), N_SETS),
-        ("truth", unequal_cases(), N_TRAINING_SETS),
-    ):
+    for kind, count in N_SETS.items():
+        cases = equal_cases() if kind == "simulated" else unequal_cases()
         starts = range(0, count, BLOCK)
         queues[kind] = [Job(kind, name, tuple(range(start, start + BLOCK))) for start in starts for name in cases]
     in_turn = [queue for kind, queue in queues.items() if kind in kinds]

@@ -31,16 +31,14 @@ def write_tables(sample: Sample, results: Mapping[str, pd.DataFrame]) -> None:
 
     Args:
         sample: the real sample.
-        results: results of each kind of job, empty where nothing was computed.
+        results: results of each kind of job.
     """
     sources = np.unique(sample.images.sources[sample.landmarks], return_inverse=True)[1]
     labels = sample.images.labels[sample.landmarks]
-    real = [
-        {"settings": kind, **row}
-        for kind in ("fixed", "chosen")
-        if len(results[kind])
-        for row in summarise_real(labels, sources, results[kind].set_index("arm")["predicted"].to_dict())
-    ]
+    real = []
+    for kind in ("fixed", "chosen"):
+        arms = dict(zip(results[kind]["arm"], results[kind]["predicted"], strict=True))
+        real += [{"settings": kind, **row} for row in summarise_real(labels, sources, arms)]
     power = summarise_power(results["power"], results["truth"])
     tables = {
         "nested-real": pd.DataFrame(real),
