@@ -46,13 +46,13 @@ from tools.nested_tables import write_tables
 ROOT = Path(__file__).parents[1]
 N_SETS = {"simulated": 200, "power": 100, "truth": 100}
 """Simulated data sets of each case; for a true difference, training sets over which it is averaged."""
-KINDS = (*N_ARMS, *N_SETS)
-"""Kinds of jobs."""
 BLOCK, ARMS_OF_JOB = 25, 2
 """Data sets of a job, and arms of one on the real sample."""
 N_ARMS = {"fixed": 600, "chosen": 400}
 """Numbers of arms on the real sample, with fixed settings and with settings chosen inside each outer fold; arms 2k and
 2k + 1 have the same outer folds."""
+KINDS = (*N_ARMS, *N_SETS)
+"""Kinds of jobs."""
 BETWEEN = (0.0, 0.5, 1.0, 2.0)
 """Standard deviations of the effects of sources, relative to noise."""
 GAINS = (0.0, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.45)
