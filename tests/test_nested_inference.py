@@ -99,13 +99,17 @@ def test_a_rate_on_the_sample_counts_the_pairs_that_differ() -> None:
 
 
 def test_rates_of_simulated_arms_are_shares_of_the_sets() -> None:
-    rows = pd.DataFrame({"case": "own features/0.5", "design": NESTED_CV, "p": [0.01, 0.05, 0.06, 1.0]})
-    rows = rows.assign(low=[0.1, -0.1, -0.1, -0.2], high=[0.2, 0.1, 0.1, 0.1])
+    rows = pd.DataFrame(
+        {"case": "own features/0.5", "design": NESTED_CV, "number": range(4), "p": [0.01, 0.05, 0.06, 1.0]}
+    )
+    rows = rows.assign(number=range(4), low=[0.1, -0.1, -0.1, -0.2], high=[0.2, 0.1, 0.1, 0.1])
     other = rows.assign(case="own features/1.0", p=1.0)
     table = summarise_equal(pd.concat([rows, other])).set_index("between")
     assert table["rejected"].to_dict() == {"0.5": 0.5, "1.0": 0.0, "all": 0.25}
     assert table["excludes_0"]["0.5"] == 0.25
     assert table["sets"]["all"] == 8
+    # The interval is that of four means, since sets with one number share their draws.
+    assert table["rejected_high"]["all"] - 0.25 == pytest.approx(1.96 * np.std([0.5, 0.5, 0, 0], ddof=1) / 2)
 
 
 def test_a_true_difference_is_measured_against_the_same_training_sets_without_a_gain() -> None:

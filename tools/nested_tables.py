@@ -108,21 +108,25 @@ def summarise_real(labels: Ints, sources: Ints, arms: Mapping[int, NDArray[np.ui
 
 
 def summarise_equal(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns how often simulated equal arms are called different, for each strength of sources and over all."""
+    """Returns how often simulated equal arms are called different, for each strength of sources and over all.
+
+    Args:
+        rows: a comparison of two arms for each data set and design.
+    """
     rows = rows.assign(arms=rows["case"].str.rpartition("/")[0], between=rows["case"].str.rpartition("/")[2])
     parts = [*rows.groupby(["arms", "design", "between"], sort=False)]
     parts += [((*key, "all"), part) for key, part in rows.groupby(["arms", "design"], sort=False)]
-    table = [
-        {
-            "arms": arms,
-            "between": between,
-            "design": design,
-            "sets": len(part),
-            **_rate("rejected", part["p"] <= ALPHA),
-            "excludes_0": ((part["low"] > 0) | (part["high"] < 0)).mean(),
-        }
-        for (arms, design, between), part in parts
-    ]
+    table = []
+    for (arms, design, between), part in parts:
+        rejected = part["p"] <= ALPHA
+        rates = _rate("rejected", rejected)
+        if between == "all":
+            # Sets with one number have the same random draws, whatever the strength, so they are not independent.
+            rate, error = rejected.mean(), 1.96 * rejected.groupby(part["number"]).mean().sem()
+            rates = {"rejected": rate, "rejected_low": rate - error, "rejected_high": rate + error}
+        excludes = ((part["low"] > 0) | (part["high"] < 0)).mean()
+        row = {"arms": arms, "between": between, "design": design, "sets": len(part), **rates}
+        table.append({**row, "excludes_0": excludes, "p_at_most_.01": (part["p"] <= 0.01).mean()})
     return pd.DataFrame(table)
 
 
