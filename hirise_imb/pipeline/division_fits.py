@@ -137,7 +137,7 @@ class DivisionFitter:
         stored = sum(self.store.has(kind, recipe, seed) for seed in seeds)
         with self.progress.step(self.division.fits_step(name), len(seeds), "fits", stored) as show:
             validation = self.store.load_or_validate(
-                recipe, self.division.trial_seeds, lambda: trainer.cross_validate(recipe, self.division.trial_seeds)
+                recipe, self.division.score_seeds, lambda: self.division.score_arm(recipe)
             )
 
             def fit(missing: Sequence[int]) -> list[Run]:

@@ -67,8 +67,8 @@ def _describe_validation(results: Results) -> str:
         )
     if any(arm.has_search for arm in results.ordered):
         text += (
-            f" The recipe of a search is that of its best trial, which biases its {results.terms.inner} score upwards; "
-            "nothing was selected for the baseline."
+            " The recipe of a search is that of its best trial. Trials were scored in the same way with other seeds "
+            "and other folds, so that the luck of the best trial raises no score of an arm."
         )
     return text
 

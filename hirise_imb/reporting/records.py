@@ -41,7 +41,8 @@ class Selection:
     settings: dict[str, str | float | int]
     """Hyperparameters that the search chose; empty for an arm without a search."""
     val_macro_f1: float
-    """Validation score: macro F1 in the cross-validation, on the same folds and with the same seeds for all arms."""
+    """Validation score: macro F1 in the cross-validation, on the same folds and with the same seeds for all arms, which
+    are other folds and seeds than those of the trials."""
     trials: list[dict[str, str | float | None]]
     """State, value and reason of failure of each finished trial, in order; empty for an arm without a search."""
     members: int = 1

@@ -8,10 +8,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-from hirise_imb.backbones import TOP
 from hirise_imb.config import GIVEN_SPLIT, StudyDefinition
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.recipe import Recipe
@@ -24,10 +22,7 @@ from hirise_imb.search.trial_store import open_trial_store
 from hirise_imb.search.workers import is_orphaned
 from hirise_imb.strategies import STRATEGIES, RecipeContext, Strategy, select_strategies
 from hirise_imb.training.context import Division, TrainingContext
-from hirise_imb.training.epoch_loop import OnEpoch
 from hirise_imb.training.outcome import Outcome
-from hirise_imb.training.run_store import open_run_store
-from hirise_imb.training.trainer import CrossValidation
 from hirise_imb.utils.errors import FitFailed
 from hirise_imb.utils.progress import ProgressCallback
 from hirise_imb.utils.study_progress import StudyProgress
@@ -177,18 +172,10 @@ class SearchScheduler:
         )
 
     def _train_next_trial(self, division: Division, search: Search, display: _StepDisplay) -> bool:
-        def fit(recipe: Recipe, on_epoch: OnEpoch) -> CrossValidation:
-            cross_validate = partial(division.trainer.cross_validate, recipe, division.trial_seeds, on_epoch)
-            if recipe.cut == TOP:
-                return cross_validate()
-            # A selected recipe is cross-validated again for its final fits. For a tail that takes minutes.
-            store = open_run_store(self.out, self.context.definition.name, division)
-            return store.load_or_validate(recipe, division.trial_seeds, cross_validate)
-
         step = division.search_step(search.strategy.name)
         show = display.show(step, search.n_trials, len(search.finished_trials()))
         publish = make_publisher(self.storage, self.out, self.context.manifest.spec.classes)
-        return search.train_next_trial(self.leases, fit, show, publish)
+        return search.train_next_trial(self.leases, division.score_trial, show, publish)
 
 
 @contextmanager

@@ -19,9 +19,10 @@ from hirise_imb.data.resolve import resolve_data
 from hirise_imb.data.splits import make_outer_splits, make_splits
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.extraction import BATCH, extract_features, image_digests, median_relative_difference
-from hirise_imb.recipe import PLAIN
+from hirise_imb.recipe import PLAIN, Recipe
 from hirise_imb.strategies import Strategy
-from hirise_imb.training.trainer import Trainer
+from hirise_imb.training.epoch_loop import OnEpoch
+from hirise_imb.training.trainer import CrossValidation, Trainer
 from hirise_imb.utils import environment
 from hirise_imb.utils.files import cache_root
 
@@ -41,9 +42,34 @@ class Division:
     facts: Mapping[str, str | int]
     """Everything that the numbers of a run depend on, other than its recipe and seed."""
     trial_seeds: tuple[int, ...]
-    """Seeds with which recipes are scored."""
+    """Seeds with which the recipes of a search are scored."""
     refit_seeds: tuple[int, ...]
     """Seeds with which selected recipes are fitted."""
+
+    def score_trial(self, recipe: Recipe, on_epoch: OnEpoch | None = None) -> CrossValidation:
+        """Scores a recipe as all trials of searches are scored.
+
+        Raises:
+            FitFailed: the recipe can't be fitted.
+        """
+        return self.trainer.cross_validate(recipe, self.trial_seeds, on_epoch)
+
+    @property
+    def score_seeds(self) -> tuple[int, ...]:
+        """Seeds with which arms are scored: as many as of trials, and others.
+
+        The best trial of a search is also the luckiest. With other seeds and other folds, its recipe has no more luck
+        than that of any other arm.
+        """
+        return tuple(seed + len(self.trial_seeds) for seed in self.trial_seeds)
+
+    def score_arm(self, recipe: Recipe) -> CrossValidation:
+        """Scores a recipe as all arms are scored: with other seeds and other folds than trials.
+
+        Raises:
+            FitFailed: the recipe can't be fitted.
+        """
+        return self.trainer.cross_validate(recipe, self.score_seeds, first_assignment=len(self.trial_seeds))
 
     def search_step(self, strategy: str) -> str:
         """Returns the name of a strategy's search among the steps of a study, such as `fold 2: smote`."""
@@ -93,7 +119,7 @@ class TrainingContext:
         definition = self.definition
         divisions = []
         for repeat in range(definition.repeats):
-            splits = make_outer_splits(self.manifest, definition.outer_folds, repeat, definition.inner_seeds)
+            splits = make_outer_splits(self.manifest, definition.outer_folds, repeat, 2 * definition.inner_seeds)
             for fold, split in enumerate(splits, 1):
                 number = {"outer_folds": definition.outer_folds, "repeat": repeat + 1, "outer_fold": fold}
                 division = Division(
@@ -129,7 +155,7 @@ class TrainingContext:
         paths = [manifest.path(image) for image in manifest.table["image"]]
         begin = time.monotonic()
         digests = image_digests(paths)
-        splits = make_splits(manifest, definition.trial_seeds)
+        splits = make_splits(manifest, 2 * definition.trial_seeds)  # for trials and for arms
         features = _extract(backbone, cuts, strategies, manifest, splits.images.is_canonical, digests)
         content = hashlib.sha256("".join([manifest.digest, *digests]).encode())
         facts: dict[str, str | int] = {

@@ -23,7 +23,7 @@ from hirise_imb.training.trainer import CrossValidation, Run
 from hirise_imb.utils.files import ensure_folder, write_atomically
 
 _HISTORY_PREFIX = "history_"
-_VERSION = 4
+_VERSION = 5
 """Version of the file format; it is part of the file names, so files of other versions are never read."""
 
 

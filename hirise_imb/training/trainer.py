@@ -116,14 +116,17 @@ class Trainer:
         other._stages.networks = self._stages.networks
         return other
 
-    def cross_validate(self, recipe: Recipe, seeds: Sequence[int], on_epoch: OnEpoch | None = None) -> CrossValidation:
+    def cross_validate(
+        self, recipe: Recipe, seeds: Sequence[int], on_epoch: OnEpoch | None = None, first_assignment: int = 0
+    ) -> CrossValidation:
         """Scores a recipe by cross-validation over the sources of training and validation.
 
         Args:
             recipe: recipe to score.
-            seeds: seeds of its fits; the fits of seed number i use assignment number i.
+            seeds: seeds of its fits; each has an assignment of its own.
             on_epoch: called after each epoch of a single fit; ensembles and adjusted logits do not call it, because
                 the epochs of their fits say little about the recipe as a whole.
+            first_assignment: number of the assignment of the first seed; the next seed has the next one.
 
         Raises:
             FitFailed: the recipe can't be fitted.
@@ -132,7 +135,7 @@ class Trainer:
         images = self.splits.images
         landmarks = self.splits.landmarks
         labels = images.labels[landmarks]
-        assignments = tuple(range(len(seeds)))
+        assignments = tuple(range(first_assignment, first_assignment + len(seeds)))
         groups = np.stack([self._groups(number) for number in assignments])
         fits = self._fit_kinds(recipe, tuple(seeds), assignments, "cross-validation", on_epoch=on_epoch)
         by_kind = np.stack([self._out_of_fold(recipe, fit, groups) for fit in fits])

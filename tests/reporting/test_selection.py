@@ -11,7 +11,7 @@ import pytest
 from handmade import summary_of, without_figures
 from matplotlib.collections import PathCollection
 from matplotlib.text import Text
-from nested_results import FOLDS, SEEDS, Ints, guess, make_arm, make_landmarks, make_results
+from nested_results import FOLDS, LUCK, SEEDS, Ints, guess, make_arm, make_landmarks, make_results
 from scipy.stats import spearmanr
 from sklearn.metrics import f1_score
 
@@ -96,17 +96,20 @@ def test_inner_and_outer_scores_with_their_gap_and_gains(results: Results) -> No
     assert cost.inner == pytest.approx(0.725)
     assert cost.outer == pytest.approx(outer(results, "shift"))
     assert cost.gap == pytest.approx(0.725 - outer(results, "shift"))
-    assert cost.tuning_gain == pytest.approx(0.035)
+    assert cost.best_trial == pytest.approx(0.725 + LUCK)
+    assert cost.luck == pytest.approx(LUCK)
+    # Between trials, which have the same seeds and folds.
+    assert cost.tuning_gain == pytest.approx(0.035 + LUCK)
     assert cost.control_gain_inner == pytest.approx(0.1)
     assert cost.control_gain_outer == pytest.approx(outer(results, "shift") - outer(results, "plain"))
     baseline = selection_cost(results, results.arms[0])
-    assert baseline.tuning_gain is None
+    assert (baseline.best_trial, baseline.luck, baseline.tuning_gain) == (None, None, None)
     assert baseline.control_gain_inner == pytest.approx(0.4 - 0.625)
 
 
 def test_the_control_is_compared_with_nothing(results: Results) -> None:
     cost = selection_cost(results, arm_of(results, "plain"))
-    assert cost.tuning_gain == pytest.approx(0.025)
+    assert cost.tuning_gain == pytest.approx(0.025 + LUCK)
     assert (cost.control_gain_inner, cost.control_gain_outer, cost.divisions_as_control) == (None, None, None)
 
 
@@ -141,7 +144,16 @@ def test_the_report_stores_and_shows_what_selection_cost(results: Results, tmp_p
     assert list(table.index) == [arm.name for arm in results.ordered]
     for arm in results.arms:
         cost = selection_cost(results, arm)
-        for key in ("inner", "outer", "gap", "tuning_gain", "control_gain_inner", "control_gain_outer"):
+        for key in (
+            "best_trial",
+            "inner",
+            "outer",
+            "luck",
+            "gap",
+            "tuning_gain",
+            "control_gain_inner",
+            "control_gain_outer",
+        ):
             value = getattr(cost, key)
             assert stored[arm.name][key] == value
             assert table.loc[arm.name, key] == pytest.approx(np.nan if value is None else value, nan_ok=True)
@@ -149,9 +161,9 @@ def test_the_report_stores_and_shows_what_selection_cost(results: Results, tmp_p
     assert stored["shift"]["stability"][0] == {"name": "tau", "values": [0.5, 1.0, 0.25], "divisions": [3, 2, 1]}
     assert table.loc["shift", "settings"] == "tau: 0.5 (3), 1.0 (2), 0.25 (1); kind: a (6)"
     # Its data are those of the figure, and the same after reading.
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "figures" / "inner_outer.csv"), table.reset_index())
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "figures" / "selection_scores.csv"), table.reset_index())
     pd.testing.assert_frame_equal(selection.table(read_report(tmp_path)), selection.table(results))
-    row = f"| shift | 0.725 | {outer(results, 'shift'):.3f} |"
+    row = f"| shift | 0.745 | 0.725 | {outer(results, 'shift'):.3f} | +0.020 |"
     assert row in (tmp_path / "report.md").read_text(encoding="utf-8")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert '<section id="selection">' in page
@@ -167,6 +179,7 @@ def test_sentences_say_what_is_left_of_the_gains(results: Results) -> None:
     gain = outer(results, "shift") - outer(results, "plain")
     assert f"shift, differs from its control by +0.100 on the inner and {gain:+.3f} on the outer score" in text
     assert "choice changes no prediction of the control: shift (1 of 6) and twin (6 of 6)." in text
+    assert "With other seeds and other folds, their recipes score -0.020: that much of it was the luck" in text
     gap = 0.5 - outer(results, "baseline_to_the_end")
     assert f"The gap of baseline_to_the_end, {gap:+.3f}," in text
 
@@ -177,11 +190,11 @@ def test_a_comparison_of_reports_shows_no_selection(results: Results) -> None:
     compared = replace(results, origins=(origin, replace(origin, name="b")))
     content = of_study(compared)
     assert selection_view(content, content["arms"]) is None
-    assert "figures/inner_outer" not in gallery.of_study(compared)
+    assert "figures/selection_scores" not in gallery.of_study(compared)
 
 
 def test_the_figure_has_a_mark_for_each_arm_and_the_rank_correlation(results: Results) -> None:
-    drawing = gallery.of_study(results)["figures/inner_outer"]()
+    drawing = gallery.of_study(results)["figures/selection_scores"]()
     (axes,) = drawing.figure.axes
     marks = [part for part in axes.collections if isinstance(part, PathCollection)]
     points = np.concatenate([np.asarray(part.get_offsets()) for part in marks])
@@ -211,7 +224,7 @@ def test_the_given_split_has_validation_and_test_scores(results: Results) -> Non
     given = replace(results, outer_folds=None, arms=tuple(first_division(arm) for arm in results.arms))
     assert selection_cost(given, arm_of(given, "shift")).inner == 0.70
     assert selection_cost(given, arm_of(given, "twin")).divisions_as_control == 1
-    drawing = gallery.of_study(given)["figures/inner_outer"]()
+    drawing = gallery.of_study(given)["figures/selection_scores"]()
     assert drawing.figure.axes[0].get_xlabel().startswith("validation score")
     content = of_study(given)
     view = selection_view(content, content["arms"])

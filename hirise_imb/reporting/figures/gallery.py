@@ -62,7 +62,7 @@ def of_study(results: Results) -> dict[str, Draw]:
             _draw_table, results, class_differences.table, class_differences.class_differences
         )
     if results.rank_correlation is not None:
-        figures["figures/inner_outer"] = partial(_draw_table, results, selection.table, inner_outer.inner_outer)
+        figures["figures/selection_scores"] = partial(_draw_table, results, selection.table, inner_outer.inner_outer)
     if any(arm.has_search for arm in results.arms):
         figures["figures/best_so_far"] = lambda: Drawing(overview.best_so_far(results), search_summary.table(results))
     return figures | _common_figures(results)

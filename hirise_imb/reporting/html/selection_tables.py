@@ -88,13 +88,16 @@ def _selection_table(content: StudyContent, arms: Sequence[ArmRecord], inner: st
     first_row = [
         Heading("arm", "text", "name", rows=2),
         Heading("macro F1", "", "group edge", columns=3),
+        Heading("difference", "", "group edge", columns=2),
         Heading("gain of tuning", "", "group edge"),
     ]
     second_row = [
-        Heading(inner, css="edge"),
+        Heading("best trial", css="edge"),
+        Heading(inner),
         Heading(outer),
+        Heading("luck", css="edge", notes=(f"best trial - {inner}",), ascending=True),
         Heading("gap", notes=(f"{inner} - {outer}",), ascending=True),
-        Heading(inner, css="edge", notes=("over the defaults",)),
+        Heading("best trial", css="edge", notes=("over the defaults",)),
     ]
     if content["control"]:
         first_row.append(Heading("gain over its control", "", "group edge", columns=2))
@@ -113,8 +116,10 @@ def _selection_table(content: StudyContent, arms: Sequence[ArmRecord], inner: st
     for place, arm in enumerate(arms, 1):
         cost = arm["selection_cost"]
         cells = [
-            Cell(score(cost["inner"]), cost["inner"]).edge(),
+            Cell(score(cost["best_trial"]), cost["best_trial"]).edge(),
+            Cell(score(cost["inner"]), cost["inner"]),
             Cell(score(cost["outer"]), cost["outer"]),
+            _signed_cell(cost["luck"]).edge(),
             _signed_cell(cost["gap"]),
             _signed_cell(cost["tuning_gain"]).edge(),
         ]
@@ -167,8 +172,14 @@ def _gain_words(content: StudyContent, arms: Sequence[ArmRecord], inner: str, ou
     tuning = [gain for arm in arms if (gain := arm["selection_cost"]["tuning_gain"]) is not None]
     if tuning:
         yield (
-            f"On the {inner} score, the chosen trials differ from the first ones, which have the defaults, by "
-            f"{signed(_mean(tuning))} (mean of {plural(len(tuning), 'arm')})."
+            f"The chosen trials score {signed(_mean(tuning))} against the first ones, which have the defaults (mean of "
+            f"{plural(len(tuning), 'arm')})."
+        )
+    luck = [one for arm in arms if (one := arm["selection_cost"]["luck"]) is not None]
+    if luck:
+        yield (
+            f"With other seeds and other folds, their recipes score {signed(-_mean(luck))}: that much of it was the "
+            f"luck of the best trial. All arms are compared by these {inner} scores."
         )
     by_name = {arm["name"]: arm for arm in arms}
     control = by_name.get(content["control"] or "")
@@ -203,8 +214,8 @@ def _gap_words(content: StudyContent, arms: Sequence[ArmRecord], inner: str) -> 
     else:
         yield "The two scores are about different landmarks, so a gap also measures how the splits differ."
     text = (
-        f"{inner.capitalize()} scores are those of the best of several trials, which raises them, and of fits on fewer "
-        "sources, which lowers them."
+        f"{inner.capitalize()} scores are of settings that were chosen on the same landmarks, which raises them, and "
+        "of fits on fewer sources, which lowers them."
     )
     if longest is not None:
         fixed = longest["selection_cost"]["gap"]

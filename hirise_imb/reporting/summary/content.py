@@ -151,8 +151,10 @@ def _selection(selection: Selection) -> SelectionRecord:
 
 def _selection_cost(cost: SelectionCost) -> SelectionCostRecord:
     return {
+        "best_trial": cost.best_trial,
         "inner": cost.inner,
         "outer": cost.outer,
+        "luck": cost.luck,
         "gap": cost.gap,
         "tuning_gain": cost.tuning_gain,
         "control_gain_inner": cost.control_gain_inner,

@@ -186,11 +186,15 @@ class StabilityRecord(TypedDict):
 class SelectionCostRecord(TypedDict):
     """The scores by which the settings of an arm were chosen, next to those on sources that were not used for it."""
 
-    inner: Annotated[Share, "Macro F1 in the inner cross-validation, mean over divisions"]
+    best_trial: Annotated[
+        Share | None, "Macro F1 by which the chosen trial was chosen, mean over divisions; null without a search"
+    ]
+    inner: Annotated[Share, "Macro F1 of the recipe with other seeds and folds, mean over divisions"]
     outer: Annotated[Share, "Macro F1 of the pooled predictions of the tested landmarks, mean over fits"]
+    luck: Annotated[Difference | None, "Score of the chosen trial minus the inner score; null without a search"]
     gap: Annotated[Difference, "Inner minus outer score"]
     tuning_gain: Annotated[
-        Difference | None, "Inner score minus that of the first trial, which has the defaults; null without a search"
+        Difference | None, "Chosen trial minus the first one, which has the defaults; null without a search"
     ]
     control_gain_inner: Annotated[Difference | None, "Inner score minus that of its control; null for the control"]
     control_gain_outer: Annotated[Difference | None, "Outer score minus that of its control; likewise"]
