@@ -233,6 +233,7 @@ def test_the_given_split_has_validation_and_test_scores(results: Results) -> Non
     assert [heading.text for heading in view.table.head[0]] == [
         "arm",
         "macro F1",
+        "difference",
         "gain of tuning",
         "gain over its control",
     ]
