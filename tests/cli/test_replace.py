@@ -73,8 +73,8 @@ def test_a_report_of_another_design_is_not_replaced_unasked(
     before = contents(report)
     assert run("--evaluation", "nested-cv") == 2
     assert capsys.readouterr().err == (
-        f"error: {report} has a report with the evaluation given-split, and this run would replace it with one without: "
-        "add it to evaluation, choose another --name, or confirm with --replace.\n"
+        f"error: {report} has a report with the evaluation given-split, and this run would replace it with one "
+        "without: add it to evaluation, choose another --name, or confirm with --replace.\n"
     )
     assert contents(report) == before
 
