@@ -33,10 +33,10 @@ leases.Leases.__init__.__kwdefaults__.update(interval=0.5, grace=float(os.enviro
 cross_validate = trainer.Trainer.cross_validate
 
 
-def cross_validate_when_allowed(self, recipe, seeds, on_epoch=None):
+def cross_validate_when_allowed(self, recipe, seeds, on_epoch=None, first_assignment=0):
     while os.environ["HOLD"] and on_epoch and Path(os.environ["HOLD"]).exists():
         time.sleep(0.02)
-    return cross_validate(self, recipe, seeds, on_epoch)
+    return cross_validate(self, recipe, seeds, on_epoch, first_assignment)
 
 
 trainer.Trainer.cross_validate = cross_validate_when_allowed

@@ -142,10 +142,14 @@ def count_work(monkeypatch: pytest.MonkeyPatch, name_fit: Callable[[Recipe], str
         return decode_image(path, shape)
 
     def count_validations(
-        self: Trainer, recipe: Recipe, seeds: Sequence[int], on_epoch: OnEpoch | None = None
+        self: Trainer,
+        recipe: Recipe,
+        seeds: Sequence[int],
+        on_epoch: OnEpoch | None = None,
+        first_assignment: int = 0,
     ) -> CrossValidation:
         counts["trial" if on_epoch else "validation"] += 1
-        return cross_validate(self, recipe, seeds, on_epoch)
+        return cross_validate(self, recipe, seeds, on_epoch, first_assignment)
 
     def count_finals(self: Trainer, recipe: Recipe, seeds: Sequence[int], validation: CrossValidation) -> list[Run]:
         counts[name_fit(recipe)] += len(seeds)

@@ -142,12 +142,18 @@ class DivisionFitter:
 
             def fit(missing: Sequence[int]) -> list[Run]:
                 if role == "baseline":
-                    return [trainer.fit_reference(recipe, seed) for seed in missing]
+                    return [self._fit_reference(recipe, seed) for seed in missing]
                 return trainer.fit_finals(recipe, missing, validation)
 
             runs = self.store.load_or_fit(kind, recipe, seeds, fit)
             show(len(seeds))
         return ArmFit(name, role, summary, recipe, validation, tuple(runs), {}, (), 0.0)
+
+    def _fit_reference(self, recipe: Recipe, seed: int) -> Run:
+        try:
+            return self.division.trainer.fit_reference(recipe, seed)
+        except FitFailed as error:
+            raise FitFailed(f"with seed {seed}: {error}") from error
 
 
 def fit_divisions(

@@ -202,13 +202,15 @@ def test_the_second_run_computes_nothing(finished: Finished, work: Counter[str])
 
 
 def test_more_trials_continue(finished: Finished, work: Counter[str]) -> None:
-    before = {arm["name"]: arm["trials"] for arm in summary(finished.report)["arms"]}  # type: ignore[attr-defined]
+    arms = summary(finished.report)["arms"]
+    before = {arm["name"]: arm["selections"][0]["trials"] for arm in arms}  # type: ignore[attr-defined]
     again(finished, trials=3, strategies=("oversampling", "focal_loss"))
     assert work["trial"] == 3  # the control's too
     assert work["decoded"] == 0
     for arm in summary(finished.report)["arms"][2:]:  # type: ignore[index]
-        assert len(arm["trials"]) == 3
-        assert arm["trials"][:2] == before[arm["name"]]
+        [selection] = arm["selections"]
+        assert len(selection["trials"]) == 3
+        assert selection["trials"][:2] == before[arm["name"]]
 
 
 def test_more_seeds_keep_those_that_are_there(finished: Finished, work: Counter[str]) -> None:

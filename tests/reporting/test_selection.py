@@ -19,7 +19,7 @@ from hirise_imb.reporting import Arm, Results, selection, write_report
 from hirise_imb.reporting.figures import gallery
 from hirise_imb.reporting.html.selection_tables import selection_view
 from hirise_imb.reporting.read import read_report
-from hirise_imb.reporting.results import Origin
+from hirise_imb.reporting.records import Origin
 from hirise_imb.reporting.selection import selection_cost
 from hirise_imb.reporting.summary.content import of_study
 
@@ -233,6 +233,7 @@ def test_the_given_split_has_validation_and_test_scores(results: Results) -> Non
     assert [heading.text for heading in view.table.head[0]] == [
         "arm",
         "macro F1",
+        "difference",
         "gain of tuning",
         "gain over its control",
     ]
