@@ -20,7 +20,7 @@ from hirise_imb.config import GIVEN_SPLIT, NESTED_CV
 from hirise_imb.data import HIRISE
 from hirise_imb.data.folds import assign_folds
 from hirise_imb.metrics.bootstrap import SourceCounts, bootstrap_sources, expanded_percentile_interval
-from hirise_imb.metrics.classification import precision_recall_f1
+from hirise_imb.metrics.classification import confusion_matrix, macro_f1
 from hirise_imb.metrics.permutation import swap_test
 
 Ints = NDArray[np.int64]
@@ -248,7 +248,8 @@ class Arm:
         weights = self._training_weights(rng, (pool & (inner_of != np.arange(N_INNER)[:, None])).astype(float))
         heads = Heads.fit(moments.add(weights))
         predicted = heads.predict(features[inside], inner_of[sources[inside]], [np.full(N_INNER, tau) for tau in TAUS])
-        return TAUS[int(np.argmax([macro_f1(labels[inside], one) for one in predicted]))]
+        scores = [macro_f1(confusion_matrix(labels[inside], one, N_CLASSES)) for one in predicted]
+        return TAUS[int(np.argmax(scores))]
 
     def _training_weights(self, rng: np.random.Generator, weights: Floats) -> Floats:
         """Returns how often each training source counts, shape (n_sets, n_sources)."""
@@ -269,10 +270,6 @@ class Case:
     arms: tuple[Arm, Arm] = (Arm(), Arm())
     shares_folds: bool = True
     """Whether both arms have the same outer folds."""
-
-    def draw(self, rng: np.random.Generator, layout: Layout) -> list[Floats]:
-        """Draws a data set as each arm sees it, shape (n, WIDTH) for each arm."""
-        return self.law.draw(rng, layout, self.gains)
 
 
 @dataclass(frozen=True)
@@ -323,7 +320,7 @@ def compare(case: Case, designs: Sequence[str], number: int) -> dict[str, Outcom
         number: number of the data set.
     """
     layout = sample_layout()
-    data = case.draw(np.random.default_rng((0, number)), layout)
+    data = case.law.draw(np.random.default_rng((0, number)), layout, case.gains)
     outcomes = {}
     for design in designs:
         counts = []
@@ -353,17 +350,10 @@ def true_difference(case: Case, number: int, copies: int = COPIES) -> float:
     fresh = sample.repeat(copies).counts
     counts = np.concatenate([training, fresh])
     layout = Layout(counts, np.arange(len(counts)) >= len(training))
-    data = case.draw(np.random.default_rng((2, number)), layout)
+    data = case.law.draw(np.random.default_rng((2, number)), layout, case.gains)
     scores = []
     for i, (arm, features) in enumerate(zip(case.arms, data, strict=True)):
         rng = np.random.default_rng((3, number, i))
         tested = evaluate(arm, rng, layout, features, assign(GIVEN_SPLIT, layout, 0))
         scores.append(float(tested.f1(np.ones((1, len(fresh))))[0, 0].mean()))
     return scores[1] - scores[0]
-
-
-def macro_f1(labels: Ints, predicted: Ints) -> float:
-    """Returns the macro F1 of predictions."""
-    hits = np.bincount(labels[predicted == labels], minlength=N_CLASSES)
-    support, called = (np.bincount(values, minlength=N_CLASSES) for values in (labels, predicted))
-    return float(precision_recall_f1(hits, support, called)["f1"].mean())
