@@ -12,16 +12,9 @@ from hirise_imb.data import HIRISE
 from hirise_imb.data.splits import ImageTable
 from hirise_imb.features.arrays import Features
 from tools import nested_arms
-from tools.nested_arms import FIXED, N_FOLDS, N_SEEDS, Sample, predict_fixed
-from tools.nested_simulation import (
-    Arm,
-    Case,
-    Law,
-    compare,
-    outer_folds,
-    sample_layout,
-    true_difference,
-)
+from tools.nested_arms import FIXED, N_SEEDS, Sample, predict_fixed
+from tools.nested_layout import N_FOLDS, outer_folds, sample_layout
+from tools.nested_simulation import Arm, Case, Law, compare, true_difference
 from tools.nested_tables import interpolate_power, list_pairs, summarise_equal, summarise_power, summarise_real
 
 

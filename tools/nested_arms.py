@@ -24,11 +24,11 @@ from hirise_imb.recipe import Recipe
 from hirise_imb.training.inputs import StageInputs
 from hirise_imb.training.learners import FoldData, HeadLearner
 from hirise_imb.training.stage_fit import FitRequest
+from tools.nested_layout import N_FOLDS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-N_FOLDS = 5
 N_SEEDS = 3
 """Fits of an arm, whose scores are averaged."""
 EPOCHS = 20
