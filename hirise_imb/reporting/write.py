@@ -91,7 +91,7 @@ def _write(
     for name, table in data.items():
         files.csv(name, table)
     for arm in results.arms:
-        files.write(f"predictions/{arm.name}.parquet", tables.predictions(results, arm).to_parquet)
+        files.write(f"predictions/{arm.name}.parquet", partial(tables.write_predictions, results, arm))
     pictures = {name: _write_drawing(name, draw, files) for name, draw in figures.items()}
     _write_pages(results, content, files, pictures, thumbnails)
     files.text("study.toml", results.study_toml)
