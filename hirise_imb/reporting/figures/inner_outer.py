@@ -38,7 +38,7 @@ def inner_outer(results: Results, rows: pd.DataFrame) -> Figure:
     axes.set_ylim(limits)
     axes.set_aspect("equal")
     inner, outer = ("inner", "outer") if results.outer_folds is not None else ("validation", "test")
-    axes.set_xlabel(f"{inner} score: macro F1 by which recipes were chosen")
+    axes.set_xlabel(f"{inner} score: macro F1 with other seeds and folds than the trials")
     axes.set_ylabel(f"{outer} score: macro F1 on sources not used for it")
     axes.legend(loc="best", fontsize=8)
     _write_names(axes, results, rows, limits)

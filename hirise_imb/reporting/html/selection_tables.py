@@ -129,7 +129,7 @@ def _selection_table(content: StudyContent, arms: Sequence[ArmRecord], inner: st
             cells.append((number(cost["distinct_settings"]) if _was_searched(arm) else Cell()).edge())
             if content["control"]:
                 cells.append(_share_cell(cost["divisions_as_control"], arm))
-            cells.append(Cell(_stability_text(cost["stability"], len(arm["selections"])), css="settings"))
+            cells.append(Cell(_stability_text(cost["stability"], len(arm["selections"])), css="settings narrow"))
         rows.append(Row(breakable(arm["name"]), tuple(cells), f"#arm-{place}"))
     head = (tuple(first_row), columns(*second_row, start=1))
     return Table("What selection cost", "sort sticky loose", head, tuple(rows))
