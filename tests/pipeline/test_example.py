@@ -114,8 +114,9 @@ def test_the_readme_has_its_numbers() -> None:
         f"{signed(interval.high)}, p = {p_digits(to_control.tests[best].swap.p)}; 1.00 after Holm over "
         f"{len(to_control)} comparisons)",
         f"{gain('plain-as-ensemble', control.name)} (`plain-as-ensemble`)",
-        f"the published recipe** ({results.macro('baseline').mean:.3f}): the control by {gain(control.name, 'baseline')} "
-        f"({signed(tuned.low)} to {signed(tuned.high)}, p = {p_digits(to_baseline.tests[control.name].p_holm)}",
+        f"the published recipe** ({results.macro('baseline').mean:.3f}): the control by "
+        f"{gain(control.name, 'baseline')} ({signed(tuned.low)} to {signed(tuned.high)}, "
+        f"p = {p_digits(to_baseline.tests[control.name].p_holm)}",
         f"{n_better} of {len(results.strategies)} strategies. {gain('baseline_to_the_end', 'baseline')}",
         f"The best trials scored {sum(filter(None, luck)) / len(luck):.3f} too high",
         f"rank correlation {correlation.rho:+.2f} over {correlation.arms} arms, p = {p_digits(correlation.p or 0)}",
