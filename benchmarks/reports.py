@@ -203,6 +203,7 @@ def made_up(arms: int, seed: int) -> Results:
 def _arm(name: str, place: int, images: tuple[str, ...], labels: NDArray[np.int64]) -> Arm:
     from hirise_imb.recipe import Recipe
     from hirise_imb.reporting import Arm
+    from hirise_imb.reporting.records import Selection
     from hirise_imb.strategies import CONTROL
 
     rng = np.random.default_rng(place)
@@ -214,19 +215,23 @@ def _arm(name: str, place: int, images: tuple[str, ...], labels: NDArray[np.int6
     histories = tuple(
         pd.DataFrame(rng.random((30, len(columns))), columns=columns).assign(epoch=range(1, 31)) for _ in range(SEEDS)
     )
-    return Arm(
-        name=name,
-        role="baseline" if not place else "control" if name == CONTROL else "strategy",
-        summary=f"what {name} does",
+    selection = Selection(
+        division="given split",
         recipe=Recipe().to_dict(),
         settings={"learning_rate": 0.001, "weight_decay": 0.01} if place else {},
         val_macro_f1=float(rng.random()),
         trials=[{"state": "complete", "value": float(value)} for value in rng.random(20)] if place else [],
+    )
+    return Arm(
+        name=name,
+        role="baseline" if not place else "control" if name == CONTROL else "strategy",
+        summary=f"what {name} does",
+        selections=(selection,),
         seeds=tuple(range(SEEDS)),
         predictions=tuple(Predictions(images, probabilities(labels, place, fit)) for fit in range(SEEDS)),
         histories=histories,
-        best_epochs=(20,) * SEEDS,
-        capped=(False,) * SEEDS,
-        temperatures=(1.2,) * SEEDS,
+        best_epochs=((20,),) * SEEDS,
+        capped=((False,),) * SEEDS,
+        temperatures=((1.2,),) * SEEDS,
         seconds=10.0,
     )

@@ -130,7 +130,8 @@ def estimate_steps(
             seconds[division.fits_step(name)] = reference
         for name, workload in _estimate_strategies(strategies, definition, sizes).items():
             expected = max(workload.seconds, _LEAST_SECONDS)
-            share = workload.trials * sizes.validation / (workload.trials * sizes.validation + sizes.final)
+            searched = workload.trials * sizes.validation
+            share = searched / (searched + sizes.validation + sizes.final)
             seconds[division.search_step(name)] = share * expected
             seconds[division.fits_step(name)] = (1 - share) * expected
     return seconds
@@ -161,13 +162,13 @@ def _estimate_strategy(strategy: Strategy, context: RecipeContext, trials: int, 
     bases = [base.training() for base in context.bases.values()]
     # Recipes that differ from the control in the treatment of logits alone share its fits.
     new = [recipe for recipe in recipes if recipe.training() not in bases]
-    n_fits = trials * sizes.validation + sizes.final
+    n_fits = (trials + 1) * sizes.validation + sizes.final  # the selected recipe is scored once more
     seconds = 0.0
     for recipe in new:
         seconds += n_fits * sizes.estimate(recipe)
         if recipe.cut != TOP:
-            # Trials that only retrain the head share the fine-tuned tails of one cross-validation.
-            n_tails = n_fits if recipe.retraining is None else sizes.validation + sizes.final
+            # Trials that only retrain the head share the tails of one cross-validation; the score has another.
+            n_tails = n_fits if recipe.retraining is None else 2 * sizes.validation + sizes.final
             seconds += n_tails * sizes.estimate_fine_tuning()
     fits = n_fits * max((recipe.n_averaged for recipe in new), default=0)
     return Workload(

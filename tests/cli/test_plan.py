@@ -47,27 +47,27 @@ def plan(data: Path, **values: object) -> dict[str, DesignPlan]:
 
 def test_fits_are_those_that_a_count_by_hand_gives(small_data: Path) -> None:
     designs = plan(small_data)
-    # plain and focal_loss: 2 trials in 4 folds, and 1 fit for the report; logit_adjustment shares those of plain; the
-    # baseline as published and trained to the end: 4 folds and 1 fit each.
-    assert designs["given-split"].fits == 2 * (2 * 4 + 1) + 2 * (4 + 1)
+    # plain and focal_loss: 2 trials and the score of the arm in 4 folds, and 1 fit for the report; logit_adjustment
+    # shares those of plain; the baseline as published and trained to the end: 4 folds and 1 fit each.
+    assert designs["given-split"].fits == 2 * (3 * 4 + 1) + 2 * (4 + 1)
     assert designs["nested-cv"].fits == 2 * designs["given-split"].fits
     assert designs["nested-cv"].fine_tuning_fits == 0
 
 
 def test_every_key_that_multiplies_fits_is_counted(small_data: Path) -> None:
     designs = plan(small_data, trials=3, trial_seeds=3, inner_seeds=2, refits=4, outer_folds=3, repeats=2)
-    assert designs["given-split"].fits == 2 * (3 * 3 * 4 + 4) + 2 * (3 * 4 + 4)
+    assert designs["given-split"].fits == 2 * (4 * 3 * 4 + 4) + 2 * (3 * 4 + 4)
     assert designs["nested-cv"].n_divisions == 3 * 2
-    assert designs["nested-cv"].fits == 3 * 2 * (2 * (3 * 2 * 4 + 4) + 2 * (2 * 4 + 4))
+    assert designs["nested-cv"].fits == 3 * 2 * (2 * (4 * 2 * 4 + 4) + 2 * (2 * 4 + 4))
 
 
 def test_averaged_fits_are_counted_with_the_largest_number(small_data: Path) -> None:
     # undersampling averages 1 to 6 heads, and a control that averages as many is fitted once.
     fits = plan(small_data, strategies=("undersampling",))["given-split"].fits
-    assert fits == (2 * 4 + 1) + 6 * (2 * 4 + 1) + 2 * (4 + 1) + 6 * (4 + 1)
+    assert fits == (3 * 4 + 1) + 6 * (3 * 4 + 1) + 2 * (4 + 1) + 6 * (4 + 1)
     narrow = {"undersampling": {"members": 2}}
     fits = plan(small_data, strategies=("undersampling",), overrides=narrow)["given-split"].fits
-    assert fits == (2 * 4 + 1) + 2 * (2 * 4 + 1) + 2 * (4 + 1) + 2 * (4 + 1)
+    assert fits == (3 * 4 + 1) + 2 * (3 * 4 + 1) + 2 * (4 + 1) + 2 * (4 + 1)
 
 
 def test_a_search_has_no_more_trials_than_distinct_settings(small_data: Path) -> None:
@@ -78,8 +78,8 @@ def test_a_search_has_no_more_trials_than_distinct_settings(small_data: Path) ->
 
 def test_fine_tuning_has_its_own_number_of_trials(small_data: Path) -> None:
     design = plan(small_data, strategies=("partial_unfreeze",), trials=5, fine_tuning_trials=2)["given-split"]
-    assert design.fine_tuning_fits == 2 * 4 + 1
-    assert design.fits == (5 * 4 + 1) + design.fine_tuning_fits + 2 * (4 + 1)
+    assert design.fine_tuning_fits == 3 * 4 + 1
+    assert design.fits == (6 * 4 + 1) + design.fine_tuning_fits + 2 * (4 + 1)
 
 
 def test_time_and_disk_grow_with_the_study(small_data: Path) -> None:

@@ -299,7 +299,7 @@ def test_the_note_describes_the_best_trial(storage: Storage, out: Path) -> None:
     assert body == note(search)
     assert "9 of 9 are finished: 8 complete, 1 failed." in body
     assert "- 1 failed: it broke\n" in body
-    assert "held-out folds of training and validation" in body
+    assert "held-out folds" in body
     chosen = search.choose().get()
     best = search.trial_store.study.trials[2]
     assert chosen.place == 2

@@ -68,7 +68,7 @@ def _describe_search(search: Search, result: Outcome[SearchResult], trials: Sequ
     paragraphs = [
         f"# {_escape(strategy.name)}",
         f"{_escape(summary)}. Source: {_escape(strategy.source)}.",
-        "The best trial is the one with the highest macro F1 on held-out folds of training and validation, each made "
+        "The best trial is the one with the highest macro F1 on held-out folds, each made "
         "of complete observations; it is the mean over the seeds of a trial.",
         "## Trials",
         *_describe_trials(search, trials),
