@@ -252,11 +252,12 @@ def test_a_wrong_value_is_named(values: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seed", "refits", "trial_seeds"), [(2**32, 1, 1), (2**32 - 1, 2, 1), (2**32 - 1, 1, 2), (10**30, 1, 1)]
+    ("seed", "refits", "trial_seeds"), [(2**32 - 1, 1, 1), (2**32 - 2, 3, 1), (2**32 - 2, 1, 2), (10**30, 1, 1)]
 )
 def test_a_seed_that_no_generator_takes_is_refused(seed: int, refits: int, trial_seeds: int) -> None:
-    # Seeds are `seed` and the integers after it; over-sampling and dropout take 32 bits.
-    assert config.default_definition({"seed": 2**32 - 1, "refits": 1, "trial_seeds": 1}).seed == 2**32 - 1
+    # Seeds are `seed` and the integers after it, for trials and as many for scores of arms; over-sampling and dropout
+    # take 32 bits.
+    assert config.default_definition({"seed": 2**32 - 2, "refits": 1, "trial_seeds": 1}).seed == 2**32 - 2
     with pytest.raises(UserError, match=rf"^seed is {seed}: it and the seeds of trials and refits after it must stay "):
         config.default_definition({"seed": seed, "refits": refits, "trial_seeds": trial_seeds})
 
