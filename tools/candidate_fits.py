@@ -1,4 +1,4 @@
-"""Settings of strategies, fitted inside one outer fold: what criteria are computed from (see tools/compare_criteria.py).
+"""Settings of strategies, fitted inside one outer fold: what criteria are computed from.
 
 Heads are trained by the package's own epoch loop. It is given learners that keep the logits of every epoch, so that
 several rules for the number of epochs are compared on one training.
@@ -94,7 +94,7 @@ class Fits:
     test: Logits
     """Log probabilities of the landmarks of the outer fold, shape (n_final_seeds, n_test, n_classes)."""
 
-    def facts(self) -> dict[str, str | int]:
+    def facts(self) -> dict[str, str | int | float]:
         """Returns everything but the predictions, as columns of results."""
         return {
             "strategy": self.strategy,
@@ -187,8 +187,19 @@ class RecordingLearner:
 
 
 def _fit_trained(splits: DataSplits, features: Features, candidate: Candidate) -> Iterator[Fits]:
-    """Trains a head with all seeds and folds, and then on the pool; yields its predictions by each rule for epochs."""
-    recipe = candidate.recipe
+    for name, (epochs, out_of_fold, test) in train(splits, features, candidate.recipe).items():
+        common = candidate.strategy, candidate.place, candidate.settings, -1
+        yield Fits(*common, name, epochs, log_softmax(out_of_fold), log_softmax(test))
+
+
+def train(
+    splits: DataSplits, features: Features, recipe: Recipe
+) -> dict[str, tuple[int, NDArray[np.float32], NDArray[np.float32]]]:
+    """Trains a head on all inner folds, and then on the pool.
+
+    Returns:
+        By rule for epochs, the number of epochs, the out-of-fold logits, and the logits of the outer fold; see `Fits`.
+    """
     inputs = StageInputs(splits, {(TOP, "plain"): features})
     request = FitRequest(recipe, CV_SEEDS, tuple(range(len(CV_SEEDS))), "cross-validation")
     data, _ = inputs.data(request)
@@ -205,9 +216,7 @@ def _fit_trained(splits: DataSplits, features: Features, candidate: Candidate) -
             by_epoch[:, i, part] = learner.recorded
     chosen = choose_epochs(held_out, by_epoch, recipe.patience)
     final = _train_final(inputs, recipe, max(epochs for epochs, _ in chosen.values()))
-    for name, (epochs, out_of_fold) in chosen.items():
-        common = candidate.strategy, candidate.place, candidate.settings, -1
-        yield Fits(*common, name, epochs, log_softmax(out_of_fold), log_softmax(final[:, epochs - 1]))
+    return {name: (epochs, out_of_fold, final[:, epochs - 1]) for name, (epochs, out_of_fold) in chosen.items()}
 
 
 def _train_final(inputs: StageInputs, recipe: Recipe, epochs: int) -> NDArray[np.float32]:

@@ -16,12 +16,10 @@ the tables of docs/selection.md. One thread for each process is enough: OMP_NUM_
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -33,9 +31,10 @@ from numpy.typing import NDArray
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.data.splits import DataSplits, ImageTable, make_outer_split
 from hirise_imb.features.arrays import Features
-from tools.candidate_fits import CV_SEEDS, Candidate, Fits, fit_candidate, read_candidates, write_candidates
+from hirise_imb.recipe import Recipe
+from tools.candidate_fits import CV_SEEDS, Candidate, Fits, fit_candidate, read_candidates, train, write_candidates
 from tools.criteria import measure
-from tools.criteria_tables import read_results, print_tables
+from tools.criteria_tables import print_tables, read_results
 from tools.simulate_criteria import Simulation, print_simulation
 
 Ints = NDArray[np.int64]
@@ -91,9 +90,7 @@ def prepare(folder: Path, repeats: int) -> None:
         for fold, splits in enumerate(folds):
             outer[repeat, splits.test] = fold
     environment.load_tensorflow()
-    backbone = BACKBONES[definition.backbone].load(
-        definition.weights, manifest.spec.image_shape, definition.precision
-    )
+    backbone = BACKBONES[definition.backbone].load(definition.weights, manifest.spec.image_shape, definition.precision)
     paths = [manifest.path(image) for image in manifest.table["image"]]
     features = extract_features(backbone, [TOP], paths, cache_root())[TOP]
     np.savez_compressed(
@@ -108,7 +105,7 @@ def prepare(folder: Path, repeats: int) -> None:
     )
 
 
-Row = tuple[dict[str, object], NDArray[np.uint8], NDArray[np.uint8]]
+Row = tuple[dict[str, str | int | float], NDArray[np.uint8], NDArray[np.uint8]]
 """Columns of results, and the predicted classes of all landmarks: out of fold and in the outer fold, by seed."""
 
 
@@ -130,13 +127,13 @@ class Task:
         images = splits.images
         sources = np.unique(images.sources[splits.landmarks], return_inverse=True)[1]
         columns, _ = measure(fits.out_of_fold, images.labels[splits.landmarks], sources, len(images.classes))
-        facts = {"repeat": repeat, "fold": fold, **fits.facts()}
+        facts = {"repeat": repeat, "fold": fold, **fits.facts(), **columns}
         positions = np.searchsorted(self._data.landmarks, splits.landmarks)
         inner = np.full((len(CV_SEEDS), len(self._data.landmarks)), ABSENT, np.uint8)
         inner[: len(fits.out_of_fold), positions] = fits.out_of_fold.argmax(axis=2)
         outer = np.full((len(fits.test), len(self._data.landmarks)), ABSENT, np.uint8)
         outer[:, np.searchsorted(self._data.landmarks, splits.test)] = fits.test.argmax(axis=2)
-        return facts | columns, inner, outer
+        return facts, inner, outer
 
 
 _function: Callable[[object], object]
@@ -198,13 +195,7 @@ def run(folder: Path, out: Path, minutes: float, processes: int, repeats: int | 
 
 def compile_loops(data: NestedData) -> None:
     """Compiles the training loops once for all processes, by an epoch of training."""
-    from dataclasses import replace
-
-    class OneEpoch(Candidate):
-        recipe = replace(Candidate("plain", 0, {}).recipe, max_epochs=1)  # type: ignore[assignment]
-
-    with suppress(StopIteration):
-        next(fit_candidate(data.splits(0, 0), data.features, OneEpoch("none", 0, {})))
+    train(data.splits(0, 0), data.features, Recipe(max_epochs=1))
 
 
 def simulate(folder: Path, out: Path, sets: int, minutes: float, processes: int) -> None:
@@ -237,9 +228,12 @@ def main() -> None:
     else:
         data = NestedData(given.folder)
         results = read_results(given.out, data.images, data.landmarks)
-        results.rows.to_csv(ROOT / "docs" / "selection.csv", index=False, float_format="%.4f")
-        print_tables(results)
-        print_simulation(pd.read_csv(given.out / "simulation.csv"))
+        tables = {
+            "sample": print_tables(results),
+            "simulated": print_simulation(pd.read_csv(given.out / "simulation.csv")),
+        }
+        csv = pd.concat([table.assign(data=name) for name, table in tables.items()])
+        csv.to_csv(ROOT / "docs" / "selection.csv", index=False, float_format="%.4f", lineterminator="\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from hirise_imb.data.splits import DataSplits, ImageTable, make_outer_split
 from hirise_imb.features.arrays import Features
 from hirise_imb.metrics.classification import confusion_matrix, macro_f1
 from hirise_imb.strategies import CONTROL
-from tools.candidate_fits import CV_SEEDS, NO_EPOCHS, Candidate, Fits, adjust, fit_candidate
+from tools.candidate_fits import CV_SEEDS, NO_EPOCHS, POSTHOC, Candidate, Fits, adjust, fit_candidate
 from tools.criteria import CRITERIA, REFERENCE, add_error_of_gap, measure
 
 Ints = NDArray[np.int64]
@@ -27,7 +27,8 @@ Floats = NDArray[np.float64]
 WIDTH = 48
 """Number of features."""
 SEPARATION = (6.0, 12.0)
-"""Range of the distances of the centres of rare classes to that of the majority, in standard deviations of the noise."""
+"""Range of the distances of the centres of rare classes to that of the majority; the noise has a standard deviation of
+1."""
 SOURCE, SOURCE_OF_CLASS = 0.7, 1.5
 """Standard deviations of the effects of sources, and of sources on single classes."""
 C, SHRINKAGE = (0.05, 1.0), (0.01, 1.0)
@@ -81,7 +82,7 @@ class Simulation:
                 name: macro_f1(confusion_matrix(labels[splits.test[part]], predicted[part], n_classes))
                 for name, part in (("truth", is_fresh), ("outer", ~is_fresh))
             }
-            rows.append({"repeat": number, "fold": 0} | fits.facts() | columns | scores)
+            rows.append({"repeat": number, "fold": 0, **fits.facts(), **columns, **scores})
             resamples.append(drawn)
         return choose_all(add_error_of_gap(pd.DataFrame(rows), np.stack(resamples)))
 
@@ -106,9 +107,7 @@ def fit_all(splits: DataSplits, features: Features, rng: np.random.Generator) ->
     weighted = [{"c": 0.2, "power": 1.0}, {"c": 0.2, "power": 0.5}]
     weighted += [{"c": one, "power": rng.uniform(0, 1.5)} for one in _draw_log(rng, *C, 6)]
     discriminants = [{"shrinkage": 0.1, "prior_power": power} for power in (1.0, 0.0)]
-    discriminants += [
-        {"shrinkage": one, "prior_power": rng.uniform(0, 2)} for one in _draw_log(rng, *SHRINKAGE, 6)
-    ]
+    discriminants += [{"shrinkage": one, "prior_power": rng.uniform(0, 2)} for one in _draw_log(rng, *SHRINKAGE, 6)]
     fits = []
     for place, one in enumerate(c):
         candidate = Candidate("logistic", place, {"c": one, "power": 0.0})
@@ -123,7 +122,7 @@ def fit_all(splits: DataSplits, features: Features, rng: np.random.Generator) ->
 
 def _draw_log(rng: np.random.Generator, low: float, high: float, count: int) -> list[float]:
     """Draws numbers that are uniform on a logarithmic scale."""
-    return np.exp(rng.uniform(np.log(low), np.log(high), count)).tolist()
+    return [float(value) for value in np.exp(rng.uniform(np.log(low), np.log(high), count))]
 
 
 def choose_all(rows: pd.DataFrame) -> pd.DataFrame:
@@ -154,6 +153,34 @@ def choose_all(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(chosen)
 
 
-def print_simulation(chosen: pd.DataFrame) -> None:
-    """Prints what criteria gain on fresh sources of simulated data sets."""
+def print_simulation(chosen: pd.DataFrame) -> pd.DataFrame:
+    """Prints what criteria gain on fresh sources; returns the means over data sets by criterion and strategy."""
+    table = chosen.assign(
+        gain=chosen["truth"] - chosen["default_truth"],
+        inner_gain=chosen["inner"] - chosen["default_inner"],
+        optimism=chosen["inner"] - chosen["truth"],
+        outer_error=chosen["outer"] - chosen["truth"],
+        behind=chosen["best_truth"] - chosen["truth"],
+        no_effect=(chosen["place"] == 0).astype(float),
+    )
+    is_posthoc = table["strategy"].isin(POSTHOC)
+    values = ["gain", "inner_gain", "optimism", "behind", "correlation", "no_effect"]
     print(f"{chosen['set'].nunique()} simulated data sets")
+    for title, part in (("settings of heads", table[~is_posthoc]), ("logit adjustment", table[is_posthoc])):
+        by_set = part.groupby(["criterion", "set"], sort=False)[values].mean()
+        reference = by_set.loc[REFERENCE]
+        print(f"\n| {title} | gain | difference | inner gain | inner - truth | behind | correlation | first |")
+        print("|---|---:|---:|---:|---:|---:|---:|---:|")
+        for name in part["criterion"].unique():
+            one = by_set.loc[name]
+            difference = one["gain"] - reference["gain"]
+            cells = [_mean_and_error(one["gain"]), _mean_and_error(difference)]
+            cells += [f"{one[value].mean():.3f}" for value in ("inner_gain", "optimism", "behind", "correlation")]
+            print(f"| {name} | {' | '.join(cells)} | {one['no_effect'].mean():.0%} |".replace("-", "−"))
+    print(f"\nouter score minus truth: {_mean_and_error(table.loc[table['criterion'] == REFERENCE, 'outer_error'])}")
+    return table.groupby(["criterion", "strategy"], sort=False)[["inner", "outer", "truth"]].mean().reset_index()
+
+
+def _mean_and_error(values: pd.Series[float]) -> str:
+    """Returns the mean over data sets, with its standard error."""
+    return f"{values.mean():.4f} ± {values.std() / np.sqrt(len(values)):.4f}"
