@@ -321,11 +321,11 @@ def test_a_repeat_that_is_not_complete_is_left_out(results: Results, tmp_path: P
     assert read.repeats == [0]
     assert len(read.rows) == len(read.outer) == 8
     assert (read.outer[0] == read.outer[0].min()).sum() > 0
-    for _, row in read.rows.iterrows():
+    for i, (_, row) in enumerate(read.rows.iterrows()):
         same = (results.rows[["fold", "strategy", "place", "base"]] == row[["fold", "strategy", "place", "base"]]).all(
             axis=1
         )
-        assert (read.outer[row.name] == results.outer[np.flatnonzero(same)[0]]).all()
+        assert (read.outer[i] == results.outer[np.flatnonzero(same)[0]]).all()
 
 
 def test_fresh_sources_take_no_part_in_a_simulated_choice() -> None:

@@ -186,6 +186,8 @@ def run(folder: Path, out: Path, minutes: float, processes: int, repeats: int | 
         rows += of_job
     complete = {place for place, count in counts.items() if count == len(candidates)}
     print(f"{len(complete)} of {len(counts)} outer folds are complete", file=sys.stderr)
+    if not rows:
+        sys.exit("No job was finished: allow more --minutes.")
     out.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame([columns for columns, _, _ in rows])
     frame.to_csv(out / "scores.csv", index=False, float_format="%.6f")
@@ -204,6 +206,8 @@ def simulate(folder: Path, out: Path, sets: int, minutes: float, processes: int)
     images, rows = data.images, data.landmarks
     simulation = Simulation.in_layout(images.labels[rows], images.sources[rows], images.classes)
     frames = list(run_jobs(simulation.compare, range(sets), processes, minutes))
+    if not frames:
+        sys.exit("No data set was finished: allow more --minutes.")
     out.mkdir(parents=True, exist_ok=True)
     pd.concat(frames, ignore_index=True).to_csv(out / "simulation.csv", index=False, float_format="%.6f")
 
