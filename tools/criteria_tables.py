@@ -273,8 +273,8 @@ def _print_posthoc(results: Results, within: dict[str, dict[str, Choice]]) -> di
     """Prints what adjustments gain over the control that the same criterion chose, and over that without a choice."""
     rows = results.rows
     chosen: dict[str, dict[str, Choice]] = {}
-    print("| criterion | adjustment | outer gain over the control | inner gain | share without effect | settings |")
-    print("|---|---|---:|---:|---:|---|")
+    print("| criterion | adjustment | gain over the control | difference | inner gain | without effect | places |")
+    print("|---|---|---:|---:|---:|---:|---|")
     for name, by_strategy in within.items():
         if CRITERIA[name].epochs_by not in rows.loc[rows["base"] >= 0, "epochs_by"].unique():
             continue
@@ -284,6 +284,7 @@ def _print_posthoc(results: Results, within: dict[str, dict[str, Choice]]) -> di
             places = rows["place"].to_numpy()[one.chosen]
             cells = [
                 format_value(one.outer - control.outer),
+                format_value(one.outer - chosen[REFERENCE][strategy].outer),
                 _number(one.inner.mean() - control.inner.mean()),
                 f"{(places == 0).mean():.0%}",
                 " ".join(
@@ -297,7 +298,7 @@ def _print_posthoc(results: Results, within: dict[str, dict[str, Choice]]) -> di
         for place, (values, _) in enumerate(settings):
             fixed = _adjusted(results, bases, strategy, place)
             gain, inner = format_value(fixed.outer - control.outer), float(fixed.inner.mean() - control.inner.mean())
-            print(f"| always the same | {strategy} {dict(values)} | {gain} | {_number(inner)} | | |")
+            print(f"| always the same | {strategy} {dict(values)} | {gain} | | {_number(inner)} | | |")
     print()
     return chosen
 
