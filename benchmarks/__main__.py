@@ -13,13 +13,14 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import extraction, head, machine, posthoc, reports, sample, scale, start, trials, unfreeze
+from benchmarks import extraction, head, machine, nested, posthoc, reports, sample, scale, start, trials, unfreeze
 from benchmarks.report import markdown, show
 from benchmarks.runner import BenchmarkRun
 
 TOPICS: dict[str, ModuleType] = {
     "head": head,
     "trials": trials,
+    "nested": nested,
     "posthoc": posthoc,
     "reports": reports,
     "extraction": extraction,

@@ -114,7 +114,7 @@ class StudyDefinition:
             if getattr(self, name) < minimum:
                 raise UserError(f"{name} is {getattr(self, name)}: use {minimum} or more.")
         # The seeds of numpy's RandomState, which imbalanced-learn draws from, have 32 bits.
-        if self.seed + max(self.trial_seeds, self.inner_seeds, self.refits * self.repeats) > 2**32:
+        if self.seed + max(2 * self.trial_seeds, 2 * self.inner_seeds, self.refits * self.repeats) > 2**32:
             raise UserError(
                 f"seed is {self.seed}: it and the seeds of trials and refits after it must stay below 2**32."
             )

@@ -6,7 +6,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +19,25 @@ import pytest
 from builders import image, predict, valid_lines, write_data
 from PIL import Image
 
-from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.dataset import SPLITS, ClassSet
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.manifest import Manifest, read_manifest
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.pipeline.appendix import describe_strategies
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results
-from hirise_imb.reporting.figures import forest, matrices, overview, probabilities, scores, sources, style
-from hirise_imb.reporting.records import Role
+from hirise_imb.reporting.figures import (
+    class_differences,
+    forest,
+    inner_outer,
+    matrices,
+    overview,
+    probabilities,
+    scores,
+    sources,
+    style,
+)
+from hirise_imb.reporting.records import Role, Selection
 from hirise_imb.strategies import CONTROL, STRATEGIES
 from hirise_imb.training.epoch_loop import Learners, StoppingRule, TrainingResult, train_validated
 
@@ -53,8 +63,11 @@ def make_catalogue(folder: Path, supports: Sequence[int] = TEST_SUPPORT) -> Mani
     return read_manifest(write_data(folder, lines), HIRISE)
 
 
-def guesses(truth: Sequence[int], right: float, seed: int) -> list[int]:
-    """The truth for a share of the images and any class for the rest, but never class `NEVER`."""
+def guesses(truth: Sequence[int], right: float | np.ndarray, seed: int) -> list[int]:
+    """The truth for a share of the images and any class for the rest, but never class `NEVER`.
+
+    With one share for each image, each is right with its own probability.
+    """
     rng = np.random.default_rng(seed)
     kept = rng.random(len(truth)) < right
     guessed = np.where(kept, truth, rng.integers(0, 8, len(truth)))
@@ -81,6 +94,8 @@ def make_arm(
     recipe: Recipe | None = None,
     *,
     trials: list[dict[str, str | float | None]] = TRIALS,
+    settings: dict[str, str | float | int] | None = None,
+    members: int = 1,
     **changes: Any,  # noqa: ANN401
 ) -> Arm:
     """An arm with these predictions of the test landmarks, one row a seed; of a computed head without epochs."""
@@ -91,23 +106,28 @@ def make_arm(
         history = history.assign(**{f"{split}_loss": [2.0, 1.5, 1.25], f"{split}_accuracy": [0.5, 0.625, 0.75]})
     recipe = recipe or Recipe()
     histories = (history, history.iloc[:2]) if recipe.trained else (pd.DataFrame(), pd.DataFrame())
+    if settings is None:
+        settings = {"gamma": 2.5, "scheme": "random", "layers": 3} if strategy else {}
+    selection = Selection("given split", recipe.to_dict(), settings, val, trials if strategy else [], members)
     made = Arm(
         name=name,
         role=role_of(name),
         summary=f"what {name} does",
-        recipe=recipe.to_dict(),
-        settings={"gamma": 2.5, "scheme": "random", "layers": 3} if strategy else {},
-        val_macro_f1=val,
-        trials=trials if strategy else [],
+        selections=(selection,),
         seeds=SEEDS[: len(predicted)],
         predictions=tuple(predict(test["image"], labels) for labels in predicted),
         histories=histories[: len(predicted)],
-        best_epochs=((2, 1) if recipe.trained else (0, 0))[: len(predicted)],
-        capped=(False, False)[: len(predicted)],
-        temperatures=TEMPERATURES[: len(predicted)],
+        best_epochs=(((2,), (1,)) if recipe.trained else ((0,), (0,)))[: len(predicted)],
+        capped=((False,), (False,))[: len(predicted)],
+        temperatures=tuple((temperature,) for temperature in TEMPERATURES[: len(predicted)]),
         seconds=2.5,
     )
     return replace(made, **changes)
+
+
+def with_selection(arm: Arm, **changes: Any) -> Arm:  # noqa: ANN401
+    """The arm with other values in each of its selections, such as another `val_macro_f1`."""
+    return replace(arm, selections=tuple(replace(selection, **changes) for selection in arm.selections))
 
 
 def role_of(name: str) -> Role:
@@ -143,6 +163,82 @@ def make_results(catalogue: Manifest, *arms: Arm, omitted: Sequence[Omitted] = (
     )
 
 
+def list_landmarks(catalogue: Manifest) -> pd.DataFrame:
+    """The landmarks of all splits, which a nested cross-validation tests."""
+    rows = pd.concat([catalogue.canonical_images(split) for split in SPLITS]).sort_index()
+    return rows[["image", "landmark", "source", "label"]].reset_index(drop=True)
+
+
+def make_nested_results(
+    catalogue: Manifest,
+    right: Mapping[str, float | np.ndarray],
+    *,
+    folds: int = 3,
+    repeats: int = 1,
+    given_split: Results | None = None,
+) -> Results:
+    """Results of a nested cross-validation whose arms are right so often, the baseline first.
+
+    Fits have probabilities and temperatures that differ. A share may be one for each class.
+    """
+    test = list_landmarks(catalogue)
+    sources = sorted(set(test["source"]))
+    rows = [
+        (repeat + 1, (place + repeat * (place // folds)) % folds + 1, source)
+        for repeat in range(repeats)
+        for place, source in enumerate(sources)
+    ]
+    outer_folds = pd.DataFrame(rows, columns=["repeat", "fold", "source"])
+    seeds = tuple(range(3, 3 + repeats * len(SEEDS)))
+    arms = []
+    for place, (name, share) in enumerate(right.items()):
+        rng = np.random.default_rng(place)
+        fits = []
+        for seed in seeds:
+            shares = np.broadcast_to(share, 8)[test["label"]]
+            predicted = guesses(test["label"].tolist(), shares, seed + 100 * place)
+            p = predict(test["image"], predicted).probabilities * rng.uniform(0.2, 1, (len(test), 8))
+            p = np.where(np.eye(8, dtype=bool)[predicted], 1.0, p) + 0.01
+            fits.append(Predictions(tuple(test["image"]), (p / p.sum(axis=1, keepdims=True)).astype(np.float32)))
+        arm = make_arm(catalogue, name, [[0]] * 0, 0.5, Recipe())
+        [selection] = arm.selections
+        vals = 0.3 + 0.3 * float(np.mean(share)) + rng.uniform(0, 0.1, (repeats, folds))
+        history = pd.DataFrame({"epoch": [1, 2], "val_macro_f1": [0.1, 0.5]})
+        for split in SPLITS:
+            history = history.assign(**{f"{split}_loss": [2.0, 1.5], f"{split}_accuracy": [0.5, 0.625]})
+        selections = tuple(
+            replace(
+                selection,
+                division=f"fold {fold + 1}" if repeats == 1 else f"repeat {repeat + 1}, fold {fold + 1}",
+                val_macro_f1=float(vals[repeat, fold]),
+                settings=selection.settings and selection.settings | {"layers": fold},
+            )
+            for repeat in range(repeats)
+            for fold in range(folds)
+        )
+        arms.append(
+            replace(
+                arm,
+                selections=selections,
+                seeds=seeds,
+                predictions=tuple(fits),
+                histories=(history,) * len(seeds),
+                best_epochs=((2,) * folds,) * len(seeds),
+                capped=((False,) * folds,) * len(seeds),
+                temperatures=tuple(tuple(rng.uniform(0.5, 3, folds).round(3).tolist()) for _ in seeds),
+            )
+        )
+    made = make_results(catalogue, *arms)
+    return replace(
+        made,
+        test=test,
+        outer_folds=outer_folds,
+        given_split=given_split,
+        trial_seeds=1,
+        environment={"python": "3.11", "seconds": {arm.name: arm.seconds for arm in arms}},
+    )
+
+
 def three_classes(majority: str | None = None) -> Results:
     """Two arms on landmarks of three classes, one with six sources, one with two and one with one."""
     sources = [f"{k}-{n % count}" for k, count in enumerate((6, 2, 1)) for n in range(12)]
@@ -162,16 +258,13 @@ def three_classes(majority: str | None = None) -> Results:
                 name=name,
                 role=role_of(name),
                 summary=f"what {name} does",
-                recipe=Recipe().to_dict(),
-                settings={},
-                val_macro_f1=0.5,
-                trials=TRIALS if place else [],
+                selections=(Selection("given split", Recipe().to_dict(), {}, 0.5, TRIALS if place else []),),
                 seeds=SEEDS,
                 predictions=tuple(Predictions(tuple(images), share) for share in shares),
                 histories=(pd.DataFrame(), pd.DataFrame()),
-                best_epochs=(0, 0),
-                capped=(False, False),
-                temperatures=TEMPERATURES,
+                best_epochs=((0,), (0,)),
+                capped=((False,), (False,)),
+                temperatures=tuple((temperature,) for temperature in TEMPERATURES),
                 seconds=1.0,
             )
         )
@@ -188,7 +281,9 @@ def three_classes(majority: str | None = None) -> Results:
 
 
 DRAWINGS: dict[ModuleType, Sequence[str]] = {
+    class_differences: ["class_differences"],
     forest: ["macro_f1"],
+    inner_outer: ["inner_outer"],
     matrices: ["confusion", "confusion_difference"],
     overview: ["best_so_far", "f1_per_class"],
     probabilities: ["calibration", "precision_recall", "risk_coverage"],
@@ -247,7 +342,12 @@ def check_files(folder: Path) -> dict[str, str]:
         The list of the summary, digests by name.
     """
     found = contents(folder)
-    listed: dict[str, str] = json.loads(found.pop("summary.json"))["files"]
+    summary = json.loads(found.pop("summary.json"))
+    listed: dict[str, str] = summary["files"]
+    if summary["given_split"] is not None:
+        # A report of its own, which is not listed here.
+        check_files(folder / "given-split")
+        found = {name: content for name, content in found.items() if not name.startswith("given-split/")}
     assert listed == {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
     assert list(listed) == sorted(listed)
     assert {"report.html", "report.md", "study.toml", "environment.json"} < set(listed)

@@ -33,10 +33,10 @@ leases.Leases.__init__.__kwdefaults__.update(interval=0.5, grace=float(os.enviro
 cross_validate = trainer.Trainer.cross_validate
 
 
-def cross_validate_when_allowed(self, recipe, seeds, on_epoch=None):
+def cross_validate_when_allowed(self, recipe, seeds, on_epoch=None, first_assignment=0):
     while os.environ["HOLD"] and on_epoch and Path(os.environ["HOLD"]).exists():
         time.sleep(0.02)
-    return cross_validate(self, recipe, seeds, on_epoch)
+    return cross_validate(self, recipe, seeds, on_epoch, first_assignment)
 
 
 trainer.Trainer.cross_validate = cross_validate_when_allowed
@@ -112,8 +112,11 @@ def wait_until(condition: Callable[[], T], *processes: subprocess.Popen[str], se
 
 def read_results(report: Path) -> Mapping[str, bytes]:
     """Returns the files of a report that must not differ between equal runs: all but times and the page with them."""
-    paths = [report / "per_class.csv", *report.glob("predictions/*"), *report.glob("confusion/*")]
+    patterns = ("per_class.csv", "predictions/*", "confusion/*")
+    paths = [path for pattern in patterns for path in report.glob(pattern)]
     summary = json.loads((report / "summary.json").read_text(encoding="utf-8"))
     del summary["files"]  # digests of the page, and of the file with the times
     contents = {str(path.relative_to(report)): path.read_bytes() for path in paths}
+    if (given := report / "given-split").exists():
+        contents |= {f"given-split/{name}": content for name, content in read_results(given).items()}
     return contents | {"summary": json.dumps(summary).encode()}

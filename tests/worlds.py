@@ -135,21 +135,25 @@ def count_work(monkeypatch: pytest.MonkeyPatch, name_fit: Callable[[Recipe], str
         name_fit: the name under which a fit of a recipe is counted.
     """
     counts: Counter[str] = Counter()
-    cross_validate, fit_final, fit_reference = Trainer.cross_validate, Trainer.fit_final, Trainer.fit_reference
+    cross_validate, fit_finals, fit_reference = Trainer.cross_validate, Trainer.fit_finals, Trainer.fit_reference
 
     def count_decoded(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         counts["decoded"] += 1
         return decode_image(path, shape)
 
     def count_validations(
-        self: Trainer, recipe: Recipe, seeds: Sequence[int], on_epoch: OnEpoch | None = None
+        self: Trainer,
+        recipe: Recipe,
+        seeds: Sequence[int],
+        on_epoch: OnEpoch | None = None,
+        first_assignment: int = 0,
     ) -> CrossValidation:
         counts["trial" if on_epoch else "validation"] += 1
-        return cross_validate(self, recipe, seeds, on_epoch)
+        return cross_validate(self, recipe, seeds, on_epoch, first_assignment)
 
-    def count_final(self: Trainer, recipe: Recipe, seed: int, validation: CrossValidation) -> Run:
-        counts[name_fit(recipe)] += 1
-        return fit_final(self, recipe, seed, validation)
+    def count_finals(self: Trainer, recipe: Recipe, seeds: Sequence[int], validation: CrossValidation) -> list[Run]:
+        counts[name_fit(recipe)] += len(seeds)
+        return fit_finals(self, recipe, seeds, validation)
 
     def count_reference(self: Trainer, recipe: Recipe, seed: int) -> Run:
         counts[name_fit(recipe)] += 1
@@ -157,6 +161,6 @@ def count_work(monkeypatch: pytest.MonkeyPatch, name_fit: Callable[[Recipe], str
 
     monkeypatch.setattr("hirise_imb.features.extraction.decode_image", count_decoded)
     monkeypatch.setattr(Trainer, "cross_validate", count_validations)
-    monkeypatch.setattr(Trainer, "fit_final", count_final)
+    monkeypatch.setattr(Trainer, "fit_finals", count_finals)
     monkeypatch.setattr(Trainer, "fit_reference", count_reference)
     return counts

@@ -6,7 +6,7 @@ import hashlib
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +56,11 @@ class BackboneCard:
     preprocessing: str
     """Describes the preprocessing; part of the feature cache's key, so it must change whenever the numbers do."""
     build: Callable[[str, InputShape], keras.Model]
+    cut_shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Stride to the pixels, and number of channels, of the cached output by name of the cut; from them `hirise-imb
+    plan` computes the disk that features take, without building the network."""
+    images_per_second: float | None = None
+    """Images of 227 x 227 pixels that are extracted in a second on 2 cores, if measured; `hirise-imb plan` uses it."""
 
     def load(self, weights: str, input_shape: InputShape, precision: str = "float32") -> Backbone:
         """Builds the network with its weights; `random` ones are always the same, so that a study on them can continue.

@@ -74,4 +74,6 @@ RESNET50V2 = BackboneCard(
     },
     preprocessing="grey to three equal channels, x / 127.5 - 1",
     build=_build,
+    cut_shapes={"conv5_block3": (32, 2048), "conv5": (32, 1024)},
+    images_per_second=38,  # benchmarks/results.md, AMD EPYC
 )

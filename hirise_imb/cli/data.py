@@ -31,7 +31,7 @@ def add_commands(subparsers: Subparsers) -> None:
     summary = "unpack and check an archive, or check a folder"
     import_ = add_command(actions, "import", _import, summary, _IMPORT)
     import_.add_argument("path", type=Path, metavar="ZIP_OR_DIR")
-    check = add_command(actions, "check", _check, "check landmarks and print classes by split")
+    check = add_command(actions, "check", _check, "check landmarks, print classes by split and what tests can detect")
     check.add_argument("path", metavar="PATH", help="zip or folder in the official layout, `synthetic` or `hirise`")
     for parser in (import_, check):
         parser.add_argument("--dataset", help="data set that the landmarks belong to (default: hirise-v3_2)")
@@ -66,13 +66,23 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _check_and_print(folder: Path, name: str, spec: DatasetSpec) -> int:
-    """Decodes every image and prints the classes by split; `name` is the value of --data for these landmarks."""
+    """Decodes every image, and prints the classes by split and the differences that tests of them can detect.
+
+    Args:
+        folder: data folder.
+        name: value of --data for these landmarks.
+        spec: data set that they belong to.
+    """
     from rich.console import Console
     from rich.table import Table
 
+    from hirise_imb.cli.plan_tables import print_detectable, print_sources
+    from hirise_imb.config import EVALUATIONS
     from hirise_imb.data.dataset import SPLITS
     from hirise_imb.data.images import check_images
     from hirise_imb.data.manifest import read_manifest
+    from hirise_imb.metrics.detectable import N_FITS
+    from hirise_imb.pipeline.plan import detectable_difference
 
     manifest = read_manifest(folder, spec)
     check_images([manifest.path(image) for image in manifest.table["image"]], spec.image_shape)
@@ -89,5 +99,7 @@ def _check_and_print(folder: Path, name: str, spec: DatasetSpec) -> int:
         console.print(table)
         if absent := [label for label in spec.classes if not summary.loc[(split, label), "landmarks"]]:
             console.print(f"No {split} landmark of: {', '.join(absent)}; macro F1 counts such a class as 0.")
+    print_sources(manifest, console)
+    print_detectable({design: detectable_difference(manifest, design) for design in EVALUATIONS}, N_FITS, console)
     console.print(f"No mistakes in {folder}. Run a study on it with --data {name}", highlight=False, soft_wrap=True)
     return 0

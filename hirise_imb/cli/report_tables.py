@@ -15,7 +15,9 @@ from hirise_imb.reporting import narrative
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.formatting import MISSING, p_digits, score, signed
 from hirise_imb.reporting.records import Arm
-from hirise_imb.reporting.results import Results
+from hirise_imb.reporting.results import Contrast, Results
+from hirise_imb.reporting.summary.given_split import describe_given_split
+from hirise_imb.reporting.summary.records import GivenSplitRecord
 
 _MAIN_WIDTH = 52
 """Width of the main table without comparisons and classes, in characters."""
@@ -47,11 +49,12 @@ def print_comparison(results: Results, console: Console) -> None:
     """
     main_width = _MAIN_WIDTH + _CONTRAST_WIDTH * len(results.contrasts)
     wide = console.width >= main_width + _CLASS_WIDTH * len(results.classes)
-    title = f"{results.name}: macro F1{', and F1 of each class' if wide else ''} on the test split, mean over seeds"
+    terms = results.terms
+    title = f"{results.name}: macro F1{', and F1 of each class' if wide else ''} {terms.where}, mean over seeds"
     table = empty_table(title)
     # The names of a comparison's arms are long: they continue on the next line.
     table.add_column("arm", overflow="fold")
-    titles = ["val", "test", "95 %\ninterval"]
+    titles = [terms.inner_short, terms.outer, "95 %\ninterval"]
     for contrast in results.contrasts:
         titles += [contrast.replace("_", "\n"), "p\nHolm"]
     codes = _codes(results.classes)
@@ -64,12 +67,16 @@ def print_comparison(results: Results, console: Console) -> None:
         table.add_row(arm.name, *_cells(results, arm), *(column.cells[n] for column in classes if wide))
     console.print(table)
     if not wide:
-        _print_columns(results, console, "F1 of each class on the test split, mean over seeds", classes)
-    _print_columns(results, console, "Other scores on the test split, mean over seeds", _score_columns(results))
+        _print_columns(results, console, f"F1 of each class {terms.where}, mean over seeds", classes)
+    _print_columns(results, console, f"Other scores {terms.where}, mean over seeds", _score_columns(results))
+    given = describe_given_split(results)
+    if given is not None:
+        _print_given_split(given, results.contrasts[0], console)
     left_out = [f"{strategy.name} is not applicable here: {strategy.reason}" for strategy in results.omitted]
     _print_words(
         console,
         narrative.headline(results),
+        *([f"{given['caution']} The report of the given split is in the folder {given['folder']}."] if given else []),
         _key(results, codes if wide else []),
         *left_out,
         results.setting,
@@ -78,17 +85,41 @@ def print_comparison(results: Results, console: Console) -> None:
     )
 
 
+def _print_given_split(given: GivenSplitRecord, contrast: Contrast, console: Console) -> None:
+    """Prints the scores of the given split next to those of the nested cross-validation."""
+    table = empty_table("The published protocol: the given split", 1)
+    table.add_column("arm", overflow="fold", max_width=_ARM_WIDTH)
+    for heading in ("val", "test", contrast.replace("_", "\n"), "95 %\ninterval", "p\nHolm", "outer"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for arm in given["arms"]:
+        interval = arm["interval"]
+        table.add_row(
+            arm["name"],
+            score(arm["val_macro_f1"]),
+            score(arm["macro_f1"]),
+            signed(arm["difference"]),
+            f"{signed(interval['low'])} to {signed(interval['high'])}" if interval else MISSING,
+            MISSING if arm["p_holm"] is None else p_digits(arm["p_holm"]),
+            score(arm["outer_macro_f1"]),
+        )
+    console.print()
+    console.print(table)
+
+
 def _key(results: Results, codes: Sequence[str]) -> str:
     """Returns what the columns show, and the classes of abbreviations."""
-    where = "val in each report on its own landmarks" if results.origins else "of all arms on the same landmarks"
+    terms = results.terms
+    where = "of all arms on the same landmarks"
+    if results.origins:
+        where = f"{terms.inner_short} in each report on its own {'folds' if terms.nested else 'landmarks'}"
     text = (
-        f"val, test: macro F1, {where}. 95 % interval: confidence interval over sources. p Holm: swap test, adjusted "
-        "for the number of tests in the column."
+        f"{terms.inner_short}, {terms.outer}: macro F1, {where}. 95 % interval: confidence interval over sources. "
+        "p Holm: swap test, adjusted for the number of tests in the column."
     )
     if results.averaged_controls:
         text += " vs control: the control that averages as many fits."
     if results.identical:
-        text += f" {_IDENTICAL}: every test landmark gets the same class from both arms, so they are not tested."
+        text += f" {_IDENTICAL}: every {terms.landmark} gets the same class from both arms, so they are not tested."
     if results.classes.majority is not None:
         text += f" rare: mean F1 of all classes but {results.classes.majority}."
     if codes:

@@ -1,4 +1,4 @@
-"""Commands that run studies: run, work, baseline, strategies."""
+"""Commands that plan and run studies: run, work, plan, baseline, strategies."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ and finished fits are not computed again. Asking for more --trials adds to the
 existing ones; asking for fewer than the existing report has is refused unless
 --replace is given.
 
+Arms are evaluated by two designs (--evaluation). nested-cv tests each source
+once: every strategy is searched, selected and fitted without an outer fold of
+sources, which is then predicted; the report leads with it. given-split is the
+published protocol: selected on training and validation, scored on test.
+
 Several processes can share the searches: --workers on this machine, and
 `hirise-imb work` anywhere. Results do not depend on which process ran what.
 
@@ -41,6 +46,15 @@ processes need the same DEFINITION, data and weights, and one database:
 
 A trial whose worker died is run again by another worker. The baseline, the
 refits and the report are the work of `hirise-imb run`.
+"""
+
+_PLAN = """\
+Show what a study will be able to tell and what it will take, without running
+any of it: sources by class, the minimum detectable difference of macro F1 under
+each design (simulated), and fits, disk and time.
+
+DEFINITION and options are those of `run`. Nothing is written, except that
+landmarks are drawn or unpacked into the cache folder if they are not there yet.
 """
 
 _BASELINE = """\
@@ -61,16 +75,28 @@ def add_commands(subparsers: Subparsers) -> None:
     """Adds the commands of this module."""
     run = add_command(subparsers, "run", _run, "run or continue a study and write its report", _RUN)
     work = add_command(subparsers, "work", _work, "work on the searches of a study that runs elsewhere", _WORK)
+    plan = add_command(subparsers, "plan", _plan, "show what a study can detect, and what it takes; run nothing", _PLAN)
     summary = "compare the reference run with the published table"
     baseline = add_command(subparsers, "baseline", _baseline, summary, _BASELINE)
-    for parser in (run, work, baseline):
+    for parser in (run, work, plan, baseline):
         _add_definition_options(parser)
-    for parser in (run, work):
+    for parser in (run, work, plan):
         parser.add_argument(
             "--strategies",
             type=lambda text: text.split(","),
             metavar="A,B,...",
             help="strategies in addition to the control `plain`; `hirise-imb strategies` lists them",
+        )
+        parser.add_argument(
+            "--evaluation",
+            type=lambda text: text.split(","),
+            metavar="A,B",
+            help="designs of the evaluation: given-split, nested-cv, or both (default: both)",
+        )
+        parser.add_argument("--outer-folds", type=int, help="number of outer folds of nested-cv (default: 5)")
+        parser.add_argument("--repeats", type=int, help="number of nested cross-validations (default: 1)")
+        parser.add_argument(
+            "--inner-seeds", type=int, help="--trial-seeds of nested-cv, which searches in each outer fold (default: 1)"
         )
         parser.add_argument(
             "--trials",
@@ -159,6 +185,16 @@ def _work(options: argparse.Namespace) -> int:
 
     join_study(_read_definition(options), options.out, options.storage)
     say("No trials are left.")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from hirise_imb.cli.plan_tables import print_plan
+    from hirise_imb.pipeline.plan import plan_study
+
+    print_plan(plan_study(_read_definition(options)), Console())
     return 0
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,12 +35,21 @@ _RECORD = np.dtype([("digest", "S64"), ("crc", "<u4")])
 """A record of the index: hexadecimal SHA-256 of the image file, and the checksum."""
 
 
+def stored_dtype(cut: str) -> np.dtype[np.floating]:
+    """Returns the type in which the features of a cut are stored."""
+    # Half precision halves the reading when training from a cut; pooled features are small and stay exact.
+    return np.dtype(np.float32 if cut == TOP else np.float16)
+
+
+def row_bytes(shape: tuple[int, ...], cut: str) -> int:
+    """Returns the bytes of the features of one image, of this shape at this cut."""
+    return math.prod(shape) * stored_dtype(cut).itemsize
+
+
 @contextmanager
 def open_store(cache: Path, backbone: Backbone, cut: str, trunk: keras.Model, view: str) -> Iterator[FeatureStore]:
     """Opens the store of a cut, locked against other processes."""
     shape = tuple(int(size) for size in trunk.output[cut].shape[1:])
-    # Half precision halves the reading when training from a cut; pooled features are small and stay exact.
-    dtype = np.dtype(np.float32 if cut == TOP else np.float16)
     key = {
         "format": _FORMAT,
         "backbone": backbone.card.name,
@@ -48,7 +58,7 @@ def open_store(cache: Path, backbone: Backbone, cut: str, trunk: keras.Model, vi
         "preprocessing": backbone.card.preprocessing,
         "input": backbone.input_shape,
         "cut": cut,
-        "dtype": dtype.name,
+        "dtype": stored_dtype(cut).name,
     }
     # Plain pixels are not named in the key, so that caches that are older than views stay valid.
     view_key = {} if view == "plain" else {"view": view}
@@ -58,25 +68,24 @@ def open_store(cache: Path, backbone: Backbone, cut: str, trunk: keras.Model, vi
     with exclusive_lock(folder / "rows"):
         if not (folder / "key.json").exists():  # for people: the program does not read it
             write_atomically(folder / "key.json", lambda path: write_text(path, f"{text}\n"))
-        yield FeatureStore(folder, cut, shape, dtype)
+        yield FeatureStore(folder, cut, shape)
 
 
 class FeatureStore:
     """The cached features of one cut."""
 
-    def __init__(self, folder: Path, cut: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(self, folder: Path, cut: str, shape: tuple[int, ...]) -> None:
         """Opens or creates the files of a store; rows that an interruption or damage left unusable are dropped.
 
         Args:
             folder: folder of the store.
             cut: name of the cut.
             shape: shape of one image's features.
-            dtype: type of the stored numbers.
         """
         self.cut = cut
         self.shape = shape
-        self.dtype = dtype
-        self.row_bytes = int(np.prod(shape)) * dtype.itemsize
+        self.dtype = stored_dtype(cut)
+        self.row_bytes = row_bytes(shape, cut)
         self.data = folder / "rows.bin"
         self.index = folder / "index.bin"
         self.data.touch()

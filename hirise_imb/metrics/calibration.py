@@ -28,11 +28,16 @@ def log_loss(labels: Ints, probabilities: Probabilities) -> float:
     return float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
 
 
-def apply_temperature(probabilities: Probabilities, temperature: float) -> Floats:
-    """Returns the softmax of log p / temperature (Guo et al. 2017); the most probable class does not change."""
+def apply_temperature(probabilities: Probabilities, temperature: float | Floats) -> Floats:
+    """Returns the softmax of log p / temperature (Guo et al. 2017); the most probable class does not change.
+
+    Args:
+        probabilities: predicted probabilities, shape (n, n_classes).
+        temperature: one temperature, or one for each row, shape (n,).
+    """
     p = np.asarray(probabilities, np.float64)
     # Dividing by the largest probability keeps powers of small temperatures from underflowing everywhere.
-    powers = (p / p.max(axis=1, keepdims=True)) ** (1 / temperature)
+    powers = (p / p.max(axis=1, keepdims=True)) ** (1 / np.reshape(temperature, (-1, 1)))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 

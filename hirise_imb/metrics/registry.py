@@ -35,12 +35,17 @@ class Evaluation:
     """Number of sources of each class among these landmarks, shape (n_classes,)."""
     rare: tuple[int, ...]
     """Ids of the rare classes."""
-    temperature: float
-    """Temperature fitted on the validation split, for metrics that look at calibrated probabilities."""
+    temperature: float | NDArray[np.float64]
+    """Temperature of all landmarks or of each, shape (n,), fitted without them, for metrics of calibrated
+    probabilities."""
 
     @classmethod
     def of(
-        cls, predictions: Predictions, images: pd.DataFrame, rare: Sequence[int], temperature: float = 1.0
+        cls,
+        predictions: Predictions,
+        images: pd.DataFrame,
+        rare: Sequence[int],
+        temperature: float | NDArray[np.float64] = 1.0,
     ) -> Evaluation:
         """Pairs predictions with the labels of the same images, checked by image name.
 
@@ -51,7 +56,7 @@ class Evaluation:
             predictions: predictions of one fit.
             images: the landmarks, one row each, with the columns `image`, `label` and `source`.
             rare: ids of the rare classes.
-            temperature: temperature fitted on the validation split.
+            temperature: temperature of all landmarks or of each, shape (n,), fitted without them.
 
         Raises:
             ValueError: the predictions are not of the labelled images in the same order.

@@ -1,4 +1,4 @@
-"""Merges reports on the same test landmarks into one: every arm against the baseline of the first report."""
+"""Merges reports on the same landmarks into one: every arm against the baseline of the first report."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pandas as pd
 import tomli_w
 
 from hirise_imb.metrics.classification import Predictions
-from hirise_imb.reporting.formatting import join_words
+from hirise_imb.reporting.formatting import join_words, plural
 from hirise_imb.reporting.read import read_report
-from hirise_imb.reporting.records import Arm, Omitted
-from hirise_imb.reporting.results import Origin, Results
+from hirise_imb.reporting.records import Arm, Omitted, Origin
+from hirise_imb.reporting.results import GIVEN_SPLIT_FOLDER, Results
 from hirise_imb.utils.errors import UserError
 
 
@@ -30,7 +30,8 @@ def merge_reports(folders: Sequence[Path], name: str) -> Results:
         name: name of the comparison.
 
     Raises:
-        UserError: there are fewer than two reports, one is itself a comparison, or test landmarks or classes differ.
+        UserError: there are fewer than two reports, one is itself a comparison, or designs, tested landmarks, outer
+            folds or classes differ.
     """
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise UserError("A comparison takes two or more different reports: name their folders.")
@@ -38,7 +39,9 @@ def merge_reports(folders: Sequence[Path], name: str) -> Results:
     for folder, report in zip(folders, reports, strict=True):
         if report.origins:
             raise UserError(f"{folder} is itself a comparison: name the reports that it compares instead.")
+        _check_same_design(folders[0], reports[0], folder, report)
         _check_same_test(folders[0], reports[0], folder, report)
+        _check_same_folds(folders[0], reports[0], folder, report)
     labels = _label_reports(folders)
     definitions = {label: tomllib.loads(report.study_toml) for label, report in zip(labels, reports, strict=True)}
     first = reports[0]
@@ -71,7 +74,43 @@ def merge_reports(folders: Sequence[Path], name: str) -> Results:
             for strategy in report.omitted
         ),
         origins=tuple(origins),
+        outer_folds=first.outer_folds,
     )
+
+
+def _check_same_design(first_folder: Path, first: Results, folder: Path, report: Results) -> None:
+    if first.terms == report.terms:
+        return
+    nested, given = (first_folder, folder) if first.terms.nested else (folder, first_folder)
+    instead = f"{nested / GIVEN_SPLIT_FOLDER} instead of {nested}"
+    if (first if first.terms.nested else report).given_split is None:
+        instead = f"another report of a nested cross-validation instead of {given}"
+    raise UserError(
+        f"{nested} is the report of a nested cross-validation, and {given} is one of the given split: scores can be "
+        f"compared only within one design, so name {instead}."
+    )
+
+
+def _check_same_folds(first_folder: Path, first: Results, folder: Path, report: Results) -> None:
+    if first.outer_folds is None or report.outer_folds is None:
+        return
+    if first.repeats != report.repeats:
+        raise UserError(
+            f"{folder} has {plural(report.repeats, 'repeat')} of the nested cross-validation, and {first_folder} has "
+            f"{first.repeats}: scores can be compared only with the same outer folds, so run both with the same "
+            "--repeats."
+        )
+    folds, others = (
+        results.set_index(["repeat", "source"])["fold"] for results in (first.outer_folds, report.outer_folds)
+    )
+    moved = folds.index[folds != others.reindex(folds.index)]
+    if len(moved):
+        repeat, source = moved[0]
+        raise UserError(
+            f"{folder} has other outer folds than {first_folder} (first: {source} is in fold {others[repeat, source]} "
+            f"instead of {folds[repeat, source]}): scores can be compared only with the same outer folds, so run both "
+            "on the same data with the same --outer-folds."
+        )
 
 
 def _check_same_test(first_folder: Path, first: Results, folder: Path, report: Results) -> None:
@@ -103,10 +142,16 @@ def _landmarks(test: pd.DataFrame) -> dict[str, tuple[int, str]]:
     return dict(zip(test["image"], zip(test["label"], test["source"], strict=True), strict=True))
 
 
+def name_folder(folder: Path) -> str:
+    """Returns the name of the folder of a report; that of a given split begins with the name of its study."""
+    path = folder.resolve()
+    return f"{path.parent.name}-{path.name}" if path.name == GIVEN_SPLIT_FOLDER else path.name
+
+
 def _label_reports(folders: Sequence[Path]) -> list[str]:
     """Returns a label for each report: the name of its folder, numbered if several have the same name."""
     # Labels become parts of file names, so they contain only characters that every file system accepts.
-    names = [re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "report" for folder in folders]
+    names = [re.sub(r"[^A-Za-z0-9._-]+", "-", name_folder(folder)).strip("-._") or "report" for folder in folders]
     counts = Counter(names)
     labels: list[str] = []
     for name in names:

@@ -11,7 +11,7 @@ from hirise_imb.config import check_known, check_name
 from hirise_imb.data import DATASETS
 from hirise_imb.data.manifest import read_manifest
 from hirise_imb.data.resolve import resolve_data
-from hirise_imb.pipeline.compare import merge_reports
+from hirise_imb.pipeline.compare import merge_reports, name_folder
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.html.index import INDEX, is_index, write_index
 from hirise_imb.reporting.html.thumbnails import make_thumbnails
@@ -33,7 +33,7 @@ def compare_reports(folders: Sequence[Path], name: str | None, out: Path) -> tup
     Raises:
         UserError: the reports can't be compared, or the name is invalid or taken by another kind of report.
     """
-    name = "-vs-".join(folder.resolve().name for folder in folders) if name is None else name
+    name = "-vs-".join(map(name_folder, folders)) if name is None else name
     check_name(name)
     results = merge_reports(folders, name)
     page = write_report(results, ensure_folder(out / "reports") / name)
@@ -56,7 +56,7 @@ def rebuild_report(folder: Path, *, thumbnails: bool = False, data: str | None =
         UserError: the folder does not contain a complete report, or the landmarks are missing.
     """
     summary = read_summary(folder)
-    results, leave = read_report(folder), list_inputs(summary)
+    results, leave = read_report(folder), list_inputs(folder)
     if summary["kind"] == "baseline":
         if thumbnails:
             raise UserError(
@@ -65,7 +65,8 @@ def rebuild_report(folder: Path, *, thumbnails: bool = False, data: str | None =
         page = write_baseline(Baseline(results), folder, leave)
     else:
         page = write_report(results, folder, _read_thumbnails(results, data) if thumbnails else None, leave)
-    # The report of a reference run may be inside that of its study, so the list may be two folders up.
+    # The reports of a reference run and of the given split may be inside that of a study, so the list may be two
+    # folders up.
     for parent in folder.resolve().parents[:2]:
         if is_index(parent / INDEX):
             write_index(parent)
@@ -81,7 +82,7 @@ def _read_thumbnails(results: Results, data: str | None) -> Mapping[str, Any]:
     missing = sorted(set(results.test["image"]) - set(manifest.table["image"]))
     if missing:
         raise UserError(
-            f"{manifest.folder} lacks {len(missing)} of the {len(results.test)} test landmarks (first: {missing[0]}): "
-            "name the data of this report with --data."
+            f"{manifest.folder} lacks {len(missing)} of the {len(results.test)} {results.terms.landmark}s (first: "
+            f"{missing[0]}): name the data of this report with --data."
         )
     return make_thumbnails(results, manifest)

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
+import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from hirise_imb.config import StudyDefinition, check_known
+from hirise_imb.backbones import BACKBONES
+from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, StudyDefinition, check_known
 from hirise_imb.data.resolve import SYNTHETIC
-from hirise_imb.imbalance.sampling import SplitFileRows
 from hirise_imb.pipeline.appendix import describe_strategies
-from hirise_imb.pipeline.run_store import RunStore
-from hirise_imb.recipe import Recipe
-from hirise_imb.reporting import Arm, Baseline, Omitted, Results, write_baseline, write_report
+from hirise_imb.pipeline.cost import estimate_steps
+from hirise_imb.pipeline.division_fits import REFERENCE_RECIPES, DivisionFits, DivisionFitter, fit_divisions
+from hirise_imb.pipeline.pooling import list_omitted, list_outer_folds, pool_arms, tested_landmarks
+from hirise_imb.reporting import Baseline, Results, write_baseline, write_report
 from hirise_imb.reporting.baseline import check_comparable
+from hirise_imb.reporting.formatting import plural
 from hirise_imb.reporting.html.index import write_index
 from hirise_imb.reporting.html.thumbnails import make_thumbnails
-from hirise_imb.reporting.records import Role
-from hirise_imb.reporting.results import BASELINE, BASELINE_TO_THE_END
+from hirise_imb.reporting.results import BASELINE
 from hirise_imb.search import SearchResult, lock_study, open_scheduler, strategies_to_search, worker_pool
-from hirise_imb.strategies import CONTROL, Strategy
-from hirise_imb.training.context import TrainingContext, load_manifest
-from hirise_imb.training.trainer import CrossValidation
+from hirise_imb.strategies import Strategy
+from hirise_imb.training.context import Division, TrainingContext, load_manifest
+from hirise_imb.training.outcome import Outcome
+from hirise_imb.training.run_store import open_run_store
 from hirise_imb.utils import environment
-from hirise_imb.utils.errors import FitFailed, UserError
+from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder
-from hirise_imb.utils.progress import track
-
-REFERENCE_RECIPES = {"unique": Recipe(), "split-file": Recipe(sampling=SplitFileRows())}
-"""Recipes of the reference run, by rows of an epoch: each image once, or as often as the split file lists it."""
-
-_NO_CAP = 1000
-"""Epochs that the reference run's recipe does not need on any data."""
-
-_ROW_NAMES = {"unique": "unique images", "split-file": "the repeated rows of the split file"}
+from hirise_imb.utils.study_progress import StudyProgress
 
 
 @dataclass(frozen=True)
@@ -81,37 +77,34 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
     manifest = load_manifest(definition)
     if not options.replace:
         _check_larger_report(definition, out)
-    with _lock(definition, out):
-        with open_scheduler(definition, manifest, strategies, out, options.storage) as scheduler:
-            context = scheduler.context
-            store = _run_store(context, out)
-            arms = [_fit_baseline(context, "unique", store), _fit_baseline_to_the_end(context, store)]
-            if options.storage is None:
-                # This process has the lock of the study, so leases in the file belong to processes that ended.
-                scheduler.leases.clear(f"{definition.name}/")
-            logs = out / "studies" / definition.name
-            with worker_pool(options.workers - 1, logs, join_study, definition, out, scheduler.database):
-                scheduler.run(options.timeout)
-            search_results = scheduler.choose_results()
-        omitted = []
-        recipes: dict[str, Recipe] = {}
-        for strategy in strategies:
-            try:
-                result = search_results[strategy.name].get()
-                arms.append(_fit_strategy(context, strategy, result, store))
-                recipes[strategy.name] = result.recipe
-            except FitFailed as error:
-                omitted.append(Omitted(strategy.name, strategy.summary, str(error)))
-        for name, summary, recipe in _equal_controls(recipes):
-            try:
-                arms.append(_fit_arm(context, name, "control", summary, recipe, store))
-            except FitFailed as error:
-                omitted.append(Omitted(name, summary, str(error)))
-    counts = (
-        f"up to {definition.trials} trials a strategy, {definition.trial_seeds} seeds a trial, {definition.refits} "
-        "seeds a fit"
-    )
-    results = _build_results(context, arms, omitted, counts, definition.to_toml(), store, strategies)
+    by_design: dict[str, Results] = {}
+    with (
+        _lock(definition, out),
+        open_scheduler(definition, manifest, strategies, out, options.storage) as scheduler,
+    ):
+        context = scheduler.context
+        if options.storage is None:
+            # This process has the lock of the study, so leases in the file belong to processes that ended.
+            scheduler.leases.clear(f"{definition.name}/")
+        logs = out / "studies" / definition.name
+        deadline = None if options.timeout is None else time.monotonic() + options.timeout
+
+        def search(division: Division) -> Mapping[str, Outcome[SearchResult]]:
+            scheduler.run(progress, deadline, division)
+            return scheduler.choose_results(division)
+
+        with (
+            worker_pool(options.workers - 1, logs, join_study, definition, out, scheduler.database),
+            _show_progress(context, scheduler.divisions, strategies) as progress,
+        ):
+            for design in definition.evaluation:
+                stores = partial(open_run_store, out, definition.name)
+                fits = fit_divisions(context.divisions(design), stores, strategies, search, progress)
+                by_design[design] = _build_results(context, design, fits, strategies, out)
+    results = by_design.get(NESTED_CV, by_design.get(GIVEN_SPLIT))
+    assert results is not None  # a definition has a design
+    if len(by_design) > 1:
+        results = replace(results, given_split=by_design[GIVEN_SPLIT])
     pictures = make_thumbnails(results, manifest) if options.thumbnails else None
     page = write_report(results, _report_folder(definition, out), pictures)
     write_index(out / "reports")
@@ -132,8 +125,11 @@ def join_study(definition: StudyDefinition, out: Path, place: Path | str) -> Non
     strategies = strategies_to_search(definition)
     manifest = load_manifest(definition)
     address = None if isinstance(place, Path) else place
-    with open_scheduler(definition, manifest, strategies, out, address) as scheduler:
-        scheduler.run(None)
+    with (
+        open_scheduler(definition, manifest, strategies, out, address) as scheduler,
+        _show_progress(scheduler.context, scheduler.divisions, strategies) as progress,
+    ):
+        scheduler.run(progress)
 
 
 def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Baseline, Path]:
@@ -158,11 +154,19 @@ def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Bas
         )
     with _lock(definition, out):
         context = TrainingContext.prepare(definition, manifest, [])
-        store = _run_store(context, out)
-        arm = _fit_baseline(context, rows, store)
+        division = context.given_split
+        store = open_run_store(out, definition.name, division)
+        with _show_progress(context, [division], []) as progress:
+            arm = DivisionFitter(division, store, progress).fit_baseline(rows)
+        fits = [DivisionFits(division, {arm.name: arm}, {})]
     header = f"# The reference run of this study alone: hirise-imb baseline --rows {rows}\n"
     seeds = f"{definition.refits} seed{'s' if definition.refits > 1 else ''}"
-    results = _build_results(context, [arm], [], f"{arm.summary}, {seeds}", header + definition.to_toml(), store)
+    results = _build_results(context, GIVEN_SPLIT, fits, (), out)
+    results = replace(
+        results,
+        setting=f"{_describe_data(context)}; {arm.summary}, {seeds}.",
+        study_toml=header + definition.to_toml(),
+    )
     folder = BASELINE if rows == "unique" else f"{BASELINE}-{rows}"
     baseline = Baseline(results)
     page = write_baseline(baseline, _report_folder(definition, out) / folder)
@@ -170,12 +174,20 @@ def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Bas
     return baseline, page
 
 
+def _show_progress(
+    context: TrainingContext, divisions: Sequence[Division], strategies: Sequence[Strategy]
+) -> StudyProgress:
+    definition = context.definition
+    steps = estimate_steps(strategies, definition, divisions, BACKBONES[definition.backbone])
+    return StudyProgress(definition.name, steps)
+
+
 def _report_folder(definition: StudyDefinition, out: Path) -> Path:
     return out / "reports" / definition.name
 
 
 def _check_larger_report(definition: StudyDefinition, out: Path) -> None:
-    """Checks that this run would not replace a report that has more trials or refits.
+    """Checks that this run would not replace a report that has more trials, refits, repeats or designs.
 
     Raises:
         UserError: it would.
@@ -185,7 +197,12 @@ def _check_larger_report(definition: StudyDefinition, out: Path) -> None:
         earlier = tomllib.loads((folder / "study.toml").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, tomllib.TOMLDecodeError, UnicodeDecodeError):
         return  # There is no report, or nothing that the report writer would accept as one.
-    for key in ("trials", "refits"):
+    if lost := [design for design in earlier.get("evaluation", []) if design not in definition.evaluation]:
+        raise UserError(
+            f"{folder} has a report with the evaluation {' and '.join(lost)}, and this run would replace it with one "
+            f"without: add it to evaluation, choose another --name, or confirm with --replace."
+        )
+    for key in ("trials", "refits", "repeats"):
         before, now = earlier.get(key), getattr(definition, key)
         if isinstance(before, int) and before > now:
             raise UserError(
@@ -204,131 +221,53 @@ def _lock(definition: StudyDefinition, out: Path) -> Iterator[None]:
         yield
 
 
-def _run_store(context: TrainingContext, out: Path) -> RunStore:
-    """Returns the store of the finished fits of the study."""
-    return RunStore(ensure_folder(out / "studies" / f"{context.definition.name}.runs"), context.facts)
-
-
-def _fit_baseline(context: TrainingContext, rows: str, store: RunStore) -> Arm:
-    """Fits the reference run as published."""
-    summary = f"the reference run: cross-entropy on {_ROW_NAMES[rows]}, frozen backbone"
-    return _fit_untuned(context, BASELINE, "baseline", summary, REFERENCE_RECIPES[rows], store)
-
-
-def _fit_baseline_to_the_end(context: TrainingContext, store: RunStore) -> Arm:
-    """Fits the recipe of the reference run in the way of the strategies: as long as it gains, on all training data."""
-    summary = "the reference run's recipe, trained until it gains no more, on training and validation"
-    recipe = replace(Recipe(), max_epochs=_NO_CAP)
-    return _fit_untuned(context, BASELINE_TO_THE_END, "baseline_to_the_end", summary, recipe, store)
-
-
-def _fit_untuned(context: TrainingContext, name: str, role: Role, summary: str, recipe: Recipe, store: RunStore) -> Arm:
-    """Fits an arm without which there is no report.
-
-    Raises:
-        UserError: it can't be fitted.
-    """
-    try:
-        return _fit_arm(context, name, role, summary, recipe, store)
-    except FitFailed as error:
-        raise UserError(f"The baseline can't be fitted ({error}): check the weights and the images.") from error
-
-
-def _fit_strategy(context: TrainingContext, strategy: Strategy, result: SearchResult, store: RunStore) -> Arm:
-    role: Role = "control" if strategy.name == CONTROL else "strategy"
-    arm = _fit_arm(context, strategy.name, role, strategy.summary, result.recipe, store)
-    return replace(arm, settings=result.settings, trials=result.history, seconds=arm.seconds + result.seconds)
-
-
-def _equal_controls(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str, Recipe]]:
-    """Yields name, summary and recipe of a further control for each number of fits that some strategy averages.
-
-    Averaging alone removes chance differences between fits, so a strategy that averages is compared with a control that
-    averages as many.
-    """
-    if CONTROL in recipes:
-        for members in sorted({recipe.n_averaged for recipe in recipes.values()} - {1}):
-            recipe = replace(recipes[CONTROL], members=members)
-            yield f"{CONTROL}-x{members}", f"the control: the mean of {members} fits", recipe
-
-
-def _fit_arm(context: TrainingContext, name: str, role: Role, summary: str, recipe: Recipe, store: RunStore) -> Arm:
-    """Scores a recipe, fits it with each seed and predicts the test split; returns an arm without trials."""
-    definition, trainer = context.definition, context.trainer
-    seeds = tuple(range(definition.seed, definition.seed + definition.refits))
-    # A reference run that is stopped on the validation split is another fit than a final one of the same recipe.
-    kind = "reference" if role == "baseline" else "final"
-    stored = sum(store.has(kind, recipe, seed) for seed in seeds)
-    runs = []
-    with track(f"{name} fits", len(seeds), "fits", already=stored) as show:
-        validation = _validate(context, recipe, store)
-        for done, seed in enumerate(seeds, 1):
-            fit = partial(trainer.fit_final, recipe, seed, validation)
-            if role == "baseline":
-                fit = partial(trainer.fit_reference, recipe, seed)
-            try:
-                runs.append(store.load_or_fit(kind, recipe, seed, fit))
-            except FitFailed as error:
-                raise FitFailed(f"with seed {seed}: {error}") from error
-            show(max(done, stored))
-    at_last = [role == "baseline" and 0 < run.best_epoch == recipe.max_epochs for run in runs]
-    return Arm(
-        name=name,
-        role=role,
-        summary=summary,
-        recipe=recipe.to_dict(),
-        settings={},
-        members=recipe.n_averaged,
-        val_macro_f1=validation.score,
-        trials=[],
-        seeds=seeds,
-        predictions=tuple(run.test for run in runs),
-        histories=tuple(run.history for run in runs),
-        best_epochs=tuple(run.best_epoch for run in runs),
-        capped=tuple(at_last) if role == "baseline" else (validation.capped,) * len(runs),
-        temperatures=tuple(run.temperature for run in runs),
-        notes=tuple(dict.fromkeys(note for run in runs for note in run.notes)),
-        seconds=validation.seconds + sum(run.seconds for run in runs),
-    )
-
-
-def _validate(context: TrainingContext, recipe: Recipe, store: RunStore) -> CrossValidation:
-    """Returns the cross-validation of a recipe, by which all arms are compared."""
-    definition = context.definition
-    seeds = range(definition.seed, definition.seed + definition.trial_seeds)
-    return store.load_or_validate(recipe, seeds, lambda: context.trainer.cross_validate(recipe, seeds))
-
-
 def _build_results(
-    context: TrainingContext,
-    arms: list[Arm],
-    omitted: list[Omitted],
-    counts: str,
-    study_toml: str,
-    store: RunStore,
-    strategies: Sequence[Strategy] = (),
+    context: TrainingContext, design: str, fits: Sequence[DivisionFits], strategies: Sequence[Strategy], out: Path
 ) -> Results:
-    """Returns the results that a report shows; `counts` completes the sentence that says what was run."""
+    """Returns the results of a design."""
     definition, manifest = context.definition, context.manifest
-    data = f"Landmarks: {definition.data}."
-    if definition.data == SYNTHETIC:
-        data = "Landmarks: synthetic, drawn by this program. Nothing here is a result about Mars."
-    # Rounded as environment.json stores them, so that a report rebuilt from its folder is the same.
-    arms = [replace(arm, seconds=round(arm.seconds, 2)) for arm in arms]
-    seconds = {"features": context.seconds} | {arm.name: arm.seconds for arm in arms}
+    divisions = context.divisions(design)
+    is_nested = design == NESTED_CV
+    repeats = definition.repeats if is_nested else 1
+    seeds = definition.inner_seeds if is_nested else definition.trial_seeds
+    test = tested_landmarks(divisions, manifest)
+    arms = pool_arms(fits, repeats, list(test["image"]))
+    folds = ""
+    if is_nested:
+        folds = f"{definition.outer_folds} outer folds, "
+        if repeats > 1:
+            folds = f"{repeats} repeats of {folds}"
+    counts = (
+        f"{folds}up to {definition.trials} trials a strategy, {plural(seeds, 'seed')} a trial, "
+        f"{plural(definition.refits, 'seed')} a fit"
+    )
     names = [arm.name for arm in arms if arm.name != BASELINE]
-    facts = {"digests": context.facts, "seconds": seconds, "test_access": store.test_accesses()}
-    test = manifest.canonical_images("test")[["image", "landmark", "source", "label"]]
+    per_division = {"repeat", "outer_fold"}
+    facts: dict[str, Any] = {
+        "digests": {key: value for key, value in divisions[0].facts.items() if key not in per_division},
+        "seconds": {"features": context.seconds} | {arm.name: arm.seconds for arm in arms},
+    }
+    if not is_nested:
+        facts["test_access"] = open_run_store(out, definition.name, divisions[0]).test_accesses()
     return Results(
         name=definition.name,
         classes=manifest.spec.classes,
-        setting=f"{data} {context.description}; {counts}.",
-        study_toml=study_toml,
-        test=test.reset_index(drop=True),
+        setting=f"{_describe_data(context)}; {counts}.",
+        study_toml=definition.to_toml(),
+        test=test,
         data=manifest.summary().drop(columns="label"),
         arms=tuple(arms),
-        omitted=tuple(omitted),
-        trial_seeds=definition.trial_seeds,
+        omitted=tuple(list_omitted(fits)),
+        trial_seeds=seeds,
         appendix=describe_strategies(strategy for strategy in strategies if strategy.name in names),
         environment=environment.describe() | facts,
+        outer_folds=list_outer_folds(divisions, repeats, manifest) if is_nested else None,
     )
+
+
+def _describe_data(context: TrainingContext) -> str:
+    """Returns sentences about data and backbone, without the final full stop."""
+    data = f"Landmarks: {context.definition.data}."
+    if context.definition.data == SYNTHETIC:
+        data = "Landmarks: synthetic, drawn by this program. Nothing here is a result about Mars."
+    return f"{data} {context.description}"

@@ -159,6 +159,16 @@ class Inference:
         gains = self.resamples[arm].gain_over(self.resamples[other])
         return ArmDifference(expanded_percentile_interval(gains, self.total), float((gains > ROUNDING).mean()))
 
+    def class_differences(self, arm: str, other: str) -> list[Interval | None]:
+        """Returns the interval of the difference in F1 between an arm and another, for each class.
+
+        Both arms are scored on the same resampled sources. None for a class with too few sources, or without variation,
+        as where both arms agree on every landmark. No interval is corrected for the number of classes or arms.
+        """
+        gains = self.resamples[arm].f1 - self.resamples[other].f1
+        columns = zip(gains.T, self.resamples[arm].sources, strict=True)
+        return [expanded_percentile_interval(gain[np.isfinite(gain)], int(sources)) for gain, sources in columns]
+
     def class_intervals(self, arm: str) -> list[Interval | None]:
         """Returns the interval of the F1 of each class; None for a class with too few sources or no variation."""
         return [self.resamples[arm].class_interval(label) for label in range(len(self._classes))]

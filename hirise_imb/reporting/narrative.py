@@ -6,18 +6,25 @@ from collections.abc import Iterator
 
 from hirise_imb.metrics.bootstrap import MIN_SOURCES
 from hirise_imb.metrics.permutation import ALPHA
-from hirise_imb.reporting.formatting import join_words, p_value, plural
-from hirise_imb.reporting.records import Arm
-from hirise_imb.reporting.results import CONTRASTS, Contrast, Origin, Results
+from hirise_imb.reporting.formatting import count_range, join_words, p_value, plural
+from hirise_imb.reporting.nested_narrative import nested_headline
+from hirise_imb.reporting.records import Arm, Origin
+from hirise_imb.reporting.results import CONTRASTS, Contrast, Results
 
 _MAX_NAMED = 6
 """Number of arms that a sentence names at most."""
 
 
 def headline(results: Results) -> str:
-    """Returns the answer: which strategy validation selects, how much better it is on the test split, how certain."""
+    """Returns the answer.
+
+    For the given split: which strategy validation selects, how much better it is on the test split, how certain. For a
+    nested cross-validation: which of all strategies beat the control.
+    """
     if results.origins:
         return " ".join(_describe_origin(results, origin) for origin in results.origins)
+    if results.outer_folds is not None:
+        return nested_headline(results)
     base, control = results.arms[0], results.control
     base_f1 = results.macro(base.name).mean
     references = f" {_describe_references(results)}" if control or results.to_the_end else ""
@@ -33,7 +40,7 @@ def headline(results: Results) -> str:
 
 
 def compare_with_reference(results: Results, arm: Arm) -> str:
-    """Returns a predicate, with its full stop, that compares an arm with the reference on the test split."""
+    """Returns a predicate, with its full stop, that compares an arm with the reference on the tested landmarks."""
     return _compare_with(results, arm, "vs_baseline")
 
 
@@ -56,7 +63,7 @@ def _compare_with(results: Results, arm: Arm, contrast: Contrast) -> str:
     assert other is not None
     score, reference = results.macro(arm.name).mean, results.macro(other).mean
     return (
-        f"reaches macro F1 {score:.3f} on the test split, against {reference:.3f} for "
+        f"reaches macro F1 {score:.3f} {results.terms.where}, against {reference:.3f} for "
         f"{_name_other(results, arm, contrast, full=True)}: {score - reference:+.3f} "
         f"({_interval(results, arm, other)} over {plural(results.inference.total, 'source')}), "
         f"{_verdict(results, arm, contrast)}."
@@ -133,7 +140,7 @@ def _name_other(results: Results, arm: Arm, contrast: Contrast, *, full: bool = 
         return name_reference(results)
     if not full:
         return "the control"
-    averaged = f" that averages {control.members} fits" if control.members > 1 else ""
+    averaged = f" that averages {count_range(control.members)} fits" if control.averages else ""
     return f"the control{averaged}, {control.name}"
 
 
@@ -141,7 +148,7 @@ def _describe_origin(results: Results, origin: Origin) -> str:
     arms = {arm.name: arm for arm in results.arms}
     if origin.chosen is not None:
         return (
-            f"{origin.chosen}, the best strategy of {origin.name} on validation, "
+            f"{origin.chosen}, the best strategy of {origin.name} {results.terms.best}, "
             f"{compare_with_reference(results, arms[origin.chosen])}"
         )
     others = [name for name in origin.arms if name != results.reference]
@@ -208,7 +215,7 @@ def _describe_identical(results: Results) -> Iterator[str]:
             names.setdefault(results.identical[arm.name], []).append(arm.name)
     for twin, arms in names.items():
         are = "is" if len(arms) == 1 else "are"
-        same = "every test landmark gets the same class"
+        same = f"every {results.terms.landmark} gets the same class"
         yield f"{join_words(arms)} {are} identical to {_name_twin(results, twin)}: {same}."
 
 
@@ -234,9 +241,17 @@ def caution(results: Results) -> str:
         *_describe_identical(results),
         _describe_untested(results),
         describe_resolution(results),
+        _describe_reach(results),
         describe_limits(results),
     )
     return " ".join(text for text in parts if text)
+
+
+def _describe_reach(results: Results) -> str:
+    """Returns that small gains can't be detected in a nested cross-validation; empty if nothing is tested."""
+    if results.outer_folds is None or not any(family.min_detectable_difference for family in results.families.values()):
+        return ""
+    return "Smaller gains stay out of reach: these sources can't tell them from chance."
 
 
 def _describe_untested(results: Results) -> str:
@@ -249,35 +264,43 @@ def _describe_untested(results: Results) -> str:
 
 
 def describe_rank_correlation(results: Results) -> str:
-    """Returns how well validation scores predict the order of the arms on the test split; empty for a comparison."""
-    correlation = results.rank_correlation
+    """Returns how well inner scores predict the order of the arms by outer score; empty for a comparison."""
+    correlation, terms = results.rank_correlation, results.terms
     if correlation is None:
         return ""
     arms = f"{correlation.arms} distinct arm{'' if correlation.arms == 1 else 's'}"
     if correlation.rho is None or correlation.p is None:
-        return f"No rank correlation between validation and test scores can be given for {arms}."
+        return f"No rank correlation between {terms.inner} and {terms.outer} scores can be given for {arms}."
     if correlation.p > ALPHA:
-        meaning = "which chance alone could give, so a higher validation score is no evidence of a higher test score"
+        meaning = (
+            f"which chance alone could give, so a higher {terms.inner} score is no evidence of a higher {terms.outer} "
+            "score"
+        )
     elif correlation.rho > 0:
-        meaning = "so arms with higher validation scores tend to have higher test scores"
+        meaning = f"so arms with higher {terms.inner} scores tend to have higher {terms.outer} scores"
     else:
-        meaning = "so arms with higher validation scores tend to have lower test scores"
+        meaning = f"so arms with higher {terms.inner} scores tend to have lower {terms.outer} scores"
     return (
-        f"Validation and test macro F1 of {arms} have the rank correlation {correlation.rho:+.2f} (Spearman, "
-        f"{p_value(correlation.p)}), {meaning}."
+        f"{terms.inner.capitalize()} and {terms.outer} macro F1 of {arms} have the rank correlation "
+        f"{correlation.rho:+.2f} (Spearman, {p_value(correlation.p)}), {meaning}."
     )
 
 
 def describe_limits(results: Results) -> str:
-    """Returns what no report on this test split can say: classes of few sources, absent ones, capped training."""
+    """Returns what no report on these landmarks can say: classes of few sources, absent ones, capped training."""
     few = [f"{results.classes[k]} ({n})" for k, n in enumerate(results.sources) if 0 < n < MIN_SOURCES]
     absent = [results.classes[k] for k, n in enumerate(results.support) if n == 0]
-    capped = [f"{arm.name} ({sum(arm.capped)} of {len(arm.seeds)})" for arm in results.ordered if any(arm.capped)]
+    capped = [
+        f"{arm.name} ({sum(map(sum, arm.capped))} of {sum(map(len, arm.capped))})"
+        for arm in results.ordered
+        if any(map(any, arm.capped))
+    ]
     text = "Images of one source observation are not independent, so the uncertainty of a class is over its sources."
     if few:
-        text += f" Classes with fewer than six test sources, for which no interval can be estimated: {', '.join(few)}."
+        source = results.terms.source
+        text += f" Classes with fewer than six {source}s, for which no interval can be estimated: {', '.join(few)}."
     if absent:
-        text += f" Classes without a test landmark, which count as F1 = 0 in macro F1: {', '.join(absent)}."
+        text += f" Classes without a {results.terms.landmark}, which count as F1 = 0 in macro F1: {', '.join(absent)}."
     if len(capped) > _MAX_NAMED:
         capped = [*capped[:_MAX_NAMED], f"and {len(capped) - _MAX_NAMED} more arms"]
     if capped:

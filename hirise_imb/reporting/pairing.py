@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.forensics import LEVEL, PermutationNull, Statistic
+from hirise_imb.reporting.terms import GIVEN_SPLIT, Terms
 
 DRAWS = 2_000
 """Number of random pairings of each fit: enough to detect p < 0.001, and few because a report may have 100 fits."""
@@ -46,12 +47,13 @@ def compare(confusions: Mapping[str, Sequence[Ints]]) -> dict[str, list[Statisti
     }
 
 
-def describe(statistics: Mapping[str, Sequence[Statistic]], total: int) -> str:
+def describe(statistics: Mapping[str, Sequence[Statistic]], total: int, terms: Terms = GIVEN_SPLIT) -> str:
     """Returns the result of `compare` in sentences, which name every fit that is not clearly better than chance.
 
     Args:
         statistics: by arm, one for each seed.
-        total: number of images in the split.
+        total: number of tested landmarks.
+        terms: words of the design.
     """
     if total < 2:
         return f"The test split has {total} landmark, too few to compare with a shuffled pairing."
@@ -59,19 +61,19 @@ def describe(statistics: Mapping[str, Sequence[Statistic]], total: int) -> str:
     doubtful = {name: [fit for fit in fits if fit.p_above >= LEVEL] for name, fits in statistics.items()}
     doubts = [_describe_doubt(name, fits, len(statistics[name])) for name, fits in doubtful.items() if fits]
     if not doubts:
-        return f"Predictions and labels belong together: every fit has {_describe_hits(better, total)}."
+        return f"Predictions and labels belong together: every fit has {_describe_hits(better, total, terms)}."
     text = (
         f"Not clearly better than the same predictions paired with shuffled labels (p >= {LEVEL}): "
-        f"{'; '.join(doubts)}. Such a fit has learned nothing, or the {total} test landmarks are too few to decide, or "
-        "its predictions and labels do not belong together."
+        f"{'; '.join(doubts)}. Such a fit has learned nothing, or the {total} {terms.landmark}s are too few to decide, "
+        "or its predictions and labels do not belong together."
     )
-    return f"{text} Every other fit has {_describe_hits(better, total)}." if better else text
+    return f"{text} Every other fit has {_describe_hits(better, total, terms)}." if better else text
 
 
-def _describe_hits(fits: Sequence[Statistic], total: int) -> str:
+def _describe_hits(fits: Sequence[Statistic], total: int, terms: Terms) -> str:
     means = [_number(bound(fit.mean for fit in fits)) for bound in (min, max)]
     return (
-        f"{min(fit.observed for fit in fits):.0f} or more hits among {total} landmarks of the test split, where a "
+        f"{min(fit.observed for fit in fits):.0f} or more hits among {total} landmarks of {terms.tested}, where a "
         f"shuffled pairing gives {' to '.join(dict.fromkeys(means))} (standard deviation "
         f"{_number(max(fit.deviation for fit in fits))}; p <= {max(fit.p_above for fit in fits):.4f})"
     )

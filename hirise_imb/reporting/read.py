@@ -12,8 +12,8 @@ import pandas as pd
 
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.metrics.classification import Predictions
-from hirise_imb.reporting.records import Arm, Omitted, Role
-from hirise_imb.reporting.results import Origin, Results
+from hirise_imb.reporting.records import Arm, Omitted, Origin, Role, Selection
+from hirise_imb.reporting.results import Results
 from hirise_imb.reporting.summary.records import ArmRecord, Summary
 from hirise_imb.reporting.summary.schema import find_fault
 from hirise_imb.reporting.tables import probability_columns
@@ -51,7 +51,7 @@ def _reject_constant(name: str) -> float:
 
 
 def read_report(folder: Path) -> Results:
-    """Reads the results that a report was made from.
+    """Reads the results that a report was made from, with those of the given split inside it.
 
     Raises:
         UserError: a file is missing, or differs from the one that was written with the report.
@@ -67,7 +67,7 @@ def read_report(folder: Path) -> Results:
             raise UserError(
                 f"{folder}: the predictions of {name} are not for the test landmarks of the report: {_AGAIN}."
             )
-    classes = ClassSet(tuple(summary["classes"]), summary["majority"])
+    classes = _class_set(summary)
     test["label"] = [classes.names.index(name) for name in test.pop("true_class")]
     seconds = environment.get("seconds", {})
     return Results(
@@ -84,6 +84,8 @@ def read_report(folder: Path) -> Results:
         environment=environment,
         omitted=tuple(Omitted(**strategy) for strategy in summary["omitted"]),
         trial_seeds=summary["trial_seeds"],
+        outer_folds=None if summary["outer_folds"] is None else pd.DataFrame(summary["outer_folds"]),
+        given_split=_read_given_split(folder, summary),
         appendix={key: summary.get(key, []) for key in ("strategies", "shared_parameters")},
         origins=tuple(
             Origin(o["name"], o["study"], o["setting"], tuple(o["arms"]), o["chosen"]) for o in summary["origins"]
@@ -91,13 +93,42 @@ def read_report(folder: Path) -> Results:
     )
 
 
-def list_inputs(summary: Summary) -> frozenset[str]:
-    """Lists the files that a report is read from in addition to its summary."""
+def _read_given_split(folder: Path, summary: Summary) -> Results | None:
+    """Reads the report of the given split inside that of a nested cross-validation; None without one.
+
+    Its files are checked against its own summary. The two reports are written one after the other, so digests of one in
+    the other would make both unreadable if writing them again is interrupted between the two.
+
+    Raises:
+        UserError: it can't be read, or is not the report of the given split of this study.
+    """
+    if summary["given_split"] is None:
+        return None
+    place = folder / summary["given_split"]["folder"]
+    given = read_report(place)
+    if given.outer_folds is not None or (given.name, given.classes) != (summary["study"], _class_set(summary)):
+        raise UserError(f"{place} is not the report of the given split of {summary['study']}: {_AGAIN}.")
+    return given
+
+
+def _class_set(summary: Summary) -> ClassSet:
+    return ClassSet(tuple(summary["classes"]), summary["majority"])
+
+
+def list_inputs(folder: Path) -> frozenset[str]:
+    """Lists the files that a report is read from in addition to its summary, with those of the given split inside it.
+
+    Raises:
+        UserError: a summary can't be read.
+    """
+    summary = read_summary(folder)
     names = {"study.toml", "environment.json"}
     for arm in summary["arms"]:
         names.add(_PREDICTIONS.format(arm["name"]))
         if arm["has_epochs"]:
             names.add(_CURVES.format(arm["name"]))
+    if (given := summary["given_split"]) is not None:
+        names |= {f"{given['folder']}/{name}" for name in list_inputs(folder / given["folder"])}
     return frozenset(names)
 
 
@@ -137,20 +168,26 @@ def _arm(
         name=stored["name"],
         role=cast("Role", stored["role"]),
         summary=stored["summary"],
-        recipe=stored["recipe"],
-        settings=stored["settings"],
-        val_macro_f1=stored["val_macro_f1"],
-        trials=cast("list[dict[str, str | float | None]]", stored["trials"]),
+        selections=tuple(
+            Selection(
+                division=selection["division"],
+                recipe=selection["recipe"],
+                settings=selection["settings"],
+                val_macro_f1=selection["val_macro_f1"],
+                trials=cast("list[dict[str, str | float | None]]", selection["trials"]),
+                members=members,
+            )
+            for selection, members in zip(stored["selections"], stored["members"], strict=True)
+        ),
         seeds=tuple(stored["seeds"]),
         predictions=tuple(
             Predictions(tuple(fit["image"]), np.ascontiguousarray(fit[probabilities], np.float32)) for fit in fits
         ),
         histories=_histories(files, stored),
-        best_epochs=tuple(stored["best_epochs"]),
-        capped=tuple(stored["capped"]),
-        temperatures=tuple(stored["temperatures"]),
+        best_epochs=tuple(map(tuple, stored["best_epochs"])),
+        capped=tuple(map(tuple, stored["capped"])),
+        temperatures=tuple(map(tuple, stored["temperatures"])),
         seconds=seconds,
-        members=stored["members"],
         notes=tuple(stored["notes"]),
     )
 

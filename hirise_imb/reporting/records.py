@@ -27,53 +27,96 @@ STATES = {"complete": "complete", "fail": "failed"}
 
 
 @dataclass(frozen=True)
-class Arm:
-    """The baseline, a control, or the chosen recipe of a strategy, fitted with several seeds.
+class Selection:
+    """The recipe of an arm in one division of the data: the given split, or an outer fold.
 
     Raises:
-        ValueError: the role or the state of a trial is unknown.
+        ValueError: the state of a trial is unknown.
+    """
+
+    division: str
+    """Name of the division: `given split`, `fold 2`, or `repeat 1, fold 2` if there are several repeats."""
+    recipe: dict[str, Any]
+    """The recipe as `Recipe.to_dict` returns it."""
+    settings: dict[str, str | float | int]
+    """Hyperparameters that the search chose; empty for an arm without a search."""
+    val_macro_f1: float
+    """Validation score: macro F1 in the cross-validation, on the same folds and with the same seeds for all arms, which
+    are other folds and seeds than those of the trials."""
+    trials: list[dict[str, str | float | None]]
+    """State, value and reason of failure of each finished trial, in order; empty for an arm without a search."""
+    members: int = 1
+    """Number of fits or heads whose log-probabilities are averaged in each prediction."""
+
+    def __post_init__(self) -> None:
+        """Checks the states of the trials."""
+        for trial in self.trials:
+            if trial["state"] not in STATES:
+                raise ValueError(f"trials must be in the states {', '.join(STATES)}, got {trial['state']!r}")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The baseline, a control, or the chosen recipes of a strategy, fitted with several seeds.
+
+    A fit with one seed has predicted all landmarks that the report tests. In a nested cross-validation, it consists of
+    a fit for each outer fold, whose predictions are pooled.
+
+    Raises:
+        ValueError: the role is unknown.
     """
 
     name: str
     role: Role
     summary: str
-    recipe: dict[str, Any]
-    """The recipe as `Recipe.to_dict` returns it."""
-    settings: dict[str, str | float | int]
-    """Hyperparameters that the search chose; empty for the baseline."""
-    val_macro_f1: float
-    """Validation score: macro F1 in the cross-validation, on the same folds and with the same seeds for all arms."""
-    trials: list[dict[str, str | float | None]]
-    """State, value and reason of failure of each finished trial, in order; empty for the baseline."""
+    selections: tuple[Selection, ...]
+    """What was selected in each division of the data, repeat by repeat."""
     seeds: tuple[int, ...]
+    """Seeds of the fits, repeat by repeat."""
     predictions: tuple[Predictions, ...]
-    """Predictions of the test split, one for each seed."""
+    """Predictions of the tested landmarks, one for each seed."""
     histories: tuple[pd.DataFrame, ...]
     """One table for each seed with a row for each epoch; without rows for a closed-form head.
 
-    The `val_*` columns of a final fit are those of the cross-validation, mean over folds and seeds.
+    The `val_*` columns of a final fit are those of the cross-validation, mean over folds and seeds. Means over outer
+    folds end with the shortest fit.
     """
-    best_epochs: tuple[int, ...]
-    """Number of epochs of each seed's final fit, and the best epoch of each fit of the published baseline; counted
-    from 1, and 0 for a closed-form head."""
-    capped: tuple[bool, ...]
-    """Whether the best epoch is the last one allowed, so that more epochs might have scored higher, for each seed."""
-    temperatures: tuple[float, ...]
-    """Temperature fitted without the test split, one for each seed; it is not applied to the predictions."""
+    best_epochs: tuple[tuple[int, ...], ...]
+    """Number of epochs of each seed's final fits, and the best epoch of each fit of the published baseline, one for
+    each division of its repeat; counted from 1, and 0 for a closed-form head."""
+    capped: tuple[tuple[bool, ...], ...]
+    """Whether the best epoch is the last one allowed, so that more epochs might have scored higher; likewise."""
+    temperatures: tuple[tuple[float, ...], ...]
+    """Temperature fitted without the tested landmarks; likewise. It is not applied to the predictions."""
     seconds: float
     """Wall time of all trials and fits in seconds, including those of earlier runs."""
-    members: int = 1
-    """Number of fits or heads whose log-probabilities are averaged in each prediction."""
     notes: tuple[str, ...] = ()
     """Sentences about what the fits had to do differently from the recipe, such as limits of too small classes."""
 
     def __post_init__(self) -> None:
-        """Checks the role and the states of the trials."""
+        """Checks the role."""
         if self.role not in get_args(Role):
             raise ValueError(f"role must be one of {', '.join(get_args(Role))}, got {self.role!r}")
-        for trial in self.trials:
-            if trial["state"] not in STATES:
-                raise ValueError(f"trials must be in the states {', '.join(STATES)}, got {trial['state']!r}")
+
+    @property
+    def val_macro_f1(self) -> float:
+        """Validation score, mean over divisions."""
+        return float(np.mean([selection.val_macro_f1 for selection in self.selections]))
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Number of fits or heads whose log-probabilities are averaged in each prediction, for each division."""
+        return tuple(selection.members for selection in self.selections)
+
+    @property
+    def averages(self) -> bool:
+        """Whether predictions average several fits or heads."""
+        return max(self.members) > 1
+
+    @property
+    def has_search(self) -> bool:
+        """Whether hyperparameters were searched."""
+        return any(selection.trials for selection in self.selections)
 
     @property
     def has_epochs(self) -> bool:
@@ -88,6 +131,20 @@ class Omitted:
     name: str
     summary: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A report that a comparison takes arms from."""
+
+    name: str
+    """Label of the report, which precedes the names of its arms."""
+    study: str
+    setting: str
+    arms: tuple[str, ...]
+    """Names of its arms in the comparison, in the order of its own tables."""
+    chosen: str | None
+    """Its best strategy on validation; None if it has no strategy."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from hirise_imb.metrics.ranking import average_precision
 from hirise_imb.metrics.registry import Evaluation, evaluate
 from hirise_imb.reporting.inference import Family, Inference, RankCorrelation, rank_correlation
 from hirise_imb.reporting.pairing import compare, describe
-from hirise_imb.reporting.records import Arm, Omitted, Spread
+from hirise_imb.reporting.records import Arm, Omitted, Origin, Spread
+from hirise_imb.reporting.terms import Terms, choose_terms
 
 BASELINE = "baseline"
 """The name of the reference run in its own study."""
@@ -27,26 +28,15 @@ BASELINE = "baseline"
 BASELINE_TO_THE_END = "baseline_to_the_end"
 """The name of the reference run without a limit on its epochs, in its own study."""
 
+GIVEN_SPLIT_FOLDER: Literal["given-split"] = "given-split"
+"""Folder, inside the report of a nested cross-validation, of the report of the given split of the same study."""
+
 Contrast = Literal["vs_control", "vs_baseline"]
 CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
 """What arms are compared with: the control, which is the primary contrast, and the reference."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A report that a comparison takes arms from."""
-
-    name: str
-    """Label of the report, which precedes the names of its arms."""
-    study: str
-    setting: str
-    arms: tuple[str, ...]
-    """Names of its arms in the comparison, in the order of its own tables."""
-    chosen: str | None
-    """Its best strategy on validation; None if it has no strategy."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +49,8 @@ class Results:
     study_toml: str
     classes: ClassSet
     test: pd.DataFrame
-    """Landmarks of the test split in the order of all predictions; columns: image, landmark, source, label."""
+    """Tested landmarks in the order of all predictions; columns: image, landmark, source, label. They are those of the
+    test split, or of all splits in a nested cross-validation."""
     data: pd.DataFrame
     """Counts by split and class; columns: split, class, sources, landmarks, images, rows."""
     arms: tuple[Arm, ...]
@@ -72,6 +63,37 @@ class Results:
     """The strategies as they are declared; see `pipeline.appendix`."""
     origins: tuple[Origin, ...] = ()
     """The reports that are compared; empty for the report of one study."""
+    outer_folds: pd.DataFrame | None = None
+    """Outer fold of each source; columns: repeat and fold (from 1), source. None for the given split."""
+    given_split: Results | None = None
+    """The results of the given split, which the report of a nested cross-validation also shows; None without them."""
+
+    @property
+    def terms(self) -> Terms:
+        """The words for the landmarks, sources and scores of the design."""
+        return choose_terms(nested=self.outer_folds is not None)
+
+    @property
+    def repeats(self) -> int:
+        """Number of times that each landmark was tested by each seed: 1 for the given split."""
+        return 1 if self.outer_folds is None else int(self.outer_folds["repeat"].max())
+
+    @cached_property
+    def fold_of_landmark(self) -> Ints:
+        """Outer fold of each landmark, from 0, shape (repeats, n); 0 for the given split."""
+        if self.outer_folds is None:
+            return np.zeros((1, len(self.test)), np.int64)
+        by_repeat = self.outer_folds.set_index(["repeat", "source"])["fold"]
+        sources = self.test["source"]
+        return np.stack([by_repeat[repeat][sources].to_numpy(np.int64) - 1 for repeat in range(1, self.repeats + 1)])
+
+    def landmark_temperatures(self, arm: Arm) -> list[Floats]:
+        """Returns the temperature that applies to each landmark, one array of shape (n,) for each seed."""
+        seeds_per_repeat = len(arm.seeds) // self.repeats
+        return [
+            np.array(values)[self.fold_of_landmark[fit // seeds_per_repeat]]
+            for fit, values in enumerate(arm.temperatures)
+        ]
 
     @property
     def reference(self) -> str:
@@ -81,7 +103,7 @@ class Results:
     @cached_property
     def control(self) -> Arm | None:
         """The control that averages nothing; None without one, as in a comparison, whose reports have one each."""
-        return self._find_control(1)
+        return self._find_control((1,) * len(self.arms[0].selections))
 
     @cached_property
     def to_the_end(self) -> Arm | None:
@@ -93,7 +115,7 @@ class Results:
     @cached_property
     def averaged_controls(self) -> tuple[Arm, ...]:
         """The controls that average several fits, by their number; empty in a comparison."""
-        controls = [arm for arm in self.arms if arm.role == "control" and arm.members > 1]
+        controls = [arm for arm in self.arms if arm.role == "control" and arm.averages]
         return () if self.origins else tuple(sorted(controls, key=lambda arm: arm.members))
 
     def control_for(self, arm: Arm) -> Arm | None:
@@ -103,7 +125,7 @@ class Results:
         """
         return self._find_control(arm.members) if arm.role == "strategy" else self.control
 
-    def _find_control(self, members: int) -> Arm | None:
+    def _find_control(self, members: tuple[int, ...]) -> Arm | None:
         controls = (arm for arm in self.arms if arm.role == "control" and arm.members == members)
         return None if self.origins else next(controls, None)
 
@@ -185,7 +207,7 @@ class Results:
             for arm in (*([self.control] if self.control else []), *self.strategies)
             if arm.name not in self.identical
             and arm.role != "baseline_to_the_end"
-            and not (arm.role == "control" and arm.members > 1)
+            and not (arm.role == "control" and arm.averages)
         ]
         pairs: dict[Contrast, dict[str, str]] = {contrast: {} for contrast in CONTRASTS}
         for arm in tested:
@@ -217,7 +239,7 @@ class Results:
         return {
             arm.name: [
                 Evaluation.of(predictions, self.test, self.classes.rare_ids, temperature)
-                for predictions, temperature in zip(arm.predictions, arm.temperatures, strict=True)
+                for predictions, temperature in zip(arm.predictions, self.landmark_temperatures(arm), strict=True)
             ]
             for arm in self.arms
         }
@@ -288,7 +310,7 @@ class Results:
 
     def pairing(self) -> str:
         """Returns sentences that say whether predictions and labels belong together."""
-        return describe(self.pairings, len(self.test))
+        return describe(self.pairings, len(self.test), self.terms)
 
     @cached_property
     def _predicted(self) -> dict[str, Ints]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.forensics import METRICS
 from hirise_imb.reporting.records import Arm
-from hirise_imb.reporting.results import CONTRASTS, Results
+from hirise_imb.reporting.results import CONTRASTS, Contrast, Results
 
 
 def probability_columns(classes: ClassSet) -> list[str]:
@@ -21,7 +23,10 @@ def probability_columns(classes: ClassSet) -> list[str]:
 
 
 def per_class(results: Results) -> pd.DataFrame:
-    """Returns a row for each arm and class: scores, ranges over seeds, differences from baseline and control."""
+    """Returns a row for each arm and class: scores, ranges over seeds, differences from baseline and control.
+
+    The intervals over sources of the differences in F1 are empty for a class with too few sources.
+    """
     rows = []
     for arm in results.ordered:
         for k, name in enumerate(results.classes):
@@ -38,7 +43,20 @@ def per_class(results: Results) -> pd.DataFrame:
                     if (other := results.other_of(arm, contrast)) is not None:
                         row[f"{metric}_{contrast}"] = float(results.difference(arm.name, metric, other)[k])
             rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    for contrast in CONTRASTS:
+        ends = [_difference_ends(results, arm, contrast) for arm in results.ordered]
+        table[[f"f1_{contrast}_low", f"f1_{contrast}_high"]] = np.concatenate(ends)
+    return table
+
+
+def _difference_ends(results: Results, arm: Arm, contrast: Contrast) -> NDArray[np.float64]:
+    """Returns the interval of the difference in F1 from another arm, shape (n_classes, 2); NaN without one."""
+    other = results.other_of(arm, contrast)
+    if other is None:
+        return np.full((len(results.classes), 2), np.nan)
+    intervals = results.inference.class_differences(arm.name, other)
+    return np.array([(np.nan, np.nan) if one is None else (one.low, one.high) for one in intervals])
 
 
 def confusion(results: Results, arm: str) -> pd.DataFrame:
@@ -76,6 +94,18 @@ def predictions(results: Results, arm: Arm) -> pd.DataFrame:
         part["seed"] = seed
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
+
+
+def write_predictions(results: Results, arm: Arm, path: Path) -> None:
+    """Writes the predictions of an arm as a Parquet file."""
+    columns = probability_columns(results.classes)
+    # Probabilities hardly compress as they are; split into streams of their bytes, the file is a third smaller.
+    predictions(results, arm).to_parquet(
+        path,
+        compression="zstd",
+        use_dictionary=["image", "landmark", "source", "true_class", "predicted_class", "seed"],
+        column_encoding=dict.fromkeys(columns, "BYTE_STREAM_SPLIT"),
+    )
 
 
 def curves(arm: Arm) -> pd.DataFrame:

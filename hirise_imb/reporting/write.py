@@ -15,13 +15,13 @@ from typing import Any
 
 import pandas as pd
 
-from hirise_imb.reporting import tables
+from hirise_imb.reporting import selection, tables
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.figures import gallery, style
 from hirise_imb.reporting.figures.gallery import Draw
 from hirise_imb.reporting.html.render import render
 from hirise_imb.reporting.html.view import BaselineView, Extras, StudyView, baseline_view, study_view
-from hirise_imb.reporting.results import Results
+from hirise_imb.reporting.results import GIVEN_SPLIT_FOLDER, Results
 from hirise_imb.reporting.summary.content import of_study
 from hirise_imb.reporting.summary.records import Content
 from hirise_imb.reporting.summary.schema import find_fault
@@ -38,6 +38,9 @@ def write_report(
     Files of an earlier report that this one does not have, such as those of a strategy that was left out, are removed.
     `summary.json` is written last, so that it never lists a file that is not there.
 
+    The results of the given split that a nested cross-validation also has get a complete report of their own in a
+    folder inside this one. It is written first, so that the report that links to it never lacks it.
+
     Args:
         results: results that the report shows.
         folder: folder of the report.
@@ -48,9 +51,21 @@ def write_report(
     Raises:
         UserError: the folder contains another kind of report.
     """
-    data = {"per_class.csv": tables.per_class(results)}
+    content = of_study(results)
+    if results.given_split is not None:
+        # An earlier report of another kind is refused before anything is written.
+        _list_earlier_files(folder, content["kind"])
+        prefix = f"{GIVEN_SPLIT_FOLDER}/"
+        inner_leave = {name.removeprefix(prefix) for name in leave if name.startswith(prefix)}
+        write_report(results.given_split, folder / GIVEN_SPLIT_FOLDER, leave=inner_leave)
+    data = {"per_class.csv": tables.per_class(results), "selection.csv": selection.table(results)}
+    if results.outer_folds is not None:
+        data["outer_folds.csv"] = results.outer_folds
     files = _Files(folder, leave)
-    return _write(results, of_study(results), data, gallery.of_study(results), thumbnails, files)
+    page = _write(results, content, data, gallery.of_study(results), thumbnails, files)
+    if results.given_split is None:
+        _remove_report(folder / GIVEN_SPLIT_FOLDER)
+    return page
 
 
 def write_baseline(baseline: Baseline, folder: Path, leave: Collection[str] = ()) -> Path:
@@ -76,7 +91,7 @@ def _write(
     for name, table in data.items():
         files.csv(name, table)
     for arm in results.arms:
-        files.write(f"predictions/{arm.name}.parquet", tables.predictions(results, arm).to_parquet)
+        files.write(f"predictions/{arm.name}.parquet", partial(tables.write_predictions, results, arm))
     pictures = {name: _write_drawing(name, draw, files) for name, draw in figures.items()}
     _write_pages(results, content, files, pictures, thumbnails)
     files.text("study.toml", results.study_toml)
@@ -138,6 +153,20 @@ def _list_earlier_files(folder: Path, kind: str) -> set[str]:
     if earlier_kind != kind:
         raise UserError(f"{folder} contains the report of a {earlier_kind}: give this {kind} another name.")
     return {name for name in names if (folder / name).resolve().is_relative_to(folder.resolve())}
+
+
+def _remove_report(folder: Path) -> None:
+    """Removes the report of an earlier run from a folder, if there is one, and folders that are empty then."""
+    if not (folder / "summary.json").is_file():
+        return
+    say(f"Removing the report in {folder}, which this run does not have.")
+    for name in sorted(_list_earlier_files(folder, "study"), key=lambda name: name == "summary.json"):
+        (folder / name).unlink(missing_ok=True)
+    for place in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+        if not any(place.iterdir()):
+            place.rmdir()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hirise_imb.config import StudyDefinition
+from hirise_imb.config import GIVEN_SPLIT, StudyDefinition
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.recipe import Recipe
 from hirise_imb.search.dashboard import make_publisher, write_study_note
@@ -21,12 +21,11 @@ from hirise_imb.search.search import Search
 from hirise_imb.search.trial_store import open_trial_store
 from hirise_imb.search.workers import is_orphaned
 from hirise_imb.strategies import STRATEGIES, RecipeContext, Strategy, select_strategies
-from hirise_imb.training.context import TrainingContext
-from hirise_imb.training.epoch_loop import OnEpoch
+from hirise_imb.training.context import Division, TrainingContext
 from hirise_imb.training.outcome import Outcome
-from hirise_imb.training.trainer import CrossValidation
 from hirise_imb.utils.errors import FitFailed
-from hirise_imb.utils.progress import ProgressCallback, track
+from hirise_imb.utils.progress import ProgressCallback
+from hirise_imb.utils.study_progress import StudyProgress
 
 _POLL_SECONDS = 0.5
 """Pause between attempts to get a trial, while other processes have leases on all of them."""
@@ -41,11 +40,20 @@ def strategies_to_search(definition: StudyDefinition) -> list[Strategy]:
     return select_strategies(STRATEGIES, definition.strategies, definition.overrides)
 
 
+StudyPart = tuple[str, str]
+"""Key of a division and name of a strategy: a search."""
+
+
 @dataclass
 class SearchScheduler:
-    """The searches of a study. A strategy that depends on others is tuned once their searches are complete."""
+    """The searches of a study, of each strategy in each division of the data.
+
+    A strategy that depends on others is tuned once their searches in the same division are complete.
+    """
 
     context: TrainingContext
+    divisions: Sequence[Division]
+    """Divisions of the data in the order in which they are searched."""
     strategies: Sequence[Strategy]
     """Strategies to search; each comes after those it depends on."""
     storage: Storage
@@ -54,10 +62,10 @@ class SearchScheduler:
     leases: Leases
     out: Path
     """Folder that contains `studies/`, where the pictures of trials are written."""
-    _searches: dict[str, Search] = field(default_factory=dict, init=False)
-    """Opened searches by strategy."""
-    _results: dict[str, Outcome[SearchResult]] = field(default_factory=dict, init=False)
-    """Results by strategy, of searches that are complete or can't be started."""
+    _searches: dict[StudyPart, Search] = field(default_factory=dict, init=False)
+    """Opened searches."""
+    _results: dict[StudyPart, Outcome[SearchResult]] = field(default_factory=dict, init=False)
+    """Results of searches that are complete or can't be started."""
 
     def open_independent_searches(self) -> None:
         """Opens the searches that depend on no other, so that a study that can't be continued is refused at once.
@@ -65,95 +73,109 @@ class SearchScheduler:
         Raises:
             UserError: a study was begun with other data, or with another version of this program.
         """
-        for strategy in self.strategies:
-            if not strategy.depends_on:
-                self._get_search(strategy)
+        for division in self.divisions:
+            for strategy in self.strategies:
+                if not strategy.depends_on:
+                    self._get_search(division, strategy)
 
-    def run(self, timeout: float | None) -> None:
-        """Trains trials until all searches are complete or `timeout` seconds have passed."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with _ProgressDisplay() as display:
+    def run(self, progress: StudyProgress, deadline: float | None = None, until: Division | None = None) -> None:
+        """Trains trials until all searches are complete.
+
+        Args:
+            progress: shows how far the searches are.
+            deadline: time of the monotonic clock after which no trial is started.
+            until: division whose searches are to be completed; while other processes train its last trials, this one
+                works on the divisions after it. None means all divisions.
+        """
+        needed = self.divisions if until is None else (until,)
+        with _StepDisplay(progress) as display:
             while not (is_orphaned() or (deadline is not None and time.monotonic() >= deadline)):
-                is_complete = True
-                for search in self._incomplete_searches():
-                    is_complete = False
-                    if self._train_next_trial(search, display):
+                for division, search in self._incomplete_searches(progress):
+                    if self._is_complete(needed):
+                        return
+                    if self._train_next_trial(division, search, display):
                         break  # look at the first search again: one of its trials may be free by now
                 else:
-                    if is_complete:
+                    if self._is_complete(needed):
                         return
                     time.sleep(_POLL_SECONDS)
 
-    def choose_results(self) -> Mapping[str, Outcome[SearchResult]]:
+    def choose_results(self, division: Division) -> Mapping[str, Outcome[SearchResult]]:
         """Returns the result of each search by strategy; an incomplete search chooses from its finished trials."""
         for strategy in self.strategies:
-            if strategy.name not in self._results:
+            part = division.key, strategy.name
+            if part not in self._results:
                 try:
-                    self._results[strategy.name] = self._get_search(strategy).choose()
+                    self._results[part] = self._get_search(division, strategy).choose()
                 except FitFailed as failure:
-                    self._results[strategy.name] = Outcome(failure=failure)
-        return self._results
+                    self._results[part] = Outcome(failure=failure)
+        return {strategy.name: self._results[division.key, strategy.name] for strategy in self.strategies}
 
-    def _incomplete_searches(self) -> Iterator[Search]:
+    def _is_complete(self, divisions: Sequence[Division]) -> bool:
+        return all((division.key, s.name) in self._results for division in divisions for s in self.strategies)
+
+    def _incomplete_searches(self, progress: StudyProgress) -> Iterator[tuple[Division, Search]]:
         """Yields the searches that can be worked on now, and stores the results of those that are complete."""
-        for strategy in self.strategies:
-            if strategy.name in self._results or any(base not in self._results for base in strategy.depends_on):
-                continue
-            try:
-                search = self._get_search(strategy)
-            except FitFailed as failure:
-                self._results[strategy.name] = Outcome(failure=failure)
-                continue
-            if search.is_complete():
-                self._results[strategy.name] = search.choose()
-                write_study_note(search)
-            else:
-                yield search
+        for division in self.divisions:
+            for strategy in self.strategies:
+                part = division.key, strategy.name
+                bases = [(division.key, base) for base in strategy.depends_on]
+                if part in self._results or any(base not in self._results for base in bases):
+                    continue
+                try:
+                    search = self._get_search(division, strategy)
+                except FitFailed as failure:
+                    self._results[part] = Outcome(failure=failure)
+                    continue
+                if search.is_complete():
+                    self._results[part] = search.choose()
+                    write_study_note(search)
+                    progress.skip(division.search_step(strategy.name))
+                else:
+                    yield division, search
 
-    def _get_search(self, strategy: Strategy) -> Search:
-        """Returns the search of a strategy, created at the first request.
+    def _get_search(self, division: Division, strategy: Strategy) -> Search:
+        """Returns the search of a strategy in a division, created at the first request.
 
         Raises:
             FitFailed: a search that it depends on has failed.
         """
-        if strategy.name not in self._searches:
+        part = division.key, strategy.name
+        if part not in self._searches:
             bases = {}
             for name in strategy.depends_on:
                 try:
-                    bases[name] = self._results[name].get().recipe
+                    bases[name] = self._results[division.key, name].get().recipe
                 except FitFailed as failure:
                     raise FitFailed(f"it depends on {name}, whose search gave no recipe: {failure}") from failure
-            self._searches[strategy.name] = self._open_search(strategy, bases)
-        return self._searches[strategy.name]
+            self._searches[part] = self._open_search(division, strategy, bases)
+        return self._searches[part]
 
-    def _open_search(self, strategy: Strategy, bases: Mapping[str, Recipe]) -> Search:
+    def _open_search(self, division: Division, strategy: Strategy, bases: Mapping[str, Recipe]) -> Search:
         definition = self.context.definition
         study_name = f"{definition.name}/{strategy.name}"
+        if division.key != GIVEN_SPLIT:
+            study_name = f"{definition.name}/{division.key}/{strategy.name}"
         if bases:
             # Trials that start from another recipe are other trials. With more trials, the search of a base may choose
             # another recipe; then this search begins anew, in a study named after it.
             recipes = json.dumps({name: recipe.to_dict() for name, recipe in bases.items()}, sort_keys=True)
             study_name += f" after {hashlib.sha256(recipes.encode()).hexdigest()[:8]}"
-        facts = self.context.facts | {"overrides": strategy.describe_overrides()}
+        facts = dict(division.facts) | {"overrides": strategy.describe_overrides()}
         return Search(
             open_trial_store(self.storage, study_name, facts),
             strategy,
             RecipeContext(self.context.cuts, bases),
-            min(definition.trials, definition.fine_tuning_trials) if strategy.trains_backbone else definition.trials,
+            strategy.max_trials(definition),
             definition.seed,
             self.context.manifest.spec.classes,
         )
 
-    def _train_next_trial(self, search: Search, display: _ProgressDisplay) -> bool:
-        definition = self.context.definition
-        seeds = tuple(range(definition.seed, definition.seed + definition.trial_seeds))
-
-        def fit(recipe: Recipe, on_epoch: OnEpoch) -> CrossValidation:
-            return self.context.trainer.cross_validate(recipe, seeds, on_epoch)
-
-        show = display.show(search.strategy.name, search.n_trials, len(search.finished_trials()))
+    def _train_next_trial(self, division: Division, search: Search, display: _StepDisplay) -> bool:
+        step = division.search_step(search.strategy.name)
+        show = display.show(step, search.n_trials, len(search.finished_trials()))
         publish = make_publisher(self.storage, self.out, self.context.manifest.spec.classes)
-        return search.train_next_trial(self.leases, fit, show, publish)
+        return search.train_next_trial(self.leases, division.score_trial, show, publish)
 
 
 @contextmanager
@@ -177,31 +199,33 @@ def open_scheduler(
     storage = connect(database)
     try:
         context = TrainingContext.prepare(definition, manifest, strategies)
-        scheduler = SearchScheduler(context, strategies, storage, database, Leases(storage.engine), out)
+        divisions = [division for design in definition.evaluation for division in context.divisions(design)]
+        scheduler = SearchScheduler(context, divisions, strategies, storage, database, Leases(storage.engine), out)
         scheduler.open_independent_searches()
         yield scheduler
     finally:
         storage.engine.dispose()
 
 
-class _ProgressDisplay:
-    """One progress bar at a time: that of the strategy whose search is in progress."""
+class _StepDisplay:
+    """One step at a time: the search in progress."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: StudyProgress) -> None:
+        self._progress = progress
         self._stack = ExitStack()
-        self._strategy = ""
+        self._step = ""
         self._show: ProgressCallback
 
-    def __enter__(self) -> _ProgressDisplay:
+    def __enter__(self) -> _StepDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def show(self, strategy: str, n_trials: int, n_finished: int) -> ProgressCallback:
-        """Returns the callback of a strategy's bar; opens the bar if that of another strategy is shown."""
-        if strategy != self._strategy:
+    def show(self, step: str, n_trials: int, n_finished: int) -> ProgressCallback:
+        """Returns the callback of a search; begins its step if that of another search is shown."""
+        if step != self._step:
             self._stack.close()
-            self._show = self._stack.enter_context(track(strategy, n_trials, "trials", already=n_finished))
-            self._strategy = strategy
+            self._show = self._stack.enter_context(self._progress.step(step, n_trials, "trials", n_finished))
+            self._step = step
         return self._show

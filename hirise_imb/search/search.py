@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
@@ -57,10 +56,7 @@ class Search:
     @cached_property
     def n_trials(self) -> int:
         """Number of trials to finish: complete, or failed because of their recipe."""
-        distinct_settings = self.strategy.space.distinct_settings()
-        if distinct_settings is None:
-            return self.max_trials
-        return sum(1 for _ in islice(distinct_settings, self.max_trials))
+        return self.strategy.space.count_settings(self.max_trials)
 
     def train_next_trial(
         self, leases: Leases, fit: Fit, show: ProgressCallback, publish: PublishTrial | None = None

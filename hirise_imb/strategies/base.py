@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic
 
 from typing_extensions import TypeVar
 
-from hirise_imb.config import CONTROL, Override
+from hirise_imb.config import CONTROL, Override, StudyDefinition
 from hirise_imb.recipe import PLAIN, Inputs, Recipe
 from hirise_imb.strategies.parameters import Settings, Value
 from hirise_imb.strategies.spaces import Parameters, SearchSpace, number, search_space
@@ -122,6 +122,10 @@ class Strategy(ABC, Generic[P]):
         narrowed.overrides = overrides
         _ = narrowed.space  # so that a wrong override is refused here
         return narrowed
+
+    def max_trials(self, definition: StudyDefinition) -> int:
+        """Returns the number of trials that a search finishes, unless there are fewer distinct settings."""
+        return min(definition.trials, definition.fine_tuning_trials) if self.trains_backbone else definition.trials
 
     def describe_overrides(self) -> str:
         """Returns the overrides in the syntax of the study definition, or `NO_OVERRIDES` if they change nothing."""

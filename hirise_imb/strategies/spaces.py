@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from itertools import islice
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from optuna.trial import BaseTrial
@@ -127,6 +128,11 @@ class SearchSpace(Generic[P_co]):
     def distinct_settings(self) -> Iterator[dict[str, Value]] | None:
         """Returns all distinct settings, the values of the last parameter changing fastest; None if infinitely many."""
         return None if any(parameter.values is None for parameter in self.parameters) else self._extend({}, 0)
+
+    def count_settings(self, limit: int) -> int:
+        """Returns the number of distinct settings, or `limit` if there are more."""
+        settings = self.distinct_settings()
+        return limit if settings is None else sum(1 for _ in islice(settings, limit))
 
     def _extend(self, settings: dict[str, Value], index: int) -> Iterator[dict[str, Value]]:
         """Yields settings of the parameters before `index`, with all values of the other parameters that apply."""

@@ -93,6 +93,16 @@ def cuts_are_ordered(backbone: Backbone) -> None:
     expect(counts == sorted(set(counts)), "cuts are not in the order of what they leave to train")
 
 
+def declared_shapes_are_those_of_the_cuts(backbone: Backbone) -> None:
+    """Checks the stride and the channels that the card declares for its cuts."""
+    rows, columns, _ = backbone.input_shape
+    for cut, (stride, channels) in backbone.card.cut_shapes.items():
+        expect(cut in backbone.card.cuts, f"cut_shapes has {cut}, which is not a cut")
+        shape = tuple(backbone.trunk(cut).output.shape[1:])
+        declared = (-(-rows // stride), -(-columns // stride), channels)
+        expect(shape == declared, f"the cut {cut} has the shape {shape}, but cut_shapes declares {declared}")
+
+
 def network_is_frozen(backbone: Backbone) -> None:
     """Checks that nothing of the network itself can be trained."""
     expect(not backbone.network.trainable_weights, "the network has weights that can be trained")
@@ -139,6 +149,7 @@ _NETWORK_CHECKS = (
     trunk_and_tail_equal_the_network,
     every_path_passes_the_cut,
     cuts_are_ordered,
+    declared_shapes_are_those_of_the_cuts,
     network_is_frozen,
     training_leaves_backbone_and_statistics,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -11,6 +11,8 @@ from typing import TypeVar
 import numpy as np
 
 from hirise_imb.data.hirise import HIRISE
+from hirise_imb.data.splits import make_outer_split
+from hirise_imb.features.arrays import Features
 from hirise_imb.metrics.classification import Predictions, confusion_matrix, macro_f1
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Settings, Strategy
@@ -248,6 +250,39 @@ def rare_class_may_lack_training_landmarks(recipe: Recipe) -> None:
     expect(0.3 < score < 1, f"macro F1 in cross-validation is {score:.3f}")
 
 
+def outer_fold_plays_no_part(recipe: Recipe) -> None:
+    """Checks that labels and features of an outer fold move no score, no selected epoch and no fitted number.
+
+    The fits of a nested cross-validation predict the outer fold; here they also predict some of their own training
+    landmarks, whose probabilities show what was fitted.
+    """
+    toy = noisy_fits().toy
+    images = toy.task.images
+    tested = np.isin(images.sources, (3, 8, 13, 19))
+    outer = np.flatnonzero(tested & images.is_canonical)
+
+    def fit(features: Mapping[tuple[str, str], Features], labels: np.ndarray) -> tuple[CrossValidation, np.ndarray]:
+        task = make_outer_split(replace(images, labels=labels), outer, len(SEEDS))
+        own = task.landmarks[::4]
+        fits = ToyFits.of(Toy(replace(task, test=np.concatenate([outer, own])), features))
+        return succeeded(fits.validation(recipe)), fits.probabilities(recipe)[len(outer) :]
+
+    rng = np.random.default_rng(0)
+    changed = {}
+    for key, values in toy.features.items():
+        array = values.take(np.arange(len(images.labels))).copy()
+        array[tested] += rng.normal(size=array[tested].shape).astype(np.float32)
+        changed[key] = Features.of(array)
+    labels = np.where(tested, (images.labels + 1) % len(SIZES), images.labels)
+    one, own = fit(toy.features, images.labels)
+    other, own_again = fit(changed, labels)
+    np.testing.assert_array_equal(other.log_probabilities, one.log_probabilities)
+    np.testing.assert_array_equal(other.confusions, one.confusions)
+    expect(other.epochs == one.epochs, "the number of epochs depends on the outer fold")
+    expect(other.temperatures == one.temperatures, "a temperature depends on the outer fold")
+    np.testing.assert_array_equal(own_again, own)
+
+
 TRAINING_CHECKS: tuple[Callable[[Recipe], None], ...] = (
     inputs_are_not_changed,
     predicts_probabilities,
@@ -256,6 +291,7 @@ TRAINING_CHECKS: tuple[Callable[[Recipe], None], ...] = (
     same_seed_gives_same_numbers,
     separable_classes_are_told_apart,
     rare_class_may_lack_training_landmarks,
+    outer_fold_plays_no_part,
 )
 
 

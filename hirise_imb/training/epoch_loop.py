@@ -42,8 +42,9 @@ class StoppingRule:
 class TrainingResult:
     """The result of the epochs of a recipe."""
 
-    history: pd.DataFrame
-    """One row per epoch, means over seeds; see `trainer.Run`."""
+    histories: tuple[pd.DataFrame, ...]
+    """One row per epoch; see `trainer.Run`. A single table of means over seeds with held-out landmarks, and one for
+    each seed without them."""
     epochs: int
     """The best epoch, counted from 1: on all held-out landmarks, so the number of epochs for further fits."""
     capped: bool
@@ -97,27 +98,25 @@ def train_validated(
                 break
     history = pd.DataFrame(rows)
     capped = rule.monitor != "none" and best.epoch == rule.max_epochs
-    return TrainingResult(history, best.epoch, capped, best.snapshots())
+    return TrainingResult((history,), best.epoch, capped, best.snapshots())
 
 
 def train_epochs(learners: Learners, epochs: int, test: EvaluationSet) -> TrainingResult:
-    """Trains for a number of epochs, without held-out landmarks.
-
-    The history is that of the first learner, and has no validation columns.
+    """Trains for a number of epochs, without held-out landmarks; histories have no validation columns.
 
     Raises:
         FitFailed: the loss on the training rows became infinite or NaN.
     """
-    rows = []
-    with _trainer(learners, [test.features] + [None] * (len(learners) - 1)) as train_all:
+    rows: list[list[dict[str, float]]] = [[] for _ in learners]
+    with _trainer(learners, [test.features] * len(learners)) as train_all:
         for epoch in range(1, 1 + epochs):
-            sums, [predicted, *_] = train_all(epoch)
+            sums, predicted = train_all(epoch)
             if not np.isfinite([part.entropy for part in sums]).all():
                 raise FitFailed(f"train_loss became infinite or NaN in epoch {epoch}")
-            assert predicted is not None
-            rows.append(_describe(epoch, sums[:1]) | _describe_test(predicted, test.labels))
+            for of_seed, part, logits in zip(rows, sums, predicted, strict=True):
+                of_seed.append(_describe(epoch, [part]) | _describe_test(logits, test.labels))
     snapshots = tuple(tuple(learner.snapshot() for learner in folds) for folds in learners)
-    return TrainingResult(pd.DataFrame(rows), epochs, False, snapshots)
+    return TrainingResult(tuple(map(pd.DataFrame, rows)), epochs, False, snapshots)
 
 
 class _Best:
@@ -163,12 +162,12 @@ class _Best:
         return epoch - best_epoch <= self._rule.patience and value > best
 
 
-Epoch = tuple[list[EpochSums], list[NDArray[np.float32] | None]]
+Epoch = tuple[list[EpochSums], list[NDArray[np.float32]]]
 """Sums over training rows, and predicted logits, by learner."""
 
 
 @contextmanager
-def _trainer(learners: Learners, to_predict: Sequence[Features | None]) -> Iterator[Callable[[int], Epoch]]:
+def _trainer(learners: Learners, to_predict: Sequence[Features]) -> Iterator[Callable[[int], Epoch]]:
     """Gives a function that trains all learners for an epoch, and then predicts features with each.
 
     Heads train in threads, one for each processor: their numbers do not depend on each other, and the compiled epoch
@@ -176,14 +175,13 @@ def _trainer(learners: Learners, to_predict: Sequence[Features | None]) -> Itera
 
     Args:
         learners: learners by seed and fold.
-        to_predict: features that each learner predicts after an epoch, if any, in the same order.
+        to_predict: features that each learner predicts after an epoch, in the same order.
     """
     flat = [learner for folds in learners for learner in folds]
 
-    def run(epoch: int, apply: Callable[..., Iterable[tuple[EpochSums, NDArray[np.float32] | None]]]) -> Epoch:
-        def train(learner: Learner, features: Features | None) -> tuple[EpochSums, NDArray[np.float32] | None]:
-            sums = learner.train_epoch(epoch)
-            return sums, None if features is None else learner.logits(features)
+    def run(epoch: int, apply: Callable[..., Iterable[tuple[EpochSums, NDArray[np.float32]]]]) -> Epoch:
+        def train(learner: Learner, features: Features) -> tuple[EpochSums, NDArray[np.float32]]:
+            return learner.train_epoch(epoch), learner.logits(features)
 
         sums, predicted = zip(*apply(train, flat, to_predict), strict=True)
         return list(sums), list(predicted)

@@ -63,8 +63,9 @@ class StageFit:
     """The fitted model of each seed and fold."""
     priors: tuple[tuple[Floats, ...], ...]
     """Class prior of each seed and fold under which logits were learnt, shape (n_classes,)."""
-    history: pd.DataFrame
-    """One row per epoch of all stages, means over seeds; without rows for a closed-form head."""
+    histories: tuple[pd.DataFrame, ...]
+    """One row per epoch of all stages: a single table of means over seeds with held-out landmarks, and one for each
+    seed in a final fit; without rows for a closed-form head."""
     epochs: tuple[int, ...]
     """Best number of epochs of each stage that trains in epochs."""
     capped: bool

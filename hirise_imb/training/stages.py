@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -103,23 +104,27 @@ class StageRunner:
         head = recipe.head
         assert not isinstance(head, Linear | Cosine)
 
-        def fit(seed: int, fold: Fold) -> tuple[PooledModel, Floats, tuple[str, ...]]:
+        def fit(part: tuple[int, Fold]) -> tuple[PooledModel, Floats, tuple[str, ...]]:
+            seed, fold = part
             directions = self.inputs.directions_of(recipe, fold)
             training, notes = self.inputs.training_features(recipe, fold, directions, seed)
             model = PooledModel(replace(head.fit(training), directions=directions))
             return model, head.prior(training.counts()), notes
 
         folds = self.inputs.folds(request)
-        seeds = [seed for seed, parts in zip(request.seeds, folds, strict=True) for _ in parts]
+        keys = [(seed, id(fold)) for seed, parts in zip(request.seeds, folds, strict=True) for fold in parts]
+        # Seeds of a deterministic head are equal: in a final fit, one fit serves all of them.
+        distinct = dict(zip(keys, ((key[0], fold) for key, fold in zip(keys, chain(*folds), strict=True)), strict=True))
         # One BLAS thread for each fit: their products are short. The limit also keeps the rounding of a fit independent
         # of the others.
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_CLOSED_FORM_THREADS) as executor:
-            fits = list(executor.map(fit, seeds, [fold for parts in folds for fold in parts]))
+            by_key = dict(zip(distinct, executor.map(fit, distinct.values()), strict=True))
+        fits = [by_key[key] for key in keys]
         sizes = [len(parts) for parts in folds]
         return StageFit(
             models=tuple(_divide([model for model, _, _ in fits], sizes)),
             priors=tuple(_divide([prior for _, prior, _ in fits], sizes)),
-            history=pd.DataFrame(),
+            histories=(pd.DataFrame(),) * (len(request.seeds) if request.protocol == "final" else 1),
             epochs=(),
             capped=False,
             notes=tuple(dict.fromkeys(note for _, _, notes in fits for note in notes)),
@@ -140,7 +145,7 @@ class StageRunner:
         epochs, patience = min(recipe.max_epochs, FINE_TUNING_EPOCHS), min(recipe.patience, FINE_TUNING_PATIENCE)
         rule = StoppingRule(recipe.monitor, epochs, patience)
         learners = _by_fold(data, learner)
-        result = self._train(request, learners, data, rule, 1, self.inputs.test_set(request), len(probe.history))
+        result = self._train(request, learners, data, rule, 1, self.inputs.test_set(request), len(probe.histories[0]))
         models = tuple(
             tuple(_tail_model(network, snapshot, snapshot) for snapshot in snapshots) for snapshots in result.snapshots
         )
@@ -221,7 +226,7 @@ class StageRunner:
         if request.protocol == "reference":
             return result
         # Up to the best epoch: a final fit of these epochs then has the same rows.
-        return replace(result, history=result.history.iloc[: result.epochs])
+        return replace(result, histories=tuple(history.iloc[: result.epochs] for history in result.histories))
 
     def _pooled_data(self, request: FitRequest, base: StageFit) -> BySeed:
         """Returns the data of each seed and fold on the output of its trained tail."""
@@ -279,7 +284,7 @@ def _to_fit(
     return StageFit(
         models=models,
         priors=tuple(tuple(_learnt_prior(recipe, fold) for fold in folds) for folds in data),
-        history=result.history,
+        histories=result.histories,
         epochs=(result.epochs,),
         capped=result.capped,
         notes=notes,
@@ -288,11 +293,15 @@ def _to_fit(
 
 
 def _append(first: StageFit, second: StageFit) -> StageFit:
-    """Returns the fit of a second stage with one history: the epochs of the first, then those of the second."""
-    later = second.history.assign(epoch=second.history["epoch"] + len(first.history))
+    """Returns the fit of a second stage with joint histories: the epochs of the first, then those of the second."""
+
+    def join(earlier: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
+        renumbered = later.assign(epoch=later["epoch"] + len(earlier))
+        return pd.concat([earlier, renumbered]).reset_index(drop=True)
+
     return replace(
         second,
-        history=pd.concat([first.history, later]).reset_index(drop=True),
+        histories=tuple(map(join, first.histories, second.histories)),
         epochs=first.epochs + second.epochs,
         capped=first.capped or second.capped,
     )

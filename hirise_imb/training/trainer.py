@@ -87,7 +87,7 @@ class Run:
     notes: tuple[str, ...]
     """How the data limited the recipe, if it did."""
     seconds: float
-    """Wall time."""
+    """Wall time; fits of several seeds share theirs equally."""
 
 
 class Trainer:
@@ -107,16 +107,26 @@ class Trainer:
         # Same seed, same machine, same numbers: without it, parallel reductions add up in any order.
         tf.config.experimental.enable_op_determinism()
         self.splits = splits
+        self._backbone, self._features = backbone, features
         self._stages = StageRunner(backbone, splits, features)
 
-    def cross_validate(self, recipe: Recipe, seeds: Sequence[int], on_epoch: OnEpoch | None = None) -> CrossValidation:
+    def with_splits(self, splits: DataSplits) -> Trainer:
+        """Returns a trainer of the same features with other splits, which shares compiled networks with this one."""
+        other = Trainer(self._backbone, splits, self._features)
+        other._stages.networks = self._stages.networks
+        return other
+
+    def cross_validate(
+        self, recipe: Recipe, seeds: Sequence[int], on_epoch: OnEpoch | None = None, first_assignment: int = 0
+    ) -> CrossValidation:
         """Scores a recipe by cross-validation over the sources of training and validation.
 
         Args:
             recipe: recipe to score.
-            seeds: seeds of its fits; the fits of seed number i use assignment number i.
+            seeds: seeds of its fits; each has an assignment of its own.
             on_epoch: called after each epoch of a single fit; ensembles and adjusted logits do not call it, because
                 the epochs of their fits say little about the recipe as a whole.
+            first_assignment: number of the assignment of the first seed; the next seed has the next one.
 
         Raises:
             FitFailed: the recipe can't be fitted.
@@ -125,7 +135,7 @@ class Trainer:
         images = self.splits.images
         landmarks = self.splits.landmarks
         labels = images.labels[landmarks]
-        assignments = tuple(range(len(seeds)))
+        assignments = tuple(range(first_assignment, first_assignment + len(seeds)))
         groups = np.stack([self._groups(number) for number in assignments])
         fits = self._fit_kinds(recipe, tuple(seeds), assignments, "cross-validation", on_epoch=on_epoch)
         by_kind = np.stack([self._out_of_fold(recipe, fit, groups) for fit in fits])
@@ -144,7 +154,7 @@ class Trainer:
             seeds=tuple(seeds),
             epochs=first.epochs,
             capped=first.capped,
-            history=first.history,
+            history=first.histories[0],
             log_probabilities=averaged.astype(np.float32),
             temperatures=temperatures,
             confusions=np.stack([confusion_matrix(labels, z.argmax(axis=1), len(images.classes)) for z in adjusted]),
@@ -153,11 +163,17 @@ class Trainer:
         )
 
     def fit_final(self, recipe: Recipe, seed: int, validation: CrossValidation) -> Run:
-        """Fits a recipe on training and validation together, and predicts the test split.
+        """Fits a recipe with one seed; see `fit_finals`."""
+        return self.fit_finals(recipe, (seed,), validation)[0]
+
+    def fit_finals(self, recipe: Recipe, seeds: Sequence[int], validation: CrossValidation) -> list[Run]:
+        """Fits a recipe with each seed on training and validation together, and predicts the test split.
+
+        A fit does not depend on the other seeds.
 
         Args:
             recipe: recipe to fit.
-            seed: seed of the fit.
+            seeds: seeds of the fits.
             validation: cross-validation of the same recipe. It gives the number of epochs, and the out-of-fold
                 predictions on which temperatures and the adjustment of logits are fitted.
 
@@ -165,30 +181,34 @@ class Trainer:
             FitFailed: the recipe can't be fitted.
         """
         begin = time.monotonic()
-        fits = self._fit_kinds(recipe, (seed,), (0,), "final", epochs=validation.epochs)
+        seeds = tuple(seeds)
+        fits = self._fit_kinds(recipe, seeds, (0,) * len(seeds), "final", epochs=validation.epochs)
         landmarks = self.splits.landmarks
         labels = np.tile(self.splits.images.labels[landmarks], len(validation.seeds))
         held_out = validation.log_probabilities.reshape(len(labels), -1).astype(np.float64)
-        correction = recipe.adjustment.fit(held_out, labels, fits[0].priors[0][0])
-        by_kind = [
-            self._mean_log_probabilities(recipe, [models[0] for models in fit.models], self.splits.test) / temperature
-            for fit, temperature in zip(fits, validation.temperatures, strict=True)
-        ]
-        logits = _average_kinds(recipe, by_kind)
-        first = fits[0]
-        history = first.history
-        for column in ("val_loss", "val_accuracy", "val_macro_f1"):
-            if column in validation.history:
-                history = history.assign(**{column: validation.history[column]})
-        return Run(
-            seed=seed,
-            history=history,
-            best_epoch=len(history),
-            test=self._predictions(correction(logits)),
-            temperature=_fit_temperature(correction(held_out), labels),
-            notes=_merge_notes(fits),
-            seconds=time.monotonic() - begin,
-        )
+        columns = [c for c in ("val_loss", "val_accuracy", "val_macro_f1") if c in validation.history]
+        runs = []
+        for place, seed in enumerate(seeds):
+            first = place * recipe.members  # the number of the seed's first member among all members
+            correction = recipe.adjustment.fit(held_out, labels, fits[0].priors[first][0])
+            by_kind = []
+            for kind, (fit, temperature) in enumerate(zip(fits, validation.temperatures, strict=True)):
+                members = fit.models[first : first + recipe.members] if kind == 0 else fit.models[place : place + 1]
+                models = [models[0] for models in members]
+                by_kind.append(self._mean_log_probabilities(recipe, models, self.splits.test) / temperature)
+            history = fits[0].histories[first].assign(**{column: validation.history[column] for column in columns})
+            run = Run(
+                seed=seed,
+                history=history,
+                best_epoch=len(history),
+                test=self._predictions(correction(_average_kinds(recipe, by_kind))),
+                temperature=_fit_temperature(correction(held_out), labels),
+                notes=_merge_notes(fits),
+                seconds=0.0,
+            )
+            runs.append(run)
+        seconds = (time.monotonic() - begin) / max(len(seeds), 1)
+        return [replace(run, seconds=seconds) for run in runs]
 
     def fit_reference(self, recipe: Recipe, seed: int) -> Run:
         """Fits a recipe as published: on the training split, stopped early on the validation split.
@@ -203,7 +223,7 @@ class Trainer:
         held_out = self._mean_log_probabilities(recipe, [model], rows)
         return Run(
             seed=seed,
-            history=fit.history,
+            history=fit.histories[0],
             best_epoch=fit.epochs[0],
             test=self._predictions(self._mean_log_probabilities(recipe, [model], self.splits.test)),
             temperature=_fit_temperature(held_out, self.splits.images.labels[rows]),

@@ -59,14 +59,23 @@ class _Amount(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed or 0.0
-        return Text(_amount(task.completed, task.total or 0.0, speed, self.unit, self.scale))
+        return Text(format_amount(task.completed, task.total or 0.0, speed, self.unit, self.scale))
 
 
-def _amount(done: float, total: float, speed: float, unit: str, scale: float) -> str:
+def format_amount(done: float, total: float, speed: float, unit: str, scale: float = 1) -> str:
+    """Formats amount and rate: `3 of 8 trials, 2.5 s each`, or `480 of 3616 images, 77.2 images/s`.
+
+    Args:
+        done: amount done so far.
+        total: total amount.
+        speed: amount in a second; 0 if it is not known yet.
+        unit: unit of the rate.
+        scale: amount in one unit.
+    """
     countable = scale == 1
     amount = f"{int(done)} of {total:.0f} {unit}" if countable else f"{done / scale:.1f} of {total / scale:.1f} {unit}"
     rate = speed / scale
-    if rate == 0:  # not known yet
+    if rate == 0:
         return amount
     return f"{amount}, {1 / rate:.1f} s each" if countable and rate < 1 else f"{amount}, {rate:.1f} {unit}/s"
 
@@ -82,7 +91,7 @@ def _lines(what: str, total: float, unit: str, scale: float, already: float) -> 
             # The clock may not have moved since the start.
             speed = (done - already) / max(time.monotonic() - begin, 1e-9)
             left = f", {(total - done) / speed:.0f} s left" if speed and done < total else ""
-            log.info("%s: %s%s", what, _amount(done, total, speed, unit, scale), left)
+            log.info("%s: %s%s", what, format_amount(done, total, speed, unit, scale), left)
         last_tenth = max(last_tenth, tenths)
 
     return show

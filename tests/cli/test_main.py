@@ -36,6 +36,7 @@ COMMANDS: tuple[list[str], ...] = (
     [],
     ["run"],
     ["work"],
+    ["plan"],
     ["strategies"],
     ["baseline"],
     ["compare"],
@@ -369,7 +370,7 @@ def test_a_run_ends_with_its_report_and_the_dashboard_shows_it(
     definition = tmp_path / "mine.toml"
     definition.write_text(
         f'name = "mine"\ndata = "{small_data}"\nbackbone = "{toy}"\nweights = "random"\ntrials = 5\nrefits = 1\n'
-        'strategies = ["focal_loss", "logit_adjustment"]\n'
+        'strategies = ["focal_loss", "logit_adjustment"]\nevaluation = ["given-split"]\n'
     )
     out = tmp_path / "out"
     assert main(["run", str(definition), "--trials", "1", "--out", str(out)]) == 0

@@ -17,7 +17,7 @@ from hirise_imb.testing.toy import TOY
 Command = Callable[..., int]
 
 WORDS = ["run", "--name", "demo", "--backbone", TOY.name, "--weights", "random"]
-WORDS += ["--strategies", "temperature"]
+WORDS += ["--strategies", "temperature", "--evaluation", "given-split"]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,8 @@ def contents(report: Path) -> dict[str, bytes]:
 def control_values(out: Path) -> list[Any]:
     """Returns what the trials of the control gave, from the report."""
     arms = json.loads((out / "reports" / "demo" / "summary.json").read_text(encoding="utf-8"))["arms"]
-    return [trial["value"] for trial in next(arm for arm in arms if arm["name"] == "plain")["trials"]]
+    [selection] = next(arm for arm in arms if arm["name"] == "plain")["selections"]
+    return [trial["value"] for trial in selection["trials"]]
 
 
 @pytest.mark.parametrize(("key", "trials", "refits"), [("trials", 1, 2), ("refits", 3, 1)])
@@ -61,6 +62,19 @@ def test_a_larger_report_is_not_replaced_unasked(
     assert capsys.readouterr().err == (
         f"error: {report} has a report with 2 {key}, and this run would replace it with a report of 1: ask for "
         f"--{key} 2, choose another --name, or confirm with --replace.\n"
+    )
+    assert contents(report) == before
+
+
+def test_a_report_of_another_design_is_not_replaced_unasked(
+    run: Command, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = out / "reports" / "demo"
+    before = contents(report)
+    assert run("--evaluation", "nested-cv") == 2
+    assert capsys.readouterr().err == (
+        f"error: {report} has a report with the evaluation given-split, and this run would replace it with one "
+        "without: add it to evaluation, choose another --name, or confirm with --replace.\n"
     )
     assert contents(report) == before
 

@@ -12,7 +12,8 @@ from builders import MINERALS, write_data
 from hirise_imb.data import splits
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.manifest import Manifest, read_manifest
-from hirise_imb.data.splits import make_splits
+from hirise_imb.data.splits import make_outer_split, make_outer_splits, make_splits
+from hirise_imb.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +108,62 @@ def test_sources_of_a_column_divide_the_data_too(tmp_path: Path) -> None:
         for fold in folds:
             assert not set(task.images.sources[fold.train]) & set(task.images.sources[fold.heldout])
     assert task.images.pool(task.split.train).counts().tolist() == [4, 4, 4]
+
+
+# --- outer folds ---
+
+
+def test_each_landmark_is_in_one_outer_fold_with_its_source(images: Manifest) -> None:
+    table = images.table
+    for repeat in range(2):
+        outer = make_outer_splits(images, 3, repeat, 2)
+        assert len(outer) == 3
+        tested = np.concatenate([fold.test for fold in outer])
+        assert sorted(tested.tolist()) == np.flatnonzero(outer[0].images.is_canonical).tolist()
+        for fold in outer:
+            sources = set(table["source"].iloc[fold.test])
+            # All images of all other sources, whatever their split, and none of the fold's.
+            assert fold.pool.tolist() == np.flatnonzero(~table["source"].isin(sources)).tolist()
+            assert len(fold.assignments) == 2
+            for folds in fold.assignments:
+                held = np.concatenate([inner.heldout for inner in folds])
+                assert sorted(held.tolist()) == fold.landmarks.tolist()
+                assert all(set(inner.train.tolist()) <= set(fold.pool.tolist()) for inner in folds)
+            assert fold.split is fold.assignments[0][0]
+
+
+def test_outer_folds_have_every_class_that_their_sources_allow(images: Manifest) -> None:
+    for repeat in range(3):
+        outer = make_outer_splits(images, 3, repeat, 1)
+        labels, sources = outer[0].images.labels, outer[0].images.sources
+        canonical = np.flatnonzero(outer[0].images.is_canonical)
+        for label in np.unique(labels):
+            n_sources = len(np.unique(sources[canonical[labels[canonical] == label]]))
+            n_folds = sum(label in labels[fold.test] for fold in outer)
+            assert n_folds == min(3, n_sources)
+
+
+def test_repeats_divide_the_sources_otherwise(images: Manifest) -> None:
+    def folds(repeat: int) -> set[frozenset[int]]:
+        return {frozenset(fold.test.tolist()) for fold in make_outer_splits(images, 3, repeat, 1)}
+
+    assert folds(0) == folds(0)
+    assert folds(0) != folds(1)
+
+
+def test_inner_folds_do_not_depend_on_labels_of_the_outer_fold(images: Manifest) -> None:
+    first = make_outer_splits(images, 3, 0, 2)[0]
+    labels = first.images.labels.copy()
+    labels[np.isin(first.images.sources, first.images.sources[first.test])] = 0
+    other = make_outer_split(dataclasses.replace(first.images, labels=labels), first.test, 2)
+    np.testing.assert_array_equal(other.pool, first.pool)
+    for one, two in zip(first.assignments, other.assignments, strict=True):
+        for mine, theirs in zip(one, two, strict=True):
+            np.testing.assert_array_equal(mine.train, theirs.train)
+            np.testing.assert_array_equal(mine.heldout, theirs.heldout)
+
+
+def test_too_few_sources_for_the_outer_folds_are_a_sentence(images: Manifest) -> None:
+    n = images.table["source"].nunique()
+    with pytest.raises(UserError, match=f"^The landmarks have {n} sources, too few for {n + 1} outer folds: "):
+        make_outer_splits(images, n + 1, 0, 1)

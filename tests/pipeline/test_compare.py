@@ -22,6 +22,7 @@ from handmade import (
     guesses,
     make_arm,
     make_catalogue,
+    make_nested_results,
     make_results,
     p_of,
     summary_of,
@@ -40,6 +41,7 @@ from hirise_imb.reporting import Baseline, Results, write_baseline, write_report
 from hirise_imb.reporting.html.index import write_index
 from hirise_imb.reporting.inference import Inference
 from hirise_imb.reporting.narrative import caution, headline
+from hirise_imb.reporting.read import read_report
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -388,6 +390,84 @@ def test_a_name_that_holds_a_study_is_refused(out: Path, tmp_path: Path, capsys:
         f"error: {place / 'reports' / 'half'} contains the report of a study: give this comparison another name.\n"
     )
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+
+
+# --- nested cross-validations ---
+
+SHARES = {"baseline": 0.4, "plain": 0.6, "tta": 0.9}
+
+
+@pytest.fixture(scope="module")
+def nested(catalogue: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Reports of nested cross-validations: `first` with a given split, `second` with other arms, and others."""
+    root = tmp_path_factory.mktemp("nested")
+    given = study(catalogue, "first", {"baseline": 0.4, "tta": 0.5})
+    every = {
+        "first": make_nested_results(catalogue, SHARES, repeats=2, given_split=replace(given, name="by-hand")),
+        "second": make_nested_results(catalogue, {"baseline": 0.4, "focal_loss": 0.2}, repeats=2),
+        "once": make_nested_results(catalogue, SHARES),
+    }
+    second = every["second"]
+    assert second.outer_folds is not None
+    numbers = second.outer_folds["fold"].tolist()
+    numbers[3] = numbers[3] % 3 + 1
+    every["moved"] = replace(second, outer_folds=second.outer_folds.assign(fold=numbers))
+    for name, results in every.items():
+        write_report(results, root / name)
+    return root
+
+
+def test_nested_reports_with_the_same_outer_folds_are_compared(nested: Path, tmp_path: Path) -> None:
+    results, page = compare_reports([nested / "first", nested / "second"], None, tmp_path)
+    check_files(page.parent)
+    assert page.parent.name == "first-vs-second"
+    first = read_report(nested / "first")
+    assert first.outer_folds is not None
+    assert results.outer_folds is not None
+    pd.testing.assert_frame_equal(results.outer_folds, first.outer_folds)
+    assert (results.repeats, results.given_split) == (2, None)
+    # The baselines are the same.
+    assert [arm.name for arm in results.arms] == ["first/baseline", "first/plain", "first/tta", "second/focal_loss"]
+    for arm in first.arms:
+        assert results.headline_scores(f"first/{arm.name}") == first.headline_scores(arm.name)
+    assert headline(results).startswith(
+        f"first/tta, the best strategy of first by inner score, reaches macro F1 {first.macro('tta').mean:.3f} in the "
+        "outer folds, against"
+    )
+    told = " ".join(summary_of(page.parent)["protocol"])
+    assert f"on the same {len(first.test)} landmarks, with the same classes and outer folds;" in told
+    assert rebuild_report(page.parent) == page
+
+
+def test_the_given_splits_of_nested_reports_are_compared_under_the_names_of_their_studies(
+    nested: Path, out: Path
+) -> None:
+    found = merge_reports([nested / "first" / "given-split", out / "reports" / "half"], "c")
+    assert [origin.name for origin in found.origins] == ["first-given-split", "half"]
+    assert found.outer_folds is None
+    assert found.reference == "first-given-split/baseline"
+
+
+def test_designs_and_outer_folds_that_differ_are_refused(refused: Callable[..., str], nested: Path, out: Path) -> None:
+    first, second, given = nested / "first", nested / "second", out / "reports" / "half"
+    for pair in ((first, given), (given, first)):
+        assert refused(*pair) == (
+            f"{first} is the report of a nested cross-validation, and {given} is one of the given split: scores can be "
+            f"compared only within one design, so name {first / 'given-split'} instead of {first}."
+        )
+    assert refused(given, second).endswith(f"so name another report of a nested cross-validation instead of {given}.")
+    assert refused(first, nested / "once") == (
+        f"{nested / 'once'} has 1 repeat of the nested cross-validation, and {first} has 2: scores can be compared "
+        "only with the same outer folds, so run both with the same --repeats."
+    )
+    source = read_report(second).outer_folds
+    assert source is not None
+    _, fold, name = source.to_numpy().tolist()[3]
+    assert refused(second, nested / "moved") == (
+        f"{nested / 'moved'} has other outer folds than {second} (first: {name} is in fold {fold % 3 + 1} instead of "
+        f"{fold}): scores can be compared only with the same outer folds, so run both on the same data with the same "
+        "--outer-folds."
+    )
 
 
 # --- the list of reports ---

@@ -63,6 +63,7 @@ def run(out: Path, data: Path, toy: str, strategies: str, name: str = "t") -> Pa
     """Runs a small study on the tiles; returns the folder of its report."""
     where = ["--dataset", "tiles", "--data", str(data), "--name", name, "--out", str(out)]
     how = ["--backbone", toy, "--weights", "random", "--strategies", strategies, "--trials", "1", "--refits", "1"]
+    how += ["--evaluation", "given-split"]
     assert main(["run", *where, *how]) == 0
     return out / "reports" / name
 

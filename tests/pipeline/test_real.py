@@ -55,7 +55,8 @@ def few(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_reference_backbone_runs_the_whole_path(few: Path, tmp_path: Path) -> None:
     assert len(read_manifest(few, HIRISE).table) == 64
     options = "--backbone resnet50v2 --weights random --trials 2 --refits 1 --name few "
-    options += "--trial-seeds 1 --fine-tuning-trials 1 --strategies class_weights,oversampling,partial_unfreeze"
+    options += "--evaluation given-split --trial-seeds 1 --fine-tuning-trials 1 "
+    options += "--strategies class_weights,oversampling,partial_unfreeze"
     assert main(["run", *options.split(), "--data", str(few), "--out", str(tmp_path)]) == 0
     summary = json.loads((tmp_path / "reports/few/summary.json").read_text())
     names = ["baseline", "baseline_to_the_end", "plain", "oversampling", "class_weights", "partial_unfreeze"]

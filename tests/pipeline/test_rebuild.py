@@ -16,7 +16,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from handmade import SEEDS, check_files, contents, guesses, make_arm, make_catalogue, make_results
+from handmade import (
+    SEEDS,
+    check_files,
+    contents,
+    guesses,
+    make_arm,
+    make_catalogue,
+    make_nested_results,
+    make_results,
+)
 
 from hirise_imb.cli.main import main
 from hirise_imb.data.manifest import Manifest
@@ -39,10 +48,19 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return make_catalogue(tmp_path_factory.mktemp("data"), FEW)
 
 
-def arm(catalogue: Manifest, name: str, right: float, recipe: Recipe | None = None, **changes: Any) -> Arm:  # noqa: ANN401
+def arm(
+    catalogue: Manifest,
+    name: str,
+    right: float,
+    recipe: Recipe | None = None,
+    *,
+    members: int = 1,
+    **changes: Any,  # noqa: ANN401
+) -> Arm:
     """With probabilities that are not the same everywhere."""
     truth = catalogue.canonical_images("test")["label"].tolist()
-    made = make_arm(catalogue, name, [guesses(truth, right, seed) for seed in SEEDS], 0.3 + right / 2, recipe)
+    predicted = [guesses(truth, right, seed) for seed in SEEDS]
+    made = make_arm(catalogue, name, predicted, 0.3 + right / 2, recipe, members=members)
     rng = np.random.default_rng(len(name))
     fits = []
     for fit in made.predictions:
@@ -85,6 +103,10 @@ def folders(study: Results, catalogue: Manifest, tmp_path_factory: pytest.TempPa
     found["baseline"] = write_baseline(Baseline(alone), reports / "by-hand" / "baseline").parent
     less = timed(make_results(catalogue, arm(catalogue, "baseline", 0.4), arm(catalogue, "tta", 0.8)))
     write_report(less, reports / "less")
+    nested = make_nested_results(catalogue, {"baseline": 0.4, "plain": 0.6, "tta": 0.8}, repeats=2)
+    nested = replace(nested, given_split=timed(replace(study, arms=study.arms[:3])), name=study.name)
+    found["nested"] = write_report(nested, reports / "nested").parent
+    found["given split"] = found["nested"] / "given-split"
     found["comparison"] = compare_reports([reports / "less", found["baseline"]], "both", root)[1].parent
     return found
 
@@ -99,13 +121,14 @@ def copy_report(folder: Path, place: Path) -> Path:
 # --- the same again ---
 
 
-@pytest.mark.parametrize("kind", ["study", "baseline", "comparison"])
+@pytest.mark.parametrize("kind", ["study", "baseline", "comparison", "nested", "given split"])
 def test_a_report_is_written_again_to_the_last_byte(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
     folder = copy_report(folders[kind], tmp_path / "else where" / "other name")
     before = contents(folder)
-    listed = check_files(folder)
-    for name in listed:  # what pages and figures are made from stays
-        if not name.startswith(("predictions/", "figures/curves-", "environment.json", "study.toml")):
+    check_files(folder)
+    for name in before:  # what pages and figures are made from stays
+        own = name.removeprefix("given-split/")
+        if not own.startswith(("predictions/", "figures/curves-", "environment.json", "study.toml", "summary.json")):
             (folder / name).unlink()
     assert rebuild_report(folder) == folder / "report.html"
     after = contents(folder)
@@ -139,6 +162,36 @@ def test_what_a_report_is_made_from_stays_as_it_is_even_where_writing_is_interru
     after = contents(folder)
     kept = [name for name in before if name.startswith(("predictions/", "figures/curves-")) and name[-4:] != ".png"]
     assert [name for name in kept if before[name] != after[name]] == []
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("place", [1, 2])
+def test_an_interrupted_rebuild_of_either_report_can_be_repeated(
+    place: int, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another version of the program, whose summaries say something else; it stops inside the page of a report."""
+    folder = copy_report(folders["nested"], tmp_path / "nested")
+    written = dict.fromkeys([*folder.glob("predictions/*"), *folder.glob("given-split/predictions/*")], 0)
+    for path in written:
+        written[path] = path.stat().st_mtime_ns
+    pages: list[object] = []
+
+    def stop_later(template: str, view: object) -> str:
+        pages.append(view)
+        if len(pages) == 2 * place:
+            raise KeyboardInterrupt
+        return "another page\n"
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hirise_imb.reporting.write.render", stop_later)
+        with pytest.raises(KeyboardInterrupt):
+            rebuild_report(folder)
+    assert len(pages) == 2 * place
+    found = read_report(folder)
+    assert found.given_split is not None
+    rebuild_report(folder)
+    check_files(folder)
+    assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -183,8 +236,8 @@ def test_all_that_a_report_was_made_from_is_read_back(study: Results, folders: d
                     assert one.images == other.images
                     assert one.probabilities.dtype == other.probabilities.dtype == np.float32
                     np.testing.assert_array_equal(one.probabilities, other.probabilities)
-        fields = ("name", "role", "summary", "recipe", "settings", "val_macro_f1", "trials", "seeds", "best_epochs")
-        for field in (*fields, "capped", "members", "notes"):
+        fields = ("name", "role", "summary", "selections", "seeds", "best_epochs")
+        for field in (*fields, "capped", "members", "val_macro_f1", "notes"):
             assert getattr(mine, field) == getattr(theirs, field), field
         assert (mine.temperatures, mine.seconds, mine.has_epochs) == (
             theirs.temperatures,

@@ -16,6 +16,8 @@ from study_processes import read_results
 
 from hirise_imb.search.database import database_path
 
+FIRST_OUTER_FOLD = 4
+"""Number of the first study of the nested cross-validation in the database, after three of the given split."""
 DEADLINE = 120.0
 """Seconds after which something hangs."""
 
@@ -26,6 +28,7 @@ def command(data: Path, out: Path) -> list[str]:
         "--data": data,
         "--strategies": "class_weights,focal_loss",
         "--trials": 3,
+        "--outer-folds": 2,
         "--refits": 2,
         "--out": out,
     }
@@ -91,14 +94,19 @@ def test_killed_and_started_again_it_ends_as_if_left_alone(small_data: Path, tmp
     assert [study for _, study in done].count(2) < 4  # in the midst of the second search
     assert not (out / "reports" / "demo" / "summary.json").exists()
 
+    kill_when(lambda: ("COMPLETE", FIRST_OUTER_FOLD) in trials(out), small_data, out, cache)
+    in_fold = [study for _, study in trials(out) if study >= FIRST_OUTER_FOLD]
+    assert 0 < len(in_fold) < 2 * 3 * 3  # in the middle of an outer fold
+
     run(small_data, out, cache)
     after = trials(out)
     finished = [trial for trial in done if trial[0] == "COMPLETE"]
     assert [trial for trial in after if trial[0] == "COMPLETE"][: len(finished)] == finished
-    assert [state for state, _ in after].count("COMPLETE") == 3 * 3  # the control has some too
+    assert [state for state, _ in after].count("COMPLETE") == 3 * 3 * 3  # the control has some too; three divisions
     assert "RUNNING" not in {state for state, _ in after}
 
     run(small_data, tmp_path / "undisturbed", tmp_path / "other-cache")
     results = read_results(out / "reports" / "demo")
     assert results == read_results(tmp_path / "undisturbed" / "reports" / "demo")
-    assert len(results) == 2 + 5 * 4  # two files of all arms; of each, predictions, a table and a figure in two formats
+    # Of each design, two files of all arms, and of each arm predictions, a table and a figure in two formats.
+    assert len(results) == 2 * (2 + 5 * 4)

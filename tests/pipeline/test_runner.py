@@ -58,6 +58,7 @@ def original(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Fini
         trials=2,
         trial_seeds=2,
         refits=2,
+        evaluation=("given-split",),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKBONES, TOY.name, TOY)
@@ -201,13 +202,15 @@ def test_the_second_run_computes_nothing(finished: Finished, work: Counter[str])
 
 
 def test_more_trials_continue(finished: Finished, work: Counter[str]) -> None:
-    before = {arm["name"]: arm["trials"] for arm in summary(finished.report)["arms"]}  # type: ignore[attr-defined]
+    arms = summary(finished.report)["arms"]
+    before = {arm["name"]: arm["selections"][0]["trials"] for arm in arms}  # type: ignore[attr-defined]
     again(finished, trials=3, strategies=("oversampling", "focal_loss"))
     assert work["trial"] == 3  # the control's too
     assert work["decoded"] == 0
     for arm in summary(finished.report)["arms"][2:]:  # type: ignore[index]
-        assert len(arm["trials"]) == 3
-        assert arm["trials"][:2] == before[arm["name"]]
+        [selection] = arm["selections"]
+        assert len(selection["trials"]) == 3
+        assert selection["trials"][:2] == before[arm["name"]]
 
 
 def test_more_seeds_keep_those_that_are_there(finished: Finished, work: Counter[str]) -> None:
@@ -269,7 +272,8 @@ def test_a_strategy_that_averages_stands_next_to_a_control_that_averages_as_many
     report = finished.out / "reports" / "averages"
     arms = {arm["name"]: arm for arm in summary(report)["arms"]}  # type: ignore[attr-defined]
     assert set(arms) == {"baseline", "baseline_to_the_end", "plain", "ensemble", "focal_loss", "plain-x5"}
-    assert {name: arm["members"] for name, arm in arms.items() if arm["members"] > 1} == {"ensemble": 5, "plain-x5": 5}
+    members = {name: arm["members"] for name, arm in arms.items() if arm["members"] != [1]}
+    assert members == {"ensemble": [5], "plain-x5": [5]}
     assert {name for name, arm in arms.items() if arm["role"] == "control"} == {"plain", "plain-x5"}
     # The ensemble of seeds is that control.
     pd.testing.assert_frame_equal(predictions(report, "ensemble"), predictions(report, "plain-x5"))

@@ -292,7 +292,8 @@ def test_it_shares_its_fits_with_the_study(
     assert not work
     assert lasting_files(report) == first
 
-    assert main(["run", *options, "--strategies", "class_weights", "--trials", "1"]) == 0
+    given = ["--evaluation", "given-split"]
+    assert main(["run", *options, *given, "--strategies", "class_weights", "--trials", "1"]) == 0
     # Of the baseline to its end, the control and the strategy, which sample as the baseline does.
     assert work == {"trial": 2, "EveryImage": 6, "validation": 3}
     name = "predictions/baseline.parquet"
@@ -331,7 +332,7 @@ def test_rows_of_the_split_file_have_a_report_of_their_own(
         report = tmp_path / "reports" / "t" / name
         assert set(check_files(report)) > FILES
         summary = json.loads((report / "summary.json").read_text(encoding="utf-8"))
-        assert summary["arms"][0]["recipe"]["sampling"] == {"kind": kind}
+        assert summary["arms"][0]["selections"][0]["recipe"]["sampling"] == {"kind": kind}
     assert "repeated rows of the split file" in summary["setting"]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from handmade import exchange_sources, make_arm, make_catalogue, make_results, p_of, summary_of
+from handmade import exchange_sources, make_arm, make_catalogue, make_results, p_of, summary_of, with_selection
 from rich.console import Console
 from scipy.stats import spearmanr
 
@@ -27,7 +27,7 @@ from hirise_imb.reporting.inference import rank_correlation
 from hirise_imb.reporting.narrative import caution, headline
 from hirise_imb.reporting.protocol import protocol
 from hirise_imb.reporting.read import read_report
-from hirise_imb.reporting.results import Origin
+from hirise_imb.reporting.records import Origin
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -68,7 +68,7 @@ def results(catalogue: Manifest) -> Results:
         arm(catalogue, "plain", 0.50, {1: 3, 2: 1}, {1: 4}),
         arm(catalogue, "ensemble", 0.56, {1: 2, 2: 1}, members=4),
         arm(catalogue, "focal_loss", 0.52, {1: 3}, {1: 4, 2: 1}),
-        arm(catalogue, "baseline_to_the_end", 0.45, {1: 4, 2: 1}, capped=(True, False), trials=[], settings={}),
+        arm(catalogue, "baseline_to_the_end", 0.45, {1: 4, 2: 1}, capped=((True,), (False,)), trials=[], settings={}),
     )
 
 
@@ -108,9 +108,9 @@ def test_every_table_has_the_baselines_and_the_controls_before_the_strategies(re
     assert summary_of(folder)["order"] == ORDER
     page = re.sub("<wbr>", "", (folder / "report.html").read_text(encoding="utf-8"))
     tables = [re.findall(r'<th scope="row"[^>]*>(?:<a [^>]*>)?([\w-]+)', table) for table in page.split("</table>")]
-    assert tables.count(ORDER) == 4  # comparisons, classes, intervals, all scores
+    assert tables.count(ORDER) == 5  # comparisons, classes, intervals, all scores, selection
     rows = [line.split("|")[1].strip() for line in (folder / "report.md").read_text().splitlines() if line[:2] == "| "]
-    assert rows.count("plain-x4") == rows.count("baseline_to_the_end") == 5
+    assert rows.count("plain-x4") == rows.count("baseline_to_the_end") == 7
 
 
 def test_a_strategy_is_compared_with_the_control_that_averages_as_many(results: Results, folder: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_strategy_is_compared_with_the_control_that_averages_as_many(results: 
     assert {arm["vs_baseline"]["arm"] for arm in arms.values()} == {"baseline"}
     for name, other in others.items():
         assert arms[name]["vs_control"]["scores"]["macro_f1"] == pytest.approx(f1[name] - f1[other])
-    assert (arms["undersampling"]["members"], arms["plain-x4"]["role"]) == (4, "control")
+    assert (arms["undersampling"]["members"], arms["plain-x4"]["role"]) == ([4], "control")
     assert arms["baseline_to_the_end"]["role"] == "baseline_to_the_end"
     table = pd.read_csv(folder / "figures/macro_f1.csv").set_index("arm")
     assert {name: table.loc[name, "vs_control_arm"] for name in STRATEGIES} == CONTROLS
@@ -320,7 +320,7 @@ def test_its_p_value_is_the_share_of_orders_that_correlate_as_much() -> None:
 def test_the_meaning_of_the_rank_correlation_is_said(results: Results, scores: Sequence[float], told: str) -> None:
     arms = [arm for arm in results.arms if arm.name not in IDENTICAL]
     ranks = np.argsort(np.argsort([results.macro(arm.name).mean for arm in arms], kind="stable"))
-    changed = [replace(arm, val_macro_f1=scores[rank]) for arm, rank in zip(arms, ranks, strict=True)]
+    changed = [with_selection(arm, val_macro_f1=scores[rank]) for arm, rank in zip(arms, ranks, strict=True)]
     found = replace(results, arms=tuple(changed))
     assert told in caution(found)
 

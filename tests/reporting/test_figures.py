@@ -23,7 +23,7 @@ from hirise_imb.data import HIRISE, SPLITS
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.reporting import Arm, Results
 from hirise_imb.reporting.figures import gallery, style
-from hirise_imb.reporting.results import Origin
+from hirise_imb.reporting.records import Origin, Selection
 
 SUPPORT = (60, 24, 9, 5, 8, 3, 4, 2)
 SOURCES = (9, 8, 1, 2, 3, 1, 2, 1)
@@ -70,16 +70,13 @@ def arm_of(name: str, test: pd.DataFrame, fits: Sequence[Floats], trained: bool 
         name=name,
         role=role_of(name),
         summary="what it does",
-        recipe={},
-        settings={},
-        val_macro_f1=0.5,
-        trials=TRIALS if name != "baseline" else [],
+        selections=(Selection("given split", {}, {}, 0.5, TRIALS if name != "baseline" else []),),
         seeds=tuple(seeds),
         predictions=tuple(Predictions(tuple(test["image"]), fit.astype(np.float32)) for fit in fits),
         histories=tuple(history if trained else pd.DataFrame() for _ in seeds),
-        best_epochs=tuple(2 if trained else 0 for _ in seeds),
-        capped=tuple(False for _ in seeds),
-        temperatures=tuple(1.5 - 0.75 * seed for seed in seeds),
+        best_epochs=tuple((2 if trained else 0,) for _ in seeds),
+        capped=tuple((False,) for _ in seeds),
+        temperatures=tuple((1.5 - 0.75 * seed,) for seed in seeds),
         seconds=1.0,
     )
 
@@ -204,7 +201,7 @@ def test_calibration_counts_the_predictions_of_all_seeds_in_each_bin(results: Re
     for arm in results.arms:
         for hot in (False, True):
             bins: dict[int, list[tuple[float, bool]]] = {}
-            for fit, temperature in zip(arm.predictions, arm.temperatures, strict=True):
+            for fit, [temperature] in zip(arm.predictions, arm.temperatures, strict=True):
                 logits = np.log(fit.probabilities.astype(float))
                 shares = softmax(logits / temperature, axis=1) if hot else fit.probabilities
                 for row, truth in zip(shares, results.labels, strict=True):
@@ -261,6 +258,50 @@ def test_the_line_of_a_search_rises_where_a_complete_trial_is_the_best_so_far(re
 
 
 # Classes of which little is known
+
+
+def divided(results: Results) -> Results:
+    """The same as results of a nested cross-validation with two outer folds, the second of which is hotter."""
+    sources = sorted(set(results.test["source"]))
+    rows = [(1, 1 + place % 2, source) for place, source in enumerate(sources)]
+    arms = []
+    for arm in results.arms:
+        [selection] = arm.selections
+        selections = tuple(replace(selection, division=f"fold {n}") for n in (1, 2))
+        pairs = tuple((temperature, temperature + 1) for [temperature] in arm.temperatures)
+        epochs = tuple(2 * of_seed for of_seed in arm.best_epochs)
+        arms.append(replace(arm, selections=selections, temperatures=pairs, best_epochs=epochs))
+    return replace(results, arms=tuple(arms), outer_folds=pd.DataFrame(rows, columns=["repeat", "fold", "source"]))
+
+
+def test_figures_of_a_nested_cross_validation_speak_of_outer_folds(results: Results) -> None:
+    nested = divided(results)
+    for name in gallery.of_study(nested):
+        written = " ".join(words(nested, name)).replace("cross-validation", "")
+        if name != "figures/class_distribution":
+            for word in ("test", "validation", "best epoch"):
+                assert word not in written.replace("latest", "").replace("one test", "").replace("all tests", ""), name
+    assert "macro F1 in the outer folds" in words(nested, "figures/macro_f1")
+    assert {"inner folds", "outer fold"} < set(words(nested, "figures/curves-plain"))
+    assert {"validation", "test", "best epoch"} < set(words(results, "figures/curves-plain"))
+    assert any("mean over outer folds" in text for text in words(nested, "figures/best_so_far"))
+    assert any("bold: best by inner score" in text for text in words(nested, "figures/f1_per_class"))
+
+
+def test_calibration_of_a_nested_cross_validation_has_the_temperature_of_each_fold(results: Results) -> None:
+    nested = divided(results)
+    assert nested.outer_folds is not None
+    folds = dict(zip(nested.outer_folds["source"], nested.outer_folds["fold"], strict=True))
+    is_second = np.array([folds[source] == 2 for source in nested.test["source"]])
+    table = data(nested, "calibration")
+    for arm in nested.arms:
+        hottest = []
+        for fit, (first, second) in zip(arm.predictions, arm.temperatures, strict=True):
+            temperature = np.where(is_second, second, first)[:, None]
+            hottest.append(softmax(np.log(fit.probabilities.astype(float)) / temperature, axis=1).max(axis=1))
+        part = table[(table["arm"] == arm.name) & table["tempered"]]
+        expected = np.bincount(np.minimum((np.concatenate(hottest) * 15).astype(int), 14), minlength=15)
+        assert part["count"].tolist() == expected[expected > 0].tolist()
 
 
 def test_what_cannot_be_estimated_is_said_in_the_panel_of_the_class() -> None:

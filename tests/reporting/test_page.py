@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import CUT, OVERFLOWING, needs_chromium, open_page, start_browser
-from handmade import guesses, make_arm, make_catalogue, make_results, without_figures
+from handmade import guesses, make_arm, make_catalogue, make_nested_results, make_results, without_figures
 from playwright.sync_api import Browser, Page
 
 from hirise_imb.models.closed_form import NearestMean
@@ -21,7 +21,7 @@ from hirise_imb.reporting import Arm, Baseline, Results, write_baseline, write_r
 pytestmark = needs_chromium
 
 WIDTHS = (360, 800, 1440)
-KINDS = ("study", "comparison", "baseline", "index")
+KINDS = ("study", "nested", "comparison", "baseline", "index")
 STRATEGIES = (
     "baseline_to_the_end",
     "plain",
@@ -66,8 +66,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     long_name = out / "elsewhere" / "by-hand-with-a-name-that-is-rather-long"
     with without_figures():  # its own page is not looked at
         write_report(results, long_name)
+    shares = {"baseline": 0.4, "plain": 0.6, "undersampling": 0.8, "nuisance_projection": 0.6}
+    nested = make_nested_results(make_catalogue(tmp_path_factory.mktemp("every")), shares, given_split=results)
+    with without_figures():
+        write_report(nested, out / "reports" / "nested")
     _, comparison = compare_reports([study.parent, long_name], "both", out)
-    return {"study": study, "comparison": comparison, "baseline": baseline, "index": out / "reports" / "index.html"}
+    return {
+        "study": study,
+        "nested": out / "reports" / "nested" / "report.html",
+        "comparison": comparison,
+        "baseline": baseline,
+        "index": out / "reports" / "index.html",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +126,7 @@ def test_axe_finds_nothing_serious(kind: str, pages: dict[str, Path], browser: B
         assert grave == []
 
 
-@pytest.mark.parametrize("kind", ["study", "comparison", "index"])
+@pytest.mark.parametrize("kind", ["study", "nested", "comparison", "index"])
 def test_every_column_with_a_button_sorts_by_keyboard(kind: str, pages: dict[str, Path], browser: Browser) -> None:
     with open_page(browser, pages[kind]) as found:
         open_all(found.page)
@@ -210,7 +220,13 @@ def test_the_index_leads_to_every_report(pages: dict[str, Path], browser: Browse
     with open_page(browser, pages["index"]) as found:
         links = found.page.locator("a[href$='report.html']")
         places = sorted({str(link.get_attribute("href")) for link in links.all()})
-        assert places == ["both/report.html", "by-hand/baseline/report.html", "by-hand/report.html"]
+        assert places == [
+            "both/report.html",
+            "by-hand/baseline/report.html",
+            "by-hand/report.html",
+            "nested/given-split/report.html",
+            "nested/report.html",
+        ]
         assert "broken" in found.page.locator("main").inner_text()
         links.first.click()
         found.page.wait_for_load_state("load")

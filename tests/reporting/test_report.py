@@ -23,6 +23,7 @@ from handmade import (
     make_results,
     shuffle_hits,
     summary_of,
+    with_selection,
     without_figures,
 )
 from sklearn import metrics
@@ -105,7 +106,7 @@ def test_every_promised_file_is_written_and_listed(folder: Path) -> None:
 def test_summary_is_json_with_a_version_and_finite_numbers(folder: Path) -> None:
     text = (folder / "summary.json").read_text(encoding="utf-8")
     summary = json.loads(text, parse_constant=no_constants)
-    assert summary["schema_version"] == 4
+    assert summary["schema_version"] == 5
     assert summary["study"] == "by-hand"
     assert summary["classes"] == list(CLASSES)
     assert summary["support"] == list(TEST_SUPPORT)
@@ -115,13 +116,17 @@ def test_summary_is_json_with_a_version_and_finite_numbers(folder: Path) -> None
     assert summary["control"] is None
     assert summary["omitted"] == []
     focal = summary["arms"][2]
-    assert focal["recipe"]["loss"] == {"kind": "Focal", "gamma": 2.5, "alpha_power": 0.0}
+    [selection] = focal["selections"]
+    assert selection["recipe"]["loss"] == {"kind": "Focal", "gamma": 2.5, "alpha_power": 0.0}
     assert focal["seeds"] == list(SEEDS)
-    assert focal["best_epochs"] == [2, 1]
-    assert focal["val_macro_f1"] == 0.6
-    assert focal["trials"] == TRIALS
-    assert focal["capped"] == [False, False]
-    assert [(arm["role"], arm["members"]) for arm in summary["arms"]] == [("baseline", 1), *[("strategy", 1)] * 2]
+    assert focal["best_epochs"] == [[2], [1]]
+    assert focal["val_macro_f1"] == selection["val_macro_f1"] == 0.6
+    assert selection["trials"] == TRIALS
+    assert focal["capped"] == [[False], [False]]
+    assert [(arm["role"], arm["members"]) for arm in summary["arms"]] == [
+        ("baseline", [1]),
+        *[("strategy", [1])] * 2,
+    ]
     assert summary["trial_seeds"] == 3
     assert all(arm["vs_control"] is None for arm in summary["arms"])
 
@@ -244,7 +249,9 @@ def test_confusion_is_the_mean_over_seeds(arm: str, folder: Path) -> None:
 
 def test_an_absent_and_a_never_predicted_class_have_finite_numbers(folder: Path) -> None:
     table = pd.read_csv(folder / "per_class.csv").set_index("class")
-    assert np.isfinite(table.select_dtypes("number").to_numpy()).all()
+    intervals = [f"f1_{contrast}_{end}" for contrast in ("vs_control", "vs_baseline") for end in ("low", "high")]
+    assert np.isfinite(table.drop(columns=intervals).select_dtypes("number").to_numpy()).all()
+    assert table.loc[[CLASSES[7], CLASSES[NEVER]], intervals].isna().all(axis=None)
     for name in (CLASSES[7], CLASSES[NEVER]):
         assert (table.loc[[name], ["precision", "recall", "f1"]].to_numpy() == 0).all()
     caution = summary_of(folder)["caution"]
@@ -344,25 +351,25 @@ def test_the_headline_names_the_strategy_chosen_on_validation(results: Results) 
 
 def test_the_headline_names_strategies_that_are_as_good_on_validation(results: Results) -> None:
     base, *rest = results.arms
-    tied = replace(results, arms=(base, *(replace(arm, val_macro_f1=0.9) for arm in rest)))
+    tied = replace(results, arms=(base, *(with_selection(arm, val_macro_f1=0.9) for arm in rest)))
     first, second = (arm.name for arm in rest)
     assert headline(tied).startswith(f"{first}, the best strategy on validation (tied with {second}), reaches")
 
 
 def test_the_headline_says_where_validation_prefers_the_baseline(results: Results) -> None:
-    base = replace(results.arms[0], val_macro_f1=0.95)
+    base = with_selection(results.arms[0], val_macro_f1=0.95)
     found = headline(replace(results, arms=(base, *results.arms[1:])))
     assert found.startswith("On validation no strategy beats the baseline; the best one, focal_loss, reaches macro F1 ")
 
 
 def test_fits_at_the_last_epoch_allowed_are_reported(results: Results) -> None:
     assert "last epoch allowed" not in caution(results)
-    weights = replace(results.arms[1], capped=(True, False))
+    weights = replace(results.arms[1], capped=((True,), (False,)))
     found = caution(replace(results, arms=(results.arms[0], weights, results.arms[2])))
     assert found.endswith(
         "Fits whose best epoch is the last one allowed, and which might gain from more: class_weights (1 of 2)."
     )
-    arms = [replace(weights, name=f"a{n}", val_macro_f1=0.9 - n / 100) for n in range(8)]
+    arms = [with_selection(replace(weights, name=f"a{n}"), val_macro_f1=0.9 - n / 100) for n in range(8)]
     found = caution(replace(results, arms=(results.arms[0], *arms)))
     assert found.endswith("more: " + ", ".join(f"a{n} (1 of 2)" for n in range(6)) + ", and 2 more arms.")
 

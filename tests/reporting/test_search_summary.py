@@ -14,7 +14,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import CLASSES, quick
-from handmade import SEEDS, TRIALS, contents, guesses, make_arm, make_catalogue, make_results, role_of, summary_of
+from handmade import (
+    SEEDS,
+    TRIALS,
+    contents,
+    guesses,
+    make_arm,
+    make_catalogue,
+    make_results,
+    role_of,
+    summary_of,
+    with_selection,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.lines import Line2D
@@ -31,7 +42,8 @@ from hirise_imb.reporting.figures.overview import best_so_far as figure
 from hirise_imb.reporting.formatting import p_digits
 from hirise_imb.reporting.narrative import headline
 from hirise_imb.reporting.protocol import protocol
-from hirise_imb.reporting.search_summary import best_so_far, failures, tally
+from hirise_imb.reporting.records import Selection
+from hirise_imb.reporting.search_summary import best_so_far, failures, mean_best_so_far, tally
 from hirise_imb.strategies import STRATEGIES
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -172,10 +184,10 @@ def test_the_headline_says_what_tuning_alone_gives(results: Results, folder: Pat
         f"the baseline: the control, plain, reaches {control:.3f}. {above[0]} of 5 strategies score above their "
         f"control on the test split, {above[1]} above the baseline."
     )
-    tuned = [replace(arm, val_macro_f1=0.6) if arm.name == "plain" else arm for arm in results.arms]
+    tuned = [with_selection(arm, val_macro_f1=0.6) if arm.name == "plain" else arm for arm in results.arms]
     text = headline(replace(results, arms=tuple(tuned)))
     assert text.startswith("On validation no strategy beats the control; the best one, partial_unfreeze, reaches")
-    tuned[0] = replace(tuned[0], val_macro_f1=0.6)
+    tuned[0] = with_selection(tuned[0], val_macro_f1=0.6)
     text = headline(replace(results, arms=tuple(tuned)))
     assert text.startswith("On validation no strategy beats the baseline or the control; the best one, partial_")
 
@@ -231,11 +243,12 @@ trials = st.lists(st.tuples(states, st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5])),
 @given(trials)
 def test_the_best_so_far_is_the_running_maximum_of_complete_trials(found: list[tuple[str, float]]) -> None:
     entries: list[dict[str, str | float | None]] = [{"state": state, "value": value} for state, value in found]
-    arm = replace(BARE, trials=entries)
+    selection = replace(BARE.selections[0], trials=entries)
     before = [found[: n + 1] for n in range(len(found))]
     expected = [max((value for state, value in some if state == "complete"), default=math.nan) for some in before]
-    np.testing.assert_array_equal(best_so_far(arm), expected)
-    counted = tally(arm)
+    np.testing.assert_array_equal(best_so_far(selection), expected)
+    np.testing.assert_array_equal(mean_best_so_far(replace(BARE, selections=(selection,))), expected)
+    counted = tally(selection)
     assert counted["complete"] + counted["failed"] == counted["trials"] == len(found)
     if math.isnan(expected[-1]):
         assert (counted["best_trial"], counted["best_value"]) == (None, None)
@@ -246,12 +259,12 @@ def test_the_best_so_far_is_the_running_maximum_of_complete_trials(found: list[t
         assert ("complete", expected[-1]) not in found[: counted["best_trial"] - 1]
 
 
-BARE = Arm("a", "strategy", "", {}, {}, 0.5, [], (), (), (), (), (), (), 0.0)
+BARE = Arm("a", "strategy", "", (Selection("given split", {}, {}, 0.5, []),), (), (), (), (), (), (), 0.0)
 
 
 def test_the_data_of_the_figure_are_kept(folder: Path) -> None:
     table = pd.read_csv(folder / "figures" / "best_so_far.csv")
-    assert table.columns.tolist() == ["arm", "trial", "state", "value", "best_so_far"]
+    assert table.columns.tolist() == ["arm", "division", "trial", "state", "value", "best_so_far"]
     assert table["arm"].unique().tolist() == ORDER[1:]
     deep = table[table["arm"] == "partial_unfreeze"]
     assert deep["trial"].tolist() == [1, 2, 3, 4, 5, 6, 7]
@@ -269,7 +282,8 @@ def test_the_figure_draws_them(results: Results) -> None:
         axes = panels[arm.name]
         bold = [line for line in axes.get_lines() if line.get_linewidth() == 2]
         assert len(bold) == 1
-        np.testing.assert_array_equal(at_each_trial(bold[0], len(arm.trials)), best_so_far(arm))
+        [selection] = arm.selections
+        np.testing.assert_array_equal(at_each_trial(bold[0], len(selection.trials)), best_so_far(selection))
         behind = [line for line in axes.get_lines() if line.get_linewidth() == 0.8]
         pieces = sum(np.count_nonzero(np.isnan(line.get_ydata())) for line in behind)
         # All searches in one line, with a gap after each.
@@ -288,7 +302,7 @@ def at_each_trial(line: Line2D, trials: int) -> np.ndarray:
 
 def test_trials_are_counted_and_failures_explained(folder: Path, results: Results) -> None:
     arms = {arm["name"]: arm for arm in summary_of(folder)["arms"]}
-    assert arms["class_weights"]["search"] == {
+    assert arms["class_weights"]["selections"][0]["search"] == {
         "trials": 7,
         "complete": 4,
         "failed": 3,
@@ -301,7 +315,7 @@ def test_trials_are_counted_and_failures_explained(folder: Path, results: Result
     ]
     assert arms["tta"]["failures"] == [{"reason": "stopped", "trials": 7}]
     assert arms["prototypes"]["failures"] == []
-    assert failures(replace(BARE, trials=[{"state": "fail", "value": None}])) == [
+    assert failures(with_selection(BARE, trials=[{"state": "fail", "value": None}])) == [
         {"reason": "no reason is known", "trials": 1}
     ]
     text = (folder / "report.md").read_text(encoding="utf-8")
@@ -328,7 +342,7 @@ def test_trials_are_counted_and_failures_explained(folder: Path, results: Result
 )
 def test_words_that_no_table_knows_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(BARE, **change)
+        replace(BARE, **change) if "role" in change else with_selection(BARE, **change)
 
 
 # --- what was done, and with what ---
@@ -339,8 +353,8 @@ def test_the_protocol_tells_why_a_search_is_shorter_and_which_epochs_are_not_sel
     assert "schedules" not in " ".join(protocol(results))
     arms = {arm.name: arm for arm in results.arms}
     tuned, other = arms["focal_loss"], next(arm for arm in results.strategies if arm.has_epochs)
-    arms[tuned.name] = replace(tuned, recipe=tuned.recipe | {"cut": "late"})
-    arms[other.name] = replace(arms[other.name], recipe=arms[other.name].recipe | {"monitor": "none"})
+    arms[tuned.name] = with_selection(tuned, recipe=tuned.selections[0].recipe | {"cut": "late"})
+    arms[other.name] = with_selection(other, recipe=arms[other.name].selections[0].recipe | {"monitor": "none"})
     told = " ".join(protocol(replace(results, arms=tuple(arms.values()))))
     assert "The limit of searches that fine-tune the backbone is lower: focal_loss." in told
     assert f"The schedules of {other.name} are trained to their end instead." in told
@@ -367,7 +381,7 @@ def test_the_protocol_follows_from_the_arms(results: Results, folder: Path) -> N
     assert "2026-01-02" not in (folder / "report.md").read_text(encoding="utf-8")  # times differ from run to run
     assert "2026-01-02" not in (folder / "summary.json").read_text(encoding="utf-8")
 
-    same = tuple(replace(arm, trials=arm.trials[:4]) for arm in results.arms)
+    same = tuple(with_selection(arm, trials=arm.selections[0].trials[:4]) for arm in results.arms)
     told = " ".join(protocol(replace(results, arms=same, environment={}, trial_seeds=None)))
     assert " with folds by source, mean over the seeds. " in told
     assert "Every search has 4 finished trials. " in told

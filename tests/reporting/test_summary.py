@@ -26,6 +26,7 @@ from handmade import (
     p_of,
     summary_of,
     three_classes,
+    with_selection,
 )
 from jsonschema import Draft202012Validator
 from sklearn import metrics
@@ -37,7 +38,7 @@ from hirise_imb.metrics.permutation import swap_test
 from hirise_imb.reporting import Arm, Baseline, Omitted, Results, write_report
 from hirise_imb.reporting.narrative import caution, headline
 from hirise_imb.reporting.read import read_summary
-from hirise_imb.reporting.results import Origin
+from hirise_imb.reporting.records import Origin
 from hirise_imb.reporting.summary.content import of_study
 from hirise_imb.reporting.summary.schema import find_fault, generate_schema, load_schema
 from hirise_imb.utils.errors import UserError
@@ -177,7 +178,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
         "at $.arms[2].vs_control.test.p_holm: 0 is less than or equal",
     ),
     "an unknown role": (lambda s: s["arms"][1].update(role="remedy"), "at $.arms[1].role: 'remedy' is not one of"),
-    "no members": (lambda s: s["arms"][1].update(members=0), "at $.arms[1].members: 0 is less than the minimum of 1"),
+    "no members": (
+        lambda s: s["arms"][1].update(members=[0]),
+        "at $.arms[1].members[0]: 0 is less than the minimum of 1",
+    ),
     "a twin that is none": (
         lambda s: s["arms"][1].update(identical_to="smote"),
         "at $.arms[1]: 'smote' is not one of the arms",
@@ -194,14 +198,17 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "seven of them named": (lambda s: s["classes"].pop(), "at $.classes: "),
     "classes in another order": (lambda s: s["classes"].reverse(), "at $.classes: "),
     "a matrix with a hole": (lambda s: s["arms"][0]["confusion"][3].pop(), "at $.arms[0].confusion[3]: "),
-    "no temperature": (lambda s: s["arms"][0].update(temperatures=[0.0]), "at $.arms[0].temperatures[0]: 0.0 is less"),
+    "no temperature": (
+        lambda s: s["arms"][0].update(temperatures=[[0.0]]),
+        "at $.arms[0].temperatures[0][0]: 0.0 is less",
+    ),
     "an unknown kind": (lambda s: s.update(kind="survey"), "at $.kind: 'survey' is not one of"),
     "an unknown state": (
-        lambda s: s["arms"][1]["trials"][0].update(state="done"),
+        lambda s: s["arms"][1]["selections"][0]["trials"][0].update(state="done"),
         "trials[0].state: 'done' is",
     ),
-    "an older version": (lambda s: s.update(schema_version=3), "it has schema version 3, but this program reads 4"),
-    "no version": (lambda s: s.pop("schema_version"), "it has schema version None, but this program reads 4"),
+    "an older version": (lambda s: s.update(schema_version=3), "it has schema version 3, but this program reads 5"),
+    "no version": (lambda s: s.pop("schema_version"), "it has schema version None, but this program reads 5"),
     "no arm": (lambda s: s.update(arms=[]), "at $.arms: "),
     "a name that leads away": (lambda s: s["arms"][1].update(name="../../x"), "at $.arms[1].name: '../../x' does not"),
     "a digest that is none": (lambda s: s["files"].update(x="12"), "at $.files.x: '12' does not match"),
@@ -258,7 +265,7 @@ def test_what_is_no_object_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_a_summary_that_breaks_it_is_not_written(results: Results, tmp_path: Path) -> None:
-    wrong = replace(results.arms[1], val_macro_f1=1.5)
+    wrong = with_selection(results.arms[1], val_macro_f1=1.5)
     with pytest.raises(ValueError, match=r"at \$\.arms\[1\]\.val_macro_f1: 1\.5 is greater"):
         write_report(replace(results, arms=(results.arms[0], wrong)), tmp_path)
     assert not (tmp_path / "summary.json").exists()
@@ -320,7 +327,7 @@ def test_scores_beyond_counts_follow_from_the_predictions(arm: str, found: dict[
     check(scores["risk_coverage_area"], areas)
     for name, values in errors.items():
         check(scores[name], values)
-    assert stored(found, arm)["temperatures"] == list(TEMPERATURES)
+    assert stored(found, arm)["temperatures"] == [[temperature] for temperature in TEMPERATURES]
     assert abs(scores["calibration_error"]["mean"] - scores["calibration_error_tempered"]["mean"]) > 0.01
 
 

@@ -21,7 +21,13 @@ from hirise_imb.search.database import database_path
 from hirise_imb.utils.errors import UserError
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
-OPTIONS = {"name": "demo", "trials": 6, "refits": 1, "strategies": "class_weights,prototypes"}
+OPTIONS: dict[str, object] = {
+    "name": "demo",
+    "evaluation": "given-split",
+    "trials": 6,
+    "refits": 1,
+    "strategies": "class_weights,prototypes",
+}
 N_STRATEGIES = 3
 
 
@@ -188,6 +194,7 @@ def definition(toy: str, small_data: Path) -> StudyDefinition:
         strategies=("class_weights", "logit_adjustment"),
         trials=10,
         refits=1,
+        evaluation=("given-split",),
     )
 
 
@@ -207,7 +214,7 @@ def test_a_study_whose_time_runs_out_can_be_continued(definition: StudyDefinitio
     few = dataclasses.replace(definition, trials=3)
     run_study(few, tmp_path / "short")  # so that there are some trials
     report, _ = run_study(definition, tmp_path / "short", RunOptions(timeout=1e-6))
-    n_trials = {arm.name: len(arm.trials) for arm in report.arms}
+    n_trials = {arm.name: len(arm.selections[0].trials) for arm in report.arms}
     assert n_trials == {"baseline": 0, "baseline_to_the_end": 0, "plain": 3, **dict.fromkeys(definition.strategies, 3)}
 
     run_study(definition, tmp_path / "short")

@@ -78,6 +78,7 @@ def definition(toy: str, small_data: Path) -> StudyDefinition:
         trials=2,
         trial_seeds=1,
         refits=1,
+        evaluation=("given-split",),
     )
 
 
@@ -89,8 +90,9 @@ def test_it_is_searched_and_compared(wider: Strategy, definition: StudyDefinitio
     assert list(arms) == ["baseline", "baseline_to_the_end", "plain", "wider"]
     arm = arms["wider"]
     assert arm["summary"] == wider.summary
-    assert arm["recipe"] == make_recipe(wider, arm["settings"]).to_dict()
-    assert len(arm["trials"]) == 2
+    [selection] = arm["selections"]
+    assert selection["recipe"] == make_recipe(wider, selection["settings"]).to_dict()
+    assert len(selection["trials"]) == 2
     assert 0 <= arm["scores"]["macro_f1"]["mean"] <= 1
     table = pd.read_csv(page.parent / "per_class.csv")
     assert set(table.loc[table["arm"] == "wider", "class"]) == set(HIRISE.classes)
@@ -110,10 +112,11 @@ def test_a_definition_narrows_its_search(
     narrowed = replace(definition, overrides=overrides, trials=3)
     results, page = run_study(narrowed, tmp_path)
     [arm] = [one for one in results.arms if one.name == "wider"]
-    assert arm.settings["kind"] == "some"
-    assert 0.2 <= float(arm.settings["share"]) <= 0.3
-    assert arm.settings["weight_decay"] == 0.01
-    assert arm.recipe["dropout"] == arm.settings["share"]
+    [selection] = arm.selections
+    assert selection.settings["kind"] == "some"
+    assert 0.2 <= float(selection.settings["share"]) <= 0.3
+    assert selection.settings["weight_decay"] == 0.01
+    assert selection.recipe["dropout"] == selection.settings["share"]
 
     summary = json.loads((page.parent / "summary.json").read_text(encoding="utf-8"))
     described = {one["name"]: one for one in summary["strategies"]}
@@ -136,8 +139,7 @@ def test_a_definition_narrows_its_search(
     }
     monkeypatch.setattr("hirise_imb.pipeline.runner.write_report", lambda *_: page)  # the same page again
     again = run_study(replace(narrowed, overrides=same), tmp_path)[0]
-    assert [one.trials for one in again.arms] == [one.trials for one in results.arms]
-    assert [one.settings for one in again.arms] == [one.settings for one in results.arms]
+    assert [one.selections for one in again.arms] == [one.selections for one in results.arms]
 
 
 @pytest.mark.usefixtures("wider")

@@ -203,6 +203,7 @@ def draw_again(network: keras.Model) -> keras.Model:
         (replace(TOY, feature_width=17), "trunk_and_tail_equal_the_network"),
         (replace(TOY, cuts={"early": "early", "late": "late"}), "cuts_are_ordered"),
         (replace(TOY, cuts={}), "describes_itself"),
+        (replace(TOY, cut_shapes={"late": (18, 11)}), "declared_shapes_are_those_of_the_cuts"),
         (built(draw_again), "random_weights_are_repeatable"),
         (replace(TOY, build=lambda _, shape: TOY.build("random", shape)), "missing_weights_are_refused"),
     ],

@@ -94,7 +94,7 @@ def test_a_view_that_is_learnt_from_and_turned_to_is_there_for_every_image(
 
 def test_the_facts_are_what_numbers_depend_on(definition: StudyDefinition, own_data: Path) -> None:
     def facts(changed: StudyDefinition) -> dict[str, str | int]:
-        return TrainingContext.prepare(changed, load_manifest(changed), []).facts
+        return dict(TrainingContext.prepare(changed, load_manifest(changed), []).given_split.facts)
 
     mine = dataclasses.replace(definition, data=str(own_data))
     base = facts(mine)
@@ -109,6 +109,30 @@ def test_the_facts_are_what_numbers_depend_on(definition: StudyDefinition, own_d
     )
     other = facts(mine)
     assert {name for name in base if base[name] != other[name]} == {"data"}
+
+
+def test_an_outer_fold_has_facts_and_seeds_of_its_own(definition: StudyDefinition, images: Manifest) -> None:
+    nested = dataclasses.replace(definition, outer_folds=3, repeats=2, inner_seeds=2, refits=2, trial_seeds=1)
+    context = TrainingContext.prepare(nested, images, [])
+    folds = context.divisions("nested-cv")
+    assert [fold.name for fold in folds[:4]] == [
+        "repeat 1, fold 1",
+        "repeat 1, fold 2",
+        "repeat 1, fold 3",
+        "repeat 2, fold 1",
+    ]
+    assert len({fold.key for fold in folds}) == len(folds) == 6
+    assert len({tuple(sorted(fold.facts.items())) for fold in folds}) == 6
+    assert all(fold.facts.items() >= context.facts.items() for fold in folds)
+    # Repeats differ in everything that is random; the folds of a repeat have the same seeds, which are pooled.
+    assert [fold.refit_seeds for fold in folds] == [(0, 1)] * 3 + [(2, 3)] * 3
+    assert {fold.trial_seeds for fold in folds} == {(0, 1)}
+    [given] = context.divisions("given-split")
+    assert (given.trial_seeds, given.refit_seeds) == ((0,), (0, 1))
+    assert given.trainer.splits is context.trainer.splits
+    more = TrainingContext.prepare(dataclasses.replace(nested, repeats=3), images, [])
+    # Finished repeats stay valid when another is added.
+    assert [fold.facts for fold in more.divisions("nested-cv")][:6] == [fold.facts for fold in folds]
 
 
 @pytest.mark.parametrize("number", [1, 3])

@@ -169,7 +169,7 @@ def test_each_part_is_predicted_at_the_best_epoch_of_all_other_landmarks(
     assert result.epochs == first_best(values, patience)
     assert result.capped == (result.epochs == 12)
     every = [result.epochs, *np.ravel(chosen(result))]
-    assert len(result.history) == min(12, max(every) + patience)
+    assert len(result.histories[0]) == min(12, max(every) + patience)
 
 
 @quick
@@ -211,7 +211,7 @@ def test_without_a_monitor_all_epochs_are_trained_and_the_last_is_kept(seed: int
     held_out = draw_held_out(rng)
     result = train(held_out, draw_logits(rng, held_out, epochs), StoppingRule("none", epochs, 1))
     assert set(np.ravel(chosen(result))) == {epochs} == {result.epochs}
-    assert len(result.history) == epochs
+    assert len(result.histories[0]) == epochs
     assert not result.capped  # the length was chosen beforehand
 
 
@@ -242,10 +242,10 @@ def curve(values: Sequence[float]) -> tuple[HeldOut, np.ndarray]:
 def test_the_stopping_rule(values: list[float], cap: int, best: int, length: int, monitor: Monitor) -> None:
     held_out, logits = curve([*values, *[0.0] * 9])
     result = train(held_out, logits, StoppingRule(monitor, cap, 2))
-    assert (result.epochs, len(result.history)) == (best, length)
+    assert (result.epochs, len(result.histories[0])) == (best, length)
     assert result.capped == (best == cap)
     assert chosen(result) == ((best,),)
-    np.testing.assert_allclose(result.history["val_macro_f1"], np.array(values[:length]) / 2)
+    np.testing.assert_allclose(result.histories[0]["val_macro_f1"], np.array(values[:length]) / 2)
 
 
 # --- the history, and what is reported ---
@@ -255,7 +255,7 @@ def test_the_history_has_sums_over_rows_and_scores_of_the_pool() -> None:
     rng = np.random.default_rng(2)
     held_out = draw_held_out(rng)
     logits = draw_logits(rng, held_out, 3)
-    history = train(held_out, logits, StoppingRule("val_loss", 3, 3)).history
+    history = train(held_out, logits, StoppingRule("val_loss", 3, 3)).histories[0]
     assert list(history) == ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1"]
     assert history["epoch"].tolist() == [1, 2, 3]
     np.testing.assert_allclose(history["train_loss"], [0.5, 1.0, 1.5])
@@ -273,8 +273,8 @@ def test_a_callback_gets_each_epoch_and_the_best_score_so_far(monitor: Monitor) 
     logits = draw_logits(rng, held_out, 12)
     rule = StoppingRule(monitor, 12, 4)
     result = train(held_out, logits, rule, on_epoch=lambda epoch, best: calls.append((epoch, best)))
-    assert [epoch for epoch, _ in calls] == result.history["epoch"].tolist()
-    scores = result.history["val_macro_f1"]
+    assert [epoch for epoch, _ in calls] == result.histories[0]["epoch"].tolist()
+    scores = result.histories[0]["val_macro_f1"]
     for epoch, best in calls:
         until = train(held_out, logits[:epoch], replace(rule, max_epochs=epoch))
         assert best == scores[until.epochs - 1]
@@ -288,9 +288,9 @@ def test_the_test_split_is_recorded_and_decides_nothing() -> None:
     test = EvaluationSet(Features.of(np.zeros((40, 1))).select(rows), rng.integers(0, N_CLASSES, 7))
     blind, seen = train(held_out, logits, rule), train(held_out, logits, rule, test=test)
     assert (chosen(seen), seen.epochs) == (chosen(blind), blind.epochs)
-    assert list(seen.history) == [*blind.history, "test_loss", "test_accuracy"]
-    np.testing.assert_array_equal(seen.history[list(blind.history)], blind.history)
-    for epoch, (loss, accuracy) in enumerate(seen.history[["test_loss", "test_accuracy"]].to_numpy()):
+    assert list(seen.histories[0]) == [*blind.histories[0], "test_loss", "test_accuracy"]
+    np.testing.assert_array_equal(seen.histories[0][list(blind.histories[0])], blind.histories[0])
+    for epoch, (loss, accuracy) in enumerate(seen.histories[0][["test_loss", "test_accuracy"]].to_numpy()):
         first = logits[epoch, :1][:, rows]  # of the first seed
         assert loss == pytest.approx(plain_loss(test.labels, first))
         assert accuracy == pytest.approx(np.mean(first.argmax(axis=2) == test.labels))
@@ -320,6 +320,6 @@ def test_a_number_of_epochs_is_trained_without_held_out_landmarks() -> None:
     result = train_epochs(learners, 4, test)
     assert chosen(result) == ((4,), (4,))
     assert (result.epochs, result.capped) == (4, False)
-    assert list(result.history) == ["epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
-    np.testing.assert_allclose(result.history["test_loss"], [plain_loss(test.labels, z[:1]) for z in logits[:4]])
-    np.testing.assert_allclose(result.history["train_loss"], [0.5, 1.0, 1.5, 2.0])
+    assert list(result.histories[0]) == ["epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
+    np.testing.assert_allclose(result.histories[0]["test_loss"], [plain_loss(test.labels, z[:1]) for z in logits[:4]])
+    np.testing.assert_allclose(result.histories[0]["train_loss"], [0.5, 1.0, 1.5, 2.0])

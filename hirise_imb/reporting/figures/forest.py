@@ -22,7 +22,7 @@ _IMAGES = "#9ca3af"
 
 
 def table(results: Results) -> pd.DataFrame:
-    """Returns a table with a row for each arm, all about macro F1 on the test split.
+    """Returns a table with a row for each arm, all about macro F1 of the tested landmarks.
 
     Columns: mean, range over seeds, interval over sources and interval over images; then for the control and for the
     reference, with the contrast before the name: the other arm, the difference with its interval over sources, minimum
@@ -110,12 +110,13 @@ def _frame(
     for name, arm in zip(sides[0].get_yticklabels(), results.ordered, strict=True):
         name.set_fontweight("bold" if arm.name in results.preferred else "normal")
     sides[0].set_ylim(len(rows) - 0.4, -0.6)
-    sides[0].set_xlabel("macro F1 on the test split")
+    sides[0].set_xlabel(f"macro F1 {results.terms.where}")
     for axes in sides:
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
     for axes, contrast in zip(sides[1:], contrasts, strict=True):
         axes.axvline(0, color=ROLE_COLOURS["baseline"], linewidth=1, linestyle=":", zorder=2)
+        axes.locator_params(axis="x", nbins=6)  # more labels, with three decimals and a sign, would overlap
         control = "the control with as many members" if results.averaged_controls else "the control"
         axes.set_xlabel(f"difference from {control if contrast == 'vs_control' else results.reference}")
 
@@ -136,5 +137,5 @@ def _explain_marks(results: Results, rows: Sequence[dict[str, Any]]) -> str:
     if len(rows) > 1:
         lines.append("Differences, band: too small to detect in one test; p after Holm over all tests of the panel.")
     if results.preferred:
-        lines.append("Bold: best on validation.")
+        lines.append(f"Bold: best {results.terms.best}.")
     return "\n".join(lines)

@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hirise_imb.reporting import search_summary, tables
+from hirise_imb.reporting import search_summary, selection, tables
 from hirise_imb.reporting.baseline import Baseline
-from hirise_imb.reporting.figures import forest, matrices, overview, probabilities, scores, sources
+from hirise_imb.reporting.figures import (
+    class_differences,
+    forest,
+    inner_outer,
+    matrices,
+    overview,
+    probabilities,
+    scores,
+    sources,
+)
 from hirise_imb.reporting.results import Results
 
 if TYPE_CHECKING:
@@ -48,7 +57,13 @@ def of_study(results: Results) -> dict[str, Draw]:
         figures["figures/confusion_difference"] = lambda: Drawing(
             matrices.confusion_difference(results, chosen.name), tables.confusion_difference(results, chosen.name)
         )
-    if any(arm.trials for arm in results.arms):
+    if class_differences.classes_with_intervals(results):
+        figures["figures/class_differences"] = partial(
+            _draw_table, results, class_differences.table, class_differences.class_differences
+        )
+    if results.rank_correlation is not None:
+        figures["figures/selection_scores"] = partial(_draw_table, results, selection.table, inner_outer.inner_outer)
+    if any(arm.has_search for arm in results.arms):
         figures["figures/best_so_far"] = lambda: Drawing(overview.best_so_far(results), search_summary.table(results))
     return figures | _common_figures(results)
 
@@ -90,4 +105,4 @@ def _confusion(results: Results, arm: str) -> Drawing:
 
 def _curves(results: Results, name: str) -> Drawing:
     arm = next(arm for arm in results.arms if arm.name == name)
-    return Drawing(scores.curves(arm), tables.curves(arm))
+    return Drawing(scores.curves(arm, results.terms), tables.curves(arm))

@@ -100,10 +100,18 @@ def _frame(axes: Axes, results: Results) -> None:
     axes.set_xlabel("predicted class")
     axes.tick_params(length=0)
     for row in np.flatnonzero(results.support == 0).tolist():
-        axes.text((len(classes) - 1) / 2, row, "no test landmark", ha="center", va="center", fontsize=8, color=SOFT)
+        axes.text(
+            (len(classes) - 1) / 2,
+            row,
+            f"no {results.terms.landmark}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color=SOFT,
+        )
 
 
 def _name_rows(axes: Axes, results: Results) -> None:
     names = [f"{name} ({n})" for name, n in zip(results.classes, results.support, strict=True)]
     axes.set_yticks(range(len(names)), names)
-    axes.set_ylabel("true class (test landmarks)")
+    axes.set_ylabel(f"true class ({results.terms.landmark}s)")

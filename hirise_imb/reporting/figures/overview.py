@@ -36,8 +36,8 @@ def f1_per_class(results: Results) -> Figure:
 
 
 def best_so_far(results: Results) -> Figure:
-    """Draws the best validation macro F1 against finished trials, one panel for each search over the others in grey."""
-    arms = [arm for arm in results.ordered if arm.trials]
+    """Draws the best inner macro F1 against finished trials, one panel for each search over the others in grey."""
+    arms = [arm for arm in results.ordered if arm.has_search]
     n_rows = -(-len(arms) // _COLUMNS)
     canvas = figure(11, 1.3 + 1.6 * n_rows, (0.7, 0.1, 0.55, 0.8))
     spaces = {"wspace": 0.06, "hspace": 0.25}
@@ -51,11 +51,13 @@ def best_so_far(results: Results) -> Figure:
         # Shared axes label only the bottom row; a panel above an empty place needs labels too.
         axes.tick_params(labelbottom=n + _COLUMNS >= len(arms))
     # The best score is written to the right of the last trial.
-    panels[0, 0].set_xlim(0, 1.22 * max(len(arm.trials) for arm in arms))
+    panels[0, 0].set_xlim(0, 1.22 * max(len(search_summary.mean_best_so_far(arm)) for arm in arms))
     panels[0, 0].xaxis.get_major_locator().set_params(integer=True)
     canvas.supxlabel("finished trials", fontsize=10)
     canvas.supylabel("macro F1", fontsize=10)
-    title = "Best validation score so far. Dot: the chosen trial. Grey: the other searches."
+    several = any(len(arm.selections) > 1 for arm in arms)
+    detail = "mean over outer folds" if several else "dot: the chosen trial"
+    title = f"Best {results.terms.inner} score so far ({detail}). Grey: the other searches."
     canvas.suptitle(title, x=0.01, ha="left", fontsize=10)
     return canvas
 
@@ -83,9 +85,9 @@ def _draw_class_scores(axes: Axes, results: Results) -> None:
     ]
     axes.set_xticks(range(len(names)), names, fontsize=9)
     axes.tick_params(length=0)
-    bold = "; bold: best on validation" if results.preferred else ""
+    bold = f"; bold: best {results.terms.best}" if results.preferred else ""
     axes.set_title(
-        f"F1 of each class on the test split; colour: difference from {results.reference}{bold}", fontsize=10
+        f"F1 of each class {results.terms.where}; colour: difference from {results.reference}{bold}", fontsize=10
     )
     axes.figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
 
@@ -94,15 +96,16 @@ def _draw_search(axes: Axes, arm: Arm) -> None:
     colour = ROLE_COLOURS["control" if arm.role == "control" else "strategy"]
     numbers, best = _step_line(arm)
     axes.plot(numbers, best, color=colour, linewidth=2, zorder=3, marker="." if len(best) == 1 else None)
-    tally = search_summary.tally(arm)
     axes.set_title(arm.name, fontsize=9, color=colour, fontweight="bold", pad=3)
-    if tally["best_trial"] is None or tally["best_value"] is None:
+    if not len(best):
         return
-    axes.plot(tally["best_trial"], tally["best_value"], "o", color=colour, markersize=4, zorder=4)
+    if len(arm.selections) == 1:
+        chosen = float(np.nanargmax(search_summary.values(arm.selections[0]))) + 1
+        axes.plot(chosen, best[-1], "o", color=colour, markersize=4, zorder=4)
     style: dict[str, Any] = {"fontsize": 8, "color": colour, "va": "center"}
     axes.annotate(
-        f"{tally['best_value']:.3f}",
-        (len(arm.trials), tally["best_value"]),
+        f"{best[-1]:.3f}",
+        (len(search_summary.mean_best_so_far(arm)), best[-1]),
         (4, 0),
         textcoords="offset points",
         **style,
@@ -111,7 +114,7 @@ def _draw_search(axes: Axes, arm: Arm) -> None:
 
 def _step_line(arm: Arm) -> tuple[Floats, Floats]:
     """Returns the corners of the step line of the best value so far, from the first complete trial: trials, values."""
-    best = search_summary.best_so_far(arm)
+    best = search_summary.mean_best_so_far(arm)
     rises = np.flatnonzero(np.isfinite(best) & (best != np.append(np.nan, best[:-1])))
     numbers, values = np.repeat(rises + 1.0, 2)[1:], np.repeat(best[rises], 2)[:-1]
     if len(rises) and numbers[-1] < len(best):

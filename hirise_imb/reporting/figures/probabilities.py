@@ -45,7 +45,7 @@ def precision_recall(results: Results, table: pd.DataFrame) -> Figure:
         n = int(results.support[label])
         axes.set_title(f"{name} (n = {n})", fontsize=10)
         if n == 0:
-            axes.text(0.5, 0.5, "no test landmark", ha="center", va="center", fontsize=9)
+            axes.text(0.5, 0.5, f"no {results.terms.landmark}", ha="center", va="center", fontsize=9)
             continue
         axes.axhline(n / len(results.test), color=BACKGROUND, linewidth=1)
         for arm, line in zip(results.shown, lines(results.shown), strict=True):
@@ -145,6 +145,6 @@ def _risk(results: Results, arm: Arm) -> Floats:
 def _reliability(results: Results, arm: Arm, scaled: bool) -> ReliabilityDiagram:
     fits = [
         apply_temperature(fit.probabilities, temperature) if scaled else fit.probabilities
-        for fit, temperature in zip(arm.predictions, arm.temperatures, strict=True)
+        for fit, temperature in zip(arm.predictions, results.landmark_temperatures(arm), strict=True)
     ]
     return ReliabilityDiagram.of(np.tile(results.labels, len(fits)), np.concatenate(fits))

@@ -21,6 +21,7 @@ from hirise_imb.reporting.figures.style import (
 )
 from hirise_imb.reporting.records import Arm, Spread
 from hirise_imb.reporting.results import Results
+from hirise_imb.reporting.terms import Terms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,14 +79,15 @@ def published(baseline: Baseline) -> Figure:
     return canvas
 
 
-def curves(arm: Arm) -> Figure:
+def curves(arm: Arm, terms: Terms) -> Figure:
     """Draws loss and accuracy over epochs for train, validation and test; thin lines are seeds after the first."""
+    names = {"train": "train", "val": terms.inner_curve, "test": terms.outer_curve}
     canvas = figure(9, 3.6, (0.75, 1.35, 0.55, 0.35))
     for axes, quantity, unit in zip(canvas.subplots(1, 2), ("loss", "accuracy"), ("nats", "share"), strict=True):
         for split in SPLITS:
-            _curve(axes, arm.histories, f"{split}_{quantity}", split)
-        for best in arm.best_epochs[:1]:
-            axes.axvline(best, color=BACKGROUND, linewidth=4, zorder=0, label="best epoch")
+            _curve(axes, arm.histories, f"{split}_{quantity}", split, names[split])
+        if len(arm.selections) == 1:
+            axes.axvline(arm.best_epochs[0][0], color=BACKGROUND, linewidth=4, zorder=0, label="best epoch")
         axes.set_title("cross-entropy" if quantity == "loss" else quantity)
         axes.set_xlabel("epoch")
         axes.set_ylabel(unit)
@@ -96,7 +98,7 @@ def curves(arm: Arm) -> Figure:
     return canvas
 
 
-def _curve(axes: Axes, histories: Sequence[pd.DataFrame], column: str, split: str) -> None:
+def _curve(axes: Axes, histories: Sequence[pd.DataFrame], column: str, split: str, name: str) -> None:
     for n, history in enumerate(histories):
         first = n == 0
         axes.plot(
@@ -104,7 +106,7 @@ def _curve(axes: Axes, histories: Sequence[pd.DataFrame], column: str, split: st
             history[column],
             color=SPLIT_COLOURS[split],
             linestyle=SPLIT_LINES[split],
-            label=_SPLIT_NAMES[split] if first else None,
+            label=name if first else None,
             linewidth=1.8 if first else 0.7,
             alpha=1 if first else 0.5,
             marker="o" if len(history) == 1 else None,

@@ -1,4 +1,4 @@
-"""The figure of recall in each test source of each class.
+"""The figure of recall in each tested source of each class.
 
 A score of a class is only as certain as its sources are similar, which a single mean can't show.
 """
@@ -51,7 +51,9 @@ def sources(results: Results, rows: pd.DataFrame) -> Figure:
             _dots(axes, place, part, largest, str(line["color"]))
             _f1(axes, place, part, str(line["color"]))
         if n_sources == 0:
-            axes.text(0.5, 0.5, "no test landmark", transform=axes.transAxes, ha="center", va="center", fontsize=9)
+            axes.text(
+                0.5, 0.5, f"no {results.terms.landmark}", transform=axes.transAxes, ha="center", va="center", fontsize=9
+            )
         elif n_sources < MIN_SOURCES:
             _note(axes, "no interval can be estimated")
         elif rows.loc[

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hirise_imb.metrics.registry import METRICS
-from hirise_imb.reporting.formatting import MISSING, duration, p_digits, percent, plural, score
+from hirise_imb.reporting.formatting import MISSING, count_range, duration, p_digits, percent, plural, score
 from hirise_imb.reporting.html.details import name_twin
 from hirise_imb.reporting.html.parts import (
     Cell,
@@ -27,6 +27,7 @@ from hirise_imb.reporting.html.parts import (
 )
 from hirise_imb.reporting.results import CONTRASTS, Contrast
 from hirise_imb.reporting.summary.records import AgainstRecord, ArmRecord, StudyContent
+from hirise_imb.reporting.terms import Terms, choose_terms
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class ArmTables:
     """The arms in the order of the tables."""
     reference_name: str
     """Name of the reference in sentences and headings."""
+
+    @property
+    def terms(self) -> Terms:
+        """Words of the design."""
+        return choose_terms(nested=self.content["outer_folds"] is not None)
 
     @property
     def most_seeds(self) -> int:
@@ -58,8 +64,8 @@ class ArmTables:
         ]
         test_notes = ("range over seeds",) if self.most_seeds > 1 else ()
         second_row = [
-            Heading("validation", css="edge"),
-            Heading("test", notes=test_notes),
+            Heading(self.terms.inner, css="edge"),
+            Heading(self.terms.outer, notes=test_notes),
             Heading("95 % interval", notes=("over sources",)),
         ]
         for contrast in self.contrasts:
@@ -130,10 +136,10 @@ class ArmTables:
 
     def intervals(self) -> Table:
         """Returns intervals over sources under both rules for undrawn classes, and intervals over images."""
-        rules = {"others_mean": "mean of the drawn", "own_f1": "F1 on the whole split"}
+        rules = {"others_mean": "mean of the drawn", "own_f1": f"F1 {self.terms.whole_short}"}
         head = columns(
             Heading("arm", "text"),
-            Heading("macro F1, test"),
+            Heading(f"macro F1, {self.terms.outer}"),
             *(
                 Heading("over sources", notes=(f"undrawn class: {text}",), css="edge" if place == 0 else "")
                 for place, text in enumerate(rules.values())
@@ -171,14 +177,22 @@ class ArmTables:
         )
         rows = []
         for arm in self.arms:
-            if not arm["trials"]:
+            tallies = [selection["search"] for selection in arm["selections"]]
+            if not any(tally["trials"] for tally in tallies):
                 continue
-            tally, best, value = arm["search"], arm["search"]["best_trial"], arm["search"]["best_value"]
+            trials, complete, failed = (
+                sum(counts)
+                for counts in zip(*((t["trials"], t["complete"], t["failed"]) for t in tallies), strict=True)
+            )
+            # The number of the best trial of several searches would say nothing.
+            best = tallies[0]["best_trial"] if len(tallies) == 1 else None
+            values = [tally["best_value"] for tally in tallies if tally["best_value"] is not None]
+            value = sum(values) / len(values) if len(values) == len(tallies) else None
             cells = (
-                *(number(n) for n in (tally["trials"], tally["complete"], tally["failed"])),
+                *(number(n) for n in (trials, complete, failed)),
                 Cell() if best is None else number(best),
                 Cell(score(value), value),
-                Cell(settings_text(arm["settings"]), css="settings"),
+                Cell(settings_text(arm), css="settings"),
             )
             rows.append(Row(breakable(arm["name"]), cells))
         return Table("The searches", "sort sticky", (head,), tuple(rows)) if rows else None
@@ -197,17 +211,19 @@ class ArmTables:
         titles = ("trials", "fits", "wall time", "share, %")
         head = columns(Heading("arm", "text"), *(Heading(title) for title in titles))
         total = sum(seconds.values())
+        n_trials = {arm["name"]: sum(len(s["trials"]) for s in arm["selections"]) for arm in self.arms}
+        n_fits = {arm["name"]: sum(map(len, arm["best_epochs"])) for arm in self.arms}
         rows = []
         for arm in self.arms:
             arm_seconds = seconds[arm["name"]]
             cells = (
-                number(len(arm["trials"])) if arm["trials"] else Cell(),
-                number(len(arm["seeds"])),
+                number(n_trials[arm["name"]]) if n_trials[arm["name"]] else Cell(),
+                number(n_fits[arm["name"]]),
                 Cell(duration(arm_seconds), arm_seconds),
                 Cell(percent(arm_seconds / total), arm_seconds) if total else Cell(),
             )
             rows.append(Row(breakable(arm["name"]), cells))
-        counts = [sum(len(arm["trials"]) for arm in self.arms), sum(len(arm["seeds"]) for arm in self.arms)]
+        counts = [sum(n_trials.values()), sum(n_fits.values())]
         every = Row("all", (*(Cell(str(n)) for n in counts), Cell(duration(total)), Cell("")))
         return Table("Cost", "sort sticky", (head,), tuple(rows), (every,))
 
@@ -220,9 +236,11 @@ class ArmTables:
         if arm == content["reference"]:
             tags.append("reference")
         elif record["role"] == "control" and content["control"]:
-            tags.append("control" if arm == content["control"] else f"control, mean of {record['members']}")
+            tags.append(
+                "control" if arm == content["control"] else f"control, mean of {count_range(record['members'])}"
+            )
         elif arm in preferred:
-            tags.append("best on validation")
+            tags.append(f"best {self.terms.best}")
             css = "tag pick"
         if record["identical_to"] is not None:
             tags.append(f"identical to {name_twin(content, record['identical_to'])}")
@@ -264,12 +282,13 @@ def _gain_cell(gains: AgainstRecord, metric: str) -> Cell:
 
 def reports_compared(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
     """Returns the reports of a comparison with the best strategy of each."""
+    terms = choose_terms(nested=content["outer_folds"] is not None)
     titles = (
         "report",
         "study",
         "arms",
-        "best strategy on validation",
-        "macro F1, test",
+        f"best strategy {terms.best}",
+        f"macro F1, {terms.outer}",
         "difference from " + breakable(content["reference"]),
         "95 % interval",
         "p",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hirise_imb.reporting.formatting import p_digits, p_value, percent, plural, score
+from hirise_imb.reporting.formatting import count_range, p_digits, p_value, percent, plural, score
 from hirise_imb.reporting.html.parts import (
     Cell,
     Difference,
@@ -23,6 +24,7 @@ from hirise_imb.reporting.html.parts import (
 from hirise_imb.reporting.records import Spread
 from hirise_imb.reporting.summary.records import ArmRecord, Content
 from hirise_imb.reporting.summary.values import IntervalRecord
+from hirise_imb.reporting.terms import choose_terms
 
 
 @dataclass(frozen=True)
@@ -92,33 +94,42 @@ def arm_detail(content: Content, arm: ArmRecord, base: ArmRecord, place: int) ->
 
 def fit_words(content: Content, arm: ArmRecord) -> str:
     """Returns sentences about the chosen hyperparameters and the fits of an arm."""
+    terms = choose_terms(nested=content["outer_folds"] is not None)
     plural_s = "s" if len(arm["seeds"]) > 1 else ""
     seeds = f"seed{plural_s} {', '.join(map(str, arm['seeds']))}"
     chosen = ""
-    if arm["settings"]:
-        chosen = f"{settings_text(arm['settings'])}; chosen from {plural(arm['search']['trials'], 'trial')}. "
-    if arm["members"] > 1:
-        chosen += f"Each prediction averages {arm['members']} members. "
+    if settings := settings_text(arm):
+        trials = max(len(selection["trials"]) for selection in arm["selections"])
+        chosen = f"{settings}; chosen from {plural(trials, 'trial')}{terms.division}. "
+    if max(arm["members"]) > 1:
+        chosen += f"Each prediction averages {count_range(arm['members'])} members. "
     notes = "".join(f" {note[0].upper()}{note[1:].rstrip('.')}." for note in arm["notes"])
     if arm["identical_to"] is not None:
         notes += (
-            f" Identical to {name_twin(content, arm['identical_to'])}: both predict the same class for every test "
-            "landmark and seed, so it is not tested."
+            f" Identical to {name_twin(content, arm['identical_to'])}: both predict the same class for every "
+            f"{terms.landmark} and seed, so it is not tested."
         )
     if not arm["has_epochs"]:
         return f"{chosen}Closed-form head, which has no epochs; {seeds}.{notes}"
-    epochs = ", ".join(map(str, arm["best_epochs"]))
+    epochs = ", ".join(_fold_values(map(str, values)) for values in arm["best_epochs"])
     if arm["role"] == "baseline":
-        words = f"Early stopping monitored {arm['recipe']['monitor']}; best epoch{plural_s} {epochs} of {seeds}."
+        monitor = arm["selections"][0]["recipe"]["monitor"]
+        words = f"Early stopping monitored {monitor}; best epoch{plural_s} {epochs} of {seeds}."
     else:
-        words = f"Fitted on the training and validation splits together; epochs of {seeds}: {epochs}."
+        words = f"Fitted on {terms.pool}; epochs of {seeds}: {epochs}."
     return f"{chosen}{words}{notes}"
 
 
 def _temperatures(arm: ArmRecord) -> str:
-    values = [f"{value:.2f}" for value in arm["temperatures"]]
+    values = [_fold_values(f"{value:.2f}" for value in of_seed) for of_seed in arm["temperatures"]]
     title = "Temperatures" if len(values) > 1 else "Temperature"
-    return f"{title} fitted without the test split: {', '.join(values)}." if values else ""
+    return f"{title} fitted without the tested landmarks: {', '.join(values)}." if values else ""
+
+
+def _fold_values(values: Iterable[str]) -> str:
+    """Returns the value of the given split, or those of all outer folds in brackets."""
+    texts = list(values)
+    return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
 
 
 def _test_words(content: Content, arm: ArmRecord) -> str:
@@ -147,7 +158,7 @@ def class_interval_words(content: Content, label: int) -> str:
     """Returns why a class has no confidence interval."""
     support, sources = content["support"][label], content["sources"][label]
     if not support:
-        return "no test landmark"
+        return f"no {choose_terms(nested=content['outer_folds'] is not None).landmark}"
     if sources < content["inference"]["least_sources"]:
         return f"n = {support} from {plural(sources, 'source')}: no interval can be estimated"
     return "no interval: all resamples are equal"

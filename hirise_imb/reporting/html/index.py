@@ -32,7 +32,8 @@ class Entry:
     @property
     def kind(self) -> str:
         """Description of the kind of report."""
-        return _KINDS[self.summary["kind"]]
+        kind = _KINDS[self.summary["kind"]]
+        return kind if self.summary["outer_folds"] is None else f"{kind}, nested cross-validation"
 
     @property
     def link(self) -> str:
@@ -63,7 +64,7 @@ def write_index(reports: Path) -> Path:
 
     A report that can't be read is listed with the reason.
     """
-    # The report of a reference run may be inside that of its study.
+    # The reports of a reference run and of the given split may be inside that of a study.
     folders = sorted({path.parent for pattern in ("*", "*/*") for path in reports.glob(f"{pattern}/summary.json")})
     entries: list[Entry] = []
     broken: list[Broken] = []
@@ -93,7 +94,7 @@ def _table(entries: list[Entry]) -> Table:
         Heading("report", "text"),
         Heading("kind", "text"),
         *(Heading(title) for title in ("landmarks", "sources", "arms", "baseline, macro F1")),
-        Heading("best strategy on validation", "text"),
+        Heading("best strategy on validation", "text", notes=("or by inner score",)),
         Heading("its macro F1"),
         Heading("from its control"),
         Heading("p, Holm", ascending=True),

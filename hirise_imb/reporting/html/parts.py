@@ -6,12 +6,13 @@ Templates lay out these parts and compute nothing.
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
 from hirise_imb.reporting.formatting import MISSING, count, percent, points, score, signed
+from hirise_imb.reporting.summary.records import ArmRecord
 from hirise_imb.reporting.summary.values import FreeSpreadRecord, IntervalRecord, SpreadRecord
 
 _SHARES = (0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.92)
@@ -276,8 +277,15 @@ class KeyFigure:
     span: Span | None = None
 
 
-def settings_text(settings: Mapping[str, str | float | int | bool]) -> str:
-    """Formats chosen hyperparameters for a sentence: `gamma = 2.5, layers = 3`."""
+def settings_text(arm: ArmRecord) -> str:
+    """Formats chosen hyperparameters for a sentence: `gamma = 2.5, layers = 3`.
+
+    Where outer folds chose differently, all choices are listed in their order: `gamma = 2.5 / 1 / 2.5`.
+    """
+    choices: dict[str, list[str]] = {}
+    for selection in arm["selections"]:
+        for key, value in selection["settings"].items():
+            choices.setdefault(key, []).append(value if isinstance(value, str) else f"{value:.4g}")
     return ", ".join(
-        f"{key} = {value if isinstance(value, str) else f'{value:.4g}'}" for key, value in settings.items()
+        f"{key} = {values[0] if len(set(values)) == 1 else ' / '.join(values)}" for key, values in choices.items()
     )

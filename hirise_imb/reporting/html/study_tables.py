@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hirise_imb.reporting.formatting import MISSING, count, percent
+from hirise_imb.reporting.formatting import MISSING, count, p_digits, percent, score, signed
 from hirise_imb.reporting.html.parts import (
     Cell,
     Heading,
@@ -15,6 +15,7 @@ from hirise_imb.reporting.html.parts import (
     columns,
     number,
     share_cell,
+    signed_interval,
     text_table,
 )
 from hirise_imb.reporting.summary.records import ArmRecord, Content, ParameterRecord, StudyContent
@@ -68,6 +69,35 @@ def data_table(content: Content) -> Table:
             cells += [part[0].edge(), *part[1:]]
         rows.append(Row(name, tuple(cells)))
     return Table("Data", "sort sticky", (tuple(first), second), tuple(rows))
+
+
+def given_split_table(content: StudyContent) -> Table | None:
+    """Returns the scores of the arms on the given split next to those in the outer folds; None without them."""
+    given = content["given_split"]
+    if given is None:
+        return None
+    other = "its control" if content["control"] else content["reference"]
+    head = columns(
+        Heading("arm", "text"),
+        Heading("validation"),
+        Heading("test macro F1"),
+        Heading("difference from " + breakable(other), notes=("95 % interval",), css="edge"),
+        Heading("p, Holm", notes=(f"of {given['tests']}",), ascending=True),
+        Heading("outer macro F1", css="edge"),
+    )
+    rows = []
+    for arm in given["arms"]:
+        notes = (signed_interval(arm["interval"]),) if arm["interval"] else ()
+        p = arm["p_holm"]
+        cells = (
+            Cell(score(arm["val_macro_f1"]), arm["val_macro_f1"]),
+            Cell(score(arm["macro_f1"]), arm["macro_f1"]),
+            Cell(signed(arm["difference"]), arm["difference"], notes=notes).edge(),
+            Cell() if p is None else Cell(p_digits(p), p),
+            Cell(score(arm["outer_macro_f1"]), arm["outer_macro_f1"]).edge(),
+        )
+        rows.append(Row(breakable(arm["name"]), cells))
+    return Table("The given split", "sort sticky loose", (head,), tuple(rows))
 
 
 def strategies_table(content: StudyContent) -> Table | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hirise_imb.metrics.registry import METRICS, Metric, label_of
-from hirise_imb.reporting.formatting import MISSING, p_digits, p_value, percent, plural, score, signed
+from hirise_imb.reporting.formatting import MISSING, percent, plural, score
 from hirise_imb.reporting.html.arm_tables import ArmTables, all_scores, reports_compared
 from hirise_imb.reporting.html.details import (
     Detail,
@@ -19,20 +19,21 @@ from hirise_imb.reporting.html.details import (
     class_interval_words,
     fit_words,
 )
+from hirise_imb.reporting.html.key_figures import baseline_keys, nested_keys, study_keys
 from hirise_imb.reporting.html.parts import (
     Cell,
     Heading,
     KeyFigure,
     Row,
-    Span,
     Table,
     breakable,
     settings_text,
-    signed_interval,
     text_table,
 )
+from hirise_imb.reporting.html.selection_tables import SelectionView, class_differences, selection_view
 from hirise_imb.reporting.html.study_tables import (
     data_table,
+    given_split_table,
     operating_point_table,
     parameters_table,
     shared_words,
@@ -40,12 +41,12 @@ from hirise_imb.reporting.html.study_tables import (
 )
 from hirise_imb.reporting.results import Contrast
 from hirise_imb.reporting.summary.records import (
-    AgainstRecord,
     ArmRecord,
     BaselineContent,
     Content,
     StudyContent,
 )
+from hirise_imb.reporting.terms import Terms, choose_terms
 
 KINDS = {"study": "Study", "comparison": "Comparison of reports", "baseline": "Reference run"}
 """Descriptions of the kinds of reports."""
@@ -71,6 +72,8 @@ class PageView:
     content: Content
     extras: Extras
     kind: str
+    terms: Terms
+    """Words of the design."""
     arms: tuple[ArmRecord, ...]
     """The arms in the order of tables."""
     base: ArmRecord
@@ -100,7 +103,12 @@ class StudyView(PageView):
     focus_panel: Panel
     reports: Table | None
     every_arm: Table
+    given_split: Table | None
+    """Scores of the given split, in the report of a nested cross-validation."""
     class_f1: Table
+    class_differences: Table | None
+    """Differences from the control, or else the reference, in each class."""
+    selection: SelectionView | None
     intervals: Table
     contrasts: tuple[Contrast, ...]
     """The comparisons with columns of their own, the primary one first."""
@@ -147,7 +155,11 @@ def study_view(content: StudyContent, extras: Extras) -> StudyView:
     omitted = [(breakable(s["name"]), s["summary"], s["reason"]) for s in content["omitted"]]
     return StudyView(
         **common,
-        keys=_study_keys(content, chosen, arms_by_name) if chosen else (),
+        keys=nested_keys(content, arms_by_name, tables.contrasts[0])
+        if common["terms"].nested
+        else study_keys(content, chosen, arms_by_name)
+        if chosen
+        else (),
         compares=compares,
         against=against,
         focus=focus,
@@ -155,7 +167,10 @@ def study_view(content: StudyContent, extras: Extras) -> StudyView:
         focus_panel=arm_panel(content, focus, base, "Shown: "),
         reports=reports_compared(content, arms) if compares else None,
         every_arm=tables.every_arm(),
+        given_split=given_split_table(content),
         class_f1=tables.class_f1(),
+        class_differences=class_differences(content, arms, tables.contrasts[0]),
+        selection=selection_view(content, arms),
         intervals=tables.intervals(),
         contrasts=tables.contrasts,
         any_identical=any(arm["identical_to"] is not None for arm in arms),
@@ -172,7 +187,7 @@ def study_view(content: StudyContent, extras: Extras) -> StudyView:
         strategies=strategies_table(content),
         parameters=parameters_table(content),
         shared_words=shared_words(content["shared_parameters"]),
-        settings={arm["name"]: settings_text(arm["settings"]) for arm in arms},
+        settings={arm["name"]: settings_text(arm) for arm in arms},
         class_words=tuple(class_interval_words(content, k) for k in range(len(content["classes"]))),
     )
 
@@ -182,7 +197,7 @@ def baseline_view(content: BaselineContent, extras: Extras) -> BaselineView:
     common = _common(content, extras)
     return BaselineView(
         **common,
-        keys=_baseline_keys(content),
+        keys=baseline_keys(content),
         published=_published(content),
         seeds=plural(len(common["base"]["seeds"]), "seed"),
     )
@@ -197,7 +212,8 @@ def _common(content: Content, extras: Extras) -> dict[str, Any]:
     return {
         "content": content,
         "extras": extras,
-        "kind": KINDS[content["kind"]],
+        "kind": KINDS[content["kind"]] + (", nested cross-validation" if content["outer_folds"] is not None else ""),
+        "terms": choose_terms(nested=content["outer_folds"] is not None),
         "arms": arms,
         "base": base,
         "most_seeds": max(len(arm["seeds"]) for arm in arms),
@@ -212,53 +228,6 @@ def _common(content: Content, extras: Extras) -> dict[str, Any]:
     }
 
 
-def _study_keys(content: StudyContent, best: ArmRecord, arms_by_name: Mapping[str, ArmRecord]) -> tuple[KeyFigure, ...]:
-    """Returns the main result as key figures: the best strategy on validation, against its control and the baseline."""
-    contrasts: list[tuple[Contrast, str, AgainstRecord]] = [("vs_baseline", "baseline", best["vs_baseline"])]
-    if best["vs_control"] is not None:
-        contrasts.insert(0, ("vs_control", "control", best["vs_control"]))
-    others = [f"{name} {score(arms_by_name[a['arm']]['scores']['macro_f1']['mean'])}" for _, name, a in contrasts]
-    primary, name, against = contrasts[0]
-    return (
-        KeyFigure("Best strategy on validation", breakable(best["name"]), best["summary"], first=True),
-        KeyFigure("Macro F1 on the test split", score(best["scores"]["macro_f1"]["mean"]), ", ".join(others)),
-        *(_difference_key(content, *contrast) for contrast in contrasts),
-        _detectable_key(content, primary, name, against),
-    )
-
-
-def _difference_key(content: StudyContent, contrast: Contrast, name: str, against: AgainstRecord) -> KeyFigure:
-    """Returns the difference of the best strategy from another arm, with its interval and the swap test."""
-    inference, gain, test = content["inference"], against["scores"]["macro_f1"], against["test"]
-    interval, span = against["interval"], None
-    if interval is not None:
-        between = f"95 % interval {signed_interval(interval)} over {inference['sources']} sources"
-        span = Span.of(interval, gain, min(0, interval["low"]), max(0, interval["high"]))
-    elif inference["sources"] < inference["least_sources"]:
-        between = f"no interval from {plural(inference['sources'], 'source')}"
-    else:
-        between = "no interval: all resamples are equal"
-    tested = "not tested"
-    if test is not None:
-        n_tests = plural(inference[contrast]["tests"], "comparison")
-        tested = f"swap test {p_value(test['p'])}, {p_digits(test['p_holm'])} after Holm over {n_tests}"
-    return KeyFigure(f"Difference to the {name}", signed(gain), f"{between}; {tested}", span=span)
-
-
-def _detectable_key(content: StudyContent, contrast: Contrast, name: str, against: AgainstRecord) -> KeyFigure:
-    """Returns the minimum detectable difference of the best strategy in the primary contrast."""
-    inference, test = content["inference"], against["test"]
-    if test is None:
-        condition = "not tested"
-    elif test["resolvable"] is None:
-        condition = f"to the {name}: no difference could be statistically significant"
-    else:
-        condition = f"to the {name}, at p <= {inference['alpha']}"
-        if (family := inference[contrast]["tests"]) > 1:
-            condition += f" in this comparison alone; larger as one of {family}"
-    return KeyFigure("Minimum detectable difference", score(test["resolvable"] if test else None), condition)
-
-
 def _dash_words(content: StudyContent, arms: Sequence[ArmRecord]) -> str:
     inference = content["inference"]
     if inference["sources"] < inference["least_sources"]:
@@ -267,24 +236,6 @@ def _dash_words(content: StudyContent, arms: Sequence[ArmRecord]) -> str:
     if None in differences or any(arm["uncertainty"]["macro_f1"] is None for arm in arms):
         return "An interval is missing if all resamples are equal."
     return ""
-
-
-def _baseline_keys(content: BaselineContent) -> tuple[KeyFigure, ...]:
-    """Returns the scores of the complete table, and how many published scores lie in the shuffled range."""
-    keys = []
-    for row in content["comparison"]:
-        if row["class"] != "all" or row["metric"] == "weighted_f1":
-            continue
-        aside = f"with shuffled labels {score(row['shuffled'])}"
-        if row["shuffled_low"] is not None and row["shuffled_high"] is not None:
-            aside += f" ({score(row['shuffled_low'])} to {score(row['shuffled_high'])})"
-        term = label_of(row["metric"])
-        term = f"{term[0].upper()}{term[1:]}, aligned"
-        keys.append(KeyFigure(term, score(row["aligned"]), aside, first=row["metric"] == "macro_f1"))
-    in_range = [row["published_in_range"] for row in content["comparison"] if row["published_in_range"] is not None]
-    aside = "95 % range of this model's predictions, paired with shuffled labels"
-    keys.append(KeyFigure("Published scores in the shuffled range", f"{sum(in_range)} of {len(in_range)}", aside))
-    return tuple(keys)
 
 
 def _published(content: BaselineContent) -> Table:

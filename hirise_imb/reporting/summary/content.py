@@ -12,8 +12,10 @@ from hirise_imb.metrics.permutation import ALPHA
 from hirise_imb.reporting import narrative, search_summary
 from hirise_imb.reporting.inference import AdjustedTest, Family
 from hirise_imb.reporting.protocol import protocol
-from hirise_imb.reporting.records import Arm, Spread
+from hirise_imb.reporting.records import Arm, Selection, Spread
 from hirise_imb.reporting.results import Contrast, Results
+from hirise_imb.reporting.selection import SelectionCost, Stability, selection_cost
+from hirise_imb.reporting.summary.given_split import describe_given_split
 from hirise_imb.reporting.summary.records import (
     SCHEMA_VERSION,
     AgainstRecord,
@@ -27,7 +29,11 @@ from hirise_imb.reporting.summary.records import (
     InferenceRecord,
     OperatingPointRecord,
     OriginRecord,
+    OuterFoldRecord,
     RankCorrelationRecord,
+    SelectionCostRecord,
+    SelectionRecord,
+    StabilityRecord,
     StatisticRecord,
     StudyContent,
     SwapTestRecord,
@@ -67,6 +73,10 @@ def facts(results: Results) -> Facts:
         "chosen": results.chosen.name if results.chosen else None,
         "order": [arm.name for arm in results.ordered],
         "shown": [arm.name for arm in results.shown],
+        "outer_folds": None
+        if results.outer_folds is None
+        else cast("list[OuterFoldRecord]", results.outer_folds.to_dict("records")),
+        "given_split": describe_given_split(results),
         "trial_seeds": results.trial_seeds,
         "inference": _inference(results),
         "rank_correlation": cast("RankCorrelationRecord", asdict(results.rank_correlation))
@@ -101,20 +111,18 @@ def _arm(results: Results, arm: Arm) -> ArmRecord:
     return {
         "name": arm.name,
         "role": arm.role,
-        "members": arm.members,
+        "members": list(arm.members),
         "identical_to": results.identical.get(arm.name),
         "summary": arm.summary,
-        "settings": dict(arm.settings),
-        "recipe": arm.recipe,
+        "selections": [_selection(selection) for selection in arm.selections],
         "seeds": list(arm.seeds),
         "has_epochs": arm.has_epochs,
-        "best_epochs": list(arm.best_epochs),
-        "capped": list(arm.capped),
+        "best_epochs": [list(epochs) for epochs in arm.best_epochs],
+        "capped": [list(flags) for flags in arm.capped],
         "notes": list(arm.notes),
-        "temperatures": list(arm.temperatures),
+        "temperatures": [list(values) for values in arm.temperatures],
         "val_macro_f1": arm.val_macro_f1,
-        "trials": cast("list[TrialRecord]", arm.trials),
-        "search": search_summary.tally(arm),
+        "selection_cost": _selection_cost(selection_cost(results, arm)),
         "failures": search_summary.failures(arm),
         "scores": {name: _free_spread(spread) for name, spread in results.headline_scores(arm.name).items()},
         "per_class": _class_scores(results, arm.name),
@@ -127,6 +135,41 @@ def _arm(results: Results, arm: Arm) -> ArmRecord:
         "vs_baseline": _against(results, arm.name, results.reference, "vs_baseline"),
         "pairing": [_statistic(statistic) for statistic in results.pairings[arm.name]],
         "confusion": results.confusion(arm.name).tolist(),
+    }
+
+
+def _selection(selection: Selection) -> SelectionRecord:
+    return {
+        "division": selection.division,
+        "settings": dict(selection.settings),
+        "recipe": selection.recipe,
+        "val_macro_f1": selection.val_macro_f1,
+        "trials": cast("list[TrialRecord]", selection.trials),
+        "search": search_summary.tally(selection),
+    }
+
+
+def _selection_cost(cost: SelectionCost) -> SelectionCostRecord:
+    return {
+        "best_trial": cost.best_trial,
+        "inner": cost.inner,
+        "outer": cost.outer,
+        "luck": cost.luck,
+        "gap": cost.gap,
+        "tuning_gain": cost.tuning_gain,
+        "control_gain_inner": cost.control_gain_inner,
+        "control_gain_outer": cost.control_gain_outer,
+        "distinct_settings": cost.distinct_settings,
+        "divisions_as_control": cost.divisions_as_control,
+        "stability": [_stability(one) for one in cost.stability],
+    }
+
+
+def _stability(stability: Stability) -> StabilityRecord:
+    return {
+        "name": stability.name,
+        "values": [value for value, _ in stability.counts],
+        "divisions": [count for _, count in stability.counts],
     }
 
 
@@ -211,6 +254,7 @@ def _against(results: Results, arm: str, other: str, contrast: Contrast) -> Agai
         "scores_clear": {name: results.gain_is_clear(arm, name, other) for name in names},
         "per_class": differences,
         "per_class_clear": flags,
+        "per_class_interval": [_interval(interval) for interval in results.inference.class_differences(arm, other)],
         "interval": _interval(difference.interval) if difference else None,
         "share_above": difference.share_above if difference else None,
         "test": _swap_test(results.families[contrast].tests.get(arm)),

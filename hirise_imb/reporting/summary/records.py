@@ -34,7 +34,7 @@ from hirise_imb.reporting.summary.values import (
     Share,
 )
 
-SCHEMA_VERSION: Literal[4] = 4
+SCHEMA_VERSION: Literal[5] = 5
 
 WHOLE_TABLE = ("accuracy", "macro_f1", "weighted_f1", "kappa")
 """Scores of the complete table in the comparison of the reference run with the published table."""
@@ -137,6 +137,11 @@ class AgainstRecord(TypedDict):
     scores_clear: ScoreFlags
     per_class: ClassDifferencesRecord
     per_class_clear: ClassFlagsRecord
+    per_class_interval: Annotated[
+        ClassIntervals,
+        "Confidence interval of the difference in F1 over the sources of each class, not corrected for the number of "
+        "comparisons",
+    ]
     interval: Annotated[IntervalRecord | None, "Confidence interval of the difference in macro F1 over sources"]
     share_above: Annotated[Share | None, "Share of resamples in which this arm has the higher macro F1"]
     test: Annotated[SwapTestRecord | None, "Null if the comparison is not one of its family"]
@@ -152,16 +157,10 @@ class StatisticRecord(TypedDict):
     p_below: Share
 
 
-class ArmRecord(TypedDict):
-    """An arm: the baseline, a control or the chosen recipe of a strategy."""
+class SelectionRecord(TypedDict):
+    """What was selected for an arm in one division of the data."""
 
-    name: ArmName
-    role: Annotated[str, Rule(enum=list(get_args(Role)))]
-    members: Annotated[Positive, "Number of fits or heads whose log-probabilities are averaged"]
-    identical_to: Annotated[
-        ArmName | None, "The arm it is compared with, if both predict the same classes for every seed"
-    ]
-    summary: str
+    division: Annotated[str, "The given split, or an outer fold"]
     settings: Annotated[dict[str, str | float | int | bool], "Hyperparameters that the search chose"]
     recipe: Annotated[
         dict[str, Any],
@@ -171,17 +170,63 @@ class ArmRecord(TypedDict):
             properties={"cut": {"type": "string"}, "monitor": {"enum": ["val_loss", "val_macro_f1", "none"]}},
         ),
     ]
-    seeds: Annotated[list[Count], "Seeds of the fits, in the order of all lists over seeds", Rule(minItems=1)]
-    has_epochs: Annotated[bool, "Whether the arm is trained in epochs; false for a closed-form head"]
-    best_epochs: Annotated[list[Count], "Epochs of each seed's final fit, or best epoch; 0 for a closed-form head"]
-    capped: Annotated[list[bool], "Whether the best epoch is the last one allowed, for each seed"]
-    notes: Annotated[list[str], "What the fits had to do differently from the recipe"]
-    temperatures: Annotated[list[Annotated[float, Rule(exclusiveMinimum=0)]], "Temperature fitted for each seed"]
-    val_macro_f1: Annotated[
-        Share, "Validation score: macro F1, by which arms are compared before the test split is used"
-    ]
+    val_macro_f1: Annotated[Share, "Validation score: macro F1 in the cross-validation of this division"]
     trials: Annotated[list[TrialRecord], "Finished trials, in order"]
     search: TallyRecord
+
+
+class StabilityRecord(TypedDict):
+    """The values that the divisions chose for a hyperparameter."""
+
+    name: str
+    values: Annotated[list[str | float | int | bool], "Different values, the most frequent first"]
+    divisions: Annotated[list[Positive], "Number of divisions that chose each value"]
+
+
+class SelectionCostRecord(TypedDict):
+    """The scores by which the settings of an arm were chosen, next to those on sources that were not used for it."""
+
+    best_trial: Annotated[
+        Share | None, "Macro F1 by which the chosen trial was chosen, mean over divisions; null without a search"
+    ]
+    inner: Annotated[Share, "Macro F1 of the recipe with other seeds and folds, mean over divisions"]
+    outer: Annotated[Share, "Macro F1 of the pooled predictions of the tested landmarks, mean over fits"]
+    luck: Annotated[Difference | None, "Score of the chosen trial minus the inner score; null without a search"]
+    gap: Annotated[Difference, "Inner minus outer score"]
+    tuning_gain: Annotated[
+        Difference | None, "Chosen trial minus the first one, which has the defaults; null without a search"
+    ]
+    control_gain_inner: Annotated[Difference | None, "Inner score minus that of its control; null for the control"]
+    control_gain_outer: Annotated[Difference | None, "Outer score minus that of its control; likewise"]
+    distinct_settings: Annotated[Positive, "Number of different settings that the divisions chose"]
+    divisions_as_control: Annotated[
+        Count | None, "Divisions in which all fits predict the same classes as those of the control; likewise"
+    ]
+    stability: Annotated[list[StabilityRecord], "Chosen values of each hyperparameter"]
+
+
+class ArmRecord(TypedDict):
+    """An arm: the baseline, a control or the chosen recipes of a strategy."""
+
+    name: ArmName
+    role: Annotated[str, Rule(enum=list(get_args(Role)))]
+    members: Annotated[list[Positive], "Fits or heads whose log-probabilities are averaged, by division"]
+    identical_to: Annotated[
+        ArmName | None, "The arm it is compared with, if both predict the same classes for every seed"
+    ]
+    summary: str
+    selections: Annotated[list[SelectionRecord], "One for each division of the data", Rule(minItems=1)]
+    seeds: Annotated[list[Count], "Seeds of the fits, in the order of all lists over seeds", Rule(minItems=1)]
+    has_epochs: Annotated[bool, "Whether the arm is trained in epochs; false for a closed-form head"]
+    best_epochs: Annotated[
+        list[list[Count]],
+        "Epochs of the final fits, or best epochs, by seed and division of its repeat; 0 for a closed-form head",
+    ]
+    capped: Annotated[list[list[bool]], "Whether the best epoch is the last one allowed, likewise"]
+    notes: Annotated[list[str], "What the fits had to do differently from the recipe"]
+    temperatures: Annotated[list[list[Annotated[float, Rule(exclusiveMinimum=0)]]], "Fitted temperatures, likewise"]
+    val_macro_f1: Annotated[Share, "Validation score: mean over divisions"]
+    selection_cost: SelectionCostRecord
     failures: list[FailureRecord]
     scores: ScoreSpreads
     per_class: ClassScoresRecord
@@ -221,6 +266,37 @@ class RankCorrelationRecord(TypedDict):
     arms: Count
     rho: Annotated[Difference | None, "Null for fewer than three arms or equal scores"]
     p: Annotated[Probability | None, "Two-sided, from random orders"]
+
+
+class OuterFoldRecord(TypedDict):
+    """The outer fold of a source in a nested cross-validation."""
+
+    repeat: Positive
+    fold: Positive
+    source: str
+
+
+class GivenSplitArmRecord(TypedDict):
+    """The scores of an arm on the given split, next to its score in the nested cross-validation."""
+
+    name: ArmName
+    val_macro_f1: Annotated[Share, "Validation score"]
+    macro_f1: Annotated[Share, "Macro F1 on the test split, mean over seeds"]
+    difference: Annotated[Difference | None, "Difference in macro F1 of the primary contrast; null for the control"]
+    interval: Annotated[IntervalRecord | None, "Its confidence interval over the test sources"]
+    p_holm: Annotated[Probability | None, "p of the swap test, adjusted for the family; null if it is not tested"]
+    outer_macro_f1: Annotated[Share | None, "Macro F1 in the outer folds; null if the arm is not in the other report"]
+
+
+class GivenSplitRecord(TypedDict):
+    """The results of the given split, whose complete report is in a folder inside that of the nested report."""
+
+    folder: Literal["given-split"]
+    landmarks: Annotated[Positive, "Landmarks of the test split"]
+    sources: Annotated[Positive, "Sources of the test split"]
+    tests: Annotated[Count, "Tests of the primary contrast"]
+    caution: str
+    arms: Annotated[list[GivenSplitArmRecord], "Arms in the order of the tables of that report", Rule(minItems=1)]
 
 
 class InferenceRecord(TypedDict):
@@ -298,7 +374,7 @@ FigureRecord = TypedDict(
 class Facts(TypedDict):
     """The content that all kinds of pages have in common."""
 
-    schema_version: Literal[4]
+    schema_version: Literal[5]
     study: Annotated[str, "Name of the study, or of the comparison", Rule(minLength=1)]
     setting: Annotated[str, "What was run"]
     pairing: Annotated[str, "Whether predictions and labels belong together"]
@@ -312,6 +388,10 @@ class Facts(TypedDict):
     chosen: Annotated[ArmName | None, "The strategy with the best validation score"]
     order: Annotated[list[ArmName], "Arms in the order of tables"]
     shown: Annotated[list[ArmName], "Arms in figures with a line for each arm"]
+    outer_folds: Annotated[list[OuterFoldRecord] | None, "Outer fold of each source; null for the given split"]
+    given_split: Annotated[
+        GivenSplitRecord | None, "Results of the given split, if the study also evaluated it; null in its own report"
+    ]
     trial_seeds: Annotated[Positive | None, "Seeds of the cross-validation that scores a recipe; null if unknown"]
     inference: InferenceRecord
     rank_correlation: Annotated[RankCorrelationRecord | None, "Null for a comparison of reports"]

@@ -132,6 +132,16 @@ def _find_length_fault(summary: Mapping[str, Any]) -> str | None:
     for place, arm in enumerate(summary["arms"]):
         if not len(arm["seeds"]) == len(arm["best_epochs"]) == len(arm["capped"]) == len(arm["temperatures"]):
             return f"at $.arms[{place}]: it does not have as many best_epochs, capped and temperatures as seeds"
+        fits = [values for key in ("best_epochs", "capped", "temperatures") for values in arm[key]]
+        repeats = max([row["repeat"] for row in summary["outer_folds"] or []], default=1)
+        if (
+            len(arm["members"]) != len(arm["selections"])
+            or len(arm["seeds"]) % repeats
+            or any(len(values) * repeats != len(arm["selections"]) for values in fits)
+        ):
+            return f"at $.arms[{place}]: its fits and selections do not have one entry for each division"
+    if summary["given_split"] is not None and summary["outer_folds"] is None:
+        return "at $.given_split: only the report of a nested cross-validation has one"
     rows = summary.get("comparison")
     if rows is not None and len(rows) != len(CLASS_METRICS) * len(summary["classes"]) + len(WHOLE_TABLE):
         return "at $.comparison: it does not have each score once"
