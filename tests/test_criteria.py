@@ -35,7 +35,15 @@ from tools.candidate_fits import (
     list_candidates,
 )
 from tools.criteria import CRITERIA, DEFAULTS, REFERENCE, RESAMPLES, add_error_of_gap, choose_simplest, measure
-from tools.criteria_tables import Results, choose, choose_place, correlate, read_results
+from tools.criteria_tables import (
+    Results,
+    choose,
+    choose_place,
+    correlate,
+    format_value,
+    read_results,
+    score_trained,
+)
 from tools.simulate_criteria import Simulation
 
 
@@ -302,6 +310,28 @@ def test_resamples_draw_whole_sources_and_the_same_for_all_choices(results: Resu
     assert other[:, 1:].std() > 0
     again = replace(results, rows=results.rows)
     assert (choose(again, CRITERIA[DEFAULTS], "plain").outer == other).all()
+
+
+def test_rules_for_epochs_are_compared_on_all_trained_settings(results: Results) -> None:
+    rows = results.rows
+    trained = rows["strategy"] == "plain"
+    pooled = rows[trained].assign(epochs_by=POOLED, f1=rows["f1"] + 0.1)
+    closed_form = rows[trained].assign(strategy="logistic", epochs_by="", f1=0.9)
+    all_rows = pd.concat([rows, pooled, closed_form], ignore_index=True)
+    outer = np.concatenate([results.outer, results.outer[trained], results.outer[trained]])
+    results = replace(results, rows=all_rows, outer=outer)
+    reference = score_trained(results, REFERENCE)
+    first = choose_place(results, CRITERIA[REFERENCE], "plain", 0).outer
+    assert reference.outer == pytest.approx((first + 1) / 2)  # the second setting finds all landmarks
+    assert reference.inner == pytest.approx(np.mean([0.3, 0.2, 0.1, 0.5]))
+    other = score_trained(results, "epochs and settings on the same pooled folds")
+    assert other.inner - reference.inner == pytest.approx(0.1)
+    assert (other.outer == reference.outer).all()
+
+
+def test_one_repeat_has_no_spread_between_repeats() -> None:
+    assert format_value(np.array([[-0.2, -0.1, -0.3]])) == "−0.200 ± 0.100"
+    assert format_value(np.array([[-0.0001, -0.1, 0.1], [0.0, 0.1, -0.1]])) == "0.000 ± 0.000 (0.000)"
 
 
 def test_the_rank_correlation_compares_settings_by_their_pooled_scores(results: Results) -> None:

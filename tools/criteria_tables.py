@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hirise_imb.data.splits import ImageTable
 from hirise_imb.metrics.bootstrap import SourceCounts, bootstrap_sources
 from hirise_imb.strategies import CONTROL
-from tools.candidate_fits import POSTHOC
+from tools.candidate_fits import JOINT, NO_EPOCHS, ONE_SEED, POSTHOC
 from tools.criteria import CRITERIA, DEFAULTS, REFERENCE, RESAMPLES, Criterion, add_error_of_gap
 
 Ints = NDArray[np.int64]
@@ -174,17 +174,18 @@ def correlate(results: Results, criterion: Criterion, strategies: Sequence[str])
 
 
 def format_value(draws: Floats) -> str:
-    """Returns a mean over repeats with its standard error over sources, and the spread between repeats in brackets.
+    """Returns a mean over repeats with its standard error over sources; if there are several, their spread in brackets.
 
     Args:
         draws: values on all sources and in resamples, shape (n_repeats, 1 + DRAWS).
     """
-    spread = draws[:, 0].std(ddof=1) if len(draws) > 1 else np.nan
-    return f"{draws[:, 0].mean():.3f} ± {draws[:, 1:].mean(axis=0).std():.3f} ({spread:.3f})".replace("-", "−")
+    text = f"{_number(draws[:, 0].mean())} ± {_number(draws[:, 1:].mean(axis=0).std())}"
+    return f"{text} ({_number(draws[:, 0].std(ddof=1))})" if len(draws) > 1 else text
 
 
 def _number(value: float, digits: int = 3) -> str:
-    return f"{value:.{digits}f}".replace("-", "−")
+    """Returns a rounded number with a true minus, without one if it is zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def print_tables(results: Results) -> pd.DataFrame:
@@ -193,10 +194,11 @@ def print_tables(results: Results) -> pd.DataFrame:
     strategies = rows.loc[rows["base"] < 0, "strategy"].unique().tolist()
     names = [name for name, one in CRITERIA.items() if one.epochs_by in rows["epochs_by"].unique()]
     within = {name: {s: choose(results, CRITERIA[name], s) for s in strategies} for name in names}
-    print(f"{len(results.repeats)} repeats, {rows.groupby('strategy')['place'].nunique().to_dict()} settings\n")
+    print(f"Complete repeats: {len(results.repeats)}\n")
     _print_within(results, within)
     _print_across(results, names, strategies)
     _print_strategies(results, within)
+    _print_epochs(results)
     posthoc = _print_posthoc(results, within)
     return pd.DataFrame(
         [
@@ -216,7 +218,7 @@ def print_tables(results: Results) -> pd.DataFrame:
 
 
 def _print_within(results: Results, within: dict[str, dict[str, Choice]]) -> None:
-    print("| criterion | outer gain | difference to the first | inner gain | inner - outer | rank correlation |")
+    print("| criterion | outer gain | difference to the first | inner gain | inner − outer | rank correlation |")
     print("|---|---:|---:|---:|---:|---:|")
     outer = {name: np.mean([one.outer for one in by.values()], axis=0) for name, by in within.items()}
     for name, by_strategy in within.items():
@@ -226,7 +228,7 @@ def _print_within(results: Results, within: dict[str, dict[str, Choice]]) -> Non
         correlation = float(np.mean([correlate(results, criterion, [s]) for s in by_strategy]))
         cells = [
             format_value(outer[name] - outer[DEFAULTS]),
-            format_value(outer[name] - outer[REFERENCE]),
+            "–" if name == REFERENCE else format_value(outer[name] - outer[REFERENCE]),
             _number(inner - default),
             _number(inner - float(outer[name][:, 0].mean())),
             _number(correlation, 2),
@@ -236,14 +238,14 @@ def _print_within(results: Results, within: dict[str, dict[str, Choice]]) -> Non
 
 
 def _print_across(results: Results, names: Sequence[str], strategies: Sequence[str]) -> None:
-    print("| criterion | outer score | difference to the first | inner - outer | rank correlation |")
+    print("| criterion | outer score | difference to the first | inner − outer | rank correlation |")
     print("|---|---:|---:|---:|---:|")
     reference = choose(results, CRITERIA[REFERENCE], None).outer
     for name in names:
         one = choose(results, CRITERIA[name], None)
         cells = [
             format_value(one.outer),
-            format_value(one.outer - reference),
+            "–" if name == REFERENCE else format_value(one.outer - reference),
             _number(one.inner.mean() - one.outer[:, 0].mean()),
             _number(correlate(results, CRITERIA[name], strategies), 2),
         ]
@@ -269,36 +271,56 @@ def _print_strategies(results: Results, within: dict[str, dict[str, Choice]]) ->
     print()
 
 
+def _print_epochs(results: Results) -> None:
+    """Prints how rules for epochs change the scores of all trained settings, without a choice among settings."""
+    print("| rule for epochs | inner score, change | outer score, change |")
+    print("|---|---:|---:|")
+    reference = score_trained(results, REFERENCE)
+    for name, criterion in CRITERIA.items():
+        if criterion.epochs_by not in (JOINT, ONE_SEED):
+            one = score_trained(results, name)
+            change = format_value(one.outer - reference.outer)
+            print(f"| {name} | {_number(float((one.inner - reference.inner).mean()))} | {change} |")
+    print()
+
+
+def score_trained(results: Results, name: str) -> Choice:
+    """Returns mean scores of all trained settings with the epochs of a criterion."""
+    rows = CRITERIA[name].select(results.rows)
+    settings = rows.loc[(rows["base"] < 0) & (rows["epochs_by"] != NO_EPOCHS), ["strategy", "place"]].drop_duplicates()
+    all_scores = [choose_place(results, CRITERIA[name], *one) for one in settings.itertuples(index=False)]
+    return Choice(
+        np.stack([one.chosen for one in all_scores]),
+        np.mean([one.inner for one in all_scores], axis=0),
+        np.mean([one.outer for one in all_scores], axis=0),
+    )
+
+
 def _print_posthoc(results: Results, within: dict[str, dict[str, Choice]]) -> dict[str, dict[str, Choice]]:
     """Prints what adjustments gain over the control that the same criterion chose, and over that without a choice."""
     rows = results.rows
     chosen: dict[str, dict[str, Choice]] = {}
-    print("| criterion | adjustment | gain over the control | difference | inner gain | without effect | places |")
-    print("|---|---|---:|---:|---:|---:|---|")
+    print("| criterion |" + "".join(f" {name}: outer gain | inner gain | without effect |" for name in POSTHOC))
+    print("|---|" + "---:|" * 3 * len(POSTHOC))
     for name, by_strategy in within.items():
         if CRITERIA[name].epochs_by not in rows.loc[rows["base"] >= 0, "epochs_by"].unique():
             continue
         control = by_strategy[CONTROL]
         chosen[name] = {strategy: choose(results, CRITERIA[name], strategy) for strategy in POSTHOC}
-        for strategy, one in chosen[name].items():
-            places = rows["place"].to_numpy()[one.chosen]
-            cells = [
-                format_value(one.outer - control.outer),
-                format_value(one.outer - chosen[REFERENCE][strategy].outer),
-                _number(one.inner.mean() - control.inner.mean()),
-                f"{(places == 0).mean():.0%}",
-                " ".join(
-                    f"{place}:{count}" for place, count in zip(*np.unique(places, return_counts=True), strict=True)
-                ),
-            ]
-            print(f"| {name} | {strategy} | {' | '.join(cells)} |")
+        cells = []
+        for one in chosen[name].values():
+            cells += [format_value(one.outer - control.outer), _number(one.inner.mean() - control.inner.mean())]
+            cells.append(f"{(rows['place'].to_numpy()[one.chosen] == 0).mean():.0%}")
+        print(f"| {name} | {' | '.join(cells)} |")
+    print("\n| always the same adjustment | outer gain | inner gain |\n|---|---:|---:|")
     control = within[REFERENCE][CONTROL]
     bases = rows["place"].to_numpy()[control.chosen]
     for strategy, settings in POSTHOC.items():
-        for place, (values, _) in enumerate(settings):
+        for place, (values, _) in enumerate(settings[1:], 1):
             fixed = _adjusted(results, bases, strategy, place)
-            gain, inner = format_value(fixed.outer - control.outer), float(fixed.inner.mean() - control.inner.mean())
-            print(f"| always the same | {strategy} {dict(values)} | {gain} | | {_number(inner)} | | |")
+            gain, inner = format_value(fixed.outer - control.outer), _number(fixed.inner.mean() - control.inner.mean())
+            setting = ", ".join(f"{key} {value}" for key, value in values.items())
+            print(f"| {strategy}, {setting} | {gain} | {inner} |")
     print()
     return chosen
 

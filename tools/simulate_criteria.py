@@ -169,12 +169,12 @@ def print_simulation(chosen: pd.DataFrame) -> pd.DataFrame:
     for title, part in (("settings of heads", table[~is_posthoc]), ("logit adjustment", table[is_posthoc])):
         by_set = part.groupby(["criterion", "set"], sort=False)[[*values, "truth"]].mean()
         reference = by_set.loc[REFERENCE]
-        print(f"\n| {title} | gain | difference | inner gain | inner - truth | behind | correlation | first |")
+        print(f"\n| {title} | gain | difference | inner gain | inner − truth | behind | correlation | first |")
         print("|---|---:|---:|---:|---:|---:|---:|---:|")
         for name in part["criterion"].unique():
             one = by_set.loc[name]
             difference = one["truth"] - reference["truth"]
-            cells = [_mean_and_error(one["gain"]), _mean_and_error(difference)]
+            cells = [_mean_and_error(one["gain"]), "–" if name == REFERENCE else _mean_and_error(difference)]
             cells += [f"{one[value].mean():.3f}" for value in ("inner_gain", "optimism", "behind", "correlation")]
             print(f"| {name} | {' | '.join(cells)} | {one['no_effect'].mean():.0%} |".replace("-", "−"))
     print(f"\nouter score minus truth: {_mean_and_error(table.loc[table['criterion'] == REFERENCE, 'outer_error'])}")
