@@ -210,7 +210,7 @@ def train(
     ]
     rule = StoppingRule(recipe.monitor, recipe.max_epochs, recipe.patience)
     result = train_validated(learners, [[fold.heldout for fold in folds] for folds in data], held_out, rule)
-    by_epoch = np.empty((len(result.history), len(CV_SEEDS), len(held_out.labels), held_out.n_classes), np.float32)
+    by_epoch = np.empty((len(result.histories[0]), len(CV_SEEDS), len(held_out.labels), held_out.n_classes), np.float32)
     for i, folds in enumerate(learners):
         for learner, part in zip(folds, held_out.parts[i], strict=True):
             by_epoch[:, i, part] = learner.recorded
