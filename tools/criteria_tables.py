@@ -195,8 +195,8 @@ def print_tables(results: Results) -> pd.DataFrame:
     names = [name for name, one in CRITERIA.items() if one.epochs_by in rows["epochs_by"].unique()]
     within = {name: {s: choose(results, CRITERIA[name], s) for s in strategies} for name in names}
     print(f"Complete repeats: {len(results.repeats)}\n")
-    _print_within(results, within)
-    _print_across(results, names, strategies)
+    across = {name: choose(results, CRITERIA[name], None) for name in names}
+    _print_criteria(results, within, across, strategies)
     _print_strategies(results, within)
     _print_epochs(results)
     posthoc = _print_posthoc(results, within)
@@ -217,37 +217,29 @@ def print_tables(results: Results) -> pd.DataFrame:
     )
 
 
-def _print_within(results: Results, within: dict[str, dict[str, Choice]]) -> None:
-    print("| criterion | outer gain | difference to the first | inner gain | inner − outer | rank correlation |")
-    print("|---|---:|---:|---:|---:|---:|")
+def _print_criteria(
+    results: Results, within: dict[str, dict[str, Choice]], across: dict[str, Choice], strategies: Sequence[str]
+) -> None:
+    """Prints how good the choices of each criterion are, first among the settings of a strategy, then across them."""
+    print("| criterion | within: outer gain | difference | inner gain | rank correlation |", end="")
+    print(" across: outer score | difference | inner − outer | rank correlation |")
+    print("|---|" + "---:|" * 8)
     outer = {name: np.mean([one.outer for one in by.values()], axis=0) for name, by in within.items()}
     for name, by_strategy in within.items():
-        criterion = CRITERIA[name]
+        criterion, best = CRITERIA[name], across[name]
         inner = float(np.mean([one.inner.mean() for one in by_strategy.values()]))
-        default = float(np.mean([choose_place(results, criterion, s, 0).inner.mean() for s in by_strategy]))
-        correlation = float(np.mean([correlate(results, criterion, [s]) for s in by_strategy]))
+        default = float(np.mean([choose_place(results, criterion, s, 0).inner.mean() for s in strategies]))
+        correlation = float(np.mean([correlate(results, criterion, [s]) for s in strategies]))
+        is_first = name == REFERENCE
         cells = [
             format_value(outer[name] - outer[DEFAULTS]),
-            "–" if name == REFERENCE else format_value(outer[name] - outer[REFERENCE]),
+            "–" if is_first else format_value(outer[name] - outer[REFERENCE]),
             _number(inner - default),
-            _number(inner - float(outer[name][:, 0].mean())),
             _number(correlation, 2),
-        ]
-        print(f"| {name} | {' | '.join(cells)} |")
-    print()
-
-
-def _print_across(results: Results, names: Sequence[str], strategies: Sequence[str]) -> None:
-    print("| criterion | outer score | difference to the first | inner − outer | rank correlation |")
-    print("|---|---:|---:|---:|---:|")
-    reference = choose(results, CRITERIA[REFERENCE], None).outer
-    for name in names:
-        one = choose(results, CRITERIA[name], None)
-        cells = [
-            format_value(one.outer),
-            "–" if name == REFERENCE else format_value(one.outer - reference),
-            _number(one.inner.mean() - one.outer[:, 0].mean()),
-            _number(correlate(results, CRITERIA[name], strategies), 2),
+            format_value(best.outer),
+            "–" if is_first else format_value(best.outer - across[REFERENCE].outer),
+            _number(best.inner.mean() - best.outer[:, 0].mean()),
+            _number(correlate(results, criterion, strategies), 2),
         ]
         print(f"| {name} | {' | '.join(cells)} |")
     print()

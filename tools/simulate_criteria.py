@@ -158,26 +158,25 @@ def print_simulation(chosen: pd.DataFrame) -> pd.DataFrame:
     table = chosen.assign(
         gain=chosen["truth"] - chosen["default_truth"],
         inner_gain=chosen["inner"] - chosen["default_inner"],
-        optimism=chosen["inner"] - chosen["truth"],
-        outer_error=chosen["outer"] - chosen["truth"],
-        behind=chosen["best_truth"] - chosen["truth"],
-        no_effect=(chosen["place"] == 0).astype(float),
     )
     is_posthoc = table["strategy"].isin(POSTHOC)
-    values = ["gain", "inner_gain", "optimism", "behind", "correlation", "no_effect"]
-    print(f"{chosen['set'].nunique()} simulated data sets")
-    for title, part in (("settings of heads", table[~is_posthoc]), ("logit adjustment", table[is_posthoc])):
-        by_set = part.groupby(["criterion", "set"], sort=False)[[*values, "truth"]].mean()
-        reference = by_set.loc[REFERENCE]
-        print(f"\n| {title} | gain | difference | inner gain | inner − truth | behind | correlation | first |")
-        print("|---|---:|---:|---:|---:|---:|---:|---:|")
-        for name in part["criterion"].unique():
-            one = by_set.loc[name]
-            difference = one["truth"] - reference["truth"]
-            cells = [_mean_and_error(one["gain"]), "–" if name == REFERENCE else _mean_and_error(difference)]
-            cells += [f"{one[value].mean():.3f}" for value in ("inner_gain", "optimism", "behind", "correlation")]
-            print(f"| {name} | {' | '.join(cells)} | {one['no_effect'].mean():.0%} |".replace("-", "−"))
-    print(f"\nouter score minus truth: {_mean_and_error(table.loc[table['criterion'] == REFERENCE, 'outer_error'])}")
+    values = ["gain", "truth", "inner_gain", "correlation"]
+    parts = [
+        part.groupby(["criterion", "set"], sort=False)[values].mean()
+        for part in (table[~is_posthoc], table[is_posthoc])
+    ]
+    print(f"Simulated data sets: {chosen['set'].nunique()}\n\n| criterion |", end="")
+    for title in ("heads", "adjustment"):
+        print(f" {title}: gain | difference | inner gain | rank correlation |", end="")
+    print("\n|---|" + "---:|" * 8)
+    for name in chosen["criterion"].unique():
+        cells = []
+        for part in parts:
+            one = part.loc[name]
+            difference = one["truth"] - part.loc[REFERENCE]["truth"]
+            cells += [_mean_and_error(one["gain"]), "–" if name == REFERENCE else _mean_and_error(difference)]
+            cells += [f"{one['inner_gain'].mean():.3f}", f"{one['correlation'].mean():.2f}"]
+        print(f"| {name} | {' | '.join(cells)} |".replace("-", "−"))
     return table.groupby(["criterion", "strategy"], sort=False)[["inner", "outer", "truth"]].mean().reset_index()
 
 
