@@ -1,26 +1,127 @@
-"""Criteria and rules by which a search could choose settings, and how good their choices are.
+"""Criteria by which a search could choose settings: what they are computed from, and what they choose.
 
-Rows of results have a column for the `division` of the sources into halves, the `strategy`, what criteria are computed
-from on the development half, and macro F1 on the evaluation half. The settings of a strategy come in the order of
-proposals, its defaults first.
+Rows of results have one row for each setting inside one outer fold: its `strategy` and `place` in the order of
+proposals, the place of the control's setting whose logits it adjusts (`base`, otherwise -1), the rule for its epochs
+(`epochs_by`, empty for a closed-form head), and the columns of `measure`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-N_CV_FITS, N_FINAL_FITS = 5, 2
-REPEATED, SAME_FOLDS = [0, 1, 2], [0, 3, 4]
-"""Numbers of the cross-validations with three seeds, each on an assignment of its own, and on the same folds."""
+from hirise_imb.metrics.bootstrap import SourceCounts, bootstrap_sources, macro_f1_bound
+from hirise_imb.metrics.classification import confusion_matrix, macro_f1, macro_f1_with_sources
+from hirise_imb.metrics.ranking import mean_average_precision
+from tools.candidate_fits import JOINT, LOSS, NO_EPOCHS, ONE_SEED, POOLED, SMOOTHED
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+RESAMPLES = 500
+BOUND = 0.1
+"""Quantile of macro F1 over resamples of the sources that serves as a lower bound."""
 
 
-def repeated_f1(rows: pd.DataFrame) -> pd.Series[float]:
-    """Returns the mean macro F1 of three seeds, each on an assignment of its own."""
-    return rows[[f"f1_fit{i}" for i in REPEATED]].mean(axis=1)
+def measure(
+    out_of_fold: NDArray[np.floating], labels: Ints, sources: Ints, n_classes: int
+) -> tuple[dict[str, float], Floats]:
+    """Computes what criteria need from the out-of-fold predictions of one setting.
+
+    Args:
+        out_of_fold: log probabilities, shape (n_seeds, n, n_classes).
+        labels: class id of each landmark, shape (n,).
+        sources: number of the source of each landmark, from 0, shape (n,).
+        n_classes: number of classes.
+
+    Returns:
+        Columns of results, and the macro F1 in each resample of the sources, shape (RESAMPLES,).
+    """
+    logs = out_of_fold.astype(np.float64)
+    predicted = logs.argmax(axis=2)
+    counts = SourceCounts.of(labels, predicted, sources, n_classes)
+    confusions = [confusion_matrix(labels, one, n_classes) for one in predicted]
+    losses = -np.take_along_axis(logs, labels[None, :, None], axis=2)[..., 0].mean(axis=0)
+    n_of_class = np.bincount(labels, minlength=n_classes)
+    resamples = bootstrap_sources(counts, RESAMPLES).macro_f1()
+    columns = {f"f1_seed{i}": macro_f1(one) for i, one in enumerate(confusions)}
+    columns |= {
+        "f1": float(np.mean([macro_f1(one) for one in confusions])),
+        "average_precision": float(np.mean([mean_average_precision(labels, np.exp(one)) for one in logs])),
+        "log_loss": float(losses.mean()),
+        "balanced_log_loss": float((np.bincount(labels, losses, n_classes) / np.maximum(n_of_class, 1)).mean()),
+        "bound": macro_f1_bound(counts, BOUND, RESAMPLES),
+        "error": float(resamples.std()),
+    }
+    for minimum in (3, 6):
+        scores = [macro_f1_with_sources(one, counts.sources, minimum) for one in confusions]
+        columns[f"f1_sources{minimum}"] = float(np.mean(scores))
+    return columns, resamples
+
+
+Rule = Literal["best", "defaults", "within_error", "within_error_of_gap"]
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A way to choose among the settings of a strategy, and then among strategies."""
+
+    values: Callable[[pd.DataFrame], pd.Series[float]]
+    """Values of rows: the greater, the better."""
+    epochs_by: str = JOINT
+    """Rule for the number of epochs."""
+    rule: Rule = "best"
+    """The setting of greatest value, the defaults, or the first within one standard error of the greatest."""
+    inner: str = "f1"
+    """Column of the inner score that a report would show for what was chosen."""
+
+    def select(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Returns the rows with this criterion's epochs."""
+        return rows[(rows["epochs_by"] == self.epochs_by) | (rows["epochs_by"] == NO_EPOCHS)]
+
+    def choose(self, rows: pd.DataFrame) -> int:
+        """Returns the index label of the row that is chosen among the settings of one strategy in one outer fold."""
+        ordered = rows.sort_values("place", kind="stable")
+        values = self.values(ordered).tolist()
+        errors = [0.0] * len(values)
+        if self.rule == "defaults":
+            errors = [np.inf] * len(values)
+        elif self.rule == "within_error":
+            errors = [ordered["error"].iloc[int(np.argmax(values))]] * len(values)
+        elif self.rule == "within_error_of_gap":
+            errors = ordered["error_of_gap"].tolist()
+        return int(ordered.index[choose_simplest(values, errors)])
+
+
+def _column(name: str) -> Callable[[pd.DataFrame], pd.Series[float]]:
+    return lambda rows: rows[name]
+
+
+REFERENCE = "macro F1, 3 seeds on 3 assignments"
+DEFAULTS = "the defaults"
+CRITERIA: dict[str, Criterion] = {
+    REFERENCE: Criterion(_column("f1")),
+    "macro F1, 1 seed": Criterion(_column("f1_seed0"), ONE_SEED, inner="f1_seed0"),
+    "mean average precision": Criterion(_column("average_precision")),
+    "mean of macro F1 and average precision": Criterion(lambda rows: (rows["f1"] + rows["average_precision"]) / 2),
+    "macro F1, classes with 3 sources or more": Criterion(_column("f1_sources3")),
+    "macro F1, classes with 6 sources or more": Criterion(_column("f1_sources6")),
+    "10 % bound over sources": Criterion(_column("bound")),
+    "log loss": Criterion(lambda rows: -rows["log_loss"]),
+    "log loss, mean over classes": Criterion(lambda rows: -rows["balanced_log_loss"]),
+    DEFAULTS: Criterion(_column("f1"), rule="defaults"),
+    "simplest within one standard error": Criterion(_column("f1"), rule="within_error"),
+    "simplest within one standard error of the difference": Criterion(_column("f1"), rule="within_error_of_gap"),
+    "epochs by a moving mean of macro F1": Criterion(_column("f1"), SMOOTHED),
+    "epochs by log loss": Criterion(_column("f1"), LOSS),
+    "epochs and settings on the same pooled folds": Criterion(_column("f1"), POOLED),
+}
+"""Criteria by name; all but one use three seeds on three assignments."""
 
 
 def choose_simplest(scores: Sequence[float], errors: Sequence[float]) -> int:
@@ -33,137 +134,18 @@ def choose_simplest(scores: Sequence[float], errors: Sequence[float]) -> int:
     return next(i for i, score in enumerate(scores) if score >= max(scores) - errors[i])
 
 
-def _choose_within_error(rows: pd.DataFrame) -> int:
-    scores = repeated_f1(rows).tolist()
-    return choose_simplest(scores, [rows["error"].iloc[int(np.argmax(scores))]] * len(scores))
+GROUP = ["repeat", "fold", "strategy", "base", "epochs_by"]
+"""Columns that settings have in common if a criterion chooses among them."""
 
 
-def _choose_within_error_of_gap(rows: pd.DataFrame) -> int:
-    return choose_simplest(repeated_f1(rows).tolist(), rows["error_of_gap"].tolist())
+def add_error_of_gap(rows: pd.DataFrame, resamples: Floats) -> pd.DataFrame:
+    """Adds the standard error of the difference to the best setting of the strategy.
 
+    It is smaller than that of the score, because settings share most mistakes.
 
-REFERENCE = "macro F1, 3 seeds on 3 assignments"
-CRITERIA: dict[str, Callable[[pd.DataFrame], pd.Series[float]]] = {
-    REFERENCE: repeated_f1,
-    "macro F1, 1 seed": lambda rows: rows["f1_fit0"],
-    "macro F1, 3 seeds on the same folds": lambda rows: rows[[f"f1_fit{i}" for i in SAME_FOLDS]].mean(axis=1),
-    "mean average precision": lambda rows: rows["average_precision"],
-    "mean of macro F1 and average precision": lambda rows: (repeated_f1(rows) + rows["average_precision"]) / 2,
-    "macro F1, classes with 3 sources or more": lambda rows: rows["f1_sources3"],
-    "macro F1, classes with 6 sources or more": lambda rows: rows["f1_sources6"],
-    "10 % bound over sources": lambda rows: rows["bound"],
-    "10 % bound over sources, own F1": lambda rows: rows["bound_own_f1"],
-    "log loss": lambda rows: -rows["log_loss"],
-    "log loss, mean over classes": lambda rows: -rows["balanced_log_loss"],
-}
-"""Criteria by name: the greater, the better. All but two use three seeds on three assignments."""
-
-RULES: dict[str, Callable[[pd.DataFrame], int]] = {
-    "the defaults": lambda _: 0,
-    "simplest within one standard error": _choose_within_error,
-    "simplest within one standard error of the difference": _choose_within_error_of_gap,
-}
-"""Rules that return the position of a strategy's setting; strategies are then compared by the reference."""
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What a criterion chose in one division."""
-
-    within: float
-    """Gain of the chosen setting over the defaults of its strategy in macro F1 on evaluation, mean over strategies."""
-    across: float
-    """Macro F1 on evaluation of the best setting of all strategies, by the criterion."""
-    regret_within: float
-    """How far the chosen settings are behind the best of their strategy on evaluation, mean over strategies."""
-    regret_across: float
-    correlation_within: float
-    """Spearman's correlation of criterion and evaluation over the settings of a strategy, mean over strategies."""
-    correlation_across: float
-
-
-def judge(rows: pd.DataFrame, name: str) -> Choices:
-    """Applies a criterion or rule to the rows of one division."""
-    evaluation = evaluate(rows)
-    values = CRITERIA.get(name, repeated_f1)(rows)
-    chosen, gains, regrets, correlations = [], [], [], []
-    for _, group in rows.groupby("strategy", sort=False):
-        scores = evaluation[group.index].tolist()
-        position = RULES[name](group) if name in RULES else int(np.argmax(values[group.index]))
-        chosen.append(group.index[position])
-        gains.append(scores[position] - scores[0])
-        regrets.append(max(scores) - scores[position])
-        correlations.append(values[group.index].corr(evaluation[group.index], method="spearman"))
-    best = max(chosen, key=lambda i: values[i])
-    return Choices(
-        within=float(np.mean(gains)),
-        across=float(evaluation[best]),
-        regret_within=float(np.mean(regrets)),
-        regret_across=float(evaluation.max() - evaluation[best]),
-        correlation_within=float(np.nanmean(correlations)),
-        correlation_across=float(values.corr(evaluation, method="spearman")),
-    )
-
-
-def evaluate(rows: pd.DataFrame) -> pd.Series[float]:
-    """Returns macro F1 on the evaluation half, mean over the final fits; a closed form has one."""
-    return rows[[f"evaluation{i}" for i in range(N_FINAL_FITS)]].mean(axis=1)
-
-
-def print_tables(results: pd.DataFrame) -> None:
-    """Prints the tables of docs/selection.md."""
-    divisions = [group for _, group in results.groupby("division")]
-    judged = {name: pd.DataFrame([judge(rows, name) for rows in divisions]) for name in [*CRITERIA, *RULES]}
-    for kind, what in (("within", "gain over the defaults"), ("across", "score of the choice")):
-        print(f"| criterion | {what} | difference to the first | behind the best | rank correlation | its difference |")
-        print("|---|---:|---:|---:|---:|---:|")
-        for name, choices in judged.items():
-            columns = (kind, f"correlation_{kind}")
-            (value, correlation), (difference, difference_of_correlation) = (
-                [_mean_and_error(one[column], digits) for column, digits in zip(columns, (3, 2), strict=True)]
-                for one in (choices, choices - judged[REFERENCE])
-            )
-            cells = [value, difference, f"{choices[f'regret_{kind}'].mean():.3f}", correlation]
-            cells.append(difference_of_correlation)
-            if name == REFERENCE:
-                cells[1] = cells[4] = "–"
-            if name in RULES:  # they give no values
-                cells[3:] = ["–", "–"]
-            print(f"| {name} | {' | '.join(cells)} |")
-        print()
-
-
-def print_noise(results: pd.DataFrame) -> None:
-    """Prints standard deviations of the macro F1 of one candidate, and between candidates."""
-    is_trained = results["epochs"].notna()
-    trained, closed_form = results[is_trained], results[~is_trained]
-    f1 = [f"f1_fit{i}" for i in range(N_CV_FITS)]
-    within = results.assign(evaluation=evaluate(results), score=repeated_f1(results)).groupby("division")
-    pairs = trained[["evaluation0", "evaluation1"]].std(axis=1)
-    for what, value in {
-        "between seeds on the same folds": _pool(trained[[f1[i] for i in SAME_FOLDS]].std(axis=1)),
-        "between seeds, each on its assignment": _pool(trained[[f1[i] for i in REPEATED]].std(axis=1)),
-        "between assignments, closed-form heads": _pool(closed_form[[f1[i] for i in REPEATED]].std(axis=1)),
-        "over sources, bootstrap": _pool(results["error"]),
-        "over sources, difference to the best setting": _pool(results["error_of_gap"][results["error_of_gap"] > 0]),
-        "between candidates, validation score": float(within["score"].std().mean()),
-        "between candidates, evaluation": float(within["evaluation"].std().mean()),
-        "between seeds, evaluation": _pool(pairs),
-    }.items():
-        print(f"| {what} | {value:.3f} |")
-    # The other seeds on the same folds took no part in the choice, so their mean is free of its luck.
-    best = trained.loc[trained.groupby("division")["f1_fit0"].idxmax()]
-    luck = best["f1_fit0"] - best[[f1[i] for i in SAME_FOLDS[1:]]].mean(axis=1)
-    print(f"one seed: score of the best setting above the mean of its other two seeds: {_mean_and_error(luck)}")
-
-
-def _pool(deviations: pd.Series[float]) -> float:
-    """Returns the root mean square of standard deviations."""
-    return float(np.sqrt((deviations**2).mean()))
-
-
-def _mean_and_error(values: pd.Series[float], digits: int = 3) -> str:
-    """Returns the mean over divisions with its standard error, as if divisions were independent."""
-    numbers = values.to_numpy(float)
-    error = numbers.std(ddof=1) / np.sqrt(len(numbers))
-    return f"{numbers.mean():.{digits}f} ± {error:.{digits}f}".replace("-", "−")
+    Args:
+        rows: results, numbered from 0.
+        resamples: macro F1 of each row in resamples of the sources, shape (n_rows, RESAMPLES).
+    """
+    best = rows.groupby(GROUP)["f1"].transform("idxmax").to_numpy(int)
+    return rows.assign(error_of_gap=(resamples - resamples[best]).std(axis=1))
