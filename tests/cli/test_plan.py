@@ -119,9 +119,9 @@ def test_plan_prints_what_a_study_takes(
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
     table = rows(printed, "on 2 cores")
-    assert table["given-split"][0] == str(2 * 9 + 2 * 5)
-    assert table["nested-cv, 5 outer folds"][0] == str(5 * (2 * 9 + 2 * 5))
-    assert table["in all"][0] == str(6 * (2 * 9 + 2 * 5))
+    assert table["given-split"][0] == str(2 * 13 + 2 * 5)
+    assert table["nested-cv, 5 outer folds"][0] == str(5 * (2 * 13 + 2 * 5))
+    assert table["in all"][0] == str(6 * (2 * 13 + 2 * 5))
     assert "Simulated on these counts, not measured" in printed
     assert "Extraction is included" in " ".join(printed.split())
 

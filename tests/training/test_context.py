@@ -136,9 +136,12 @@ def test_an_outer_fold_has_facts_and_seeds_of_its_own(definition: StudyDefinitio
 
 
 @pytest.mark.parametrize("number", [1, 3])
-def test_each_trial_seed_has_an_assignment_of_folds(number: int, definition: StudyDefinition, images: Manifest) -> None:
+def test_each_seed_of_trials_and_of_scores_has_an_assignment_of_folds(
+    number: int, definition: StudyDefinition, images: Manifest
+) -> None:
     found = TrainingContext.prepare(dataclasses.replace(definition, trial_seeds=number), images, [])
-    assert len(found.trainer.splits.assignments) == number
+    # As many for the scores of arms, which are other folds than those of trials.
+    assert len(found.trainer.splits.assignments) == 2 * number
 
 
 def test_what_it_is_about_names_the_backbone(definition: StudyDefinition, images: Manifest) -> None:
