@@ -120,7 +120,7 @@ def estimate_steps(
     for division in divisions:
         splits = division.trainer.splits
         sizes = FitSizes(
-            validation=sum(len(folds) for folds in splits.assignments),
+            validation=len(division.trial_seeds) * len(splits.assignments[0]),
             final=len(division.refit_seeds),
             rows=len(splits.pool) * (1 - 1 / N_FOLDS),
             backbone=backbone,
