@@ -25,8 +25,8 @@ BETWEEN, OWN = 1.2, 0.6
 both arms share, and of those that each arm has by itself.
 
 They are the ones that docs/uncertainty.md uses unless stated otherwise. With five fits they give 0.08 on the test split
-of the real sample. In its report, comparisons with the control have 0.01 to 0.07 (median 0.036), since many arms share
-most predictions with it, and comparisons with the baseline have 0.06 to 0.09 (median 0.070)."""
+of the real sample and 0.04 on all its sources. In its reports, comparisons with the baseline have medians of 0.074 and
+0.043, and comparisons with the control 0.035 and 0.025, since many arms share most predictions with it."""
 
 N_FITS = 5
 """Number of fits of each arm where no study says how many it will have; that of the real sample's report."""

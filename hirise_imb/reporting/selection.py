@@ -69,6 +69,19 @@ class SelectionCost:
         """Inner minus outer score."""
         return self.inner - self.outer
 
+    def scores(self) -> dict[str, float | None]:
+        """Returns the scores and their differences by the names that files use."""
+        return {
+            "best_trial": self.best_trial,
+            "inner": self.inner,
+            "outer": self.outer,
+            "luck": self.luck,
+            "gap": self.gap,
+            "tuning_gain": self.tuning_gain,
+            "control_gain_inner": self.control_gain_inner,
+            "control_gain_outer": self.control_gain_outer,
+        }
+
 
 def selection_cost(results: Results, arm: Arm) -> SelectionCost:
     """Returns what the selection of an arm cost."""
@@ -103,14 +116,7 @@ def table(results: Results) -> pd.DataFrame:
             {
                 "arm": arm.name,
                 "role": arm.role,
-                "best_trial": cost.best_trial,
-                "inner": cost.inner,
-                "outer": cost.outer,
-                "luck": cost.luck,
-                "gap": cost.gap,
-                "tuning_gain": cost.tuning_gain,
-                "control_gain_inner": cost.control_gain_inner,
-                "control_gain_outer": cost.control_gain_outer,
+                **cost.scores(),
                 "divisions": len(arm.selections),
                 "distinct_settings": cost.distinct_settings,
                 "divisions_as_control": cost.divisions_as_control,

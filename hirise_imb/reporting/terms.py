@@ -26,7 +26,7 @@ class Terms:
     whole_short: str
     """The same, for headings."""
     inner: str
-    """Name of the scores by which recipes were chosen, as an adjective: `validation`."""
+    """Name of the scores in a cross-validation of the pool, as an adjective: `validation`."""
     outer: str
     """Name of the scores of tested landmarks, as an adjective: `test`."""
     inner_short: str

@@ -1,41 +1,13 @@
 """Progress where there is no terminal, and the messages of the command line."""
 
 import logging
-import time
 from collections.abc import Iterator
 
 import pytest
+from clocks import Clock
 
 from hirise_imb.utils import progress
 from hirise_imb.utils.progress import track
-
-
-class Clock:
-    """Time that passes when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(time, "monotonic", clock)
-    return clock
-
-
-@pytest.fixture
-def said(
-    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> pytest.LogCaptureFixture:
-    """What is logged; standard error is captured and so no terminal, whatever the tests run in."""
-    for variable in ("FORCE_COLOR", "TTY_COMPATIBLE"):
-        monkeypatch.delenv(variable, raising=False)
-    caplog.set_level(logging.INFO, "hirise_imb")
-    return caplog
 
 
 def test_lines_give_amount_rate_and_time_left(

@@ -3,45 +3,16 @@
 from __future__ import annotations
 
 import io
-import logging
-import time
 
 import pytest
+from clocks import Clock
 from rich.console import Console
 
 from hirise_imb.utils import study_progress
 from hirise_imb.utils.study_progress import StudyProgress
 
 
-class Clock:
-    """Time that passes when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(time, "monotonic", clock)
-    return clock
-
-
-@pytest.fixture
-def lines(
-    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> pytest.LogCaptureFixture:
-    """What is logged; standard error is captured and so no terminal, whatever the tests run in."""
-    for variable in ("FORCE_COLOR", "TTY_COMPATIBLE"):
-        monkeypatch.delenv(variable, raising=False)
-    caplog.set_level(logging.INFO, "hirise_imb")
-    return caplog
-
-
-def test_a_step_has_a_line_at_its_end_with_the_time_left(clock: Clock, lines: pytest.LogCaptureFixture) -> None:
+def test_a_step_has_a_line_at_its_end_with_the_time_left(clock: Clock, said: pytest.LogCaptureFixture) -> None:
     with StudyProgress("demo", {"plain": 30.0, "smote": 90.0}) as progress:
         with progress.step("plain", 3, "trials") as show:
             for done in (1, 2, 3):
@@ -50,35 +21,35 @@ def test_a_step_has_a_line_at_its_end_with_the_time_left(clock: Clock, lines: py
         with progress.step("smote", 3, "trials") as show:
             clock.now += 90
             show(3)
-    assert lines.messages == [
+    assert said.messages == [
         "plain: 3 of 3 trials, 10.0 s each; demo: 25 %, 90 s left",
         "smote: 3 of 3 trials, 30.0 s each; demo: 100 %",
     ]
 
 
-def test_a_long_step_is_not_silent(clock: Clock, lines: pytest.LogCaptureFixture) -> None:
+def test_a_long_step_is_not_silent(clock: Clock, said: pytest.LogCaptureFixture) -> None:
     with StudyProgress("demo", {"plain": 1.0}) as progress, progress.step("plain", 100, "trials") as show:
         for done in range(1, 100):
             clock.now += 1
             show(done)
-    assert [message.split()[1] for message in lines.messages] == ["30", "60", "90"]
+    assert [message.split()[1] for message in said.messages] == ["30", "60", "90"]
 
 
-def test_what_others_or_earlier_runs_did_takes_no_time_here(clock: Clock, lines: pytest.LogCaptureFixture) -> None:
+def test_what_others_or_earlier_runs_did_takes_no_time_here(clock: Clock, said: pytest.LogCaptureFixture) -> None:
     with StudyProgress("demo", {"a": 10.0, "b": 10.0, "c": 10.0}) as progress:
         progress.skip("a")
         with progress.step("b", 10, "trials", already=5) as show:
             clock.now += 50
             show(10)
     # Half of b took 50 s, and so c will take 100 s.
-    assert lines.messages == ["b: 10 of 10 trials, 10.0 s each; demo: 67 %, 2 min left"]
+    assert said.messages == ["b: 10 of 10 trials, 10.0 s each; demo: 67 %, 2 min left"]
 
 
-def test_a_step_without_an_estimate_counts_as_nothing(clock: Clock, lines: pytest.LogCaptureFixture) -> None:
+def test_a_step_without_an_estimate_counts_as_nothing(clock: Clock, said: pytest.LogCaptureFixture) -> None:
     with StudyProgress("demo", {"a": 10.0}) as progress, progress.step("further control", 1, "fits") as show:
         clock.now += 5
         show(1)
-    assert lines.messages == ["further control: 1 of 1 fits, 5.0 s each; demo: 0 %"]
+    assert said.messages == ["further control: 1 of 1 fits, 5.0 s each; demo: 0 %"]
 
 
 def test_on_a_terminal_the_task_is_above_the_step_at_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The figure of the outer scores of the arms against the inner scores by which their recipes were chosen."""
+"""The figure of the outer scores of the arms against their inner scores."""
 
 from __future__ import annotations
 
@@ -37,14 +37,13 @@ def inner_outer(results: Results, rows: pd.DataFrame) -> Figure:
     axes.set_xlim(limits)
     axes.set_ylim(limits)
     axes.set_aspect("equal")
-    inner, outer = ("inner", "outer") if results.outer_folds is not None else ("validation", "test")
-    axes.set_xlabel(f"{inner} score: macro F1 with other seeds and folds than the trials")
-    axes.set_ylabel(f"{outer} score: macro F1 on sources not used for it")
+    terms = results.terms
+    axes.set_xlabel(f"{terms.inner} score: macro F1 with other seeds and folds than the trials")
+    axes.set_ylabel(f"{terms.outer} score: macro F1 on sources not used for it")
     axes.legend(loc="best", fontsize=8)
     _write_names(axes, results, rows, limits)
-    axes.set_title(
-        f"{_describe_correlation(results)}\nGrey line: equal scores; below it, {inner} scores promise more.", fontsize=9
-    )
+    identity = f"Grey line: equal scores; below it, {terms.inner} scores promise more."
+    axes.set_title(f"{_describe_correlation(results)}\n{identity}", fontsize=9)
     return canvas
 
 

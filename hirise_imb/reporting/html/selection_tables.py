@@ -19,6 +19,7 @@ from hirise_imb.reporting.html.parts import (
 )
 from hirise_imb.reporting.results import Contrast
 from hirise_imb.reporting.summary.records import AgainstRecord, ArmRecord, StabilityRecord, StudyContent
+from hirise_imb.reporting.terms import choose_terms
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class SelectionView:
 
     title: str
     inner: str
-    """Name of the scores by which recipes were chosen."""
+    """Name of the scores in a cross-validation of the pool."""
     outer: str
     """Name of the scores on sources that were not used for it."""
     words: tuple[str, ...]
@@ -73,7 +74,8 @@ def selection_view(content: StudyContent, arms: Sequence[ArmRecord]) -> Selectio
     """Returns what selection cost; None for a comparison, whose reports may have chosen on different landmarks."""
     if content["kind"] == "comparison":
         return None
-    inner, outer = ("inner", "outer") if content["outer_folds"] is not None else ("validation", "test")
+    terms = choose_terms(nested=content["outer_folds"] is not None)
+    inner, outer = terms.inner, terms.outer
     words = (
         *_correlation_words(content, inner, outer),
         *_gain_words(content, arms, inner, outer),

@@ -150,19 +150,12 @@ def _selection(selection: Selection) -> SelectionRecord:
 
 
 def _selection_cost(cost: SelectionCost) -> SelectionCostRecord:
-    return {
-        "best_trial": cost.best_trial,
-        "inner": cost.inner,
-        "outer": cost.outer,
-        "luck": cost.luck,
-        "gap": cost.gap,
-        "tuning_gain": cost.tuning_gain,
-        "control_gain_inner": cost.control_gain_inner,
-        "control_gain_outer": cost.control_gain_outer,
+    settings = {
         "distinct_settings": cost.distinct_settings,
         "divisions_as_control": cost.divisions_as_control,
         "stability": [_stability(one) for one in cost.stability],
     }
+    return cast("SelectionCostRecord", cost.scores() | settings)
 
 
 def _stability(stability: Stability) -> StabilityRecord:
