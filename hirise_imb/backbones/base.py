@@ -53,6 +53,8 @@ class BackboneCard:
     feature_width: int
     cuts: Mapping[str, str]
     """Layer whose output is cached, by name of the cut; the cut that leaves the fewest weights to train comes first."""
+    layers: tuple[str, ...]
+    """Keras layers whose pooled outputs serve as representations next to that of the top, the last one first."""
     preprocessing: str
     """Describes the preprocessing; part of the feature cache's key, so it must change whenever the numbers do."""
     build: Callable[[str, InputShape], keras.Model]

@@ -71,6 +71,7 @@ TOY = BackboneCard(
     summary="three layers, for tests",
     feature_width=WIDTH,
     cuts={cut: cut for cut in CUTS},
+    layers=CUTS,
     preprocessing="x / 127.5 - 1",
     build=build_toy,
 )
