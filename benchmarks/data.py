@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.runner import has_sample
-from hirise_imb.backbones import TOP
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.splits import DataSplits, Fold, ImageTable, TrainingPool
 from hirise_imb.features.arrays import Features
+from hirise_imb.features.inputs import TOP_MEAN
 from hirise_imb.metrics.classification import confusion_matrix, macro_f1
 from hirise_imb.training.trainer import Trainer
 from hirise_imb.utils.files import cache_root, ensure_folder, exclusive_lock, write_atomically
@@ -143,7 +143,7 @@ def trainer(data: Data) -> Trainer:
     """Our trainer on features of no backbone."""
     from benchmarks.networks import stand_in
 
-    return Trainer(stand_in(data.features.shape[0]), data.task, {(TOP, "plain"): data.features})
+    return Trainer(stand_in(data.features.shape[0]), data.task, {TOP_MEAN: data.features})
 
 
 def _labels(counts: tuple[int, ...], size: float, variants: int, seed: int) -> NDArray[np.int64]:

@@ -62,8 +62,9 @@ def ours(name: str, weights: str, count: int, seed: int) -> Figures:  # noqa: AR
     from pathlib import Path
 
     from benchmarks.data import landmarks
-    from hirise_imb.backbones import BACKBONES, TOP
+    from hirise_imb.backbones import BACKBONES
     from hirise_imb.features.extraction import BATCH, extract_features
+    from hirise_imb.features.inputs import TOP_MEAN
 
     paths, _ = landmarks(count + BATCH)
     backbone = BACKBONES[name].load(weights, HIRISE.image_shape)
@@ -71,7 +72,7 @@ def ours(name: str, weights: str, count: int, seed: int) -> Figures:  # noqa: AR
     def seconds(some: list[Path]) -> float:
         with tempfile.TemporaryDirectory() as cache:
             begin = time.perf_counter()
-            extract_features(backbone, [TOP], some, Path(cache))
+            extract_features(backbone, [TOP_MEAN], some, Path(cache))
             return time.perf_counter() - begin
 
     first = seconds(paths[:BATCH])
@@ -109,13 +110,13 @@ def memory(count: int, seed: int) -> Figures:  # noqa: ARG001
     from pathlib import Path
 
     from benchmarks.networks import small
-    from hirise_imb.backbones import TOP
     from hirise_imb.features.extraction import extract_features
+    from hirise_imb.features.inputs import TOP_MEAN
 
     with tempfile.TemporaryDirectory() as folder:
         files = _copies(Path(folder), count)
         begin = time.perf_counter()
-        extract_features(small(64).load("random", HIRISE.image_shape), [TOP], files, Path(folder) / "cache")
+        extract_features(small(64).load("random", HIRISE.image_shape), [TOP_MEAN], files, Path(folder) / "cache")
         return {"seconds": time.perf_counter() - begin}
 
 

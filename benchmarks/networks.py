@@ -58,7 +58,7 @@ def small(width: int) -> BackboneCard:
         summary="three strided convolutions",
         feature_width=width,
         cuts={},
-        layers=(),
+        layers={},
         preprocessing="x / 127.5 - 1",
         build=build,
     )

@@ -79,15 +79,16 @@ def extract_all(limit: int | None, seed: int) -> Figures:  # noqa: ARG001
     from pathlib import Path
 
     from benchmarks.data import images
-    from hirise_imb.backbones import BACKBONES, TOP
+    from hirise_imb.backbones import BACKBONES
     from hirise_imb.features.extraction import extract_features
+    from hirise_imb.features.inputs import TOP_MEAN
 
     found = images()
     paths = [found.path(image) for image in found.table["image"][:limit]]
     backbone = BACKBONES[NAME].load("imagenet", HIRISE.image_shape)
     with tempfile.TemporaryDirectory() as cache:
         begin = time.perf_counter()
-        extract_features(backbone, [TOP], paths, Path(cache))
+        extract_features(backbone, [TOP_MEAN], paths, Path(cache))
         return {"seconds": time.perf_counter() - begin, "images": len(paths)}
 
 
@@ -102,22 +103,23 @@ def _cached() -> tuple[Any, Data]:
     from hirise_imb.backbones import BACKBONES, TOP
     from hirise_imb.data.splits import make_splits
     from hirise_imb.features.extraction import extract_features
+    from hirise_imb.features.inputs import TOP_MEAN
     from hirise_imb.utils.files import cache_root
 
     found = images()
     backbone = BACKBONES[NAME].load("imagenet", HIRISE.image_shape)
     paths = [found.path(image) for image in found.table["image"]]
-    return backbone, Data(make_splits(found, 1), extract_features(backbone, [TOP], paths, cache_root())[TOP])
+    return backbone, Data(make_splits(found, 1), extract_features(backbone, [TOP], paths, cache_root())[TOP_MEAN])
 
 
 def ours(seed: int) -> Figures:
     """The reference run."""
-    from hirise_imb.backbones import TOP
+    from hirise_imb.features.inputs import TOP_MEAN
     from hirise_imb.recipe import Recipe
     from hirise_imb.training.trainer import Trainer
 
     backbone, task = _cached()
-    trainer = Trainer(backbone, task.task, {(TOP, "plain"): task.features})
+    trainer = Trainer(backbone, task.task, {TOP_MEAN: task.features})
     begin = time.perf_counter()
     run = trainer.fit_reference(Recipe(), seed)
     seconds = time.perf_counter() - begin

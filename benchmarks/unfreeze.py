@@ -106,9 +106,10 @@ def epoch(cut: str, count: int, cached: bool, seed: int) -> Figures:
     import numpy as np
 
     from benchmarks.data import landmarks
-    from hirise_imb.backbones import BACKBONES, TOP
+    from hirise_imb.backbones import BACKBONES
     from hirise_imb.data.splits import DataSplits, Fold, ImageTable
     from hirise_imb.features.extraction import extract_features
+    from hirise_imb.features.inputs import MAP, TOP_MEAN, FeatureKey
     from hirise_imb.recipe import Recipe
     from hirise_imb.training.trainer import Trainer
     from hirise_imb.utils.files import cache_root
@@ -119,9 +120,10 @@ def epoch(cut: str, count: int, cached: bool, seed: int) -> Figures:
     images = ImageTable(tuple(map(str, paths)), labels, ones, rows, ones > 0, HIRISE.classes)
     task = DataSplits(images, Fold(rows[:count], rows[count:]), rows, (), rows[:0])
     backbone = BACKBONES[NAME].load("imagenet", HIRISE.image_shape)
-    features = extract_features(backbone, [TOP, cut], paths, cache_root() / "benchmarks")
-    below = features[cut] if cached else cast("Features", _Pixels.at(backbone, cut, paths))
-    fit = Trainer(backbone, task, {(TOP, "plain"): features[TOP], (cut, "plain"): below}).fit_reference
+    at_cut = FeatureKey("plain", cut, MAP)
+    features = extract_features(backbone, [TOP_MEAN, at_cut], paths, cache_root() / "benchmarks")
+    below = features[at_cut] if cached else cast("Features", _Pixels.at(backbone, cut, paths))
+    fit = Trainer(backbone, task, {TOP_MEAN: features[TOP_MEAN], at_cut: below}).fit_reference
     begin = time.perf_counter()
     # Another rate, so that what is timed is trained anew; the head it starts from is the same, and is kept.
     fit(Recipe(cut=cut, max_epochs=1, backbone_learning_rate=2e-5), seed)

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
-from hirise_imb.features.views import DIHEDRAL, VIEWS
+from hirise_imb.features.inputs import PLAIN, Inputs
+from hirise_imb.features.views import DIHEDRAL
 from hirise_imb.imbalance.class_weights import ClassWeights, InversePower
 from hirise_imb.imbalance.logit_adjustment import Adjustment, NoAdjustment
 from hirise_imb.imbalance.losses import CrossEntropy, LabelDistributionAwareMargin, Loss
@@ -22,10 +23,10 @@ from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.models.weight_scaling import WeightScaling
 
 Monitor = Literal["val_loss", "val_macro_f1", "none"]
-Inputs = tuple[str, ...]
-"""Views of an image whose features are concatenated."""
+Views = tuple[str, ...]
+"""Views of the pixels; see `features.views`."""
 
-PLAIN: Inputs = ("plain",)
+PLAIN_VIEW: Views = ("plain",)
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Recipe:
     """
 
     inputs: Inputs = PLAIN
+    """Views, layers and poolings whose features are concatenated. Unless all of them are means at the top, features are
+    standardised on the training images."""
     projection: NuisanceProjection | None = None
     """Projection that removes directions from the features."""
 
@@ -139,7 +142,7 @@ class Recipe:
     """tau of tau-normalisation (Kang et al. 2020): a class's weights are divided by their norm to this power."""
     keep_bias: bool = False
     """Whether tau-normalisation divides biases by the same power instead of dropping them."""
-    views: Inputs = PLAIN
+    views: Views = PLAIN_VIEW
     """Views of a landmark whose log probabilities are averaged in prediction."""
     adjustment: Adjustment = field(default_factory=NoAdjustment)
     """Post-hoc adjustment of the logits, fitted on validation."""
@@ -162,7 +165,7 @@ class Recipe:
         for name in ("batch_size", "max_epochs", "patience"):
             yield f"{name} must be 1 or more, got {getattr(self, name)}", getattr(self, name) < 1
         yield f"dropout must be in [0, 1), got {self.dropout}", not 0 <= self.dropout < 1
-        yield f"inputs must be some of {', '.join(VIEWS)}", not (self.inputs and set(self.inputs) <= set(VIEWS))
+        yield "inputs must be one or more different ones", not 0 < len(self.inputs) == len(set(self.inputs))
         yield f"reweight_after must be in [0, 1), got {self.reweight_after}", not 0 <= self.reweight_after < 1
         deferred = f"reweight_after must leave some of {self.max_epochs} epochs, got {self.reweight_after}"
         yield deferred, self.reweight_after > (self.max_epochs - 1) / self.max_epochs
@@ -186,8 +189,8 @@ class Recipe:
         yield "keep_bias needs a weight_norm", self.keep_bias and not self.weight_norm
         yield f"views must be some of {', '.join(DIHEDRAL)}", not (self.views and set(self.views) <= set(DIHEDRAL))
         yield (
-            "views rotate and mirror plain images: leave inputs at the default",
-            self.views != PLAIN and self.inputs != PLAIN,
+            "views rotate and mirror plain images: name no other view in inputs",
+            self.views != PLAIN_VIEW and any(entry.view != "plain" for entry in self.inputs),
         )
         synthetic = self.synthesis is not None
         yield (
@@ -205,7 +208,7 @@ class Recipe:
 
     def training(self) -> Recipe:
         """Returns the recipe without treatment of its logits: recipes with the same training share their fits."""
-        return replace(self, weight_norm=0.0, keep_bias=False, views=PLAIN, adjustment=NoAdjustment())
+        return replace(self, weight_norm=0.0, keep_bias=False, views=PLAIN_VIEW, adjustment=NoAdjustment())
 
     @property
     def n_averaged(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import pytest
+from cut_features import cut_key
 from sklearn.metrics import f1_score
 
 from hirise_imb.backbones import TOP
@@ -140,7 +141,7 @@ def control_fits(outer_fold: tuple[DataSplits, Features]) -> list[Fits]:
 
 def _trainer(outer_fold: tuple[DataSplits, Features]) -> Trainer:
     splits, features = outer_fold
-    return Trainer(cast(Any, None), splits, {(TOP, "plain"): features})  # no recipe here trains the backbone
+    return Trainer(cast(Any, None), splits, {cut_key(TOP): features})  # no recipe here trains the backbone
 
 
 @pytest.mark.parametrize("candidate", [SHORT, Candidate("logistic", 0, {"c": 0.1})])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hirise_imb.features.inputs import Input
 from hirise_imb.imbalance.class_bias import ClassBias
 from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
 from hirise_imb.imbalance.logit_adjustment import NoAdjustment, PosthocLogitAdjustment
@@ -31,7 +32,11 @@ SCHEDULE = "a schedule over the epochs needs the monitor none"
 RECIPES = [
     Recipe(),
     Recipe(
-        inputs=("plain", "photometric"), projection=NuisanceProjection(2), synthesis=SMOTE, members=3, also=(LOGISTIC,)
+        inputs=(Input(), Input("photometric")),
+        projection=NuisanceProjection(2),
+        synthesis=SMOTE,
+        members=3,
+        also=(LOGISTIC,),
     ),
     Recipe(head=Cosine(20.0), loss=LabelDistributionAwareMargin(0.3), class_weights=EffectiveNumber(0.99, "sources")),
     Recipe(
@@ -100,7 +105,7 @@ RECIPES = [
             {"head": Discriminant(0.5, 0.0), "cut": "late"},
             "Discriminant is a closed-form head: leave cut at the default",
         ),
-        ({"cut": "late", "inputs": ("photometric",)}, "fine-tuning the backbone needs the default of inputs"),
+        ({"cut": "late", "inputs": (Input("photometric"),)}, "fine-tuning the backbone needs the default of inputs"),
         (
             {"cut": "late", "projection": NuisanceProjection(1)},
             "fine-tuning the backbone needs the default of projection",
@@ -121,8 +126,8 @@ RECIPES = [
         ({"views": ()}, "views must be some of plain, r90, r180, r270, fh, fv, t, at"),
         ({"views": ("plain", "photometric")}, "views must be some of plain, r90, r180, r270, fh, fv, t, at"),
         (
-            {"views": ("fh",), "inputs": ("plain", "photometric")},
-            "views rotate and mirror plain images: leave inputs at the default",
+            {"views": ("fh",), "inputs": (Input(), Input("photometric"))},
+            "views rotate and mirror plain images: name no other view in inputs",
         ),
         (
             {"synthesis": SMOTE, "sampling": ClassSampling(0.0)},
@@ -155,7 +160,7 @@ def test_a_scale_that_is_not_positive_is_refused(scale: float) -> None:
     [
         {"head": LOGISTIC, "synthesis": SMOTE, "also": (LOGISTIC,)},
         {"head": NEAREST, "projection": NuisanceProjection(1), "views": ("plain", "fh")},
-        {"inputs": ("photometric",), "also": (NEAREST,)},
+        {"inputs": (Input("photometric"),), "also": (NEAREST,)},
         {"reweight_after": 29 / 30, "monitor": "none"},
         {"sampling": ClassSampling(0.5, progressive=True), "rate_drops": (0.5, 0.75), "monitor": "none"},
         {"sampling": ClassSampling(0.5), "monitor": "val_macro_f1"},

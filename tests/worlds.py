@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cut_features import cut_key
 
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data import manifest
@@ -71,9 +72,7 @@ def make_trainer(backbone: Backbone, task: DataSplits, *cuts: str, fresh: bool =
 
     What networks have compiled is shared by all trainers that are not `fresh`: it takes most of a test's time.
     """
-    return quick_start(
-        Trainer(backbone, task, {(cut, "plain"): make_features(task, cut) for cut in (TOP, *cuts)}), fresh
-    )
+    return quick_start(Trainer(backbone, task, {cut_key(cut): make_features(task, cut) for cut in (TOP, *cuts)}), fresh)
 
 
 def quick_start(trainer: Trainer, fresh: bool = False) -> Trainer:

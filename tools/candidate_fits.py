@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.backbones import TOP
 from hirise_imb.data.splits import DataSplits, Fold
 from hirise_imb.features.arrays import Features
+from hirise_imb.features.inputs import TOP_MEAN
 from hirise_imb.features.training_features import TrainingFeatures
 from hirise_imb.imbalance.class_bias import ClassBias
 from hirise_imb.imbalance.logit_adjustment import Adjustment, PosthocLogitAdjustment, cross_fit_adjustment, log_softmax
@@ -200,7 +200,7 @@ def train(
     Returns:
         By rule for epochs, the number of epochs, the out-of-fold logits, and the logits of the outer fold; see `Fits`.
     """
-    inputs = StageInputs(splits, {(TOP, "plain"): features})
+    inputs = StageInputs(splits, {TOP_MEAN: features})
     request = FitRequest(recipe, CV_SEEDS, tuple(range(len(CV_SEEDS))), "cross-validation")
     data, _ = inputs.data(request)
     held_out = inputs.held_out(request)

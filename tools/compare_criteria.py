@@ -75,6 +75,7 @@ def prepare(folder: Path, repeats: int) -> None:
     from hirise_imb.config import load_definition
     from hirise_imb.data.splits import make_outer_splits
     from hirise_imb.features.extraction import extract_features
+    from hirise_imb.features.inputs import TOP_MEAN
     from hirise_imb.training.context import load_manifest
     from hirise_imb.utils import environment
     from hirise_imb.utils.files import cache_root
@@ -92,7 +93,7 @@ def prepare(folder: Path, repeats: int) -> None:
     environment.load_tensorflow()
     backbone = BACKBONES[definition.backbone].load(definition.weights, manifest.spec.image_shape, definition.precision)
     paths = [manifest.path(image) for image in manifest.table["image"]]
-    features = extract_features(backbone, [TOP], paths, cache_root())[TOP]
+    features = extract_features(backbone, [TOP], paths, cache_root())[TOP_MEAN]
     np.savez_compressed(
         folder / "data.npz",
         features=features.take(np.arange(len(features))),

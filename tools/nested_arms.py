@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.backbones import TOP
 from hirise_imb.data import HIRISE
 from hirise_imb.data.folds import assign_folds
 from hirise_imb.data.splits import DataSplits, Fold, ImageTable, make_outer_split
 from hirise_imb.features.arrays import Features
+from hirise_imb.features.inputs import TOP_MEAN
 from hirise_imb.imbalance.logit_adjustment import log_prior, log_softmax
 from hirise_imb.metrics.classification import confusion_matrix, macro_f1
 from hirise_imb.recipe import Recipe
@@ -162,7 +162,7 @@ def choose(sample: Sample, splits: DataSplits, arm: int) -> Choice:
 def _fold_data(sample: Sample, splits: DataSplits, protocol: str) -> tuple[FoldData, ...]:
     """Returns the data of each fold of the inner cross-validation, or of the fit on the whole pool."""
     request = FitRequest(FIXED, (0,), (0,), "final" if protocol == "final" else "cross-validation")
-    (data,), _ = StageInputs(splits, {(TOP, "plain"): sample.features}).data(request)
+    (data,), _ = StageInputs(splits, {TOP_MEAN: sample.features}).data(request)
     return data
 
 

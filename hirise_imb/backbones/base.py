@@ -53,8 +53,9 @@ class BackboneCard:
     feature_width: int
     cuts: Mapping[str, str]
     """Layer whose output is cached, by name of the cut; the cut that leaves the fewest weights to train comes first."""
-    layers: tuple[str, ...]
-    """Keras layers whose pooled outputs serve as representations next to that of the top, the last one first."""
+    layers: Mapping[str, int]
+    """Keras layers whose pooled outputs serve as representations next to that of the top, with their number of
+    channels; the last one comes first."""
     preprocessing: str
     """Describes the preprocessing; part of the feature cache's key, so it must change whenever the numbers do."""
     build: Callable[[str, InputShape], keras.Model]
@@ -63,6 +64,10 @@ class BackboneCard:
     plan` computes the disk that features take, without building the network."""
     images_per_second: float | None = None
     """Images of 227 x 227 pixels that are extracted in a second on 2 cores, if measured; `hirise-imb plan` uses it."""
+
+    def width(self, layer: str) -> int:
+        """Returns the number of features of each statistic of a layer, one of `layers` or `top`."""
+        return self.feature_width if layer == TOP else self.layers[layer]
 
     def load(self, weights: str, input_shape: InputShape, precision: str = "float32") -> Backbone:
         """Builds the network with its weights; `random` ones are always the same, so that a study on them can continue.

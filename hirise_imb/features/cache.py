@@ -1,10 +1,10 @@
 """The feature cache: backbone outputs, computed once per image, stored on disk and memory-mapped.
 
-A store is a folder with the outputs of one backbone (with its weights), one preprocessing, one input shape, one cut and
-one view. Within it, images are identified by the SHA-256 of their file, so that data sets share the images they have in
-common. Two files grow together: `rows.bin` with one row of numbers per image, and `index.bin` with one record per
-image: its digest and the CRC-32 of digest and row. A record is written after its row, so that an interrupted extraction
-continues after the last complete record.
+A store is a folder with the outputs of one backbone (with its weights), one preprocessing, one input shape, and one
+`FeatureKey`: view, layer and statistic. Within it, images are identified by the SHA-256 of their file, so that data
+sets share the images they have in common. Two files grow together: `rows.bin` with one row of numbers per image, and
+`index.bin` with one record per image: its digest and the CRC-32 of digest and row. A record is written after its row,
+so that an interrupted extraction continues after the last complete record.
 """
 
 from __future__ import annotations
@@ -13,21 +13,18 @@ import hashlib
 import json
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.features.arrays import Features
+from hirise_imb.features.inputs import MAP, FeatureKey
 from hirise_imb.utils.files import ensure_folder, exclusive_lock, write_atomically, write_text
 from hirise_imb.utils.progress import say
-
-if TYPE_CHECKING:
-    import keras
 
 _FORMAT = 1
 """Version of the two files; it is part of the key, so that another version starts new stores."""
@@ -35,57 +32,67 @@ _RECORD = np.dtype([("digest", "S64"), ("crc", "<u4")])
 """A record of the index: hexadecimal SHA-256 of the image file, and the checksum."""
 
 
-def stored_dtype(cut: str) -> np.dtype[np.floating]:
-    """Returns the type in which the features of a cut are stored."""
+def stored_dtype(statistic: str) -> np.dtype[np.floating]:
+    """Returns the type in which features are stored."""
     # Half precision halves the reading when training from a cut; pooled features are small and stay exact.
-    return np.dtype(np.float32 if cut == TOP else np.float16)
+    return np.dtype(np.float16 if statistic == MAP else np.float32)
 
 
-def row_bytes(shape: tuple[int, ...], cut: str) -> int:
-    """Returns the bytes of the features of one image, of this shape at this cut."""
-    return math.prod(shape) * stored_dtype(cut).itemsize
+def row_bytes(shape: tuple[int, ...], statistic: str) -> int:
+    """Returns the bytes of the features of one image, of this shape."""
+    return math.prod(shape) * stored_dtype(statistic).itemsize
 
 
 @contextmanager
-def open_store(cache: Path, backbone: Backbone, cut: str, trunk: keras.Model, view: str) -> Iterator[FeatureStore]:
-    """Opens the store of a cut, locked against other processes."""
-    shape = tuple(int(size) for size in trunk.output[cut].shape[1:])
-    key = {
+def open_store(cache: Path, backbone: Backbone, key: FeatureKey, shape: tuple[int, ...]) -> Iterator[FeatureStore]:
+    """Opens the store of some features, locked against other processes.
+
+    Args:
+        cache: folder of all cached features.
+        backbone: backbone with its weights.
+        key: view, layer and statistic.
+        shape: shape of one image's features.
+    """
+    identity = {
         "format": _FORMAT,
         "backbone": backbone.card.name,
         "weights": backbone.digest,
         "precision": backbone.precision,
         "preprocessing": backbone.card.preprocessing,
         "input": backbone.input_shape,
-        "cut": cut,
-        "dtype": stored_dtype(cut).name,
+        "cut": key.layer,
+        "dtype": stored_dtype(key.statistic).name,
     }
-    # Plain pixels are not named in the key, so that caches that are older than views stay valid.
-    view_key = {} if view == "plain" else {"view": view}
-    text = json.dumps(key | view_key, indent=1)
+    # What is not named: plain pixels, means of the top, and maps of cuts, so that older caches stay valid.
+    if key.statistic != MAP and (key.layer, key.statistic) != (TOP, "mean"):
+        identity["statistic"] = key.statistic
+    if key.view != "plain":
+        identity["view"] = key.view
+    text = json.dumps(identity, indent=1)
     short = hashlib.sha256(text.encode()).hexdigest()[:12]
-    folder = ensure_folder(cache / "features" / "-".join([backbone.card.name, cut, *view_key.values(), short]))
+    names = [backbone.card.name, key.layer, *(identity[name] for name in ("statistic", "view") if name in identity)]
+    folder = ensure_folder(cache / "features" / "-".join([*map(str, names), short]))
     with exclusive_lock(folder / "rows"):
         if not (folder / "key.json").exists():  # for people: the program does not read it
             write_atomically(folder / "key.json", lambda path: write_text(path, f"{text}\n"))
-        yield FeatureStore(folder, cut, shape)
+        yield FeatureStore(folder, key, shape)
 
 
 class FeatureStore:
-    """The cached features of one cut."""
+    """The cached features of one key."""
 
-    def __init__(self, folder: Path, cut: str, shape: tuple[int, ...]) -> None:
+    def __init__(self, folder: Path, key: FeatureKey, shape: tuple[int, ...]) -> None:
         """Opens or creates the files of a store; rows that an interruption or damage left unusable are dropped.
 
         Args:
             folder: folder of the store.
-            cut: name of the cut.
+            key: view, layer and statistic.
             shape: shape of one image's features.
         """
-        self.cut = cut
+        self.key = key
         self.shape = shape
-        self.dtype = stored_dtype(cut)
-        self.row_bytes = row_bytes(shape, cut)
+        self.dtype = stored_dtype(key.statistic)
+        self.row_bytes = row_bytes(shape, key.statistic)
         self.data = folder / "rows.bin"
         self.index = folder / "index.bin"
         self.data.touch()
@@ -118,7 +125,7 @@ class FeatureStore:
         with np.errstate(over="ignore"):  # what overflows float16 is refused below
             stored = values.astype(self.dtype)
         if not np.isfinite(stored).all():
-            raise FloatingPointError(f"features at cut {self.cut} don't fit {self.dtype}")
+            raise FloatingPointError(f"the {self.key.statistic} at {self.key.layer} does not fit {self.dtype}")
         new = [(digest, row) for digest, row in zip(digests, stored, strict=False) if digest not in self.row_of]
         rows = [row.tobytes() for _, row in new]
         records = [(d, _checksum(d.encode(), row)) for (d, _), row in zip(new, rows, strict=True)]
@@ -129,7 +136,7 @@ class FeatureStore:
         for digest, _ in new:
             self.row_of[digest] = len(self.row_of)
 
-    def features(self, digests: list[str]) -> Features:
+    def features(self, digests: Sequence[str]) -> Features:
         """Returns the features of these images, memory-mapped."""
         stored = np.memmap(self.data, self.dtype, mode="r", shape=(len(self.row_of), *self.shape))
         return Features(stored, np.array([self.row_of[digest] for digest in digests]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +16,7 @@ from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.images import decode_image
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.cache import FeatureStore, open_store
+from hirise_imb.features.inputs import GEM_EXPONENT, MAP, FeatureKey
 from hirise_imb.features.views import VIEWS, ViewedPixels
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.progress import say, track
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 BATCH = 32
 """Images in a forward pass; every pass has this many, so that an image's features don't depend on the others."""
+
+_GEM_FLOOR = 1e-6
+"""Least activation in a generalised mean, as in the paper: its power has a gradient and no sign."""
 
 _MIN_FREE_BYTES = 256 << 20
 """Bytes that an extraction leaves free on the disk."""
@@ -38,38 +42,46 @@ def image_digests(paths: Sequence[Path]) -> list[str]:
 
 def extract_features(
     backbone: Backbone,
-    cuts: Sequence[str],
+    keys: Sequence[FeatureKey],
     paths: Sequence[Path],
     cache: Path,
-    digests: list[str] | None = None,
-    view: str = "plain",
-) -> dict[str, Features]:
-    """Returns the features of every image at every cut; those not cached are computed in one pass for all cuts.
+    digests: Sequence[str] | None = None,
+) -> dict[FeatureKey, Features]:
+    """Returns the features of every image; those not cached are computed in one pass for each view.
 
     Args:
         backbone: backbone; the images must have its input shape.
-        cuts: names of its cut points.
+        keys: views, layers and statistics.
         paths: image files.
         cache: folder of all cached features.
         digests: `image_digests(paths)`, if the caller has computed them already.
-        view: one of `VIEWS`, applied to the pixels first.
 
     Raises:
         UserError: an image can't be decoded, or there is too little free disk space.
-        ValueError: there is no such view.
+        ValueError: there is no such view, layer or statistic, or a layer has no feature map.
     """
-    if view not in VIEWS:
-        raise ValueError(f"view must be one of {', '.join(VIEWS)}, got {view!r}")
     digests = image_digests(paths) if digests is None else digests
-    trunk = _build_trunk(backbone, cuts)
+    features: dict[FeatureKey, Features] = {}
+    for view in dict.fromkeys(key.view for key in keys):
+        if view not in VIEWS:
+            raise ValueError(f"view must be one of {', '.join(VIEWS)}, got {view!r}")
+        features |= _extract_view(backbone, [key for key in keys if key.view == view], paths, cache, digests)
+    return {key: features[key] for key in keys}
+
+
+def _extract_view(
+    backbone: Backbone, keys: list[FeatureKey], paths: Sequence[Path], cache: Path, digests: Sequence[str]
+) -> dict[FeatureKey, Features]:
+    """Extracts features of one view."""
+    trunk = _Trunk(backbone, keys)
     with ExitStack() as stack:
-        stores = [stack.enter_context(open_store(cache, backbone, cut, trunk, view)) for cut in cuts]
+        stores = [stack.enter_context(open_store(cache, backbone, key, trunk.shapes[key])) for key in keys]
         cached = set.intersection(*(set(store.row_of) for store in stores))
         missing = {digest: path for digest, path in zip(digests, paths, strict=True) if digest not in cached}
         if missing:
             _check_space(cache, sum(store.row_bytes for store in stores) * len(missing), len(missing))
-            _fill_stores(backbone.input_shape, trunk, stores, missing, view)
-        return {store.cut: store.features(digests) for store in stores}
+            _fill_stores(backbone.input_shape, trunk, stores, missing, keys[0].view)
+        return {store.key: store.features(digests) for store in stores}
 
 
 def median_relative_difference(one: Backbone, other: Backbone, paths: Sequence[Path]) -> float:
@@ -79,11 +91,68 @@ def median_relative_difference(one: Backbone, other: Backbone, paths: Sequence[P
     return float(np.median(np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)))
 
 
-def _build_trunk(backbone: Backbone, cuts: Sequence[str]) -> keras.Model:
-    """Builds one model with an output for each cut, so that several cuts cost one forward pass."""
-    import keras
+class _Trunk:
+    """The frozen backbone with an output for each key, so that all of them cost one forward pass."""
 
-    return keras.Model(backbone.network.input, {cut: backbone.trunk(cut).output for cut in cuts})
+    def __init__(self, backbone: Backbone, keys: Sequence[FeatureKey]) -> None:
+        import keras
+
+        maps = [_output(backbone, key) for key in keys]
+        self._keys = keys
+        # A dict, since Keras unwraps a list of one output.
+        self._model = keras.Model(backbone.network.input, {str(n): output for n, output in enumerate(maps)})
+        shapes = [tuple(int(size) for size in output.shape[1:]) for output in maps]
+        self.shapes = {key: shape if _is_output(key) else shape[-1:] for key, shape in zip(keys, shapes, strict=True)}
+        """Shape of one image's features."""
+
+    def compile(self) -> Callable[[Any], dict[FeatureKey, Any]]:
+        """Returns a compiled function from pixels to the features of each key, float32."""
+        import tensorflow as tf
+
+        def forward(pixels: Any) -> list[Any]:  # noqa: ANN401  (TensorFlow has no types)
+            outputs = self._model(pixels, training=False)
+            return [
+                # As float32, since numpy has no bfloat16.
+                _compute_statistic(tf.cast(outputs[str(n)], tf.float32), key)
+                for n, key in enumerate(self._keys)
+            ]
+
+        compiled = tf.function(forward, reduce_retracing=True, autograph=False)  # there is nothing to convert
+        return lambda pixels: dict(zip(self._keys, compiled(pixels), strict=True))
+
+
+def _is_output(key: FeatureKey) -> bool:
+    """Returns whether features are what `Backbone.trunk` gives, with nothing left to pool."""
+    return key.statistic == MAP or (key.layer == TOP and key.statistic == "mean")
+
+
+def _output(backbone: Backbone, key: FeatureKey) -> keras.KerasTensor:
+    """Returns the symbolic output that features are, or from which they are pooled."""
+    if _is_output(key):
+        return backbone.trunk(key.layer).output
+    output = backbone.network.output if key.layer == TOP else backbone.network.get_layer(key.layer).output
+    if len(output.shape) != 4:
+        raise ValueError(f"the layer {key.layer} has no feature map, but outputs of shape {tuple(output.shape[1:])}")
+    return output
+
+
+def _compute_statistic(output: Any, key: FeatureKey) -> Any:  # noqa: ANN401  (TensorFlow has no types)
+    """Pools a feature map (n, rows, columns, channels) to (n, channels), unless there is nothing left to pool."""
+    import tensorflow as tf
+
+    if _is_output(key):
+        return output
+    match key.statistic:
+        case "mean":
+            return tf.reduce_mean(output, axis=(1, 2))
+        case "std":
+            return tf.math.reduce_std(output, axis=(1, 2))
+        case "max":
+            return tf.reduce_max(output, axis=(1, 2))
+        case "gem":
+            powers = tf.maximum(output, _GEM_FLOOR) ** GEM_EXPONENT
+            return tf.reduce_mean(powers, axis=(1, 2)) ** (1 / GEM_EXPONENT)
+    raise ValueError(f"there is no statistic {key.statistic!r}")
 
 
 def _check_space(cache: Path, needed: int, images: int) -> None:
@@ -99,25 +168,21 @@ def _check_space(cache: Path, needed: int, images: int) -> None:
 
 def _fill_stores(
     shape: tuple[int, int, int],
-    trunk: keras.Model,
+    trunk: _Trunk,
     stores: list[FeatureStore],
     missing: dict[str, Path],
     view: str,
 ) -> None:
     import tensorflow as tf
 
-    # As float32, since numpy has no bfloat16.
-    def forward(pixels: Any) -> dict[str, Any]:  # noqa: ANN401
-        return {cut: tf.cast(output, tf.float32) for cut, output in trunk(pixels, training=False).items()}
-
-    compiled = tf.function(forward, reduce_retracing=True)
+    compiled = trunk.compile()
     remaining = list(missing.items())
     done = 0
     with track("features" if view == "plain" else f"features ({view})", len(remaining), "images") as show:
         for batch, pixels in _decode_batches(remaining, shape, view):
             outputs = compiled(tf.constant(pixels, tf.float32))
             for store in stores:
-                store.append([digest for digest, _ in batch], outputs[store.cut].numpy())
+                store.append([digest for digest, _ in batch], outputs[store.key].numpy())
             show(done := done + len(batch))
 
 

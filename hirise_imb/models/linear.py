@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.data.dataset import ClassSet
-from hirise_imb.models.projection import project_out
+from hirise_imb.models.preparation import Preparation
 from hirise_imb.utils.errors import NotApplicable
 
 Floats = NDArray[np.float64]
@@ -22,10 +22,10 @@ _CHUNK = 1024
 
 @dataclass(frozen=True, eq=False)
 class LinearClassifier:
-    """logits = kernel x + bias, with x = (h P - centre) * gain for features h, to unit length if `unit`.
+    """logits = kernel x + bias, with x = (p - centre) * gain for prepared features p, to unit length if `unit`.
 
     Raises:
-        ValueError: shapes do not fit each other, numbers are not finite, or directions are not orthonormal.
+        ValueError: shapes do not fit each other, or numbers are not finite.
     """
 
     kernel: Floats
@@ -38,25 +38,21 @@ class LinearClassifier:
     """Factor of the centred features, shape (width,)."""
     unit: bool = False
     """Whether x is scaled to unit length."""
-    directions: Floats | None = None
-    """U, orthonormal columns, shape (width, rank), projected out of the features first: h P = h - (h U) U^T."""
+    preparation: Preparation = field(default_factory=Preparation)
+    """What is done to the features first."""
 
     def __post_init__(self) -> None:
         """Checks shapes and values."""
         n_classes, width = len(self.bias), self.kernel.shape[-1]
         shapes = {"kernel": (n_classes, width), "bias": (n_classes,), "centre": (width,), "gain": (width,)}
-        if self.directions is not None:
-            shapes["directions"] = (width, self.directions.shape[-1])
+        if self.preparation.width not in (None, width):
+            raise ValueError(f"preparation must be of {width} features, got one of {self.preparation.width}")
         for name, shape in shapes.items():
             values = getattr(self, name)
             if values.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {values.shape}")
             if not np.isfinite(values).all():
                 raise ValueError(f"{name} must be finite, got {values[~np.isfinite(values)][0]}")
-        if self.directions is not None:
-            products = self.directions.T @ self.directions
-            if not np.allclose(products, np.eye(len(products)), atol=1e-6):
-                raise ValueError(f"directions must be orthonormal columns, got the products {products}")
 
     def logits(self, features: NDArray[np.floating]) -> Floats:
         """Computes logits in float64, shape (n, n_classes).
@@ -66,9 +62,7 @@ class LinearClassifier:
         """
         logits = np.empty((len(features), len(self.bias)))
         for start in range(0, len(features), _CHUNK):
-            rows = features[start : start + _CHUNK].astype(np.float64)
-            if self.directions is not None:
-                rows = project_out(rows, self.directions)
+            rows = self.preparation.apply(features[start : start + _CHUNK].astype(np.float64))
             x = transform(rows, self.centre, self.gain, self.unit)
             logits[start : start + _CHUNK] = x @ self.kernel.T + self.bias
         return logits
@@ -77,7 +71,7 @@ class LinearClassifier:
         """Returns the tau-normalised classifier: w_k / |w_k|^tau, with bias 0 or b_k / |w_k|^tau (Kang et al. 2020).
 
         w_k is the kernel times the gain, since a scale before the kernel is part of the weights, and |w_k| its length
-        without directions that are projected out of the features. The centre stays: it moves the features and is not a
+        without directions that the preparation projects out. The centre stays: it moves the features and is not a
         bias of a class. With tau 0, decisions are those of the same classifier without bias.
 
         Args:
@@ -95,8 +89,7 @@ class LinearClassifier:
         if not 0 <= tau < np.inf:
             raise ValueError(f"tau must not be negative, got {tau}")
         weights = self.kernel * self.gain
-        effective = weights if self.directions is None else project_out(weights, self.directions)
-        lengths = np.linalg.norm(effective, axis=1)
+        lengths = np.linalg.norm(self.preparation.project(weights), axis=1)
         if not lengths.all():
             raise NotApplicable(f"The weights of {classes[int(lengths.argmin())]} have no length to normalise.")
         kernel = weights / lengths[:, None] ** tau

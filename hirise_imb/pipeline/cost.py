@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from hirise_imb.backbones import TOP, BackboneCard
 from hirise_imb.config import StudyDefinition
 from hirise_imb.data.folds import N_FOLDS
+from hirise_imb.features.inputs import feature_keys
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting.results import BASELINE, BASELINE_TO_THE_END
 from hirise_imb.strategies import Categorical, RecipeContext, Strategy
@@ -70,7 +71,7 @@ class FitSizes:
 
     def estimate(self, recipe: Recipe) -> float:
         """Returns the seconds of one fit, without fine-tuning."""
-        size = self.rows * self.backbone.feature_width * len(recipe.inputs)
+        size = self.rows * sum(self.backbone.width(key.layer) for key in feature_keys(recipe.inputs))
         n_closed_form = len(recipe.also) + (not recipe.trained)
         trained = recipe.members * _HEAD_EPOCHS * _HEAD_SECONDS / N_CORES if recipe.trained else 0.0
         return size * (trained + n_closed_form * _CLOSED_FORM_SECONDS)
@@ -142,11 +143,11 @@ def _estimate_strategies(
     strategies: Sequence[Strategy], definition: StudyDefinition, sizes: FitSizes
 ) -> dict[str, Workload]:
     """Estimates the searches and fits of each strategy by name."""
-    cuts = tuple(sizes.backbone.cuts)
+    cuts, layers = tuple(sizes.backbone.cuts), tuple(sizes.backbone.layers)
     defaults: dict[str, Recipe] = {}
     workloads = {}
     for strategy in strategies:
-        context = RecipeContext(cuts, {name: defaults[name] for name in strategy.depends_on})
+        context = RecipeContext(cuts, {name: defaults[name] for name in strategy.depends_on}, layers)
         defaults[strategy.name] = strategy.recipe({}, context)
         trials = strategy.space.count_settings(strategy.max_trials(definition))
         workloads[strategy.name] = _estimate_strategy(strategy, context, trials, sizes)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from hirise_imb.backbones import BACKBONES, TOP
+from hirise_imb.backbones import BACKBONES
 from hirise_imb.config import GIVEN_SPLIT, StudyDefinition
 from hirise_imb.data.dataset import SPLITS
 from hirise_imb.data.folds import N_FOLDS
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.data.splits import DataSplits, make_outer_splits, make_splits
 from hirise_imb.features.cache import row_bytes
+from hirise_imb.features.inputs import MAP
 from hirise_imb.metrics.detectable import N_FITS, DetectableDifference, count_support, simulate_detectable_difference
 from hirise_imb.pipeline.cost import FitSizes, count_arms, estimate_workload, images_per_second
 from hirise_imb.search import strategies_to_search
@@ -109,18 +110,23 @@ def plan_study(definition: StudyDefinition) -> StudyPlan:
 
 def _plan_features(definition: StudyDefinition, manifest: Manifest, strategies: Sequence[Strategy]) -> FeaturePlan:
     card = BACKBONES[definition.backbone]
-    required = RequiredFeatures.of(strategies, tuple(card.cuts))
+    required = RequiredFeatures.of(strategies, card)
     n_images, n_landmarks = len(manifest.table), manifest.table["landmark"].nunique()
-    n_views = n_images * (1 + len(required.inputs)) + n_landmarks * len(required.views)
-    n_bytes = n_views * row_bytes((card.feature_width,), TOP)
-    unknown = []
-    for cut in required.cuts[1:]:
-        if cut in card.cut_shapes:
-            stride, channels = card.cut_shapes[cut]
-            side = -(-manifest.spec.image_size // stride)
-            n_bytes += n_images * row_bytes((side, side, channels), cut)
-        else:
-            unknown.append(cut)
+    n_bytes, unknown = 0, []
+    for keys, count in ((required.images, n_images), (required.canonical_images, n_landmarks)):
+        for key in keys:
+            if key.statistic != MAP:
+                n_bytes += count * row_bytes((card.width(key.layer),), key.statistic)
+            elif key.layer in card.cut_shapes:
+                stride, channels = card.cut_shapes[key.layer]
+                side = -(-manifest.spec.image_size // stride)
+                n_bytes += count * row_bytes((side, side, channels), key.statistic)
+            else:
+                unknown.append(key.layer)
+    n_views = sum(
+        len({key.view for key in keys}) * count
+        for keys, count in ((required.images, n_images), (required.canonical_images, n_landmarks))
+    )
     return FeaturePlan(n_views, n_bytes, n_views / images_per_second(card), tuple(unknown))
 
 

@@ -165,7 +165,7 @@ class SearchScheduler:
         return Search(
             open_trial_store(self.storage, study_name, facts),
             strategy,
-            RecipeContext(self.context.cuts, bases),
+            RecipeContext(self.context.cuts, bases, self.context.layers),
             strategy.max_trials(definition),
             definition.seed,
             self.context.manifest.spec.classes,

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Generic
 from typing_extensions import TypeVar
 
 from hirise_imb.config import CONTROL, Override, StudyDefinition
-from hirise_imb.recipe import PLAIN, Inputs, Recipe
+from hirise_imb.features.inputs import PLAIN, Inputs
+from hirise_imb.recipe import PLAIN_VIEW, Recipe, Views
 from hirise_imb.strategies.parameters import Settings, Value
 from hirise_imb.strategies.spaces import Parameters, SearchSpace, number, search_space
 
@@ -79,6 +80,8 @@ class RecipeContext:
     """The backbone's cut points; the one that leaves the fewest weights to train comes first."""
     bases: Mapping[str, Recipe] = field(default_factory=dict)
     """Chosen recipes of the strategies that this one depends on, by name."""
+    layers: Sequence[str] = ()
+    """The backbone's layers for representations, the last one first."""
 
 
 # With a default, `Strategy` alone means a strategy of any parameters.
@@ -100,9 +103,7 @@ class Strategy(ABC, Generic[P]):
     """Names of the strategies whose chosen recipes it starts from."""
     trains_backbone: ClassVar[bool] = False
     """Whether recipes name cuts below `top`, whose features must then be cached."""
-    inputs: ClassVar[Inputs] = PLAIN
-    """Views of all images whose features recipes take as input."""
-    views: ClassVar[Inputs] = PLAIN
+    views: ClassVar[Views] = PLAIN_VIEW
     """Views of the predicted landmarks that recipes average over."""
     overrides: Mapping[str, Override] = MappingProxyType({})
     """Overrides of parameters by name, from the study definition."""
@@ -111,6 +112,14 @@ class Strategy(ABC, Generic[P]):
     def space(self) -> SearchSpace[P]:
         """The search space: the declared parameters, narrowed by the overrides."""
         return search_space(self.parameters).narrow(self.overrides, f"strategies.{self.name}")
+
+    def inputs(self, layers: Sequence[str]) -> Inputs:  # noqa: ARG002
+        """Returns all inputs that recipes may take, so that their features can be extracted.
+
+        Args:
+            layers: the backbone's layers for representations.
+        """
+        return PLAIN
 
     def narrow(self, overrides: Mapping[str, Override]) -> Strategy[P]:
         """Returns the strategy with the overrides of a study definition in place of its own.

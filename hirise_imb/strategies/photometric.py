@@ -1,8 +1,10 @@
 """Photometric normalisation of images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from hirise_imb.features.inputs import PLAIN, Input, Inputs
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
 from hirise_imb.strategies.parameters import Settings
@@ -27,11 +29,15 @@ class PhotometricStrategy(TrainedStrategy[PhotometricParameters]):
     summary = "the contrast of each image is normalised before the backbone"
     source = "Reinhard et al. 2001"
     parameters = PhotometricParameters
-    inputs = ("plain", "photometric")
 
     def apply(self, recipe: Recipe, parameters: PhotometricParameters) -> Recipe:
         """Returns the recipe with the normalised view as input."""
-        return replace(recipe, inputs=self.inputs if parameters.features == "concatenated" else ("photometric",))
+        photometric = (Input("photometric"),)
+        return replace(recipe, inputs=PLAIN + photometric if parameters.features == "concatenated" else photometric)
+
+    def inputs(self, layers: Sequence[str]) -> Inputs:  # noqa: ARG002
+        """Returns the plain and the photometric view."""
+        return *PLAIN, Input("photometric")
 
     def initial_points(self) -> list[Settings]:
         """Returns the normalised images alone."""

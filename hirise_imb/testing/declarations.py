@@ -13,7 +13,8 @@ import tomli_w
 from optuna.trial import FixedTrial
 
 from hirise_imb.backbones import TOP
-from hirise_imb.recipe import PLAIN, Recipe
+from hirise_imb.features.inputs import PLAIN, feature_keys
+from hirise_imb.recipe import PLAIN_VIEW, Recipe
 from hirise_imb.strategies import (
     STRATEGIES,
     Categorical,
@@ -28,7 +29,7 @@ from hirise_imb.strategies import (
     search_space,
 )
 from hirise_imb.testing.checks import expect
-from hirise_imb.testing.toy import CUTS
+from hirise_imb.testing.toy import CUTS, LAYERS
 
 Run = Callable[[Strategy], None]
 
@@ -36,7 +37,7 @@ Run = Callable[[Strategy], None]
 def make_recipe(strategy: Strategy, settings: Settings | None = None) -> Recipe:
     """Returns the recipe for some settings and defaults otherwise; strategies it depends on have their defaults."""
     bases = {base: make_recipe(STRATEGIES[base]) for base in strategy.depends_on}
-    return strategy.recipe(settings or {}, RecipeContext(CUTS, bases))
+    return strategy.recipe(settings or {}, RecipeContext(CUTS, bases, tuple(LAYERS)))
 
 
 def draw_settings(strategy: Strategy, trials: int = 30) -> list[tuple[dict[str, Value], optuna.Trial]]:
@@ -218,9 +219,11 @@ def recipes_keep_to_declared_cuts_and_views(strategy: Strategy) -> None:
     expect({recipe.cut for recipe in recipes} <= {TOP, *CUTS}, "a recipe names a cut that the backbone does not have")
     fine_tunes = any(recipe.cut != TOP for recipe in recipes)
     expect(fine_tunes == strategy.trains_backbone, "trains_backbone does not agree with the cuts of recipes")
-    inputs = {view for recipe in recipes for view in recipe.inputs} - {*PLAIN, *strategy.inputs}
-    expect(not inputs, f"recipes take the views {', '.join(sorted(inputs))} as input, which `inputs` does not declare")
-    views = {view for recipe in recipes for view in recipe.views} - {*PLAIN, *strategy.views}
+    declared = {*feature_keys(PLAIN), *feature_keys(strategy.inputs(tuple(LAYERS)))}
+    inputs = {key for recipe in recipes for key in feature_keys(recipe.inputs)} - declared
+    names = ", ".join(sorted("/".join(key) for key in inputs))
+    expect(not inputs, f"recipes take the features {names}, which `inputs` does not declare")
+    views = {view for recipe in recipes for view in recipe.views} - {*PLAIN_VIEW, *strategy.views}
     expect(not views, f"recipes predict the views {', '.join(sorted(views))}, which `views` does not declare")
 
 

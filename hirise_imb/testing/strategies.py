@@ -13,12 +13,13 @@ import numpy as np
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.splits import make_outer_split
 from hirise_imb.features.arrays import Features
+from hirise_imb.features.inputs import FeatureKey
 from hirise_imb.metrics.classification import Predictions, confusion_matrix, macro_f1
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Settings, Strategy
 from hirise_imb.testing.checks import Check, expect, run_checks
 from hirise_imb.testing.declarations import DECLARATION_CHECKS
-from hirise_imb.testing.toy import CUTS, SIZES, TOY, Toy, make_toy
+from hirise_imb.testing.toy import CUTS, LAYERS, SIZES, TOY, Toy, make_toy
 from hirise_imb.training.outcome import Outcome, attempt
 from hirise_imb.training.tail_network import Network
 from hirise_imb.training.trainer import CrossValidation, Run, Trainer
@@ -67,7 +68,7 @@ def make_quick_recipe(strategy: Strategy, settings: Settings | None = None) -> R
     """
     fast = {name: value for name, value in _FAST.items() if name in {parameter.name for parameter in strategy.space}}
     bases = {base: make_quick_recipe(STRATEGIES[base]) for base in strategy.depends_on}
-    recipe = strategy.recipe({**fast, **(settings or {})}, RecipeContext(CUTS, bases))
+    recipe = strategy.recipe({**fast, **(settings or {})}, RecipeContext(CUTS, bases, tuple(LAYERS)))
     return replace(recipe, batch_size=8, patience=4) if recipe.trained else recipe
 
 
@@ -261,7 +262,7 @@ def outer_fold_plays_no_part(recipe: Recipe) -> None:
     tested = np.isin(images.sources, (3, 8, 13, 19))
     outer = np.flatnonzero(tested & images.is_canonical)
 
-    def fit(features: Mapping[tuple[str, str], Features], labels: np.ndarray) -> tuple[CrossValidation, np.ndarray]:
+    def fit(features: Mapping[FeatureKey, Features], labels: np.ndarray) -> tuple[CrossValidation, np.ndarray]:
         task = make_outer_split(replace(images, labels=labels), outer, len(SEEDS))
         own = task.landmarks[::4]
         fits = ToyFits.of(Toy(replace(task, test=np.concatenate([outer, own])), features))

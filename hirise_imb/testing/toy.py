@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from hirise_imb.backbones.base import InputShape
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.splits import DataSplits, Fold, ImageTable
 from hirise_imb.features.arrays import Features
+from hirise_imb.features.inputs import MAP, FeatureKey, Input, Pooling, feature_keys
 from hirise_imb.features.views import DIHEDRAL, VIEWS
 from hirise_imb.utils.errors import UserError
 
@@ -27,6 +28,8 @@ LATE = (12, 12, 12)
 """Shape of its features at the cut `late`, for images of the HiRISE landmarks."""
 CUTS = ("late", "early")
 """Its cut points; the one that leaves the fewest weights to train comes first."""
+LAYERS = {"late": 12, "early": 6}
+"""Its layers for representations, with their number of channels."""
 SIZES = np.array([60, 24, 12, 9, 8, 7, 6, 5])
 """Number of training landmarks of each class; validation has half as many, the test split a third."""
 VARIANTS = 2
@@ -71,7 +74,7 @@ TOY = BackboneCard(
     summary="three layers, for tests",
     feature_width=WIDTH,
     cuts={cut: cut for cut in CUTS},
-    layers=CUTS,
+    layers=LAYERS,
     preprocessing="x / 127.5 - 1",
     build=build_toy,
 )
@@ -82,8 +85,7 @@ class Toy:
     """A learning task and the features of its images."""
 
     task: DataSplits
-    features: Mapping[tuple[str, str], Features]
-    """Features by cut and view."""
+    features: Mapping[FeatureKey, Features]
 
     def make_trainer(self, backbone: Backbone) -> Trainer:
         """Returns a trainer that has fitted nothing yet."""
@@ -190,10 +192,19 @@ def make_toy(backbone: Backbone, noise: float, *, shift: float = 0.0, seed: int 
     # Features at that cut come from a rectifier; all pixels are equal, so that pooling loses nothing.
     late = np.broadcast_to(np.maximum(draw_clusters(LATE[-1]), 0)[:, None, None], (len(labels), *LATE)).copy()
     top = np.asarray(backbone.tail("late")(late, training=False))
-    features = {("late", "plain"): late, (TOP, "plain"): top, (TOP, "photometric"): draw_clusters(WIDTH)}
+    features = {
+        FeatureKey("plain", "late", MAP): late,
+        FeatureKey("plain", TOP, "mean"): top,
+        FeatureKey("photometric", TOP, "mean"): draw_clusters(WIDTH),
+    }
     for view in DIHEDRAL[1:]:
         turned = top + 0.1 * noise * rng.normal(size=top.shape)
-        features[TOP, view] = np.where(task.images.is_canonical[:, None], turned, np.nan).astype(np.float32)
-    if missing := set(VIEWS) - {view for cut, view in features if cut == TOP}:
+        canonical = np.where(task.images.is_canonical[:, None], turned, np.nan)
+        features[FeatureKey(view, TOP, "mean")] = canonical.astype(np.float32)
+    if missing := set(VIEWS) - {key.view for key in features}:
         raise ValueError(f"the toy task has no features of the views {', '.join(sorted(missing))}")
+    for layer, width in {TOP: WIDTH, **LAYERS}.items():
+        for key in feature_keys([Input(layer=layer, pooling=pooling) for pooling in get_args(Pooling)]):
+            if key not in features:
+                features[key] = draw_clusters(width)
     return Toy(task, {key: Features.of(values) for key, values in features.items()})

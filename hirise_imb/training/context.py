@@ -7,11 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.backbones import BACKBONES, PRECISIONS, TOP, Backbone
+from hirise_imb.backbones import BACKBONES, PRECISIONS, Backbone, BackboneCard
 from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, StudyDefinition, check_known
 from hirise_imb.data.manifest import Manifest, read_manifest
 from hirise_imb.data.registry import DATASETS
@@ -19,7 +20,8 @@ from hirise_imb.data.resolve import resolve_data
 from hirise_imb.data.splits import make_outer_splits, make_splits
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.extraction import BATCH, extract_features, image_digests, median_relative_difference
-from hirise_imb.recipe import PLAIN, Recipe
+from hirise_imb.features.inputs import MAP, PLAIN, FeatureKey, feature_keys, with_view
+from hirise_imb.recipe import PLAIN_VIEW, Recipe
 from hirise_imb.strategies import Strategy
 from hirise_imb.training.epoch_loop import OnEpoch
 from hirise_imb.training.trainer import CrossValidation, Trainer
@@ -91,6 +93,8 @@ class TrainingContext:
     """One sentence about the backbone, its weights and its precision."""
     cuts: tuple[str, ...]
     """Cut points of the backbone; the one that leaves the fewest weights to train comes first."""
+    layers: tuple[str, ...]
+    """Layers of the backbone for representations, the last one first."""
     facts: dict[str, str | int]
     """Everything that the numbers of all divisions depend on."""
     seconds: float
@@ -156,7 +160,8 @@ class TrainingContext:
         begin = time.monotonic()
         digests = image_digests(paths)
         splits = make_splits(manifest, 2 * definition.trial_seeds)  # for trials and for arms
-        features = _extract(backbone, cuts, strategies, manifest, splits.images.is_canonical, digests)
+        required = RequiredFeatures.of(strategies, card)
+        features = _extract(backbone, required, paths, splits.images.is_canonical, digests)
         content = hashlib.sha256("".join([manifest.digest, *digests]).encode())
         facts: dict[str, str | int] = {
             "dataset": manifest.spec.name,
@@ -174,7 +179,16 @@ class TrainingContext:
                 f", in {definition.precision} (its features differ from those in float32 by {difference:.2%}, median)"
             )
         seconds = round(time.monotonic() - begin, 1)
-        return cls(definition, manifest, Trainer(backbone, splits, features), description, cuts, facts, seconds)
+        return cls(
+            definition,
+            manifest,
+            Trainer(backbone, splits, features),
+            description,
+            cuts,
+            tuple(card.layers),
+            facts,
+            seconds,
+        )
 
 
 def _count_from(first: int, count: int) -> tuple[int, ...]:
@@ -185,22 +199,29 @@ def _count_from(first: int, count: int) -> tuple[int, ...]:
 class RequiredFeatures:
     """The features that recipes of some strategies use."""
 
-    cuts: tuple[str, ...]
-    """Cut points whose features are extracted from plain images, `top` first."""
-    inputs: tuple[str, ...]
-    """Further views of all images, at the cut `top`."""
-    views: tuple[str, ...]
-    """Further views of canonical images, at the cut `top`. They serve for prediction alone, and canonical images are a
-    seventh of the official archive."""
+    images: tuple[FeatureKey, ...]
+    """Features of all images: those of the published recipe first, feature maps at cut points last."""
+    canonical_images: tuple[FeatureKey, ...]
+    """Further features of canonical images. They serve for prediction alone, and canonical images are a seventh of the
+    official archive."""
 
     @classmethod
-    def of(cls, strategies: Sequence[Strategy], cuts: Sequence[str]) -> RequiredFeatures:
-        """Returns what the strategies use of a backbone with these cut points."""
-        inputs = dict.fromkeys(view for strategy in strategies for view in strategy.inputs if view not in PLAIN)
-        known = (*PLAIN, *inputs)
-        views = dict.fromkeys(view for strategy in strategies for view in strategy.views if view not in known)
-        needed_cuts = cuts if any(strategy.trains_backbone for strategy in strategies) else ()
-        return cls((TOP, *needed_cuts), tuple(inputs), tuple(views))
+    def of(cls, strategies: Sequence[Strategy], card: BackboneCard) -> RequiredFeatures:
+        """Returns what the strategies use of a backbone."""
+        layers = tuple(card.layers)
+        inputs = [PLAIN, *(strategy.inputs(layers) for strategy in strategies)]
+        images = dict.fromkeys(key for entries in inputs for key in feature_keys(entries))
+        views = {
+            key: None
+            for strategy in strategies
+            for view in strategy.views
+            if view not in PLAIN_VIEW
+            for key in feature_keys(with_view(strategy.inputs(layers), view))
+            if key not in images
+        }
+        if any(strategy.trains_backbone for strategy in strategies):
+            images |= {FeatureKey("plain", cut, MAP): None for cut in card.cuts}
+        return cls(tuple(images), tuple(views))
 
 
 def load_manifest(definition: StudyDefinition) -> Manifest:
@@ -217,25 +238,19 @@ def load_manifest(definition: StudyDefinition) -> Manifest:
 
 def _extract(
     backbone: Backbone,
-    cuts: Sequence[str],
-    strategies: Sequence[Strategy],
-    manifest: Manifest,
+    required: RequiredFeatures,
+    paths: Sequence[Path],
     is_canonical: NDArray[np.bool_],
-    digests: list[str],
-) -> Mapping[tuple[str, str], Features]:
-    """Extracts the features of all images, for every cut and view that recipes of the strategies use."""
-    paths = [manifest.path(image) for image in manifest.table["image"]]
-    required = RequiredFeatures.of(strategies, cuts)
-    by_cut = extract_features(backbone, required.cuts, paths, cache_root(), digests)
-    features = {(cut, "plain"): values for cut, values in by_cut.items()}
-    for view in required.inputs:
-        features[TOP, view] = extract_features(backbone, [TOP], paths, cache_root(), digests, view)[TOP]
-    rows = np.flatnonzero(is_canonical)
+    digests: Sequence[str],
+) -> Mapping[FeatureKey, Features]:
+    """Extracts the features that recipes use."""
+    features = extract_features(backbone, required.images, paths, cache_root(), digests)
+    rows: list[int] = np.flatnonzero(is_canonical).tolist()
     canonical_paths, canonical_digests = [paths[row] for row in rows], [digests[row] for row in rows]
-    for view in required.views:
-        extracted = extract_features(backbone, [TOP], canonical_paths, cache_root(), canonical_digests, view)[TOP]
+    canonical = extract_features(backbone, required.canonical_images, canonical_paths, cache_root(), canonical_digests)
+    for key, values in canonical.items():
         # The row of any other image is out of bounds, so that using it raises instead of giving wrong features.
-        row_of_image = np.full(len(paths), len(extracted.stored))
-        row_of_image[rows] = extracted.rows
-        features[TOP, view] = replace(extracted, rows=row_of_image)
+        row_of_image = np.full(len(paths), len(values.stored))
+        row_of_image[rows] = values.rows
+        features[key] = replace(values, rows=row_of_image)
     return features

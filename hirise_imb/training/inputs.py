@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +12,20 @@ from numpy.typing import NDArray
 from hirise_imb.backbones import TOP
 from hirise_imb.data.splits import DataSplits, Fold, TrainingPool
 from hirise_imb.features.arrays import Features, concatenate_features
+from hirise_imb.features.inputs import MAP, FeatureKey, Inputs, feature_keys, have_one_scale
 from hirise_imb.features.training_features import TrainingFeatures
 from hirise_imb.imbalance.smote import NO_SOURCE
-from hirise_imb.models.projection import project_out
-from hirise_imb.recipe import Inputs, Recipe
+from hirise_imb.models.preparation import Preparation, Standardisation
+from hirise_imb.recipe import Recipe
 from hirise_imb.training.learners import EvaluationSet, FoldData
 from hirise_imb.training.scoring import HeldOut
 from hirise_imb.training.stage_fit import FitRequest
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+
+_N_CONCATENATIONS = 4
+"""Number of concatenations in memory: those of the latest searches, of up to 5 kB for each image."""
+
 BySeed = tuple[tuple[FoldData, ...], ...]
 """Data by seed and fold."""
 
@@ -27,10 +33,12 @@ BySeed = tuple[tuple[FoldData, ...], ...]
 class StageInputs:
     """The data of fits on one data set."""
 
-    def __init__(self, splits: DataSplits, features: Mapping[tuple[str, str], Features]) -> None:
-        """Takes the splits, and the features by cut and view."""
+    def __init__(self, splits: DataSplits, features: Mapping[FeatureKey, Features]) -> None:
+        """Takes the splits, and the features of all images by key."""
         self.splits = splits
-        self._features = dict(features)
+        self._features = features
+        self.concatenations: OrderedDict[Inputs, Features] = OrderedDict()
+        """The features of the latest inputs that consist of several parts."""
 
     def folds(self, request: FitRequest) -> list[tuple[Fold, ...]]:
         """Returns the folds of each seed."""
@@ -52,13 +60,18 @@ class StageInputs:
         return HeldOut(images.labels[rows], parts, len(images.classes))
 
     def features(self, cut: str, inputs: Inputs) -> Features:
-        """Returns the features of all images at a cut; those of several views are concatenated."""
-        if len(inputs) == 1:
-            return self._features[cut, inputs[0]]
-        name = "+".join(inputs)
-        if (cut, name) not in self._features:
-            self._features[cut, name] = concatenate_features([self._features[cut, view] for view in inputs])
-        return self._features[cut, name]
+        """Returns the features of all images: those of the inputs, or the feature maps at a cut below the top."""
+        if cut != TOP:
+            return self._features[FeatureKey("plain", cut, MAP)]
+        keys = feature_keys(inputs)
+        if len(keys) == 1:
+            return self._features[keys[0]]
+        if inputs not in self.concatenations:
+            self.concatenations[inputs] = concatenate_features([self._features[key] for key in keys])
+            if len(self.concatenations) > _N_CONCATENATIONS:
+                self.concatenations.popitem(last=False)
+        self.concatenations.move_to_end(inputs)
+        return self.concatenations[inputs]
 
     def data(self, request: FitRequest) -> tuple[BySeed, tuple[str, ...]]:
         """Returns the data of each seed and fold, and notes on how it was made."""
@@ -80,13 +93,13 @@ class StageInputs:
         images = self.splits.images
         n_classes = len(images.classes)
         features = self.features(recipe.cut, recipe.inputs)
-        directions = self.directions_of(recipe, fold)
+        preparation = self.preparation(recipe, fold)
         canonical = images.canonical(fold.train)
         pairs = np.unique(np.stack([images.labels[canonical], images.sources[canonical]]), axis=1)
-        train, pool = project(features.select(fold.train), directions), images.pool(fold.train)
+        train, pool = prepare(features.select(fold.train), preparation), images.pool(fold.train)
         notes: tuple[str, ...] = ()
         if recipe.synthesis is not None:
-            training, notes = self.training_features(recipe, fold, directions, seed)
+            training, notes = self.training_features(recipe, fold, preparation, seed)
             train = Features.of(training.features)
             pool = TrainingPool(training.labels, np.ones_like(training.labels), training.sources, images.classes)
         data = FoldData(
@@ -94,19 +107,19 @@ class StageInputs:
             pool=pool,
             landmarks=np.bincount(images.labels[canonical], minlength=n_classes),
             sources=np.bincount(pairs[0], minlength=n_classes),
-            heldout=EvaluationSet(project(features.select(fold.heldout), directions), images.labels[fold.heldout]),
-            directions=directions,
+            heldout=EvaluationSet(prepare(features.select(fold.heldout), preparation), images.labels[fold.heldout]),
+            preparation=preparation,
         )
         return data, notes
 
     def training_features(
-        self, recipe: Recipe, fold: Fold, directions: Floats | None, seed: int
+        self, recipe: Recipe, fold: Fold, preparation: Preparation, seed: int
     ) -> tuple[TrainingFeatures, tuple[str, ...]]:
         """Returns the pooled features of a fold's training images, with synthetic rows if the recipe has any."""
-        training = self._images_of(recipe, fold.train, directions)
+        training = self._images_of(recipe, fold.train, preparation)
         if recipe.synthesis is None:
             return training, ()
-        canonical = self._images_of(recipe, self.splits.images.canonical(fold.train), directions)
+        canonical = self._images_of(recipe, self.splits.images.canonical(fold.train), preparation)
         new = recipe.synthesis.resample(canonical, training.counts(), seed)
         extended = TrainingFeatures(
             features=np.concatenate([training.features, new.features]),
@@ -116,16 +129,23 @@ class StageInputs:
         )
         return extended, new.notes
 
-    def _images_of(self, recipe: Recipe, rows: Ints, directions: Floats | None) -> TrainingFeatures:
+    def _images_of(self, recipe: Recipe, rows: Ints, preparation: Preparation) -> TrainingFeatures:
         images = self.splits.images
-        features = project(self.features(TOP, recipe.inputs).select(rows), directions).take(np.arange(len(rows)))
+        features = prepare(self.features(TOP, recipe.inputs).select(rows), preparation).take(np.arange(len(rows)))
         return TrainingFeatures(features, images.labels[rows], images.sources[rows], images.classes)
 
-    def directions_of(self, recipe: Recipe, fold: Fold) -> Floats | None:
-        """Returns the directions that a recipe projects out, fitted on the training images of the fold."""
+    def preparation(self, recipe: Recipe, fold: Fold) -> Preparation:
+        """Fits the preparation of a recipe's features on the training images of the fold."""
+        if have_one_scale(recipe.inputs) and recipe.projection is None:
+            return Preparation()
+        training = self._images_of(recipe, fold.train, Preparation())
+        standardised = Preparation()
+        if not have_one_scale(recipe.inputs):
+            standardised = Preparation(Standardisation.of(training.features))
+            training = replace(training, features=standardised.apply(training.features))
         if recipe.projection is None:
-            return None
-        return recipe.projection.directions(self._images_of(recipe, fold.train, None))
+            return standardised
+        return replace(standardised, directions=recipe.projection.directions(training))
 
     def test_set(self, request: FitRequest) -> EvaluationSet | None:
         """Returns the test split; None for a cross-validation, which must not see it."""
@@ -135,8 +155,8 @@ class StageInputs:
         return EvaluationSet(self.features(recipe.cut, recipe.inputs).select(rows), self.splits.images.labels[rows])
 
 
-def project(features: Features, directions: Floats | None) -> Features:
-    """Returns the features without the directions, if there are any."""
-    if directions is None:
+def prepare(features: Features, preparation: Preparation) -> Features:
+    """Returns the features after their preparation, in memory unless they stay as they are."""
+    if preparation.is_identity:
         return features
-    return Features.of(project_out(features.take(np.arange(len(features))), directions))
+    return Features.of(preparation.apply(features.take(np.arange(len(features)))))

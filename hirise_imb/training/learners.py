@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from hirise_imb.imbalance.class_weights import ClassCounts
 from hirise_imb.imbalance.sampling import Sampling
 from hirise_imb.models.heads import HeadState, dropout_bits, dropout_threshold, initial_state
 from hirise_imb.models.linear import LinearClassifier
+from hirise_imb.models.preparation import Preparation
 from hirise_imb.recipe import RATE_DROP, Cosine, Recipe
 from hirise_imb.training import head_kernel
 from hirise_imb.training.tail_network import HeadOptions, Network, StepBlock, TrainingState
@@ -49,8 +50,8 @@ class FoldData:
     sources: Ints
     """Number of sources with landmarks of each class in the pool, shape (n_classes,)."""
     heldout: EvaluationSet
-    directions: NDArray[np.float64] | None = None
-    """Directions that were projected out of the features, shape (width, rank); None without a projection."""
+    preparation: Preparation = field(default_factory=Preparation)
+    """What was done to the features."""
 
     def counts(self, sampling: Sampling) -> ClassCounts:
         """Returns the counts that formulas of losses and weights use when rows are sampled this way."""

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.splits import DataSplits, Fold
 from hirise_imb.features.arrays import Features
+from hirise_imb.features.inputs import FeatureKey
 from hirise_imb.models.weight_scaling import WeightScaling
 from hirise_imb.recipe import FINE_TUNING_EPOCHS, FINE_TUNING_PATIENCE, Cosine, Linear, Recipe, Retraining
 from hirise_imb.training.epoch_loop import Learners, StoppingRule, TrainingResult, train_epochs, train_validated
-from hirise_imb.training.inputs import BySeed, StageInputs, project
+from hirise_imb.training.inputs import BySeed, StageInputs, prepare
 from hirise_imb.training.learners import EvaluationSet, FoldData, HeadLearner, Learner, Snapshot, TailLearner
 from hirise_imb.training.stage_fit import FitRequest, Model, PooledModel, StageFit, TailModel
 from hirise_imb.training.tail_network import Network
@@ -39,7 +40,7 @@ _CLOSED_FORM_THREADS = 2
 class StageRunner:
     """Fits stages of recipes on one data set. Networks and the latest fits are kept for reuse."""
 
-    def __init__(self, backbone: Backbone, splits: DataSplits, features: Mapping[tuple[str, str], Features]) -> None:
+    def __init__(self, backbone: Backbone, splits: DataSplits, features: Mapping[FeatureKey, Features]) -> None:
         """Takes the arguments of `trainer.Trainer`."""
         self._backbone = backbone
         self.inputs = StageInputs(splits, features)
@@ -85,11 +86,11 @@ class StageRunner:
         learners = _by_fold(data, lambda seed, fold: HeadLearner(recipe, request.seeds[seed], data[seed][fold]))
         test = self.inputs.test_set(request)
         if test is not None:
-            test = replace(test, features=project(test.features, data[0][0].directions))
+            test = replace(test, features=prepare(test.features, data[0][0].preparation))
         result = self._train(request, learners, data, _head_rule(recipe), 0, test)
         models = tuple(
             tuple(
-                PooledModel(replace(snapshot.classifier(), directions=fold.directions))
+                PooledModel(replace(snapshot.classifier(), preparation=fold.preparation))
                 for snapshot, fold in zip(snapshots, folds, strict=True)
             )
             for snapshots, folds in zip(result.snapshots, data, strict=True)
@@ -106,9 +107,9 @@ class StageRunner:
 
         def fit(part: tuple[int, Fold]) -> tuple[PooledModel, Floats, tuple[str, ...]]:
             seed, fold = part
-            directions = self.inputs.directions_of(recipe, fold)
-            training, notes = self.inputs.training_features(recipe, fold, directions, seed)
-            model = PooledModel(replace(head.fit(training), directions=directions))
+            preparation = self.inputs.preparation(recipe, fold)
+            training, notes = self.inputs.training_features(recipe, fold, preparation, seed)
+            model = PooledModel(replace(head.fit(training), preparation=preparation))
             return model, head.prior(training.counts()), notes
 
         folds = self.inputs.folds(request)

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from hirise_imb.backbones import Backbone
 from hirise_imb.data.splits import DataSplits
 from hirise_imb.features.arrays import Features
+from hirise_imb.features.inputs import FeatureKey, with_view
 from hirise_imb.imbalance.logit_adjustment import cross_fit_adjustment, log_softmax, softmax
 from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.metrics.classification import Predictions, confusion_matrix, macro_f1
-from hirise_imb.recipe import PLAIN, Recipe
+from hirise_imb.recipe import Recipe
 from hirise_imb.training.epoch_loop import OnEpoch
 from hirise_imb.training.stage_fit import FitProtocol, FitRequest, Model, PooledModel, StageFit
 from hirise_imb.training.stages import StageRunner
@@ -93,14 +94,14 @@ class Run:
 class Trainer:
     """Fits recipes on one data set. Networks and the latest fits are kept between runs."""
 
-    def __init__(self, backbone: Backbone, splits: DataSplits, features: Mapping[tuple[str, str], Features]) -> None:
+    def __init__(self, backbone: Backbone, splits: DataSplits, features: Mapping[FeatureKey, Features]) -> None:
         """Takes the data and its features.
 
         Args:
             backbone: backbone; recipes may train its tail.
             splits: splits of the data set.
-            features: features of all images in order, by cut and view, for every cut and view that recipes name. Views
-                that serve only prediction need rows for canonical images alone.
+            features: features of all images in order, for every view, layer and statistic, and every cut, that recipes
+                name. Views that serve only prediction need rows for canonical images alone.
         """
         import tensorflow as tf
 
@@ -111,9 +112,10 @@ class Trainer:
         self._stages = StageRunner(backbone, splits, features)
 
     def with_splits(self, splits: DataSplits) -> Trainer:
-        """Returns a trainer of the same features with other splits, which shares compiled networks with this one."""
+        """Returns a trainer of the same features with other splits, which shares networks and memory with this one."""
         other = Trainer(self._backbone, splits, self._features)
         other._stages.networks = self._stages.networks
+        other._stages.inputs.concatenations = self._stages.inputs.concatenations
         return other
 
     def cross_validate(
@@ -286,7 +288,7 @@ class Trainer:
         parts = []
         normalised = [self._normalise_weights(model, recipe) for model in models]
         for view in recipe.views:
-            inputs = recipe.inputs if recipe.inputs != PLAIN else (view,)
+            inputs = recipe.inputs if view == "plain" else with_view(recipe.inputs, view)
             features = self._stages.inputs.features(recipe.cut, inputs).select(rows)
             parts += [log_softmax(model.logits(features)) for model in normalised]
         return np.asarray(np.mean(parts, axis=0))

@@ -6,13 +6,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from cut_features import extract_at
 from worlds import TOY, make_task, make_trainer
 
 from hirise_imb.backbones import TOP
 from hirise_imb.cli.main import main
 from hirise_imb.data import manifest
 from hirise_imb.data.hirise import HIRISE
-from hirise_imb.features.extraction import extract_features, median_relative_difference
+from hirise_imb.features.extraction import median_relative_difference
 from hirise_imb.recipe import Recipe
 
 
@@ -24,7 +25,7 @@ def paths(data: Path) -> list[Path]:
 def test_features_are_near_those_in_float32_and_not_the_same(small_data: Path, tmp_path: Path) -> None:
     exact, rough = TOY.load("random", HIRISE.image_shape), TOY.load("random", HIRISE.image_shape, "bfloat16")
     assert exact.digest == rough.digest  # weights stay float32
-    one, other = (extract_features(backbone, [TOP], paths(small_data), tmp_path)[TOP] for backbone in (exact, rough))
+    one, other = (extract_at(backbone, [TOP], paths(small_data), tmp_path)[TOP] for backbone in (exact, rough))
     a, b = (np.asarray(features.take(np.arange(12))) for features in (one, other))
     assert b.dtype == np.float32
     apart = np.median(np.linalg.norm(a - b, axis=1) / np.linalg.norm(a, axis=1))

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from cut_features import extract_at
 from PIL import Image
 from worlds import TOY
 
@@ -24,7 +25,6 @@ from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.images import decode_image
 from hirise_imb.features import extraction
 from hirise_imb.features.arrays import Features, concatenate_features
-from hirise_imb.features.extraction import extract_features
 from hirise_imb.features.views import VIEWS
 from hirise_imb.utils.errors import UserError
 
@@ -51,7 +51,7 @@ def undisturbed(
 ) -> tuple[dict[str, Features], Path]:
     """Features of all images, extracted in one go, and their cache. Not to be changed."""
     cache = tmp_path_factory.mktemp("undisturbed")
-    return extract_features(backbone, CUTS, paths, cache), cache
+    return extract_at(backbone, CUTS, paths, cache), cache
 
 
 @pytest.fixture
@@ -127,8 +127,8 @@ def test_they_are_mapped_from_disk(undisturbed: tuple[dict[str, Features], Path]
 def test_an_image_does_not_depend_on_its_neighbours(
     backbone: Backbone, paths: list[Path], undisturbed: tuple[dict[str, Features], Path], tmp_path: Path
 ) -> None:
-    backwards = extract_features(backbone, CUTS, paths[::-1], tmp_path)
-    alone = extract_features(backbone, CUTS, [paths[50]], tmp_path / "alone")
+    backwards = extract_at(backbone, CUTS, paths[::-1], tmp_path)
+    alone = extract_at(backbone, CUTS, [paths[50]], tmp_path / "alone")
     for cut in CUTS:
         expected = values(undisturbed[0][cut])
         assert values(backwards[cut])[::-1].tobytes() == expected.tobytes()
@@ -149,9 +149,9 @@ def test_a_selection_names_the_same_images(undisturbed: tuple[dict[str, Features
 def test_the_second_time_nothing_is_decoded(
     backbone: Backbone, paths: list[Path], decoded: Counter[str], tmp_path: Path
 ) -> None:
-    first = extract_features(backbone, CUTS, paths, tmp_path)
+    first = extract_at(backbone, CUTS, paths, tmp_path)
     assert decoded == Counter(path.name for path in paths)  # once, for all cuts
-    assert_same(extract_features(backbone, CUTS, paths, tmp_path), first)
+    assert_same(extract_at(backbone, CUTS, paths, tmp_path), first)
     assert decoded.total() == COUNT
 
 
@@ -159,7 +159,7 @@ def test_images_with_the_same_content_are_decoded_once(
     backbone: Backbone, paths: list[Path], decoded: Counter[str], tmp_path: Path
 ) -> None:
     twin = Path(shutil.copy(paths[2], tmp_path / "twin.jpg"))
-    found = extract_features(backbone, [TOP], [paths[2], paths[0], twin, paths[2]], tmp_path / "cache")[TOP]
+    found = extract_at(backbone, [TOP], [paths[2], paths[0], twin, paths[2]], tmp_path / "cache")[TOP]
     assert decoded.total() == 2
     assert len(found) == 4
     got = values(found)
@@ -174,7 +174,7 @@ def test_a_subset_in_another_order_reads_the_right_rows(
     decoded: Counter[str],
 ) -> None:
     wanted = [41, 7, 69, 0, 33]
-    found = extract_features(backbone, CUTS, [paths[k] for k in wanted], filled)
+    found = extract_at(backbone, CUTS, [paths[k] for k in wanted], filled)
     for cut in CUTS:
         assert values(found[cut]).tobytes() == values(undisturbed[0][cut])[wanted].tobytes()
     assert not decoded
@@ -183,9 +183,9 @@ def test_a_subset_in_another_order_reads_the_right_rows(
 def test_only_new_images_are_decoded(
     backbone: Backbone, paths: list[Path], decoded: Counter[str], tmp_path: Path
 ) -> None:
-    extract_features(backbone, [TOP], paths[:10], tmp_path)
+    extract_at(backbone, [TOP], paths[:10], tmp_path)
     decoded.clear()
-    extract_features(backbone, [TOP], paths[5:15], tmp_path)
+    extract_at(backbone, [TOP], paths[5:15], tmp_path)
     assert sorted(decoded) == [path.name for path in paths[10:15]]
 
 
@@ -199,7 +199,7 @@ def test_names_and_folders_do_not_matter(
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     moved = [Path(shutil.copy(path, tmp_path / "elsewhere" / f"x-{path.name}")) for path in paths]
-    assert_same(extract_features(backbone, CUTS, moved, filled), undisturbed[0])
+    assert_same(extract_at(backbone, CUTS, moved, filled), undisturbed[0])
     assert not decoded
 
 
@@ -207,9 +207,9 @@ def test_a_changed_image_is_computed_again_under_its_old_name(
     backbone: Backbone, paths: list[Path], tmp_path: Path
 ) -> None:
     path = Path(shutil.copy(paths[0], tmp_path / "a.jpg"))
-    before = values(extract_features(backbone, [TOP], [path], tmp_path / "cache")[TOP])
+    before = values(extract_at(backbone, [TOP], [path], tmp_path / "cache")[TOP])
     shutil.copy(paths[1], path)
-    assert values(extract_features(backbone, [TOP], [path], tmp_path / "cache")[TOP]).tobytes() != before.tobytes()
+    assert values(extract_at(backbone, [TOP], [path], tmp_path / "cache")[TOP]).tobytes() != before.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_another_backbone_shares_nothing(
     other: Callable[[], Backbone], paths: list[Path], filled: Path, decoded: Counter[str]
 ) -> None:
     network = other()
-    found = extract_features(network, [TOP], paths[:4], filled)[TOP]
+    found = extract_at(network, [TOP], paths[:4], filled)[TOP]
     assert decoded.total() == 4
     np.testing.assert_allclose(values(found), np.asarray(network.trunk(TOP)(grey(paths[:4]))), rtol=1e-5, atol=1e-5)
 
@@ -233,8 +233,8 @@ def test_another_backbone_shares_nothing(
 def test_another_cut_is_computed_for_itself(
     backbone: Backbone, paths: list[Path], decoded: Counter[str], tmp_path: Path
 ) -> None:
-    extract_features(backbone, [TOP], paths[:4], tmp_path)
-    found = extract_features(backbone, [TOP, "early"], paths[:4], tmp_path)
+    extract_at(backbone, [TOP], paths[:4], tmp_path)
+    found = extract_at(backbone, [TOP, "early"], paths[:4], tmp_path)
     assert decoded.total() == 8
     assert len(found[TOP].stored) == len(found["early"].stored) == 4  # the rows that were there are not added again
 
@@ -258,9 +258,9 @@ def test_an_interrupted_extraction_continues(
     with monkeypatch.context() as patch:
         patch.setattr(extraction, "decode_image", stops)
         with pytest.raises(KeyboardInterrupt):
-            extract_features(backbone, CUTS, paths, tmp_path)
+            extract_at(backbone, CUTS, paths, tmp_path)
     decoded.clear()
-    assert_same(extract_features(backbone, CUTS, paths, tmp_path), undisturbed[0])
+    assert_same(extract_at(backbone, CUTS, paths, tmp_path), undisturbed[0])
     assert sorted(decoded) == [path.name for path in paths[32:]]  # the first pass was kept
     for cut in CUTS:
         for name in ("rows.bin", "index.bin"):
@@ -273,7 +273,7 @@ def test_a_cut_that_is_ahead_of_the_others_gets_no_row_twice(
     # A kill between two stores of one pass: the first has its rows, the others don't.
     for cut in CUTS[1:]:
         shutil.rmtree(store_of(filled, cut))
-    found = extract_features(backbone, CUTS, paths, filled)
+    found = extract_at(backbone, CUTS, paths, filled)
     assert_same(found, undisturbed[0])
     assert {len(found[cut].stored) for cut in CUTS} == {COUNT}
 
@@ -291,7 +291,7 @@ def test_a_torn_tail_is_dropped(
     for name in ("rows.bin", "index.bin") if torn == "both" else (torn,):
         with (folder / name).open("ab") as file:
             file.write(b"\x07" * 37)  # less than a record or a row
-    assert_same(extract_features(backbone, CUTS, paths, filled), undisturbed[0])
+    assert_same(extract_at(backbone, CUTS, paths, filled), undisturbed[0])
     assert not decoded
     for name in ("rows.bin", "index.bin"):
         assert (folder / name).read_bytes() == (store_of(undisturbed[1], TOP) / name).read_bytes()
@@ -307,7 +307,7 @@ def test_a_row_without_its_record_is_computed_again(
     index = store_of(filled, TOP) / "index.bin"
     record = 64 + 4
     index.write_bytes(index.read_bytes()[: -record - 20])  # the last record, and a part of the one before
-    assert_same(extract_features(backbone, CUTS, paths, filled), undisturbed[0])
+    assert_same(extract_at(backbone, CUTS, paths, filled), undisturbed[0])
     assert sorted(decoded) == [path.name for path in paths[-2:]]
 
 
@@ -329,7 +329,7 @@ def test_damaged_rows_are_computed_again_and_it_is_said(
     else:
         rows.write_bytes(data if harm == "flipped" else data[:-1000])
     with caplog.at_level(logging.INFO, "hirise_imb"):
-        assert_same(extract_features(backbone, CUTS, paths, filled), undisturbed[0])
+        assert_same(extract_at(backbone, CUTS, paths, filled), undisturbed[0])
     assert f"{rows.parent} are damaged; they are computed again" in caplog.text
     assert caplog.text.count(" are damaged;") == 1  # the other cuts are whole
     assert decoded.total() == COUNT
@@ -347,7 +347,7 @@ def test_a_damaged_index_gives_no_wrong_row(
     data = bytearray(index.read_bytes())
     data[3 * 68 + 10] ^= flip  # in a digest
     index.write_bytes(data)
-    assert_same(extract_features(backbone, CUTS, paths, filled), undisturbed[0])
+    assert_same(extract_at(backbone, CUTS, paths, filled), undisturbed[0])
 
 
 def test_each_record_is_a_digest_and_the_checksum_of_it_and_its_row(
@@ -401,9 +401,9 @@ def test_a_file_that_is_no_landmark_is_named(
     bad = tmp_path / "bad-one.jpg"
     spoil(bad, paths[0].read_bytes())
     with pytest.raises(UserError, match=r"bad-one\.jpg is .*: .*import the data again\.$"):
-        extract_features(backbone, [TOP], [paths[1], bad], tmp_path / "cache")
+        extract_at(backbone, [TOP], [paths[1], bad], tmp_path / "cache")
     Image.open(paths[5]).save(bad, "JPEG")  # mended
-    assert len(extract_features(backbone, [TOP], [paths[1], bad], tmp_path / "cache")[TOP]) == 2
+    assert len(extract_at(backbone, [TOP], [paths[1], bad], tmp_path / "cache")[TOP]) == 2
 
 
 def test_needs_room_on_the_disk(
@@ -412,24 +412,24 @@ def test_needs_room_on_the_disk(
     needed = 3 * (16 * 4 + 25 * 25 * 6 * 2) + (256 << 20)  # three images, float32 at the top, float16 below
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))
     with pytest.raises(UserError, match=r"need 0\.0 GB under .*, where 0\.3 GB are free: free some, or set HIRISE_IMB"):
-        extract_features(backbone, [TOP, "early"], paths[:3], tmp_path)
+        extract_at(backbone, [TOP, "early"], paths[:3], tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed))
-    extract_features(backbone, [TOP, "early"], paths[:3], tmp_path)
+    extract_at(backbone, [TOP, "early"], paths[:3], tmp_path)
 
 
 def test_a_cache_that_is_full_enough_needs_no_room(
     backbone: Backbone, paths: list[Path], filled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
-    assert len(extract_features(backbone, CUTS, paths, filled)[TOP]) == COUNT
+    assert len(extract_at(backbone, CUTS, paths, filled)[TOP]) == COUNT
 
 
 def test_values_beyond_half_precision_are_not_stored(paths: list[Path], tmp_path: Path) -> None:
     large = TOY.load("random", HIRISE.image_shape)
     layer = large.network.get_layer("early")
     layer.set_weights([1e6 * weight for weight in layer.get_weights()])
-    with np.errstate(over="ignore"), pytest.raises(FloatingPointError, match="cut early don't fit float16"):
-        extract_features(large, ["early"], paths[:2], tmp_path)
+    with np.errstate(over="ignore"), pytest.raises(FloatingPointError, match="the map at early does not fit float16"):
+        extract_at(large, ["early"], paths[:2], tmp_path)
     assert (store_of(tmp_path, "early") / "rows.bin").stat().st_size == 0
 
 
@@ -440,12 +440,12 @@ def test_values_beyond_half_precision_are_not_stored(paths: list[Path], tmp_path
 def test_a_view_is_what_the_network_makes_of_changed_pixels(
     view: str, backbone: Backbone, paths: list[Path], filled: Path, decoded: Counter[str]
 ) -> None:
-    found = extract_features(backbone, CUTS, paths[:40], filled, view=view)
+    found = extract_at(backbone, CUTS, paths[:40], filled, view=view)
     assert decoded.total() == 40  # the plain features are no help
     pixels = np.stack([VIEWS[view](image) for image in grey(paths[:40]).astype(np.uint8)])
     expected = np.asarray(backbone.trunk(TOP)(pixels.astype(np.float32), training=False))
     np.testing.assert_allclose(values(found[TOP]), expected, rtol=1e-5, atol=1e-5)
-    assert_same(extract_features(backbone, CUTS, paths[:40], filled, view=view), found)
+    assert_same(extract_at(backbone, CUTS, paths[:40], filled, view=view), found)
     assert decoded.total() == 40
     assert [*(filled / "features").glob(f"toy-{TOP}-{view}-*")]
 
@@ -457,9 +457,9 @@ def test_views_leave_plain_features_alone(
     filled: Path,
     decoded: Counter[str],
 ) -> None:
-    extract_features(backbone, CUTS, paths[:3], filled, view="fv")
+    extract_at(backbone, CUTS, paths[:3], filled, view="fv")
     decoded.clear()
-    assert_same(extract_features(backbone, CUTS, paths, filled, view="plain"), undisturbed[0])
+    assert_same(extract_at(backbone, CUTS, paths, filled, view="plain"), undisturbed[0])
     assert not decoded
 
 
@@ -476,7 +476,7 @@ def test_plain_features_have_the_key_they_had_before_there_were_views(
 
 def test_an_unknown_view_is_refused(backbone: Backbone, paths: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^view must be one of plain, .*photometric, got 'r45'$"):
-        extract_features(backbone, [TOP], paths[:1], tmp_path, view="r45")
+        extract_at(backbone, [TOP], paths[:1], tmp_path, view="r45")
 
 
 def test_features_side_by_side() -> None:
@@ -529,7 +529,7 @@ def test_a_colour_image_is_decoded_to_red_green_and_blue(colour_paths: list[Path
 def test_features_of_colour_images_are_what_the_network_gives(
     view: str, colour_backbone: Backbone, colour_paths: list[Path], tmp_path: Path
 ) -> None:
-    found = extract_features(colour_backbone, [TOP], colour_paths, tmp_path, view=view)[TOP]
+    found = extract_at(colour_backbone, [TOP], colour_paths, tmp_path, view=view)[TOP]
     pixels = np.stack([VIEWS[view](np.asarray(Image.open(path))) for path in colour_paths]).astype(np.float32)
     expected = np.asarray(colour_backbone.trunk(TOP)(pixels, training=False))
     assert expected.std() > 0.1
@@ -542,12 +542,12 @@ def test_a_grey_file_among_colour_images_is_named(colour_backbone: Backbone, tmp
     with pytest.raises(
         UserError, match=r"grey\.jpg is a 64 x 64 image of mode L: .* 64 x 64 with three colour channels"
     ):
-        extract_features(colour_backbone, [TOP], [bad], tmp_path / "cache")
+        extract_at(colour_backbone, [TOP], [bad], tmp_path / "cache")
 
 
 def test_another_input_shape_has_a_store_of_its_own(
     backbone: Backbone, colour_backbone: Backbone, paths: list[Path], colour_paths: list[Path], tmp_path: Path
 ) -> None:
-    extract_features(backbone, [TOP], paths[:1], tmp_path)
-    extract_features(colour_backbone, [TOP], colour_paths[:1], tmp_path)
+    extract_at(backbone, [TOP], paths[:1], tmp_path)
+    extract_at(colour_backbone, [TOP], colour_paths[:1], tmp_path)
     assert len([*(tmp_path / "features").glob(f"toy-{TOP}-*")]) == 2

@@ -21,6 +21,7 @@ from hirise_imb.data.hirise import HIRISE
 from hirise_imb.models import newton
 from hirise_imb.models.closed_form import ABSENT, Discriminant, Logistic, NearestMean
 from hirise_imb.models.linear import LinearClassifier
+from hirise_imb.models.preparation import Preparation
 from hirise_imb.utils.errors import NotApplicable
 
 Array = np.ndarray
@@ -48,7 +49,7 @@ def landmarks(seed: int, classes: tuple[int, ...] = tuple(range(8))) -> tuple[Ar
     return features, labels, np.array([f"ESP_{s:06}_1000" for s in sources])
 
 
-def plain(seed: int, **changes: Array | bool) -> LinearClassifier:
+def plain(seed: int, **changes: object) -> LinearClassifier:
     """Any classifier."""
     rng = np.random.default_rng(seed)
     kernel, bias, centre = rng.normal(size=(8, WIDTH)), rng.normal(size=8), rng.normal(size=WIDTH)
@@ -72,7 +73,7 @@ def centred(logits: Array) -> Array:
 @given(st.integers(0, 1000), st.booleans(), st.booleans())
 def test_logits_are_the_formula(seed: int, unit: bool, projected: bool) -> None:
     directions = some_directions(seed) if projected else None
-    classifier = plain(seed, unit=unit, directions=directions)  # type: ignore[arg-type]
+    classifier = plain(seed, unit=unit, preparation=Preparation(directions=directions))
     features = np.random.default_rng(seed + 1).normal(size=(7, WIDTH)).astype(np.float32)
     before = features.copy()
     rows = features.astype(float)
@@ -96,7 +97,7 @@ def test_many_rows_are_each_computed_once() -> None:
 
 def test_directions_of_rank_0_are_none() -> None:
     features = landmarks(0)[0]
-    none = plain(0, directions=np.zeros((WIDTH, 0)))
+    none = plain(0, preparation=Preparation(directions=np.zeros((WIDTH, 0))))
     np.testing.assert_array_equal(none.logits(features), plain(0).logits(features))
 
 
@@ -104,7 +105,7 @@ def test_directions_of_rank_0_are_none() -> None:
 @given(st.integers(0, 1000))
 def test_directions_that_are_taken_out_make_no_difference(seed: int) -> None:
     directions = some_directions(seed)
-    classifier = plain(seed, directions=directions)
+    classifier = plain(seed, preparation=Preparation(directions=directions))
     features = landmarks(seed)[0]
     moved = features + 50 * np.random.default_rng(seed).normal(size=(len(features), 2)) @ directions.T
     np.testing.assert_allclose(classifier.logits(moved), classifier.logits(features), atol=1e-9)
@@ -126,11 +127,10 @@ def test_a_row_without_length_stays_zero() -> None:
         ("centre", np.zeros(WIDTH + 1), "centre must have shape"),
         ("gain", np.zeros((1, WIDTH)), "gain must have shape"),
         ("gain", np.full(WIDTH, np.nan), "gain must be finite"),
-        ("directions", np.zeros((5, 1)), "directions must have shape"),
-        ("directions", np.ones((WIDTH, 1)), "directions must be orthonormal"),
+        ("preparation", Preparation(directions=np.eye(5, 1)), "preparation must be of 6 features, got one of 5"),
     ],
 )
-def test_what_is_no_classifier_is_refused(field: str, value: Array, message: str) -> None:
+def test_what_is_no_classifier_is_refused(field: str, value: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plain(0, **{field: value})
 
@@ -142,7 +142,7 @@ def test_what_is_no_classifier_is_refused(field: str, value: Array, message: str
 @given(st.integers(0, 1000), st.floats(0, 2), st.booleans())
 def test_weights_are_divided_by_their_length_to_tau(seed: int, tau: float, projected: bool) -> None:
     directions = some_directions(seed) if projected else np.zeros((WIDTH, 0))
-    classifier = plain(seed, directions=directions)
+    classifier = plain(seed, preparation=Preparation(directions=directions))
     features = landmarks(seed)[0]
     acting = np.eye(WIDTH) - directions @ directions.T
     weights = classifier.kernel * classifier.gain

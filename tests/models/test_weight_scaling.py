@@ -9,6 +9,7 @@ from scipy.optimize import approx_fprime, minimize
 from sklearn.linear_model import LogisticRegression
 
 from hirise_imb.models.linear import LinearClassifier
+from hirise_imb.models.preparation import Preparation
 from hirise_imb.models.weight_scaling import WeightScaling
 
 Array = np.ndarray
@@ -107,7 +108,12 @@ def test_scaled_classifiers_have_scaled_logits() -> None:
     rng = np.random.default_rng(0)
     directions = np.linalg.qr(rng.normal(size=(6, 2)))[0]
     classifier = LinearClassifier(
-        rng.normal(size=(8, 6)), rng.normal(size=8), rng.normal(size=6), rng.uniform(1, 2, 6), True, directions
+        rng.normal(size=(8, 6)),
+        rng.normal(size=8),
+        rng.normal(size=6),
+        rng.uniform(1, 2, 6),
+        True,
+        Preparation(directions=directions),
     )
     features, factors = rng.normal(size=(20, 6)), rng.uniform(0.5, 2, 8)
     scaled = classifier.scale_logits(factors).logits(features)

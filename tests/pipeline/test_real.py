@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from builders import CLASS_FILE, CLASSES, IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE
+from cut_features import cut_key, extract_at
 
 from hirise_imb.backbones import BACKBONES, TOP
 from hirise_imb.cli.main import main
@@ -14,7 +15,6 @@ from hirise_imb.data import HIRISE
 from hirise_imb.data.manifest import read_manifest
 from hirise_imb.data.resolve import import_data
 from hirise_imb.data.splits import make_splits
-from hirise_imb.features.extraction import extract_features
 from hirise_imb.metrics.registry import Evaluation, evaluate
 from hirise_imb.models.heads import initial_state
 from hirise_imb.recipe import Recipe
@@ -82,8 +82,8 @@ def test_predictions_belong_to_their_landmarks(real: Path, tmp_path: Path) -> No
     images = read_manifest(data, HIRISE)
     paths = [images.path(image) for image in images.table["image"]]
     backbone = BACKBONES["efficientnet-lite0"].load("imagenet", HIRISE.image_shape)
-    features = extract_features(backbone, [TOP], paths, tmp_path)
-    trainer = Trainer(backbone, make_splits(images, 1), {(TOP, "plain"): features[TOP]})
+    features = extract_at(backbone, [TOP], paths, tmp_path)
+    trainer = Trainer(backbone, make_splits(images, 1), {cut_key(TOP): features[TOP]})
     run = trainer.fit_reference(Recipe(learning_rate=1e-3), 0)
     test = images.canonical_images("test")
     assert evaluate(Evaluation.of(run.test, test, HIRISE.classes.rare_ids))["kappa"] > 0.5

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from builders import as_landmarks
+from cut_features import cut_key
 from worlds import probabilities_of
 
 from hirise_imb.backbones import TOP
 from hirise_imb.features.arrays import Features
+from hirise_imb.features.inputs import FeatureKey
 from hirise_imb.features.views import DIHEDRAL
 from hirise_imb.imbalance.logit_adjustment import PosthocLogitAdjustment
 from hirise_imb.models.projection import NuisanceProjection
@@ -71,7 +73,7 @@ def fitted_elsewhere() -> None:
         moved_fits().final(quick_recipe(strategy))
 
 
-def with_features(toy: Toy, changes: Mapping[tuple[str, str], np.ndarray]) -> Toy:
+def with_features(toy: Toy, changes: Mapping[FeatureKey, np.ndarray]) -> Toy:
     new = {key: Features.of(np.asarray(values, np.float32)) for key, values in changes.items()}
     return replace(toy, features={**toy.features, **new})
 
@@ -188,8 +190,8 @@ def test_a_temperature_changes_no_decision(noisy: ToyFits) -> None:
 
 
 def test_views_that_are_all_alike_change_nothing(noisy: ToyFits) -> None:
-    plain = noisy.toy.features[TOP, "plain"].stored
-    alike = ToyFits.of(with_features(noisy.toy, {(TOP, view): plain for view in DIHEDRAL}))
+    plain = noisy.toy.features[cut_key(TOP)].stored
+    alike = ToyFits.of(with_features(noisy.toy, {cut_key(TOP, view): plain for view in DIHEDRAL}))
     for views in ("mirror", "rotations", "dihedral"):
         np.testing.assert_allclose(
             alike.probabilities(recipe_for("tta", views=views)), noisy.probabilities(recipe_for("plain")), atol=EXACT
@@ -213,7 +215,7 @@ def test_an_ensemble_averages_the_calibrated_log_probabilities_of_its_heads(nois
 def test_what_was_projected_out_moves_no_prediction(noisy: ToyFits) -> None:
     recipe = recipe_for("nuisance_projection")
     toy, images = noisy.toy, noisy.toy.task.images
-    values = toy.features[TOP, "plain"].stored.astype(np.float64)
+    values = toy.features[cut_key(TOP)].stored.astype(np.float64)
     rows = toy.task.pool
     taught = NuisanceProjection(5).directions(as_landmarks(values[rows], images.labels[rows], images.sources[rows]))
     # The sources of `other` no longer differ in these: the scatter between their means vanishes there.
@@ -224,7 +226,7 @@ def test_what_was_projected_out_moves_no_prediction(noisy: ToyFits) -> None:
     assert spread.sum() < np.var(means, axis=0).sum()
     moved = values.copy()
     moved[toy.task.test] += 3 * np.random.default_rng(0).normal(size=(len(toy.task.test), 5)) @ taught.T
-    elsewhere = ToyFits.of(with_features(toy, {(TOP, "plain"): moved}))
+    elsewhere = ToyFits.of(with_features(toy, {cut_key(TOP): moved}))
     np.testing.assert_allclose(elsewhere.probabilities(recipe), noisy.probabilities(recipe), atol=1e-4)
     assert np.abs(elsewhere.probabilities(recipe_for("plain")) - noisy.probabilities(recipe_for("plain"))).max() > 0.1
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hirise_imb.backbones import TOP
+from hirise_imb.features.inputs import Input
 from hirise_imb.features.views import DIHEDRAL
 from hirise_imb.imbalance.class_bias import ClassBias
 from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
@@ -19,7 +20,7 @@ from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
 from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.models.weight_scaling import WeightScaling
-from hirise_imb.recipe import PLAIN, Cosine, Linear, Recipe, Retraining
+from hirise_imb.recipe import Cosine, Linear, Recipe, Retraining
 from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Strategy
 from hirise_imb.testing.declarations import draw_settings, make_recipe
 from hirise_imb.testing.toy import CUTS
@@ -203,8 +204,8 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
         ("logistic", {"c": 0.5, "power": 0.0}, Recipe(head=Logistic(0.5, 0.0))),
         ("nuisance_projection", {}, replace(TUNED, projection=NuisanceProjection(5))),
         ("nuisance_projection", {"rank": 12}, replace(TUNED, projection=NuisanceProjection(12))),
-        ("photometric", {}, replace(TUNED, inputs=("plain", "photometric"))),
-        ("photometric", {"features": "alone"}, replace(TUNED, inputs=("photometric",))),
+        ("photometric", {}, replace(TUNED, inputs=(Input(), Input("photometric")))),
+        ("photometric", {"features": "alone"}, replace(TUNED, inputs=(Input("photometric"),))),
         ("tta", {}, replace(TUNED, views=DIHEDRAL)),
         ("tta", {"views": "mirror"}, replace(TUNED, views=("plain", "fh"))),
         ("tta", {"views": "rotations"}, replace(TUNED, views=("plain", "r90", "r180", "r270"))),
@@ -217,7 +218,7 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
             {"features": "concatenated", "projection": "nuisance", "rank": 3, "heads": "three", "members": 2},
             replace(
                 TUNED,
-                inputs=("plain", "photometric"),
+                inputs=(Input(), Input("photometric")),
                 projection=NuisanceProjection(3),
                 class_weights=InversePower(0.5),
                 also=THREE,
@@ -309,7 +310,7 @@ def test_a_second_correction_can_not_even_be_written(correction: str, adjustment
         ),
         ({"adjustment": "logit_adjustment", "tau": 1.0}, replace(TUNED, adjustment=PosthocLogitAdjustment(1.0))),
         ({"adjustment": "class_bias", "strength": 0.1}, replace(TUNED, adjustment=ClassBias(0.1))),
-        ({"features": "concatenated"}, replace(TUNED, inputs=("plain", "photometric"))),
+        ({"features": "concatenated"}, replace(TUNED, inputs=(Input(), Input("photometric")))),
         ({"projection": "nuisance", "rank": 20}, replace(TUNED, projection=NuisanceProjection(20))),
         ({"heads": "three"}, replace(TUNED, also=THREE)),
         ({"members": 4}, replace(TUNED, members=4)),
@@ -331,7 +332,7 @@ def test_random_compositions_hold_every_remedy() -> None:
     assert {type(recipe.sampling) for recipe in recipes} == {EveryImage, ClassSampling}
     assert {recipe.members for recipe in recipes} == {1, 2, 3, 4}
     assert {len(recipe.also) for recipe in recipes} == {0, 2}
-    assert {recipe.inputs for recipe in recipes} == {PLAIN, ("plain", "photometric")}
+    assert {recipe.inputs for recipe in recipes} == {(Input(),), (Input(), Input("photometric"))}
     # Two remedies of different kinds do go together.
     assert any(recipe.projection and recipe.also and recipe.adjustment != NoAdjustment() for recipe in recipes)
 
@@ -346,7 +347,8 @@ def test_the_baseline_is_the_published_reference_run() -> None:
     assert base.class_weights == InversePower(0.0)
     assert base.loss == CrossEntropy()
     assert base.cut == TOP == "top"
-    assert base.inputs == base.views == ("plain",)
+    assert base.inputs == (Input("plain", "top", "mean"),)
+    assert base.views == ("plain",)
     assert (base.projection, base.synthesis, base.retraining) == (None, None, None)
     assert (base.also, base.members, base.adjustment) == ((), 1, NoAdjustment())
     assert (base.weight_norm, base.weight_decay, base.reweight_after, base.rate_drops) == (0, 0, 0, ())

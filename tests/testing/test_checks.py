@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from hirise_imb.backbones import BACKBONES, BackboneCard
+from hirise_imb.features.inputs import Input
 from hirise_imb.imbalance.class_weights import InversePower
 from hirise_imb.imbalance.logit_adjustment import PosthocLogitAdjustment
 from hirise_imb.imbalance.losses import LogitAdjustedCrossEntropy
@@ -70,7 +71,7 @@ class Repeats(DropStrategy):
 
 class Undeclared(DropStrategy):
     def apply(self, recipe: Recipe, parameters: DropParameters) -> Recipe:
-        return replace(recipe, inputs=("plain", "photometric"))
+        return replace(recipe, inputs=(Input(), Input("photometric")))
 
 
 class Forgetful(DropStrategy):

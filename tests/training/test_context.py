@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cut_features import cut_key, extract_at
 from worlds import change_split_file, fit_final
 
 from hirise_imb.backbones import BACKBONES, TOP
@@ -15,8 +16,8 @@ from hirise_imb.config import StudyDefinition
 from hirise_imb.data import manifest
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.manifest import Manifest
-from hirise_imb.features.extraction import extract_features
-from hirise_imb.recipe import Inputs, Recipe
+from hirise_imb.features.inputs import Input, Inputs
+from hirise_imb.recipe import Recipe, Views
 from hirise_imb.strategies import STRATEGIES, Strategy
 from hirise_imb.training.context import TrainingContext, load_manifest
 from hirise_imb.training.trainer import Run
@@ -36,8 +37,12 @@ def definition(toy: str, small_data: Path) -> StudyDefinition:
 class Seeing(type(STRATEGIES["class_weights"])):  # type: ignore[misc]
     """A strategy whose recipes name these views."""
 
-    def __init__(self, inputs: Inputs = ("plain",), views: Inputs = ("plain",)) -> None:
-        self.inputs, self.views = inputs, views
+    def __init__(self, inputs: Views = ("plain",), views: Views = ("plain",)) -> None:
+        self._inputs = tuple(map(Input, inputs))
+        self.views = views
+
+    def inputs(self, layers: Sequence[str]) -> Inputs:
+        return self._inputs
 
 
 # --- the features ---
@@ -52,11 +57,11 @@ def test_features_are_those_of_every_image(
     card = BACKBONES[definition.backbone]
     assert found.cuts == tuple(card.cuts)
     features = found.trainer._stages.inputs._features
-    assert set(features) == {(cut, "plain") for cut in ([TOP, *card.cuts] if deep else [TOP])}
+    assert set(features) == {cut_key(cut) for cut in ([TOP, *card.cuts] if deep else [TOP])}
     paths = [images.path(image) for image in images.table["image"]]
-    expected = extract_features(card.load("random", HIRISE.image_shape), [TOP], paths, tmp_path)[TOP]
+    expected = extract_at(card.load("random", HIRISE.image_shape), [TOP], paths, tmp_path)[TOP]
     every = np.arange(len(paths))
-    np.testing.assert_array_equal(features[TOP, "plain"].take(every), expected.take(every))
+    np.testing.assert_array_equal(features[cut_key(TOP)].take(every), expected.take(every))
 
 
 def test_views_are_extracted_as_far_as_they_are_needed(
@@ -66,26 +71,26 @@ def test_views_are_extracted_as_far_as_they_are_needed(
         definition, images, [Seeing(inputs=("plain", "photometric")), Seeing(views=("plain", "fh"))]
     )
     features, canonical = found.trainer._stages.inputs._features, found.trainer.splits.images.is_canonical
-    assert set(features) == {(TOP, view) for view in ("plain", "photometric", "fh")}
+    assert set(features) == {cut_key(TOP, view) for view in ("plain", "photometric", "fh")}
     paths = [images.path(image) for image in images.table["image"]]
     every, backbone = np.arange(len(paths)), BACKBONES[definition.backbone].load("random", HIRISE.image_shape)
-    whole = extract_features(backbone, [TOP], paths, tmp_path, view="photometric")[TOP]
-    np.testing.assert_array_equal(features[TOP, "photometric"].take(every), whole.take(every))
-    mirrored = extract_features(backbone, [TOP], paths, tmp_path, view="fh")[TOP]
+    whole = extract_at(backbone, [TOP], paths, tmp_path, view="photometric")[TOP]
+    np.testing.assert_array_equal(features[cut_key(TOP, "photometric")].take(every), whole.take(every))
+    mirrored = extract_at(backbone, [TOP], paths, tmp_path, view="fh")[TOP]
     rows = np.flatnonzero(canonical)
-    np.testing.assert_array_equal(features[TOP, "fh"].take(rows), mirrored.take(rows))
+    np.testing.assert_array_equal(features[cut_key(TOP, "fh")].take(rows), mirrored.take(rows))
     with pytest.raises(IndexError):
-        features[TOP, "fh"].take(np.flatnonzero(~canonical)[:1])
+        features[cut_key(TOP, "fh")].take(np.flatnonzero(~canonical)[:1])
     recipe = Recipe(views=("plain", "fh"), max_epochs=1)
     assert isinstance(fit_final(found.trainer, recipe), Run)
-    assert isinstance(fit_final(found.trainer, Recipe(inputs=("plain", "photometric"), max_epochs=1)), Run)
+    assert isinstance(fit_final(found.trainer, Recipe(inputs=(Input(), Input("photometric")), max_epochs=1)), Run)
 
 
 def test_a_view_that_is_learnt_from_and_turned_to_is_there_for_every_image(
     definition: StudyDefinition, images: Manifest
 ) -> None:
     both = TrainingContext.prepare(definition, images, [Seeing(inputs=("plain", "fh")), Seeing(views=("plain", "fh"))])
-    recipe = Recipe(inputs=("plain", "fh"), max_epochs=1)
+    recipe = Recipe(inputs=(Input(), Input("fh")), max_epochs=1)
     assert isinstance(fit_final(both.trainer, recipe), Run)
 
 

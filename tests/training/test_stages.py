@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import as_landmarks
+from cut_features import cut_key
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import confusion_matrix
 from worlds import (
@@ -26,6 +27,7 @@ from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.data.splits import DataSplits, Fold
 from hirise_imb.features.arrays import Features
+from hirise_imb.features.inputs import Input
 from hirise_imb.imbalance.class_bias import ClassBias
 from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
 from hirise_imb.imbalance.logit_adjustment import Adjustment, NoAdjustment, PosthocLogitAdjustment
@@ -59,8 +61,8 @@ def task() -> DataSplits:
 @pytest.fixture(scope="module")
 def trainer(backbone: Backbone, task: DataSplits) -> Trainer:
     """Its mirrored features are others than the plain ones, and are right for landmarks alone."""
-    features = {(cut, "plain"): make_features(task, cut) for cut in (TOP, "late")}
-    features[TOP, "fh"] = make_features(task, noise=0.5)
+    features = {cut_key(cut): make_features(task, cut) for cut in (TOP, "late")}
+    features[cut_key(TOP, "fh")] = make_features(task, noise=0.5)
     return quick_start(Trainer(backbone, task, features))
 
 
@@ -245,9 +247,9 @@ def test_views_are_averaged_in_prediction_alone(trainer: Trainer, task: DataSpli
 def test_inputs_stand_side_by_side(trainer: Trainer, task: DataSplits) -> None:
     x = np.concatenate([make_features(task).stored, make_features(task, noise=0.5).stored], axis=1)
     nearest = NearestMean("none", 0.0)
-    check(trainer, Recipe(inputs=("plain", "fh"), head=nearest), predict_closed_form(task, nearest, x))
+    check(trainer, Recipe(inputs=(Input(), Input("fh")), head=nearest), predict_closed_form(task, nearest, x))
     wide = predict_heads(task, QUICK, Features.of(x))
-    check(trainer, dataclasses.replace(QUICK, inputs=("plain", "fh")), wide)
+    check(trainer, dataclasses.replace(QUICK, inputs=(Input(), Input("fh"))), wide)
 
 
 # --- what is done to weights and logits ---
@@ -304,7 +306,7 @@ def test_a_final_fit_of_an_adjusted_recipe_does_not_look_at_test_labels(backbone
 
 
 def make_trainer_on(backbone: Backbone, task: DataSplits, features: Features) -> Trainer:
-    return quick_start(Trainer(backbone, task, {(TOP, "plain"): features}))
+    return quick_start(Trainer(backbone, task, {cut_key(TOP): features}))
 
 
 SMOTE = SyntheticOversampling("smote", 1.0, 3)
@@ -460,7 +462,7 @@ def test_a_tail_has_not_seen_the_sources_it_is_judged_on(backbone: Backbone) -> 
     recipe = Recipe(learning_rate=1e-2, cut="late", backbone_learning_rate=1e-3, max_epochs=20, batch_size=8)
 
     def hits(assignments: tuple[tuple[Fold, ...], ...]) -> float:
-        features = {(TOP, "plain"): Features.of(top), ("late", "plain"): Features.of(marks)}
+        features = {cut_key(TOP): Features.of(top), cut_key("late"): Features.of(marks)}
         changed = dataclasses.replace(task, assignments=assignments)
         [confusion] = quick_start(Trainer(backbone, changed, features)).cross_validate(recipe, (0,)).confusions
         return float(confusion.trace() / confusion.sum())

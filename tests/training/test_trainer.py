@@ -11,6 +11,7 @@ import numba
 import numpy as np
 import pytest
 import tensorflow as tf
+from cut_features import cut_key
 from plain import PlainHead, kept_in
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from worlds import (
@@ -29,6 +30,7 @@ from worlds import (
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.splits import DataSplits, Fold
 from hirise_imb.features.arrays import Features
+from hirise_imb.features.inputs import Input
 from hirise_imb.imbalance.class_weights import InversePower
 from hirise_imb.imbalance.logit_adjustment import softmax
 from hirise_imb.imbalance.losses import Focal, LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
@@ -183,8 +185,8 @@ def test_the_reference_fit_depends_on_nothing_but_the_given_split(backbone: Back
     # Test labels enter its history alone.
     other = replace_labels(task, task.test, np.roll(task.images.labels[task.test], 1))
     features = make_features(task)
-    run = quick_start(Trainer(backbone, other, {(TOP, "plain"): features})).fit_reference(Recipe(), 3)
-    once = quick_start(Trainer(backbone, task, {(TOP, "plain"): features})).fit_reference(Recipe(), 3)
+    run = quick_start(Trainer(backbone, other, {cut_key(TOP): features})).fit_reference(Recipe(), 3)
+    once = quick_start(Trainer(backbone, task, {cut_key(TOP): features})).fit_reference(Recipe(), 3)
     assert probabilities_of(run).tobytes() == probabilities_of(once).tobytes()
     assert (run.best_epoch, run.temperature) == (once.best_epoch, once.temperature)
 
@@ -257,16 +259,16 @@ def test_a_final_fit_uses_every_image_of_training_and_validation(backbone: Backb
     """A change of any landmark's label changes it; those of test landmarks do not."""
     recipe = Recipe(learning_rate=1e-2, max_epochs=2)
     features = make_features(task)
-    trainer = quick_start(Trainer(backbone, task, {(TOP, "plain"): features}))
+    trainer = quick_start(Trainer(backbone, task, {cut_key(TOP): features}))
     validation = trainer.cross_validate(recipe, SEEDS)
     expected = probabilities_of(trainer.fit_final(recipe, 0, validation)).tobytes()
     labels = task.images.labels
     for rows in (task.split.train[:1], task.split.train[-1:], task.split.heldout[:1], task.split.heldout[-1:]):
         changed = replace_labels(task, rows, (labels[rows] + 1) % 8)
-        other = quick_start(Trainer(backbone, changed, {(TOP, "plain"): features}))
+        other = quick_start(Trainer(backbone, changed, {cut_key(TOP): features}))
         assert probabilities_of(other.fit_final(recipe, 0, validation)).tobytes() != expected
     changed = replace_labels(task, task.test, (labels[task.test] + 1) % 8)
-    other = quick_start(Trainer(backbone, changed, {(TOP, "plain"): features}))
+    other = quick_start(Trainer(backbone, changed, {cut_key(TOP): features}))
     assert probabilities_of(other.fit_final(recipe, 0, validation)).tobytes() == expected
 
 
@@ -313,7 +315,7 @@ def test_another_seed_gives_another_run(trainer: Trainer) -> None:
 
 
 def test_neither_data_nor_backbone_changes(backbone: Backbone, task: DataSplits) -> None:
-    features = {(cut, "plain"): make_features(task, cut) for cut in (TOP, "late")}
+    features = {cut_key(cut): make_features(task, cut) for cut in (TOP, "late")}
     before = [np.copy(kept.stored) for kept in features.values()]
     weights = [np.copy(weight) for weight in backbone.network.get_weights()]
     fit_final(Trainer(backbone, task, features), TAIL)
@@ -377,17 +379,17 @@ def test_an_epoch_is_compiled_once_for_all_recipes(
             return original(*arguments)
 
         monkeypatch.setattr(head_kernel, name, note)
-    features = {(cut, "plain"): make_features(task, cut) for cut in (TOP, "late")}
-    features[TOP, "photometric"] = make_features(task, noise=0.5)
-    features[TOP, "plain"].stored.flags.writeable = False  # as from the cache
+    features = {cut_key(cut): make_features(task, cut) for cut in (TOP, "late")}
+    features[cut_key(TOP, "photometric")] = make_features(task, noise=0.5)
+    features[cut_key(TOP)].stored.flags.writeable = False  # as from the cache
     trainer = quick_start(Trainer(backbone, task, features))
     for recipe in (
         QUICK,
         dataclasses.replace(QUICK, loss=Focal(2.0, 1.0), class_weights=InversePower(1.0), weight_decay=0.1),
         dataclasses.replace(QUICK, head=Cosine(), loss=LabelDistributionAwareMargin()),
         dataclasses.replace(QUICK, monitor="none", rate_drops=(0.5,), sampling=ClassSampling(0.0, progressive=True)),
-        dataclasses.replace(QUICK, inputs=("plain", "photometric")),
-        dataclasses.replace(QUICK, inputs=("photometric",)),
+        dataclasses.replace(QUICK, inputs=(Input(), Input("photometric"))),
+        dataclasses.replace(QUICK, inputs=(Input("photometric"),)),
         dataclasses.replace(QUICK, projection=NuisanceProjection(2)),
         dataclasses.replace(QUICK, synthesis=SyntheticOversampling("smote", 0.5, 2)),
         dataclasses.replace(TAIL, retraining=Retraining(ClassSampling(0.0), 1e-3, 0.1)),
@@ -433,7 +435,7 @@ class Untouchable:
 def test_a_cross_validation_does_not_touch_the_test_split(
     backbone: Backbone, task: DataSplits, trainer: Trainer
 ) -> None:
-    features = {(cut, "plain"): make_features(task, cut) for cut in (TOP, "late")}
+    features = {cut_key(cut): make_features(task, cut) for cut in (TOP, "late")}
     for values in features.values():
         values.stored[task.test] = np.nan
     without = dataclasses.replace(task, test=Untouchable())  # type: ignore[arg-type]
@@ -512,7 +514,7 @@ def pooled(backbone: Backbone, task: DataSplits) -> Trainer:
     """Features at the top are those that the backbone makes of the features at the cut."""
     late = make_features(task, "late")
     top = Features.of(np.asarray(backbone.tail("late")(late.stored, training=False)))
-    return quick_start(Trainer(backbone, task, {("late", "plain"): late, (TOP, "plain"): top}))
+    return quick_start(Trainer(backbone, task, {cut_key("late"): late, cut_key(TOP): top}))
 
 
 def test_what_lies_below_the_top_starts_from_the_trained_head(pooled: Trainer) -> None:
