@@ -16,6 +16,7 @@ from hirise_imb.strategies.base import (
 from hirise_imb.strategies.class_bias import ClassBiasStrategy
 from hirise_imb.strategies.class_weights import ClassWeightsStrategy
 from hirise_imb.strategies.combined import CombinedStrategy
+from hirise_imb.strategies.combined_representation import CombinedRepresentationStrategy
 from hirise_imb.strategies.decoupled import DecoupledStrategy
 from hirise_imb.strategies.ensemble import EnsembleStrategy
 from hirise_imb.strategies.focal_loss import FocalLossStrategy
@@ -31,6 +32,7 @@ from hirise_imb.strategies.photometric import PhotometricStrategy
 from hirise_imb.strategies.plain import PlainStrategy
 from hirise_imb.strategies.prototypes import PrototypesStrategy
 from hirise_imb.strategies.registry import ENTRY_POINT_GROUP, StrategyRegistry, select_strategies
+from hirise_imb.strategies.representation import RepresentationStrategy
 from hirise_imb.strategies.smote import SmoteStrategy
 from hirise_imb.strategies.spaces import Parameters, SearchSpace, choice, integer, number, reuse, search_space
 from hirise_imb.strategies.tau_norm import TauNormStrategy
@@ -58,9 +60,11 @@ STRATEGIES = StrategyRegistry(
         LogisticStrategy(),
         NuisanceProjectionStrategy(),
         PhotometricStrategy(),
+        RepresentationStrategy(),
         TtaStrategy(),
         EnsembleStrategy(),
         CombinedStrategy(),
+        CombinedRepresentationStrategy(),
     )
 )
 """All strategies by name; a strategy comes after those it depends on."""

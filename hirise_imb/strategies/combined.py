@@ -1,8 +1,10 @@
 """Compositions of remedies."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from hirise_imb.features.inputs import Inputs
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
 from hirise_imb.strategies.class_bias import ClassBiasParameters, ClassBiasStrategy
@@ -23,14 +25,9 @@ _MILD = "a mild correction leaves something for the other remedies to gain"
 
 
 @dataclass(frozen=True)
-class CombinedParameters(OptimiserParameters):
+class CompositionParameters(OptimiserParameters):
     """Which remedies are composed, and the hyperparameters of each."""
 
-    features: Literal["plain", "concatenated"] = choice(
-        default="plain",
-        help="features of plain images, or these concatenated with features of images with normalised contrast",
-        source=_SOURCE,
-    )
     projection: Literal["none", "nuisance"] = choice(default="none", help="projection of the features", source=_SOURCE)
     rank: int = reuse(NuisanceProjectionParameters, "rank", when=("projection", ("nuisance",)))
     correction: Literal["none", "class_weights", "oversampling", "logit_adjusted_loss", "ldam_drw", "focal_loss"] = (
@@ -65,6 +62,17 @@ class CombinedParameters(OptimiserParameters):
     )
 
 
+@dataclass(frozen=True)
+class CombinedParameters(CompositionParameters):
+    """A composition, and the features that it acts on."""
+
+    features: Literal["plain", "concatenated"] = choice(
+        default="plain",
+        help="features of plain images, or these concatenated with features of images with normalised contrast",
+        source=_SOURCE,
+    )
+
+
 class CombinedStrategy(TrainedStrategy[CombinedParameters]):
     """At most one remedy each for the features, the prior and the heads.
 
@@ -75,17 +83,16 @@ class CombinedStrategy(TrainedStrategy[CombinedParameters]):
     summary = "compositions of the other remedies"
     source = "Zhang et al. 2021 (bag of tricks)"
     parameters = CombinedParameters
-    inputs = PhotometricStrategy.inputs
 
     def apply(self, recipe: Recipe, parameters: CombinedParameters) -> Recipe:
         """Returns the recipe with every remedy of the composition."""
-        also = FURTHER_HEADS if parameters.heads == "three" else ()
-        recipe = replace(recipe, members=parameters.members, also=also)
         if parameters.features == "concatenated":
             recipe = PhotometricStrategy().apply(recipe, PhotometricParameters(features="concatenated"))
-        if parameters.projection == "nuisance":
-            recipe = NuisanceProjectionStrategy().apply(recipe, NuisanceProjectionParameters(rank=parameters.rank))
-        return _adjust_logits(_correct_prior(recipe, parameters), parameters)
+        return compose(recipe, parameters)
+
+    def inputs(self, layers: Sequence[str]) -> Inputs:
+        """Returns the plain and the photometric view."""
+        return PhotometricStrategy().inputs(layers)
 
     def initial_points(self) -> list[Settings]:
         """Returns partners that published results suggest: features and heads with a mild correction."""
@@ -97,7 +104,16 @@ class CombinedStrategy(TrainedStrategy[CombinedParameters]):
         ]
 
 
-def _correct_prior(recipe: Recipe, parameters: CombinedParameters) -> Recipe:
+def compose(recipe: Recipe, parameters: CompositionParameters) -> Recipe:
+    """Returns a recipe, whose features are chosen already, with the remedies of a composition."""
+    also = FURTHER_HEADS if parameters.heads == "three" else ()
+    recipe = replace(recipe, members=parameters.members, also=also)
+    if parameters.projection == "nuisance":
+        recipe = NuisanceProjectionStrategy().apply(recipe, NuisanceProjectionParameters(rank=parameters.rank))
+    return _adjust_logits(_correct_prior(recipe, parameters), parameters)
+
+
+def _correct_prior(recipe: Recipe, parameters: CompositionParameters) -> Recipe:
     match parameters.correction:
         case "class_weights":
             return ClassWeightsStrategy().apply(recipe, ClassWeightsParameters(power=parameters.weight_power))
@@ -114,7 +130,7 @@ def _correct_prior(recipe: Recipe, parameters: CombinedParameters) -> Recipe:
             return recipe
 
 
-def _adjust_logits(recipe: Recipe, parameters: CombinedParameters) -> Recipe:
+def _adjust_logits(recipe: Recipe, parameters: CompositionParameters) -> Recipe:
     match parameters.adjustment:
         case "logit_adjustment":
             return LogitAdjustmentStrategy().apply(recipe, LogitAdjustmentParameters(parameters.tau))

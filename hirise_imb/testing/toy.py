@@ -28,7 +28,7 @@ LATE = (12, 12, 12)
 """Shape of its features at the cut `late`, for images of the HiRISE landmarks."""
 CUTS = ("late", "early")
 """Its cut points; the one that leaves the fewest weights to train comes first."""
-LAYERS = {"late": 12, "early": 6}
+LAYERS = {"late": 12, "middle": 12, "early": 6}
 """Its layers for representations, with their number of channels."""
 SIZES = np.array([60, 24, 12, 9, 8, 7, 6, 5])
 """Number of training landmarks of each class; validation has half as many, the test split a third."""
@@ -51,7 +51,7 @@ def build_toy(weights: str, input_shape: InputShape) -> keras.Model:
     pixels = keras.Input(input_shape)
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels)
     x = keras.layers.Conv2D(6, 9, strides=9, activation="relu", name="early")(x)
-    x = keras.layers.Conv2D(12, 3, strides=2, use_bias=False)(x)
+    x = keras.layers.Conv2D(12, 3, strides=2, use_bias=False, name="middle")(x)
     x = keras.layers.BatchNormalization()(x)
     x = keras.layers.Activation("relu", name="late")(x)
     x = keras.layers.Conv2D(WIDTH, 3, strides=2)(x)
