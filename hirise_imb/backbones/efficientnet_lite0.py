@@ -129,7 +129,7 @@ EFFICIENTNET_LITE0 = BackboneCard(
         "block7": "block6d_add",
         "block6d": "block6c_add",
     },
-    layers={"block7a_project_bn": 320, "block6d_add": 192, "block6c_add": 192, "block5c_add": 112},
+    layers={"block7a_project_bn": 320, "block6d_add": 192, "block6c_add": 192},
     preprocessing="grey to three equal channels, (x - 127) / 128",
     build=_build,
     cut_shapes={"head_conv": (32, 320), "block7": (32, 192), "block6d": (32, 192)},

@@ -72,7 +72,7 @@ RESNET50V2 = BackboneCard(
         "conv5_block3": "conv5_block2_out",
         "conv5": "conv4_block6_out",
     },
-    layers={"conv5_block3_out": 2048, "conv5_block2_out": 2048, "conv4_block6_out": 1024, "conv4_block5_out": 1024},
+    layers={"conv5_block3_out": 2048, "conv5_block2_out": 2048, "conv4_block6_out": 1024},
     preprocessing="grey to three equal channels, x / 127.5 - 1",
     build=_build,
     cut_shapes={"conv5_block3": (32, 2048), "conv5": (32, 1024)},

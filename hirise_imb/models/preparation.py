@@ -67,8 +67,9 @@ class Preparation:
         """Checks that the directions are orthonormal and have the width of the standardisation."""
         if self.directions is None:
             return
-        if self.directions.ndim != 2 or (self.width or len(self.directions)) != len(self.directions):
-            raise ValueError(f"directions must have shape ({self.width or 'width'}, rank), got {self.directions.shape}")
+        if self.directions.ndim != 2 or len(self.directions) != self.width:
+            width = "width" if self.standardisation is None else self.width
+            raise ValueError(f"directions must have shape ({width}, rank), got {self.directions.shape}")
         products = self.directions.T @ self.directions
         if not np.allclose(products, np.eye(len(products)), atol=1e-6):
             raise ValueError(f"directions must be orthonormal columns, got the products {products}")

@@ -51,10 +51,10 @@ def random_recipes(strategy: Strategy, trials: int = 30) -> list[Recipe]:
 # --- what they say of themselves ---
 
 
-def test_there_are_21_and_names_are_keys() -> None:
+def test_there_are_23_and_names_are_keys() -> None:
     assert {name: strategy.name for name, strategy in STRATEGIES.items()} == {name: name for name in STRATEGIES}
-    assert len(STRATEGIES) == 21
-    assert len({strategy.summary for strategy in STRATEGIES.values()}) == 21
+    assert len(STRATEGIES) == 23
+    assert len({strategy.summary for strategy in STRATEGIES.values()}) == 23
 
 
 @each
@@ -206,6 +206,22 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
         ("nuisance_projection", {"rank": 12}, replace(TUNED, projection=NuisanceProjection(12))),
         ("photometric", {}, replace(TUNED, inputs=(Input(), Input("photometric")))),
         ("photometric", {"features": "alone"}, replace(TUNED, inputs=(Input("photometric"),))),
+        (
+            "representation",
+            {},
+            replace(TUNED, inputs=(Input(layer="late"), Input(layer="middle", pooling="mean_std"))),
+        ),
+        (
+            "representation",
+            {"partner": "none", "depth": 3},
+            replace(TUNED, inputs=(Input(layer="early", pooling="mean_std"),)),
+        ),
+        (
+            "representation",
+            {"partner": "top", "pooling": "gem"},
+            replace(TUNED, inputs=(Input(), Input(layer="middle", pooling="gem"))),
+        ),
+        ("representation", {"depth": 1, "pooling": "mean"}, replace(TUNED, inputs=(Input(layer="late"),))),
         ("tta", {}, replace(TUNED, views=DIHEDRAL)),
         ("tta", {"views": "mirror"}, replace(TUNED, views=("plain", "fh"))),
         ("tta", {"views": "rotations"}, replace(TUNED, views=("plain", "r90", "r180", "r270"))),
@@ -252,7 +268,11 @@ def test_every_recipe_but_the_controls_differs_from_the_control(strategy: Strate
         assert (recipe == control) <= (strategy.name in (CONTROL, "combined"))
 
 
-@pytest.mark.parametrize("name", [name for name, strategy in STRATEGIES.items() if strategy.depends_on])
+@pytest.mark.parametrize(
+    "name",
+    # combined_representation takes over the features alone, which a test of its own checks.
+    [name for name, strategy in STRATEGIES.items() if strategy.depends_on and name != "combined_representation"],
+)
 def test_what_starts_from_another_keeps_its_choice(name: str) -> None:
     strategy = STRATEGIES[name]
     (base,) = strategy.depends_on
@@ -318,6 +338,17 @@ def test_a_second_correction_can_not_even_be_written(correction: str, adjustment
 )
 def test_each_remedy_can_be_had_alone(given: dict[str, Any], expected: Recipe) -> None:
     assert make_recipe(COMBINED, {"correction": "none", **given}) == expected
+
+
+def test_combined_representation_is_combined_on_the_selected_features() -> None:
+    strategy = STRATEGIES["combined_representation"]
+    inputs = (Input(layer="early", pooling="gem"),)
+    context = RecipeContext(CUTS, {"representation": replace(TUNED, inputs=inputs, learning_rate=5e-3)})
+    for settings in ({}, {"correction": "none", "adjustment": "class_bias", "heads": "three"}, {"members": 3}):
+        expected = replace(make_recipe(COMBINED, settings), inputs=inputs)
+        assert strategy.recipe(settings, context) == expected
+    shared = {parameter.name: parameter for parameter in strategy.space}
+    assert {parameter.name: parameter for parameter in COMBINED.space if parameter.name != "features"} == shared
 
 
 def test_random_compositions_hold_every_remedy() -> None:

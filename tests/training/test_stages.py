@@ -12,6 +12,7 @@ from builders import as_landmarks
 from cut_features import cut_key
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import confusion_matrix
+from sklearn.preprocessing import StandardScaler
 from worlds import (
     fit_final,
     make_features,
@@ -63,7 +64,16 @@ def trainer(backbone: Backbone, task: DataSplits) -> Trainer:
     """Its mirrored features are others than the plain ones, and are right for landmarks alone."""
     features = {cut_key(cut): make_features(task, cut) for cut in (TOP, "late")}
     features[cut_key(TOP, "fh")] = make_features(task, noise=0.5)
+    features |= {key: Features.of(values) for key, values in zip(LATE.keys, late_statistics(task), strict=True)}
     return quick_start(Trainer(backbone, task, features))
+
+
+LATE = Input(layer="late", pooling="mean_std")
+
+
+def late_statistics(task: DataSplits) -> list[np.ndarray]:
+    """Means and standard deviations at the layer `late`, of very different scales."""
+    return [scale * make_features(task, seed=seed).stored for seed, scale in ((1, 1e-3), (2, 50))]
 
 
 def log_softmax(z: np.ndarray) -> np.ndarray:
@@ -250,6 +260,43 @@ def test_inputs_stand_side_by_side(trainer: Trainer, task: DataSplits) -> None:
     check(trainer, Recipe(inputs=(Input(), Input("fh")), head=nearest), predict_closed_form(task, nearest, x))
     wide = predict_heads(task, QUICK, Features.of(x))
     check(trainer, dataclasses.replace(QUICK, inputs=(Input(), Input("fh"))), wide)
+
+
+@pytest.mark.parametrize("head", [NearestMean("none", 0.0), NearestMean("unit", 1.0), Discriminant(0.5, 1.0)])
+def test_statistics_of_layers_are_standardised_on_training_images(
+    trainer: Trainer, task: DataSplits, head: NearestMean | Discriminant
+) -> None:
+    x = np.concatenate([make_features(task).stored, *late_statistics(task)], axis=1)
+
+    def fit(fold: Fold, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        scaled = StandardScaler().fit(x[fold.train].astype(np.float64)).transform(x)
+        return predict_closed_form(task, head, scaled)(fold, seed)
+
+    check(trainer, Recipe(inputs=(Input(), LATE), head=head), fit)
+
+
+def test_a_projection_follows_standardisation(trainer: Trainer, task: DataSplits) -> None:
+    x = np.concatenate(late_statistics(task), axis=1)
+    head, projection = Discriminant(0.5, 1.0), NuisanceProjection(2)
+
+    def fit(fold: Fold, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        scaled = StandardScaler().fit(x[fold.train].astype(np.float64)).transform(x)
+        rows, images = fold.train, task.images
+        u = projection.directions(as_landmarks(scaled[rows], images.labels[rows], images.sources[rows]))
+        return predict_closed_form(task, head, scaled - (scaled @ u) @ u.T)(fold, seed)
+
+    check(trainer, Recipe(inputs=(LATE,), head=head, projection=projection), fit)
+
+
+def test_a_trained_head_standardises_first(trainer: Trainer, task: DataSplits) -> None:
+    """Without it, features of a small scale would vanish in the epsilon of batch normalisation."""
+    x = np.concatenate(late_statistics(task), axis=1)
+
+    def fit(fold: Fold, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        scaled = StandardScaler().fit(x[fold.train].astype(np.float64)).transform(x).astype(np.float32)
+        return predict_heads(task, QUICK, Features.of(scaled))(fold, seed)
+
+    check(trainer, dataclasses.replace(QUICK, inputs=(LATE,)), fit)
 
 
 # --- what is done to weights and logits ---
