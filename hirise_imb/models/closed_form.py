@@ -78,9 +78,7 @@ class NearestMean:
         kernel = means[present] / variance
         bias = -(means[present] ** 2).sum(axis=1) / (2 * variance)
         prior = counts / len(labels)
-        by_distance = expand_to_classes(present, len(counts), kernel, bias, centre, gain, unit).logits(
-            training.features
-        )
+        by_distance = expand_to_classes(present, len(counts), kernel, bias, centre, gain, unit)
         scale = Temperature().fit(by_distance.logits(training.features), labels, prior).scale
         bias = scale * bias + self.prior_power * np.log(prior[present])
         return expand_to_classes(present, len(counts), scale * kernel, bias, centre, gain, unit)

@@ -210,6 +210,11 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
         ),
         ("nuisance_projection", {}, replace(TUNED, projection=NuisanceProjection(5))),
         ("nuisance_projection", {"rank": 12}, replace(TUNED, projection=NuisanceProjection(12))),
+        (
+            "nuisance_projection",
+            {"statistic": "covariances"},
+            replace(TUNED, projection=NuisanceProjection(5, "covariances")),
+        ),
         ("photometric", {}, replace(TUNED, inputs=("plain", "photometric"))),
         ("photometric", {"features": "alone"}, replace(TUNED, inputs=("photometric",))),
         ("tta", {}, replace(TUNED, views=DIHEDRAL)),
