@@ -11,6 +11,7 @@ from builders import as_landmarks
 from worlds import probabilities_of
 
 from hirise_imb.backbones import TOP
+from hirise_imb.data.dataset import ClassSet
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.views import DIHEDRAL
 from hirise_imb.imbalance.logit_adjustment import PosthocLogitAdjustment
@@ -29,7 +30,7 @@ from hirise_imb.testing.strategies import (
     succeeded,
 )
 from hirise_imb.testing.strategies import TOLERANCE as EXACT
-from hirise_imb.testing.toy import Toy
+from hirise_imb.testing.toy import Toy, ToyClasses
 from hirise_imb.utils.errors import FitFailed, NotApplicable
 
 TOY_SETTINGS: Mapping[str, Settings] = {
@@ -97,6 +98,25 @@ def test_no_training_landmarks_of_other(name: str) -> None:
     else:
         assert outcome.failure is None
         assert np.isfinite(fits_without_class(0).probabilities(recipe_for(name))).all()
+
+
+@pytest.mark.parametrize("name", [name for name, strategy in STRATEGIES.items() if not strategy.trains_backbone])
+def test_classes_without_a_majority(name: str) -> None:
+    """Only what is about the majority class by its nature refuses."""
+    classes = ToyClasses(ClassSet(("dust", "olivine", "pyroxene")), (20, 12, 8))
+    fits = noisy_fits(classes)
+    recipe = recipe_for(name)
+    refusals = {
+        "undersampling": "Under-sampling needs a majority class, and this data set names none.",
+        "nuisance_projection": "A nuisance projection needs a majority class, and this data set names none.",
+    }
+    if name in refusals:
+        with pytest.raises(NotApplicable) as caught:
+            fits.final(recipe).get()
+        assert str(caught.value) == refusals[name]
+    else:
+        assert fits.probabilities(recipe).shape == (len(fits.toy.task.test), 3)
+        assert succeeded(fits.validation(recipe)).score > 0.5
 
 
 @pytest.mark.parametrize("name", COMPUTED)
