@@ -20,6 +20,7 @@ from hirise_imb.imbalance.sampling import ClassSampling, EveryImage, Sampling
 from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
 from hirise_imb.models.projection import NuisanceProjection
+from hirise_imb.models.reweighting import DeepFeatureReweighting
 from hirise_imb.models.weight_scaling import WeightScaling
 
 Monitor = Literal["val_loss", "val_macro_f1", "none"]
@@ -46,7 +47,7 @@ class Cosine:
             raise ValueError(f"scale must be positive, got {self.scale}")
 
 
-Direct = NearestMean | Discriminant | Logistic
+Direct = NearestMean | Discriminant | Logistic | DeepFeatureReweighting
 """Closed-form heads, computed without epochs and seeds."""
 
 Head = Linear | Cosine | Direct
@@ -199,7 +200,7 @@ class Recipe:
         )
         closed_form_heads = [*self.also, *([self.head] if closed_form else [])]
         needs_sources = synthetic and not all(isinstance(head, Logistic) for head in closed_form_heads)
-        yield "synthetic rows have no source, which NearestMean and Discriminant need", needs_sources
+        yield "synthetic rows have no source, which closed-form heads other than Logistic need", needs_sources
 
     def _changed(self, names: frozenset[str]) -> list[str]:
         """Returns those of `names` that do not have their default."""

@@ -135,11 +135,11 @@ RECIPES = [
         ),
         (
             {"synthesis": SMOTE, "head": NEAREST},
-            "synthetic rows have no source, which NearestMean and Discriminant need",
+            "synthetic rows have no source, which closed-form heads other than Logistic need",
         ),
         (
             {"synthesis": SMOTE, "also": (LOGISTIC, Discriminant(0.5, 0.0))},
-            "synthetic rows have no source, which NearestMean and Discriminant need",
+            "synthetic rows have no source, which closed-form heads other than Logistic need",
         ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,

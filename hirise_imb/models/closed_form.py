@@ -55,7 +55,7 @@ class NearestMean:
 
     def prior(self, counts: Ints) -> Floats:
         """Returns the class prior under which logits are learnt from these counts, shape (n_classes,)."""
-        return _power_shares(counts, self.prior_power)
+        return power_shares(counts, self.prior_power)
 
     def fit(self, training: TrainingFeatures) -> LinearClassifier:
         """Computes the class means.
@@ -64,7 +64,7 @@ class NearestMean:
             NotApplicable: there are images of fewer than two classes, or all equal the mean of their class.
         """
         labels, sources, counts = training.labels, training.sources, training.counts()
-        present = _present_classes(counts)
+        present = present_classes(counts)
         rows = training.features.astype(np.float64)
         unit = self.normalise != "none"
         # Distances don't depend on the centre unless lengths are normalised; then it only preserves digits.
@@ -78,10 +78,10 @@ class NearestMean:
         kernel = means[present] / variance
         bias = -(means[present] ** 2).sum(axis=1) / (2 * variance)
         prior = counts / len(labels)
-        by_distance = _expand(present, len(counts), kernel, bias, centre, gain, unit).logits(training.features)
-        scale = Temperature().fit(by_distance, labels, prior).scale
+        by_distance = expand_to_classes(present, len(counts), kernel, bias, centre, gain, unit)
+        scale = Temperature().fit(by_distance.logits(training.features), labels, prior).scale
         bias = scale * bias + self.prior_power * np.log(prior[present])
-        return _expand(present, len(counts), scale * kernel, bias, centre, gain, unit)
+        return expand_to_classes(present, len(counts), scale * kernel, bias, centre, gain, unit)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Discriminant:
 
     def prior(self, counts: Ints) -> Floats:
         """Returns the class prior under which logits are learnt from these counts, shape (n_classes,)."""
-        return _power_shares(counts, self.prior_power)
+        return power_shares(counts, self.prior_power)
 
     def fit(self, training: TrainingFeatures) -> LinearClassifier:
         """Computes class means and the shrunk covariance; sources are not used.
@@ -118,7 +118,7 @@ class Discriminant:
         from scipy.linalg import cho_factor, cho_solve
 
         features, labels, counts = training.features, training.labels, training.counts()
-        present = _present_classes(counts)
+        present = present_classes(counts)
         centre = features.mean(axis=0, dtype=np.float64)
         x = features - centre
         width = x.shape[1]
@@ -138,7 +138,7 @@ class Discriminant:
         except np.linalg.LinAlgError as error:
             raise NotApplicable(f"A shrinkage of {self.shrinkage} leaves the covariance singular: {error}") from error
         bias = np.log(priors[present]) - (means[present] * kernel).sum(axis=1) / 2
-        return _expand(present, len(counts), kernel, bias, centre, np.ones(width))
+        return expand_to_classes(present, len(counts), kernel, bias, centre, np.ones(width))
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Logistic:
 
     def prior(self, counts: Ints) -> Floats:
         """Returns the class prior under which logits are learnt from these counts, shape (n_classes,)."""
-        return _power_shares(counts, 1 - self.power)
+        return power_shares(counts, 1 - self.power)
 
     def fit(self, training: TrainingFeatures) -> LinearClassifier:
         """Solves the convex problem; sources are not used.
@@ -172,28 +172,53 @@ class Logistic:
         Raises:
             NotApplicable: there are images of fewer than two classes, or the solver did not converge.
         """
-        features, labels, counts = training.features, training.labels, training.counts()
-        present = _present_classes(counts)
-        centre = features.mean(axis=0, dtype=np.float64)
-        x = np.ones((len(features), features.shape[1] + 1), np.float32)
-        scaled = x[:, :-1]
-        np.subtract(features, centre, out=scaled, casting="same_kind")
-        spread = np.sqrt(np.einsum("ij,ij->j", scaled, scaled, dtype=np.float64) / len(features))
-        # A feature that never varies can have a spread that consists of rounding errors.
-        gain = np.where(spread > _MIN_SPREAD * np.abs(centre), 1 / np.maximum(spread, np.finfo(float).tiny), 1)
-        np.multiply(scaled, gain, out=scaled, casting="same_kind")
-        # Both classes of two have weights here, k and -k, where the binomial model has 2 k: twice the squares.
-        c = self.c / 2 if len(present) == 2 else self.c
-        row_weights = c * inverse_power(counts, self.power)[labels]
-        one_hot = (labels[:, None] == present).astype(np.float64)
-        try:
-            weights = minimise(PenalisedLoss(x, one_hot, row_weights))
-        except NotApplicable as error:
-            raise NotApplicable(f"Logistic regression with c {self.c} did not converge: {error}.") from error
-        return _expand(present, len(counts), weights[:, :-1], weights[:, -1], centre, gain)
+        labels, counts = training.labels, training.counts()
+        present = present_classes(counts)
+        x, centre, gain = standardise(training.features)
+        weights = solve_logistic(x, labels, present, self.c, inverse_power(counts, self.power)[labels])
+        return expand_to_classes(present, len(counts), weights[:, :-1], weights[:, -1], centre, gain)
 
 
-def _power_shares(counts: Ints, power: float) -> Floats:
+def standardise(features: NDArray[np.floating]) -> tuple[NDArray[np.float32], Floats, Floats]:
+    """Returns standardised rows with a 1 at the end, shape (n, width + 1), and the centre and gain that make them.
+
+    Args:
+        features: shape (n, width).
+    """
+    centre = features.mean(axis=0, dtype=np.float64)
+    x = np.ones((len(features), features.shape[1] + 1), np.float32)
+    scaled = x[:, :-1]
+    np.subtract(features, centre, out=scaled, casting="same_kind")
+    spread = np.sqrt(np.einsum("ij,ij->j", scaled, scaled, dtype=np.float64) / len(features))
+    # A feature that never varies can have a spread that consists of rounding errors.
+    gain = np.where(spread > _MIN_SPREAD * np.abs(centre), 1 / np.maximum(spread, np.finfo(float).tiny), 1)
+    np.multiply(scaled, gain, out=scaled, casting="same_kind")
+    return x, centre, gain
+
+
+def solve_logistic(x: NDArray[np.float32], labels: Ints, present: list[int], c: float, row_weights: Floats) -> Floats:
+    """Returns the weights of multinomial logistic regression, a row for each present class, the bias last.
+
+    Args:
+        x: standardised rows with a 1 at the end, shape (n, width + 1).
+        labels: class id of each row, shape (n,).
+        present: ids of the present classes.
+        c: scikit-learn's C.
+        row_weights: weight of each row in the loss, shape (n,).
+
+    Raises:
+        NotApplicable: the solver did not converge.
+    """
+    # Both classes of two have weights here, k and -k, where the binomial model has 2 k: twice the squares.
+    factor = c / 2 if len(present) == 2 else c
+    one_hot = (labels[:, None] == present).astype(np.float64)
+    try:
+        return minimise(PenalisedLoss(x, one_hot, factor * row_weights))
+    except NotApplicable as error:
+        raise NotApplicable(f"Logistic regression with c {c} did not converge: {error}.") from error
+
+
+def power_shares(counts: Ints, power: float) -> Floats:
     """Returns shares proportional to n^power; 0 for a class without rows."""
     shares = np.where(counts > 0, np.maximum(counts, 1).astype(float) ** power, 0)
     return np.asarray(shares / shares.sum())
@@ -204,7 +229,7 @@ def _check_power(name: str, power: float) -> None:
         raise ValueError(f"{name} must be in [0, 2], got {power}")
 
 
-def _present_classes(counts: Ints) -> list[int]:
+def present_classes(counts: Ints) -> list[int]:
     """Returns the ids of the classes that have images."""
     present: list[int] = np.flatnonzero(counts).tolist()
     if len(present) < 2:
@@ -223,7 +248,7 @@ def _within_class_variance(x: Floats, class_means: Floats) -> float:
     return variance
 
 
-def _expand(
+def expand_to_classes(
     present: list[int],
     n_classes: int,
     kernel: Floats,

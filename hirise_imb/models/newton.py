@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.utils.errors import NotApplicable
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -112,11 +117,18 @@ def minimise(objective: PenalisedLoss) -> Floats:
     Raises:
         NotApplicable: the method did not converge.
     """
-    from threadpoolctl import threadpool_limits
-
     # The products are short. Threads of several processes on the same cores wait for each other many times longer.
-    with threadpool_limits(1, user_api="blas"):
+    with _blas_libraries().limit(limits=1, user_api="blas"):
         return _minimise(objective)
+
+
+@functools.cache
+def _blas_libraries() -> ThreadpoolController:
+    """Returns the libraries that compute products here; finding them takes longer than a small problem."""
+    import scipy.linalg  # noqa: F401  (it has a library of its own, which must be loaded to be found)
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _minimise(objective: PenalisedLoss) -> Floats:

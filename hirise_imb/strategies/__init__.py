@@ -18,6 +18,7 @@ from hirise_imb.strategies.class_weights import ClassWeightsStrategy
 from hirise_imb.strategies.combined import CombinedStrategy
 from hirise_imb.strategies.combined_representation import CombinedRepresentationStrategy
 from hirise_imb.strategies.decoupled import DecoupledStrategy
+from hirise_imb.strategies.deep_feature_reweighting import DeepFeatureReweightingStrategy
 from hirise_imb.strategies.ensemble import EnsembleStrategy
 from hirise_imb.strategies.focal_loss import FocalLossStrategy
 from hirise_imb.strategies.ldam_drw import LdamDrwStrategy
@@ -58,6 +59,7 @@ STRATEGIES = StrategyRegistry(
         TemperatureStrategy(),
         PrototypesStrategy(),
         LogisticStrategy(),
+        DeepFeatureReweightingStrategy(),
         NuisanceProjectionStrategy(),
         PhotometricStrategy(),
         RepresentationStrategy(),

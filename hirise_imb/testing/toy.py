@@ -10,6 +10,7 @@ import numpy as np
 
 from hirise_imb.backbones import TOP, Backbone, BackboneCard
 from hirise_imb.backbones.base import InputShape
+from hirise_imb.data.dataset import ClassSet
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.splits import DataSplits, Fold, ImageTable
 from hirise_imb.features.arrays import Features
@@ -31,9 +32,27 @@ CUTS = ("late", "early")
 LAYERS = {"late": 12, "middle": 12, "early": 6}
 """Its layers for representations, with their number of channels."""
 SIZES = np.array([60, 24, 12, 9, 8, 7, 6, 5])
-"""Number of training landmarks of each class; validation has half as many, the test split a third."""
+"""Number of training landmarks of each HiRISE class; validation has half as many, the test split a third."""
 VARIANTS = 2
 """Number of images of each landmark in `make_toy`."""
+
+
+@dataclass(frozen=True)
+class ToyClasses:
+    """The classes of a toy task."""
+
+    classes: ClassSet
+    sizes: tuple[int, ...]
+    """Number of training landmarks of each class; validation has half as many, the test split a third."""
+
+
+EIGHT = ToyClasses(HIRISE.classes, tuple(SIZES.tolist()))
+"""The HiRISE landmarks."""
+THREE = ToyClasses(ClassSet(("dust", "olivine", "pyroxene"), majority="dust"), (60, 12, 5))
+FIFTEEN = ToyClasses(
+    ClassSet(tuple(f"terrain {number}" for number in range(1, 16)), majority="terrain 1"),
+    (60, 24, 16, 12, 10, 9, 8, 7, 6, *[5] * 6),
+)
 
 _SEEDS = {"random": 0, "imagenet": 1}
 
@@ -134,21 +153,23 @@ class Toy:
         return replace(self, task=changed)
 
 
-def make_task(*, variants: int = 1, seed: int = 0) -> DataSplits:
+def make_task(*, variants: int = 1, seed: int = 0, classes: ToyClasses = EIGHT) -> DataSplits:
     """Returns images of unequal classes, those of a split in random order; each split has sources of its own.
 
     Args:
         variants: images of a landmark; they are adjacent, and the first is the canonical one.
         seed: random seed of the order.
+        classes: the classes and their sizes.
     """
+    sizes = np.array(classes.sizes)
     rng = np.random.default_rng(seed)
     labels, sources, rows, begin = [], [], {}, 0
     for split, counts, first, observations in (
-        ("train", SIZES, 0, 12),
-        ("val", SIZES // 2, 12, 6),
-        ("test", SIZES // 3, 18, 3),
+        ("train", sizes, 0, 12),
+        ("val", sizes // 2, 12, 6),
+        ("test", sizes // 3, 18, 3),
     ):
-        drawn = rng.permutation(np.repeat(np.arange(len(SIZES)), counts))
+        drawn = rng.permutation(np.repeat(np.arange(len(sizes)), counts))
         rank = np.array([np.sum(drawn[:i] == drawn[i]) for i in range(len(drawn))])  # among those of its class
         labels.append(np.repeat(drawn, variants))
         sources.append(np.repeat(first + rank % observations, variants))
@@ -157,7 +178,7 @@ def make_task(*, variants: int = 1, seed: int = 0) -> DataSplits:
     label, source = np.concatenate(labels), np.concatenate(sources)
     canonical = np.arange(len(label)) % variants == 0
     names = tuple(f"image{i}" for i in range(len(label)))
-    images = ImageTable(names, label, np.ones_like(label), source, canonical, HIRISE.classes)
+    images = ImageTable(names, label, np.ones_like(label), source, canonical, classes.classes)
     pool = np.concatenate([rows["train"], rows["val"]])
     val, test = (rows[split][canonical[rows[split]]] for split in ("val", "test"))
     assignments = tuple(
@@ -167,7 +188,9 @@ def make_task(*, variants: int = 1, seed: int = 0) -> DataSplits:
     return DataSplits(images, Fold(rows["train"], val), pool, assignments, test)
 
 
-def make_toy(backbone: Backbone, noise: float, *, shift: float = 0.0, seed: int = 0) -> Toy:
+def make_toy(
+    backbone: Backbone, noise: float, *, shift: float = 0.0, seed: int = 0, classes: ToyClasses = EIGHT
+) -> Toy:
     """Returns a task whose classes are clusters, with `VARIANTS` images of a landmark and features of all views.
 
     Features at the top are computed from those at `late` by the toy backbone; those of the photometric view are other
@@ -179,13 +202,14 @@ def make_toy(backbone: Backbone, noise: float, *, shift: float = 0.0, seed: int 
         noise: standard deviation of features around the class centres, whose standard deviation is 2.
         shift: standard deviation of the offset that all images of a source share.
         seed: random seed of all draws.
+        classes: the classes and their sizes.
     """
-    task = make_task(variants=VARIANTS)
+    task = make_task(variants=VARIANTS, classes=classes)
     rng = np.random.default_rng(seed)
     labels, sources = task.images.labels, task.images.sources
 
     def draw_clusters(width: int) -> np.ndarray:
-        centres = 2 * rng.normal(size=(len(SIZES), width))[labels]
+        centres = 2 * rng.normal(size=(len(classes.sizes), width))[labels]
         common = rng.normal(size=(sources.max() + 1, width))[sources]
         return np.asarray(centres + shift * common + noise * rng.normal(size=centres.shape), np.float32)
 

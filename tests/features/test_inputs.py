@@ -104,7 +104,7 @@ def test_a_key_that_names_nothing_is_refused(
 def test_an_input_is_a_concatenation_of_statistics() -> None:
     assert PLAIN[0].keys == (TOP_MEAN,)
     for pooling in ("mean", "mean_std", "mean_std_max"):
-        assert [key.statistic for key in Input("fh", "late", pooling).keys] == pooling.split("_")  # type: ignore[arg-type]
+        assert [key.statistic for key in Input("fh", "late", pooling).keys] == pooling.split("_")
     assert Input(layer="late", pooling="gem").keys == (FeatureKey("plain", "late", "gem"),)
     assert set(POOLINGS) == {"mean", "mean_std", "mean_std_max", "gem"}
     inputs = (Input(layer="late"), Input(layer="late", pooling="mean_std"))

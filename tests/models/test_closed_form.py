@@ -22,10 +22,11 @@ from hirise_imb.models import newton
 from hirise_imb.models.closed_form import ABSENT, Discriminant, Logistic, NearestMean
 from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.models.preparation import Preparation
+from hirise_imb.models.reweighting import DeepFeatureReweighting
 from hirise_imb.utils.errors import NotApplicable
 
 Array = np.ndarray
-Direct = NearestMean | Discriminant | Logistic
+Direct = NearestMean | Discriminant | Logistic | DeepFeatureReweighting
 WIDTH = 6
 SIZES = (60, 20, 12, 9, 8, 5, 4, 2)
 DIRECT = [
@@ -35,6 +36,7 @@ DIRECT = [
     Discriminant(0.3, 1.0),
     Discriminant(1.0, 0.0),
     Logistic(0.5, 1.0),
+    DeepFeatureReweighting(0.5, 0.5, draws=3),
 ]
 each = pytest.mark.parametrize("direct", DIRECT, ids=str)
 
@@ -361,7 +363,7 @@ def test_a_feature_that_never_varies_makes_no_difference() -> None:
     np.testing.assert_allclose(one.logits(features), other.logits(wider), atol=1e-6)
 
 
-# --- all three ---
+# --- all of them ---
 
 
 @each
@@ -449,7 +451,7 @@ def test_other_wrong_values_are_refused(wrong: float) -> None:
 
 
 @each
-def test_logits_are_of_the_classes_of_the_data_set(direct: NearestMean | Discriminant | Logistic) -> None:
+def test_logits_are_of_the_classes_of_the_data_set(direct: Direct) -> None:
     features, labels, sources = landmarks(0, (0, 1))
     fitted = direct.fit(as_landmarks(features, labels, sources, ClassSet(("dust", "olivine", "pyroxene"))))
     logits = fitted.logits(features)

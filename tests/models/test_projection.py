@@ -171,3 +171,120 @@ def test_the_majority_class_need_not_be_the_first() -> None:
     found = NuisanceProjection(2).directions(as_landmarks(features, (labels - 1) % 8, sources, reordered))
     expected = NuisanceProjection(2).directions(as_landmarks(features, labels, sources))
     np.testing.assert_array_equal(found, expected)
+
+
+# --- covariances ---
+
+
+def covariance_scatter(features: Array, sources: Array) -> Array:
+    """sum_s v_s (C_s - C)^2, source by source, for sources of two rows or more."""
+    groups = [features[sources == source] for source in set(sources.tolist())]
+    groups = [rows for rows in groups if len(rows) > 1]
+    covariances = [np.cov(rows.T, ddof=1) for rows in groups]
+    pooled = np.average(covariances, axis=0, weights=[len(rows) - 1 for rows in groups])
+    return np.asarray(
+        sum((len(rows) - 1) * (one - pooled) @ (one - pooled) for rows, one in zip(groups, covariances, strict=True))
+    )
+
+
+def coral_loss(features: Array, sources: Array) -> float:
+    """Squared Frobenius distance of the covariances of all pairs of sources, weighted by degrees of freedom."""
+    groups = [features[sources == source] for source in set(sources.tolist())]
+    groups = [rows for rows in groups if len(rows) > 1]
+    loss = 0.0
+    for one in groups:
+        for other in groups:
+            difference = np.cov(one.T, ddof=1) - np.cov(other.T, ddof=1)
+            loss += (len(one) - 1) * (len(other) - 1) * float((difference**2).sum())
+    return loss
+
+
+def landmarks_of_unequal_spread(seed: int) -> tuple[Array, Array, Array]:
+    """Those of `landmarks`, with a scale of each feature in each source."""
+    features, labels, sources = landmarks(seed)
+    scales = np.random.default_rng(seed).uniform(0.2, 3, (12, WIDTH))
+    number = np.unique(sources, return_inverse=True)[1]
+    means = np.stack([features[sources == source].mean(axis=0) for source in np.unique(sources)])[number]
+    return means + scales[number] * (features - means), labels, sources
+
+
+@quick
+@given(st.integers(0, 1000), st.integers(1, 6))
+def test_they_are_the_strongest_eigenvectors_of_the_scatter_of_covariances(seed: int, rank: int) -> None:
+    features, labels, sources = landmarks_of_unequal_spread(seed)
+    found = NuisanceProjection(rank, "covariances").directions(as_landmarks(features, labels, sources))
+    expected = covariance_scatter(features[labels == 0], sources[labels == 0])
+    values = np.linalg.eigvalsh(expected)
+    assert found.shape == (WIDTH, rank)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found.T @ found, np.eye(rank), atol=1e-12)
+    # By eigenvalues: two that nearly agree would mix their vectors.
+    np.testing.assert_allclose(np.diag(found.T @ expected @ found), values[::-1][:rank], rtol=1e-8)
+    np.testing.assert_allclose(expected @ found, found * values[::-1][:rank], atol=1e-8 * values[-1])
+
+
+@quick
+@given(st.integers(0, 1000), st.integers(1, 5))
+def test_the_loss_of_coral_falls_more_than_without_random_directions(seed: int, rank: int) -> None:
+    features, labels, sources = landmarks_of_unequal_spread(seed)
+    directions = NuisanceProjection(rank, "covariances").directions(as_landmarks(features, labels, sources))
+    of_other, groups = features[labels == 0], sources[labels == 0]
+    left = coral_loss(project_out(of_other, directions), groups)
+    rng = np.random.default_rng(seed)
+    random = [np.linalg.qr(rng.normal(size=(WIDTH, rank)))[0] for _ in range(8)]
+    # The directions minimise a bound of the loss, so single others can be as good.
+    assert left < np.mean([coral_loss(project_out(of_other, others), groups) for others in random])
+    assert left < coral_loss(of_other, groups)
+
+
+@quick
+@given(st.integers(0, 1000))
+def test_covariances_ignore_means_other_classes_single_images_and_the_order_of_rows(seed: int) -> None:
+    features, labels, sources = landmarks_of_unequal_spread(seed)
+    projection = NuisanceProjection(3, "covariances")
+    found = projection.directions(as_landmarks(features, labels, sources))
+    rng = np.random.default_rng(seed)
+    number = np.unique(sources, return_inverse=True)[1]
+    moved = features + 5 * rng.normal(size=(12, WIDTH))[number]
+    moved += 100 * (labels > 0)[:, None] * rng.normal(size=features.shape)
+    single = rng.normal(size=(2, WIDTH)) * 1000
+    order = rng.permutation(len(labels) + 2)
+    again = projection.directions(
+        as_landmarks(
+            np.concatenate([moved, single])[order],
+            np.append(labels, [0, 0])[order],
+            np.append(sources, ["ESP_100000_1000", "ESP_100001_1000"])[order],
+        )
+    )
+    np.testing.assert_allclose(onto(again), onto(found), atol=1e-6)
+
+
+def test_a_source_of_more_variance_in_one_feature_loses_that_feature() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(400, WIDTH))
+    sources = np.repeat(np.arange(4), 100)
+    features[:100, 4] *= 5
+    rows = as_landmarks(features, np.zeros(400, int), sources)
+    assert abs(NuisanceProjection(1, "covariances").directions(rows)[4, 0]) > 0.99
+
+
+def test_too_few_sources_with_a_covariance_are_not_applicable() -> None:
+    features, labels, sources = landmarks(0)
+    in_one = (labels == 0) & (sources == np.unique(sources)[-1])
+    alone = np.where(in_one | (np.arange(len(labels)) < 12), 0, 3)  # one other image of `other` in each other source
+    with pytest.raises(
+        NotApplicable, match=r"rank 3 needs at least 2 sources with two or more images of other; there is 1\.$"
+    ):
+        NuisanceProjection(3, "covariances").directions(as_landmarks(features, alone, sources))
+    flat = np.outer(features[:, 0], np.ones(WIDTH))
+    NuisanceProjection(1, "covariances").directions(as_landmarks(flat, labels, sources))
+    with pytest.raises(NotApplicable, match=r"rank 2 needs as many directions .* differ; there is 1\.$"):
+        NuisanceProjection(2, "covariances").directions(as_landmarks(flat, labels, sources))
+    two = np.isin(sources, np.unique(sources)[-2:])
+    found = NuisanceProjection(4, "covariances").directions(as_landmarks(features[two], labels[two], sources[two]))
+    assert found.shape == (WIDTH, 4)
+
+
+def test_an_unknown_statistic_is_refused() -> None:
+    with pytest.raises(ValueError, match="statistic must be one of means, covariances, got 'medians'"):
+        NuisanceProjection(1, "medians")  # type: ignore[arg-type]

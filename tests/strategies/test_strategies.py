@@ -19,6 +19,7 @@ from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
 from hirise_imb.models.projection import NuisanceProjection
+from hirise_imb.models.reweighting import DeepFeatureReweighting
 from hirise_imb.models.weight_scaling import WeightScaling
 from hirise_imb.recipe import Cosine, Linear, Recipe, Retraining
 from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Strategy
@@ -51,10 +52,10 @@ def random_recipes(strategy: Strategy, trials: int = 30) -> list[Recipe]:
 # --- what they say of themselves ---
 
 
-def test_there_are_23_and_names_are_keys() -> None:
+def test_there_are_24_and_names_are_keys() -> None:
     assert {name: strategy.name for name, strategy in STRATEGIES.items()} == {name: name for name in STRATEGIES}
-    assert len(STRATEGIES) == 23
-    assert len({strategy.summary for strategy in STRATEGIES.values()}) == 23
+    assert len(STRATEGIES) == 24
+    assert len({strategy.summary for strategy in STRATEGIES.values()}) == 24
 
 
 @each
@@ -202,8 +203,19 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
         ("prototypes", {"kind": "nearest_mean", "normalise": "unit"}, Recipe(head=NearestMean("unit", 1.0))),
         ("logistic", {}, Recipe(head=Logistic(0.01, 1.0))),
         ("logistic", {"c": 0.5, "power": 0.0}, Recipe(head=Logistic(0.5, 0.0))),
+        ("deep_feature_reweighting", {}, Recipe(head=DeepFeatureReweighting(0.1, 0.5))),
+        (
+            "deep_feature_reweighting",
+            {"c": 2.0, "subset_size": 0.0},
+            Recipe(head=DeepFeatureReweighting(2.0, 0.0, draws=10)),
+        ),
         ("nuisance_projection", {}, replace(TUNED, projection=NuisanceProjection(5))),
         ("nuisance_projection", {"rank": 12}, replace(TUNED, projection=NuisanceProjection(12))),
+        (
+            "nuisance_projection",
+            {"statistic": "covariances"},
+            replace(TUNED, projection=NuisanceProjection(5, "covariances")),
+        ),
         ("photometric", {}, replace(TUNED, inputs=(Input(), Input("photometric")))),
         ("photometric", {"features": "alone"}, replace(TUNED, inputs=(Input("photometric"),))),
         (

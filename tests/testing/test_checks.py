@@ -15,7 +15,7 @@ import pytest
 
 from hirise_imb.backbones import BACKBONES, BackboneCard
 from hirise_imb.features.inputs import Input
-from hirise_imb.imbalance.class_weights import InversePower
+from hirise_imb.imbalance.class_weights import ClassCounts, InversePower
 from hirise_imb.imbalance.logit_adjustment import PosthocLogitAdjustment
 from hirise_imb.imbalance.losses import LogitAdjustedCrossEntropy
 from hirise_imb.recipe import Recipe
@@ -101,6 +101,15 @@ class Nominal(DropStrategy):
         return replace(recipe, **self.fields)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class EightWeights:
+    """Class weights for the classes of one data set."""
+
+    def weights(self, counts: ClassCounts) -> np.ndarray:
+        assert len(counts.landmarks) > 0
+        return np.linspace(0.5, 1.5, 8)
+
+
 def of(parameters: type[OptimiserParameters]) -> DropStrategy:
     strategy = DropStrategy()
     strategy.parameters = parameters  # type: ignore[assignment]
@@ -160,6 +169,27 @@ def test_every_strategy_but_the_control_must_differ_from_it() -> None:
     for name, strategy in STRATEGIES.items():
         names = [check.name for check in strategy_checks(strategy)]
         assert ("differs_from_the_control" in names) == (name != CONTROL)
+        for count in ("three", "fifteen"):
+            assert f"learns_{count}_classes" in names
+            differs = name != CONTROL and not strategy.trains_backbone
+            assert (f"differs_from_the_control_with_{count}_classes" in names) == differs
+
+
+@pytest.mark.parametrize("count", ["three", "fifteen"])
+@pytest.mark.parametrize("check", ["learns_{}_classes", "differs_from_the_control_with_{}_classes"])
+def test_a_strategy_for_the_eight_classes_of_hirise_fails(check: str, count: str) -> None:
+    by_name = {one.name: one for one in strategy_checks(Nominal(class_weights=EightWeights()))}
+    by_name["separable_classes_are_told_apart"]()
+    name = check.format(count)
+    with pytest.raises(AssertionError, match=f"^drop fails {name}: "):
+        by_name[name]()
+
+
+def test_a_strategy_that_learns_nothing_fails_with_any_number_of_classes() -> None:
+    by_name = {one.name: one for one in strategy_checks(Idle())}
+    for name in ("learns_three_classes", "learns_fifteen_classes"):
+        with pytest.raises(AssertionError, match=rf"^drop fails {name}: macro F1 on .* is 0\.\d+, below 0\.7$"):
+            by_name[name]()
 
 
 def test_all_failures_are_listed_at_once() -> None:
