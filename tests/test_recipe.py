@@ -42,6 +42,7 @@ RECIPES = [
         monitor="none",
     ),
     Recipe(cut="late", retraining=WeightScaling(0.0, 0.01)),
+    Recipe(cut="late", trainable="norms", head=Cosine(25.0), start="class_means"),
     Recipe(
         class_weights=InversePower(1.0, "sources"),
         reweight_after=0.5,
@@ -128,6 +129,14 @@ RECIPES = [
             {"synthesis": SMOTE, "sampling": ClassSampling(0.0)},
             "synthesis determines the rows: leave sampling at the default",
         ),
+        ({"trainable": "norms"}, "a frozen backbone needs the default of trainable"),
+        (
+            {"start": "class_means", "head": Cosine(), "backbone_learning_rate": 1e-3},
+            "a frozen backbone needs the default of backbone_learning_rate, start",
+        ),
+        ({"cut": "late", "start": "class_means"}, "the start class_means needs a Cosine head"),
+        ({"cut": "late", "start": "zero"}, "start must be one of trained, class_means, got 'zero'"),
+        ({"cut": "late", "trainable": "none"}, "trainable must be one of all, norms, got 'none'"),
         (
             {"synthesis": SMOTE, "head": NEAREST},
             "synthetic rows have no source, which NearestMean and Discriminant need",
@@ -160,6 +169,8 @@ def test_a_scale_that_is_not_positive_is_refused(scale: float) -> None:
         {"sampling": ClassSampling(0.5, progressive=True), "rate_drops": (0.5, 0.75), "monitor": "none"},
         {"sampling": ClassSampling(0.5), "monitor": "val_macro_f1"},
         {"cut": "late", "retraining": WeightScaling(0.0, 0.01)},
+        {"cut": "late", "trainable": "norms"},
+        {"cut": "late", "start": "class_means", "head": Cosine(), "retraining": RETRAINING},
         {"cut": "late", "members": 3, "adjustment": PosthocLogitAdjustment()},
     ],
     ids="-".join,
