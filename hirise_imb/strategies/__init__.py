@@ -20,6 +20,7 @@ from hirise_imb.strategies.decoupled import DecoupledStrategy
 from hirise_imb.strategies.ensemble import EnsembleStrategy
 from hirise_imb.strategies.focal_loss import FocalLossStrategy
 from hirise_imb.strategies.ldam_drw import LdamDrwStrategy
+from hirise_imb.strategies.light_tuning import LightTuningStrategy
 from hirise_imb.strategies.logistic import LogisticStrategy
 from hirise_imb.strategies.logit_adjusted_loss import LogitAdjustedLossStrategy
 from hirise_imb.strategies.logit_adjustment import LogitAdjustmentStrategy
@@ -50,6 +51,7 @@ STRATEGIES = StrategyRegistry(
         LdamDrwStrategy(),
         PartialUnfreezeStrategy(),
         DecoupledStrategy(),
+        LightTuningStrategy(),
         LogitAdjustmentStrategy(),
         TauNormStrategy(),
         ClassBiasStrategy(),

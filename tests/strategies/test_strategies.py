@@ -40,6 +40,15 @@ LDAM = replace(
 )
 """Epochs 160 and 180 of 200 in the paper."""
 UNFROZEN = replace(TUNED, cut="late", backbone_learning_rate=1e-4)
+LIGHT = replace(
+    TUNED,
+    head=Cosine(25.0),
+    loss=LogitAdjustedCrossEntropy(1.0),
+    cut="early",
+    backbone_learning_rate=1e-3,
+    trainable="norms",
+    start="class_means",
+)
 THREE = (Discriminant(0.1, 1.0), Logistic(1e-2, 0.5))
 
 
@@ -50,10 +59,10 @@ def random_recipes(strategy: Strategy, trials: int = 30) -> list[Recipe]:
 # --- what they say of themselves ---
 
 
-def test_there_are_21_and_names_are_keys() -> None:
+def test_there_are_22_and_names_are_keys() -> None:
     assert {name: strategy.name for name, strategy in STRATEGIES.items()} == {name: name for name in STRATEGIES}
-    assert len(STRATEGIES) == 21
-    assert len({strategy.summary for strategy in STRATEGIES.values()}) == 21
+    assert len(STRATEGIES) == 22
+    assert len({strategy.summary for strategy in STRATEGIES.values()}) == 22
 
 
 @each
@@ -186,6 +195,12 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
             "decoupled",
             {"kind": "scaled", "power": 0.5, "strength": 0.1},
             replace(UNFROZEN, retraining=WeightScaling(0.5, 0.1)),
+        ),
+        ("light_tuning", {}, LIGHT),
+        (
+            "light_tuning",
+            {"depth": 1, "backbone_learning_rate": 5e-3, "tau": 0.75},
+            replace(LIGHT, cut="late", backbone_learning_rate=5e-3, loss=LogitAdjustedCrossEntropy(0.75)),
         ),
         ("logit_adjustment", {}, replace(TUNED, adjustment=PosthocLogitAdjustment(1.0))),
         ("logit_adjustment", {"tau": 0.3}, replace(TUNED, adjustment=PosthocLogitAdjustment(0.3))),
