@@ -58,7 +58,7 @@ Head = Linear | Cosine | Direct
 _FROZEN_BACKBONE_FIELDS = frozenset({"inputs", "projection", "synthesis", "also", "weight_norm", "views"})
 """Fields that need the features of a frozen backbone."""
 
-FINE_TUNING_FIELDS = frozenset({"trainable", "start", "backbone_learning_rate"})
+FINE_TUNING_FIELDS = frozenset({"trainable", "start", "backbone_learning_rate", "training_views"})
 """Fields without effect on the head of a frozen backbone."""
 
 _TRAINING_FIELDS = FINE_TUNING_FIELDS | frozenset(
@@ -125,6 +125,8 @@ class Recipe:
     start: Start = "trained"
     """Initial head of fine-tuning: one trained on the frozen backbone first (Kumar et al. 2022), or a cosine head whose
     weights are the class means of the features (Shi et al. 2024)."""
+    training_views: tuple[str, ...] = ("plain",)
+    """Views of an image of which fine-tuning draws one at random for each row and epoch, the plain one among them."""
     learning_rate: float = 1e-4
     """Adam's learning rate for the head."""
     rate_drops: tuple[float, ...] = ()
@@ -198,6 +200,9 @@ class Recipe:
         for name, choices in (("trainable", get_args(Trainable)), ("start", get_args(Start))):
             value = getattr(self, name)
             yield f"{name} must be one of {', '.join(choices)}, got {value!r}", value not in choices
+        views = self.training_views
+        known = "plain" in views and set(views) <= set(VIEWS) and len(set(views)) == len(views)
+        yield f"training_views must be plain and other views among {', '.join(VIEWS)}, each once", not known
         from_means = self.start == "class_means"
         yield "the start class_means needs a Cosine head", from_means and not isinstance(self.head, Cosine)
         has_norms = isinstance(self.head, Linear) and not self.also

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hirise_imb.features.views import VIEWS
 from hirise_imb.imbalance.class_bias import ClassBias
 from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
 from hirise_imb.imbalance.logit_adjustment import NoAdjustment, PosthocLogitAdjustment
@@ -28,6 +29,8 @@ RETRAINING = Retraining(ClassSampling(0.0), 1e-3, 0.01)
 
 SCHEDULE = "a schedule over the epochs needs the monitor none"
 
+TRAINING_VIEWS = f"training_views must be plain and other views among {', '.join(VIEWS)}, each once"
+
 RECIPES = [
     Recipe(),
     Recipe(
@@ -42,6 +45,7 @@ RECIPES = [
         monitor="none",
     ),
     Recipe(cut="late", retraining=WeightScaling(0.0, 0.01)),
+    Recipe(cut="late", training_views=("plain", "r90")),
     Recipe(cut="late", trainable="norms", head=Cosine(25.0), start="class_means"),
     Recipe(
         class_weights=InversePower(1.0, "sources"),
@@ -136,6 +140,10 @@ RECIPES = [
         ),
         ({"cut": "late", "start": "class_means"}, "the start class_means needs a Cosine head"),
         ({"cut": "late", "start": "zero"}, "start must be one of trained, class_means, got 'zero'"),
+        ({"training_views": ("plain", "fh")}, "a frozen backbone needs the default of training_views"),
+        ({"cut": "late", "training_views": ("fh",)}, TRAINING_VIEWS),
+        ({"cut": "late", "training_views": ("plain", "fh", "fh")}, TRAINING_VIEWS),
+        ({"cut": "late", "training_views": ("plain", "sideways")}, TRAINING_VIEWS),
         ({"cut": "late", "trainable": "none"}, "trainable must be one of all, norms, got 'none'"),
         (
             {"synthesis": SMOTE, "head": NEAREST},
@@ -169,7 +177,7 @@ def test_a_scale_that_is_not_positive_is_refused(scale: float) -> None:
         {"sampling": ClassSampling(0.5, progressive=True), "rate_drops": (0.5, 0.75), "monitor": "none"},
         {"sampling": ClassSampling(0.5), "monitor": "val_macro_f1"},
         {"cut": "late", "retraining": WeightScaling(0.0, 0.01)},
-        {"cut": "late", "trainable": "norms"},
+        {"cut": "late", "trainable": "norms", "training_views": ("fh", "plain", "brighter")},
         {"cut": "late", "start": "class_means", "head": Cosine(), "retraining": RETRAINING},
         {"cut": "late", "members": 3, "adjustment": PosthocLogitAdjustment()},
     ],

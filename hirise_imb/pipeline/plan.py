@@ -113,15 +113,18 @@ def _plan_features(definition: StudyDefinition, manifest: Manifest, strategies: 
     n_images, n_landmarks = len(manifest.table), manifest.table["landmark"].nunique()
     n_views = n_images * (1 + len(required.inputs)) + n_landmarks * len(required.views)
     n_bytes = n_views * row_bytes((card.feature_width,), TOP)
+    n_training_views = n_images * len(required.training_views)
     unknown = []
-    for cut in required.cuts[1:]:
+    for place, cut in enumerate(required.cuts[1:]):
         if cut in card.cut_shapes:
             stride, channels = card.cut_shapes[cut]
             side = -(-manifest.spec.image_size // stride)
-            n_bytes += n_images * row_bytes((side, side, channels), cut)
+            n_maps = n_images + (n_training_views if place == 0 else 0)
+            n_bytes += n_maps * row_bytes((side, side, channels), cut)
         else:
             unknown.append(cut)
-    return FeaturePlan(n_views, n_bytes, n_views / images_per_second(card), tuple(unknown))
+    n_passes = n_views + n_training_views
+    return FeaturePlan(n_passes, n_bytes, n_passes / images_per_second(card), tuple(unknown))
 
 
 def _plan_design(

@@ -102,6 +102,9 @@ class Strategy(ABC, Generic[P]):
     """Whether recipes name cuts below `top`, whose features must then be cached."""
     inputs: ClassVar[Inputs] = PLAIN
     """Views of all images whose features recipes take as input."""
+    training_views: ClassVar[tuple[str, ...]] = ("plain",)
+    """Views of all images that recipes train on at the backbone's first cut point, the only one whose features are
+    cached for them: they would take too much disk at all cut points."""
     views: ClassVar[Inputs] = PLAIN
     """Views of the predicted landmarks that recipes average over."""
     overrides: Mapping[str, Override] = MappingProxyType({})

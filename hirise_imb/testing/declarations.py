@@ -220,6 +220,10 @@ def recipes_keep_to_declared_cuts_and_views(strategy: Strategy) -> None:
     expect(fine_tunes == strategy.trains_backbone, "trains_backbone does not agree with the cuts of recipes")
     inputs = {view for recipe in recipes for view in recipe.inputs} - {*PLAIN, *strategy.inputs}
     expect(not inputs, f"recipes take the views {', '.join(sorted(inputs))} as input, which `inputs` does not declare")
+    views = {view for recipe in recipes for view in recipe.training_views} - {*strategy.training_views}
+    expect(not views, f"recipes train on the views {', '.join(sorted(views))}, which `training_views` does not declare")
+    cuts = {recipe.cut for recipe in recipes if recipe.training_views != PLAIN}
+    expect(cuts <= {CUTS[0]}, "recipes train on views at a cut where their features are not cached")
     views = {view for recipe in recipes for view in recipe.views} - {*PLAIN, *strategy.views}
     expect(not views, f"recipes predict the views {', '.join(sorted(views))}, which `views` does not declare")
 

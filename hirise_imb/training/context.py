@@ -189,6 +189,8 @@ class RequiredFeatures:
     """Cut points whose features are extracted from plain images, `top` first."""
     inputs: tuple[str, ...]
     """Further views of all images, at the cut `top`."""
+    training_views: tuple[str, ...]
+    """Further views of all images, at the first cut point below the top."""
     views: tuple[str, ...]
     """Further views of canonical images, at the cut `top`. They serve for prediction alone, and canonical images are a
     seventh of the official archive."""
@@ -200,7 +202,8 @@ class RequiredFeatures:
         known = (*PLAIN, *inputs)
         views = dict.fromkeys(view for strategy in strategies for view in strategy.views if view not in known)
         needed_cuts = cuts if any(strategy.trains_backbone for strategy in strategies) else ()
-        return cls((TOP, *needed_cuts), tuple(inputs), tuple(views))
+        training_views = dict.fromkeys(view for strategy in strategies for view in strategy.training_views)
+        return cls((TOP, *needed_cuts), tuple(inputs), tuple(training_views)[1:], tuple(views))
 
 
 def load_manifest(definition: StudyDefinition) -> Manifest:
@@ -230,6 +233,9 @@ def _extract(
     features = {(cut, "plain"): values for cut, values in by_cut.items()}
     for view in required.inputs:
         features[TOP, view] = extract_features(backbone, [TOP], paths, cache_root(), digests, view)[TOP]
+    for view in required.training_views:
+        by_cut = extract_features(backbone, required.cuts[1:2], paths, cache_root(), digests, view)
+        features |= {(cut, view): values for cut, values in by_cut.items()}
     rows = np.flatnonzero(is_canonical)
     canonical_paths, canonical_digests = [paths[row] for row in rows], [digests[row] for row in rows]
     for view in required.views:

@@ -96,6 +96,9 @@ class StageInputs:
             sources=np.bincount(pairs[0], minlength=n_classes),
             heldout=EvaluationSet(project(features.select(fold.heldout), directions), images.labels[fold.heldout]),
             directions=directions,
+            training_views=tuple(self._features[recipe.cut, view].select(fold.train) for view in recipe.training_views)
+            if len(recipe.training_views) > 1
+            else (),
         )
         return data, notes
 
