@@ -4,6 +4,7 @@ Each strategy is one file. To add one, subclass `TrainedStrategy`, `PosthocStrat
 to the list below, or offer it from another package by an entry point of the group `hirise_imb.strategies`.
 """
 
+from hirise_imb.strategies.augmentation import AugmentationStrategy
 from hirise_imb.strategies.base import (
     CONTROL,
     NO_OVERRIDES,
@@ -52,6 +53,7 @@ STRATEGIES = StrategyRegistry(
         PartialUnfreezeStrategy(),
         DecoupledStrategy(),
         LightTuningStrategy(),
+        AugmentationStrategy(),
         LogitAdjustmentStrategy(),
         TauNormStrategy(),
         ClassBiasStrategy(),

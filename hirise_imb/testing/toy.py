@@ -13,7 +13,7 @@ from hirise_imb.backbones.base import InputShape
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.splits import DataSplits, Fold, ImageTable
 from hirise_imb.features.arrays import Features
-from hirise_imb.features.views import DIHEDRAL, VIEWS
+from hirise_imb.features.views import DIHEDRAL, JITTERED, VIEWS
 from hirise_imb.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -169,8 +169,8 @@ def make_toy(backbone: Backbone, noise: float, *, shift: float = 0.0, seed: int 
     """Returns a task whose classes are clusters, with `VARIANTS` images of a landmark and features of all views.
 
     Features at the top are computed from those at `late` by the toy backbone; those of the photometric view are other
-    clusters. Views that only serve prediction differ little from the plain one, and have numbers for canonical
-    images alone: others have NaN, since the package must not look at them.
+    clusters. Symmetries and jitter differ little from the plain view. Those at the top that only serve prediction have
+    numbers for canonical images alone: others have NaN, since the package must not look at them.
 
     Args:
         backbone: backbone loaded by `TOY`.
@@ -194,6 +194,11 @@ def make_toy(backbone: Backbone, noise: float, *, shift: float = 0.0, seed: int 
     for view in DIHEDRAL[1:]:
         turned = top + 0.1 * noise * rng.normal(size=top.shape)
         features[TOP, view] = np.where(task.images.is_canonical[:, None], turned, np.nan).astype(np.float32)
+    for view in (*DIHEDRAL[1:], *JITTERED):
+        offsets = 0.1 * noise * rng.normal(size=(len(labels), 1, 1, LATE[-1]))
+        features["late", view] = np.maximum(late + offsets, 0).astype(np.float32)
+    for view in JITTERED:
+        features[TOP, view] = np.asarray(backbone.tail("late")(features["late", view], training=False))
     if missing := set(VIEWS) - {view for cut, view in features if cut == TOP}:
         raise ValueError(f"the toy task has no features of the views {', '.join(sorted(missing))}")
     return Toy(task, {key: Features.of(values) for key, values in features.items()})

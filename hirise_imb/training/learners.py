@@ -25,6 +25,9 @@ _BLOCK_STEPS = 64
 """Size of the features of a block, and its most steps. Each block draws its own dropout masks, so the numbers of a run
 depend on these."""
 
+_VIEW_STREAM = 1
+"""Distinguishes the random numbers that draw views from others with the same seed."""
+
 Ints = NDArray[np.int64]
 
 
@@ -51,6 +54,8 @@ class FoldData:
     heldout: EvaluationSet
     directions: NDArray[np.float64] | None = None
     """Directions that were projected out of the features, shape (width, rank); None without a projection."""
+    training_views: tuple[Features, ...] = ()
+    """Features of the same images as `features` in each view that rows are drawn from; empty without augmentation."""
 
     def counts(self, sampling: Sampling) -> ClassCounts:
         """Returns the counts that formulas of losses and weights use when rows are sampled this way."""
@@ -161,6 +166,7 @@ class TailLearner:
         self._data = data
         self._schedule = _Schedule(recipe, data)
         self._seed = seed
+        self._view_rng = np.random.default_rng((seed, _VIEW_STREAM))
         self._network = network
         self._state = network.start(head)
 
@@ -183,13 +189,16 @@ class TailLearner:
     def _blocks(self, epoch: int) -> Iterator[tuple[StepBlock, int]]:
         """Yields the rows of an epoch and their number; a block is read in another thread while one before trains."""
         rows, labels = self._rows.draw(epoch)
+        n_views = len(self._data.training_views)
+        views = self._view_rng.integers(n_views, size=len(rows)) if n_views else None
         size = self._rows.batch * self._rows.block
         starts = range(0, len(rows), size)
         first_steps = self._state.steps
 
         def read(start: int) -> StepBlock:
             part = slice(start, start + size)
-            return self._read_block(rows[part], labels[part], first_steps + start // self._rows.batch)
+            features = self._read_features(rows[part], None if views is None else views[part])
+            return self._build_block(features, labels[part], first_steps + start // self._rows.batch)
 
         with ThreadPoolExecutor(1) as executor:
             prefetched = executor.submit(read, starts[0])
@@ -199,7 +208,16 @@ class TailLearner:
                     prefetched = executor.submit(read, following)
                 yield block, min(size, len(rows) - start)
 
-    def _read_block(self, rows: Ints, labels: Ints, first_step: int) -> StepBlock:
+    def _read_features(self, rows: Ints, views: Ints | None) -> NDArray[np.float32]:
+        """Reads the features of rows, each in the view with its number if there are several views."""
+        if views is None:
+            return self._data.features.take(rows)
+        features = np.empty((len(rows), *self._data.features.shape), np.float32)
+        for number, stored in enumerate(self._data.training_views):
+            features[views == number] = stored.take(rows[views == number])
+        return features
+
+    def _build_block(self, features: NDArray[np.float32], labels: Ints, first_step: int) -> StepBlock:
         batch, steps = self._rows.batch, self._rows.block
 
         def pad(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -209,11 +227,11 @@ class TailLearner:
             return values.reshape(steps, batch, *values.shape[1:])
 
         return StepBlock.of(
-            features=pad(self._data.features.take(rows)),
+            features=pad(features),
             one_hot=pad(np.eye(len(self._data.pool.classes), dtype=np.float32)[labels]),
-            valid=pad(np.ones((len(rows), 1), np.float32)),
+            valid=pad(np.ones((len(labels), 1), np.float32)),
             bits=dropout_bits((steps, batch, self._network.width), (self._seed, first_step)),
-            steps=-(-len(rows) // batch),
+            steps=-(-len(labels) // batch),
         )
 
 

@@ -164,7 +164,7 @@ class StageRunner:
             tuple(_tail_model(network, snapshot, snapshot) for snapshot in snapshots) for snapshots in result.snapshots
         )
         fit = _to_fit(result, models, data, recipe, ())
-        return replace(fit, epochs=(0, *fit.epochs)) if probe is None else _append(probe, fit)
+        return replace(fit, epochs=(0, *fit.epochs)) if probe is None else probe.append(fit)
 
     def _fit_probe(self, request: FitRequest) -> StageFit:
         """Trains the head from which the tail continues, on the frozen backbone."""
@@ -325,21 +325,6 @@ def _to_fit(
         capped=result.capped,
         notes=notes,
         snapshots=result.snapshots,
-    )
-
-
-def _append(first: StageFit, second: StageFit) -> StageFit:
-    """Returns the fit of a second stage with joint histories: the epochs of the first, then those of the second."""
-
-    def join(earlier: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
-        renumbered = later.assign(epoch=later["epoch"] + len(earlier))
-        return pd.concat([earlier, renumbered]).reset_index(drop=True)
-
-    return replace(
-        second,
-        histories=tuple(map(join, first.histories, second.histories)),
-        epochs=first.epochs + second.epochs,
-        capped=first.capped or second.capped,
     )
 
 

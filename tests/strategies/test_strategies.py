@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hirise_imb.backbones import TOP
-from hirise_imb.features.views import DIHEDRAL
+from hirise_imb.features.views import DIHEDRAL, JITTERED
 from hirise_imb.imbalance.class_bias import ClassBias
 from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
 from hirise_imb.imbalance.logit_adjustment import NoAdjustment, PosthocLogitAdjustment
@@ -59,10 +59,10 @@ def random_recipes(strategy: Strategy, trials: int = 30) -> list[Recipe]:
 # --- what they say of themselves ---
 
 
-def test_there_are_22_and_names_are_keys() -> None:
+def test_there_are_23_and_names_are_keys() -> None:
     assert {name: strategy.name for name, strategy in STRATEGIES.items()} == {name: name for name in STRATEGIES}
-    assert len(STRATEGIES) == 22
-    assert len({strategy.summary for strategy in STRATEGIES.values()}) == 22
+    assert len(STRATEGIES) == 23
+    assert len({strategy.summary for strategy in STRATEGIES.values()}) == 23
 
 
 @each
@@ -202,6 +202,9 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
             {"depth": 1, "backbone_learning_rate": 5e-3, "tau": 0.75},
             replace(LIGHT, cut="late", backbone_learning_rate=5e-3, loss=LogitAdjustedCrossEntropy(0.75)),
         ),
+        ("augmentation", {}, replace(UNFROZEN, training_views=DIHEDRAL)),
+        ("augmentation", {"views": "jittered"}, replace(UNFROZEN, training_views=("plain", *JITTERED))),
+        ("augmentation", {"views": "both"}, replace(UNFROZEN, training_views=(*DIHEDRAL, *JITTERED))),
         ("logit_adjustment", {}, replace(TUNED, adjustment=PosthocLogitAdjustment(1.0))),
         ("logit_adjustment", {"tau": 0.3}, replace(TUNED, adjustment=PosthocLogitAdjustment(0.3))),
         ("tau_norm", {}, replace(TUNED, weight_norm=1.0, keep_bias=True)),

@@ -1,0 +1,51 @@
+"""Augmentation of the images on which the last layers of the backbone are trained."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from hirise_imb.features.views import DIHEDRAL, JITTERED
+from hirise_imb.recipe import Recipe
+from hirise_imb.strategies.base import RecipeContext, Strategy
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import Parameters, choice
+
+_VIEWS = {
+    "symmetries": DIHEDRAL,
+    "jittered": ("plain", *JITTERED),
+    "both": (*DIHEDRAL, *JITTERED),
+}
+
+
+@dataclass(frozen=True)
+class AugmentationParameters(Parameters):
+    """The hyperparameters of augmentation."""
+
+    views: Literal["symmetries", "jittered", "both"] = choice(
+        default="symmetries",
+        help="eight rotations and reflections; brightness and contrast, changed up and down; all of them",
+        source="Cubuk et al. 2020 (a small search space suffices); Krizhevsky et al. 2012",
+    )
+
+
+class AugmentationStrategy(Strategy[AugmentationParameters]):
+    """Partial unfreezing in which each row shows its image in a view that is drawn at random in each epoch.
+
+    It has the optimiser that partial unfreezing chose, so that a few trials suffice, and trains the layers above the
+    first cut point, whose features alone are cached in all views.
+    """
+
+    name = "augmentation"
+    summary = "the last layers of the backbone are trained on views drawn at random"
+    source = "Krizhevsky et al. 2012; Zhang et al. 2018; Chou et al. 2020"
+    parameters = AugmentationParameters
+    depends_on = ("partial_unfreeze",)
+    trains_backbone = True
+    training_views = (*DIHEDRAL, *JITTERED)
+
+    def _recipe(self, parameters: AugmentationParameters, context: RecipeContext) -> Recipe:
+        base = context.bases["partial_unfreeze"]
+        return replace(base, cut=context.cuts[0], training_views=_VIEWS[parameters.views])
+
+    def initial_points(self) -> list[Settings]:
+        """Returns all views."""
+        return [{"views": "both"}]
