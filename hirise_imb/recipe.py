@@ -14,7 +14,13 @@ from typing import Any, Literal, get_args
 from hirise_imb.features.views import DIHEDRAL, VIEWS
 from hirise_imb.imbalance.class_weights import ClassWeights, InversePower
 from hirise_imb.imbalance.logit_adjustment import Adjustment, NoAdjustment
-from hirise_imb.imbalance.losses import CrossEntropy, LabelDistributionAwareMargin, Loss
+from hirise_imb.imbalance.losses import (
+    CrossEntropy,
+    LabelDistributionAwareMargin,
+    LogitAdjustedCrossEntropy,
+    Loss,
+)
+from hirise_imb.imbalance.mixing import Mixup, Remix
 from hirise_imb.imbalance.sampling import ClassSampling, EveryImage, Sampling
 from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
@@ -58,7 +64,7 @@ Head = Linear | Cosine | Direct
 _FROZEN_BACKBONE_FIELDS = frozenset({"inputs", "projection", "synthesis", "also", "weight_norm", "views"})
 """Fields that need the features of a frozen backbone."""
 
-FINE_TUNING_FIELDS = frozenset({"trainable", "start", "backbone_learning_rate", "training_views"})
+FINE_TUNING_FIELDS = frozenset({"trainable", "start", "backbone_learning_rate", "training_views", "mixing"})
 """Fields without effect on the head of a frozen backbone."""
 
 _TRAINING_FIELDS = FINE_TUNING_FIELDS | frozenset(
@@ -127,6 +133,8 @@ class Recipe:
     weights are the class means of the features (Shi et al. 2024)."""
     training_views: tuple[str, ...] = ("plain",)
     """Views of an image of which fine-tuning draws one at random for each row and epoch, the plain one among them."""
+    mixing: Mixup | Remix | None = None
+    """How rows of a mini-batch are mixed in fine-tuning, at the cut."""
     learning_rate: float = 1e-4
     """Adam's learning rate for the head."""
     rate_drops: tuple[float, ...] = ()
@@ -203,6 +211,16 @@ class Recipe:
         views = self.training_views
         known = "plain" in views and set(views) <= set(VIEWS) and len(set(views)) == len(views)
         yield f"training_views must be plain and other views among {', '.join(VIEWS)}, each once", not known
+        # The compiled step would multiply mean weights by the mean loss, where the mean of weighted losses is meant.
+        soft = isinstance(self.loss, CrossEntropy | LogitAdjustedCrossEntropy) and self.class_weights == InversePower()
+        message = "mixing needs the loss CrossEntropy or LogitAdjustedCrossEntropy, and the default of class_weights"
+        yield message, self.mixing is not None and not soft
+        # Its labels have another prior than the rows.
+        corrected = isinstance(self.loss, LogitAdjustedCrossEntropy) or self.adjustment != NoAdjustment()
+        yield (
+            "Remix corrects the class prior: leave loss and adjustment at the default",
+            (isinstance(self.mixing, Remix) and corrected),
+        )
         from_means = self.start == "class_means"
         yield "the start class_means needs a Cosine head", from_means and not isinstance(self.head, Cosine)
         has_norms = isinstance(self.head, Linear) and not self.also

@@ -14,6 +14,7 @@ from hirise_imb.imbalance.class_bias import ClassBias
 from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
 from hirise_imb.imbalance.logit_adjustment import NoAdjustment, PosthocLogitAdjustment
 from hirise_imb.imbalance.losses import CrossEntropy, Focal, LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
+from hirise_imb.imbalance.mixing import Mixup, Remix
 from hirise_imb.imbalance.sampling import ClassSampling, EveryImage, RandomOversampling, SplitFileRows, Undersampling
 from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.imbalance.temperature import Temperature
@@ -30,6 +31,8 @@ RETRAINING = Retraining(ClassSampling(0.0), 1e-3, 0.01)
 SCHEDULE = "a schedule over the epochs needs the monitor none"
 
 TRAINING_VIEWS = f"training_views must be plain and other views among {', '.join(VIEWS)}, each once"
+MIXING = "mixing needs the loss CrossEntropy or LogitAdjustedCrossEntropy, and the default of class_weights"
+REMIX = "Remix corrects the class prior: leave loss and adjustment at the default"
 
 RECIPES = [
     Recipe(),
@@ -46,6 +49,8 @@ RECIPES = [
     ),
     Recipe(cut="late", retraining=WeightScaling(0.0, 0.01)),
     Recipe(cut="late", training_views=("plain", "r90")),
+    Recipe(cut="late", mixing=Mixup(0.5)),
+    Recipe(cut="late", mixing=Remix(0.5)),
     Recipe(cut="late", trainable="norms", head=Cosine(25.0), start="class_means"),
     Recipe(
         class_weights=InversePower(1.0, "sources"),
@@ -144,6 +149,12 @@ RECIPES = [
         ({"cut": "late", "training_views": ("fh",)}, TRAINING_VIEWS),
         ({"cut": "late", "training_views": ("plain", "fh", "fh")}, TRAINING_VIEWS),
         ({"cut": "late", "training_views": ("plain", "sideways")}, TRAINING_VIEWS),
+        ({"mixing": Mixup()}, "a frozen backbone needs the default of mixing"),
+        ({"cut": "late", "mixing": Mixup(), "loss": Focal()}, MIXING),
+        ({"cut": "late", "mixing": Remix(), "head": Cosine(), "loss": LabelDistributionAwareMargin()}, MIXING),
+        ({"cut": "late", "mixing": Mixup(), "class_weights": InversePower(0.5)}, MIXING),
+        ({"cut": "late", "mixing": Remix(), "loss": LogitAdjustedCrossEntropy()}, REMIX),
+        ({"cut": "late", "mixing": Remix(), "adjustment": PosthocLogitAdjustment()}, REMIX),
         ({"cut": "late", "trainable": "none"}, "trainable must be one of all, norms, got 'none'"),
         (
             {"synthesis": SMOTE, "head": NEAREST},
@@ -179,6 +190,8 @@ def test_a_scale_that_is_not_positive_is_refused(scale: float) -> None:
         {"cut": "late", "retraining": WeightScaling(0.0, 0.01)},
         {"cut": "late", "trainable": "norms", "training_views": ("fh", "plain", "brighter")},
         {"cut": "late", "start": "class_means", "head": Cosine(), "retraining": RETRAINING},
+        {"cut": "late", "mixing": Mixup(), "loss": LogitAdjustedCrossEntropy(), "adjustment": ClassBias(0.1)},
+        {"cut": "late", "mixing": Remix(), "training_views": ("plain", "r180")},
         {"cut": "late", "members": 3, "adjustment": PosthocLogitAdjustment()},
     ],
     ids="-".join,

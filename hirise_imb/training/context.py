@@ -202,8 +202,8 @@ class RequiredFeatures:
         known = (*PLAIN, *inputs)
         views = dict.fromkeys(view for strategy in strategies for view in strategy.views if view not in known)
         needed_cuts = cuts if any(strategy.trains_backbone for strategy in strategies) else ()
-        training_views = dict.fromkeys(view for strategy in strategies for view in strategy.training_views)
-        return cls((TOP, *needed_cuts), tuple(inputs), tuple(training_views)[1:], tuple(views))
+        training_views = dict.fromkeys(v for strategy in strategies for v in strategy.training_views if v not in PLAIN)
+        return cls((TOP, *needed_cuts), tuple(inputs), tuple(training_views), tuple(views))
 
 
 def load_manifest(definition: StudyDefinition) -> Manifest:

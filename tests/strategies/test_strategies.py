@@ -13,6 +13,7 @@ from hirise_imb.imbalance.class_bias import ClassBias
 from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
 from hirise_imb.imbalance.logit_adjustment import NoAdjustment, PosthocLogitAdjustment
 from hirise_imb.imbalance.losses import CrossEntropy, Focal, LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
+from hirise_imb.imbalance.mixing import Mixup, Remix
 from hirise_imb.imbalance.sampling import ClassSampling, EveryImage, RandomOversampling, SplitFileRows, Undersampling
 from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.imbalance.temperature import Temperature
@@ -204,6 +205,16 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
         ),
         ("augmentation", {}, replace(UNFROZEN, training_views=DIHEDRAL)),
         ("augmentation", {"views": "jittered"}, replace(UNFROZEN, training_views=("plain", *JITTERED))),
+        (
+            "augmentation",
+            {"mixing": "mixup", "alpha": 0.3},
+            replace(UNFROZEN, training_views=DIHEDRAL, mixing=Mixup(0.3)),
+        ),
+        (
+            "augmentation",
+            {"views": "jittered", "mixing": "remix"},
+            replace(UNFROZEN, training_views=("plain", *JITTERED), mixing=Remix(1.0, 3.0, 0.5)),
+        ),
         ("augmentation", {"views": "both"}, replace(UNFROZEN, training_views=(*DIHEDRAL, *JITTERED))),
         ("logit_adjustment", {}, replace(TUNED, adjustment=PosthocLogitAdjustment(1.0))),
         ("logit_adjustment", {"tau": 0.3}, replace(TUNED, adjustment=PosthocLogitAdjustment(0.3))),
@@ -279,6 +290,13 @@ def test_what_starts_from_another_keeps_its_choice(name: str) -> None:
     assert (found.learning_rate, found.weight_decay) == (7e-3, 0.25)
     if base == CONTROL and name != "ensemble":
         assert found.training() == chosen
+
+
+def test_augmentation_trains_at_the_first_cut_whatever_partial_unfreezing_chose() -> None:
+    """Features of its views are cached there alone."""
+    chosen = make_recipe(STRATEGIES["partial_unfreeze"], {"depth": 2, "backbone_learning_rate": 3e-4})
+    found = STRATEGIES["augmentation"].recipe({}, RecipeContext(CUTS, {"partial_unfreeze": chosen}))
+    assert found == replace(chosen, cut="late", training_views=DIHEDRAL)
 
 
 # --- compositions ---
