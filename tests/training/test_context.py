@@ -14,8 +14,8 @@ from hirise_imb.backbones import BACKBONES, TOP
 from hirise_imb.config import StudyDefinition
 from hirise_imb.data import manifest
 from hirise_imb.data.hirise import HIRISE
-from hirise_imb.data.manifest import Manifest
 from hirise_imb.data.images import decode_image
+from hirise_imb.data.manifest import Manifest
 from hirise_imb.features.extraction import extract_features
 from hirise_imb.features.views import DIHEDRAL, JITTERED, VIEWS
 from hirise_imb.imbalance.mixing import Mixup

@@ -324,14 +324,14 @@ class Blocks:
     """The rows of blocks that learners train on, epoch by epoch, without padding."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._features: list[np.ndarray] = []
-        self._labels: list[np.ndarray] = []
+        self.features: list[np.ndarray] = []
+        self.labels: list[np.ndarray] = []
         original = StepBlock.of
 
         def note(**arrays: Any) -> StepBlock:  # noqa: ANN401
             valid = arrays["valid"][..., 0] > 0
-            self._features.append(arrays["features"][valid])
-            self._labels.append(arrays["one_hot"][valid])
+            self.features.append(arrays["features"][valid])
+            self.labels.append(arrays["one_hot"][valid])
             return original(**arrays)
 
         monkeypatch.setattr(StepBlock, "of", note)
@@ -340,10 +340,10 @@ class Blocks:
         """Returns features and labels of the rows of each epoch, in the order of training."""
         found = []
         for epoch in range(1, 1 + epochs):
-            self._features.clear()
-            self._labels.clear()
+            self.features.clear()
+            self.labels.clear()
             learner.train_epoch(epoch)
-            found.append((np.concatenate(self._features), np.concatenate(self._labels)))
+            found.append((np.concatenate(self.features), np.concatenate(self.labels)))
         return found
 
 
@@ -407,15 +407,14 @@ def test_rows_are_mixed_within_their_mini_batch(
 def test_the_training_loss_of_mixed_rows_is_that_of_their_labels(
     late: FoldData, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blocks = Blocks(monkeypatch)
+    blocks, head = Blocks(monkeypatch), initial_state(WIDTH, 8, 3)
     recipe = Recipe(cut="late", dropout=0.0, learning_rate=0.0, backbone_learning_rate=0.0, mixing=Mixup())
-    learner = TailLearner(dataclasses.replace(recipe, batch_size=1000), 3, late, network, initial_state(WIDTH, 8, 3))
-    [(x, labels)] = blocks.train_epochs(learner, 1)
-    sums = learner.train_epoch(2)
-    pooled = network.pooled(network.start(initial_state(WIDTH, 8, 3)), Features.of(blocks._features[0])).astype(float)
-    labels = blocks._labels[0]
+    learner = TailLearner(dataclasses.replace(recipe, batch_size=1000), 3, late, network, head)
+    sums = learner.train_epoch(1)
+    [x], [labels] = blocks.features, blocks.labels
+    pooled = network.pooled(network.start(head), Features.of(x)).astype(float)
     normalised = (pooled - pooled.mean(axis=0)) / np.sqrt(pooled.var(axis=0) + 1e-3)
-    logits = normalised @ initial_state(WIDTH, 8, 3).stacked[2:].T
+    logits = normalised @ head.stacked[2:].T
     entropy = (np.logaddexp.reduce(logits, axis=1)[:, None] - logits) * labels
     assert sums.entropy == pytest.approx(entropy.sum(), rel=1e-4)
     assert sums.hits == (logits.argmax(axis=1) == labels.argmax(axis=1)).sum()
