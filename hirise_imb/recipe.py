@@ -9,13 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from hirise_imb.features.inputs import PLAIN, Inputs
-from hirise_imb.features.views import DIHEDRAL
+from hirise_imb.features.views import DIHEDRAL, VIEWS
 from hirise_imb.imbalance.class_weights import ClassWeights, InversePower
 from hirise_imb.imbalance.logit_adjustment import Adjustment, NoAdjustment
-from hirise_imb.imbalance.losses import CrossEntropy, LabelDistributionAwareMargin, Loss
+from hirise_imb.imbalance.losses import (
+    CrossEntropy,
+    LabelDistributionAwareMargin,
+    LogitAdjustedCrossEntropy,
+    Loss,
+)
+from hirise_imb.imbalance.mixing import Mixup, Remix
 from hirise_imb.imbalance.sampling import ClassSampling, EveryImage, Sampling
 from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
@@ -26,6 +32,10 @@ from hirise_imb.models.weight_scaling import WeightScaling
 Monitor = Literal["val_loss", "val_macro_f1", "none"]
 Views = tuple[str, ...]
 """Views of the pixels; see `features.views`."""
+Trainable = Literal["all", "norms"]
+"""Weights of fine-tuned layers that are trained: all except those of batch normalisation, or only the scales and shifts
+of normalisation layers. Moving statistics are frozen in both."""
+Start = Literal["trained", "class_means"]
 
 PLAIN_VIEW: Views = ("plain",)
 
@@ -56,7 +66,10 @@ Head = Linear | Cosine | Direct
 _FROZEN_BACKBONE_FIELDS = frozenset({"inputs", "projection", "synthesis", "also", "weight_norm", "views"})
 """Fields that need the features of a frozen backbone."""
 
-_TRAINING_FIELDS = frozenset(
+FINE_TUNING_FIELDS = frozenset({"trainable", "start", "backbone_learning_rate", "training_views", "mixing"})
+"""Fields without effect on the head of a frozen backbone."""
+
+_TRAINING_FIELDS = FINE_TUNING_FIELDS | frozenset(
     {"sampling", "class_weights", "reweight_after", "loss", "cut", "backbone_learning_rate", "learning_rate"}
     | {"rate_drops", "weight_decay", "batch_size", "dropout", "max_epochs", "monitor", "patience", "retraining"}
 )
@@ -116,7 +129,16 @@ class Recipe:
     cut: str = "top"
     """Cut point of the backbone: layers above it are fine-tuned after the head; `top` leaves the backbone frozen."""
     backbone_learning_rate: float = 1e-5
-    """Adam's learning rate for the fine-tuned layers of the backbone; without effect at the cut `top`."""
+    """Adam's learning rate for the fine-tuned layers of the backbone, if there are any."""
+    trainable: Trainable = "all"
+    """Weights of the layers above the cut that are trained."""
+    start: Start = "trained"
+    """Initial head of fine-tuning: one trained on the frozen backbone first (Kumar et al. 2022), or a cosine head whose
+    weights are the class means of the features (Shi et al. 2024)."""
+    training_views: tuple[str, ...] = ("plain",)
+    """Views of an image of which fine-tuning draws one at random for each row and epoch, the plain one among them."""
+    mixing: Mixup | Remix | None = None
+    """How rows of a mini-batch are mixed in fine-tuning, at the cut."""
     learning_rate: float = 1e-4
     """Adam's learning rate for the head."""
     rate_drops: tuple[float, ...] = ()
@@ -185,6 +207,26 @@ class Recipe:
         changed = ", ".join(self._changed(_FROZEN_BACKBONE_FIELDS))
         yield f"fine-tuning the backbone needs the default of {changed}", fine_tunes and bool(changed)
         yield "retraining needs a cut below top", self.retraining is not None and not fine_tunes
+        changed = ", ".join(self._changed(FINE_TUNING_FIELDS))
+        yield f"a frozen backbone needs the default of {changed}", not fine_tunes and bool(changed)
+        for name, choices in (("trainable", get_args(Trainable)), ("start", get_args(Start))):
+            value = getattr(self, name)
+            yield f"{name} must be one of {', '.join(choices)}, got {value!r}", value not in choices
+        views = self.training_views
+        known = "plain" in views and set(views) <= set(VIEWS) and len(set(views)) == len(views)
+        yield f"training_views must be plain and other views among {', '.join(VIEWS)}, each once", not known
+        # The compiled step would multiply mean weights by the mean loss, where the mean of weighted losses is meant.
+        soft = isinstance(self.loss, CrossEntropy | LogitAdjustedCrossEntropy) and self.class_weights == InversePower()
+        message = "mixing needs the loss CrossEntropy or LogitAdjustedCrossEntropy, and the default of class_weights"
+        yield message, self.mixing is not None and not soft
+        # Its labels have another prior than the rows.
+        corrected = isinstance(self.loss, LogitAdjustedCrossEntropy) or self.adjustment != NoAdjustment()
+        yield (
+            "Remix corrects the class prior: leave loss and adjustment at the default",
+            (isinstance(self.mixing, Remix) and corrected),
+        )
+        from_means = self.start == "class_means"
+        yield "the start class_means needs a Cosine head", from_means and not isinstance(self.head, Cosine)
         has_norms = isinstance(self.head, Linear) and not self.also
         yield "weight_norm needs a Linear head and no other", self.weight_norm > 0 and not has_norms
         yield "keep_bias needs a weight_norm", self.keep_bias and not self.weight_norm

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from hirise_imb.features.inputs import Input
+from hirise_imb.features.views import VIEWS
 from hirise_imb.imbalance.class_bias import ClassBias
 from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
 from hirise_imb.imbalance.logit_adjustment import NoAdjustment, PosthocLogitAdjustment
 from hirise_imb.imbalance.losses import CrossEntropy, Focal, LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
+from hirise_imb.imbalance.mixing import Mixup, Remix
 from hirise_imb.imbalance.sampling import ClassSampling, EveryImage, RandomOversampling, SplitFileRows, Undersampling
 from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.imbalance.temperature import Temperature
@@ -28,6 +30,10 @@ SMOTE = SyntheticOversampling("smote", 0.5, 3)
 RETRAINING = Retraining(ClassSampling(0.0), 1e-3, 0.01)
 
 SCHEDULE = "a schedule over the epochs needs the monitor none"
+
+TRAINING_VIEWS = f"training_views must be plain and other views among {', '.join(VIEWS)}, each once"
+MIXING = "mixing needs the loss CrossEntropy or LogitAdjustedCrossEntropy, and the default of class_weights"
+REMIX = "Remix corrects the class prior: leave loss and adjustment at the default"
 
 RECIPES = [
     Recipe(),
@@ -47,6 +53,10 @@ RECIPES = [
         monitor="none",
     ),
     Recipe(cut="late", retraining=WeightScaling(0.0, 0.01)),
+    Recipe(cut="late", training_views=("plain", "r90")),
+    Recipe(cut="late", mixing=Mixup(0.5)),
+    Recipe(cut="late", mixing=Remix(0.5)),
+    Recipe(cut="late", trainable="norms", head=Cosine(25.0), start="class_means"),
     Recipe(
         class_weights=InversePower(1.0, "sources"),
         reweight_after=0.5,
@@ -133,6 +143,24 @@ RECIPES = [
             {"synthesis": SMOTE, "sampling": ClassSampling(0.0)},
             "synthesis determines the rows: leave sampling at the default",
         ),
+        ({"trainable": "norms"}, "a frozen backbone needs the default of trainable"),
+        (
+            {"start": "class_means", "head": Cosine(), "backbone_learning_rate": 1e-3},
+            "a frozen backbone needs the default of backbone_learning_rate, start",
+        ),
+        ({"cut": "late", "start": "class_means"}, "the start class_means needs a Cosine head"),
+        ({"cut": "late", "start": "zero"}, "start must be one of trained, class_means, got 'zero'"),
+        ({"training_views": ("plain", "fh")}, "a frozen backbone needs the default of training_views"),
+        ({"cut": "late", "training_views": ("fh",)}, TRAINING_VIEWS),
+        ({"cut": "late", "training_views": ("plain", "fh", "fh")}, TRAINING_VIEWS),
+        ({"cut": "late", "training_views": ("plain", "sideways")}, TRAINING_VIEWS),
+        ({"mixing": Mixup()}, "a frozen backbone needs the default of mixing"),
+        ({"cut": "late", "mixing": Mixup(), "loss": Focal()}, MIXING),
+        ({"cut": "late", "mixing": Remix(), "head": Cosine(), "loss": LabelDistributionAwareMargin()}, MIXING),
+        ({"cut": "late", "mixing": Mixup(), "class_weights": InversePower(0.5)}, MIXING),
+        ({"cut": "late", "mixing": Remix(), "loss": LogitAdjustedCrossEntropy()}, REMIX),
+        ({"cut": "late", "mixing": Remix(), "adjustment": PosthocLogitAdjustment()}, REMIX),
+        ({"cut": "late", "trainable": "none"}, "trainable must be one of all, norms, got 'none'"),
         (
             {"synthesis": SMOTE, "head": NEAREST},
             "synthetic rows have no source, which closed-form heads other than Logistic need",
@@ -165,6 +193,10 @@ def test_a_scale_that_is_not_positive_is_refused(scale: float) -> None:
         {"sampling": ClassSampling(0.5, progressive=True), "rate_drops": (0.5, 0.75), "monitor": "none"},
         {"sampling": ClassSampling(0.5), "monitor": "val_macro_f1"},
         {"cut": "late", "retraining": WeightScaling(0.0, 0.01)},
+        {"cut": "late", "trainable": "norms", "training_views": ("fh", "plain", "brighter")},
+        {"cut": "late", "start": "class_means", "head": Cosine(), "retraining": RETRAINING},
+        {"cut": "late", "mixing": Mixup(), "loss": LogitAdjustedCrossEntropy(), "adjustment": ClassBias(0.1)},
+        {"cut": "late", "mixing": Remix(), "training_views": ("plain", "r180")},
         {"cut": "late", "members": 3, "adjustment": PosthocLogitAdjustment()},
     ],
     ids="-".join,

@@ -13,6 +13,7 @@ from hirise_imb.imbalance.losses import (
     LogitAdjustedCrossEntropy,
     Loss,
 )
+from hirise_imb.imbalance.mixing import Mixing, Mixup, Remix
 from hirise_imb.imbalance.sampling import (
     ClassSampling,
     EveryImage,
@@ -39,9 +40,12 @@ __all__ = [
     "LabelDistributionAwareMargin",
     "LogitAdjustedCrossEntropy",
     "Loss",
+    "Mixing",
+    "Mixup",
     "NoAdjustment",
     "PosthocLogitAdjustment",
     "RandomOversampling",
+    "Remix",
     "Sampling",
     "SplitFileRows",
     "SyntheticOversampling",

@@ -120,7 +120,8 @@ def row_losses(
     """Computes the loss of each row, shape (batch,); see `LossTerms` for the formula.
 
     Args:
-        one_hot: labels, shape (batch, n_classes): a single 1 in a row, or none in padding.
+        one_hot: labels, shape (batch, n_classes): a single 1 in a row, or none in padding. Shares of several classes
+            that sum to 1 give the mean of their losses, provided that weights are equal, and focus and margins 0.
         logits: shape (batch, n_classes).
         weights: shape (n_classes,).
         focus: focusing exponent.
@@ -134,6 +135,6 @@ def row_losses(
     log_sum = tf.reduce_logsumexp(logits, axis=1)
     # log(1 - p_y) from the logits of the other classes: 1 - p_y itself underflows to 0 where p_y is near 1, and the
     # gradient of the focal factor with it.
-    log_sum_others = tf.reduce_logsumexp(tf.where(one_hot > 0, -np.inf, logits), axis=1)
+    log_sum_others = tf.reduce_logsumexp(tf.where(one_hot == 1, -np.inf, logits), axis=1)
     focal_factor = tf.exp(focus * (log_sum_others - log_sum))
     return tf.reduce_sum(one_hot * weights, axis=1) * focal_factor * (log_sum - true_logit)

@@ -74,6 +74,33 @@ def initial_state(width: int, n_classes: int, seed: int, scale: float = 0.0) -> 
     return HeadState(np.ascontiguousarray(stacked), np.zeros(n_classes, np.float32), average, scale)
 
 
+def class_mean_state(
+    features: NDArray[np.float32], labels: NDArray[np.int64], n_classes: int, seed: int, scale: float
+) -> HeadState:
+    """Computes a cosine head whose weights are class means of normalised features (Shi et al. 2024).
+
+    Features are normalised by their mean and variance over all rows, which are also the initial moving averages.
+
+    Args:
+        features: pooled features of the training images, shape (n, width).
+        labels: class id of each, shape (n,).
+        n_classes: number of classes of the data set.
+        seed: seed of the weights of classes without training images, which are random.
+        scale: scale of the head.
+    """
+    rows = features.astype(np.float64)
+    mean, variance = rows.mean(axis=0), rows.var(axis=0)
+    normalised = (rows - mean) / np.sqrt(variance + EPSILON)
+    head = initial_state(features.shape[1], n_classes, seed, scale)
+    for k in np.unique(labels):
+        class_mean = normalised[labels == k].mean(axis=0)
+        # The mean of a class that has all the images is 0, which has no direction.
+        if (length := np.linalg.norm(class_mean)) > np.sqrt(MIN_SQUARED_LENGTH):
+            head.stacked[2 + k] = class_mean / length
+    head.average[:] = mean, variance
+    return head
+
+
 def dropout_threshold(rate: float) -> int:
     """Returns the number of 16-bit values for which a feature is dropped; the rate is accurate to 1 / 131,072."""
     return round(float(np.float32(rate)) * 2**16)

@@ -4,6 +4,7 @@ Each strategy is one file. To add one, subclass `TrainedStrategy`, `PosthocStrat
 to the list below, or offer it from another package by an entry point of the group `hirise_imb.strategies`.
 """
 
+from hirise_imb.strategies.augmentation import AugmentationStrategy
 from hirise_imb.strategies.base import (
     CONTROL,
     NO_OVERRIDES,
@@ -22,6 +23,7 @@ from hirise_imb.strategies.deep_feature_reweighting import DeepFeatureReweightin
 from hirise_imb.strategies.ensemble import EnsembleStrategy
 from hirise_imb.strategies.focal_loss import FocalLossStrategy
 from hirise_imb.strategies.ldam_drw import LdamDrwStrategy
+from hirise_imb.strategies.light_tuning import LightTuningStrategy
 from hirise_imb.strategies.logistic import LogisticStrategy
 from hirise_imb.strategies.logit_adjusted_loss import LogitAdjustedLossStrategy
 from hirise_imb.strategies.logit_adjustment import LogitAdjustmentStrategy
@@ -53,6 +55,8 @@ STRATEGIES = StrategyRegistry(
         LdamDrwStrategy(),
         PartialUnfreezeStrategy(),
         DecoupledStrategy(),
+        LightTuningStrategy(),
+        AugmentationStrategy(),
         LogitAdjustmentStrategy(),
         TauNormStrategy(),
         ClassBiasStrategy(),

@@ -103,6 +103,9 @@ class Strategy(ABC, Generic[P]):
     """Names of the strategies whose chosen recipes it starts from."""
     trains_backbone: ClassVar[bool] = False
     """Whether recipes name cuts below `top`, whose features must then be cached."""
+    training_views: ClassVar[Views] = PLAIN_VIEW
+    """Views of all images that recipes train on at the backbone's first cut point, the only one whose features are
+    cached for them: they would take too much disk at all cut points."""
     views: ClassVar[Views] = PLAIN_VIEW
     """Views of the predicted landmarks that recipes average over."""
     overrides: Mapping[str, Override] = MappingProxyType({})

@@ -223,6 +223,10 @@ def recipes_keep_to_declared_cuts_and_views(strategy: Strategy) -> None:
     inputs = {key for recipe in recipes for key in feature_keys(recipe.inputs)} - declared
     names = ", ".join(sorted("/".join(key) for key in inputs))
     expect(not inputs, f"recipes take the features {names}, which `inputs` does not declare")
+    views = {view for recipe in recipes for view in recipe.training_views} - {*strategy.training_views}
+    expect(not views, f"recipes train on the views {', '.join(sorted(views))}, which `training_views` does not declare")
+    cuts = {recipe.cut for recipe in recipes if recipe.training_views != PLAIN_VIEW}
+    expect(cuts <= {CUTS[0]}, "recipes train on views at a cut where their features are not cached")
     views = {view for recipe in recipes for view in recipe.views} - {*PLAIN_VIEW, *strategy.views}
     expect(not views, f"recipes predict the views {', '.join(sorted(views))}, which `views` does not declare")
 

@@ -15,7 +15,7 @@ from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.splits import DataSplits, Fold, ImageTable
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.inputs import MAP, FeatureKey, Input, Pooling, feature_keys
-from hirise_imb.features.views import DIHEDRAL, VIEWS
+from hirise_imb.features.views import DIHEDRAL, JITTERED, VIEWS
 from hirise_imb.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -194,8 +194,8 @@ def make_toy(
     """Returns a task whose classes are clusters, with `VARIANTS` images of a landmark and features of all views.
 
     Features at the top are computed from those at `late` by the toy backbone; those of the photometric view are other
-    clusters. Views that only serve prediction differ little from the plain one, and have numbers for canonical
-    images alone: others have NaN, since the package must not look at them.
+    clusters. Symmetries and jitter differ little from the plain view. Those at the top that only serve prediction have
+    numbers for canonical images alone: others have NaN, since the package must not look at them.
 
     Args:
         backbone: backbone loaded by `TOY`.
@@ -225,7 +225,13 @@ def make_toy(
         turned = top + 0.1 * noise * rng.normal(size=top.shape)
         canonical = np.where(task.images.is_canonical[:, None], turned, np.nan)
         features[FeatureKey(view, TOP, "mean")] = canonical.astype(np.float32)
-    if missing := set(VIEWS) - {key.view for key in features}:
+    for view in (*DIHEDRAL[1:], *JITTERED):
+        offsets = 0.1 * noise * rng.normal(size=(len(labels), 1, 1, LATE[-1]))
+        features[FeatureKey(view, "late", MAP)] = np.maximum(late + offsets, 0).astype(np.float32)
+    for view in JITTERED:
+        top = np.asarray(backbone.tail("late")(features[FeatureKey(view, "late", MAP)], training=False))
+        features[FeatureKey(view, TOP, "mean")] = top
+    if missing := set(VIEWS) - {key.view for key in features if key.layer == TOP}:
         raise ValueError(f"the toy task has no features of the views {', '.join(sorted(missing))}")
     for layer, width in {TOP: WIDTH, **LAYERS}.items():
         for key in feature_keys([Input(layer=layer, pooling=pooling) for pooling in get_args(Pooling)]):

@@ -221,6 +221,10 @@ class RequiredFeatures:
         }
         if any(strategy.trains_backbone for strategy in strategies):
             images |= {FeatureKey("plain", cut, MAP): None for cut in card.cuts}
+            first = next(iter(card.cuts))
+            images |= {
+                FeatureKey(view, first, MAP): None for strategy in strategies for view in strategy.training_views
+            }
         return cls(tuple(images), tuple(views))
 
 

@@ -62,7 +62,7 @@ class StageInputs:
     def features(self, cut: str, inputs: Inputs) -> Features:
         """Returns the features of all images: those of the inputs, or the feature maps at a cut below the top."""
         if cut != TOP:
-            return self._features[FeatureKey("plain", cut, MAP)]
+            return self.feature_maps(cut)
         keys = feature_keys(inputs)
         if len(keys) == 1:
             return self._features[keys[0]]
@@ -72,6 +72,10 @@ class StageInputs:
                 self.concatenations.popitem(last=False)
         self.concatenations.move_to_end(inputs)
         return self.concatenations[inputs]
+
+    def feature_maps(self, cut: str, view: str = "plain") -> Features:
+        """Returns the feature maps of all images at a cut below the top."""
+        return self._features[FeatureKey(view, cut, MAP)]
 
     def data(self, request: FitRequest) -> tuple[BySeed, tuple[str, ...]]:
         """Returns the data of each seed and fold, and notes on how it was made."""
@@ -109,6 +113,11 @@ class StageInputs:
             sources=np.bincount(pairs[0], minlength=n_classes),
             heldout=EvaluationSet(prepare(features.select(fold.heldout), preparation), images.labels[fold.heldout]),
             preparation=preparation,
+            training_views=tuple(
+                self.feature_maps(recipe.cut, view).select(fold.train) for view in recipe.training_views
+            )
+            if len(recipe.training_views) > 1
+            else (),
         )
         return data, notes
 

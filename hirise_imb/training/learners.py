@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hirise_imb.data.splits import TrainingPool
 from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance.class_weights import ClassCounts
+from hirise_imb.imbalance.mixing import Mixture
 from hirise_imb.imbalance.sampling import Sampling
 from hirise_imb.models.heads import HeadState, dropout_bits, dropout_threshold, initial_state
 from hirise_imb.models.linear import LinearClassifier
@@ -25,6 +26,9 @@ _BLOCK_BYTES = 4 << 20
 _BLOCK_STEPS = 64
 """Size of the features of a block, and its most steps. Each block draws its own dropout masks, so the numbers of a run
 depend on these."""
+
+_VIEW_STREAM, _MIXING_STREAM = 1, 2
+"""Distinguish the random numbers that draw views and mixtures from others with the same seed."""
 
 Ints = NDArray[np.int64]
 
@@ -52,6 +56,8 @@ class FoldData:
     heldout: EvaluationSet
     preparation: Preparation = field(default_factory=Preparation)
     """What was done to the features."""
+    training_views: tuple[Features, ...] = ()
+    """Features of the same images as `features` in each view that rows are drawn from; empty without augmentation."""
 
     def counts(self, sampling: Sampling) -> ClassCounts:
         """Returns the counts that formulas of losses and weights use when rows are sampled this way."""
@@ -62,7 +68,7 @@ class EpochSums(NamedTuple):
     """Sums over the rows of an epoch, with dropout, as Keras reports them."""
 
     entropy: float
-    """Cross-entropy in nats, whichever loss was trained."""
+    """Cross-entropy in nats, whichever loss was trained; of mixed rows, with their mixed labels."""
     hits: float
     rows: int
 
@@ -162,6 +168,8 @@ class TailLearner:
         self._data = data
         self._schedule = _Schedule(recipe, data)
         self._seed = seed
+        self._mixing = recipe.mixing
+        self._view_rng, self._mixing_rng = (np.random.default_rng((seed, n)) for n in (_VIEW_STREAM, _MIXING_STREAM))
         self._network = network
         self._state = network.start(head)
 
@@ -184,13 +192,24 @@ class TailLearner:
     def _blocks(self, epoch: int) -> Iterator[tuple[StepBlock, int]]:
         """Yields the rows of an epoch and their number; a block is read in another thread while one before trains."""
         rows, labels = self._rows.draw(epoch)
+        n_views = len(self._data.training_views)
+        views = self._view_rng.integers(n_views, size=len(rows)) if n_views else None
+        mixture = None
+        if self._mixing is not None:
+            landmarks = self._data.landmarks
+            mixture = Mixture.draw(self._mixing, labels, landmarks, self._rows.batch, self._mixing_rng)
         size = self._rows.batch * self._rows.block
         starts = range(0, len(rows), size)
         first_steps = self._state.steps
 
         def read(start: int) -> StepBlock:
             part = slice(start, start + size)
-            return self._read_block(rows[part], labels[part], first_steps + start // self._rows.batch)
+            features = self._read_features(rows[part], None if views is None else views[part])
+            one_hot = np.eye(len(self._data.pool.classes), dtype=np.float32)[labels[part]]
+            if mixture is not None:
+                of_part = mixture.select(part)
+                features, one_hot = of_part.mix_features(features), of_part.mix_labels(one_hot)
+            return self._build_block(features, one_hot, first_steps + start // self._rows.batch)
 
         with ThreadPoolExecutor(1) as executor:
             prefetched = executor.submit(read, starts[0])
@@ -200,7 +219,16 @@ class TailLearner:
                     prefetched = executor.submit(read, following)
                 yield block, min(size, len(rows) - start)
 
-    def _read_block(self, rows: Ints, labels: Ints, first_step: int) -> StepBlock:
+    def _read_features(self, rows: Ints, views: Ints | None) -> NDArray[np.float32]:
+        """Reads the features of rows, each in the view with its number if there are several views."""
+        if views is None:
+            return self._data.features.take(rows)
+        features = np.empty((len(rows), *self._data.features.shape), np.float32)
+        for number, stored in enumerate(self._data.training_views):
+            features[views == number] = stored.take(rows[views == number])
+        return features
+
+    def _build_block(self, features: NDArray[np.float32], one_hot: NDArray[np.float32], first_step: int) -> StepBlock:
         batch, steps = self._rows.batch, self._rows.block
 
         def pad(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -210,11 +238,11 @@ class TailLearner:
             return values.reshape(steps, batch, *values.shape[1:])
 
         return StepBlock.of(
-            features=pad(self._data.features.take(rows)),
-            one_hot=pad(np.eye(len(self._data.pool.classes), dtype=np.float32)[labels]),
-            valid=pad(np.ones((len(rows), 1), np.float32)),
+            features=pad(features),
+            one_hot=pad(one_hot),
+            valid=pad(np.ones((len(features), 1), np.float32)),
             bits=dropout_bits((steps, batch, self._network.width), (self._seed, first_step)),
-            steps=-(-len(rows) // batch),
+            steps=-(-len(features) // batch),
         )
 
 

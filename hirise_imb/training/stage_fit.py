@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -74,6 +74,20 @@ class StageFit:
     """How the data limited the recipe, if it did."""
     snapshots: tuple[tuple[Snapshot, ...], ...] = ()
     """Weights of each seed and fold, if the recipe trains in epochs."""
+
+    def append(self, second: StageFit) -> StageFit:
+        """Returns the fit of a second stage with joint histories: the epochs of this one, then those of the second."""
+
+        def join(earlier: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
+            renumbered = later.assign(epoch=later["epoch"] + len(earlier))
+            return pd.concat([earlier, renumbered]).reset_index(drop=True)
+
+        return replace(
+            second,
+            histories=tuple(map(join, self.histories, second.histories)),
+            epochs=self.epochs + second.epochs,
+            capped=self.capped or second.capped,
+        )
 
 
 @dataclass(frozen=True)

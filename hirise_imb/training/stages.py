@@ -17,8 +17,19 @@ from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.splits import DataSplits, Fold
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.inputs import FeatureKey
+from hirise_imb.models.heads import HeadState, class_mean_state
+from hirise_imb.models.preparation import Preparation
 from hirise_imb.models.weight_scaling import WeightScaling
-from hirise_imb.recipe import FINE_TUNING_EPOCHS, FINE_TUNING_PATIENCE, Cosine, Linear, Recipe, Retraining
+from hirise_imb.recipe import (
+    FINE_TUNING_EPOCHS,
+    FINE_TUNING_FIELDS,
+    FINE_TUNING_PATIENCE,
+    Cosine,
+    Linear,
+    Recipe,
+    Retraining,
+    Trainable,
+)
 from hirise_imb.training.epoch_loop import Learners, StoppingRule, TrainingResult, train_epochs, train_validated
 from hirise_imb.training.inputs import BySeed, StageInputs, prepare
 from hirise_imb.training.learners import EvaluationSet, FoldData, HeadLearner, Learner, Snapshot, TailLearner
@@ -132,25 +143,50 @@ class StageRunner:
         )
 
     def _train_tail(self, request: FitRequest) -> StageFit:
-        """Trains the backbone's tail, starting from a trained head (Kumar et al. 2022)."""
+        """Trains the backbone's tail, starting from a trained head (Kumar et al. 2022) or from class means."""
         recipe = request.recipe
-        head_recipe = replace(recipe, cut=TOP, backbone_learning_rate=Recipe().backbone_learning_rate)
-        probe = self.fit(replace(request, recipe=head_recipe, epochs=request.epochs[:1], on_epoch=None))
         data, _ = self.inputs.data(request)
-        network = self._network(recipe.cut)
+        network = self._network(recipe.cut, recipe.trainable)
+        probe = self._fit_probe(request) if recipe.start == "trained" else None
+        heads = (
+            self._class_mean_heads(request)
+            if probe is None
+            else tuple(tuple(one.head for one in folds) for folds in probe.snapshots)
+        )
 
         def learner(seed: int, fold: int) -> TailLearner:
-            head = probe.snapshots[seed][fold].head
-            return TailLearner(recipe, request.seeds[seed], data[seed][fold], network, head)
+            return TailLearner(recipe, request.seeds[seed], data[seed][fold], network, heads[seed][fold])
 
         epochs, patience = min(recipe.max_epochs, FINE_TUNING_EPOCHS), min(recipe.patience, FINE_TUNING_PATIENCE)
         rule = StoppingRule(recipe.monitor, epochs, patience)
         learners = _by_fold(data, learner)
-        result = self._train(request, learners, data, rule, 1, self.inputs.test_set(request), len(probe.histories[0]))
+        epochs_before = 0 if probe is None else len(probe.histories[0])
+        result = self._train(request, learners, data, rule, 1, self.inputs.test_set(request), epochs_before)
         models = tuple(
             tuple(_tail_model(network, snapshot, snapshot) for snapshot in snapshots) for snapshots in result.snapshots
         )
-        return _append(probe, _to_fit(result, models, data, recipe, ()))
+        fit = _to_fit(result, models, data, recipe, ())
+        return replace(fit, epochs=(0, *fit.epochs)) if probe is None else probe.append(fit)
+
+    def _fit_probe(self, request: FitRequest) -> StageFit:
+        """Trains the head from which the tail continues, on the frozen backbone."""
+        default = Recipe()
+        frozen = {"cut": TOP, **{name: getattr(default, name) for name in FINE_TUNING_FIELDS}}
+        head_recipe = replace(request.recipe, **frozen)
+        return self.fit(replace(request, recipe=head_recipe, epochs=request.epochs[:1], on_epoch=None))
+
+    def _class_mean_heads(self, request: FitRequest) -> tuple[tuple[HeadState, ...], ...]:
+        """Computes the cosine head of each seed and fold from which the tail continues."""
+        recipe = request.recipe
+        assert isinstance(recipe.head, Cosine)
+        scale = recipe.head.scale
+
+        def compute(seed: int, fold: Fold) -> HeadState:
+            training, _ = self.inputs.training_features(recipe, fold, Preparation(), seed)
+            return class_mean_state(training.features, training.labels, len(training.classes), seed, scale)
+
+        pairs = zip(request.seeds, self.inputs.folds(request), strict=True)
+        return tuple(tuple(compute(seed, fold) for fold in folds) for seed, folds in pairs)
 
     def _retrain_head(self, request: FitRequest, second: Retraining) -> StageFit:
         """Trains a new head on the output of a trained tail (cRT; Kang et al. 2020)."""
@@ -171,7 +207,7 @@ class StageRunner:
         if test is not None:
             test = replace(test, features=self._pool(recipe, base.snapshots[0][0], test.features))
         result = self._train(request, learners, data, _head_rule(recipe), 2, test)
-        network = self._network(recipe.cut)
+        network = self._network(recipe.cut, recipe.trainable)
         models = tuple(
             tuple(_tail_model(network, tail, head) for tail, head in zip(tails, heads, strict=True))
             for tails, heads in zip(base.snapshots, result.snapshots, strict=True)
@@ -183,7 +219,7 @@ class StageRunner:
         """Scales the weights of each class of a trained head (LWS; Kang et al. 2020)."""
         recipe = request.recipe
         base = self._fit_base(request)
-        network = self._network(recipe.cut)
+        network = self._network(recipe.cut, recipe.trainable)
         data = self._pooled_data(request, base)
 
         def scale(tail: Snapshot, fold: FoldData) -> TailModel:
@@ -249,12 +285,13 @@ class StageRunner:
 
     def _pool(self, recipe: Recipe, snapshot: Snapshot, features: Features) -> Features:
         assert snapshot.tail is not None
-        return Features.of(self._network(recipe.cut).pooled(snapshot.tail, features))
+        return Features.of(self._network(recipe.cut, recipe.trainable).pooled(snapshot.tail, features))
 
-    def _network(self, cut: str) -> Network:
-        if cut not in self.networks:
-            self.networks[cut] = Network(self._backbone, cut)
-        return self.networks[cut]
+    def _network(self, cut: str, trainable: Trainable = "all") -> Network:
+        key = cut if trainable == "all" else f"{cut}: {trainable}"
+        if key not in self.networks:
+            self.networks[key] = Network(self._backbone, cut, trainable)
+        return self.networks[key]
 
 
 def _by_fold(data: BySeed, make: Callable[[int, int], Learner]) -> Learners:
@@ -290,21 +327,6 @@ def _to_fit(
         capped=result.capped,
         notes=notes,
         snapshots=result.snapshots,
-    )
-
-
-def _append(first: StageFit, second: StageFit) -> StageFit:
-    """Returns the fit of a second stage with joint histories: the epochs of the first, then those of the second."""
-
-    def join(earlier: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
-        renumbered = later.assign(epoch=later["epoch"] + len(earlier))
-        return pd.concat([earlier, renumbered]).reset_index(drop=True)
-
-    return replace(
-        second,
-        histories=tuple(map(join, first.histories, second.histories)),
-        epochs=first.epochs + second.epochs,
-        capped=first.capped or second.capped,
     )
 
 

@@ -18,6 +18,8 @@ from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance.losses import row_losses
 from hirise_imb.models import heads
 from hirise_imb.models.heads import HeadState, Tensor
+from hirise_imb.recipe import Trainable
+from hirise_imb.utils.errors import NotApplicable
 
 EVALUATION_BATCH = 256
 """Number of rows that are predicted at once."""
@@ -119,9 +121,28 @@ class StepBlock:
 class Network:
     """The backbone's tail above a cut, and a head on top of it."""
 
-    def __init__(self, backbone: Backbone, cut: str) -> None:
-        """Builds the layers; `start` gives an initial state."""
+    def __init__(self, backbone: Backbone, cut: str, trainable: Trainable = "all") -> None:
+        """Builds the layers; `start` gives an initial state.
+
+        Args:
+            backbone: backbone, which training leaves unchanged.
+            cut: name of the cut.
+            trainable: weights of the tail that are trained.
+
+        Raises:
+            NotApplicable: no layer above the cut has weights of this kind.
+        """
         self._tail: Any = backbone.tail(cut)
+        if trainable == "norms":
+            # The statistics of a trainable batch normalisation stay frozen too, since `_pool` calls the tail with
+            # training=False.
+            for layer in self._tail.layers:
+                layer.trainable = _is_normalisation(layer)
+            if not self._tail.trainable_variables:
+                raise NotApplicable(
+                    f"The layers of {backbone.card.name} above the cut {cut} have no scales and shifts of "
+                    f"normalisation to train; train all weights, or choose an earlier cut."
+                )
         self.width = backbone.card.feature_width
         self._compiled: dict[str, Any] = {}
 
@@ -242,6 +263,13 @@ class Network:
 
         normalised = heads.normalise_inference(self._pool(parameters, features), average)
         return heads.compute_logits(parameters[0], parameters[1], normalised, tf.ones_like(normalised), scale)
+
+
+def _is_normalisation(layer: object) -> bool:
+    import keras
+
+    kinds = keras.layers.BatchNormalization, keras.layers.GroupNormalization, keras.layers.LayerNormalization
+    return isinstance(layer, kinds)
 
 
 def _batches(features: Features) -> Iterator[NDArray[np.float32]]:

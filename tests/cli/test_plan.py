@@ -105,6 +105,8 @@ def test_disk_for_features_is_that_of_every_view_and_cut(small_data: Path) -> No
     assert planned("tta") == (n_images + 7 * n_landmarks, (n_images + 7 * n_landmarks) * 1280 * 4)
     cuts = 8 * 8 * (320 + 192 + 192) * 2  # float16
     assert planned("partial_unfreeze") == (n_images, n_images * (1280 * 4 + cuts))
+    # Eleven further views at the first cut.
+    assert planned("augmentation") == (12 * n_images, n_images * (1280 * 4 + cuts + 11 * 8 * 8 * 320 * 2))
 
 
 # --- output ---

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from hirise_imb.data.hirise import HIRISE, VARIANTS
-from hirise_imb.features.views import DEVIATION, DIHEDRAL, MEAN, VIEWS, photometric
+from hirise_imb.features.views import DEVIATION, DIHEDRAL, JITTERED, MEAN, VIEWS, photometric
 
 PIXELS = arrays(np.uint8, st.tuples(st.integers(1, 9), st.sampled_from([1, 3])).map(lambda s: (s[0], s[0], s[1])))
 PILLOW = {
@@ -36,7 +36,7 @@ def colour(seed: int, low: int = 0, high: int = 256) -> Array:
 
 def test_every_view_has_a_name() -> None:
     assert list(DIHEDRAL) == ["plain", *PILLOW]
-    assert set(VIEWS) == {*DIHEDRAL, "photometric"}
+    assert set(VIEWS) == {*DIHEDRAL, *JITTERED, "photometric"}
     assert isinstance(VIEWS, Mapping)
     assert set(VARIANTS) - {"brt"} < set(DIHEDRAL)  # the geometric variants of the data set mean the same
 
@@ -188,3 +188,61 @@ def test_a_colour_with_an_empty_channel_is_not_black() -> None:
     found = photometric(image).astype(float)
     assert found.mean() == pytest.approx(MEAN, abs=1e-3)
     assert found.std() == pytest.approx(DEVIATION, abs=1e-3)
+
+
+# --- jitter ---
+
+
+def change(view: str, ground: Array) -> Array:
+    """The values that pixels of the ground have in a jittered view, before they are clipped."""
+    mean = ground.sum() / ground.size
+    changed = {
+        "brighter": ground * 1.25,
+        "darker": ground * 0.8,
+        "more_contrast": 1.4 * ground - 0.4 * mean,
+        "less_contrast": 0.7 * ground + 0.3 * mean,
+    }
+    return np.asarray(changed[view])
+
+
+@pytest.mark.parametrize("image", [grey(6), colour(7)], ids=["grey", "colour"])
+@pytest.mark.parametrize("view", JITTERED)
+def test_jitter_is_the_formula_on_pixels_that_are_not_black(view: str, image: Array) -> None:
+    image = image.copy()
+    image[:20], image[:, -9:] = 0, 0
+    if image.shape[-1] == 3:
+        image[40:, 30:, 2] = 0  # a colour with an empty channel is not black
+    ground = image.any(axis=-1)
+    raw = change(view, image[ground].astype(float))
+    found = VIEWS[view](image)
+    assert found.dtype == np.float32
+    assert found.shape == image.shape
+    np.testing.assert_allclose(found[ground], np.clip(raw, 0, 255), rtol=1e-6, atol=1e-4)
+    assert (found[~ground] == 0).all()
+    assert np.abs(found[ground] - image[ground]).mean() > 10
+    assert (raw.max() > 255) == (view in ("brighter", "more_contrast"))
+
+
+@pytest.mark.parametrize("view", JITTERED)
+def test_jitter_leaves_an_all_black_image_alone(view: str) -> None:
+    assert (VIEWS[view](np.zeros((5, 5, 1), np.uint8)) == 0).all()
+
+
+@quick
+@given(PIXELS)
+def test_jitter_keeps_to_the_range_of_pixels(image: Array) -> None:
+    for view in JITTERED:
+        found = VIEWS[view](image)
+        assert np.isfinite(found).all()
+        assert found.min() >= 0
+        assert found.max() <= 255
+
+
+def test_names_of_jitter_say_what_changes() -> None:
+    image = grey(8, 60, 120)
+    mean, deviation = image.mean(), image.std()
+    found = {view: VIEWS[view](image) for view in JITTERED}
+    assert found["darker"].mean() < mean - 10 < mean + 10 < found["brighter"].mean()
+    assert found["less_contrast"].std() < deviation - 3 < deviation + 3 < found["more_contrast"].std()
+    for view in ("less_contrast", "more_contrast"):
+        assert found[view].mean() == pytest.approx(mean, abs=1e-3)

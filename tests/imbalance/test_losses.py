@@ -281,6 +281,32 @@ def test_padding_costs_nothing() -> None:
     np.testing.assert_allclose(found, [3 * np.log(8), 0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("n_classes", [2, 3, 8])
+@pytest.mark.parametrize("loss", [CrossEntropy(), LogitAdjustedCrossEntropy(0.7)], ids=str)
+def test_a_mixed_label_has_the_mean_of_the_losses_of_its_classes(loss: Loss, n_classes: int) -> None:
+    """With the weights of mixup (Zhang et al. 2018); one partner may have all of the label."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(40, n_classes)).astype(np.float32)
+    terms = loss.terms(counted(TRAIN_LANDMARKS[:n_classes], TRAIN_SOURCES[:n_classes]))
+    parts = (terms.weights, terms.focus, terms.offsets, terms.margins)
+    numbers = [np.broadcast_to(part, () if np.ndim(part) == 0 else n_classes).astype(np.float32) for part in parts]
+    share = np.concatenate([[0, 1], rng.uniform(size=38)]).astype(np.float32)[:, None]
+    own, partner = (np.eye(n_classes, dtype=np.float32)[rng.integers(0, n_classes, 40)] for _ in range(2))
+    variable = tf.Variable(logits)
+
+    def compute(labels: Array) -> tuple[Array, Array]:
+        with tf.GradientTape() as tape:
+            found = losses.row_losses(labels, variable, *numbers)
+        return found.numpy(), tape.gradient(found, variable).numpy()
+
+    found, first, second = compute(share * own + (1 - share) * partner), compute(own), compute(partner)
+    shares = share[:, 0], share
+    for mixed, one, two, weight in zip(found, first, second, shares, strict=True):
+        np.testing.assert_allclose(mixed, weight * one + (1 - weight) * two, rtol=1e-4, atol=1e-5)
+
+
 EACH = pytest.mark.parametrize(
     "loss", [CrossEntropy(), Focal(0.0), Focal(0.5), Focal(2.0, 1.0), Focal(5.0, 1.5)], ids=str
 )

@@ -9,11 +9,12 @@ import pytest
 
 from hirise_imb.backbones import TOP
 from hirise_imb.features.inputs import Input
-from hirise_imb.features.views import DIHEDRAL
+from hirise_imb.features.views import DIHEDRAL, JITTERED
 from hirise_imb.imbalance.class_bias import ClassBias
 from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
 from hirise_imb.imbalance.logit_adjustment import NoAdjustment, PosthocLogitAdjustment
 from hirise_imb.imbalance.losses import CrossEntropy, Focal, LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
+from hirise_imb.imbalance.mixing import Mixup, Remix
 from hirise_imb.imbalance.sampling import ClassSampling, EveryImage, RandomOversampling, SplitFileRows, Undersampling
 from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.imbalance.temperature import Temperature
@@ -42,6 +43,15 @@ LDAM = replace(
 )
 """Epochs 160 and 180 of 200 in the paper."""
 UNFROZEN = replace(TUNED, cut="late", backbone_learning_rate=1e-4)
+LIGHT = replace(
+    TUNED,
+    head=Cosine(25.0),
+    loss=LogitAdjustedCrossEntropy(1.0),
+    cut="early",
+    backbone_learning_rate=1e-3,
+    trainable="norms",
+    start="class_means",
+)
 THREE = (Discriminant(0.1, 1.0), Logistic(1e-2, 0.5))
 
 
@@ -52,10 +62,10 @@ def random_recipes(strategy: Strategy, trials: int = 30) -> list[Recipe]:
 # --- what they say of themselves ---
 
 
-def test_there_are_24_and_names_are_keys() -> None:
+def test_there_are_26_and_names_are_keys() -> None:
     assert {name: strategy.name for name, strategy in STRATEGIES.items()} == {name: name for name in STRATEGIES}
-    assert len(STRATEGIES) == 24
-    assert len({strategy.summary for strategy in STRATEGIES.values()}) == 24
+    assert len(STRATEGIES) == 26
+    assert len({strategy.summary for strategy in STRATEGIES.values()}) == 26
 
 
 @each
@@ -189,6 +199,25 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
             {"kind": "scaled", "power": 0.5, "strength": 0.1},
             replace(UNFROZEN, retraining=WeightScaling(0.5, 0.1)),
         ),
+        ("light_tuning", {}, LIGHT),
+        (
+            "light_tuning",
+            {"depth": 1, "backbone_learning_rate": 5e-3, "tau": 0.75},
+            replace(LIGHT, cut="late", backbone_learning_rate=5e-3, loss=LogitAdjustedCrossEntropy(0.75)),
+        ),
+        ("augmentation", {}, replace(UNFROZEN, training_views=DIHEDRAL)),
+        ("augmentation", {"views": "jittered"}, replace(UNFROZEN, training_views=("plain", *JITTERED))),
+        (
+            "augmentation",
+            {"mixing": "mixup", "alpha": 0.3},
+            replace(UNFROZEN, training_views=DIHEDRAL, mixing=Mixup(0.3)),
+        ),
+        (
+            "augmentation",
+            {"views": "jittered", "mixing": "remix"},
+            replace(UNFROZEN, training_views=("plain", *JITTERED), mixing=Remix(1.0, 3.0, 0.5)),
+        ),
+        ("augmentation", {"views": "both"}, replace(UNFROZEN, training_views=(*DIHEDRAL, *JITTERED))),
         ("logit_adjustment", {}, replace(TUNED, adjustment=PosthocLogitAdjustment(1.0))),
         ("logit_adjustment", {"tau": 0.3}, replace(TUNED, adjustment=PosthocLogitAdjustment(0.3))),
         ("tau_norm", {}, replace(TUNED, weight_norm=1.0, keep_bias=True)),
@@ -294,6 +323,13 @@ def test_what_starts_from_another_keeps_its_choice(name: str) -> None:
     assert (found.learning_rate, found.weight_decay) == (7e-3, 0.25)
     if base == CONTROL and name != "ensemble":
         assert found.training() == chosen
+
+
+def test_augmentation_trains_at_the_first_cut_whatever_partial_unfreezing_chose() -> None:
+    """Features of its views are cached there alone."""
+    chosen = make_recipe(STRATEGIES["partial_unfreeze"], {"depth": 2, "backbone_learning_rate": 3e-4})
+    found = STRATEGIES["augmentation"].recipe({}, RecipeContext(CUTS, {"partial_unfreeze": chosen}))
+    assert found == replace(chosen, cut="late", training_views=DIHEDRAL)
 
 
 # --- compositions ---

@@ -15,8 +15,11 @@ from hirise_imb.backbones import BACKBONES, TOP
 from hirise_imb.config import StudyDefinition
 from hirise_imb.data import manifest
 from hirise_imb.data.hirise import HIRISE
+from hirise_imb.data.images import decode_image
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.features.inputs import Input, Inputs
+from hirise_imb.features.views import DIHEDRAL, JITTERED, VIEWS
+from hirise_imb.imbalance.mixing import Mixup
 from hirise_imb.recipe import Recipe, Views
 from hirise_imb.strategies import STRATEGIES, Strategy
 from hirise_imb.training.context import TrainingContext, load_manifest
@@ -84,6 +87,26 @@ def test_views_are_extracted_as_far_as_they_are_needed(
     recipe = Recipe(views=("plain", "fh"), max_epochs=1)
     assert isinstance(fit_final(found.trainer, recipe), Run)
     assert isinstance(fit_final(found.trainer, Recipe(inputs=(Input(), Input("photometric")), max_epochs=1)), Run)
+
+
+def test_views_that_are_trained_on_are_extracted_at_the_first_cut(
+    definition: StudyDefinition, images: Manifest, tmp_path: Path
+) -> None:
+    found = TrainingContext.prepare(definition, images, [STRATEGIES["augmentation"]])
+    features = found.trainer._stages.inputs._features
+    further = (*DIHEDRAL[1:], *JITTERED)
+    plain = {cut_key(cut) for cut in (TOP, *found.cuts)}
+    assert set(features) == plain | {cut_key(found.cuts[0], view) for view in further}
+    paths = [images.path(image) for image in images.table["image"]]
+    backbone = BACKBONES[definition.backbone].load("random", HIRISE.image_shape)
+    some = np.arange(0, len(paths), 7)
+    pixels = [decode_image(paths[row], HIRISE.image_shape) for row in some]
+    for view in ("r90", "brighter"):
+        turned = np.stack([VIEWS[view](one) for one in pixels]).astype(np.float32)
+        expected = np.asarray(backbone.trunk(found.cuts[0])(turned, training=False))
+        np.testing.assert_allclose(features[cut_key(found.cuts[0], view)].take(some), expected, rtol=2e-3, atol=2e-3)
+    recipe = Recipe(cut=found.cuts[0], training_views=("plain", *further), mixing=Mixup(), max_epochs=1)
+    assert isinstance(fit_final(found.trainer, recipe), Run)
 
 
 def test_a_view_that_is_learnt_from_and_turned_to_is_there_for_every_image(

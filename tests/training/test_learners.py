@@ -15,6 +15,7 @@ from hirise_imb.data.splits import DataSplits, Fold
 from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
 from hirise_imb.imbalance.losses import Focal, LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
+from hirise_imb.imbalance.mixing import Mixture, Mixup, Remix
 from hirise_imb.imbalance.sampling import (
     ClassSampling,
     EveryImage,
@@ -23,10 +24,11 @@ from hirise_imb.imbalance.sampling import (
     SplitFileRows,
     Undersampling,
 )
+from hirise_imb.models.heads import initial_state
 from hirise_imb.recipe import RATE_DROP, Cosine, Recipe
 from hirise_imb.training import learners
 from hirise_imb.training.learners import EpochSums, FoldData, HeadLearner, TailLearner
-from hirise_imb.training.tail_network import Network
+from hirise_imb.training.tail_network import Network, StepBlock
 
 QUICK = Recipe(learning_rate=1e-2, max_epochs=3)
 MARGIN = dataclasses.replace(QUICK, head=Cosine(8.0), loss=LabelDistributionAwareMargin())
@@ -313,6 +315,109 @@ def test_a_tail_trains_in_blocks_of_any_size(
     for logits, values in ends[1:]:
         np.testing.assert_allclose(logits, ends[0][0], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(values, ends[0][1], rtol=1e-5)
+
+
+# --- augmentation ---
+
+
+class Blocks:
+    """The rows of blocks that learners train on, epoch by epoch, without padding."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.features: list[np.ndarray] = []
+        self.labels: list[np.ndarray] = []
+        original = StepBlock.of
+
+        def note(**arrays: Any) -> StepBlock:  # noqa: ANN401
+            valid = arrays["valid"][..., 0] > 0
+            self.features.append(arrays["features"][valid])
+            self.labels.append(arrays["one_hot"][valid])
+            return original(**arrays)
+
+        monkeypatch.setattr(StepBlock, "of", note)
+
+    def train_epochs(self, learner: TailLearner, epochs: int = 2) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Returns features and labels of the rows of each epoch, in the order of training."""
+        found = []
+        for epoch in range(1, 1 + epochs):
+            self.features.clear()
+            self.labels.clear()
+            learner.train_epoch(epoch)
+            found.append((np.concatenate(self.features), np.concatenate(self.labels)))
+        return found
+
+
+def with_views(late: FoldData, factors: tuple[float, ...] = (1.0, 2.0, 5.0)) -> FoldData:
+    """Data whose views are multiples of the plain features."""
+    views = tuple(Features(np.float32(factor) * late.features.stored, late.features.rows) for factor in factors)
+    return dataclasses.replace(late, training_views=views)
+
+
+def test_rows_draw_a_view_each_epoch(late: FoldData, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks, head = Blocks(monkeypatch), initial_state(WIDTH, 8, 3)
+    recipe = dataclasses.replace(QUICK, cut="late", training_views=("plain", "fh", "r90"))
+
+    def train_epochs(data: FoldData, seed: int = 9) -> list[tuple[np.ndarray, np.ndarray]]:
+        return blocks.train_epochs(TailLearner(recipe, seed, data, network, head))
+
+    plain, drawn, again, other = (
+        train_epochs(late),
+        train_epochs(with_views(late)),
+        train_epochs(with_views(late)),
+        train_epochs(with_views(late), 10),
+    )
+    numbers = []
+    for (x, labels), (viewed, same_labels) in zip(plain, drawn, strict=True):
+        np.testing.assert_array_equal(same_labels, labels)  # rows come in the order they would have without views
+        factors = (viewed / x).reshape(len(x), -1)
+        np.testing.assert_allclose(factors, np.tile(factors[:, :1], factors.shape[1]), rtol=1e-6)
+        numbers.append(factors[:, 0].round(3))
+        assert set(numbers[-1]) == {1, 2, 5}
+        assert min((numbers[-1] == factor).sum() for factor in (1, 2, 5)) > len(x) / 5
+    assert (numbers[0] != numbers[1]).any()
+    for one, two in zip(drawn, again, strict=True):
+        np.testing.assert_array_equal(one[0], two[0])
+    assert (drawn[0][0] != other[0][0]).any()
+
+
+@pytest.mark.parametrize("mixing", [Mixup(0.5), Remix(1.0)], ids=str)
+def test_rows_are_mixed_within_their_mini_batch(
+    mixing: Mixup | Remix, late: FoldData, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks, head = Blocks(monkeypatch), initial_state(WIDTH, 8, 3)
+    recipe = dataclasses.replace(QUICK, cut="late")
+    mixed_recipe = dataclasses.replace(recipe, mixing=mixing)
+    plain = blocks.train_epochs(TailLearner(recipe, 9, late, network, head))
+    mixed = blocks.train_epochs(TailLearner(mixed_recipe, 9, late, network, head))
+    rng = np.random.default_rng((9, 2))
+    for (x, one_hot), (found, labels) in zip(plain, mixed, strict=True):
+        mixture = Mixture.draw(mixing, one_hot.argmax(axis=1), SIZES, 32, rng)
+        np.testing.assert_array_equal(found, mixture.mix_features(x))
+        np.testing.assert_array_equal(labels, mixture.mix_labels(one_hot))
+        np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
+        assert np.abs(found - x).max() > 0.1
+    for steps in (1, 2):  # however many steps a block has
+        monkeypatch.setattr(learners, "_BLOCK_STEPS", steps)
+        again = blocks.train_epochs(TailLearner(mixed_recipe, 9, late, network, head))
+        for one, other in zip(mixed, again, strict=True):
+            np.testing.assert_array_equal(one[0], other[0])
+            np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_the_training_loss_of_mixed_rows_is_that_of_their_labels(
+    late: FoldData, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks, head = Blocks(monkeypatch), initial_state(WIDTH, 8, 3)
+    recipe = Recipe(cut="late", dropout=0.0, learning_rate=0.0, backbone_learning_rate=0.0, mixing=Mixup())
+    learner = TailLearner(dataclasses.replace(recipe, batch_size=1000), 3, late, network, head)
+    sums = learner.train_epoch(1)
+    [x], [labels] = blocks.features, blocks.labels
+    pooled = network.pooled(network.start(head), Features.of(x)).astype(float)
+    normalised = (pooled - pooled.mean(axis=0)) / np.sqrt(pooled.var(axis=0) + 1e-3)
+    logits = normalised @ head.stacked[2:].T
+    entropy = (np.logaddexp.reduce(logits, axis=1)[:, None] - logits) * labels
+    assert sums.entropy == pytest.approx(entropy.sum(), rel=1e-4)
+    assert sums.hits == (logits.argmax(axis=1) == labels.argmax(axis=1)).sum()
 
 
 def test_features_are_read_as_they_are_stored(data: FoldData) -> None:

@@ -37,11 +37,13 @@ from hirise_imb.imbalance.sampling import ClassSampling, RandomOversampling, Und
 from hirise_imb.imbalance.smote import SyntheticOversampling
 from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.models.closed_form import Discriminant, Logistic, NearestMean
+from hirise_imb.models.heads import HeadState, class_mean_state
 from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.models.weight_scaling import WeightScaling
 from hirise_imb.recipe import Cosine, Recipe, Retraining
 from hirise_imb.training.learners import FoldData, HeadLearner, TailLearner
+from hirise_imb.training.tail_network import Network
 from hirise_imb.training.trainer import CrossValidation, Run, Trainer
 from hirise_imb.utils.errors import NotApplicable
 
@@ -647,3 +649,63 @@ def test_weights_are_scaled_on_the_trained_end_of_the_backbone(
     run = trainer.fit_final(recipe, 9, validation)
     prior = np.bincount(task.images.labels[task.pool], minlength=8) ** 0.5
     check_run(run, task, predict(8, task.test)[1] - 0.7 * np.log(prior / prior.sum()))
+
+
+# --- a head at class means ---
+
+
+def test_light_tuning_starts_from_the_class_means_of_each_fold(
+    trainer: Trainer, task: DataSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads: list[HeadState] = []
+    original = TailLearner.__init__
+
+    def note(self: TailLearner, recipe: Recipe, seed: int, data: FoldData, network: Network, head: HeadState) -> None:
+        heads.append(head.copy())
+        original(self, recipe, seed, data, network, head)
+
+    monkeypatch.setattr(TailLearner, "__init__", note)
+    trainer._stages.cache.clear()
+    recipe = Recipe(
+        head=Cosine(20.0),
+        loss=LogitAdjustedCrossEntropy(1.0),
+        cut="late",
+        trainable="norms",
+        start="class_means",
+        backbone_learning_rate=1e-3,
+        max_epochs=3,
+        monitor="none",
+    )
+    validation = trainer.cross_validate(recipe, SEEDS)
+    assert validation.epochs == (0, 3)  # there is no head to train first
+    assert validation.history["epoch"].tolist() == [1, 2, 3]
+    folds = [fold for folds in task.assignments for fold in folds]
+    assert len(heads) == len(folds) == 8
+    top = make_features(task)
+    for head, fold in zip(heads, folds, strict=True):
+        x, labels = top.take(fold.train).astype(float), task.images.labels[fold.train]
+        np.testing.assert_allclose(head.average, [x.mean(axis=0), x.var(axis=0)], rtol=1e-5, atol=1e-6)
+        x = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-3)
+        means = np.stack([x[labels == k].mean(axis=0) for k in CLASSES])
+        np.testing.assert_allclose(head.stacked[2:], means / np.linalg.norm(means, axis=1, keepdims=True), atol=1e-5)
+        # Nearest class means by cosine are what the head predicts.
+        cosines = x @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
+        expected = 20 * cosines / np.linalg.norm(x, axis=1, keepdims=True)
+        np.testing.assert_allclose(head.classifier().logits(top.take(fold.train)), expected, rtol=1e-4, atol=1e-4)
+    run = trainer.fit_final(recipe, 0, validation)
+    assert len(run.history) == 3
+    trained = trainer.cross_validate(dataclasses.replace(recipe, start="trained"), SEEDS)
+    assert trained.epochs == (3, 3)
+    assert np.abs(trained.log_probabilities - validation.log_probabilities).max() > 0.01
+
+
+def test_a_class_without_training_images_starts_at_a_random_direction(task: DataSplits) -> None:
+    x, labels = make_features(task).take(task.pool), task.images.labels[task.pool]
+    present = labels != 5
+    one, other, again = (class_mean_state(x[present], labels[present], 8, seed, 20.0) for seed in (0, 1, 0))
+    same = np.arange(8) != 5
+    np.testing.assert_array_equal(one.stacked[2:][same], other.stacked[2:][same])
+    assert np.abs(one.stacked[7] - other.stacked[7]).max() > 1e-3
+    np.testing.assert_array_equal(one.stacked, again.stacked)
+    # The mean of the only class is the centre, which has no direction.
+    assert np.isfinite(class_mean_state(x[labels == 0], labels[labels == 0], 8, 0, 20.0).classifier().kernel).all()

@@ -16,6 +16,7 @@ from hirise_imb.backbones import Backbone
 from hirise_imb.features.arrays import Features
 from hirise_imb.models.heads import initial_state
 from hirise_imb.training.tail_network import EVALUATION_BATCH, HeadOptions, Network, TrainingState
+from hirise_imb.utils.errors import NotApplicable
 
 BATCH = 20
 DROPOUT = 0.3
@@ -162,6 +163,52 @@ def test_the_end_of_the_backbone_is_trained_as_by_keras_with_a_rate_of_its_own(
     for variable, value in zip(tail.trainable_variables, (kernel, bias), strict=True):
         variable.assign(value)
     np.testing.assert_allclose(found, plain.probabilities(np.asarray(tail(x, training=False))), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["batch", "layer", "group"])
+def test_only_scales_and_shifts_of_normalisation_move_where_they_alone_are_trained(
+    kind: str, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = {
+        "batch": keras.layers.BatchNormalization,
+        "layer": keras.layers.LayerNormalization,
+        "group": lambda: keras.layers.GroupNormalization(4),
+    }
+    x = features = keras.Input(LATE)
+    x = keras.layers.Conv2D(WIDTH, 3, strides=2)(x)
+    x = keras.layers.ReLU()(layers[kind]()(x))
+    tail = keras.Model(features, keras.layers.GlobalAveragePooling2D()(x))
+    monkeypatch.setattr(backbone, "tail", lambda _: tail)
+    network = Network(backbone, "late", "norms")
+    norm = tail.layers[2]
+    assert [variable.path for variable in tail.trainable_variables] == [norm.gamma.path, norm.beta.path]
+    before = tail.get_weights()
+    state = start(network, Kind())
+    expected = [np.asarray(network.pooled(state, Features.of(x))) for x, _ in batches(1)]
+    np.testing.assert_allclose(expected[0], np.asarray(tail(batches(1)[0][0], training=False)), rtol=1e-5, atol=1e-5)
+    network.train(state, options(Kind(), 1e-2), block_of(batches(7), BATCH, 0))
+    gamma, beta = (np.asarray(values) for values in state.moving.parameters[2:])
+    assert min(np.abs(gamma - 1).max(), np.abs(beta).max()) > 0.01
+    for now, old in zip(tail.get_weights(), before, strict=True):  # kernel and moving statistics
+        np.testing.assert_array_equal(now, old)
+    norm.gamma.assign(gamma)
+    norm.beta.assign(beta)
+    x = batches(1)[0][0]
+    found = network.pooled(state, Features.of(x))
+    np.testing.assert_allclose(found, np.asarray(tail(x, training=False)), rtol=1e-5, atol=1e-5)
+    assert np.abs(found - expected[0]).max() > 1e-3
+
+
+def test_a_tail_without_normalisation_says_so(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = keras.Input(LATE)
+    tail = keras.Model(features, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(WIDTH, 3)(features)))
+    monkeypatch.setattr(backbone, "tail", lambda _: tail)
+    with pytest.raises(
+        NotApplicable,
+        match=r"^The layers of toy above the cut late have no scales and shifts of normalisation to train; train all "
+        r"weights, or choose an earlier cut\.$",
+    ):
+        Network(backbone, "late", "norms")
 
 
 def test_padding_of_a_batch_counts_for_nothing(network: Network) -> None:

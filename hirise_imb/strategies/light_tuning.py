@@ -1,0 +1,71 @@
+"""Light tuning: only the normalisation layers at the end of the backbone are trained."""
+
+from dataclasses import dataclass, replace
+
+from hirise_imb.imbalance.losses import LogitAdjustedCrossEntropy
+from hirise_imb.recipe import Cosine, Recipe
+from hirise_imb.strategies.base import OptimiserParameters, RecipeContext, Strategy
+from hirise_imb.strategies.parameters import Settings
+from hirise_imb.strategies.spaces import integer, number
+
+_SCALE = 25.0
+"""Scale of the cosine head, as in the authors' code."""
+
+
+@dataclass(frozen=True)
+class LightTuningParameters(OptimiserParameters):
+    """Hyperparameters of light tuning."""
+
+    # Every backbone of this package has at least two cuts.
+    depth: int = integer(
+        1,
+        2,
+        default=2,
+        help="cut point of the backbone above which normalisation layers are trained, counted from the backbone's end",
+        source="Shi et al. 2024 (light tuning reaches all layers)",
+    )
+    backbone_learning_rate: float = number(
+        1e-4,
+        1e-2,
+        log=True,
+        default=1e-3,
+        help="Adam's learning rate for scales and shifts of normalisation layers",
+        source="this project: ten times that of all weights, as scales and shifts are few",
+    )
+    tau: float = number(
+        0.25,
+        1.5,
+        default=1.0,
+        help="weight of the log prior in the loss; 1 is balanced softmax",
+        source="Shi et al. 2024; Menon et al. 2021",
+    )
+
+
+class LightTuningStrategy(Strategy[LightTuningParameters]):
+    """Scales and shifts of normalisation are trained, below a cosine head that starts at the class means.
+
+    The loss is adjusted by the class prior. Training all weights distorts the features of rare classes, which have too
+    few images to hold them in place (Shi et al. 2024, "Long-tail learning with foundation model: heavy fine-tuning
+    hurts").
+    """
+
+    name = "light_tuning"
+    summary = "normalisation layers alone are tuned, below a cosine head started at class means"
+    source = "Shi et al. 2024"
+    parameters = LightTuningParameters
+    trains_backbone = True
+
+    def _recipe(self, parameters: LightTuningParameters, context: RecipeContext) -> Recipe:
+        return replace(
+            parameters.tune_baseline(),
+            head=Cosine(_SCALE),
+            loss=LogitAdjustedCrossEntropy(parameters.tau),
+            cut=context.cuts[parameters.depth - 1],
+            backbone_learning_rate=parameters.backbone_learning_rate,
+            trainable="norms",
+            start="class_means",
+        )
+
+    def initial_points(self) -> list[Settings]:
+        """Returns half the prior, since macro F1 needs less correction than balanced error."""
+        return [{"tau": 0.5}]
