@@ -13,9 +13,9 @@ from PIL import Image
 
 from hirise_imb.cli.main import main
 from hirise_imb.data import DATASETS, HIRISE
-from hirise_imb.data.dataset import ClassSet, DatasetSpec, Layout, SourceColumn
+from hirise_imb.data.dataset import ClassSet, DataCard, Layout, SourceColumn
 
-TILES = DatasetSpec(
+TILES = DataCard(
     name="tiles",
     title="Coloured tiles",
     classes=ClassSet(("grass", "sand", "water"), majority="grass"),
