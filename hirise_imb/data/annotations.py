@@ -130,7 +130,8 @@ def _name_classes(annotations: Annotations) -> tuple[dict[str, int], tuple[str, 
     present = {label for label in annotations.table[LABEL] if label}
     by_id = annotations.class_names
     if by_id is None and all(map(_is_id, present)):
-        by_id = {number: f"class {number}" for number in sorted(map(int, present))}
+        # Negative numbers stand for images without a label; they are reported as unknown classes.
+        by_id = {number: f"class {number}" for number in map(int, present) if number >= 0}
     names = tuple(sorted(present)) if by_id is None else tuple(by_id[number] for number in sorted(by_id))
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
@@ -166,7 +167,7 @@ def _common_format(annotations: Annotations, images: pd.DataFrame) -> Format:
     mistakes = [
         f"{image} is not a JPEG or PNG image"
         if found is None
-        else f"{image} is a {found}, but most images are {most}: all must have one size and mode"
+        else f"{image} has {found}, but most images have {most}: all must have one size and mode"
         for image, found in zip(images["image"], formats, strict=True)
         if found is None or found != most
     ]

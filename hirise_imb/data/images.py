@@ -62,8 +62,8 @@ class Format:
     """Pillow's mode, such as `L` (grey) or `RGB`."""
 
     def __str__(self) -> str:
-        """Returns the format in words, such as `64 x 64 image of mode RGB`."""
-        return f"{self.width} x {self.height} image of mode {self.mode}"
+        """Returns the format in words, such as `64 x 64 pixels of mode RGB`."""
+        return f"{self.width} x {self.height} pixels of mode {self.mode}"
 
     @property
     def channels(self) -> int | None:

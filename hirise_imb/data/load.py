@@ -88,10 +88,11 @@ def _find(path: Path, card: DataCard, images: str) -> _DataSet:
                 raise UserError(f"{path} contains several data sets: name one of {names}.")
             if found:
                 return found[0]
-        find_data_folder(folder, card.layout)  # raises, since it looks for the same split file
+        # In a hidden folder there is at most the official layout; where there is none, this says what was looked for.
+        official = find_data_folder(folder, card.layout)
     except OSError as error:
         raise UserError(f"{folder} can't be read ({error.strerror or error}): fix that and try again.") from error
-    raise AssertionError("a folder in the official layout was not recognised")
+    return _DataSet(official, _OFFICIAL, partial(read_manifest, official, card))
 
 
 def _folders(folder: Path, level: int) -> Iterator[Path]:

@@ -125,8 +125,10 @@ def test_integers_are_labels_too(colour: list[Picture], folder: Path) -> None:
     assert load(path).spec.classes.majority == "class 10"
     (folder / "mapping.json").write_text(json.dumps({"2": "bedrock", "7": "float rock", "10": "dust"}))
     assert load(path).spec.classes.names == ("bedrock", "float rock", "dust")
-    # Parquet files have numbers instead of strings, and floats where one is missing.
+    change(path, 2, label="-1")
     (folder / "mapping.json").unlink()
+    assert "row 2: unknown class '-1'" in refusal(path)
+    # Parquet files have numbers instead of strings, and floats where one is missing.
     table_of(colour, ROCKS).assign(label=[float(picture.label) for picture in colour]).to_parquet(
         folder / "labels.parquet"
     )
@@ -265,12 +267,12 @@ def test_images_must_have_one_size_and_mode(colour: list[Picture], folder: Path)
     path = write_csv(folder, colour, ROCKS)
     image = folder / "images" / colour[3].name
     for content, what in (
-        (blank((64, 48)), "a 64 x 48 image of mode RGB"),
-        (blank(mode="L"), "a 64 x 64 image of mode L"),
-        (blank(mode="RGBA"), "a 64 x 64 image of mode RGBA"),
+        (blank((64, 48)), "64 x 48 pixels of mode RGB"),
+        (blank(mode="L"), "64 x 64 pixels of mode L"),
+        (blank(mode="RGBA"), "64 x 64 pixels of mode RGBA"),
     ):
         image.write_bytes(content)
-        message = f"images/{colour[3].name} is {what}, but most images are 64 x 64 image of mode RGB"
+        message = f"images/{colour[3].name} has {what}, but most images have 64 x 64 pixels of mode RGB"
         assert message in refusal(path)
     image.write_bytes(b"GIF89a")
     assert f"images/{colour[3].name} is not a JPEG or PNG image" in refusal(path)
@@ -444,6 +446,11 @@ def test_other_tables_are_no_data_sets(colour: list[Picture], folder: Path) -> N
     (folder / "broken.parquet").write_text("no")
     (folder / "._labels.csv").write_text("file,label,split\n")
     assert len(load(folder.parent).table) == 120  # one level above
+
+
+def test_a_hidden_folder_may_have_the_official_layout(tmp_path: Path) -> None:
+    write_data(tmp_path / ".data", valid_lines())
+    assert load(tmp_path).spec is HIRISE
 
 
 def test_nothing_is_recognised(tmp_path: Path) -> None:

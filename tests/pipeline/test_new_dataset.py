@@ -12,9 +12,13 @@ import pytest
 from layouts import LETTERS, ROCKS, letters, relabel, rocks, write_csv, write_images, write_shards
 from PIL import Image
 
+from hirise_imb.backbones import BACKBONES
 from hirise_imb.cli.main import main
+from hirise_imb.config import default_definition
 from hirise_imb.data import DATASETS, HIRISE
 from hirise_imb.data.dataset import ClassSet, DataCard, Layout, SourceColumn
+from hirise_imb.pipeline.cost import images_per_second
+from hirise_imb.pipeline.plan import plan_study
 from hirise_imb.reporting.terms import NO_SOURCES
 
 TILES = DataCard(
@@ -187,6 +191,9 @@ def test_shards_of_fifteen_classes_without_sources_are_studied(
     for command in (["data", "check", str(path)], ["plan", "--data", str(path), "--outer-folds", "2"]):
         assert main(command) == 0
         assert NO_SOURCES in " ".join(capsys.readouterr().out.split())
+    plan = plan_study(default_definition({"data": str(path), "backbone": toy, "evaluation": ["given-split"]}))
+    speed = images_per_second(BACKBONES[toy])
+    assert plan.features.seconds == pytest.approx(plan.features.n_views / speed * (64 / 227) ** 2)
     report = study(path, tmp_path, toy, "--evaluation", "given-split", "--thumbnails")
     assert NO_SOURCES in " ".join(capsys.readouterr().out.split())
     summary = json.loads((report / "summary.json").read_text(encoding="utf-8"))
