@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from hirise_imb.data.archive import is_safe
-from hirise_imb.data.dataset import SPLITS, ClassSet, DatasetSpec, NoSources, SourceColumn
+from hirise_imb.data.dataset import SPLITS, ClassSet, DatasetSpec, ImageName, NameGrammar, NoSources, SourceColumn
 from hirise_imb.data.images import Format, read_formats
 from hirise_imb.data.manifest import Manifest, check_splits, raise_mistakes
+from hirise_imb.data.registry import DATASETS
 from hirise_imb.utils.errors import UserError
 
 FILE, LABEL, SPLIT, SOURCE = "file", "label", "split", "source"
@@ -62,49 +63,76 @@ def build_manifest(annotations: Annotations) -> Manifest:
     if table.empty:
         raise UserError(f"{annotations.path} lists no images: add a row for each image.")
     files = [str(PurePosixPath(file)) if file else "" for file in table[FILE]]
-    splits = [SPLIT_NAMES.get(split, "") for split in table[SPLIT]]
-    has_sources = SOURCE in table and bool((table[SOURCE] != "").any())
-    sources = list(table[SOURCE]) if has_sources else files
+    identity, images = _identify(files, table)
     class_of, names = _name_classes(annotations)
-
-    mistakes = []
-    first_split: dict[str, str] = {}
-    first_row: dict[str, int] = {}
-    for row, (file, label, split, source) in enumerate(zip(files, table[LABEL], splits, sources, strict=True), 1):
-        if problem := _find_problem(annotations.folder, file):
-            mistakes.append(f"row {row}: {problem}")
-        elif (first := first_row.setdefault(file, row)) != row:
-            mistakes.append(f"row {row}: {file} occurs already in row {first}")
-        if label not in class_of:
-            mistakes.append(f"row {row}: " + (f"unknown class {label!r}" if label else "the label is empty"))
-        if not split:
-            written = table[SPLIT].iloc[row - 1]
-            mistakes.append(f"row {row}: unknown split {written!r}, expected one of {', '.join(SPLIT_NAMES)}")
-        elif has_sources and not source:
-            mistakes.append(f"row {row}: the source is empty, but other rows have one")
-        elif has_sources and (other := first_split.setdefault(source, split)) != split:
-            mistakes.append(f"row {row}: source {source} is in split {split}, but in split {other} earlier")
-    raise_mistakes(annotations.path, mistakes)
-
-    labels = [class_of[label] for label in table[LABEL]]
-    # Without variants every image is a landmark, and none is repeated.
-    rows = sorted(zip(files, files, sources, labels, splits, strict=True))
-    images = pd.DataFrame(rows, columns=["image", "landmark", "source", "label", "split"])
-    images.insert(3, "variant", "")
-    images["copies"] = 1
+    raise_mistakes(annotations.path, list(_find_mistakes(annotations, files, images, class_of)))
     if len(names) < 2:
         raise UserError(f"{annotations.path} has a single class, {names[0]!r}: a classifier needs two or more.")
-    check_splits(annotations.path, images, ClassSet(names))
-    image_format = _common_format(annotations, images)
+
+    rows = [
+        (file, image.landmark, image.source, image.variant, class_of[label], SPLIT_NAMES[split], 1)
+        for file, image, label, split in zip(files, images, table[LABEL], table[SPLIT], strict=True)
+    ]
+    columns = ["image", "landmark", "source", "variant", "label", "split", "copies"]
+    sorted_table = pd.DataFrame(sorted(rows), columns=columns)
+    check_splits(annotations.path, sorted_table, ClassSet(names))
+    image_format = _common_format(annotations, sorted_table)
     spec = DatasetSpec(
         name=annotations.layout,
         title=annotations.path.stem,
-        classes=ClassSet(names, _majority(names, images)),
+        classes=ClassSet(names, _majority(names, sorted_table)),
         image_size=image_format.width,
         channels=image_format.channels or 0,
-        identity=SourceColumn() if has_sources else NoSources(),
+        identity=identity,
     )
-    return Manifest(spec, annotations.folder, images)
+    return Manifest(spec, annotations.folder, sorted_table)
+
+
+def _identify(
+    files: Sequence[str], table: pd.DataFrame
+) -> tuple[NameGrammar | SourceColumn | NoSources, list[ImageName]]:
+    """Returns where landmark and source of the images are found, and those of each image.
+
+    They come from the column with sources or else, where all files are named as those of a data card, from the names:
+    copies of the card's images in another layout, such as those of Mars-Bench, keep their sources and variants.
+    """
+    if SOURCE in table and bool((table[SOURCE] != "").any()):
+        return SourceColumn(), [ImageName(file, source, "") for file, source in zip(files, table[SOURCE], strict=True)]
+    for card in DATASETS.values():
+        if isinstance(card.identity, NameGrammar):
+            parsed = [card.identity.parse(PurePosixPath(file).name) for file in files]
+            images = [image for image in parsed if image is not None]
+            if len(images) == len(files):
+                return card.identity, images
+    return NoSources(), [ImageName(file, file, "") for file in files]
+
+
+def _find_mistakes(
+    annotations: Annotations, files: Sequence[str], images: Sequence[ImageName], class_of: Mapping[str, int]
+) -> Iterator[str]:
+    """Yields the mistakes of each row; it is compared with all rows before it."""
+    table = annotations.table
+    first_row: dict[str, int] = {}
+    # The first value of each quantity of an owner: split of each source, label of each landmark.
+    first_values: dict[tuple[str, str], str] = {}
+    for row, (file, image, label, written) in enumerate(zip(files, images, table[LABEL], table[SPLIT], strict=True), 1):
+        problem = _find_problem(annotations.folder, file)
+        if not problem and (first := first_row.setdefault(file, row)) != row:
+            problem = f"{file} occurs already in row {first}"
+        if problem:
+            yield f"row {row}: {problem}"
+        if label not in class_of:
+            yield f"row {row}: unknown class {label!r}" if label else f"row {row}: the label is empty"
+        if written not in SPLIT_NAMES:
+            yield f"row {row}: unknown split {written!r}, expected one of {', '.join(SPLIT_NAMES)}"
+        elif not image.source and not problem:
+            yield f"row {row}: the source is empty, but other rows have one"
+        elif not problem:
+            split = SPLIT_NAMES[written]
+            if (other := first_values.setdefault(("source", image.source), split)) != split:
+                yield f"row {row}: source {image.source} is in split {split}, but in split {other} earlier"
+            if (other := first_values.setdefault(("landmark", image.landmark), label)) != label:
+                yield f"row {row}: landmark {image.landmark} has label {label!r}, but {other!r} earlier"
 
 
 def _find_problem(folder: Path, file: str) -> str:

@@ -156,10 +156,12 @@ def _write_image(path: Path, row: dict[str, Any], split: str, number: int, folde
     if suffix is None or len(content) > MAX_MEMBER:
         problem = f"has over {MAX_MEMBER:,} bytes" if suffix else "is neither a JPEG nor a PNG"
         raise UserError(f"Image {number + 1} of the shards ({path}) {problem}: fix the data set.")
-    # The name that the shard gives serves to recognise an image; the number makes it unique.
-    original = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(str(image.get("path") or "")).stem).strip("-")[:80]
-    file = f"{split}/{number:06}{'-' if original else ''}{original}{suffix}"
+    # The name that the shard gives is kept, since it may contain the source; a number tells equal names apart.
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(str(image.get("path") or "")).stem).strip("-")[:80] or f"{number:06}"
+    file = f"{split}/{name}{suffix}"
     (folder / split).mkdir(exist_ok=True)
+    if (folder / file).exists():
+        file = f"{split}/{name}-{number:06}{suffix}"
     (folder / file).write_bytes(content)
     label, source = row[LABEL], row.get(SOURCE)
     return file, "" if label is None else str(label), split, "" if source is None else str(source)

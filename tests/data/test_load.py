@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,37 @@ def test_the_images_may_be_elsewhere(colour: list[Picture], folder: Path, tmp_pa
 def test_images_belong_to_a_table_alone(colour: list[Picture], folder: Path, tmp_path: Path) -> None:
     mars = write_mars_bench(folder, colour, ROCKS)
     assert "is not an annotation table, which alone has a folder of images: leave out --images" in refusal(mars, "x")
+
+
+def hirise_name(picture: Picture, variant: str = "") -> str:
+    """A name of the HiRISE grammar; each class of a split has two sources."""
+    source = 10 * SPLITS.index(picture.split) + 2 * picture.label + picture.number % 2
+    return f"ESP_{source:06}_1000_RED-{picture.number:04}{variant}{picture.suffix}"
+
+
+def test_names_of_a_data_card_give_sources_and_variants(
+    colour: list[Picture], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Picture, "name", property(hirise_name))
+    for write in (write_mars_bench, write_shards):
+        manifest = load(write(folder / write.__name__, colour, ROCKS))
+        assert manifest.spec.identity is HIRISE.identity
+        assert manifest.table["source"].nunique() == 18
+    path = write_csv(folder, colour, ROCKS, sources=False)
+    copy = hirise_name(colour[0], "-r90")
+    (folder / "images" / copy).write_bytes(colour[0].content)
+    path.write_text(path.read_text() + f"images/{copy},bedrock,train\n")
+    manifest = load(path)
+    assert manifest.has_sources
+    assert len(manifest.table) == 121
+    assert manifest.table["landmark"].nunique() == 120
+    assert len(manifest.canonical_images("train")) == 40
+    change(path, 121, label="dust", split="test")
+    source, landmark = copy[:15], copy.removesuffix("-r90.jpg")
+    assert f"row 121: source {source} is in split test, but in split train earlier" in refusal(path)
+    assert f"row 121: landmark {landmark} has label 'dust', but 'bedrock' earlier" in refusal(path)
+    path = write_csv(folder, colour, ROCKS)
+    assert isinstance(load(path).spec.identity, SourceColumn)  # the column has precedence
 
 
 # --- annotation tables: mistakes ---
@@ -411,6 +443,11 @@ def test_shards_with_mistakes(colour: list[Picture], folder: Path, cache: Path) 
     assert f"name their folder, {path.parent}" in refusal(path)
 
 
+def test_equal_names_in_shards_are_told_apart(colour: list[Picture], folder: Path) -> None:
+    same = [replace(picture, number=0) for picture in colour]
+    assert pixels(load(write_shards(folder, same, ROCKS))) == pixels(load(write_csv(folder / "csv", colour, ROCKS)))
+
+
 def test_names_in_shards_lead_nowhere_else(colour: list[Picture], folder: Path, cache: Path) -> None:
     shards = write_shards(folder, colour, ROCKS)
     path = shards / "data" / "test-00000-of-00001.parquet"
@@ -421,7 +458,8 @@ def test_names_in_shards_lead_nowhere_else(colour: list[Picture], folder: Path, 
     pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
     manifest = load(shards)
     assert len(manifest.split("test")) == 40
-    assert not list(cache.rglob("evil.jpg"))
+    assert {image.split("/")[0] for image in manifest.table["image"]} == set(SPLITS)
+    assert sorted(path.name for path in (cache / "data").iterdir() if path.is_dir()) == [manifest.folder.name]
 
 
 # --- recognition ---
@@ -478,7 +516,7 @@ def test_a_hostile_zip_is_refused(colour: list[Picture], folder: Path, cache: Pa
     with zipfile.ZipFile(packed, "a") as archive:
         archive.writestr("../evil.jpg", b"x")
     assert "leads outside the archive" in refusal(packed)
-    assert not list(cache.parent.rglob("evil.jpg"))
+    assert not [path for place in (cache, folder.parent) for path in place.rglob("evil.jpg")]
 
 
 def test_a_zip_without_data(tmp_path: Path) -> None:
