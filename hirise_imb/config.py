@@ -61,15 +61,19 @@ class StudyDefinition:
     name: str = "demo"
     """Name of the report folder and of the study in the database."""
     data: str = "synthetic"
-    """`synthetic`, `hirise` (the downloaded archive), a zip or folder in the official layout, or `$VARIABLE`."""
+    """`synthetic`, `hirise` (the downloaded archive), or a zip, folder or annotation table, which `$VARIABLE` may name;
+    `docs/data.md` describes the layouts."""
     dataset: str = "hirise-v3_2"
-    """Key in `hirise_imb.data.registry.DATASETS`, which gives the classes and the format of the images."""
+    """Key in `hirise_imb.data.registry.DATASETS`, which gives the classes and the format of the images of data in the
+    official layout; data in other layouts brings its own."""
     backbone: str = "efficientnet-lite0"
     """Key in `hirise_imb.backbones.BACKBONES`."""
     weights: str = "imagenet"
     """`imagenet`, `random`, or a weights file."""
     precision: str = "float32"
     """Number format of the backbone's arithmetic: `float32`, or `bfloat16` for a GPU that supports it."""
+    images: str = ""
+    """Folder that the paths in an annotation table start from; empty for the folder of the table."""
     strategies: tuple[str, ...] = (
         "oversampling",
         "class_weights",

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import settings
 
-from hirise_imb.data.dataset import SPLITS, ClassSet, DatasetSpec, ImageName, Layout, NameGrammar, SourceColumn
+from hirise_imb.data.dataset import SPLITS, ClassSet, DataCard, ImageName, Layout, NameGrammar, SourceColumn
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.features.training_features import TrainingFeatures
 from hirise_imb.metrics.classification import Predictions
@@ -18,7 +18,7 @@ IMAGE_FOLDER = HIRISE.layout.image_folder
 SOURCES = dict(zip(SPLITS, ("ESP_000001_1000", "ESP_000002_1000", "PSP_000003_1000"), strict=True))
 CLASS_LINES = tuple(f"{k},{name}" for k, name in enumerate(CLASSES))
 
-MINERALS = DatasetSpec(
+MINERALS = DataCard(
     name="minerals",
     title="Three minerals in colour",
     classes=ClassSet(("dust", "olivine", "pyroxene"), majority="dust"),
@@ -58,7 +58,7 @@ def write_data(
     labels: Iterable[str] | None = None,
     images: Iterable[str] | None = None,
     classes: Iterable[str] | None = None,
-    spec: DatasetSpec = HIRISE,
+    spec: DataCard = HIRISE,
 ) -> Path:
     """Writes a data folder with these lines in the split file, whose images are empty: a manifest reads only names.
 

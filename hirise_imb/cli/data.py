@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 from hirise_imb.cli.parsing import Subparsers, add_command
 
 if TYPE_CHECKING:
-    from hirise_imb.data.dataset import DatasetSpec
+    from hirise_imb.data.dataset import DataCard
 
 _DATA = """\
 Landmarks come from one of three places: drawn by this program (`synthetic`),
-downloaded (`hirise`, 0.9 GB), or a zip or folder in the official layout.
+downloaded (`hirise`, 0.9 GB), or a zip, folder or annotation table in one of the
+layouts that docs/data.md describes.
 """
 
 _IMPORT = """\
-Unpack and check a zip, or check a folder, in the official layout. The official
+Unpack and check a zip, or check a folder or annotation table. The official
 archive becomes `hirise`, as if it had been downloaded; anything else is used by
 its own path (--data PATH). Zips are unpacked into the cache folder.
 """
@@ -30,14 +31,15 @@ def add_commands(subparsers: Subparsers) -> None:
     add_command(actions, "fetch", _fetch, "download the official archive (0.9 GB, Zenodo record 4002935, CC BY 4.0)")
     summary = "unpack and check an archive, or check a folder"
     import_ = add_command(actions, "import", _import, summary, _IMPORT)
-    import_.add_argument("path", type=Path, metavar="ZIP_OR_DIR")
+    import_.add_argument("path", type=Path, metavar="PATH", help="zip, folder or annotation table")
     check = add_command(actions, "check", _check, "check landmarks, print classes by split and what tests can detect")
-    check.add_argument("path", metavar="PATH", help="zip or folder in the official layout, `synthetic` or `hirise`")
+    check.add_argument("path", metavar="PATH", help="zip, folder or annotation table, `synthetic` or `hirise`")
     for parser in (import_, check):
-        parser.add_argument("--dataset", help="data set that the landmarks belong to (default: hirise-v3_2)")
+        parser.add_argument("--dataset", help="data set of landmarks in the official layout (default: hirise-v3_2)")
+        parser.add_argument("--images", default="", metavar="DIR", help="folder of the images of an annotation table")
 
 
-def _spec(options: argparse.Namespace) -> DatasetSpec:
+def _card(options: argparse.Namespace) -> DataCard:
     from hirise_imb.config import check_known
     from hirise_imb.data import DATASETS, HIRISE
 
@@ -48,30 +50,28 @@ def _fetch(_: argparse.Namespace) -> int:
     from hirise_imb.data import HIRISE
     from hirise_imb.data.resolve import ARCHIVE, fetch_archive
 
-    return _check_and_print(fetch_archive(), ARCHIVE, HIRISE)
+    fetch_archive()
+    return _check_and_print(ARCHIVE, HIRISE)
 
 
 def _import(options: argparse.Namespace) -> int:
     from hirise_imb.data.resolve import import_landmarks
 
-    spec = _spec(options)
-    return _check_and_print(*import_landmarks(options.path, spec), spec)
+    card = _card(options)
+    return _check_and_print(import_landmarks(options.path), card, options.images)
 
 
 def _check(options: argparse.Namespace) -> int:
-    from hirise_imb.data.resolve import resolve_data
-
-    spec = _spec(options)
-    return _check_and_print(resolve_data(options.path, spec), options.path, spec)
+    return _check_and_print(options.path, _card(options), options.images)
 
 
-def _check_and_print(folder: Path, name: str, spec: DatasetSpec) -> int:
+def _check_and_print(name: str, card: DataCard, images: str = "") -> int:
     """Decodes every image, and prints the classes by split and the differences that tests of them can detect.
 
     Args:
-        folder: data folder.
         name: value of --data for these landmarks.
-        spec: data set that they belong to.
+        card: data card of landmarks in the official layout.
+        images: folder of the images of an annotation table; empty for the default.
     """
     from rich.console import Console
     from rich.table import Table
@@ -80,11 +80,12 @@ def _check_and_print(folder: Path, name: str, spec: DatasetSpec) -> int:
     from hirise_imb.config import EVALUATIONS
     from hirise_imb.data.dataset import SPLITS
     from hirise_imb.data.images import check_images
-    from hirise_imb.data.manifest import read_manifest
+    from hirise_imb.data.load import load_data
     from hirise_imb.metrics.detectable import N_FITS
     from hirise_imb.pipeline.plan import detectable_difference
 
-    manifest = read_manifest(folder, spec)
+    manifest = load_data(name, card, images)
+    spec = manifest.spec
     check_images([manifest.path(image) for image in manifest.table["image"]], spec.image_shape)
     summary = manifest.summary().set_index(["split", "class"])
     console = Console()
@@ -101,5 +102,6 @@ def _check_and_print(folder: Path, name: str, spec: DatasetSpec) -> int:
             console.print(f"No {split} landmark of: {', '.join(absent)}; macro F1 counts such a class as 0.")
     print_sources(manifest, console)
     print_detectable({design: detectable_difference(manifest, design) for design in EVALUATIONS}, N_FITS, console)
-    console.print(f"No mistakes in {folder}. Run a study on it with --data {name}", highlight=False, soft_wrap=True)
+    option = f"--data {name}{f' --images {images}' if images else ''}"
+    console.print(f"No mistakes in {name}. Run a study on it with {option}", highlight=False, soft_wrap=True)
     return 0

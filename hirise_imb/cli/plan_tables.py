@@ -15,6 +15,7 @@ from hirise_imb.metrics.detectable import BETWEEN, OWN, PAIRS, DetectableDiffere
 from hirise_imb.pipeline.cost import N_CORES
 from hirise_imb.pipeline.plan import StudyPlan
 from hirise_imb.reporting.formatting import MISSING, plural
+from hirise_imb.reporting.terms import NO_SOURCES
 
 _SMALL_GAIN = 0.02
 """Gain of macro F1 that people hope for, and that few data sets can tell from chance."""
@@ -38,6 +39,8 @@ def print_sources(manifest: Manifest, console: Console) -> None:
     table.add_section()
     table.add_row("any class", *(f"{count:,}" for count in (sum(by_split), *by_split, n_landmarks)))
     console.print(table)
+    if not manifest.has_sources:
+        console.print(NO_SOURCES, highlight=False)
     console.print()
 
 

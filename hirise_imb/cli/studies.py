@@ -135,8 +135,11 @@ def _add_definition_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name", help="name of the report folder and in the database (default: from definition or data)"
     )
-    parser.add_argument("--data", help="synthetic, hirise, or the path of a zip or folder in the official layout")
-    parser.add_argument("--dataset", help="data set that the data belongs to (default: hirise-v3_2)")
+    parser.add_argument("--data", help="synthetic, hirise, or the path of a zip, folder or annotation table")
+    parser.add_argument(
+        "--images", metavar="DIR", help="folder of the images of an annotation table (default: its own)"
+    )
+    parser.add_argument("--dataset", help="data set of data in the official layout (default: hirise-v3_2)")
     parser.add_argument("--backbone", help="; ".join(f"{card.name} ({card.summary})" for card in BACKBONES.values()))
     parser.add_argument("--weights", help="imagenet, random, or the path of a weights file")
     parser.add_argument(

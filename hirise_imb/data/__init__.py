@@ -4,8 +4,8 @@ The only room that knows the classes, the image size or the file names of a part
 from its `DatasetSpec`.
 """
 
-from hirise_imb.data.dataset import SPLITS, ClassSet, DatasetSpec
+from hirise_imb.data.dataset import SPLITS, ClassSet, DataCard, DatasetSpec
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.registry import DATASETS
 
-__all__ = ["DATASETS", "HIRISE", "SPLITS", "ClassSet", "DatasetSpec"]
+__all__ = ["DATASETS", "HIRISE", "SPLITS", "ClassSet", "DataCard", "DatasetSpec"]

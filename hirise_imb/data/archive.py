@@ -1,4 +1,4 @@
-"""Unpacks a zip in a data set's layout: every entry is checked first, then all files are extracted or none.
+"""Unpacks a zip with a data set: every entry is checked first, then all files are extracted or none.
 
 A zip is untrusted input: nothing in it may decide where a file is written or how much disk it takes.
 """
@@ -20,18 +20,24 @@ CHUNK = 1 << 20
 """Bytes read at a time."""
 MAX_MEMBER = 64 << 20
 """Largest number of bytes of one unpacked file; an official image has about 14 kB, the longest label file 3 MB."""
+MAX_SHARD = 4 << 30
+"""Largest number of bytes of a parquet file, which may contain thousands of images."""
 MAX_TOTAL = 20 << 30
 """Largest number of bytes of all unpacked files together; the official archive has about 1 GB."""
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".csv", ".parquet", ".json")
+"""Suffixes of the files that are unpacked where the layout is not the official one."""
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
 """Exceptions that `zipfile` raises on a file that is not a zip, truncated or altered."""
 
 
-def unpack(zip_path: Path, folder: Path, layout: Layout) -> Path:
+def unpack(zip_path: Path, folder: Path, layout: Layout | None) -> Path:
     """Extracts the files of a layout from `zip_path` into the new data folder `folder`, and returns it.
 
     The folder that contains the split file inside the zip becomes `folder`; sidecars (`__MACOSX`, `._*`) and all other
-    files are left out. A folder that is complete already is left as it is.
+    files are left out. Without a layout, all images, tables and names of classes are extracted with their paths. A
+    folder that is complete already is left as it is.
 
     Raises:
         UserError: the zip can't be read, is damaged, unsafe, too big or not in the layout; the disk is full or
@@ -46,9 +52,18 @@ def unpack(zip_path: Path, folder: Path, layout: Layout) -> Path:
     except OSError as error:
         reason = f"{error.strerror or error}"
         raise UserError(f"{zip_path} can't be unpacked into {folder} ({reason}): fix that and try again.") from error
-    if missing := [name for name in layout.files if not (folder / name).is_file()]:
+    if layout and (missing := [name for name in layout.files if not (folder / name).is_file()]):
         raise UserError(f"{folder} exists but lacks {', '.join(missing)}: delete this folder and try again.")
     return folder
+
+
+def has_split_file(zip_path: Path, layout: Layout) -> bool:
+    """Returns whether a zip contains the split file of a layout; False if it can't be read."""
+    try:
+        with zipfile.ZipFile(zip_path) as archive:
+            return any(PurePosixPath(name).name == layout.split_file for name in archive.namelist())
+    except (OSError, *_DAMAGE):
+        return False
 
 
 def is_safe(name: str) -> bool:
@@ -57,7 +72,7 @@ def is_safe(name: str) -> bool:
     return not (path.anchor or ".." in path.parts or set(name) & set("\\:\0"))
 
 
-def _unpack_new(zip_path: Path, folder: Path, layout: Layout) -> None:
+def _unpack_new(zip_path: Path, folder: Path, layout: Layout | None) -> None:
     part = folder.with_name(f".{folder.name}.part")
     if part.exists():  # left by a process that was killed: because of the lock, no other process is working on it
         shutil.rmtree(part)
@@ -65,7 +80,7 @@ def _unpack_new(zip_path: Path, folder: Path, layout: Layout) -> None:
         with zipfile.ZipFile(zip_path) as archive:
             members = _members(zip_path, archive.infolist(), layout)
             _check_sizes(zip_path, members, folder.parent)
-            _extract(archive, members, part, layout)
+            _extract(archive, members, part)
         part.rename(folder)
     except _DAMAGE as error:
         raise UserError(f"{zip_path} is damaged or not a zip file ({error}): copy or download it again.") from error
@@ -73,20 +88,28 @@ def _unpack_new(zip_path: Path, folder: Path, layout: Layout) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _members(zip_path: Path, entries: list[zipfile.ZipInfo], layout: Layout) -> dict[str, zipfile.ZipInfo]:
+def _members(zip_path: Path, entries: list[zipfile.ZipInfo], layout: Layout | None) -> dict[str, zipfile.ZipInfo]:
     """Checks every entry, and returns those of the layout by their path inside the data folder."""
     for entry in entries:
         _check_entry(zip_path, entry)
     files = [entry for entry in entries if not entry.is_dir() and not entry.filename.startswith("__MACOSX/")]
-    root = _root(zip_path, [entry.filename for entry in files], layout)
-    image = re.compile(rf"{re.escape(layout.image_folder)}/(?!\._)[^/]+\.jpg")
+    if layout is None:
+        root = ""
+        wanted = re.compile(rf"(?!\.)(.*/(?!\.))?[^/]*(?i:{'|'.join(map(re.escape, _SUFFIXES))})")
+    else:
+        root = _root(zip_path, [entry.filename for entry in files], layout)
+        image = rf"{re.escape(layout.image_folder)}/(?!\._)[^/]+\.jpg"
+        wanted = re.compile("|".join([*map(re.escape, layout.files), image]))
     members: dict[str, zipfile.ZipInfo] = {}
     for entry in files:
         path = entry.filename.removeprefix(root)
-        if entry.filename.startswith(root) and (path in layout.files or image.fullmatch(path)):
+        if entry.filename.startswith(root) and wanted.fullmatch(path):
             _check_member(zip_path, entry, repeated=path in members)
             members[path] = entry
-    _check_complete(zip_path, members, layout)
+    if layout is not None:
+        _check_complete(zip_path, members, layout)
+    elif not members:
+        raise UserError(f"{zip_path} contains neither images nor tables: name another zip, or a folder.")
     return members
 
 
@@ -127,8 +150,8 @@ def _check_member(zip_path: Path, entry: zipfile.ZipInfo, *, repeated: bool) -> 
         problem = "is encrypted"
     elif entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         problem = "is neither stored nor deflated"
-    elif entry.file_size > MAX_MEMBER:
-        problem = f"unpacks to {entry.file_size:,} bytes, over the limit of {MAX_MEMBER:,}"
+    elif entry.file_size > (limit := MAX_SHARD if entry.filename.lower().endswith(".parquet") else MAX_MEMBER):
+        problem = f"unpacks to {entry.file_size:,} bytes, over the limit of {limit:,}"
     elif repeated:
         problem = "occurs twice"
     else:
@@ -149,8 +172,9 @@ def _check_sizes(zip_path: Path, members: dict[str, zipfile.ZipInfo], place: Pat
         )
 
 
-def _extract(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folder: Path, layout: Layout) -> None:
-    (folder / layout.image_folder).mkdir(parents=True)
+def _extract(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folder: Path) -> None:
+    for parent in {(folder / path).parent for path in members}:
+        parent.mkdir(parents=True, exist_ok=True)
     done = 0
     total = sum(entry.file_size for entry in members.values())
     with track("unpacking", total, "MB", scale=1e6) as show:

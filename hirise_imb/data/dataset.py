@@ -110,6 +110,16 @@ class SourceColumn:
 
 
 @dataclass(frozen=True)
+class NoSources:
+    """The data set names no sources: every image is a landmark and a source of its own, without variants.
+
+    Confidence intervals and tests then hold for images alone: how scores vary between observations is unknown.
+    """
+
+    variants = ()
+
+
+@dataclass(frozen=True)
 class Archive:
     """A file that can be downloaded, and how to verify that it is the right one."""
 
@@ -150,20 +160,15 @@ class DatasetSpec:
     """
 
     name: str
-    """Name of the data set in study definitions."""
+    """Name of the data set in study definitions, or of its layout if its facts were read from its files."""
     title: str
     classes: ClassSet
     image_size: int
     """Height and width of every image, in pixels."""
     channels: int
     """1 (grey) or 3 (colour)."""
-    identity: NameGrammar | SourceColumn
+    identity: NameGrammar | SourceColumn | NoSources
     """Where landmark and source of an image are found."""
-    layout: Layout
-    citation: str
-    licence: str
-    archive: Archive | None = None
-    """Where the published data set can be downloaded."""
 
     def __post_init__(self) -> None:
         """Checks the image format."""
@@ -176,3 +181,15 @@ class DatasetSpec:
     def image_shape(self) -> tuple[int, int, int]:
         """Rows, columns and channels of one image."""
         return (self.image_size, self.image_size, self.channels)
+
+
+@dataclass(frozen=True)
+class DataCard(DatasetSpec):
+    """A data set in the official layout, whose facts are known in advance: data that differs from them is refused."""
+
+    identity: NameGrammar | SourceColumn
+    layout: Layout
+    citation: str
+    licence: str
+    archive: Archive | None = None
+    """Where the published data set can be downloaded."""

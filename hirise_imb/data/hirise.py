@@ -1,11 +1,11 @@
 """The HiRISE labelled landmarks, version 3.2 (Doran, Dunkel, Lu, Wagstaff 2020), Zenodo record 4002935."""
 
-from hirise_imb.data.dataset import Archive, ClassSet, DatasetSpec, Layout, NameGrammar
+from hirise_imb.data.dataset import Archive, ClassSet, DataCard, Layout, NameGrammar
 
 VARIANTS = ("r90", "r180", "r270", "fh", "fv", "brt")
 """Clockwise rotations, horizontal and vertical flip, random brightness."""
 
-HIRISE = DatasetSpec(
+HIRISE = DataCard(
     name="hirise-v3_2",
     title="HiRISE labelled landmarks, version 3.2",
     classes=ClassSet(

@@ -1,10 +1,11 @@
-"""Decodes landmark images: one decoder for features, checks and thumbnails."""
+"""Decodes landmark images: one decoder for features, checks and thumbnails; and reads what their headers declare."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,12 @@ from hirise_imb.utils.progress import track
 _MAX_SHOWN = 20
 """Number of broken files that one message names; the others are counted."""
 
+FORMATS = ("JPEG", "PNG")
+"""Formats that are decoded; the name of a file does not matter."""
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+"""Suffixes of image files, in lower case."""
+
 _MODES = {1: ("L", "one grey channel"), 3: ("RGB", "three colour channels")}
 """Pillow's mode and a description, by number of channels."""
 
@@ -26,12 +33,12 @@ def decode_image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Decodes one landmark image to an array of this shape: rows, columns, and 1 (grey) or 3 (RGB) channels.
 
     Raises:
-        UserError: the file is not a complete JPEG of this size and number of channels.
+        UserError: the file is not a complete JPEG or PNG of this size and number of channels.
     """
     rows, columns, channels = shape
     mode, description = _MODES[channels]
     try:
-        with Image.open(io.BytesIO(path.read_bytes()), formats=["JPEG"]) as image:
+        with Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS) as image:
             # The header is checked first: a file that claims an absurd size is never decoded.
             if image.size != (columns, rows) or image.mode != mode:
                 raise UserError(
@@ -42,7 +49,40 @@ def decode_image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     # Pillow reports some broken headers as SyntaxError, and has an error of its own for an absurd size.
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         reason = str(error).split(" <_io")[0]  # without the name of the buffer
-        raise UserError(f"{path} is not a complete JPEG image ({reason}): import the data again.") from error
+        raise UserError(f"{path} is not a complete JPEG or PNG image ({reason}): import the data again.") from error
+
+
+@dataclass(frozen=True)
+class Format:
+    """Size and colours of an image, as its header declares them."""
+
+    width: int
+    height: int
+    mode: str
+    """Pillow's mode, such as `L` (grey) or `RGB`."""
+
+    def __str__(self) -> str:
+        """Returns the format in words, such as `64 x 64 pixels of mode RGB`."""
+        return f"{self.width} x {self.height} pixels of mode {self.mode}"
+
+    @property
+    def channels(self) -> int | None:
+        """Number of channels, or None if images of this mode can't be used."""
+        return next((channels for channels, (mode, _) in _MODES.items() if mode == self.mode), None)
+
+
+def read_formats(paths: Sequence[Path]) -> list[Format | None]:
+    """Reads the headers of image files; None for a file that is neither a JPEG nor a PNG."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(_read_format, paths))
+
+
+def _read_format(path: Path) -> Format | None:
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return Format(*image.size, image.mode)
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 def check_images(paths: Sequence[Path], shape: tuple[int, int, int]) -> None:

@@ -13,7 +13,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.data.dataset import SPLITS, ClassSet, DatasetSpec, ImageName, SourceColumn
+from hirise_imb.data.dataset import (
+    SPLITS,
+    ClassSet,
+    DataCard,
+    DatasetSpec,
+    ImageName,
+    NameGrammar,
+    NoSources,
+    SourceColumn,
+)
 from hirise_imb.utils.errors import UserError, bullet_list
 
 _MAX_SHOWN = 50
@@ -22,10 +31,10 @@ _MAX_SHOWN = 50
 
 @dataclass(frozen=True)
 class Manifest:
-    """The images that the split file names, one row each, sorted by file name.
+    """The images of a data set, one row each, sorted by file name.
 
-    Columns of `table`: image (file name), landmark, source, variant ('' for an original), label (class id), split,
-    copies (number of lines in the split file; more than one is the official up-sampling).
+    Columns of `table`: image (file name, or path below `folder`), landmark, source, variant ('' for an original), label
+    (class id), split, copies (number of lines in the split file; more than one is the official up-sampling).
     """
 
     spec: DatasetSpec
@@ -74,12 +83,20 @@ class Manifest:
     def digest(self) -> str:
         """SHA-256 of names, labels, splits, copies and sources; it does not cover the content of the images."""
         columns = ["image", "label", "split", "copies"]
-        if isinstance(self.spec.identity, SourceColumn):  # otherwise the name of an image includes its source
+        if not isinstance(self.spec.identity, NameGrammar):  # otherwise the name of an image includes its source
             columns.append("source")
-        return hashlib.sha256(self.table[columns].to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+        text = self.table[columns].to_csv(index=False, lineterminator="\n")
+        if not isinstance(self.spec, DataCard):  # the name of a card stands for its classes
+            text += "\n".join([*self.spec.classes, str(self.spec.classes.majority)])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether the data set names the sources of its images; otherwise each image is its own."""
+        return not isinstance(self.spec.identity, NoSources)
 
 
-def read_manifest(data_folder: Path, spec: DatasetSpec) -> Manifest:
+def read_manifest(data_folder: Path, spec: DataCard) -> Manifest:
     """Reads and checks the text files in `data_folder`.
 
     Raises:
@@ -91,7 +108,7 @@ def read_manifest(data_folder: Path, spec: DatasetSpec) -> Manifest:
     table = _read_split(data_folder / layout.split_file, labels, spec)
     folder = data_folder / layout.image_folder
     _check_files(folder, table, layout.split_file)
-    _check_splits(data_folder / layout.split_file, table, spec.classes)
+    check_splits(data_folder / layout.split_file, table, spec.classes)
     return Manifest(spec, folder, table)
 
 
@@ -106,14 +123,15 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
 
 
-def _raise_mistakes(path: Path, mistakes: list[str]) -> None:
+def raise_mistakes(path: Path, mistakes: list[str]) -> None:
+    """Raises a UserError that lists the mistakes of a file, if there are any."""
     if mistakes:
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         listing = bullet_list(mistakes, _MAX_SHOWN)
         raise UserError(f"{path} contains {count}; fix the file or import the data again:{listing}")
 
 
-def _check_classes(path: Path, spec: DatasetSpec) -> None:
+def _check_classes(path: Path, spec: DataCard) -> None:
     expected = [f"{number},{name}" for number, name in enumerate(spec.classes)]
     lines = [(number, line.strip()) for number, line in _lines(path)]
     mistakes = [
@@ -147,18 +165,18 @@ def _read_labels(path: Path, classes: ClassSet) -> dict[str, int]:
             mistakes.append(f"line {number}: unknown class id {fields[1]!r}")
         elif labels.setdefault(fields[0], label) != label:
             mistakes.append(f"line {number}: {fields[0]} has class {label}, but class {labels[fields[0]]} earlier")
-    _raise_mistakes(path, mistakes)
+    raise_mistakes(path, mistakes)
     return labels
 
 
-def _parse_name(fields: list[str], spec: DatasetSpec) -> ImageName | None:
+def _parse_name(fields: list[str], spec: DataCard) -> ImageName | None:
     """Returns landmark and source of the image in a line of the split file, or None if it does not give them."""
     if isinstance(spec.identity, SourceColumn):
         return ImageName(landmark=fields[0], source=fields[3], variant="") if len(fields) == 4 else None
     return spec.identity.parse(fields[0])
 
 
-def _line_mistakes(fields: list[str], line: str, spec: DatasetSpec) -> list[str]:
+def _line_mistakes(fields: list[str], line: str, spec: DataCard) -> list[str]:
     """Returns the mistakes that show in one line without looking at the others."""
     by_column = isinstance(spec.identity, SourceColumn)
     if len(fields) != (4 if by_column else 3):
@@ -174,7 +192,7 @@ def _line_mistakes(fields: list[str], line: str, spec: DatasetSpec) -> list[str]
     return mistakes
 
 
-def _read_split(path: Path, labels: dict[str, int], spec: DatasetSpec) -> pd.DataFrame:
+def _read_split(path: Path, labels: dict[str, int], spec: DataCard) -> pd.DataFrame:
     """Reads the table of a `Manifest`; each line is checked against all lines before it."""
     classes = spec.classes
     mistakes: list[str] = []
@@ -208,7 +226,7 @@ def _read_split(path: Path, labels: dict[str, int], spec: DatasetSpec) -> pd.Dat
             copies[image] += 1
             images[image] = (name, split, int(label))
         mistakes += [f"line {number}: {mistake}" for mistake in line_mistakes]
-    _raise_mistakes(path, mistakes)
+    raise_mistakes(path, mistakes)
     rows = [
         (image, name.landmark, name.source, name.variant, label, split, copies[image])
         for image, (name, split, label) in sorted(images.items())
@@ -228,11 +246,15 @@ def _check_files(folder: Path, table: pd.DataFrame, split_file: str) -> None:
         )
 
 
-def _check_splits(path: Path, table: pd.DataFrame, classes: ClassSet) -> None:
-    """Checks that every split has images and that every class has something to train on."""
+def check_splits(path: Path, table: pd.DataFrame, classes: ClassSet) -> None:
+    """Checks that every split has images and that every class has something to train on.
+
+    Raises:
+        UserError: otherwise; `path` is the file that lists the images.
+    """
     present = set(table["split"])
     mistakes = [f"set {split!r} is empty" for split in SPLITS if split not in present]
     if "train" in present:
         trained = set(table.loc[table["split"] == "train", "label"])
         mistakes += [f"class {name!r} has no training landmark" for k, name in enumerate(classes) if k not in trained]
-    _raise_mistakes(path, mistakes)
+    raise_mistakes(path, mistakes)

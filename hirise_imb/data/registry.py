@@ -1,7 +1,7 @@
-"""The data sets that study definitions can name."""
+"""The data cards that study definitions can name."""
 
-from hirise_imb.data.dataset import DatasetSpec
+from hirise_imb.data.dataset import DataCard
 from hirise_imb.data.hirise import HIRISE
 
-DATASETS: dict[str, DatasetSpec] = {HIRISE.name: HIRISE}
+DATASETS: dict[str, DataCard] = {HIRISE.name: HIRISE}
 """By name."""

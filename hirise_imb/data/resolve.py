@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 from hirise_imb.data import synthetic
-from hirise_imb.data.archive import unpack
-from hirise_imb.data.dataset import Archive, DatasetSpec, Layout
+from hirise_imb.data.archive import has_split_file, unpack
+from hirise_imb.data.dataset import Archive, DataCard, Layout
 from hirise_imb.data.download import digest_of, download_archive, is_archive
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.utils.errors import UserError
@@ -23,7 +23,7 @@ ARCHIVE = "hirise"
 """Name of the downloaded archive in `data`, and of its folder in the cache."""
 
 
-def resolve_data(data: str, spec: DatasetSpec) -> Path:
+def resolve_data(data: str, spec: DataCard) -> Path:
     """Returns the data folder, the one with the text files.
 
     Args:
@@ -40,11 +40,26 @@ def resolve_data(data: str, spec: DatasetSpec) -> Path:
                 "name a zip or folder with --data."
             )
         return _synthetic_folder() if data == SYNTHETIC else _archive_folder()
-    if data.startswith("$"):
-        data = os.environ.get(name := data[1:]) or ""
-        if not data:
-            raise UserError(f"The environment variable {name} is not set: set it to a zip or folder with landmarks.")
-    return import_data(Path(data), ensure_folder(cache_root() / "data"), spec.layout)
+    return import_data(expand_variable(data), data_cache(), spec.layout)
+
+
+def expand_variable(data: str) -> Path:
+    """Returns a path, which may be given as `$VARIABLE`.
+
+    Raises:
+        UserError: the variable is not set.
+    """
+    if not data.startswith("$"):
+        return Path(data)
+    value = os.environ.get(name := data[1:]) or ""
+    if not value:
+        raise UserError(f"The environment variable {name} is not set: set it to a zip or folder with landmarks.")
+    return Path(value)
+
+
+def data_cache() -> Path:
+    """Returns the folder for data that is unpacked, and creates it."""
+    return ensure_folder(cache_root() / "data")
 
 
 def find_data_folder(folder: Path, layout: Layout) -> Path:
@@ -62,7 +77,9 @@ def find_data_folder(folder: Path, layout: Layout) -> Path:
         if matches:
             return matches[0]
     above = [parent for parent in list(folder.resolve().parents)[:2] if (parent / split_file).is_file()]
-    advice = f"name {above[0]} instead, which does" if above else "name a folder in the official layout"
+    advice = "name a folder in the official layout or in one of the others that docs/data.md describes"
+    if above:
+        advice = f"name {above[0]} instead, which does"
     raise UserError(f"{folder} does not contain {split_file}, at most two levels down: {advice}.")
 
 
@@ -72,8 +89,21 @@ def import_data(source: Path, cache: Path, layout: Layout) -> Path:
     Raises:
         UserError: `source` is missing or not in the layout, or can't be unpacked below `cache`.
     """
+    return find_data_folder(source, layout) if source.is_dir() else _unpack_once(source, cache, layout)
+
+
+def import_folder(source: Path, cache: Path, layout: Layout) -> Path:
+    """Returns the folder `source` in any layout, or the folder that the zip `source` is unpacked to once.
+
+    Raises:
+        UserError: `source` is missing, or can't be unpacked below `cache`.
+    """
     if source.is_dir():
-        return find_data_folder(source, layout)
+        return source
+    return _unpack_once(source, cache, layout if has_split_file(source, layout) else None)
+
+
+def _unpack_once(source: Path, cache: Path, layout: Layout | None) -> Path:
     if not source.is_file():
         raise UserError(f"{source} does not exist: name a zip in the official layout, or the folder unpacked from it.")
     try:
@@ -89,14 +119,15 @@ def fetch_archive() -> Path:
     return unpack(zip_path, cache_root() / ARCHIVE, HIRISE.layout)
 
 
-def import_landmarks(path: Path, spec: DatasetSpec) -> tuple[Path, str]:
-    """Imports a zip or folder; returns the data folder and its name for `--data`.
+def import_landmarks(path: Path) -> str:
+    """Imports a zip or folder; returns its name for `--data`.
 
     The official archive, recognised by its size and digest, becomes `hirise`, as if it had been downloaded.
     """
-    if is_archive(path, _official_archive()):
-        return unpack(path, cache_root() / ARCHIVE, HIRISE.layout), ARCHIVE
-    return resolve_data(str(path), spec), str(path)
+    if not is_archive(path, _official_archive()):
+        return str(path)
+    unpack(path, cache_root() / ARCHIVE, HIRISE.layout)
+    return ARCHIVE
 
 
 def _official_archive() -> Archive:

@@ -27,6 +27,8 @@ _REPORT_BYTES = 800_000
 """Bytes of an arm's part of a report: figures, tables and its part of the page (reports/real-sample)."""
 _TRIAL_BYTES = 60_000
 """Bytes of a trial in the database, with the picture of its confusion matrix."""
+_MEASURED_PIXELS = 227**2
+"""Pixels of the images that the speeds of backbones were measured on; the arithmetic grows with their number."""
 _NAME_BYTES = 32
 """Bytes of the name of an image in a stored run."""
 
@@ -127,7 +129,8 @@ def _plan_features(definition: StudyDefinition, manifest: Manifest, strategies: 
         len({key.view for key in keys}) * count
         for keys, count in ((required.images, n_images), (required.canonical_images, n_landmarks))
     )
-    return FeaturePlan(n_views, n_bytes, n_views / images_per_second(card), tuple(unknown))
+    seconds = n_views / images_per_second(card) * manifest.spec.image_size**2 / _MEASURED_PIXELS
+    return FeaturePlan(n_views, n_bytes, seconds, tuple(unknown))
 
 
 def _plan_design(

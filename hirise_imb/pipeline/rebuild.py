@@ -9,8 +9,7 @@ from typing import Any
 
 from hirise_imb.config import check_known, check_name
 from hirise_imb.data import DATASETS
-from hirise_imb.data.manifest import read_manifest
-from hirise_imb.data.resolve import resolve_data
+from hirise_imb.data.load import load_data
 from hirise_imb.pipeline.compare import merge_reports, name_folder
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.html.index import INDEX, is_index, write_index
@@ -77,8 +76,10 @@ def _read_thumbnails(results: Results, data: str | None) -> Mapping[str, Any]:
     definition = tomllib.loads(results.study_toml)
     # A comparison lists the definitions of its reports; the landmarks are those of the first.
     first = definition if not results.origins else next(iter(definition["reports"].values()))
-    spec = DATASETS[check_known("data set", str(first["dataset"]), DATASETS)]
-    manifest = read_manifest(resolve_data(str(first["data"]) if data is None else data, spec), spec)
+    card = DATASETS[check_known("data set", str(first["dataset"]), DATASETS)]
+    # The folder of images belongs to the table of the study; definitions in old reports name none.
+    images = str(first.get("images", "")) if data is None else ""
+    manifest = load_data(str(first["data"]) if data is None else data, card, images)
     missing = sorted(set(results.test["image"]) - set(manifest.table["image"]))
     if missing:
         raise UserError(

@@ -10,6 +10,7 @@ from hirise_imb.reporting.formatting import count_range, join_words, p_value, pl
 from hirise_imb.reporting.nested_narrative import nested_headline
 from hirise_imb.reporting.records import Arm, Origin
 from hirise_imb.reporting.results import CONTRASTS, Contrast, Results
+from hirise_imb.reporting.terms import NO_SOURCES
 
 _MAX_NAMED = 6
 """Number of arms that a sentence names at most."""
@@ -296,6 +297,8 @@ def describe_limits(results: Results) -> str:
         if any(map(any, arm.capped))
     ]
     text = "Images of one source observation are not independent, so the uncertainty of a class is over its sources."
+    if not results.has_sources:
+        text = NO_SOURCES
     if few:
         source = results.terms.source
         text += f" Classes with fewer than six {source}s, for which no interval can be estimated: {', '.join(few)}."

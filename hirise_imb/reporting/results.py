@@ -96,6 +96,11 @@ class Results:
         ]
 
     @property
+    def has_sources(self) -> bool:
+        """Whether the data set names sources; otherwise each landmark is its own."""
+        return bool((self.test["source"] != self.test["landmark"]).any())
+
+    @property
     def reference(self) -> str:
         """Name of the arm that all others are compared with."""
         return self.arms[0].name

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NO_SOURCES = (
+    "This data set names no sources: each image counts as a source of its own, so confidence intervals and tests hold "
+    "for images only, not for new observations."
+)
+"""What reports and plans say about a data set without sources."""
+
 
 @dataclass(frozen=True)
 class Terms:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from hirise_imb.backbones import BACKBONES, PRECISIONS, Backbone, BackboneCard
 from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, StudyDefinition, check_known
-from hirise_imb.data.manifest import Manifest, read_manifest
+from hirise_imb.data.load import load_data
+from hirise_imb.data.manifest import Manifest
 from hirise_imb.data.registry import DATASETS
-from hirise_imb.data.resolve import resolve_data
 from hirise_imb.data.splits import make_outer_splits, make_splits
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.extraction import BATCH, extract_features, image_digests, median_relative_difference
@@ -236,8 +236,8 @@ def load_manifest(definition: StudyDefinition) -> Manifest:
     """
     check_known("backbone", definition.backbone, BACKBONES)
     check_known("precision", definition.precision, PRECISIONS)
-    spec = DATASETS[check_known("data set", definition.dataset, DATASETS)]
-    return read_manifest(resolve_data(definition.data, spec), spec)
+    card = DATASETS[check_known("data set", definition.dataset, DATASETS)]
+    return load_data(definition.data, card, definition.images)
 
 
 def _extract(

@@ -240,7 +240,7 @@ def test_a_truncated_image_is_refused(refused: Refused, own_data: Path, toy: str
     path = sorted((own_data / HIRISE.layout.image_folder).iterdir())[-1]
     path.write_bytes(path.read_bytes()[:2000])
     message = refused("run", "--data", own_data, "--backbone", toy, "--weights", "random")
-    assert message.startswith(f"{path} is not a complete JPEG image")
+    assert message.startswith(f"{path} is not a complete JPEG or PNG image")
 
 
 @pytest.mark.parametrize("blocked", ["out", "out/reports", "out/studies", "out/studies/data.runs"])
@@ -300,7 +300,10 @@ def test_broken_images_are_found_before_a_study(refused: Refused, own_data: Path
     images[5].write_bytes(images[5].read_bytes()[:3000])
     message = refused("data", "check", own_data)
     assert message.startswith(f"2 of {len(images)} images can't be used:\n")
-    assert f"{images[3]} is not a complete JPEG image (cannot identify image file): import the data again." in message
+    assert (
+        f"{images[3]} is not a complete JPEG or PNG image (cannot identify image file): import the data again."
+        in message
+    )
     assert str(images[5]) in message
 
 

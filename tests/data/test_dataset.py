@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from hirise_imb.data.dataset import ClassSet, DatasetSpec, ImageName, Layout, NameGrammar, SourceColumn
+from hirise_imb.data.dataset import ClassSet, DataCard, ImageName, Layout, NameGrammar, SourceColumn
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.registry import DATASETS
 
@@ -71,7 +71,7 @@ class TestDatasetSpec:
             dataclasses.replace(HIRISE, image_size=size, channels=channels)
 
     def test_needs_no_archive(self) -> None:
-        spec = DatasetSpec(
+        spec = DataCard(
             name="minerals",
             title="Minerals",
             classes=MINERALS,

@@ -179,10 +179,10 @@ def official(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
 
 
 def test_the_official_archive_becomes_hirise_when_imported(official: Archive, zipped: Path, folder: Path) -> None:
-    found, name = import_landmarks(zipped, HIRISE)
+    name = import_landmarks(zipped)
     assert name == "hirise"
+    found = resolve_data(name, HIRISE)
     assert same_data(found, folder)
-    assert resolve_data("hirise", HIRISE) == found
     zipped.unlink()  # nothing needs it any more
     assert resolve_data("hirise", HIRISE) == found
 
@@ -198,12 +198,12 @@ def test_it_becomes_hirise_when_fetched(official: Archive, zipped: Path, folder:
 def test_another_zip_does_not_become_hirise(official: Archive, zipped: Path) -> None:
     with zipfile.ZipFile(zipped, "a") as archive:
         archive.writestr("notes.txt", "mine")
-    found, name = import_landmarks(zipped, HIRISE)
-    assert name == str(zipped)
-    assert found == resolve_data(name, HIRISE)
+    assert import_landmarks(zipped) == str(zipped)
+    assert resolve_data(str(zipped), HIRISE).name != "hirise"
     with pytest.raises(UserError, match="not in"):
         resolve_data("hirise", HIRISE)
 
 
 def test_a_folder_that_is_imported_stays_where_it_is(folder: Path) -> None:
-    assert import_landmarks(folder, HIRISE) == (folder, str(folder))
+    assert import_landmarks(folder) == str(folder)
+    assert resolve_data(str(folder), HIRISE) == folder

@@ -1,4 +1,4 @@
-"""A data set of three classes in colour, added in this one file, goes through the whole path."""
+"""Other data goes through the whole path: a data card added in this file, and data that brings its own classes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from layouts import LETTERS, ROCKS, letters, relabel, rocks, write_csv, write_images, write_shards
 from PIL import Image
 
+from hirise_imb.backbones import BACKBONES
 from hirise_imb.cli.main import main
+from hirise_imb.config import default_definition
 from hirise_imb.data import DATASETS, HIRISE
-from hirise_imb.data.dataset import ClassSet, DatasetSpec, Layout, SourceColumn
+from hirise_imb.data.dataset import ClassSet, DataCard, Layout, SourceColumn
+from hirise_imb.pipeline.cost import images_per_second
+from hirise_imb.pipeline.plan import plan_study
+from hirise_imb.reporting.terms import NO_SOURCES
 
-TILES = DatasetSpec(
+TILES = DataCard(
     name="tiles",
     title="Coloured tiles",
     classes=ClassSet(("grass", "sand", "water"), majority="grass"),
@@ -141,3 +147,73 @@ def test_data_of_another_data_set_is_refused(
     assert "name a folder in the official layout" in capsys.readouterr().err
     assert main(["data", "check", str(tiles), "--dataset", "tile"]) == 2
     assert "There is no data set 'tile': did you mean tiles?" in capsys.readouterr().err
+
+
+def study(path: Path, out: Path, toy: str, *more: str) -> Path:
+    """Runs a small study on data in another layout; returns the folder of its report."""
+    how = ["--backbone", toy, "--weights", "random", "--strategies", "class_bias,prototypes", "--trials", "1"]
+    how += ["--refits", "1", "--trial-seeds", "1", "--name", "t", "--out", str(out)]
+    assert main(["run", "--data", str(path), *how, *more]) == 0
+    return out / "reports" / "t"
+
+
+def test_an_annotation_table_is_studied_in_both_designs(
+    toy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = write_images(tmp_path / "pictures", rocks())
+    path = write_csv(tmp_path / "rocks", rocks(), ROCKS)
+    path.write_text(path.read_text().replace("images/", ""))
+    where = ["--images", str(elsewhere)]
+    assert main(["data", "check", str(path), *where]) == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"No mistakes in {path}. Run a study on it with --data {path} --images {elsewhere}\n")
+    assert NO_SOURCES not in " ".join(printed.split())
+    report = study(path, tmp_path, toy, *where, "--outer-folds", "2")
+    capsys.readouterr()
+    for folder in (report, report / "given-split"):
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        assert summary["classes"] == list(ROCKS)
+        assert summary["majority"] == "dust"
+        assert "no_sources" not in summary["inference"]
+        assert "over its sources" in summary["caution"]
+        assert "names no sources" not in (folder / "report.html").read_text(encoding="utf-8")
+    assert summary["inference"]["sources"] == 4
+    assert summary["support"] == [8, 24, 8]
+    assert f'images = "{elsewhere}"' in (report / "study.toml").read_text(encoding="utf-8")
+    assert main(["report", str(report), "--thumbnails"]) == 0
+    assert "data:image/jpeg" in (report / "report.html").read_text(encoding="utf-8")
+
+
+def test_shards_of_fifteen_classes_without_sources_are_studied(
+    toy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_shards(tmp_path / "letters", letters(), LETTERS)
+    for command in (["data", "check", str(path)], ["plan", "--data", str(path), "--outer-folds", "2"]):
+        assert main(command) == 0
+        assert NO_SOURCES in " ".join(capsys.readouterr().out.split())
+    plan = plan_study(default_definition({"data": str(path), "backbone": toy, "evaluation": ["given-split"]}))
+    speed = images_per_second(BACKBONES[toy])
+    assert plan.features.seconds == pytest.approx(plan.features.n_views / speed * (64 / 227) ** 2)
+    report = study(path, tmp_path, toy, "--evaluation", "given-split", "--thumbnails")
+    assert NO_SOURCES in " ".join(capsys.readouterr().out.split())
+    summary = json.loads((report / "summary.json").read_text(encoding="utf-8"))
+    assert summary["classes"] == list(LETTERS)
+    assert summary["majority"] is None
+    assert summary["support"] == [5] * 15
+    assert summary["inference"]["no_sources"] == NO_SOURCES
+    assert NO_SOURCES in summary["caution"]
+    assert "source observation" not in summary["caution"]
+    for name in ("report.md", "report.html"):
+        assert NO_SOURCES in (report / name).read_text(encoding="utf-8")
+    for arm in summary["arms"]:
+        assert np.array(arm["confusion"]).shape == (15, 15)
+    assert len(pd.read_csv(report / "confusion" / "prototypes.csv")) >= 15
+    assert main(["baseline", "--data", str(path), "--out", str(tmp_path)]) == 2
+    assert "The published table has the classes other, crater" in capsys.readouterr().err
+
+
+def test_mistakes_of_a_table_end_with_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_csv(tmp_path / "rocks", relabel(rocks(), "test", "train-1"), ROCKS)
+    for command in (["data", "check", str(path)], ["run", "--data", str(path), "--out", str(tmp_path)]):
+        assert main(command) == 2
+        assert "source train-1 is in split test, but in split train earlier" in capsys.readouterr().err

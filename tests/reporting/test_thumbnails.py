@@ -206,7 +206,7 @@ def without_images(data: Path) -> str:
 def broken_image(data: Path) -> str:
     image = read_manifest(data, HIRISE).canonical_images("test").query("label == 1")["image"].iloc[0]
     (data / IMAGE_FOLDER / image).write_bytes(b"\xff\xd8\xff no picture")
-    return f"{image} is not a complete JPEG image"
+    return f"{image} is not a complete JPEG or PNG image"
 
 
 def missing_image(data: Path) -> str:

@@ -106,6 +106,7 @@ def test_whoever_trains_has_the_same_optimiser() -> None:
         "prototypes",
         "logistic",
         "deep_feature_reweighting",
+        "augmentation",
         "tta",
         "ensemble",
     ]

@@ -41,6 +41,7 @@ from hirise_imb.reporting.summary.records import (
     UncertaintyRecord,
 )
 from hirise_imb.reporting.summary.values import FreeSpreadRecord, IntervalRecord, SpreadRecord
+from hirise_imb.reporting.terms import NO_SOURCES
 
 
 def of_study(results: Results) -> StudyContent:
@@ -89,7 +90,7 @@ def facts(results: Results) -> Facts:
 
 
 def _inference(results: Results) -> InferenceRecord:
-    return {
+    record: InferenceRecord = {
         "level": LEVEL,
         "alpha": ALPHA,
         "draws": N_RESAMPLES,
@@ -100,6 +101,9 @@ def _inference(results: Results) -> InferenceRecord:
         "vs_control": _family(results.families["vs_control"]),
         "vs_baseline": _family(results.families["vs_baseline"]),
     }
+    if not results.has_sources:
+        record["no_sources"] = NO_SOURCES
+    return record
 
 
 def _family(family: Family) -> FamilyRecord:

@@ -307,6 +307,7 @@ class InferenceRecord(TypedDict):
     draws: Positive
     sources: Positive
     least_sources: Positive
+    no_sources: NotRequired[Annotated[str, "What follows from a data set that names no sources"]]
     undrawn: Annotated[
         str, "Rule of intervals for classes without a drawn source", Rule(enum=list(get_args(UndrawnClasses)))
     ]
