@@ -66,7 +66,7 @@ Head = Linear | Cosine | Direct
 _FROZEN_BACKBONE_FIELDS = frozenset({"inputs", "projection", "synthesis", "also", "weight_norm", "views"})
 """Fields that need the features of a frozen backbone."""
 
-FINE_TUNING_FIELDS = frozenset({"trainable", "start", "backbone_learning_rate", "training_views", "mixing"})
+FINE_TUNING_FIELDS = frozenset({"trainable", "start", "training_views", "mixing"})
 """Fields without effect on the head of a frozen backbone."""
 
 _TRAINING_FIELDS = FINE_TUNING_FIELDS | frozenset(
@@ -129,7 +129,7 @@ class Recipe:
     cut: str = "top"
     """Cut point of the backbone: layers above it are fine-tuned after the head; `top` leaves the backbone frozen."""
     backbone_learning_rate: float = 1e-5
-    """Adam's learning rate for the fine-tuned layers of the backbone, if there are any."""
+    """Adam's learning rate for the fine-tuned layers of the backbone; without effect at the cut `top`."""
     trainable: Trainable = "all"
     """Weights of the layers above the cut that are trained."""
     start: Start = "trained"

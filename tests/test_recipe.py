@@ -145,8 +145,8 @@ RECIPES = [
         ),
         ({"trainable": "norms"}, "a frozen backbone needs the default of trainable"),
         (
-            {"start": "class_means", "head": Cosine(), "backbone_learning_rate": 1e-3},
-            "a frozen backbone needs the default of backbone_learning_rate, start",
+            {"start": "class_means", "trainable": "norms", "head": Cosine(), "backbone_learning_rate": 1e-3},
+            "a frozen backbone needs the default of trainable, start",
         ),
         ({"cut": "late", "start": "class_means"}, "the start class_means needs a Cosine head"),
         ({"cut": "late", "start": "zero"}, "start must be one of trained, class_means, got 'zero'"),

@@ -67,7 +67,7 @@ class StageFit:
     """One row per epoch of all stages: a single table of means over seeds with held-out landmarks, and one for each
     seed in a final fit; without rows for a closed-form head."""
     epochs: tuple[int, ...]
-    """Best number of epochs of each stage that trains in epochs."""
+    """Best number of epochs of each stage that trains in epochs; 0 for a head that starts at class means."""
     capped: bool
     """Whether the best epoch of a stage is the last one allowed."""
     notes: tuple[str, ...] = ()

@@ -171,8 +171,8 @@ class StageRunner:
     def _fit_probe(self, request: FitRequest) -> StageFit:
         """Trains the head from which the tail continues, on the frozen backbone."""
         default = Recipe()
-        frozen = {"cut": TOP, **{name: getattr(default, name) for name in FINE_TUNING_FIELDS}}
-        head_recipe = replace(request.recipe, **frozen)
+        names = (*FINE_TUNING_FIELDS, "backbone_learning_rate")
+        head_recipe = replace(request.recipe, cut=TOP, **{name: getattr(default, name) for name in names})
         return self.fit(replace(request, recipe=head_recipe, epochs=request.epochs[:1], on_epoch=None))
 
     def _class_mean_heads(self, request: FitRequest) -> tuple[tuple[HeadState, ...], ...]:
