@@ -196,7 +196,9 @@ def standardise(features: NDArray[np.floating]) -> tuple[NDArray[np.float32], Fl
     return x, centre, gain
 
 
-def solve_logistic(x: NDArray[np.float32], labels: Ints, present: list[int], c: float, row_weights: Floats) -> Floats:
+def solve_logistic(
+    x: NDArray[np.float32], labels: Ints, present: list[int], c: float, row_weights: Floats, start: Floats | None = None
+) -> Floats:
     """Returns the weights of multinomial logistic regression, a row for each present class, the bias last.
 
     Args:
@@ -205,6 +207,7 @@ def solve_logistic(x: NDArray[np.float32], labels: Ints, present: list[int], c: 
         present: ids of the present classes.
         c: scikit-learn's C.
         row_weights: weight of each row in the loss, shape (n,).
+        start: weights that the solver begins at, such as those of other rows; zeros if None.
 
     Raises:
         NotApplicable: the solver did not converge.
@@ -213,7 +216,7 @@ def solve_logistic(x: NDArray[np.float32], labels: Ints, present: list[int], c: 
     factor = c / 2 if len(present) == 2 else c
     one_hot = (labels[:, None] == present).astype(np.float64)
     try:
-        return minimise(PenalisedLoss(x, one_hot, factor * row_weights))
+        return minimise(PenalisedLoss(x, one_hot, factor * row_weights), start)
     except NotApplicable as error:
         raise NotApplicable(f"Logistic regression with c {c} did not converge: {error}.") from error
 

@@ -109,17 +109,21 @@ class PenalisedLoss:
         return (slice(start, start + _CHUNK) for start in range(0, len(self.x), _CHUNK))
 
 
-def minimise(objective: PenalisedLoss) -> Floats:
+def minimise(objective: PenalisedLoss, start: Floats | None = None) -> Floats:
     """Returns the weights of least loss, by Newton's method with preconditioned conjugate gradients.
 
     Each step solves its linear system the more closely, the shorter the gradient is (Nocedal & Wright 2006, chapter 7).
+
+    Args:
+        objective: the loss.
+        start: weights to begin at, such as those of a similar problem; zeros if None.
 
     Raises:
         NotApplicable: the method did not converge.
     """
     # The products are short. Threads of several processes on the same cores wait for each other many times longer.
     with _blas_libraries().limit(limits=1, user_api="blas"):
-        return _minimise(objective)
+        return _minimise(objective, start)
 
 
 @functools.cache
@@ -131,8 +135,8 @@ def _blas_libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _minimise(objective: PenalisedLoss) -> Floats:
-    weights = np.zeros((objective.one_hot.shape[1], objective.x.shape[1]))
+def _minimise(objective: PenalisedLoss, start: Floats | None) -> Floats:
+    weights = np.zeros((objective.one_hot.shape[1], objective.x.shape[1])) if start is None else start.copy()
     loss, gradient, probabilities = objective.evaluate(weights)
     first_length = float(np.linalg.norm(gradient))
     for iteration in range(_MAX_ITERATIONS):

@@ -63,8 +63,10 @@ class DeepFeatureReweighting:
         x, centre, gain = standardise(training.features)
         subsets = self.subsets(training)
         weights = np.zeros((len(present), x.shape[1]))
+        solution = None  # that of the draw before, which is close
         for rows, row_weights in subsets:
-            weights += solve_logistic(x[rows], training.labels[rows], present, self.c, row_weights) / len(subsets)
+            solution = solve_logistic(x[rows], training.labels[rows], present, self.c, row_weights, solution)
+            weights += solution / len(subsets)
         return expand_to_classes(present, len(counts), weights[:, :-1], weights[:, -1], centre, gain)
 
     def subsets(self, training: TrainingFeatures) -> list[tuple[Ints, Floats]]:

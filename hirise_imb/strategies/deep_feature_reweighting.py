@@ -24,7 +24,7 @@ class DeepFeatureReweightingParameters(Parameters):
     subset_size: float = number(
         0.0,
         0.75,
-        default=0.5,
+        default=0.75,
         help="rows of each class, on a log scale from those of the smallest class (0) to those of the largest (1)",
         source="Kirichenko et al. 2023 (0); more rows for classes of a few landmarks",
     )
@@ -42,5 +42,5 @@ class DeepFeatureReweightingStrategy(Strategy[DeepFeatureReweightingParameters])
         return Recipe(head=DeepFeatureReweighting(parameters.c, parameters.subset_size))
 
     def initial_points(self) -> list[Settings]:
-        """Returns the paper's subsets with a weaker penalty, and smaller ones than the default's."""
-        return [{"subset_size": 0.0, "c": 1.0}, {"subset_size": 0.25}]
+        """Returns the paper's subsets with a weaker penalty, and subsets of a size in between."""
+        return [{"subset_size": 0.0, "c": 1.0}, {"subset_size": 0.5}]

@@ -232,7 +232,7 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
         ("prototypes", {"kind": "nearest_mean", "normalise": "unit"}, Recipe(head=NearestMean("unit", 1.0))),
         ("logistic", {}, Recipe(head=Logistic(0.01, 1.0))),
         ("logistic", {"c": 0.5, "power": 0.0}, Recipe(head=Logistic(0.5, 0.0))),
-        ("deep_feature_reweighting", {}, Recipe(head=DeepFeatureReweighting(0.1, 0.5))),
+        ("deep_feature_reweighting", {}, Recipe(head=DeepFeatureReweighting(0.1, 0.75))),
         (
             "deep_feature_reweighting",
             {"c": 2.0, "subset_size": 0.0},
