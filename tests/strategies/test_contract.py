@@ -42,8 +42,6 @@ TOY_SETTINGS: Mapping[str, Settings] = {
     "undersampling": {"members": 2},
     "ensemble": {"kind": "heads"},
     "ldam_drw": {"epochs": 15},
-    # The toy task has features at one cut.
-    "light_tuning": {"depth": 1},
     "augmentation": {"views": "both", "mixing": "remix"},  # everything at once
 }
 """Settings with which the strategies of this package run on the toy task."""

@@ -46,8 +46,8 @@ UNFROZEN = replace(TUNED, cut="late", backbone_learning_rate=1e-4)
 LIGHT = replace(
     TUNED,
     head=Cosine(25.0),
-    loss=LogitAdjustedCrossEntropy(1.0),
-    cut="early",
+    loss=LogitAdjustedCrossEntropy(0.5),
+    cut="late",
     backbone_learning_rate=1e-3,
     trainable="norms",
     start="class_means",
@@ -202,9 +202,10 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
         ("light_tuning", {}, LIGHT),
         (
             "light_tuning",
-            {"depth": 1, "backbone_learning_rate": 5e-3, "tau": 0.75},
-            replace(LIGHT, cut="late", backbone_learning_rate=5e-3, loss=LogitAdjustedCrossEntropy(0.75)),
+            {"depth": 2, "backbone_learning_rate": 5e-3, "tau": 0.75},
+            replace(LIGHT, cut="early", backbone_learning_rate=5e-3, loss=LogitAdjustedCrossEntropy(0.75)),
         ),
+        ("light_tuning", {"head": "trained"}, replace(LIGHT, head=Linear(), start="trained")),
         ("augmentation", {}, replace(UNFROZEN, training_views=DIHEDRAL)),
         ("augmentation", {"views": "jittered"}, replace(UNFROZEN, training_views=("plain", *JITTERED))),
         (
