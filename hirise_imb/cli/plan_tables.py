@@ -83,7 +83,10 @@ def print_plan(plan: StudyPlan, console: Console) -> None:
     table = empty_table(f"The study {definition.name} on {N_CORES} cores", padding=1)
     for column in ("", "fits at most", "fine-tuning", "disk", "time"):
         table.add_column(column, justify="right" if column else "left")
-    table.add_row(f"features, {features.n_views:,} views", "", "", _disk(features.bytes), _time(features.seconds))
+    if definition.features:
+        table.add_row("features, from a table", "", "", "", "")
+    else:
+        table.add_row(f"features, {features.n_views:,} views", "", "", _disk(features.bytes), _time(features.seconds))
     for design in plan.designs:
         name = design.name
         if name != GIVEN_SPLIT:
