@@ -109,9 +109,10 @@ def print_plan(plan: StudyPlan, console: Console) -> None:
     text = (
         f"Searches of up to {trials} for {_count(len(plan.strategies), 'strategy', 'strategies')}, the control among "
         "them. Fits and disk are upper bounds. Times are rough: they follow from the numbers of fits, images and "
-        f"features, and from speeds measured on {N_CORES} cores. Extraction is included; features that are cached take "
-        "no time and no more disk."
+        f"features, and from speeds measured on {N_CORES} cores."
     )
+    if not definition.features:
+        text += " Extraction is included; features that are cached take no time and no more disk."
     console.print(text, highlight=False)
     if features.unknown_cuts:
         console.print(

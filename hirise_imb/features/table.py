@@ -233,7 +233,8 @@ def _read_vectors(path: Path, file: Any, rows: Ints, images: Sequence[str]) -> F
 
     vectors: Floats | None = None
     start = 0
-    for batch in file.iter_batches(max(1, _BATCH_NUMBERS // max(1, _estimate_width(file.metadata))), [_VECTOR]):
+    batch_size = max(1, _BATCH_NUMBERS // max(1, _estimate_width(file.metadata)))
+    for batch in file.iter_batches(batch_size, columns=[_VECTOR]):
         targets = rows[start : start + len(batch)]
         start += len(batch)
         is_used = targets >= 0
