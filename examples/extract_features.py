@@ -57,7 +57,7 @@ def extract(paths: list[Path], network: str, weights: str, size: int) -> np.ndar
     if not callable(build):
         sys.exit(f"keras.applications has no network {network}.")
     # Each network expects its own range of pixels; the function that makes it is in the network's module.
-    preprocess = sys.modules[build.__module__].preprocess_input  # type: ignore[attr-defined]
+    preprocess = sys.modules[build.__module__].preprocess_input
     if weights == "random":
         keras.utils.set_random_seed(0)
     model: Any = build(

@@ -16,6 +16,7 @@ from hirise_imb.config import CONTROL, Override, check_known
 from hirise_imb.features.inputs import MAP, TOP_MEAN
 from hirise_imb.strategies.base import Strategy
 from hirise_imb.strategies.parameters import Categorical
+from hirise_imb.strategies.spaces import search_space
 from hirise_imb.utils.errors import UserError
 
 _PLACEHOLDERS = ("a", "b", "c")
@@ -114,8 +115,8 @@ def _further_needs(strategy: Strategy) -> str:
         needs.append("a backbone to fine-tune")
     if any(key.statistic != MAP and (key.layer, key.statistic) != (TOP_MEAN.layer, TOP_MEAN.statistic) for key in keys):
         needs.append("feature maps of a backbone")
-    if views := sorted({key.view for key in keys} - {TOP_MEAN.view}):
-        needs.append(f"the view{'s' if len(views) > 1 else ''} {', '.join(views)}")
+    if any(key.view != TOP_MEAN.view for key in keys):
+        needs.append("other views of the images")
     if not needs:
         return ""
     return f"needs {' and '.join(needs)}{_suggest_override(strategy)}"
@@ -123,7 +124,7 @@ def _further_needs(strategy: Strategy) -> str:
 
 def _suggest_override(strategy: Strategy) -> str:
     """Returns a remark on a choice that lets a strategy do with a vector for each image, if there is one."""
-    for parameter in strategy.space:
+    for parameter in search_space(strategy.parameters):
         for value in parameter.values or () if isinstance(parameter, Categorical) else ():
             with suppress(UserError):  # other overrides need another choice
                 narrowed = strategy.narrow({**strategy.overrides, parameter.name: value})

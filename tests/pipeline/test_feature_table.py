@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cut_features import extract_at
-from examples.extract_features import main as extract_with_keras
 from worlds import TOY
 
+from examples.extract_features import main as extract_with_keras
 from hirise_imb.backbones import BACKBONES, TOP, Backbone, BackboneCard
 from hirise_imb.cli.main import main
 from hirise_imb.config import StudyDefinition
@@ -93,7 +93,6 @@ def test_results_are_those_of_the_backbone_that_made_the_table(
         file = f"predictions/{arm.name}.parquet"
         mine, theirs = pd.read_parquet(folder / file), pd.read_parquet(tmp_path / "reports" / "t" / file)
         pd.testing.assert_frame_equal(mine, theirs, rtol=1e-5, atol=1e-6)
-        assert (mine["predicted"] == theirs["predicted"]).all()
 
 
 def test_the_report_says_where_features_come_from(
@@ -126,7 +125,7 @@ def test_trials_and_fits_are_tied_to_the_content_of_the_table(
     vectors = content["vector"].to_pylist()
     vectors[0][0] += 1
     pq.write_table(pa.table({"image": content["image"], "vector": vectors}), tmp_path / "b")
-    with pytest.raises(UserError, match="was begun with features .*, not with features"):
+    with pytest.raises(UserError, match=r"was begun with features .*, not with features"):
         run_study(replace(definition, features=str(tmp_path / "b")), out)
     with pytest.raises(UserError, match="was begun with no backbone, not with backbone"):
         run_study(replace(definition, features="", weights="random"), out)
@@ -166,7 +165,10 @@ def test_a_plan_knows_the_width_of_the_table_and_extracts_nothing(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--strategies", "tta,focal_loss"], "which is not enough for tta (needs the views "),
+        (
+            ["--strategies", "tta,focal_loss"],
+            "which is not enough for tta (needs other views of the images): leave it out",
+        ),
         (["--strategies", "partial_unfreeze"], "partial_unfreeze (needs a backbone to fine-tune): leave it out"),
         (["--backbone", "efficientnet-lite0"], "but backbone is given too: leave out either"),
         (["--precision", "bfloat16"], "but precision is given too"),

@@ -18,10 +18,10 @@ from hirise_imb.utils.errors import UserError
 REFUSED = {
     "partial_unfreeze": "needs a backbone to fine-tune",
     "decoupled": "needs a backbone to fine-tune",
-    "photometric": "needs the view photometric",
+    "photometric": "needs other views of the images",
     "representation": "needs feature maps of a backbone",
-    "tta": "needs the views fh, ",
-    "combined": 'needs the view photometric unless [strategies.combined] has features = "plain"',
+    "tta": "needs other views of the images",
+    "combined": 'needs other views of the images unless [strategies.combined] has features = "plain"',
     "combined_representation": "needs feature maps of a backbone",
 }
 
