@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from hirise_imb.backbones import TOP
-from hirise_imb.config import Override
+from hirise_imb.config import Override, StudyDefinition
 from hirise_imb.features.inputs import MAP, TOP_MEAN, FeatureKey, Input, RequiredFeatures, feature_keys
 from hirise_imb.recipe import PLAIN_VIEW
 from hirise_imb.strategies import STRATEGIES, Strategy, check_vectors_suffice, select_strategies
@@ -46,6 +46,10 @@ def test_a_strategy_that_needs_more_is_refused(name: str) -> None:
     assert REFUSED[name] in message
     assert "leave it out of strategies, or leave out features" in message
     assert "focal_loss" not in message
+
+
+def test_the_default_strategies_run_on_a_table() -> None:
+    check(*StudyDefinition().strategies)
 
 
 def test_all_of_them_are_named_at_once() -> None:
