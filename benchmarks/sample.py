@@ -100,7 +100,7 @@ def cached_rows(seed: int) -> Figures:  # noqa: ARG001
 def _cached() -> tuple[Any, Data]:
     """The backbone, and the task on its cached features."""
     from benchmarks.data import Data, images
-    from hirise_imb.backbones import BACKBONES, TOP
+    from hirise_imb.backbones import BACKBONES
     from hirise_imb.data.splits import make_splits
     from hirise_imb.features.extraction import extract_features
     from hirise_imb.features.inputs import TOP_MEAN
@@ -109,7 +109,7 @@ def _cached() -> tuple[Any, Data]:
     found = images()
     backbone = BACKBONES[NAME].load("imagenet", HIRISE.image_shape)
     paths = [found.path(image) for image in found.table["image"]]
-    return backbone, Data(make_splits(found, 1), extract_features(backbone, [TOP], paths, cache_root())[TOP_MEAN])
+    return backbone, Data(make_splits(found, 1), extract_features(backbone, [TOP_MEAN], paths, cache_root())[TOP_MEAN])
 
 
 def ours(seed: int) -> Figures:

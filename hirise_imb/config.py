@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,9 @@ class StudyDefinition:
     """Key in `hirise_imb.backbones.BACKBONES`."""
     weights: str = "imagenet"
     """`imagenet`, `random`, or a weights file."""
+    features: str = ""
+    """Parquet file of features that were made elsewhere, which take the place of the backbone with its weights and
+    precision (`docs/features-from-anywhere.md`); empty for the features of the backbone."""
     precision: str = "float32"
     """Number format of the backbone's arithmetic: `float32`, or `bfloat16` for a GPU that supports it."""
     images: str = ""
@@ -133,6 +136,8 @@ class StudyDefinition:
         if len(set(self.strategies)) < len(self.strategies):
             raise UserError(f"strategies contains a name twice: {', '.join(self.strategies)}.")
 
+        changed = [key.name for key in fields(self) if getattr(self, key.name) != key.default]
+        _check_no_backbone(self.features, [key for key in _BACKBONE_KEYS if key in changed])
         for name in self.overrides:
             if name not in self.strategies:
                 raise UserError(f"overrides are given for {name}, which is not in strategies: add it there.")
@@ -140,7 +145,8 @@ class StudyDefinition:
     def to_toml(self) -> str:
         """Returns the text of a TOML file that `load_definition` reads back as this definition."""
         values = asdict(self) | {"strategies": list(self.strategies), "evaluation": list(self.evaluation)}
-        del values["overrides"]
+        for key in ("overrides", *(_BACKBONE_KEYS if self.features else ())):
+            del values[key]
         if any(self.overrides.values()):
             tables = {name: self.overrides.get(name, {}) for name in self.strategies}
             values["strategies"] = {
@@ -148,6 +154,19 @@ class StudyDefinition:
                 for name, table in tables.items()
             }
         return tomli_w.dumps(values)
+
+
+_BACKBONE_KEYS = ("backbone", "weights", "precision")
+"""Keys without a meaning where features come from a table."""
+
+
+def _check_no_backbone(features: object, keys: Sequence[str]) -> None:
+    """Checks that a table of features is not combined with keys that describe a backbone."""
+    if features and keys:
+        raise UserError(
+            f"features is {features}, a table that takes the place of the backbone, but {' and '.join(keys)} "
+            f"{'is' if len(keys) == 1 else 'are'} given too: leave out either."
+        )
 
 
 def format_override(override: Override) -> str:
@@ -206,10 +225,10 @@ def load_definition(path: Path, options: Mapping[str, Any]) -> StudyDefinition:
 
 
 def default_definition(options: Mapping[str, Any]) -> StudyDefinition:
-    """Returns the demo with `options` in place of its defaults; with other data it is named after the data."""
-    data = options.get("data", StudyDefinition.data)
+    """Returns the demo with `options` in place of its defaults, named after other data and a table of features."""
+    data, features = options.get("data", StudyDefinition.data), options.get("features", "")
     name = StudyDefinition.name if data == StudyDefinition.data else _name_of(Path(str(data)))
-    return _definition({"name": name}, options)
+    return _definition({"name": f"{name}-{_name_of(Path(str(features)))}" if features else name}, options)
 
 
 def _name_of(path: Path) -> str:
@@ -218,7 +237,11 @@ def _name_of(path: Path) -> str:
 
 
 def _definition(file: Mapping[str, Any], options: Mapping[str, Any]) -> StudyDefinition:
-    values: dict[str, Any] = {**file, **options}
+    for given in (file, options):
+        _check_no_backbone(given.get("features"), [key for key in _BACKBONE_KEYS if key in given])
+    # An option that says where features come from takes the place of what the file says about it.
+    replaced = _BACKBONE_KEYS if options.get("features") else ("features",) if "backbone" in options else ()
+    values: dict[str, Any] = {**{key: value for key, value in file.items() if key not in replaced}, **options}
     keys = [field.name for field in fields(StudyDefinition) if field.name != "overrides"]
     for key in values:
         check_known("key", key, keys)

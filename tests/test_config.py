@@ -1,6 +1,7 @@
 """Study definitions: files, options, and what is refused."""
 
 import re
+import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,44 @@ def test_a_known_name_is_returned() -> None:
     assert config.check_known("animal", "cat", ["dog", "cat"]) == "cat"
     with pytest.raises(UserError, match=r"^There is no animal 'cta': did you mean cat\? Known: dog, cat\.$"):
         config.check_known("animal", "cta", ["dog", "cat"])
+
+
+def test_a_table_of_features_takes_the_place_of_the_backbone(tmp_path: Path) -> None:
+    path = written(tmp_path, 'name = "mine"\nbackbone = "resnet50v2"\nweights = "random"\n')
+    from_table = StudyDefinition(name="mine", features="t.parquet")
+    assert config.load_definition(path, {"features": "t.parquet"}) == from_table
+    assert not {"backbone", "weights", "precision"} & tomllib.loads(from_table.to_toml()).keys()
+    path = written(tmp_path, from_table.to_toml())
+    assert config.load_definition(path, {}) == from_table
+    backbone = StudyDefinition(name="mine", backbone="resnet50v2")
+    assert config.load_definition(path, {"backbone": "resnet50v2"}) == backbone
+    assert config.load_definition(path, {"features": "", "backbone": "resnet50v2"}) == backbone
+    assert config.load_definition(path, {"features": ""}) == StudyDefinition(name="mine")
+
+
+@pytest.mark.parametrize("values", [{"backbone": "efficientnet-lite0"}, {"weights": "random", "precision": "bfloat16"}])
+def test_a_backbone_given_with_a_table_of_features_is_refused(values: dict[str, str], tmp_path: Path) -> None:
+    verb = "are" if len(values) > 1 else "is"
+    message = f"^features is t.parquet, a table .*, but {' and '.join(values)} {verb} given too: leave out either"
+    with pytest.raises(UserError, match=message):
+        config.default_definition({"features": "t.parquet", **values})
+    lines = [f'{key} = "{value}"\n' for key, value in {"features": "t.parquet", **values}.items()]
+    with pytest.raises(UserError, match=message):
+        config.load_definition(written(tmp_path, "".join(lines)), {})
+
+
+def test_a_backbone_other_than_the_default_is_no_match_for_a_table_of_features(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="but backbone is given too"):
+        StudyDefinition(features="t.parquet", backbone="resnet50v2")
+    path = written(tmp_path, 'features = "t.parquet"\n')
+    with pytest.raises(UserError, match="but weights is given too"):
+        config.load_definition(path, {"weights": "random"})
+
+
+def test_without_a_definition_a_study_is_named_after_its_table() -> None:
+    assert config.default_definition({"features": "some/dino v2.parquet"}).name == "demo-dino-v2"
+    assert config.default_definition({"features": "t.parquet", "data": "mine.zip"}).name == "mine-t"
+    assert config.default_definition({"features": "t.parquet", "name": "x"}).name == "x"
 
 
 def test_a_missing_file_names_those_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,7 @@ def quick_start(trainer: Trainer, fresh: bool = False) -> Trainer:
     """The trainer, with the networks that others have compiled."""
     if not fresh:
         backbone = trainer._stages._backbone
+        assert backbone is not None
         trainer._stages.networks = _NETWORKS.setdefault(id(backbone), (backbone, {}))[1]
     return trainer
 

@@ -71,7 +71,7 @@ class NestedData:
 
 def prepare(folder: Path, repeats: int) -> None:
     """Stores the features of the sample, its outer folds and the settings that are compared."""
-    from hirise_imb.backbones import BACKBONES, TOP
+    from hirise_imb.backbones import BACKBONES
     from hirise_imb.config import load_definition
     from hirise_imb.data.splits import make_outer_splits
     from hirise_imb.features.extraction import extract_features
@@ -93,7 +93,7 @@ def prepare(folder: Path, repeats: int) -> None:
     environment.load_tensorflow()
     backbone = BACKBONES[definition.backbone].load(definition.weights, manifest.spec.image_shape, definition.precision)
     paths = [manifest.path(image) for image in manifest.table["image"]]
-    features = extract_features(backbone, [TOP], paths, cache_root())[TOP_MEAN]
+    features = extract_features(backbone, [TOP_MEAN], paths, cache_root())[TOP_MEAN]
     np.savez_compressed(
         folder / "data.npz",
         features=features.take(np.arange(len(features))),

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hirise_imb.backbones import BACKBONES, TOP
+from hirise_imb.backbones import BACKBONES
 from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, load_definition
 from hirise_imb.data.splits import make_splits
 from hirise_imb.features.extraction import extract_features
@@ -224,7 +224,7 @@ def extract(path: Path) -> None:
     environment.load_tensorflow()
     backbone = BACKBONES[definition.backbone].load(definition.weights, manifest.spec.image_shape, definition.precision)
     paths = [manifest.path(image) for image in manifest.table["image"]]
-    features = extract_features(backbone, [TOP], paths, cache_root())[TOP_MEAN]
+    features = extract_features(backbone, [TOP_MEAN], paths, cache_root())[TOP_MEAN]
     np.savez_compressed(
         path,
         features=features.take(np.arange(len(features))),

@@ -86,7 +86,10 @@ def print_plan(plan: StudyPlan, console: Console) -> None:
     table = empty_table(f"The study {definition.name} on {N_CORES} cores", padding=1)
     for column in ("", "fits at most", "fine-tuning", "disk", "time"):
         table.add_column(column, justify="right" if column else "left")
-    table.add_row(f"features, {features.n_views:,} views", "", "", _disk(features.bytes), _time(features.seconds))
+    if definition.features:
+        table.add_row("features, from a table", "", "", "", "")
+    else:
+        table.add_row(f"features, {features.n_views:,} views", "", "", _disk(features.bytes), _time(features.seconds))
     for design in plan.designs:
         name = design.name
         if name != GIVEN_SPLIT:
@@ -109,9 +112,10 @@ def print_plan(plan: StudyPlan, console: Console) -> None:
     text = (
         f"Searches of up to {trials} for {_count(len(plan.strategies), 'strategy', 'strategies')}, the control among "
         "them. Fits and disk are upper bounds. Times are rough: they follow from the numbers of fits, images and "
-        f"features, and from speeds measured on {N_CORES} cores. Extraction is included; features that are cached take "
-        "no time and no more disk."
+        f"features, and from speeds measured on {N_CORES} cores."
     )
+    if not definition.features:
+        text += " Extraction is included; features that are cached take no time and no more disk."
     console.print(text, highlight=False)
     if features.unknown_cuts:
         console.print(

@@ -146,6 +146,9 @@ def _add_definition_options(parser: argparse.ArgumentParser) -> None:
         "--precision", help="float32, or bfloat16 (8 bits of significand), which is faster on a GPU that supports it"
     )
     parser.add_argument(
+        "--features", metavar="FILE", help="Parquet file of features made elsewhere, in place of those of a backbone"
+    )
+    parser.add_argument(
         "--trial-seeds", type=int, help="number of seeds with which recipes are scored by cross-validation (default: 3)"
     )
     parser.add_argument("--refits", type=int, help="number of seeds with which each recipe is fitted for the report")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -38,6 +38,25 @@ class FeatureKey(NamedTuple):
 
 TOP_MEAN = FeatureKey("plain", TOP, "mean")
 """The features of the published recipe."""
+
+
+@dataclass(frozen=True)
+class RequiredFeatures:
+    """The features that the recipes of a strategy use, or of several strategies."""
+
+    images: tuple[FeatureKey, ...]
+    """Features of all images: those of the published recipe first, feature maps at cut points last."""
+    canonical_images: tuple[FeatureKey, ...]
+    """Further features of canonical images. They serve for prediction alone, and canonical images are a seventh of the
+    official archive."""
+
+    @classmethod
+    def union(cls, parts: Iterable[RequiredFeatures]) -> RequiredFeatures:
+        """Returns the features that one or more of the parts require, each once."""
+        parts = tuple(parts)
+        images = dict.fromkeys((TOP_MEAN, *(key for part in parts for key in part.images)))
+        canonical = dict.fromkeys(key for part in parts for key in part.canonical_images if key not in images)
+        return cls(tuple(sorted(images, key=lambda key: key.statistic == MAP)), tuple(canonical))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from hirise_imb.backbones import BACKBONES
+from hirise_imb.backbones import BackboneCard
 from hirise_imb.config import GIVEN_SPLIT, StudyDefinition
 from hirise_imb.data.dataset import SPLITS
 from hirise_imb.data.folds import N_FOLDS
@@ -19,7 +19,7 @@ from hirise_imb.metrics.detectable import N_FITS, DetectableDifference, count_su
 from hirise_imb.pipeline.cost import FitSizes, count_arms, estimate_workload, images_per_second
 from hirise_imb.search import strategies_to_search
 from hirise_imb.strategies import Strategy
-from hirise_imb.training.context import RequiredFeatures, load_manifest
+from hirise_imb.training.context import find_card, load_manifest, load_table, require_features
 
 _REPORT_SECONDS = 1.0
 """Seconds of testing an arm and writing its part of the report (benchmarks/results-before.md)."""
@@ -35,7 +35,7 @@ _NAME_BYTES = 32
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """The features that a study extracts, unless they are cached."""
+    """The features that a study extracts, unless they are cached; none if they come from a table."""
 
     n_views: int
     """Number of views of images that go through the backbone."""
@@ -101,18 +101,19 @@ def plan_study(definition: StudyDefinition) -> StudyPlan:
     """
     strategies = strategies_to_search(definition)
     manifest = load_manifest(definition)
+    table = load_table(definition, manifest)
+    card = find_card(definition, table)
     return StudyPlan(
         definition,
         manifest,
         tuple(strategies),
-        _plan_features(definition, manifest, strategies),
-        tuple(_plan_design(name, definition, manifest, strategies) for name in definition.evaluation),
+        _plan_features(card, manifest, strategies) if table is None else FeaturePlan(0, 0, 0.0, ()),
+        tuple(_plan_design(name, definition, manifest, strategies, card) for name in definition.evaluation),
     )
 
 
-def _plan_features(definition: StudyDefinition, manifest: Manifest, strategies: Sequence[Strategy]) -> FeaturePlan:
-    card = BACKBONES[definition.backbone]
-    required = RequiredFeatures.of(strategies, card)
+def _plan_features(card: BackboneCard, manifest: Manifest, strategies: Sequence[Strategy]) -> FeaturePlan:
+    required = require_features(strategies, card)
     n_images, n_landmarks = len(manifest.table), manifest.table["landmark"].nunique()
     n_bytes, unknown = 0, []
     for keys, count in ((required.images, n_images), (required.canonical_images, n_landmarks)):
@@ -134,7 +135,7 @@ def _plan_features(definition: StudyDefinition, manifest: Manifest, strategies: 
 
 
 def _plan_design(
-    name: str, definition: StudyDefinition, manifest: Manifest, strategies: Sequence[Strategy]
+    name: str, definition: StudyDefinition, manifest: Manifest, strategies: Sequence[Strategy], card: BackboneCard
 ) -> DesignPlan:
     divisions: tuple[DataSplits, ...]
     if name == GIVEN_SPLIT:
@@ -150,7 +151,7 @@ def _plan_design(
         validation=n_seeds * n_folds,
         final=definition.refits,
         rows=mean_pool * (1 - 1 / N_FOLDS),
-        backbone=BACKBONES[definition.backbone],
+        backbone=card,
     )
     workload = estimate_workload(strategies, definition, sizes)
     n_arms = count_arms(strategies)

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hirise_imb.backbones import BACKBONES
 from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, StudyDefinition, check_known
 from hirise_imb.data.resolve import SYNTHETIC
 from hirise_imb.pipeline.appendix import describe_strategies
@@ -177,9 +176,8 @@ def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Bas
 def _show_progress(
     context: TrainingContext, divisions: Sequence[Division], strategies: Sequence[Strategy]
 ) -> StudyProgress:
-    definition = context.definition
-    steps = estimate_steps(strategies, definition, divisions, BACKBONES[definition.backbone])
-    return StudyProgress(definition.name, steps)
+    steps = estimate_steps(strategies, context.definition, divisions, context.card)
+    return StudyProgress(context.definition.name, steps)
 
 
 def _report_folder(definition: StudyDefinition, out: Path) -> Path:
@@ -247,6 +245,8 @@ def _build_results(
         "digests": {key: value for key, value in divisions[0].facts.items() if key not in per_division},
         "seconds": {"features": context.seconds} | {arm.name: arm.seconds for arm in arms},
     }
+    if context.table is not None:
+        facts["features"] = context.table.describe()
     if not is_nested:
         facts["test_access"] = open_run_store(out, definition.name, divisions[0]).test_accesses()
     return Results(
@@ -266,7 +266,7 @@ def _build_results(
 
 
 def _describe_data(context: TrainingContext) -> str:
-    """Returns sentences about data and backbone, without the final full stop."""
+    """Returns sentences about data and features, without the final full stop."""
     data = f"Landmarks: {context.definition.data}."
     if context.definition.data == SYNTHETIC:
         data = "Landmarks: synthetic, drawn by this program. Nothing here is a result about Mars."

@@ -20,7 +20,7 @@ from hirise_imb.search.result import SearchResult
 from hirise_imb.search.search import Search
 from hirise_imb.search.trial_store import open_trial_store
 from hirise_imb.search.workers import is_orphaned
-from hirise_imb.strategies import STRATEGIES, RecipeContext, Strategy, select_strategies
+from hirise_imb.strategies import STRATEGIES, RecipeContext, Strategy, check_vectors_suffice, select_strategies
 from hirise_imb.training.context import Division, TrainingContext
 from hirise_imb.training.outcome import Outcome
 from hirise_imb.utils.errors import FitFailed
@@ -35,9 +35,13 @@ def strategies_to_search(definition: StudyDefinition) -> list[Strategy]:
     """Returns the strategies of a study in the order of their searches: the named ones, the control, their bases.
 
     Raises:
-        UserError: a name is unknown, or an override does not agree with its declared parameter.
+        UserError: a name is unknown, an override does not agree with its declared parameter, or a strategy needs more
+            than the table of features has.
     """
-    return select_strategies(STRATEGIES, definition.strategies, definition.overrides)
+    strategies = select_strategies(STRATEGIES, definition.strategies, definition.overrides)
+    if definition.features:
+        check_vectors_suffice(strategies, definition.strategies)
+    return strategies
 
 
 StudyPart = tuple[str, str]

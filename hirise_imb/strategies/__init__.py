@@ -34,7 +34,12 @@ from hirise_imb.strategies.partial_unfreeze import PartialUnfreezeStrategy
 from hirise_imb.strategies.photometric import PhotometricStrategy
 from hirise_imb.strategies.plain import PlainStrategy
 from hirise_imb.strategies.prototypes import PrototypesStrategy
-from hirise_imb.strategies.registry import ENTRY_POINT_GROUP, StrategyRegistry, select_strategies
+from hirise_imb.strategies.registry import (
+    ENTRY_POINT_GROUP,
+    StrategyRegistry,
+    check_vectors_suffice,
+    select_strategies,
+)
 from hirise_imb.strategies.representation import RepresentationStrategy
 from hirise_imb.strategies.smote import SmoteStrategy
 from hirise_imb.strategies.spaces import Parameters, SearchSpace, choice, integer, number, reuse, search_space
@@ -94,6 +99,7 @@ __all__ = [
     "StrategyRegistry",
     "TrainedStrategy",
     "Value",
+    "check_vectors_suffice",
     "choice",
     "integer",
     "number",

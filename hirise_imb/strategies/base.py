@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic
 from typing_extensions import TypeVar
 
 from hirise_imb.config import CONTROL, Override, StudyDefinition
-from hirise_imb.features.inputs import PLAIN, Inputs
+from hirise_imb.features.inputs import MAP, PLAIN, FeatureKey, Inputs, RequiredFeatures, feature_keys, with_view
 from hirise_imb.recipe import PLAIN_VIEW, Recipe, Views
 from hirise_imb.strategies.parameters import Settings, Value
 from hirise_imb.strategies.spaces import Parameters, SearchSpace, number, search_space
@@ -123,6 +123,23 @@ class Strategy(ABC, Generic[P]):
             layers: the backbone's layers for representations.
         """
         return PLAIN
+
+    def required_features(self, layers: Sequence[str], cuts: Sequence[str]) -> RequiredFeatures:
+        """Returns the features that recipes use: those of the inputs, of the views of predictions, and at cuts.
+
+        Args:
+            layers: the backbone's layers for representations.
+            cuts: the backbone's cut points.
+        """
+        inputs = self.inputs(layers)
+        views = [view for view in self.views if view not in PLAIN_VIEW]
+        maps = []
+        if self.trains_backbone:
+            maps = [FeatureKey("plain", cut, MAP) for cut in cuts]
+            maps += [FeatureKey(view, cut, MAP) for cut in cuts[:1] for view in self.training_views]
+        images = RequiredFeatures((*feature_keys(inputs), *maps), ())
+        predicted = RequiredFeatures((), tuple(key for view in views for key in feature_keys(with_view(inputs, view))))
+        return RequiredFeatures.union((images, predicted))
 
     def narrow(self, overrides: Mapping[str, Override]) -> Strategy[P]:
         """Returns the strategy with the overrides of a study definition in place of its own.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hirise_imb.features.inputs import Inputs
+from hirise_imb.features.inputs import PLAIN, Inputs
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import OptimiserParameters, TrainedStrategy
 from hirise_imb.strategies.class_bias import ClassBiasParameters, ClassBiasStrategy
@@ -91,8 +91,8 @@ class CombinedStrategy(TrainedStrategy[CombinedParameters]):
         return compose(recipe, parameters)
 
     def inputs(self, layers: Sequence[str]) -> Inputs:
-        """Returns the plain and the photometric view."""
-        return PhotometricStrategy().inputs(layers)
+        """Returns the plain view, and the photometric one unless overrides rule it out."""
+        return PhotometricStrategy().inputs(layers) if self.space["features"].allows("concatenated") else PLAIN
 
     def initial_points(self) -> list[Settings]:
         """Returns partners that published results suggest: features and heads with a mild correction."""

@@ -9,11 +9,18 @@ A package provides a strategy by an entry point of the group `hirise_imb.strateg
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 
 from hirise_imb.config import CONTROL, Override, check_known
+from hirise_imb.features.inputs import MAP, TOP_MEAN
 from hirise_imb.strategies.base import Strategy
+from hirise_imb.strategies.parameters import Categorical
+from hirise_imb.strategies.spaces import search_space
 from hirise_imb.utils.errors import UserError
+
+_PLACEHOLDERS = ("a", "b", "c")
+"""Names for the layers and cuts of any backbone, when only the kind of features that a strategy needs matters."""
 
 ENTRY_POINT_GROUP = "hirise_imb.strategies"
 
@@ -75,6 +82,56 @@ def select_strategies(
     for name in selected:  # grows during the iteration, so that bases of bases are selected too
         selected += [base for base in registry[name].depends_on if base not in selected]
     return [strategy.narrow(overrides.get(name, {})) for name, strategy in registry.items() if name in selected]
+
+
+def check_vectors_suffice(strategies: Sequence[Strategy], names: Sequence[str]) -> None:
+    """Checks that strategies need nothing but one vector for each image, which is what a table of features has.
+
+    Args:
+        strategies: strategies of a study, each after those it depends on.
+        names: names in the study definition, which does not name all bases.
+
+    Raises:
+        UserError: some need more; the message names them, and says for each of them what.
+    """
+    reasons: dict[str, str] = {}
+    for strategy in strategies:
+        bases = [base for base in strategy.depends_on if base in reasons]
+        if reason := _further_needs(strategy) or (f"depends on {bases[0]}" if bases else ""):
+            reasons[strategy.name] = reason
+    if refused := [f"{name} ({reasons[name]})" for name in names if name in reasons]:
+        raise UserError(
+            f"A table of features has one vector for each image, which is not enough for {', '.join(refused)}: leave "
+            f"{'it' if len(refused) == 1 else 'them'} out of strategies, or leave out features to use a backbone."
+        )
+
+
+def _further_needs(strategy: Strategy) -> str:
+    """Describes what a strategy needs in addition to a vector for each image; an empty string if nothing."""
+    required = strategy.required_features(_PLACEHOLDERS, _PLACEHOLDERS)
+    keys = {*required.images, *required.canonical_images} - {TOP_MEAN}
+    needs = []
+    if any(key.statistic == MAP for key in keys):
+        needs.append("a backbone to fine-tune")
+    if any(key.statistic != MAP and (key.layer, key.statistic) != (TOP_MEAN.layer, TOP_MEAN.statistic) for key in keys):
+        needs.append("feature maps of a backbone")
+    if any(key.view != TOP_MEAN.view for key in keys):
+        needs.append("other views of the images")
+    if not needs:
+        return ""
+    return f"needs {' and '.join(needs)}{_suggest_override(strategy)}"
+
+
+def _suggest_override(strategy: Strategy) -> str:
+    """Returns a remark on a choice that lets a strategy do with a vector for each image, if there is one."""
+    for parameter in search_space(strategy.parameters):
+        for value in parameter.values or () if isinstance(parameter, Categorical) else ():
+            with suppress(UserError):  # other overrides need another choice
+                narrowed = strategy.narrow({**strategy.overrides, parameter.name: value})
+                required = narrowed.required_features(_PLACEHOLDERS, _PLACEHOLDERS)
+                if {*required.images, *required.canonical_images} == {TOP_MEAN}:
+                    return f' unless [strategies.{strategy.name}] has {parameter.name} = "{value}"'
+    return ""
 
 
 def _load_plugins(known: Mapping[str, Strategy]) -> dict[str, Strategy]:

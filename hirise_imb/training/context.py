@@ -20,8 +20,9 @@ from hirise_imb.data.registry import DATASETS
 from hirise_imb.data.splits import make_outer_splits, make_splits
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.extraction import BATCH, extract_features, image_digests, median_relative_difference
-from hirise_imb.features.inputs import MAP, PLAIN, FeatureKey, feature_keys, with_view
-from hirise_imb.recipe import PLAIN_VIEW, Recipe
+from hirise_imb.features.inputs import TOP_MEAN, FeatureKey, RequiredFeatures
+from hirise_imb.features.table import FeatureTable, read_feature_table
+from hirise_imb.recipe import Recipe
 from hirise_imb.strategies import Strategy
 from hirise_imb.training.epoch_loop import OnEpoch
 from hirise_imb.training.trainer import CrossValidation, Trainer
@@ -90,15 +91,28 @@ class TrainingContext:
     manifest: Manifest
     trainer: Trainer
     description: str
-    """One sentence about the backbone, its weights and its precision."""
-    cuts: tuple[str, ...]
-    """Cut points of the backbone; the one that leaves the fewest weights to train comes first."""
-    layers: tuple[str, ...]
-    """Layers of the backbone for representations, the last one first."""
+    """One sentence about the backbone, its weights and its precision, or about the table of features."""
+    table: FeatureTable | None
+    """The table that features come from, if they do not come from the backbone."""
     facts: dict[str, str | int]
     """Everything that the numbers of all divisions depend on."""
     seconds: float
     """Wall time of feature extraction in this process; cached features take almost none."""
+
+    @property
+    def card(self) -> BackboneCard:
+        """The facts about the network that features come from."""
+        return find_card(self.definition, self.table)
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """Cut points of the backbone; the one that leaves the fewest weights to train comes first."""
+        return tuple(self.card.cuts)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers of the backbone for representations, the last one first."""
+        return tuple(self.card.layers)
 
     @cached_property
     def given_split(self) -> Division:
@@ -146,86 +160,71 @@ class TrainingContext:
     def prepare(
         cls, definition: StudyDefinition, manifest: Manifest, strategies: Sequence[Strategy]
     ) -> TrainingContext:
-        """Loads the backbone, and extracts the features that recipes of the strategies use.
+        """Makes the features that recipes of the strategies use ready, from the backbone or from a table.
 
         Raises:
-            UserError: the weights are not available, or the features can't be computed.
+            UserError: the weights are not available, the features can't be computed, or the table has mistakes.
         """
-        card = BACKBONES[definition.backbone]
-        environment.load_tensorflow()
-        input_shape = manifest.spec.image_shape
-        backbone = card.load(definition.weights, input_shape, definition.precision)
-        cuts = tuple(card.cuts)
         paths = [manifest.path(image) for image in manifest.table["image"]]
         begin = time.monotonic()
         digests = image_digests(paths)
+        table = load_table(definition, manifest, digests)  # before TensorFlow, so that mistakes are reported at once
+        environment.load_tensorflow()
         splits = make_splits(manifest, 2 * definition.trial_seeds)  # for trials and for arms
-        required = RequiredFeatures.of(strategies, card)
-        features = _extract(backbone, required, paths, splits.images.is_canonical, digests)
+        if table is None:
+            card = BACKBONES[definition.backbone]
+            backbone = card.load(definition.weights, manifest.spec.image_shape, definition.precision)
+            required = require_features(strategies, card)
+            features = _extract(backbone, required, paths, splits.images.is_canonical, digests)
+            trainer = Trainer(backbone, splits, features)
+            origin = {"backbone": card.name, "weights": backbone.digest[:16], "precision": definition.precision}
+            description = _describe_backbone(definition, backbone, paths)
+        else:
+            trainer = Trainer(None, splits, {TOP_MEAN: Features.of(table.vectors)})
+            origin = {"features": table.digest[:16]}
+            made = f"made by {table.made_by}" if table.made_by else "the file does not say how they were made"
+            description = f"Features: {definition.features} ({made}), {table.width:,} for each image"
         content = hashlib.sha256("".join([manifest.digest, *digests]).encode())
-        facts: dict[str, str | int] = {
-            "dataset": manifest.spec.name,
-            "data": content.hexdigest()[:16],
-            "backbone": card.name,
-            "weights": backbone.digest[:16],
-            "precision": definition.precision,
-            "seed": definition.seed,
-        }
-        description = f"Backbone: {definition.backbone} with weights {definition.weights}"
-        if definition.precision != "float32":
-            exact = card.load(definition.weights, input_shape)
-            difference = median_relative_difference(backbone, exact, paths[:BATCH])
-            description += (
-                f", in {definition.precision} (its features differ from those in float32 by {difference:.2%}, median)"
-            )
+        facts: dict[str, str | int] = {"dataset": manifest.spec.name, "data": content.hexdigest()[:16]}
+        facts |= {**origin, "seed": definition.seed}
         seconds = round(time.monotonic() - begin, 1)
-        return cls(
-            definition,
-            manifest,
-            Trainer(backbone, splits, features),
-            description,
-            cuts,
-            tuple(card.layers),
-            facts,
-            seconds,
-        )
+        return cls(definition, manifest, trainer, description, table, facts, seconds)
 
 
 def _count_from(first: int, count: int) -> tuple[int, ...]:
     return tuple(range(first, first + count))
 
 
-@dataclass(frozen=True)
-class RequiredFeatures:
-    """The features that recipes of some strategies use."""
+def find_card(definition: StudyDefinition, table: FeatureTable | None) -> BackboneCard:
+    """Returns the facts about the network that features come from: the backbone, or that of a table."""
+    return BACKBONES[definition.backbone] if table is None else table.card
 
-    images: tuple[FeatureKey, ...]
-    """Features of all images: those of the published recipe first, feature maps at cut points last."""
-    canonical_images: tuple[FeatureKey, ...]
-    """Further features of canonical images. They serve for prediction alone, and canonical images are a seventh of the
-    official archive."""
 
-    @classmethod
-    def of(cls, strategies: Sequence[Strategy], card: BackboneCard) -> RequiredFeatures:
-        """Returns what the strategies use of a backbone."""
-        layers = tuple(card.layers)
-        inputs = [PLAIN, *(strategy.inputs(layers) for strategy in strategies)]
-        images = dict.fromkeys(key for entries in inputs for key in feature_keys(entries))
-        views = {
-            key: None
-            for strategy in strategies
-            for view in strategy.views
-            if view not in PLAIN_VIEW
-            for key in feature_keys(with_view(strategy.inputs(layers), view))
-            if key not in images
-        }
-        if any(strategy.trains_backbone for strategy in strategies):
-            images |= {FeatureKey("plain", cut, MAP): None for cut in card.cuts}
-            first = next(iter(card.cuts))
-            images |= {
-                FeatureKey(view, first, MAP): None for strategy in strategies for view in strategy.training_views
-            }
-        return cls(tuple(images), tuple(views))
+def require_features(strategies: Sequence[Strategy], card: BackboneCard) -> RequiredFeatures:
+    """Returns the features of a backbone that the published recipe and the strategies use."""
+    return RequiredFeatures.union(
+        strategy.required_features(tuple(card.layers), tuple(card.cuts)) for strategy in strategies
+    )
+
+
+def load_table(
+    definition: StudyDefinition, manifest: Manifest, digests: Sequence[str] | None = None
+) -> FeatureTable | None:
+    """Reads and checks the table of features that a definition names, without loading TensorFlow; None if it has none.
+
+    Args:
+        definition: definition of the study.
+        manifest: data of the study.
+        digests: `image_digests` of all images, if the caller has computed them already.
+
+    Raises:
+        UserError: the table has mistakes.
+    """
+    if not definition.features:
+        return None
+    images = list(manifest.table["image"])
+    digests = image_digests([manifest.path(image) for image in images]) if digests is None else digests
+    return read_feature_table(Path(definition.features), images, digests)
 
 
 def load_manifest(definition: StudyDefinition) -> Manifest:
@@ -238,6 +237,19 @@ def load_manifest(definition: StudyDefinition) -> Manifest:
     check_known("precision", definition.precision, PRECISIONS)
     card = DATASETS[check_known("data set", definition.dataset, DATASETS)]
     return load_data(definition.data, card, definition.images)
+
+
+def _describe_backbone(definition: StudyDefinition, backbone: Backbone, paths: Sequence[Path]) -> str:
+    """Returns a sentence about the backbone, and how exact its arithmetic is where it has less than float32."""
+    description = f"Backbone: {definition.backbone} with weights {definition.weights}"
+    if definition.precision == "float32":
+        return description
+    exact = backbone.card.load(definition.weights, backbone.input_shape)
+    difference = median_relative_difference(backbone, exact, paths[:BATCH])
+    return (
+        f"{description}, in {definition.precision} (its features differ from those in float32 by {difference:.2%}, "
+        f"median)"
+    )
 
 
 def _extract(

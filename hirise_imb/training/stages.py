@@ -51,7 +51,7 @@ _CLOSED_FORM_THREADS = 2
 class StageRunner:
     """Fits stages of recipes on one data set. Networks and the latest fits are kept for reuse."""
 
-    def __init__(self, backbone: Backbone, splits: DataSplits, features: Mapping[FeatureKey, Features]) -> None:
+    def __init__(self, backbone: Backbone | None, splits: DataSplits, features: Mapping[FeatureKey, Features]) -> None:
         """Takes the arguments of `trainer.Trainer`."""
         self._backbone = backbone
         self.inputs = StageInputs(splits, features)
@@ -290,6 +290,7 @@ class StageRunner:
     def _network(self, cut: str, trainable: Trainable = "all") -> Network:
         key = cut if trainable == "all" else f"{cut}: {trainable}"
         if key not in self.networks:
+            assert self._backbone is not None  # strategies that train it are refused where there is none
             self.networks[key] = Network(self._backbone, cut, trainable)
         return self.networks[key]
 

@@ -94,11 +94,11 @@ class Run:
 class Trainer:
     """Fits recipes on one data set. Networks and the latest fits are kept between runs."""
 
-    def __init__(self, backbone: Backbone, splits: DataSplits, features: Mapping[FeatureKey, Features]) -> None:
+    def __init__(self, backbone: Backbone | None, splits: DataSplits, features: Mapping[FeatureKey, Features]) -> None:
         """Takes the data and its features.
 
         Args:
-            backbone: backbone; recipes may train its tail.
+            backbone: backbone, whose tail recipes may train; None if no recipe does.
             splits: splits of the data set.
             features: features of all images in order, for every view, layer and statistic, and every cut, that recipes
                 name. Views that serve only prediction need rows for canonical images alone.

@@ -595,7 +595,9 @@ def test_a_retrained_head_stands_on_the_trained_end_of_the_backbone(
     late, network = make_features(task, "late"), trainer._stages.networks["late"]
     pooled = {rows.tobytes(): network.pooled(tail, late.select(rows)) for rows in (task.pool, task.test)}
     np.testing.assert_array_equal(data.features.stored, pooled[task.pool.tobytes()])
-    before = np.asarray(trainer._stages._backbone.tail("late")(late.take(task.pool), training=False))
+    backbone = trainer._stages._backbone
+    assert backbone is not None
+    before = np.asarray(backbone.tail("late")(late.take(task.pool), training=False))
     assert np.abs(data.features.stored - before).max() > 1e-3
     expected = anew.snapshot().classifier().logits(pooled[task.test.tobytes()])
     np.testing.assert_allclose(probabilities_of(run), np.exp(log_softmax(expected)), rtol=1e-4, atol=1e-6)
