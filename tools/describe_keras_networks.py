@@ -21,9 +21,8 @@ from unittest import mock
 
 import keras
 
-from hirise_imb.backbones import keras_applications
 from hirise_imb.backbones.cut_points import find_cut_points
-from hirise_imb.backbones.keras_applications import TABLE, NetworkFacts, joint_name
+from hirise_imb.backbones.keras_applications import TABLE, NetworkFacts, joint_name, make_card
 from hirise_imb.data.hirise import HIRISE
 
 MODES = {
@@ -44,7 +43,7 @@ JOINTS = {
 """Each cell of NASNet reads the outputs of the two before it, so that only both together can be a cut."""
 
 
-class WeightsRequest(Exception):  # noqa: N818 - it reports no error
+class WeightsRequest(Exception):
     """Raised in place of a download; its arguments are those of `get_file`."""
 
 
@@ -58,21 +57,20 @@ def describe(name: str) -> NetworkFacts:
     build = getattr(keras.applications, name)
     module = inspect.getmodule(build)
     assert module is not None
+    module_name = module.__name__.rpartition(".")[2]
     facts = NetworkFacts(
         name=name,
-        module=module.__name__.rpartition(".")[2],
+        module=module_name,
         parameters=0,
         feature_width=0,
-        min_size=32,
-        preprocessing="",
+        preprocessing=MODES.get(module_name, "tf"),
         cuts={},
         cut_shapes={},
         layers=(),
         joints=JOINTS.get(name, ()),
-        **requested_weights(build),
+        **read_requirements(build),
     )
-    facts = replace(facts, preprocessing=MODES.get(facts.module, "tf"), min_size=least_size(build, facts.module))
-    network = keras_applications.make_card(facts).build("random", HIRISE.image_shape)
+    network = make_card(facts).build("random", HIRISE.image_shape)
     points = find_cut_points(network)
     joined = {joint_name(late): late for late, _ in facts.joints}
     return replace(
@@ -91,26 +89,26 @@ def stride_and_channels(shape: tuple[int, int, int]) -> tuple[int, int] | None:
     return next(((stride, shape[2]) for stride in (4, 8, 16, 32) if -(-size // stride) == rows), None)
 
 
-def requested_weights(build: Callable[..., Any]) -> dict[str, Any]:
-    """Returns name, address and digest of the file that Keras downloads for ImageNet weights without the classifier."""
+def read_requirements(build: Callable[..., Any]) -> dict[str, Any]:
+    """Returns the smallest image size that Keras accepts, 32 where it does not say, and the weights file it downloads.
+
+    The file is that of the ImageNet weights without the classifier: its name, address and digest.
+    """
 
     def refuse(name: str, origin: str, file_hash: str | None = None, **_: object) -> None:
         raise WeightsRequest(name, origin, file_hash)
 
-    with mock.patch("keras.src.utils.file_utils.get_file", refuse):
+    utils = importlib.import_module("keras.src.applications.imagenet_utils")
+    with (
+        mock.patch("keras.src.utils.file_utils.get_file", refuse),
+        mock.patch.object(utils, "obtain_input_shape", wraps=utils.obtain_input_shape) as obtain,
+    ):
         try:
             build(include_top=False, weights="imagenet", input_shape=(224, 224, 3))
         except WeightsRequest as request:
-            return dict(zip(("file_name", "address", "digest"), request.args, strict=True))
+            min_size = obtain.call_args.kwargs["min_size"] if obtain.called else 32
+            return {"min_size": min_size} | dict(zip(("file_name", "address", "digest"), request.args, strict=True))
     raise RuntimeError("Keras has asked for no weights file.")
-
-
-def least_size(build: Callable[..., Any], module: str) -> int:
-    """Returns the smallest image size that Keras accepts, 32 where it does not say."""
-    utils = importlib.import_module("keras.src.applications.imagenet_utils")
-    with mock.patch.object(utils, "obtain_input_shape", wraps=utils.obtain_input_shape) as obtain:
-        build(include_top=False, weights=None, input_shape=(224, 224, 3))
-    return int(obtain.call_args.kwargs["min_size"]) if obtain.called else 32
 
 
 def main() -> int:

@@ -212,7 +212,9 @@ def load_manifest(definition: StudyDefinition) -> Manifest:
     check_known("backbone", definition.backbone, BACKBONES)
     check_known("precision", definition.precision, PRECISIONS)
     spec = DATASETS[check_known("data set", definition.dataset, DATASETS)]
-    return read_manifest(resolve_data(definition.data, spec), spec)
+    manifest = read_manifest(resolve_data(definition.data, spec), spec)
+    BACKBONES[definition.backbone].check_image_size(manifest.spec.image_shape)
+    return manifest
 
 
 def _extract(
