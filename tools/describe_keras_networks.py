@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python tools/describe_keras_networks.py [NAME ...]
 
-builds each network with random weights, without network access, in about two minutes and 4 GB; with names it updates
+builds each network with random weights, without network access, in about three minutes; with names it updates
 only those. To be run again for each new release of Keras: the slow test `tests/backbones/test_keras_applications.py`
 fails where the table is out of date.
 """

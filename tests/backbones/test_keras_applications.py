@@ -1,6 +1,6 @@
 """The networks of keras.applications: their table, preprocessing, weights files and cuts.
 
-The slow tests build every network that Keras offers: `pytest -m slow tests/backbones`, about 20 minutes and 8 GB.
+The slow tests build every network that Keras offers: `pytest -m slow tests/backbones`, about 30 minutes.
 """
 
 from __future__ import annotations
