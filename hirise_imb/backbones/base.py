@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hirise_imb.utils.errors import UserError
+
 if TYPE_CHECKING:
     import keras
 
@@ -62,6 +64,8 @@ class BackboneCard:
     cut_shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Stride to the pixels, and number of channels, of the cached output by name of the cut; from them `hirise-imb
     plan` computes the disk that features take, without building the network."""
+    min_size: int = 1
+    """Smallest number of rows and columns of an image that the network accepts."""
     images_per_second: float | None = None
     """Images of 227 x 227 pixels that are extracted in a second on 2 cores, if measured; `hirise-imb plan` uses it."""
 
@@ -79,10 +83,11 @@ class BackboneCard:
                 with 8 bits of significand, is faster on a GPU that supports it.
 
         Raises:
-            UserError: the weights are not available.
+            UserError: the images are too small, or the weights are not available.
         """
         import keras
 
+        self.check_image_size(input_shape)
         if weights == "random":
             keras.utils.set_random_seed(0)
         default_policy = keras.config.dtype_policy()
@@ -91,6 +96,15 @@ class BackboneCard:
             return Backbone(self, self.build(weights, input_shape), precision)
         finally:
             keras.config.set_dtype_policy(default_policy)
+
+    def check_image_size(self, input_shape: InputShape) -> None:
+        """Raises UserError if images of this shape are smaller than the network accepts."""
+        rows, columns, _ = input_shape
+        if min(rows, columns) < self.min_size:
+            raise UserError(
+                f"The backbone {self.name} needs images of at least {self.min_size} x {self.min_size} pixels, and "
+                f"these have {rows} x {columns}: use another backbone, such as --backbone efficientnet-lite0."
+            )
 
 
 class Backbone:

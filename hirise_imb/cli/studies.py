@@ -140,7 +140,10 @@ def _add_definition_options(parser: argparse.ArgumentParser) -> None:
         "--images", metavar="DIR", help="folder of the images of an annotation table (default: its own)"
     )
     parser.add_argument("--dataset", help="data set of data in the official layout (default: hirise-v3_2)")
-    parser.add_argument("--backbone", help="; ".join(f"{card.name} ({card.summary})" for card in BACKBONES.values()))
+    named = "; ".join(f"{card.name} ({card.summary})" for card in BACKBONES.values() if ":" not in card.name)
+    parser.add_argument(
+        "--backbone", help=f"{named}; or a network of keras.applications by its name, such as keras:ConvNeXtTiny"
+    )
     parser.add_argument("--weights", help="imagenet, random, or the path of a weights file")
     parser.add_argument(
         "--precision", help="float32, or bfloat16 (8 bits of significand), which is faster on a GPU that supports it"

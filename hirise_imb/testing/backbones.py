@@ -13,6 +13,7 @@ import numpy as np
 from hirise_imb.backbones import TOP, Backbone, BackboneCard
 from hirise_imb.backbones.base import InputShape
 from hirise_imb.data.hirise import HIRISE
+from hirise_imb.strategies.representation import MAX_DEPTH
 from hirise_imb.testing.checks import Check, expect, run_checks
 from hirise_imb.utils.errors import UserError
 
@@ -103,6 +104,15 @@ def declared_shapes_are_those_of_the_cuts(backbone: Backbone) -> None:
         expect(shape == declared, f"the cut {cut} has the shape {shape}, but cut_shapes declares {declared}")
 
 
+def layers_are_described(backbone: Backbone) -> None:
+    """Checks that there are as many layers as strategies choose from, each with a feature map of these channels."""
+    layers = backbone.card.layers
+    expect(len(layers) >= MAX_DEPTH, f"there are fewer than {MAX_DEPTH} layers for representations")
+    for layer, channels in layers.items():
+        shape = backbone.network.get_layer(layer).output.shape
+        expect(len(shape) == 4 and shape[-1] == channels, f"{layer} has the shape {shape}, not {channels} channels")
+
+
 def network_is_frozen(backbone: Backbone) -> None:
     """Checks that nothing of the network itself can be trained."""
     expect(not backbone.network.trainable_weights, "the network has weights that can be trained")
@@ -118,7 +128,8 @@ def training_leaves_backbone_and_statistics(backbone: Backbone) -> None:
     frozen = {weight.path: np.array(weight) for weight in tail.non_trainable_weights}
     initial = [np.array(weight) for weight in tail.trainable_weights]
     model = keras.Sequential([tail, keras.layers.Dense(3)])
-    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    # Lion uses only the signs of gradients: those of random weights can be too small for a step of plain SGD.
+    model.compile(keras.optimizers.Lion(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.train_on_batch(_run(backbone.trunk(cut), make_images(backbone)), np.arange(3))
     is_frozen = all((np.array(weight) == frozen[weight.path]).all() for weight in tail.non_trainable_weights)
     expect(is_frozen, "a training step changes frozen weights")
@@ -150,6 +161,7 @@ _NETWORK_CHECKS = (
     every_path_passes_the_cut,
     cuts_are_ordered,
     declared_shapes_are_those_of_the_cuts,
+    layers_are_described,
     network_is_frozen,
     training_leaves_backbone_and_statistics,
 )

@@ -236,7 +236,10 @@ def load_manifest(definition: StudyDefinition) -> Manifest:
     check_known("backbone", definition.backbone, BACKBONES)
     check_known("precision", definition.precision, PRECISIONS)
     card = DATASETS[check_known("data set", definition.dataset, DATASETS)]
-    return load_data(definition.data, card, definition.images)
+    manifest = load_data(definition.data, card, definition.images)
+    if not definition.features:
+        BACKBONES[definition.backbone].check_image_size(manifest.spec.image_shape)
+    return manifest
 
 
 def _describe_backbone(definition: StudyDefinition, backbone: Backbone, paths: Sequence[Path]) -> str:
