@@ -85,6 +85,8 @@ class StudyDefinition:
         "logit_adjustment",
         "class_bias",
         "prototypes",
+        "representation",
+        "combined_representation",
     )
     """Names of the strategies that are tuned in addition to the control `plain`."""
     overrides: Mapping[str, Mapping[str, Override]] = field(default_factory=dict)

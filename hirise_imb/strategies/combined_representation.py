@@ -29,10 +29,10 @@ class CombinedRepresentationStrategy(Strategy[CompositionParameters]):
         return RepresentationStrategy().inputs(layers)
 
     def initial_points(self) -> list[Settings]:
-        """Returns the partners of `combined`."""
+        """Returns averages of several fits or heads, each with a mild correction of the prior."""
         return [
-            {"correction": "none", "adjustment": "logit_adjustment", "heads": "three"},
-            {"correction": "none", "adjustment": "class_bias", "heads": "three"},
+            {"correction": "none", "adjustment": "logit_adjustment", "heads": "three", "members": 4},
+            {"correction": "logit_adjusted_loss", "members": 4},
             {"correction": "oversampling", "members": 4},
-            {"correction": "logit_adjusted_loss", "projection": "nuisance"},
+            {"correction": "none", "adjustment": "class_bias", "heads": "three"},
         ]
