@@ -34,6 +34,15 @@ def run(bench: BenchmarkRun) -> Report:
         rows.append([name, str(counts[name]), spread(speeds, 1), spread(bare_speeds, 1), spread(share), spread(first)])
         targets.append(Target(f"{name}: throughput in that of the bare network", middle(share), 0.95, least=True))
         found |= measured
+    many = bench.by_turns(
+        {
+            "one representation": partial(representations, layers=0, count=counts["efficientnet-lite0"]),
+            "ten representations": partial(representations, layers=3, count=counts["efficientnet-lite0"]),
+        }
+    )
+    one, ten = (values(figures, "seconds") for figures in many.values())
+    targets.append(Target("time for ten representations in that for one", middle(ratios(ten, one)), 1.15))
+    found |= many
     sizes = [300, 600, 1200] if bench.quick else [4_000, 16_000, 65_000]
     flat = {f"{size:,} images": bench.once(partial(memory, count=size)) for size in sizes}
     peaks = [
@@ -49,6 +58,11 @@ def run(bench: BenchmarkRun) -> Report:
         "memory leaves out mapped files, which the system can drop at any time.",
         tables=[
             Table("Throughput", ["", "images", "ours, images/s", "bare, images/s", "ratio", "first batch, s"], rows),
+            Table(
+                "Representations, EfficientNet-Lite0",
+                ["images", "one, s", "ten, s", "ratio"],
+                [[str(counts["efficientnet-lite0"]), spread(one), spread(ten), spread(ratios(ten, one))]],
+            ),
             Table("Memory", ["", "s", "peak MB", "private MB"], peaks),
         ],
         targets=targets,
@@ -102,6 +116,32 @@ def bare(name: str, weights: str, count: int, seed: int) -> Figures:  # noqa: AR
     for batch in batches[1:]:
         forward(batch).numpy()
     return {"speed": BATCH * (len(batches) - 1) / (time.perf_counter() - begin), "first": first}
+
+
+def representations(layers: int, count: int, seed: int) -> Figures:  # noqa: ARG001
+    """The means of the top, and of some layers mean, standard deviation and maximum; compilation is taken off."""
+    import tempfile
+    from pathlib import Path
+
+    from benchmarks.data import landmarks
+    from hirise_imb.backbones import BACKBONES
+    from hirise_imb.features.extraction import BATCH, extract_features
+    from hirise_imb.features.inputs import PLAIN, Input, feature_keys
+
+    paths, _ = landmarks(count + BATCH)
+    backbone = BACKBONES["efficientnet-lite0"].load("imagenet", HIRISE.image_shape)
+    names = list(backbone.card.layers)[:layers]
+    keys = feature_keys((*PLAIN, *(Input(layer=name, pooling="mean_std_max") for name in names)))
+
+    def seconds(some: list[Path]) -> float:
+        with tempfile.TemporaryDirectory() as cache:
+            begin = time.perf_counter()
+            extract_features(backbone, keys, some, Path(cache))
+            return time.perf_counter() - begin
+
+    seconds(paths[:BATCH])
+    one_batch = seconds(paths[:BATCH])
+    return {"seconds": seconds(paths) - one_batch}
 
 
 def memory(count: int, seed: int) -> Figures:  # noqa: ARG001
