@@ -100,9 +100,11 @@ def check_vectors_suffice(strategies: Sequence[Strategy], names: Sequence[str]) 
         if reason := _further_needs(strategy) or (f"depends on {bases[0]}" if bases else ""):
             reasons[strategy.name] = reason
     if refused := [f"{name} ({reasons[name]})" for name in names if name in reasons]:
+        others = ",".join(name for name in names if name not in reasons)
+        hint = f" (--strategies {others})" if others else ""
         raise UserError(
             f"A table of features has one vector for each image, which is not enough for {', '.join(refused)}: leave "
-            f"{'it' if len(refused) == 1 else 'them'} out of strategies, or leave out features to use a backbone."
+            f"{'it' if len(refused) == 1 else 'them'} out of strategies{hint}, or leave out features to use a backbone."
         )
 
 

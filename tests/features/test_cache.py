@@ -369,8 +369,8 @@ def truncated(path: Path, whole: bytes) -> None:
     path.write_bytes(whole[: len(whole) // 2])
 
 
-def png(path: Path, _: bytes) -> None:
-    Image.new("L", (227, 227)).save(path, "PNG")
+def gif(path: Path, _: bytes) -> None:
+    Image.new("L", (227, 227)).save(path, "GIF")
 
 
 def wrong_size(path: Path, _: bytes) -> None:
@@ -394,7 +394,7 @@ def text(path: Path, _: bytes) -> None:
     path.write_text("no image")
 
 
-@pytest.mark.parametrize("spoil", [truncated, png, wrong_size, colour, absurd, empty, text])
+@pytest.mark.parametrize("spoil", [truncated, gif, wrong_size, colour, absurd, empty, text])
 def test_a_file_that_is_no_landmark_is_named(
     spoil: Callable[[Path, bytes], None], backbone: Backbone, paths: list[Path], tmp_path: Path
 ) -> None:

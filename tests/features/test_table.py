@@ -208,7 +208,8 @@ def test_mistakes_end_a_run_before_tensorflow_is_loaded(small_data: Path, write_
         "import sys; from hirise_imb.cli.main import main; code = main(sys.argv[1:]); "
         "assert not {'tensorflow', 'keras'} & {*sys.modules}; sys.exit(code)"
     )
-    options = ["run", "--data", str(small_data), "--features", str(write_table()), "--out", str(tmp_path)]
+    options = ["run", "--data", str(small_data), "--features", str(write_table()), "--strategies", "focal_loss"]
+    options += ["--out", str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", program, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ")

@@ -172,7 +172,8 @@ def test_a_plan_knows_the_width_of_the_table_and_extracts_nothing(
         (["--strategies", "partial_unfreeze"], "partial_unfreeze (needs a backbone to fine-tune): leave it out"),
         (["--backbone", "efficientnet-lite0"], "but backbone is given too: leave out either"),
         (["--precision", "bfloat16"], "but precision is given too"),
-        (["--data", "synthetic"], "images of the data set ("),
+        ([], "representation (needs feature maps of a backbone)"),
+        (["--data", "synthetic", "--strategies", "focal_loss"], "images of the data set ("),
     ],
 )
 def test_a_run_that_a_table_can_not_serve_is_refused_at_once(

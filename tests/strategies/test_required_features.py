@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -18,6 +19,8 @@ from hirise_imb.utils.errors import UserError
 REFUSED = {
     "partial_unfreeze": "needs a backbone to fine-tune",
     "decoupled": "needs a backbone to fine-tune",
+    "light_tuning": "needs a backbone to fine-tune",
+    "augmentation": "needs a backbone to fine-tune",
     "photometric": "needs other views of the images",
     "representation": "needs feature maps of a backbone",
     "tta": "needs other views of the images",
@@ -44,12 +47,15 @@ def test_a_strategy_that_needs_more_is_refused(name: str) -> None:
     message = refusal("focal_loss", name)
     assert message.startswith(f"A table of features has one vector for each image, which is not enough for {name} (")
     assert REFUSED[name] in message
-    assert "leave it out of strategies, or leave out features" in message
-    assert "focal_loss" not in message
+    assert "leave it out of strategies (--strategies focal_loss), or leave out features" in message
 
 
-def test_the_default_strategies_run_on_a_table() -> None:
-    check(*StudyDefinition().strategies)
+def test_the_message_has_the_strategies_that_remain() -> None:
+    names = StudyDefinition().strategies
+    remaining = re.search(r"\(--strategies (\S+)\)", refusal(*names))
+    assert remaining is not None
+    check(*remaining[1].split(","))
+    assert {*names} - {*remaining[1].split(",")} == {"representation", "combined_representation"}
 
 
 def test_all_of_them_are_named_at_once() -> None:
