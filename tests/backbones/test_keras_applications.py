@@ -33,7 +33,13 @@ Array = npt.NDArray[np.float32]
 Capture = pytest.CaptureFixture[str]
 
 SMALL = (64, 64, 1)
-ONE_OF_EACH_PREPROCESSING = ["MobileNet", "DenseNet121", "VGG16", "MobileNetV3Small", "EfficientNetB0"]
+ONE_OF_EACH_PREPROCESSING = [
+    "MobileNet",
+    pytest.param("DenseNet121", marks=pytest.mark.slow),
+    "VGG16",
+    "MobileNetV3Small",
+    "EfficientNetB0",
+]
 
 
 def run(model: keras.Model, batch: Array) -> Array:
