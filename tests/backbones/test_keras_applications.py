@@ -33,13 +33,9 @@ Array = npt.NDArray[np.float32]
 Capture = pytest.CaptureFixture[str]
 
 SMALL = (64, 64, 1)
-ONE_OF_EACH_PREPROCESSING = [
-    "MobileNet",
-    pytest.param("DenseNet121", marks=pytest.mark.slow),
-    "VGG16",
-    "MobileNetV3Small",
-    "EfficientNetB0",
-]
+ONE_OF_EACH_PREPROCESSING = ["MobileNet", "DenseNet121", "VGG16", "MobileNetV3Small", "EfficientNetB0"]
+LARGE = ["DenseNet121"]
+"""Those of them that take long to build."""
 
 
 def run(model: keras.Model, batch: Array) -> Array:
@@ -130,7 +126,10 @@ class TestWeights:
     def test_there_is_one_network_for_each_preprocessing(self) -> None:
         assert {NETWORKS[name].preprocessing for name in ONE_OF_EACH_PREPROCESSING} == set(PREPROCESSING)
 
-    @pytest.mark.parametrize("name", ONE_OF_EACH_PREPROCESSING)
+    @pytest.mark.parametrize(
+        "name",
+        [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in ONE_OF_EACH_PREPROCESSING],
+    )
     @pytest.mark.filterwarnings("ignore:`input_shape` is undefined or non-square")
     def test_features_are_those_of_keras_with_its_own_preprocessing(self, name: str, tmp_path: Path) -> None:
         assert_same_as_keras(name, 64, tmp_path)
