@@ -18,6 +18,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 
 from hirise_imb.data.hirise import HIRISE
+from hirise_imb.features.inputs import Input
 from hirise_imb.recipe import Recipe
 from hirise_imb.search.database import Storage, connect, lock_study
 from hirise_imb.search.leases import Leases
@@ -46,7 +47,15 @@ if TYPE_CHECKING:
 
 CLASSES = HIRISE.classes
 _CONTROL = Recipe(monitor="val_macro_f1", learning_rate=3e-3)
-CONTEXT = RecipeContext(("late", "early"), {CONTROL: _CONTROL, "partial_unfreeze": replace(_CONTROL, cut="late")})
+CONTEXT = RecipeContext(
+    cuts=("late", "early"),
+    bases={
+        CONTROL: _CONTROL,
+        "partial_unfreeze": replace(_CONTROL, cut="late"),
+        "representation": replace(_CONTROL, inputs=(Input(layer="late"),)),
+    },
+    layers=("late", "middle", "early"),
+)
 FACTS: dict[str, str | int] = {"data": "abc", "seed": 0}
 TRAINED = STRATEGIES["class_weights"]
 """Trains a head; infinitely many settings."""
