@@ -27,20 +27,20 @@ BATCH = 32
 def main(arguments: list[str] | None = None) -> None:
     """Extracts the features of every image in a folder, and writes the table."""
     parser = argparse.ArgumentParser(description="Write a table of features of all images in a folder.")
-    parser.add_argument("images", type=Path, help="folder of images")
+    parser.add_argument("images", type=Path, help="folder of images, at any depth")
     parser.add_argument("network", help="network of keras.applications, such as ConvNeXtTiny")
     parser.add_argument("output", type=Path, help="Parquet file to write")
     parser.add_argument("--weights", default="imagenet", help="imagenet (downloaded by Keras), random, or a file")
     parser.add_argument("--size", type=int, default=224, help="images are resized to this many rows and columns")
     options = parser.parse_args(arguments)
 
-    paths = sorted(path for path in options.images.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in options.images.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         sys.exit(f"There is no image in {options.images}.")
     vectors = extract(paths, options.network, options.weights, options.size)
     table = pa.table(
         {
-            "image": [path.name for path in paths],
+            "image": [path.relative_to(options.images).as_posix() for path in paths],
             "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1]),
             "digest": [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths],
         }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
+from hirise_imb.backbones import BACKBONES
 from hirise_imb.cli.tables import empty_table
 from hirise_imb.config import GIVEN_SPLIT
 from hirise_imb.data.dataset import SPLITS
@@ -116,6 +117,8 @@ def print_plan(plan: StudyPlan, console: Console) -> None:
     )
     if not definition.features:
         text += " Extraction is included; features that are cached take no time and no more disk."
+        if BACKBONES[definition.backbone].images_per_second is None:
+            text += f" The speed of {definition.backbone} was not measured: that of a small network is assumed."
     console.print(text, highlight=False)
     if features.unknown_cuts:
         console.print(

@@ -53,7 +53,9 @@ def expand_variable(data: str) -> Path:
         return Path(data)
     value = os.environ.get(name := data[1:]) or ""
     if not value:
-        raise UserError(f"The environment variable {name} is not set: set it to a zip or folder with landmarks.")
+        raise UserError(
+            f"The environment variable {name} is not set: set it to a zip, a folder or an annotation table."
+        )
     return Path(value)
 
 
@@ -105,7 +107,7 @@ def import_folder(source: Path, cache: Path, layout: Layout) -> Path:
 
 def _unpack_once(source: Path, cache: Path, layout: Layout | None) -> Path:
     if not source.is_file():
-        raise UserError(f"{source} does not exist: name a zip in the official layout, or the folder unpacked from it.")
+        raise UserError(f"{source} does not exist: name a zip, a folder or an annotation table.")
     try:
         digest = digest_of(source, "sha256")
     except OSError as error:

@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 
 LAYOUT = "parquet-shards"
 IMAGE = "image"
+_VECTOR = "vector"
+"""Column of tables of features, which name their images in the column `image`."""
 TABLE = "annotations.csv"
 """Name of the table in the unpacked folder."""
 
-_SHARD = re.compile(r"(?P<split>.+?)(?:-[0-9]+-of-[0-9]+)?\.parquet")
+_SHARD = re.compile(r"(?P<split>.+?)(?:-[0-9]+-of-[0-9]+(?:-[0-9a-f]{16})?)?\.parquet")
 _BATCH = 64
 """Rows that are read at a time."""
 _MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n\x1a\n": ".png"}
@@ -43,8 +45,9 @@ _MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n\x1a\n": ".png"}
 
 
 def list_shards(folder: Path) -> list[Path]:
-    """Returns the parquet files in a folder that have a column of images."""
-    return [path for path in sorted(folder.glob("*.parquet")) if IMAGE in read_columns(path)]
+    """Returns the parquet files in a folder that have a column of images, and are not tables of features."""
+    columns = {path: read_columns(path) for path in sorted(folder.glob("*.parquet"))}
+    return [path for path, names in columns.items() if IMAGE in names and _VECTOR not in names]
 
 
 def unpack_shards(shards: Sequence[Path], cache: Path) -> Path:
@@ -59,8 +62,8 @@ def unpack_shards(shards: Sequence[Path], cache: Path) -> Path:
     used = [path for path in shards if splits[path]]
     if not used:
         raise UserError(
-            f"{shards[0].parent} contains no parquet file of a split: their names must begin with "
-            f"{', '.join(SPLIT_NAMES)}, as in train-00000-of-00001.parquet."
+            f"{shards[0].parent} contains no parquet file of a split: they must be named "
+            f"{', '.join(SPLIT_NAMES)}, alone or with a number, as in train-00000-of-00001.parquet."
         )
     if others := sorted({_split_name(path) for path in shards if not splits[path]}):
         say(f"Left out: the splits {', '.join(others)} of {shards[0].parent}.")

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.inputs import MAP, FeatureKey
+from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder, exclusive_lock, write_atomically, write_text
 from hirise_imb.utils.progress import say
 
@@ -125,7 +126,10 @@ class FeatureStore:
         with np.errstate(over="ignore"):  # what overflows float16 is refused below
             stored = values.astype(self.dtype)
         if not np.isfinite(stored).all():
-            raise FloatingPointError(f"the {self.key.statistic} at {self.key.layer} does not fit {self.dtype}")
+            raise UserError(
+                f"Features of an image ({self.key.statistic} at {self.key.layer}) are not finite in {self.dtype}: "
+                f"check the weights of the backbone, or leave out strategies that use this layer."
+            )
         new = [(digest, row) for digest, row in zip(digests, stored, strict=False) if digest not in self.row_of]
         rows = [row.tobytes() for _, row in new]
         records = [(d, _checksum(d.encode(), row)) for (d, _), row in zip(new, rows, strict=True)]

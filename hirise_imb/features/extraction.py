@@ -79,7 +79,8 @@ def _extract_view(
         cached = set.intersection(*(set(store.row_of) for store in stores))
         missing = {digest: path for digest, path in zip(digests, paths, strict=True) if digest not in cached}
         if missing:
-            _check_space(cache, sum(store.row_bytes for store in stores) * len(missing), len(missing))
+            needed = sum(store.row_bytes * sum(digest not in store.row_of for digest in missing) for store in stores)
+            _check_space(cache, needed, len(missing))
             _fill_stores(backbone.input_shape, trunk, stores, missing, keys[0].view)
         return {store.key: store.features(digests) for store in stores}
 

@@ -131,7 +131,7 @@ def _plan_features(card: BackboneCard, manifest: Manifest, strategies: Sequence[
         for keys, count in ((required.images, n_images), (required.canonical_images, n_landmarks))
     )
     seconds = n_views / images_per_second(card) * manifest.spec.image_size**2 / _MEASURED_PIXELS
-    return FeaturePlan(n_views, n_bytes, seconds, tuple(unknown))
+    return FeaturePlan(n_views, n_bytes, seconds, tuple(dict.fromkeys(unknown)))
 
 
 def _plan_design(

@@ -12,7 +12,7 @@ from hirise_imb.strategies.representation import RepresentationStrategy
 
 
 class CombinedRepresentationStrategy(Strategy[CompositionParameters]):
-    """`combined` on the features that `representation` has chosen: what differs between the two is the features."""
+    """The compositions of `combined` on the features that `representation` has chosen, from other initial points."""
 
     name = "combined_representation"
     summary = "compositions of the other remedies on the features of the strategy `representation`"

@@ -24,7 +24,7 @@ from hirise_imb.training.stage_fit import FitRequest
 Ints = NDArray[np.int64]
 
 _N_CONCATENATIONS = 4
-"""Number of concatenations in memory: those of the latest searches, of up to 5 kB for each image."""
+"""Number of concatenations in memory: those of the latest searches."""
 
 BySeed = tuple[tuple[FoldData, ...], ...]
 """Data by seed and fold."""

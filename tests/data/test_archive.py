@@ -372,7 +372,7 @@ def test_a_zip_is_unpacked_once_by_its_content(zip_path: Path, tmp_path: Path) -
 
 
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.zip does not exist: name a zip in the official layout, or the folder"):
+    with pytest.raises(UserError, match=r"none\.zip does not exist: name a zip, a folder or an annotation table"):
         import_data(tmp_path / "none.zip", tmp_path / "cache", HIRISE.layout)
 
 

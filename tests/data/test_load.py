@@ -403,6 +403,21 @@ def test_shards_without_names_of_classes(colour: list[Picture], folder: Path) ->
     assert load(write_shards(folder, colour, None)).spec.classes.names == ("class 0", "class 1", "class 2")
 
 
+def test_a_table_of_features_in_the_folder_is_no_shard(colour: list[Picture], folder: Path) -> None:
+    shards = write_shards(folder, colour, ROCKS)
+    features = pa.table({"image": [picture.name for picture in colour], "vector": [[0.5]] * len(colour)})
+    for place in (shards, shards / "data"):
+        pq.write_table(features, place / "features.parquet")
+    assert len(load(shards).table) == 120
+
+
+def test_shards_may_have_a_digest_in_their_names(colour: list[Picture], folder: Path) -> None:
+    shards = write_shards(folder, colour, ROCKS)
+    for path in (shards / "data").iterdir():
+        path.rename(path.with_stem(f"{path.stem}-0a1b2c3d4e5f6789"))
+    assert len(load(shards).table) == 120
+
+
 def test_other_splits_are_left_out(colour: list[Picture], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards = write_shards(folder, colour, ROCKS)
     few = shards / "data" / "few_shot_train_5_shot-00000-of-00001.parquet"
@@ -411,7 +426,7 @@ def test_other_splits_are_left_out(colour: list[Picture], folder: Path, capsys: 
     few.rename(shards / "data" / "few-00000-of-00001.parquet")
     for path in (shards / "data").glob("[tv]*"):
         path.unlink()
-    assert "contains no parquet file of a split: their names must begin with train, val, test" in refusal(shards)
+    assert "contains no parquet file of a split: they must be named train, val, test" in refusal(shards)
 
 
 def write_shard(path: Path, rows: list[dict[str, Any]]) -> None:

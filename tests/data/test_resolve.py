@@ -135,7 +135,7 @@ def test_a_variable_names_a_path(folder: Path, zipped: Path, monkeypatch: pytest
 def test_a_variable_that_is_not_set_is_named(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     if value is not None:
         monkeypatch.setenv("MY_LANDMARKS", value)
-    with pytest.raises(UserError, match=r"environment variable MY_LANDMARKS is not set: set it to a zip or folder"):
+    with pytest.raises(UserError, match=r"environment variable MY_LANDMARKS is not set: set it to a zip, a folder"):
         resolve_data("$MY_LANDMARKS", HIRISE)
 
 

@@ -417,6 +417,14 @@ def test_needs_room_on_the_disk(
     extract_at(backbone, [TOP, "early"], paths[:3], tmp_path)
 
 
+def test_features_that_are_cached_need_no_room(
+    backbone: Backbone, paths: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    extract_at(backbone, ["early"], paths[:3], tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3 * 16 * 4 + (256 << 20)))
+    assert len(extract_at(backbone, [TOP, "early"], paths[:3], tmp_path)[TOP]) == 3
+
+
 def test_a_cache_that_is_full_enough_needs_no_room(
     backbone: Backbone, paths: list[Path], filled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -428,7 +436,7 @@ def test_values_beyond_half_precision_are_not_stored(paths: list[Path], tmp_path
     large = TOY.load("random", HIRISE.image_shape)
     layer = large.network.get_layer("early")
     layer.set_weights([1e6 * weight for weight in layer.get_weights()])
-    with np.errstate(over="ignore"), pytest.raises(FloatingPointError, match="the map at early does not fit float16"):
+    with np.errstate(over="ignore"), pytest.raises(UserError, match=r"map at early\) are not finite in float16: check"):
         extract_at(large, ["early"], paths[:2], tmp_path)
     assert (store_of(tmp_path, "early") / "rows.bin").stat().st_size == 0
 
