@@ -3,18 +3,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: study test test-all check bench
+.PHONY: study test test-all test-networks check bench
 
 study: .venv/ready
 	$(BIN)/hirise-imb run
 
 # Everything but the slow tests: minutes, and every room is covered.
 test: .venv/ready
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not networks"
 
-# Everything, with the coverage of the package.
+# These too, with the coverage of the package.
 test-all: .venv/ready
-	$(PYTEST) --cov --cov-report=term
+	$(PYTEST) -m "not networks" --cov --cov-report=term
+
+# Every network of keras.applications, one at a time: half an hour, and up to 6 GB of memory.
+test-networks: .venv/ready
+	$(BIN)/python -m pytest -m networks tests/backbones
 
 check: .venv/ready
 	$(BIN)/ruff check .

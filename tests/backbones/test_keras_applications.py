@@ -1,6 +1,6 @@
 """The networks of keras.applications: their table, preprocessing, weights files and cuts.
 
-The slow tests build every network that Keras offers: `pytest -m slow tests/backbones`, about 30 minutes.
+Tests of every network that Keras offers are run by `make test-networks`, in about 30 minutes.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class TestWeights:
 
     @pytest.mark.parametrize(
         "name",
-        [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in ONE_OF_EACH_PREPROCESSING],
+        [pytest.param(name, marks=[pytest.mark.networks] * (name in LARGE)) for name in ONE_OF_EACH_PREPROCESSING],
     )
     @pytest.mark.filterwarnings("ignore:`input_shape` is undefined or non-square")
     def test_features_are_those_of_keras_with_its_own_preprocessing(self, name: str, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ class TestCutPoints:
             find_cut_points(network)
 
 
-@pytest.mark.slow
+@pytest.mark.networks
 class TestEveryNetwork:
     @pytest.mark.parametrize("name", NETWORKS)
     def test_the_table_is_up_to_date(self, name: str) -> None:
