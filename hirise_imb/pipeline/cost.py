@@ -2,9 +2,9 @@
 
 Times were measured on 2 cores of an AMD EPYC with the real sample and the embedded backbone (2,898 images of training
 and validation, 1,280 features), and are taken to be proportional to images and features. They were set on a study of
-the given split with 16 trials, 4 for fine-tuning, that took 50 minutes. For studies/sample.toml they give 50 minutes
-for the given split and 97 for the nested cross-validation; the searches and fits of its reports took 33 and 69
-(`seconds` in environment.json).
+the given split with 16 trials, 4 for fine-tuning, that took 50 minutes. For studies/sample.toml they give 54 minutes
+for the given split and 106 for the nested cross-validation; the searches and fits of its reports took 51 and 106,
+added up over workers (`seconds` in environment.json).
 """
 
 from __future__ import annotations
