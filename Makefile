@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: study test test-all test-networks check bench
+.PHONY: study test test-all test-networks coverage check bench
 
 study: .venv/ready
 	$(BIN)/hirise-imb run
@@ -12,8 +12,12 @@ study: .venv/ready
 test: .venv/ready
 	$(PYTEST) -m "not slow and not networks"
 
-# These too, with the coverage of the package.
+# These too.
 test-all: .venv/ready
+	$(PYTEST) -m "not networks"
+
+# The same with the coverage of the package, which takes longer.
+coverage: .venv/ready
 	$(PYTEST) -m "not networks" --cov --cov-report=term
 
 # Every network of keras.applications, one at a time: half an hour, and up to 6 GB of memory.

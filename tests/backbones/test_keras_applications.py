@@ -34,7 +34,7 @@ Capture = pytest.CaptureFixture[str]
 
 SMALL = (64, 64, 1)
 ONE_OF_EACH_PREPROCESSING = ["MobileNet", "DenseNet121", "VGG16", "MobileNetV3Small", "EfficientNetB0"]
-LARGE = ["DenseNet121"]
+LARGE = ["DenseNet121", "VGG16", "EfficientNetB0"]
 """Those of them that take long to build."""
 
 
