@@ -439,7 +439,7 @@ def test_every_arm_has_one_whole_row(control: bool, seeds: int, results: Results
         for arm in (results.arms[0], *arms)
     )
     found = replace(results, arms=every)
-    wide = 128 if control else 120
+    wide = 133 if control else 125
     for width in (80, 100, 120, 128, 200):
         text = shown(found, width)
         lines = [line.rstrip() for line in text.splitlines()]
