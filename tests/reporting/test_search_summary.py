@@ -474,10 +474,10 @@ def test_the_terminal_shows_the_scores(results: Results, folder: Path) -> None:
     rare = f"{mine[:, 1:].mean():.3f}"
     classes = [rare, *(f"{value:.3f}" for value in mine.mean(axis=0)[:7]), "–"]
     scores = [f"{arm['scores'][name]['mean']:.3f}" for name in list(METRICS)[2:]]
-    for width in (80, 128):
+    for width in (80, 132):
         text = shown(results, width)
         rows = [line.split() for line in text.splitlines() if line.startswith("focal_loss  ")]
-        expected = [[*start, *classes]] if width == 128 else [start, ["focal_loss", *classes]]
+        expected = [[*start, *classes]] if width == 132 else [start, ["focal_loss", *classes]]
         assert rows[: len(expected)] == expected
         assert [cell for row in rows[len(expected) :] for cell in row[1:]] == scores
         words = " ".join(text.split())
