@@ -86,7 +86,7 @@ class StudyDefinition:
         "class_bias",
         "prototypes",
         "representation",
-        "combined_representation",
+        "combined_features",
     )
     """Names of the strategies that are tuned in addition to the control `plain`."""
     overrides: Mapping[str, Mapping[str, Override]] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from hirise_imb.reporting.results import Contrast, Results
 from hirise_imb.reporting.summary.given_split import describe_given_split
 from hirise_imb.reporting.summary.records import GivenSplitRecord
 
-_MAIN_WIDTH = 56
+_MAIN_WIDTH = 52
 """Width of the main table without comparisons and classes, in characters."""
 _CONTRAST_WIDTH = 14
 """Width of the two columns of a comparison, in characters."""
@@ -29,7 +29,7 @@ _IDENTICAL = "="
 """Mark in the column of p of an arm that predicts the same classes as the other one."""
 _SHOWN_BEFORE = ("macro_f1", "macro_f1_rare")
 """Scores that are in the tables above the one with all other scores."""
-_ARM_WIDTH = 24
+_ARM_WIDTH = 20
 _HEADING_WIDTH = 12
 """Longest words of arms and headings that are not folded, in characters."""
 

@@ -17,10 +17,10 @@ from hirise_imb.strategies.base import (
 from hirise_imb.strategies.class_bias import ClassBiasStrategy
 from hirise_imb.strategies.class_weights import ClassWeightsStrategy
 from hirise_imb.strategies.combined import CombinedStrategy
-from hirise_imb.strategies.combined_representation import CombinedRepresentationStrategy
+from hirise_imb.strategies.combined_features import CombinedFeaturesStrategy
 from hirise_imb.strategies.decoupled import DecoupledStrategy
-from hirise_imb.strategies.deep_feature_reweighting import DeepFeatureReweightingStrategy
 from hirise_imb.strategies.ensemble import EnsembleStrategy
+from hirise_imb.strategies.feature_reweighting import FeatureReweightingStrategy
 from hirise_imb.strategies.focal_loss import FocalLossStrategy
 from hirise_imb.strategies.ldam_drw import LdamDrwStrategy
 from hirise_imb.strategies.light_tuning import LightTuningStrategy
@@ -68,14 +68,14 @@ STRATEGIES = StrategyRegistry(
         TemperatureStrategy(),
         PrototypesStrategy(),
         LogisticStrategy(),
-        DeepFeatureReweightingStrategy(),
+        FeatureReweightingStrategy(),
         NuisanceProjectionStrategy(),
         PhotometricStrategy(),
         RepresentationStrategy(),
         TtaStrategy(),
         EnsembleStrategy(),
         CombinedStrategy(),
-        CombinedRepresentationStrategy(),
+        CombinedFeaturesStrategy(),
     )
 )
 """All strategies by name; a strategy comes after those it depends on."""

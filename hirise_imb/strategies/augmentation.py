@@ -8,7 +8,7 @@ from hirise_imb.imbalance.mixing import Mixup, Remix
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies.base import RecipeContext, Strategy
 from hirise_imb.strategies.parameters import Settings
-from hirise_imb.strategies.spaces import Parameters, choice, number
+from hirise_imb.strategies.spaces import Parameters, choice
 
 _VIEWS = {
     "symmetries": DIHEDRAL,
@@ -29,16 +29,7 @@ class AugmentationParameters(Parameters):
     mixing: Literal["none", "mixup", "remix"] = choice(
         default="none",
         help="whether features of two rows are averaged at the cut, and labels alike or in favour of the rarer class",
-        source="Zhang et al. 2018; Verma et al. 2019; Chou et al. 2020 (kappa 3, tau 0.5)",
-    )
-    alpha: float = number(
-        0.1,
-        2.0,
-        log=True,
-        default=1.0,
-        help="both parameters of the beta distribution of the weights; below 1, most rows are hardly mixed",
-        source="Zhang et al. 2018 (0.1 to 0.4 on ImageNet); Verma et al. 2019 (2); Chou et al. 2020 (1)",
-        when=("mixing", ("mixup", "remix")),
+        source="Zhang et al. 2018; Verma et al. 2019; Chou et al. 2020 (alpha 1, kappa 3, tau 0.5)",
     )
 
 
@@ -63,7 +54,7 @@ class AugmentationStrategy(Strategy[AugmentationParameters]):
 
     def _recipe(self, parameters: AugmentationParameters, context: RecipeContext) -> Recipe:
         base = context.bases["partial_unfreeze"]
-        mixing = {"none": None, "mixup": Mixup(parameters.alpha), "remix": Remix(parameters.alpha)}[parameters.mixing]
+        mixing = {"none": None, "mixup": Mixup(), "remix": Remix()}[parameters.mixing]
         return replace(base, cut=context.cuts[0], training_views=_VIEWS[parameters.views], mixing=mixing)
 
     def initial_points(self) -> list[Settings]:

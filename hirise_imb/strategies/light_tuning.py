@@ -7,7 +7,8 @@ from hirise_imb.imbalance.losses import LogitAdjustedCrossEntropy
 from hirise_imb.recipe import Cosine, Recipe
 from hirise_imb.strategies.base import OptimiserParameters, RecipeContext, Strategy
 from hirise_imb.strategies.parameters import Settings
-from hirise_imb.strategies.spaces import choice, integer, number
+from hirise_imb.strategies.partial_unfreeze import PartialUnfreezeParameters
+from hirise_imb.strategies.spaces import choice, number, reuse
 
 _SCALE = 25.0
 """Scale of the cosine head, as in the authors' code."""
@@ -22,21 +23,14 @@ class LightTuningParameters(OptimiserParameters):
         help="initial head: a cosine head at the class means, or the linear head trained on the frozen backbone first",
         source="Shi et al. 2024; this project (without a bias, cosines of centred features serve the majority badly)",
     )
-    # Every backbone of this package has at least two cuts.
-    depth: int = integer(
-        1,
-        2,
-        default=1,
-        help="cut point of the backbone above which normalisation layers are trained, counted from the backbone's end",
-        source="Shi et al. 2024 (light tuning reaches all layers)",
-    )
-    backbone_learning_rate: float = number(
-        1e-4,
-        1e-2,
-        log=True,
+    depth: int = reuse(PartialUnfreezeParameters, "depth")
+    backbone_learning_rate: float = reuse(
+        PartialUnfreezeParameters,
+        "backbone_learning_rate",
+        low=1e-4,
+        high=1e-2,
         default=1e-3,
-        help="Adam's learning rate for scales and shifts of normalisation layers",
-        source="this project: ten times that of all weights, as scales and shifts are few",
+        reason="scales and shifts are few, and take ten times the rate of all weights",
     )
     tau: float = number(
         0.0,

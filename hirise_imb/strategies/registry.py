@@ -115,7 +115,7 @@ def _further_needs(strategy: Strategy) -> str:
     needs = []
     if any(key.statistic == MAP for key in keys):
         needs.append("a backbone to fine-tune")
-    if any(key.statistic != MAP and (key.layer, key.statistic) != (TOP_MEAN.layer, TOP_MEAN.statistic) for key in keys):
+    if any(not key.is_trunk_output for key in keys):
         needs.append("feature maps of a backbone")
     if any(key.view != TOP_MEAN.view for key in keys):
         needs.append("other views of the images")

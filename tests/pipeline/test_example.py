@@ -93,7 +93,7 @@ def test_the_readme_has_its_numbers() -> None:
 
     best = max(to_control.tests, key=lambda arm: to_control.tests[arm].swap.difference)
     features = results.inference.against("representation", control.name).interval
-    combined = results.inference.against("combined_representation", "combined").interval
+    combined = results.inference.against("combined_features", "combined").interval
     interval = results.inference.against(best, to_control.tests[best].other).interval
     tuned = results.inference.against(control.name, "baseline").interval
     detectable, on_given = to_control.min_detectable_difference, given.families["vs_control"].min_detectable_difference
@@ -119,9 +119,9 @@ def test_the_readme_has_its_numbers() -> None:
         f"p = {p_digits(to_control.tests[best].swap.p)}; {p_digits(to_control.tests[best].p_holm)} after Holm over "
         f"{len(to_control)} comparisons)",
         f"{gain('representation', control.name)} over `plain` ({signed(features.low)} to {signed(features.high)})",
-        f"{gain('combined_representation', 'combined')} ({signed(combined.low)} to {signed(combined.high)}; one "
+        f"{gain('combined_features', 'combined')} ({signed(combined.low)} to {signed(combined.high)}; one "
         f"comparison, uncorrected) from the same features: from {results.macro('combined').mean:.3f} to "
-        f"{results.macro('combined_representation').mean:.3f}",
+        f"{results.macro('combined_features').mean:.3f}",
         f"{gain('plain-as-ensemble', control.name)} (`plain-as-ensemble`)",
         f"the published recipe** ({results.macro('baseline').mean:.3f}): the control by "
         f"{gain(control.name, 'baseline')} ({signed(tuned.low)} to {signed(tuned.high)}, "

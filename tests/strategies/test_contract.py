@@ -46,7 +46,7 @@ TOY_SETTINGS: Mapping[str, Settings] = {
 }
 """Settings with which the strategies of this package run on the toy task."""
 
-COMPUTED = ("prototypes", "logistic", "deep_feature_reweighting")
+COMPUTED = ("prototypes", "logistic", "feature_reweighting")
 CHECKS = [
     check for strategy in STRATEGIES.values() for check in strategy_checks(strategy, TOY_SETTINGS.get(strategy.name))
 ]

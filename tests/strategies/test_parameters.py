@@ -105,7 +105,7 @@ def test_whoever_trains_has_the_same_optimiser() -> None:
         "temperature",
         "prototypes",
         "logistic",
-        "deep_feature_reweighting",
+        "feature_reweighting",
         "augmentation",
         "tta",
         "ensemble",

@@ -25,7 +25,7 @@ REFUSED = {
     "representation": "needs feature maps of a backbone",
     "tta": "needs other views of the images",
     "combined": 'needs other views of the images unless [strategies.combined] has features = "plain"',
-    "combined_representation": "needs feature maps of a backbone",
+    "combined_features": "needs feature maps of a backbone",
 }
 
 
@@ -55,7 +55,7 @@ def test_the_message_has_the_strategies_that_remain() -> None:
     remaining = re.search(r"\(--strategies (\S+)\)", refusal(*names))
     assert remaining is not None
     check(*remaining[1].split(","))
-    assert {*names} - {*remaining[1].split(",")} == {"representation", "combined_representation"}
+    assert {*names} - {*remaining[1].split(",")} == {"representation", "combined_features"}
 
 
 def test_all_of_them_are_named_at_once() -> None:

@@ -210,8 +210,8 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
         ("augmentation", {"views": "jittered"}, replace(UNFROZEN, training_views=("plain", *JITTERED))),
         (
             "augmentation",
-            {"mixing": "mixup", "alpha": 0.3},
-            replace(UNFROZEN, training_views=DIHEDRAL, mixing=Mixup(0.3)),
+            {"mixing": "mixup"},
+            replace(UNFROZEN, training_views=DIHEDRAL, mixing=Mixup(1.0)),
         ),
         (
             "augmentation",
@@ -233,9 +233,9 @@ def test_a_strategy_leaves_the_published_run_alone_but_for_its_own_part(strategy
         ("prototypes", {"kind": "nearest_mean", "normalise": "unit"}, Recipe(head=NearestMean("unit", 1.0))),
         ("logistic", {}, Recipe(head=Logistic(0.01, 1.0))),
         ("logistic", {"c": 0.5, "power": 0.0}, Recipe(head=Logistic(0.5, 0.0))),
-        ("deep_feature_reweighting", {}, Recipe(head=DeepFeatureReweighting(0.1, 0.75))),
+        ("feature_reweighting", {}, Recipe(head=DeepFeatureReweighting(0.1, 0.75))),
         (
-            "deep_feature_reweighting",
+            "feature_reweighting",
             {"c": 2.0, "subset_size": 0.0},
             Recipe(head=DeepFeatureReweighting(2.0, 0.0, draws=10)),
         ),
@@ -312,8 +312,8 @@ def test_every_recipe_but_the_controls_differs_from_the_control(strategy: Strate
 
 @pytest.mark.parametrize(
     "name",
-    # combined_representation takes over the features alone, which a test of its own checks.
-    [name for name, strategy in STRATEGIES.items() if strategy.depends_on and name != "combined_representation"],
+    # combined_features takes over the features alone, which a test of its own checks.
+    [name for name, strategy in STRATEGIES.items() if strategy.depends_on and name != "combined_features"],
 )
 def test_what_starts_from_another_keeps_its_choice(name: str) -> None:
     strategy = STRATEGIES[name]
@@ -389,8 +389,8 @@ def test_each_remedy_can_be_had_alone(given: dict[str, Any], expected: Recipe) -
     assert make_recipe(COMBINED, {"correction": "none", **given}) == expected
 
 
-def test_combined_representation_is_combined_on_the_selected_features() -> None:
-    strategy = STRATEGIES["combined_representation"]
+def test_combined_features_is_combined_on_the_selected_features() -> None:
+    strategy = STRATEGIES["combined_features"]
     inputs = (Input(layer="early", pooling="gem"),)
     context = RecipeContext(CUTS, {"representation": replace(TUNED, inputs=inputs, learning_rate=5e-3)})
     for settings in ({}, {"correction": "none", "adjustment": "class_bias", "heads": "three"}, {"members": 3}):

@@ -10,7 +10,7 @@ from hirise_imb.strategies.spaces import Parameters, number
 
 
 @dataclass(frozen=True)
-class DeepFeatureReweightingParameters(Parameters):
+class FeatureReweightingParameters(Parameters):
     """Hyperparameters of deep feature reweighting."""
 
     c: float = number(
@@ -30,15 +30,15 @@ class DeepFeatureReweightingParameters(Parameters):
     )
 
 
-class DeepFeatureReweightingStrategy(Strategy[DeepFeatureReweightingParameters]):
+class FeatureReweightingStrategy(Strategy[FeatureReweightingParameters]):
     """Subsets whose classes have the same number of rows, each spread evenly over sources; weights are averaged."""
 
-    name = "deep_feature_reweighting"
+    name = "feature_reweighting"
     summary = "logistic regressions on subsets balanced over class and source, averaged"
     source = "Kirichenko et al. 2023"
-    parameters = DeepFeatureReweightingParameters
+    parameters = FeatureReweightingParameters
 
-    def _recipe(self, parameters: DeepFeatureReweightingParameters, context: RecipeContext) -> Recipe:  # noqa: ARG002
+    def _recipe(self, parameters: FeatureReweightingParameters, context: RecipeContext) -> Recipe:  # noqa: ARG002
         return Recipe(head=DeepFeatureReweighting(parameters.c, parameters.subset_size))
 
     def initial_points(self) -> list[Settings]:

@@ -11,10 +11,10 @@ from hirise_imb.strategies.parameters import Settings
 from hirise_imb.strategies.representation import RepresentationStrategy
 
 
-class CombinedRepresentationStrategy(Strategy[CompositionParameters]):
+class CombinedFeaturesStrategy(Strategy[CompositionParameters]):
     """The compositions of `combined` on the features that `representation` has chosen, from other initial points."""
 
-    name = "combined_representation"
+    name = "combined_features"
     summary = "compositions of the other remedies on the features of the strategy `representation`"
     source = "Zhang et al. 2021 (bag of tricks)"
     parameters = CompositionParameters
