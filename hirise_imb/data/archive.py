@@ -79,7 +79,7 @@ def _unpack_new(zip_path: Path, folder: Path, layout: Layout | None) -> None:
     try:
         with zipfile.ZipFile(zip_path) as archive:
             members = _members(zip_path, archive.infolist(), layout)
-            _check_sizes(zip_path, members, folder.parent)
+            _check_sizes(zip_path, members, layout, folder.parent)
             _extract(archive, members, part)
         part.rename(folder)
     except _DAMAGE as error:
@@ -104,7 +104,7 @@ def _members(zip_path: Path, entries: list[zipfile.ZipInfo], layout: Layout | No
     for entry in files:
         path = entry.filename.removeprefix(root)
         if entry.filename.startswith(root) and wanted.fullmatch(path):
-            _check_member(zip_path, entry, repeated=path in members)
+            _check_member(zip_path, entry, layout, repeated=path in members)
             members[path] = entry
     if layout is not None:
         _check_complete(zip_path, members, layout)
@@ -145,7 +145,12 @@ def _root(zip_path: Path, names: list[str], layout: Layout) -> str:
     return matches[0].removesuffix(layout.split_file)
 
 
-def _check_member(zip_path: Path, entry: zipfile.ZipInfo, *, repeated: bool) -> None:
+def _advise(layout: Layout | None) -> str:
+    """Returns what to do about a zip that can't be used."""
+    return "unpack it and name the folder" if layout is None else "use the official archive"
+
+
+def _check_member(zip_path: Path, entry: zipfile.ZipInfo, layout: Layout | None, *, repeated: bool) -> None:
     if entry.flag_bits & 0x1:
         problem = "is encrypted"
     elif entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -156,15 +161,13 @@ def _check_member(zip_path: Path, entry: zipfile.ZipInfo, *, repeated: bool) -> 
         problem = "occurs twice"
     else:
         return
-    raise UserError(f"{zip_path} can't be used (its entry {entry.filename!r} {problem}): use the official archive.")
+    raise UserError(f"{zip_path} can't be used (its entry {entry.filename!r} {problem}): {_advise(layout)}.")
 
 
-def _check_sizes(zip_path: Path, members: dict[str, zipfile.ZipInfo], place: Path) -> None:
+def _check_sizes(zip_path: Path, members: dict[str, zipfile.ZipInfo], layout: Layout | None, place: Path) -> None:
     total = sum(entry.file_size for entry in members.values())
     if total > MAX_TOTAL:
-        raise UserError(
-            f"{zip_path} unpacks to {total:,} bytes, over the limit of {MAX_TOTAL:,}: use the official archive."
-        )
+        raise UserError(f"{zip_path} unpacks to {total:,} bytes, over the limit of {MAX_TOTAL:,}: {_advise(layout)}.")
     free = shutil.disk_usage(place).free
     if total > free:
         raise UserError(

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.backbones import TOP, Backbone
+from hirise_imb.backbones import Backbone
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.inputs import MAP, FeatureKey
 from hirise_imb.utils.errors import UserError
@@ -65,7 +65,7 @@ def open_store(cache: Path, backbone: Backbone, key: FeatureKey, shape: tuple[in
         "dtype": stored_dtype(key.statistic).name,
     }
     # What is not named: plain pixels, means of the top, and maps of cuts, so that older caches stay valid.
-    if key.statistic != MAP and (key.layer, key.statistic) != (TOP, "mean"):
+    if not key.is_trunk_output:
         identity["statistic"] = key.statistic
     if key.view != "plain":
         identity["view"] = key.view

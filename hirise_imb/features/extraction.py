@@ -16,7 +16,7 @@ from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.images import decode_image
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.cache import FeatureStore, open_store
-from hirise_imb.features.inputs import GEM_EXPONENT, MAP, FeatureKey
+from hirise_imb.features.inputs import GEM_EXPONENT, FeatureKey
 from hirise_imb.features.views import VIEWS, ViewedPixels
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.progress import say, track
@@ -103,7 +103,9 @@ class _Trunk:
         # A dict, since Keras unwraps a list of one output.
         self._model = keras.Model(backbone.network.input, {str(n): output for n, output in enumerate(maps)})
         shapes = [tuple(int(size) for size in output.shape[1:]) for output in maps]
-        self.shapes = {key: shape if _is_output(key) else shape[-1:] for key, shape in zip(keys, shapes, strict=True)}
+        self.shapes = {
+            key: shape if key.is_trunk_output else shape[-1:] for key, shape in zip(keys, shapes, strict=True)
+        }
         """Shape of one image's features."""
 
     def compile(self) -> Callable[[Any], dict[FeatureKey, Any]]:
@@ -122,14 +124,9 @@ class _Trunk:
         return lambda pixels: dict(zip(self._keys, compiled(pixels), strict=True))
 
 
-def _is_output(key: FeatureKey) -> bool:
-    """Returns whether features are what `Backbone.trunk` gives, with nothing left to pool."""
-    return key.statistic == MAP or (key.layer == TOP and key.statistic == "mean")
-
-
 def _output(backbone: Backbone, key: FeatureKey) -> keras.KerasTensor:
     """Returns the symbolic output that features are, or from which they are pooled."""
-    if _is_output(key):
+    if key.is_trunk_output:
         return backbone.trunk(key.layer).output
     output = backbone.network.output if key.layer == TOP else backbone.network.get_layer(key.layer).output
     if len(output.shape) != 4:
@@ -141,7 +138,7 @@ def _compute_statistic(output: Any, key: FeatureKey) -> Any:  # noqa: ANN401  (T
     """Pools a feature map (n, rows, columns, channels) to (n, channels), unless there is nothing left to pool."""
     import tensorflow as tf
 
-    if _is_output(key):
+    if key.is_trunk_output:
         return output
     match key.statistic:
         case "mean":

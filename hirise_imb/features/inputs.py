@@ -35,6 +35,11 @@ class FeatureKey(NamedTuple):
     statistic: str
     """A statistic of `POOLINGS`, or `MAP`."""
 
+    @property
+    def is_trunk_output(self) -> bool:
+        """Whether the features are what `Backbone.trunk` gives: a feature map at a cut, or the means at the top."""
+        return self.statistic == MAP or (self.layer, self.statistic) == (TOP, "mean")
+
 
 TOP_MEAN = FeatureKey("plain", TOP, "mean")
 """The features of the published recipe."""

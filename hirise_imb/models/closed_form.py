@@ -17,6 +17,7 @@ from hirise_imb.imbalance.class_weights import inverse_power
 from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.models.linear import MIN_SQUARED_LENGTH, LinearClassifier, transform
 from hirise_imb.models.newton import PenalisedLoss, minimise
+from hirise_imb.models.preparation import MIN_SPREAD
 from hirise_imb.models.projection import source_means
 from hirise_imb.utils.errors import NotApplicable
 
@@ -27,9 +28,6 @@ Normalisation = Literal["none", "unit", "centred_unit"]
 ABSENT = -1e4
 """Logit of a class without training images. The logits of all others have mean 0, so at least one of them is
 higher. It is finite, so that a held-out landmark of the class has a large loss, but not an infinite one."""
-
-_MIN_SPREAD = 1e-7
-"""Least standard deviation of a feature that is scaled to 1, relative to its mean; float32 has seven digits."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,7 @@ def standardise(features: NDArray[np.floating]) -> tuple[NDArray[np.float32], Fl
     np.subtract(features, centre, out=scaled, casting="same_kind")
     spread = np.sqrt(np.einsum("ij,ij->j", scaled, scaled, dtype=np.float64) / len(features))
     # A feature that never varies can have a spread that consists of rounding errors.
-    gain = np.where(spread > _MIN_SPREAD * np.abs(centre), 1 / np.maximum(spread, np.finfo(float).tiny), 1)
+    gain = np.where(spread > MIN_SPREAD * np.abs(centre), 1 / np.maximum(spread, np.finfo(float).tiny), 1)
     np.multiply(scaled, gain, out=scaled, casting="same_kind")
     return x, centre, gain
 

@@ -13,7 +13,7 @@ from hirise_imb.models.projection import project_out
 Floats = NDArray[np.float64]
 F = TypeVar("F", bound=np.floating)
 
-_MIN_SPREAD = 1e-7
+MIN_SPREAD = 1e-7
 """Least standard deviation of a feature that is scaled to 1, relative to its mean; float32 has seven digits."""
 
 
@@ -47,7 +47,7 @@ class Standardisation:
         centre = features.mean(axis=0, dtype=np.float64)
         spread = features.std(axis=0, dtype=np.float64)
         # A feature that never varies can have a spread that consists of rounding errors.
-        varies = spread > _MIN_SPREAD * np.abs(centre)
+        varies = spread > MIN_SPREAD * np.abs(centre)
         return cls(centre, np.where(varies, 1 / np.where(varies, spread, 1), 0))
 
 

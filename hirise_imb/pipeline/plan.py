@@ -115,8 +115,9 @@ def plan_study(definition: StudyDefinition) -> StudyPlan:
 def _plan_features(card: BackboneCard, manifest: Manifest, strategies: Sequence[Strategy]) -> FeaturePlan:
     required = require_features(strategies, card)
     n_images, n_landmarks = len(manifest.table), manifest.table["landmark"].nunique()
-    n_bytes, unknown = 0, []
+    n_views, n_bytes, unknown = 0, 0, []
     for keys, count in ((required.images, n_images), (required.canonical_images, n_landmarks)):
+        n_views += count * len({key.view for key in keys})
         for key in keys:
             if key.statistic != MAP:
                 n_bytes += count * row_bytes((card.width(key.layer),), key.statistic)
@@ -126,10 +127,6 @@ def _plan_features(card: BackboneCard, manifest: Manifest, strategies: Sequence[
                 n_bytes += count * row_bytes((side, side, channels), key.statistic)
             else:
                 unknown.append(key.layer)
-    n_views = sum(
-        len({key.view for key in keys}) * count
-        for keys, count in ((required.images, n_images), (required.canonical_images, n_landmarks))
-    )
     seconds = n_views / images_per_second(card) * manifest.spec.image_size**2 / _MEASURED_PIXELS
     return FeaturePlan(n_views, n_bytes, seconds, tuple(dict.fromkeys(unknown)))
 

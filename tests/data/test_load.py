@@ -550,3 +550,12 @@ def test_a_zip_is_unpacked_without_other_files(colour: list[Picture], folder: Pa
     inside = {path.name for path in manifest.folder.rglob("*") if path.is_file()}
     assert inside == {"labels.csv", *(picture.name for picture in colour)}
     assert set(manifest.table["split"]) == set(SPLITS)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_zip_that_can_not_be_used_can_be_unpacked_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "twice.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for _ in range(2):
+            archive.writestr("table.csv", "file,label,split")
+    assert refusal(path).endswith("(its entry 'table.csv' occurs twice): unpack it and name the folder.")

@@ -149,6 +149,7 @@ def test_a_broken_strategy_fails_by_name(strategy: DropStrategy, check: str, rea
         {"adjustment": PosthocLogitAdjustment(0.0)},
         {"class_weights": InversePower(0.0, "sources")},
         {"loss": LogitAdjustedCrossEntropy(0.0)},
+        {"backbone_learning_rate": 1.0},
     ],
     ids=str,
 )
