@@ -15,7 +15,7 @@ class CombinedFeaturesStrategy(Strategy[CompositionParameters]):
     """The compositions of `combined` on the features that `representation` has chosen, from other initial points."""
 
     name = "combined_features"
-    summary = "compositions of the other remedies on the features of the strategy `representation`"
+    summary = "compositions of the other remedies on the features that representation selects"
     source = "Zhang et al. 2021 (bag of tricks)"
     parameters = CompositionParameters
     depends_on = (RepresentationStrategy.name,)

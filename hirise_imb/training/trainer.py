@@ -112,7 +112,7 @@ class Trainer:
         self._stages = StageRunner(backbone, splits, features)
 
     def with_splits(self, splits: DataSplits) -> Trainer:
-        """Returns a trainer of the same features with other splits, which shares networks and memory with this one."""
+        """Returns a trainer of the same features with other splits, which shares its compiled networks."""
         other = Trainer(self._backbone, splits, self._features)
         other._stages.networks = self._stages.networks
         other._stages.inputs.concatenations = self._stages.inputs.concatenations
