@@ -1,0 +1,1 @@
+"""Saved models: their files, and predictions of images that nobody has labelled."""
