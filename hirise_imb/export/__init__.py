@@ -1,1 +1,20 @@
-"""Export of a saved model as one network from pixels to calibrated probabilities, for other runtimes."""
+"""Export of a saved model as one network from pixels to calibrated probabilities, for other runtimes.
+
+The network is built once in Keras and written in one of several formats; the runtime of the format must give the same
+probabilities before an export is kept.
+"""
+
+from hirise_imb.export.check import TOLERANCE, CheckImages, Comparison
+from hirise_imb.export.export import Export, check_place, export_model
+from hirise_imb.export.formats import FORMATS, ExportFormat
+
+__all__ = [
+    "FORMATS",
+    "TOLERANCE",
+    "CheckImages",
+    "Comparison",
+    "Export",
+    "ExportFormat",
+    "check_place",
+    "export_model",
+]

@@ -96,9 +96,7 @@ def _compute_features(backbone: Backbone, key: FeatureKey) -> KerasTensor:
     raise ValueError(f"there is no statistic {key.statistic!r}")
 
 
-def _build_heads(
-    fits: Sequence[FittedModel], backbone: Backbone, spec: FeatureSpec, shape: tuple[int, ...]
-) -> Model:
+def _build_heads(fits: Sequence[FittedModel], backbone: Backbone, spec: FeatureSpec, shape: tuple[int, ...]) -> Model:
     """Builds the network from the features of one view to the log probabilities of each head.
 
     Args:

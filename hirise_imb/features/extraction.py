@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BATCH = 32
 """Images in a forward pass; every pass has this many, so that an image's features don't depend on the others."""
 
-_GEM_FLOOR = 1e-6
+GEM_FLOOR = 1e-6
 """Least activation in a generalised mean, as in the paper: its power has a gradient and no sign."""
 
 _MIN_FREE_BYTES = 256 << 20
@@ -157,7 +157,7 @@ def _compute_statistic(output: Any, key: FeatureKey) -> Any:  # noqa: ANN401  (T
         case "max":
             return tf.reduce_max(output, axis=(1, 2))
         case "gem":
-            powers = tf.maximum(output, _GEM_FLOOR) ** GEM_EXPONENT
+            powers = tf.maximum(output, GEM_FLOOR) ** GEM_EXPONENT
             return tf.reduce_mean(powers, axis=(1, 2)) ** (1 / GEM_EXPONENT)
     raise ValueError(f"there is no statistic {key.statistic!r}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from hirise_imb.imbalance.losses import row_losses
 from hirise_imb.models import heads
 from hirise_imb.models.heads import HeadState, Tensor
 from hirise_imb.utils.errors import NotApplicable
+
+if TYPE_CHECKING:
+    import keras
 
 EVALUATION_BATCH = 256
 """Number of rows that are predicted at once."""
@@ -136,17 +139,7 @@ class Network:
         Raises:
             NotApplicable: no layer above the cut has weights of this kind.
         """
-        self._tail: Any = backbone.tail(cut)
-        if trainable == "norms":
-            # The statistics of a trainable batch normalisation stay frozen too, since `_pool` calls the tail with
-            # training=False.
-            for layer in self._tail.layers:
-                layer.trainable = _is_normalisation(layer)
-            if not self._tail.trainable_variables:
-                raise NotApplicable(
-                    f"The layers of {backbone.card.name} above the cut {cut} have no scales and shifts of "
-                    f"normalisation to train; train all weights, or choose an earlier cut."
-                )
+        self._tail: Any = build_tail(backbone, cut, trainable)
         self.width = backbone.card.feature_width
         self._compiled: dict[str, Any] = {}
 
@@ -278,6 +271,26 @@ class Network:
 
         normalised = heads.normalise_inference(self._pool(parameters[2:], features), average)
         return heads.compute_logits(parameters[0], parameters[1], normalised, tf.ones_like(normalised), scale)
+
+
+def build_tail(backbone: Backbone, cut: str, trainable: Trainable) -> keras.Model:
+    """Returns a copy of the backbone's tail above a cut in which only weights of one kind are trainable.
+
+    Raises:
+        NotApplicable: no layer above the cut has weights of this kind.
+    """
+    tail = backbone.tail(cut)
+    if trainable == "norms":
+        # The statistics of a trainable batch normalisation stay frozen too, since `_pool` calls the tail with
+        # training=False.
+        for layer in tail.layers:
+            layer.trainable = _is_normalisation(layer)
+        if not tail.trainable_variables:
+            raise NotApplicable(
+                f"The layers of {backbone.card.name} above the cut {cut} have no scales and shifts of "
+                f"normalisation to train; train all weights, or choose an earlier cut."
+            )
+    return tail
 
 
 def _is_normalisation(layer: object) -> bool:

@@ -80,6 +80,13 @@ def _images(name: str, original: Pixels, split: str, rng: Generator) -> Iterator
         yield f"{name}-{variant}.jpg", _vary(original, variant, rng)
 
 
+def draw_originals(n: int, seed: int = 0) -> Pixels:
+    """Draws landmarks of each class in turn, every one from a source of its own, shape (n, rows, columns)."""
+    rng = default_rng(seed)
+    labels = [number % len(HIRISE.classes) for number in range(n)]
+    return np.stack([_draw(Source(rng, 1900 + i, label, len(TERRAINS)), label, rng) for i, label in enumerate(labels)])
+
+
 def write(folder: Path, seed: int = 0) -> Path:
     """Writes the sample under `folder` as folder/hirise-map-proj-v3_2/... and returns that inner folder."""
     root = folder / "hirise-map-proj-v3_2"

@@ -1,0 +1,141 @@
+"""Exports a saved model: writes it in a format, checks it, and only then moves it to its place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hirise_imb.export.check import TOLERANCE, CheckImages, Comparison, compare
+from hirise_imb.export.formats import ExportFormat
+from hirise_imb.export.network import build_network
+from hirise_imb.prediction.model_file import SavedModel
+from hirise_imb.prediction.predictor import Predictor
+from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.files import ensure_folder, write_text
+
+
+@dataclass(frozen=True)
+class Export:
+    """An export that has passed its check."""
+
+    path: Path
+    """File, or folder, of the export."""
+    facts_path: Path
+    """JSON file that describes it."""
+    bytes: int
+    """Size of all its files."""
+    images: str
+    """Describes the images that it was checked on."""
+    comparison: Comparison
+
+
+def facts_path(path: Path) -> Path:
+    """Returns the path of the JSON file that describes an export."""
+    return path.with_name(f"{path.name}.json")
+
+
+def check_place(path: Path, export_format: ExportFormat, replace: bool) -> None:
+    """Checks that an export may be written to a path.
+
+    Raises:
+        UserError: its name does not fit the format, or something is there already and may not be replaced.
+    """
+    if not export_format.is_folder and path.suffix != export_format.suffix:
+        raise UserError(
+            f"--out is {path}, but the name of an export to {export_format.name} ends in {export_format.suffix}: "
+            f"choose another one."
+        )
+    for place in (path, facts_path(path)):
+        if place.exists() and not replace:
+            raise UserError(f"{place} exists: choose another --out, or confirm with --replace.")
+        # A folder of something else must not be deleted because of a wrong --out.
+        is_export = place.is_file() if place != path or not export_format.is_folder else _is_saved_model(place)
+        if place.exists() and not is_export:
+            raise UserError(f"{place} is not an earlier export to {export_format.name}: choose another --out.")
+
+
+def export_model(predictor: Predictor, export_format: ExportFormat, path: Path, images: CheckImages) -> Export:
+    """Exports a model in place of an earlier export, and checks that its own runtime gives the same probabilities.
+
+    Args:
+        predictor: the model in Keras.
+        export_format: format.
+        path: file, or folder, of the export.
+        images: images that it is checked on.
+
+    Raises:
+        UserError: the probabilities differ, or the format does not support the model. Nothing is left at `path`.
+    """
+    model, precision = predictor.model, predictor.backbone.precision
+    if precision not in export_format.precisions:
+        raise UserError(
+            f"The backbone of the model {model.name} computes in {precision}, which exports to {export_format.name} "
+            f"do not support: use --format keras, or train it with --precision float32."
+        )
+    expected = predictor.predict(images.pixels).calibrated
+    network = build_network(model, predictor.backbone)
+    work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=ensure_folder(path.parent)))
+    try:
+        export_format.write(network, work / path.name)
+        size = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
+        comparison = compare(export_format.load(work / path.name), images.pixels, expected)
+        if not comparison.passes:
+            raise UserError(
+                f"The export of {model.name} to {export_format.name} gives probabilities that differ from Keras by up "
+                f"to {comparison.largest_difference:.2g} on {comparison.images} {images.description}, more than "
+                f"{TOLERANCE:g}: it was not kept; use another --format."
+            )
+        facts = _describe(model, export_format, path, images, comparison)
+        write_text(work / facts_path(path).name, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        _move_files(work, path.parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return Export(path, facts_path(path), size, images.description, comparison)
+
+
+def _is_saved_model(folder: Path) -> bool:
+    return (folder / "saved_model.pb").is_file()
+
+
+def _describe(
+    model: SavedModel, export_format: ExportFormat, path: Path, images: CheckImages, comparison: Comparison
+) -> Mapping[str, Any]:
+    """Returns the facts that a user of the export needs."""
+    return {
+        "file": path.name,
+        "format": export_format.name,
+        "model": model.digest,
+        "model_name": model.name,
+        "dataset": model.dataset,
+        "classes": list(model.classes),
+        "majority": model.classes.majority,
+        "input": {"shape": [None, *model.image_shape], "type": "float32", "range": [0, 255]},
+        "output": {"shape": [None, len(model.classes)], "type": "float32", "content": "calibrated probabilities"},
+        "confidence_threshold": model.facts["operating_point"]["threshold"],
+        "check": {
+            "images": comparison.images,
+            "description": images.description,
+            "uncertain": comparison.uncertain,
+            "largest_difference": comparison.largest_difference,
+        },
+        "packages": {name: version(name) for name in ("hirise-imb", *export_format.packages)},
+    }
+
+
+def _move_files(work: Path, folder: Path) -> None:
+    """Moves the files of an export to a folder, in place of those of an earlier export."""
+    earlier = Path(tempfile.mkdtemp(prefix="earlier-", dir=work.parent))
+    try:
+        for file in sorted(work.iterdir()):
+            place = folder / file.name
+            if place.exists():
+                place.replace(earlier / file.name)
+            file.replace(place)
+    finally:
+        shutil.rmtree(earlier, ignore_errors=True)
