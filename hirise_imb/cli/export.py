@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from hirise_imb.cli.parsing import Subparsers, add_command
-from hirise_imb.export.formats import FORMATS
+from hirise_imb.export import FORMATS
 from hirise_imb.utils.progress import say
 
 _DESCRIPTION = """\
@@ -40,7 +40,8 @@ def add_commands(subparsers: Subparsers) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from hirise_imb.export import CheckImages, check_place, export_model
+    from hirise_imb.export.check import CheckImages
+    from hirise_imb.export.exporter import check_place, export_model
     from hirise_imb.prediction.model_file import read_model
     from hirise_imb.utils.environment import load_tensorflow
 

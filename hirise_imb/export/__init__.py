@@ -4,17 +4,6 @@ The network is built once in Keras and written in one of several formats; the ru
 probabilities before an export is kept.
 """
 
-from hirise_imb.export.check import TOLERANCE, CheckImages, Comparison
-from hirise_imb.export.export import Export, check_place, export_model
 from hirise_imb.export.formats import FORMATS, ExportFormat
 
-__all__ = [
-    "FORMATS",
-    "TOLERANCE",
-    "CheckImages",
-    "Comparison",
-    "Export",
-    "ExportFormat",
-    "check_place",
-    "export_model",
-]
+__all__ = ["FORMATS", "ExportFormat"]
