@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,9 +111,17 @@ def _load_litert(path: Path) -> Runtime:
     return run
 
 
+def _signature(network: Model) -> list[Any]:
+    """Returns the type of the pixels, with a number of images that is left open."""
+    import tensorflow as tf
+
+    return [tf.TensorSpec(network.input.shape, tf.float32, name="pixels")]
+
+
 def _write_onnx(network: Model, path: Path) -> None:
     with _ignore_warnings():
-        network.export(str(path), format="onnx", verbose=False)
+        # Keras demands a signature, or that the network was called before.
+        network.export(str(path), format="onnx", verbose=False, input_signature=_signature(network))
 
 
 def _load_onnx(path: Path) -> Runtime:

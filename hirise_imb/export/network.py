@@ -79,8 +79,7 @@ def _compute_features(backbone: Backbone, key: FeatureKey) -> KerasTensor:
 
     if key.is_trunk_output:
         output = backbone.trunk(key.layer).output
-        # Feature maps are cached as float16, and so rounded in training.
-        return ops.cast(output, "float16") if key.statistic == MAP else output
+        return _round_to_float16(ops.cast(output, "float32")) if key.statistic == MAP else output
     output = backbone.network.output if key.layer == TOP else backbone.network.get_layer(key.layer).output
     feature_map = ops.cast(output, "float32")
     match key.statistic:
@@ -94,6 +93,15 @@ def _compute_features(backbone: Backbone, key: FeatureKey) -> KerasTensor:
             powers = ops.maximum(feature_map, GEM_FLOOR) ** GEM_EXPONENT
             return ops.mean(powers, axis=(1, 2)) ** (1 / GEM_EXPONENT)
     raise ValueError(f"there is no statistic {key.statistic!r}")
+
+
+def _round_to_float16(x: KerasTensor) -> KerasTensor:
+    """Returns float32 numbers rounded to the 11 significant bits of float16, as feature maps are when they are cached.
+
+    This is the splitting of Dekker (1971), in float32. ONNX and OpenVINO leave out a conversion to float16 and back.
+    """
+    shifted = x * (2.0**13 + 1)
+    return shifted - (shifted - x)
 
 
 def _build_heads(fits: Sequence[FittedModel], backbone: Backbone, spec: FeatureSpec, shape: tuple[int, ...]) -> Model:

@@ -29,7 +29,7 @@ def transform_pixels(pixels: KerasTensor, view: str) -> KerasTensor:
         case "r90":
             return ops.flip(transposed, _COLUMNS)
         case "r180":
-            return ops.flip(pixels, (_ROWS, _COLUMNS))
+            return _rotate(pixels)
         case "r270":
             return ops.flip(transposed, _ROWS)
         case "fh":
@@ -39,10 +39,18 @@ def transform_pixels(pixels: KerasTensor, view: str) -> KerasTensor:
         case "t":
             return transposed
         case "at":
-            return ops.flip(transposed, (_ROWS, _COLUMNS))
+            return _rotate(transposed)
         case "photometric":
             return _normalise(pixels)
     raise UserError(f"A model with the view {view} can't be exported: train one with another strategy.")
+
+
+def _rotate(pixels: KerasTensor) -> KerasTensor:
+    """Returns pixels rotated by 180 degrees."""
+    from keras import ops
+
+    # One axis at a time: OpenVINO can't convert the reversal of two.
+    return ops.flip(ops.flip(pixels, _ROWS), _COLUMNS)
 
 
 def _normalise(pixels: KerasTensor) -> KerasTensor:
