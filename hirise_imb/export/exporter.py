@@ -51,13 +51,17 @@ def check_place(path: Path, export_format: ExportFormat, replace: bool) -> None:
             f"--out is {path}, but the name of an export to {export_format.name} ends in {export_format.suffix}: "
             f"choose another one."
         )
-    for place in (path, facts_path(path)):
-        if place.exists() and not replace:
+    for place in (path, facts_path(path), *(path.with_suffix(suffix) for suffix in export_format.other_suffixes)):
+        if not place.exists():
+            continue
+        if not replace:
             raise UserError(f"{place} exists: choose another --out, or confirm with --replace.")
         # A folder of something else must not be deleted because of a wrong --out.
-        is_export = place.is_file() if place != path or not export_format.is_folder else _is_saved_model(place)
-        if place.exists() and not is_export:
-            raise UserError(f"{place} is not an earlier export to {export_format.name}: choose another --out.")
+        is_saved_model = (place / "saved_model.pb").is_file()
+        if place.is_dir() and not (is_saved_model and export_format.is_folder and place == path):
+            raise UserError(
+                f"{place} is a folder, and not an earlier export to {export_format.name}: choose another --out."
+            )
 
 
 def export_model(predictor: Predictor, export_format: ExportFormat, path: Path, images: CheckImages) -> Export:
@@ -70,13 +74,15 @@ def export_model(predictor: Predictor, export_format: ExportFormat, path: Path, 
         images: images that it is checked on.
 
     Raises:
-        UserError: the probabilities differ, or the format does not support the model. Nothing is left at `path`.
+        UserError: the probabilities differ, or the backbone computes in another precision than float32. The place of
+            the export is left as it was.
     """
     model, precision = predictor.model, predictor.backbone.precision
-    if precision not in export_format.precisions:
+    if precision != "float32":
+        # Each runtime rounds to bfloat16 at places of its own, which changes probabilities by up to 0.02.
         raise UserError(
-            f"The backbone of the model {model.name} computes in {precision}, which exports to {export_format.name} "
-            f"do not support: use --format keras, or train it with --precision float32."
+            f"The backbone of the model {model.name} computes in {precision}, and exports only in float32: train the "
+            f"model with --precision float32."
         )
     expected = predictor.predict(images.pixels).calibrated
     network = build_network(model, predictor.backbone)
@@ -97,10 +103,6 @@ def export_model(predictor: Predictor, export_format: ExportFormat, path: Path, 
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return Export(path, facts_path(path), size, images.description, comparison)
-
-
-def _is_saved_model(folder: Path) -> bool:
-    return (folder / "saved_model.pb").is_file()
 
 
 def _describe(
@@ -129,13 +131,11 @@ def _describe(
 
 
 def _move_files(work: Path, folder: Path) -> None:
-    """Moves the files of an export to a folder, in place of those of an earlier export."""
-    earlier = Path(tempfile.mkdtemp(prefix="earlier-", dir=work.parent))
-    try:
-        for file in sorted(work.iterdir()):
-            place = folder / file.name
-            if place.exists():
-                place.replace(earlier / file.name)
-            file.replace(place)
-    finally:
-        shutil.rmtree(earlier, ignore_errors=True)
+    """Moves the files of an export to a folder; those of an earlier export take their place in `work`."""
+    files = sorted(work.iterdir())
+    (earlier := work / "earlier").mkdir()
+    for file in files:
+        place = folder / file.name
+        if place.exists():
+            place.replace(earlier / file.name)
+        file.replace(place)

@@ -42,8 +42,8 @@ class ExportFormat:
     packages: tuple[str, ...] = ("tensorflow", "keras")
     """Packages whose versions are recorded."""
     is_folder: bool = False
-    precisions: tuple[str, ...] = ("float32",)
-    """Precisions of a backbone that the format supports."""
+    other_suffixes: tuple[str, ...] = ()
+    """Ends of the names of further files."""
 
     def check_packages(self) -> None:
         """Raises UserError if an optional package is not installed."""
@@ -151,7 +151,6 @@ _ALL = (
         suffix=".keras",
         write=_write_keras,
         load=_load_keras,
-        precisions=("float32", "bfloat16"),
     ),
     ExportFormat(
         name="savedmodel",
@@ -160,7 +159,6 @@ _ALL = (
         write=_write_savedmodel,
         load=_load_savedmodel,
         is_folder=True,
-        precisions=("float32", "bfloat16"),
     ),
     ExportFormat(
         name="litert",
@@ -182,6 +180,7 @@ _ALL = (
         name="openvino",
         summary="two files, .xml and .bin, for OpenVINO (extra `openvino`)",
         suffix=".xml",
+        other_suffixes=(".bin",),
         write=_write_openvino,
         load=_load_openvino,
         modules=("openvino",),

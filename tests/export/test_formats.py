@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
-from saved_models import KINDS
+from export_models import KINDS
+from numpy.typing import NDArray
 
 from hirise_imb.backbones import Backbone
 from hirise_imb.data.synthetic import draw_originals
@@ -17,8 +19,16 @@ from hirise_imb.prediction.predictor import Predictor
 from hirise_imb.utils.errors import UserError
 
 PIXELS = draw_originals(64, seed=2)[..., None]
-TOLERANCE = 1e-4
-"""Ten times less than what the check of an export allows."""
+TOLERANCE = 2e-4
+"""A fifth of what the check of an export allows. Tails see feature maps that are rounded to float16: where a runtime
+adds up in another order, some are rounded to the next number."""
+
+
+@functools.cache
+def make_export(kind: str, backbone: Backbone) -> tuple[Any, NDArray[Any]]:
+    """Returns the network of a model, and the calibrated probabilities that the model predicts."""
+    model = KINDS[kind](backbone)
+    return build_network(model, backbone), Predictor(model, backbone).predict(PIXELS).calibrated
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -29,10 +39,19 @@ def test_a_runtime_gives_the_probabilities_of_the_model(
     export_format = FORMATS[name]
     for module in export_format.modules:
         pytest.importorskip(module)
-    model = KINDS[kind](backbone)
+    network, expected = make_export(kind, backbone)
     place = tmp_path / f"export{export_format.suffix}"
-    export_format.write(build_network(model, backbone), place)
-    comparison = compare(export_format.load(place), PIXELS, Predictor(model, backbone).predict(PIXELS).calibrated)
-    print("DIFF", kind, name, comparison.largest_difference, comparison.uncertain)
+    export_format.write(network, place)
+    comparison = compare(export_format.load(place), PIXELS, expected)
     assert comparison.largest_difference < TOLERANCE
-    assert comparison.is_informative
+    assert comparison.uncertain > 32
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
+    for name in ("keras", "savedmodel", "litert"):
+        FORMATS[name].check_packages()
+    with pytest.raises(UserError, match=r"needs onnx and tf2onnx and onnxruntime: .*pip install 'hirise-imb\[onnx\]'"):
+        FORMATS["onnx"].check_packages()
+    with pytest.raises(UserError, match=r"needs openvino: .*pip install 'hirise-imb\[openvino\]'"):
+        FORMATS["openvino"].check_packages()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from saved_models import make_model
+from export_models import make_model
 
 from hirise_imb.backbones import Backbone
 from hirise_imb.data.synthetic import draw_originals
@@ -19,8 +19,10 @@ PIXELS = draw_originals(32, seed=3)[..., None]
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_the_model_of_a_strategy_can_be_exported(name: str, backbone: Backbone) -> None:
     recipe = make_quick_recipe(STRATEGIES[name])
-    model = make_model(backbone, recipe.feature_spec, succeeded(noisy_fits().final(recipe)).model)
+    fit = succeeded(noisy_fits().final(recipe)).model
+    assert fit is not None
+    model = make_model(backbone, recipe.feature_spec, fit)
     expected = Predictor(model, backbone).predict(PIXELS).calibrated
     actual = np.asarray(build_network(model, backbone)(PIXELS.astype(np.float32)))
-    print("SP", name, expected.std(axis=0).max())
+    assert expected.std(axis=0).max() > 0.02  # or else the images would show nothing
     np.testing.assert_allclose(actual, expected, atol=1e-5)

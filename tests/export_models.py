@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +16,7 @@ from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.synthetic import draw_originals
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.extraction import Trunk
-from hirise_imb.features.inputs import MAP, PLAIN, FeatureKey, FeatureSpec, Input
+from hirise_imb.features.inputs import PLAIN, FeatureSpec, Input
 from hirise_imb.features.views import DIHEDRAL, VIEWS
 from hirise_imb.imbalance.logit_adjustment import Correction
 from hirise_imb.models.linear import LinearClassifier
@@ -29,6 +30,7 @@ N_CLASSES = len(HIRISE.classes)
 
 
 Arrays = NDArray[np.float32]
+ModelMaker = Callable[[Backbone], SavedModel]
 
 
 def make_spec(inputs: tuple[Input, ...] = PLAIN, views: tuple[str, ...] = ("plain",), cut: str = TOP) -> FeatureSpec:
@@ -121,17 +123,17 @@ def compute_features(backbone: Backbone, spec: FeatureSpec) -> Arrays:
     return np.concatenate(parts, axis=-1)
 
 
-def _pooled_model(spec: FeatureSpec, **options: Any) -> Callable[[Backbone], SavedModel]:
+def _pooled_model(spec: FeatureSpec, make_head: Callable[..., FittedHead] = make_head) -> ModelMaker:
     """Returns a maker of models with two fits of one head, both fitted to the same features."""
 
     def make(backbone: Backbone) -> SavedModel:
         rng, features = default_rng(0), compute_features(backbone, spec)
-        return make_model(backbone, spec, *(make_fit(((make_head(features, rng, **options),),)) for _ in range(2)))
+        return make_model(backbone, spec, *(make_fit(((make_head(features, rng),),)) for _ in range(2)))
 
     return make
 
 
-def _tail_model(spec: FeatureSpec, **options: Any) -> Callable[[Backbone], SavedModel]:
+def _tail_model(spec: FeatureSpec, make_head: Callable[..., FittedHead] = make_head) -> ModelMaker:
     """Returns a maker of models with two fits of two members, each with a tail of its own."""
 
     def make(backbone: Backbone) -> SavedModel:
@@ -140,7 +142,7 @@ def _tail_model(spec: FeatureSpec, **options: Any) -> Callable[[Backbone], Saved
 
         def make_member() -> FittedHead:
             tail = make_tail(backbone, spec.cut, rng)
-            return make_head(network.pooled(tail, maps), rng, tail=tail, **options)
+            return make_head(network.pooled(tail, maps), rng, tail=tail)
 
         return make_model(backbone, spec, *(make_fit(((make_member(), make_member()),)) for _ in range(2)))
 
@@ -169,18 +171,18 @@ def _several_kinds(backbone: Backbone) -> SavedModel:
 _STATISTICS = (Input(), Input(layer="middle", pooling="mean_std_max"), Input(layer="early", pooling="gem"))
 _PHOTOMETRIC = (Input(), Input(view="photometric"), Input(view="photometric", layer="early", pooling="mean_std"))
 
-KINDS: Mapping[str, Callable[[Backbone], SavedModel]] = {
+KINDS: Mapping[str, ModelMaker] = {
     "linear": _pooled_model(make_spec()),
-    "cosine": _pooled_model(make_spec(), unit=True),
-    "statistics": _pooled_model(make_spec(_STATISTICS), standardised=True),
-    "statistics_cosine": _pooled_model(make_spec(_STATISTICS), standardised=True, unit=True),
-    "projection": _pooled_model(make_spec(_STATISTICS), standardised=True, rank=3),
-    "projection_cosine": _pooled_model(make_spec(), rank=3, unit=True),
+    "cosine": _pooled_model(make_spec(), partial(make_head, unit=True)),
+    "statistics": _pooled_model(make_spec(_STATISTICS), partial(make_head, standardised=True)),
+    "statistics_cosine": _pooled_model(make_spec(_STATISTICS), partial(make_head, standardised=True, unit=True)),
+    "projection": _pooled_model(make_spec(_STATISTICS), partial(make_head, standardised=True, rank=3)),
+    "projection_cosine": _pooled_model(make_spec(), partial(make_head, rank=3, unit=True)),
     "symmetries": _pooled_model(make_spec(views=DIHEDRAL)),
-    "photometric": _pooled_model(make_spec(_PHOTOMETRIC), standardised=True),
+    "photometric": _pooled_model(make_spec(_PHOTOMETRIC), partial(make_head, standardised=True)),
     "several_kinds": _several_kinds,
     "tail": _tail_model(make_spec(cut="late")),
-    "long_tail_cosine": _tail_model(make_spec(cut="early"), unit=True),
+    "long_tail_cosine": _tail_model(make_spec(cut="early"), partial(make_head, unit=True)),
     "tail_symmetries": _tail_model(make_spec(views=("plain", "r90", "fv"), cut="late")),
 }
 """Makers of models for the toy backbone."""
