@@ -24,7 +24,7 @@ def add_commands(subparsers: Subparsers) -> None:
     summary = "export a saved model for other runtimes: Keras, TensorFlow, LiteRT, ONNX, OpenVINO"
     parser = add_command(subparsers, "export", _export, summary, _DESCRIPTION + formats)
     parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="folder of a model, as `hirise-imb models` lists them"
+        "model", type=Path, metavar="MODEL", help="folder of a model, as `hirise-imb models REPORT` lists them"
     )
     parser.add_argument("--format", choices=list(FORMATS), required=True, help="format of the export")
     parser.add_argument(
