@@ -149,8 +149,8 @@ def read_model(folder: Path) -> SavedModel:
 
 def _verify(folder: Path, sums: bytes) -> None:
     """Checks the digests of the files."""
-    pattern = rb"([0-9a-f]{64})  " + FACTS.encode() + rb"\n([0-9a-f]{64})  " + WEIGHTS.encode() + rb"\n"
-    match = re.fullmatch(pattern, sums)
+    pattern = "".join(f"([0-9a-f]{{64}})  {re.escape(name)}\n" for name in (FACTS, WEIGHTS))
+    match = re.fullmatch(pattern.encode(), sums)
     if match is None:
         raise UserError(f"{folder / SUMS} does not list the digests of {FACTS} and {WEIGHTS}: {_AGAIN}.")
     for name, digest in zip((FACTS, WEIGHTS), match.groups(), strict=True):
