@@ -183,7 +183,8 @@ def _read_arrays(path: Path, n_fits: int) -> list[dict[str, NDArray[Any]]]:
         ValueError: an array belongs to no fit.
     """
     by_fit: list[dict[str, NDArray[Any]]] = [{} for _ in range(n_fits)]
-    with np.load(path, allow_pickle=False) as stored:
+    # A file that numpy opens itself stays open where it is damaged.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         for name in stored.files:
             match = re.fullmatch(r"fits\.([0-9]{1,6})\.(.+)", name)
             if match is None or int(match[1]) >= n_fits:
