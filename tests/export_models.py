@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
+from saved import DIGEST, describe_model
 
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.hirise import HIRISE
@@ -22,7 +22,6 @@ from hirise_imb.imbalance.logit_adjustment import Correction
 from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.models.preparation import Preparation, Standardisation
 from hirise_imb.prediction.model_file import SavedModel
-from hirise_imb.prediction.records import ModelRecord
 from hirise_imb.training.fitted import FittedHead, FittedModel
 from hirise_imb.training.tail_network import Network, build_tail
 
@@ -87,30 +86,7 @@ def make_tail(backbone: Backbone, cut: str, rng: Generator) -> tuple[Arrays, ...
 
 
 def make_model(backbone: Backbone, spec: FeatureSpec, *fits: FittedModel) -> SavedModel:
-    """Returns a model; `model.json` has what predictions and exports need, and nothing about a study."""
-    facts: Mapping[str, Any] = {
-        "dataset": HIRISE.name,
-        "classes": list(HIRISE.classes),
-        "majority": HIRISE.classes.majority,
-        "image_shape": list(backbone.input_shape),
-        "backbone": {
-            "name": backbone.card.name,
-            "weights": "random",
-            "digest": backbone.digest,
-            "precision": backbone.precision,
-            "preprocessing": backbone.card.preprocessing,
-        },
-        "features": {
-            "inputs": [asdict(entry) for entry in spec.inputs],
-            "views": list(spec.views),
-            "cut": spec.cut,
-            "trainable": spec.trainable,
-        },
-        "seeds": list(range(len(fits))),
-        "origin": {"arm": "random"},
-        "operating_point": {"threshold": 0.9},
-    }
-    return SavedModel(cast("ModelRecord", facts), fits, "0" * 64)
+    return SavedModel(describe_model(backbone, spec, range(len(fits))), fits, DIGEST)
 
 
 def compute_features(backbone: Backbone, spec: FeatureSpec) -> Arrays:

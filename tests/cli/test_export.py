@@ -8,48 +8,50 @@ from pathlib import Path
 import numpy as np
 import pytest
 from export_models import KINDS
+from saved import save_fits
 
 from hirise_imb.backbones import Backbone
 from hirise_imb.cli.main import main
 from hirise_imb.data.synthetic import draw_originals
-from hirise_imb.prediction.model_file import SavedModel
+from hirise_imb.prediction.model_file import read_model
 from hirise_imb.prediction.predictor import Predictor
 
 
 @pytest.fixture
-def model(backbone: Backbone, toy: str, monkeypatch: pytest.MonkeyPatch) -> SavedModel:
-    """The model that is read from any folder."""
+def folder(backbone: Backbone, toy: str, tmp_path: Path) -> Path:
+    """The folder of a model."""
     model = KINDS["several_kinds"](backbone)
-    monkeypatch.setattr("hirise_imb.prediction.model_file.read_model", lambda folder: model)
-    return model
+    save_fits(tmp_path / "model", backbone, model.fits, model.features)
+    return tmp_path / "model"
 
 
 def test_a_model_is_exported_into_its_folder(
-    model: SavedModel, backbone: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import keras
 
-    assert main(["export", str(tmp_path), "--format", "keras"]) == 0
-    path = tmp_path / "exports" / "random.keras"
+    assert main(["export", str(folder), "--format", "keras"]) == 0
+    path = folder / "exports" / "arm.keras"
     assert "Largest difference in probability from Keras on 64 synthetic landmarks: " in capsys.readouterr().err
-    facts = json.loads((path.parent / "random.keras.json").read_text(encoding="utf-8"))
+    facts = json.loads((path.parent / "arm.keras.json").read_text(encoding="utf-8"))
+    model = read_model(folder)
     assert facts["model"] == model.digest
     pixels = draw_originals(8, seed=4)[..., None]
     actual = keras.saving.load_model(path).predict(pixels.astype(np.float32), verbose=0)
     np.testing.assert_allclose(actual, Predictor(model, backbone).predict(pixels).calibrated, atol=1e-5)
 
-    assert main(["export", str(tmp_path), "--format", "keras"]) == 2
+    assert main(["export", str(folder), "--format", "keras"]) == 2
     assert "--replace" in capsys.readouterr().err
-    assert main(["export", str(tmp_path), "--format", "keras", "--replace"]) == 0
+    assert main(["export", str(folder), "--format", "keras", "--replace"]) == 0
 
 
 def test_a_runtime_that_disagrees_is_an_error(
-    model: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("hirise_imb.export.check.TOLERANCE", 1e-12)
-    assert main(["export", str(tmp_path), "--format", "keras"]) == 2
-    assert "error: The export of random to keras gives probabilities that differ" in capsys.readouterr().err
-    assert not list((tmp_path / "exports").iterdir())
+    assert main(["export", str(folder), "--format", "keras"]) == 2
+    assert "error: The export of arm to keras gives probabilities that differ" in capsys.readouterr().err
+    assert not list((folder / "exports").iterdir())
 
 
 def test_a_folder_without_a_model_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
