@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hirise_imb.export.check import TOLERANCE, CheckImages, Comparison, compare
 from hirise_imb.export.formats import ExportFormat
@@ -18,6 +22,9 @@ from hirise_imb.prediction.model_file import SavedModel
 from hirise_imb.prediction.predictor import Predictor
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder, write_text
+
+if TYPE_CHECKING:
+    from keras import Model
 
 
 @dataclass(frozen=True)
@@ -88,14 +95,13 @@ def export_model(predictor: Predictor, export_format: ExportFormat, path: Path, 
     network = build_network(model, predictor.backbone)
     work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=ensure_folder(path.parent)))
     try:
-        export_format.write(network, work / path.name)
+        comparison = _write_and_compare(network, export_format, work / path.name, images, expected)
         size = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
-        comparison = compare(export_format.load(work / path.name), images.pixels, expected)
         if not comparison.passes:
             raise UserError(
-                f"The export of {model.name} to {export_format.name} gives probabilities that differ from Keras by up "
-                f"to {comparison.largest_difference:.2g} on {comparison.images} {images.description}, more than "
-                f"{TOLERANCE:g}: it was not kept; use another --format."
+                f"The export of the model {model.name} to {export_format.name} gives probabilities that differ from "
+                f"Keras by up to {comparison.largest_difference:.2g} on {comparison.images} {images.description}, more "
+                f"than {TOLERANCE:g}: it was not kept; use another --format."
             )
         facts = _describe(model, export_format, path, images, comparison)
         write_text(work / facts_path(path).name, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
@@ -103,6 +109,27 @@ def export_model(predictor: Predictor, export_format: ExportFormat, path: Path, 
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return Export(path, facts_path(path), size, images.description, comparison)
+
+
+def _write_and_compare(
+    network: Model, export_format: ExportFormat, path: Path, images: CheckImages, expected: NDArray[np.floating]
+) -> Comparison:
+    """Writes an export, and compares what its runtime gives with the probabilities of the model.
+
+    Raises:
+        UserError: the format or its runtime does not support the network.
+    """
+    try:
+        export_format.write(network, path)
+        return compare(export_format.load(path), images.pixels, expected)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        # Converters and runtimes raise errors of every kind where a network has an operation that they lack.
+        reason = shorten(next(iter(str(error).splitlines()), type(error).__name__), 160, placeholder=" ...")
+        raise UserError(
+            f"This model can't be exported to {export_format.name} ({reason}): use another --format."
+        ) from error
 
 
 def _describe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -55,11 +56,17 @@ class ExportFormat:
 
 
 @contextmanager
-def _ignore_warnings() -> Iterator[None]:
-    """Ignores warnings of converters: about their own code, of no use to a user."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _silence() -> Iterator[None]:
+    """Hides warnings of converters, and errors of optimisations that they then leave out: of no use to a user."""
+    converter = logging.getLogger("tf2onnx")
+    level = converter.level
+    converter.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        converter.setLevel(level)
 
 
 def _write_keras(network: Model, path: Path) -> None:
@@ -89,7 +96,7 @@ def _write_litert(network: Model, path: Path) -> None:
 
     # Without TensorFlow's own operations, which the small runtimes of phones do not have.
     options = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
-    with _ignore_warnings():
+    with _silence():
         network.export(str(path), format="litert", verbose=False, target_spec=options)
 
 
@@ -97,7 +104,7 @@ def _load_litert(path: Path) -> Runtime:
     import tensorflow as tf
 
     # The interpreter inside TensorFlow announces that it will become a package of its own.
-    with _ignore_warnings():
+    with _silence():
         interpreter = tf.lite.Interpreter(model_path=str(path))
     [source], [sink] = interpreter.get_input_details(), interpreter.get_output_details()
 
@@ -119,7 +126,7 @@ def _signature(network: Model) -> list[Any]:
 
 
 def _write_onnx(network: Model, path: Path) -> None:
-    with _ignore_warnings():
+    with _silence():
         # Keras demands a signature, or that the network was called before.
         network.export(str(path), format="onnx", verbose=False, input_signature=_signature(network))
 
@@ -132,7 +139,7 @@ def _load_onnx(path: Path) -> Runtime:
 
 
 def _write_openvino(network: Model, path: Path) -> None:
-    with _ignore_warnings():
+    with _silence():
         network.export(str(path), format="openvino", verbose=False)
 
 

@@ -62,15 +62,14 @@ def build_network(model: SavedModel, backbone: Backbone) -> Model:
 def _extract_features(
     backbone: Backbone, keys: Sequence[FeatureKey], pixels: KerasTensor
 ) -> Mapping[FeatureKey, KerasTensor]:
-    """Returns the symbolic features of each key, float32."""
+    """Returns the symbolic features of each key."""
     import keras
-    from keras import ops
 
     outputs = {f"{key.layer}.{key.statistic}": _compute_features(backbone, key) for key in keys}
     # A single trunk for all views: weights that several nested models share are lost when a network is saved.
     trunk = keras.Model(backbone.network.input, outputs, name="trunk")
     by_view = {view: trunk(transform_pixels(pixels, view)) for view in dict.fromkeys(key.view for key in keys)}
-    return {key: ops.cast(by_view[key.view][f"{key.layer}.{key.statistic}"], "float32") for key in keys}
+    return {key: by_view[key.view][f"{key.layer}.{key.statistic}"] for key in keys}
 
 
 def _compute_features(backbone: Backbone, key: FeatureKey) -> KerasTensor:
@@ -79,9 +78,8 @@ def _compute_features(backbone: Backbone, key: FeatureKey) -> KerasTensor:
 
     if key.is_trunk_output:
         output = backbone.trunk(key.layer).output
-        return _round_to_float16(ops.cast(output, "float32")) if key.statistic == MAP else output
-    output = backbone.network.output if key.layer == TOP else backbone.network.get_layer(key.layer).output
-    feature_map = ops.cast(output, "float32")
+        return _round_to_float16(output) if key.statistic == MAP else output
+    feature_map = backbone.network.output if key.layer == TOP else backbone.network.get_layer(key.layer).output
     match key.statistic:
         case "mean":
             return ops.mean(feature_map, axis=(1, 2))

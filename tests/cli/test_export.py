@@ -50,7 +50,7 @@ def test_a_runtime_that_disagrees_is_an_error(
 ) -> None:
     monkeypatch.setattr("hirise_imb.export.check.TOLERANCE", 1e-12)
     assert main(["export", str(folder), "--format", "keras"]) == 2
-    assert "error: The export of arm to keras gives probabilities that differ" in capsys.readouterr().err
+    assert "error: The export of the model arm to keras gives probabilities that differ" in capsys.readouterr().err
     assert not list((folder / "exports").iterdir())
 
 

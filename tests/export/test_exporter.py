@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ from hirise_imb.prediction.model_file import SavedModel
 from hirise_imb.prediction.predictor import Predictor
 from hirise_imb.testing.toy import TOY
 from hirise_imb.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from keras import Model
 
 KERAS, SAVEDMODEL, OPENVINO = (FORMATS[name] for name in ("keras", "savedmodel", "openvino"))
 IMAGES = CheckImages.of(HIRISE.image_shape)
@@ -70,6 +74,16 @@ def test_an_export_that_leaves_something_out_is_refused(
     monkeypatch.setattr(exporter, "build_network", lambda model, backbone: build_network(change(model), backbone))
     with pytest.raises(UserError, match=r"differ from Keras by up to 0\.\d+ on 64 synthetic landmarks"):
         export(KINDS["several_kinds"](backbone), backbone, tmp_path / "model.keras")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_a_format_does_not_support_is_an_error(backbone: Backbone, tmp_path: Path) -> None:
+    def fail(network: Model, path: Path) -> None:
+        path.touch()
+        raise RuntimeError("there is no operation Flip\nin 3 nodes")
+
+    with pytest.raises(UserError, match=r"can't be exported to keras \(there is no operation Flip\): use another"):
+        export(KINDS["linear"](backbone), backbone, tmp_path / "model.keras", replace(KERAS, write=fail))
     assert not list(tmp_path.iterdir())
 
 
