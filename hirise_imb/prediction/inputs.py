@@ -287,7 +287,7 @@ def _list_zip(path: str) -> Iterator[ImageFile]:
 
 def to_text(name: str) -> str:
     """Returns a name in which bytes that are not UTF-8 are written as `\\xNN`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def read_footer(path: str | Path) -> tuple[pa.Schema, int]:
