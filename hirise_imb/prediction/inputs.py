@@ -87,7 +87,7 @@ class ImageListing:
             UserError: one of them does not exist, or is of another kind.
         """
         self._inputs = [_expand(text) for text in inputs]
-        self._folders = {os.path.abspath(path) for one in self._inputs for path in one.paths if Path(path).is_dir()}
+        self._folders = {_place(path) for one in self._inputs for path in one.paths if Path(path).is_dir()}
 
     def __iter__(self) -> Iterator[ImageFile | ImageTable]:
         """Yields the images of all inputs; an image that several inputs name is listed for the first of them.
@@ -99,7 +99,7 @@ class ImageListing:
         for one in self._inputs:
             is_empty = True
             for path in one.paths:
-                place = os.path.abspath(path)
+                place = _place(path)
                 if place in listed or self._is_inside_a_folder(place):
                     is_empty = False
                     continue
@@ -117,11 +117,9 @@ class ImageListing:
         """Returns whether an input is listed already as part of a folder, which is another input."""
         if _KINDS.get(Path(place).suffix.lower()) == _ZIP:  # zips inside folders are not opened
             return False
-        hidden = False
-        for path in (Path(place), *Path(place).parents):
-            if str(path) in self._folders and str(path) != place:
-                return not hidden
-            hidden = hidden or path.name.startswith(".")
+        for folder in Path(place).parents:
+            if str(folder) in self._folders:
+                return not any(part.startswith(".") for part in Path(place).relative_to(folder).parts)
         return False
 
 
@@ -191,6 +189,11 @@ def parse_source(name: str) -> str | None:
     return None
 
 
+def _place(path: str) -> str:
+    """Returns an absolute path without `..`, for comparisons; links are not followed, since folders list them too."""
+    return os.path.abspath(path)  # noqa: PTH100
+
+
 def _is_pattern(text: str) -> bool:
     return glob.has_magic(text) and not os.path.lexists(text)
 
@@ -202,8 +205,9 @@ def _expand(text: str) -> _Input:
         UserError: there are none, or the file is of another kind.
     """
     if _is_pattern(text):
-        # Sorted by a set: a pattern with several `**` finds a file more than once.
-        matches = sorted({path for path in glob.glob(text, recursive=True) if _can_contain_images(path)})
+        found = glob.glob(text, recursive=True)  # noqa: PTH207  (Path.glob takes no absolute patterns)
+        # A set, since a pattern with several `**` finds a file more than once.
+        matches = sorted({path for path in found if _can_contain_images(path)})
         if not matches:
             raise UserError(f"{text} matches no images, zips, folders or tables of images: correct the pattern.")
         return _Input(text, tuple(matches))

@@ -92,7 +92,7 @@ class Parts:
         return self.folder / f"{number:07}.parquet"
 
     def has(self, shard: Shard) -> bool:
-        """Returns whether a shard is finished; a file that a crash of the machine has left incomplete does not count."""
+        """Returns whether a shard is finished: a file that a crash of the machine left incomplete does not count."""
         from hirise_imb.prediction.inputs import read_footer
 
         path = self.path(shard.number)

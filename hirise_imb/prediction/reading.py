@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 
 from hirise_imb.data.archive import DAMAGE, MAX_MEMBER
 from hirise_imb.data.images import UnusableImage, decode_content
-from hirise_imb.prediction.inputs import ID, IMAGE, SOURCE, ImageFile, parse_source, to_text, unreadable_table
+from hirise_imb.prediction.inputs import ID, IMAGE, SOURCE, parse_source, to_text, unreadable_table
 from hirise_imb.prediction.shards import RowRange, Shard
 from hirise_imb.utils.errors import UserError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 BATCH = 128
 """Images that are decoded together, of which at most two batches are in memory."""
@@ -67,7 +65,12 @@ class ShardReader:
 
     def __exit__(self, *_: object) -> None:
         """Closes the file that is open."""
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file that is open."""
         self._stack.close()
+        self._path = ""
 
     def read(self, shard: Shard) -> Iterator[EncodedImage]:
         """Yields the images of a shard.
@@ -90,8 +93,7 @@ class ShardReader:
     def _use(self, path: str, open_file: Callable[[str], Any]) -> Any:  # noqa: ANN401
         """Returns the open zip or table at a path."""
         if path != self._path:
-            self._stack.close()
-            self._path = ""
+            self.close()
             self._open = self._stack.enter_context(open_file(path))
             self._path = path
         return self._open

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.reporting.tables import probability_columns
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from hirise_imb.prediction.model_file import SavedModel
-    from hirise_imb.prediction.predictor import ModelOutput
 
 FORMAT = 1
 """Version of the columns and the metadata."""
@@ -94,11 +94,13 @@ class PredictionFacts:
         content = json.loads(text)
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise ValueError("not metadata of this version")
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
+        }
         try:
-            facts = cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
+            return cls(**values)
         except TypeError as error:
             raise ValueError("not metadata of this version") from error
-        return facts
 
 
 def prediction_schema(facts: PredictionFacts) -> pa.Schema:
@@ -122,8 +124,10 @@ class PredictedImages(NamedTuple):
     sources: Sequence[str | None]
     errors: Sequence[str | None]
     """A sentence for each image that can't be used, otherwise None."""
-    output: ModelOutput
-    """Probabilities of the images without an error, in their order."""
+    probabilities: NDArray[np.floating]
+    """Probabilities as trained of the images without an error, in their order, shape (n_usable, n_classes)."""
+    calibrated: NDArray[np.floating]
+    """Their calibrated probabilities, shape (n_usable, n_classes)."""
 
 
 def prediction_table(predicted: PredictedImages, facts: PredictionFacts) -> pa.Table:
@@ -138,8 +142,8 @@ def prediction_table(predicted: PredictedImages, facts: PredictionFacts) -> pa.T
         column[usable] = values
         return pa.array(column, mask=~usable)
 
-    probabilities = np.asarray(predicted.output.probabilities, np.float32)
-    calibrated = np.asarray(predicted.output.calibrated, np.float32)
+    probabilities = np.asarray(predicted.probabilities, np.float32)
+    calibrated = np.asarray(predicted.calibrated, np.float32)
     labels = probabilities.argmax(axis=1)
     confidence = calibrated[np.arange(len(labels)), labels]
     schema = prediction_schema(facts)
@@ -154,7 +158,9 @@ def prediction_table(predicted: PredictedImages, facts: PredictionFacts) -> pa.T
         pa.array(predicted.errors, pa.string()),
         pa.array([facts.model] * len(usable), pa.string()),
     ]
-    return pa.Table.from_arrays([column.cast(field.type) for column, field in zip(columns, schema, strict=True)], schema=schema)
+    return pa.Table.from_arrays(
+        [column.cast(field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+    )
 
 
 def open_writer(path: Path, facts: PredictionFacts) -> Any:  # noqa: ANN401  (a pyarrow.parquet.ParquetWriter)
