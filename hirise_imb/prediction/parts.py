@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hirise_imb.prediction.image_tables import read_footer
 from hirise_imb.prediction.shards import Shard
 from hirise_imb.prediction.table import PredictionFacts, open_writer, read_facts
 from hirise_imb.utils.errors import UserError
@@ -93,8 +94,6 @@ class Parts:
 
     def has(self, shard: Shard) -> bool:
         """Returns whether a shard is finished: a file that a crash of the machine left incomplete does not count."""
-        from hirise_imb.prediction.inputs import read_footer
-
         path = self.path(shard.number)
         try:
             return path.exists() and read_footer(path)[1] == len(shard)
