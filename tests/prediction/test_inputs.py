@@ -308,7 +308,7 @@ def test_at_most_two_batches_are_read_ahead() -> None:
     [
         (encode(mode="RGB"), "is a 6 x 6 image of mode RGB, but landmark images are 6 x 6 with one grey channel"),
         (encode(size=7), "is a 7 x 7 image of mode L, but landmark images are 6 x 6 with one grey channel"),
-        (encode(suffix="jpeg")[:300], "is not a complete JPEG or PNG image (image file is truncated"),
+        (encode(suffix="jpeg")[:300], "is not a complete JPEG or PNG image (Truncated File Read)"),
         (encode(suffix="bmp"), "is not a complete JPEG or PNG image (cannot identify image file)"),
         (b"hello", "is not a complete JPEG or PNG image (cannot identify image file)"),
     ],
@@ -408,7 +408,13 @@ def test_damaged_containers_are_refused(content: bytes, suffix: str, kind: str, 
 
 
 def test_tables_without_images_are_refused(tmp_path: Path) -> None:
-    for n, columns in enumerate([{"id": [1]}, {"image": ["a.png"]}, {"image": [{"path": "a.png"}]}, {"image": [1.0]}]):
+    tables: list[dict[str, Any]] = [
+        {"id": [1]},
+        {"image": ["a.png"]},
+        {"image": [{"path": "a.png"}]},
+        {"image": [1.0]},
+    ]
+    for n, columns in enumerate(tables):
         path = write_table(tmp_path / f"{n}.parquet", columns)
         assert refuse(path).startswith(f"{path} is not a table of images: it needs a column image with")
 
