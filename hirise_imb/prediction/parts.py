@@ -129,8 +129,8 @@ class Parts:
             joined.replace(self.out)
         self.remove()
         if totals.errors == totals.images:
-            count = f"None of the {totals.images:,} images" if totals.images > 1 else "The only image"
-            raise UserError(f"{count} can be used: {totals.first_error}")
+            count = f"None of the {totals.images:,} images can" if totals.images > 1 else "The only image can't"
+            raise UserError(f"{count} be used: {totals.first_error}")
         return totals
 
     def remove(self) -> None:

@@ -66,6 +66,13 @@ def run_prediction(request: PredictionRequest, engine: Engine) -> Totals:
         UserError: the output or its unfinished shards belong to something else, an input can't be read or changes
             meanwhile, or no image can be used.
     """
+    try:
+        return _run(request, engine)
+    except FileNotFoundError as error:  # files are listed, read and joined over hours
+        raise UserError(f"{error.filename} was removed while images were predicted: run the command again.") from error
+
+
+def _run(request: PredictionRequest, engine: Engine) -> Totals:
     ensure_folder(request.out.parent)
     say("Counting the images ...")
     survey = survey_shards(plan_shards(request.listing))

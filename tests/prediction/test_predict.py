@@ -289,16 +289,24 @@ def test_unfinished_predictions_of_something_else_are_not_continued(
     assert refuse(crops) == f"{parts} exists and has files of something else: {advice}"
 
 
-def test_images_that_change_meanwhile_are_found(refuse: Refuse, crops: Path, out: Path) -> None:
+@pytest.mark.parametrize("change", ["remove", "add"])
+def test_images_that_change_meanwhile_are_found(change: str, refuse: Refuse, crops: Path, out: Path) -> None:
     predict_pixels = Predictor.predict
 
-    def change(self: Predictor, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> object:
-        (crops / "small.png").unlink(missing_ok=True)
+    def predict_and_change(self: Predictor, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> object:
+        if change == "remove":
+            (crops / "small.png").unlink(missing_ok=True)
+        else:
+            shutil.copyfile(crops / "small.png", crops / "zebra.png")
         return predict_pixels(self, pixels)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Predictor, "predict", change)
-        assert refuse(crops) == (
+        patch.setattr(Predictor, "predict", predict_and_change)
+        message = refuse(crops)
+    if change == "remove":
+        assert message == f"{crops}/small.png was removed while images were predicted: run the command again."
+    else:
+        assert message == (
             f"Images were added, removed or changed while they were predicted: delete {out}.parts and run the command "
             "again."
         )
