@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,9 @@ from hirise_imb.metrics.classification import confusion_matrix
 from hirise_imb.prediction.records import ModelRecord
 from hirise_imb.reporting.formatting import MISSING, join_words, percent, plural, score
 from hirise_imb.reporting.results import Results
+
+_WIDTH = 100
+"""Longest line of a list of sources."""
 
 _N_CONFUSIONS = 5
 """Number of confusions that a card lists, the most frequent first."""
@@ -45,11 +49,12 @@ def write_card(facts: ModelRecord, given: Results, nested: Results | None) -> st
 def _introduction(facts: ModelRecord) -> Iterator[str]:
     origin, backbone = facts["origin"], facts["backbone"]
     rows, columns, channels = facts["image_shape"]
-    yield f"A classifier of {rows} x {columns} {'grey' if channels == 1 else 'colour'} images into "
-    yield f"{len(facts['classes'])} classes: {join_words(facts['classes'])}."
+    colours = "grey" if channels == 1 else "colour"
+    yield f"A classifier of {rows} x {columns} {colours} images; classes: {join_words(facts['classes'])}."
     yield ""
     yield f"Arm `{origin['arm']}` of the study `{origin['study']}`: {origin['summary']}."
-    yield f"Backbone: `{backbone['name']}`, weights `{backbone['weights']}`; probabilities are the mean of "
+    yield ""
+    yield f"Backbone: `{backbone['name']}`, weights `{backbone['weights']}`. Probabilities are the mean of"
     yield f"{plural(len(facts['seeds']), 'fit')}, each with a seed of its own."
 
 
@@ -97,7 +102,7 @@ def _scores(facts: ModelRecord, nested: Results | None) -> Iterator[str]:
 def _confidence(facts: ModelRecord) -> Iterator[str]:
     point = facts["operating_point"]
     precision = MISSING if point["precision"] is None else f"{percent(point['precision'])} %"
-    yield f"With a calibrated probability of {point['threshold']:g} or more, {percent(point['coverage'])} % of the "
+    yield f"With a calibrated probability of {point['threshold']:g} or more, {percent(point['coverage'])} % of the"
     yield f"test landmarks are predicted, {precision} of them rightly."
     yield ""
     yield "| class | predicted confidently | of these right | landmarks with a confident prediction |"
@@ -133,7 +138,7 @@ def _sources(facts: ModelRecord) -> Iterator[str]:
         return
     yield f"The model has seen {plural(len(sources), 'source')}; scores of landmarks from these would be too high:"
     yield ""
-    yield ", ".join(sources) + "."
+    yield textwrap.fill(f"{', '.join(sources)}.", _WIDTH)
 
 
 def _licence(facts: ModelRecord) -> Iterator[str]:
