@@ -18,7 +18,7 @@ ID, IMAGE, SOURCE = "id", "image", "source"
 _BATCH = 64
 """Rows of a table that are read at a time."""
 _BUFFER = 1 << 20
-"""Bytes of a column that are read at a time: without it, a whole row group of images would be in memory."""
+"""Bytes of a column that are read at a time. By default, all row groups that have been read stay in memory."""
 
 
 def read_footer(path: str | Path) -> tuple[pa.Schema, int]:
@@ -104,7 +104,7 @@ class TableRows:
 
         self._path = path
         try:
-            self._file = pq.ParquetFile(path, buffer_size=_BUFFER)
+            self._file = pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
         except (OSError, pa.ArrowException) as error:
             raise unreadable_table(path, error) from error
         self._columns = [name for name in (ID, IMAGE, SOURCE) if name in self._file.schema_arrow.names]

@@ -154,7 +154,7 @@ def count_rows(path: Path) -> Totals:
     import pyarrow.parquet as pq
 
     totals = Totals()
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # otherwise all row groups stay in memory
         for rows in file.iter_batches(columns=["id", "class", "shown", "error"], use_threads=False):
             batch = rows.to_pandas()
             totals.images += len(batch)
