@@ -38,7 +38,14 @@ from hirise_imb.prediction.inputs import LandmarkListing, list_inputs
 from hirise_imb.prediction.model_file import SavedModel
 from hirise_imb.prediction.predictor import Predictor
 from hirise_imb.prediction.run import PredictionRequest, predict_in_this_process, run_prediction
-from hirise_imb.prediction.table import calibrated_columns, read_facts, read_predictions
+from hirise_imb.prediction.table import (
+    PredictedImages,
+    PredictionFacts,
+    calibrated_columns,
+    prediction_table,
+    read_facts,
+    read_predictions,
+)
 from hirise_imb.reporting.tables import probability_columns
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import CACHE_VARIABLE
@@ -151,6 +158,17 @@ def test_each_image_is_a_row(predict: Predict, model: Path, crops: Path, out: Pa
     assert set(table["model"]) == {predictor.model.digest} == {saved.model}
     assert (saved.threshold, saved.input, saved.class_set) == (0.7, (str(crops),), HIRISE.classes)
     assert pq.read_schema(out).field("p_other").type == pa.float32()
+
+
+def test_the_class_comes_from_the_probabilities_as_trained() -> None:
+    facts = PredictionFacts("digest", "arm", ("a", "b"), None, 0.9, ("x",), None, (6, 6, 1), "data", "fingerprint")
+    probabilities, calibrated = np.array([[0.6, 0.4], [0.2, 0.8]]), np.array([[0.3, 0.7], [0.1, 0.9]])
+    predicted = PredictedImages(["x", "y", "z"], ["s", None, None], [None, "No.", None], probabilities, calibrated)
+    table = prediction_table(predicted, facts).to_pandas()
+    assert list(table["class"].dropna()) == ["a", "b"]
+    np.testing.assert_allclose(table["confidence"], [0.3, np.nan, 0.9], atol=1e-6)
+    assert list(table["shown"]) == [False, None, True]  # 0.9 is reached in the precision of the column
+    assert list(table["error"].notna()) == [False, True, False]
 
 
 def test_images_that_cannot_be_used_are_rows_with_an_error(
