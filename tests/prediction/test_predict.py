@@ -48,7 +48,7 @@ from hirise_imb.prediction.table import (
 )
 from hirise_imb.reporting.tables import probability_columns
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import CACHE_VARIABLE
+from hirise_imb.utils.files import CACHE_VARIABLE, exclusive_lock
 
 ROWS = 8
 """Images of a shard in these tests."""
@@ -331,24 +331,32 @@ def test_images_that_change_meanwhile_are_found(change: str, refuse: Refuse, cro
     assert not out.exists()
 
 
-def test_two_processes_do_not_predict_the_same(model: Path, crops: Path, out: Path, backbone: Backbone) -> None:
+def test_a_prediction_waits_for_another_process_with_the_same_output(
+    model: Path, crops: Path, out: Path, backbone: Backbone, caplog: pytest.LogCaptureFixture
+) -> None:
     saved = write_toy_model(model, backbone)
     predictor = Predictor(saved, backbone)
     loaded: list[int] = []
 
     def load() -> Predictor:
         loaded.append(1)
-        time.sleep(0.2)
         return predictor
 
     request = PredictionRequest(saved, list_inputs([str(crops)], None, HIRISE), out, 0.9, (str(crops),))
-    threads = [threading.Thread(target=run_prediction, args=(request, predict_in_this_process(load))) for _ in range(2)]
-    for thread in threads:
+    thread = threading.Thread(target=run_prediction, args=(request, predict_in_this_process(load)))
+    out.parent.mkdir()
+    caplog.set_level("INFO", "hirise_imb")
+    with exclusive_lock(out):
         thread.start()
-    for thread in threads:
-        thread.join()
-    assert loaded == [1]
+        end = time.monotonic() + DEADLINE
+        while "waiting for another process" not in caplog.text:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert loaded == []
+    thread.join()
     assert len(pd.read_parquet(out)) == 34
+    run_prediction(request, predict_in_this_process(load))
+    assert loaded == [1]
 
 
 @pytest.mark.parametrize(
