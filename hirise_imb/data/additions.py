@@ -131,10 +131,12 @@ def plan_additions(base: Manifest, labels: Sequence[Label]) -> Additions:
                 f"{label.place}: {label.id} is {label.class_name}, but landmark {name.landmark} is "
                 f"{card.classes[int(given)]} already"
             )
-        elif (first := first_of_file.setdefault(file, label)) is not label:
-            mistakes.append(f"{label.place}: {label.id} and {first.id} have the same file name")
         elif file in known:
             n_known += 1
+        elif (first := first_of_file.setdefault(file, label)) is not label:
+            # A name in the grammar identifies the image, wherever it is; other names do not.
+            if isinstance(card.identity, SourceColumn):
+                mistakes.append(f"{label.place}: {label.id} and {first.id} have the same file name: rename one of them")
         elif (split := split_of.get(name.source, "train")) == "test":
             n_closed += 1
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,40 +17,8 @@ NEAR_DUPLICATE = 0.97
 """Least cosine similarity of the pooled features of near-duplicates. Of all pairs of landmarks in the real sample, 38
 of one source exceed it with the embedded backbone, and none of two sources."""
 
-RESERVE = 3
-"""Candidates that are shortlisted for each that is shown, since near-duplicates among them are left out."""
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Predicted images, one row each.
-
-    Raises:
-        ValueError: the arrays differ in length.
-    """
-
-    ids: NDArray[np.str_]
-    """Identifier of each image, shape (n,); it decides ties."""
-    sources: NDArray[np.str_]
-    """Source of each image, shape (n,); where it is unknown, the id, so that each image is a source of its own."""
-    landmarks: NDArray[np.str_]
-    """Landmark of each image, shape (n,), which variants share; where it is unknown, the id."""
-    calibrated: Floats
-    """Calibrated probabilities, shape (n, n_classes)."""
-
-    def __post_init__(self) -> None:
-        """Checks the lengths."""
-        lengths = {len(self.ids), len(self.sources), len(self.landmarks), len(self.calibrated)}
-        if len(lengths) > 1 or self.calibrated.ndim != 2:
-            raise ValueError(f"a pool needs one entry for each image, got {sorted(lengths)} entries")
-
-    def __len__(self) -> int:
-        """Returns the number of images."""
-        return len(self.ids)
-
-    def take(self, rows: Ints) -> Pool:
-        """Returns the pool of some of the images."""
-        return Pool(self.ids[rows], self.sources[rows], self.landmarks[rows], self.calibrated[rows])
+_RESERVE = 3
+"""Images that are shortlisted for each that is shown, since near-duplicates among them are left out."""
 
 
 @dataclass(frozen=True)
@@ -59,102 +26,108 @@ class Candidate:
     """An image that is proposed for a class."""
 
     row: int
-    """Row of the image in the pool."""
+    """Row of the image."""
     label: int
     """Class id."""
     value: float
     """Expected value of looking at it."""
 
 
-Value = Callable[[Floats], Floats]
-"""Maps calibrated probabilities, shape (n, n_classes), to the expected value of looking at each image for each class,
-of the same shape."""
+def expected_value(calibrated: Floats) -> Floats:
+    """Returns the expected value of looking at each image for each class, shape (n, n_classes).
 
+    It is p (1 + H / log n_classes), with p the calibrated probability of the class and H the entropy of the prediction
+    in nats. The first factor is the expected number of labels of the class (most likely positive; Warmuth et al. 2003);
+    the second prefers, among images that are equally likely to belong to it, those that the model is uncertain of, from
+    which it learns more (Lewis & Gale 1994). docs/review.md has measurements of this and other rankings.
 
-def probability(calibrated: Floats) -> Floats:
-    """Expected number of labels of the class: its probability (most likely positive; Warmuth et al. 2003)."""
-    return calibrated
-
-
-def uncertainty(calibrated: Floats) -> Floats:
-    """Variance p (1 - p) of the class's indicator, greatest at a probability of 1/2 (Lewis & Gale 1994)."""
-    return np.asarray(calibrated * (1 - calibrated))
-
-
-def probability_and_entropy(calibrated: Floats) -> Floats:
-    """Probability of the class, up to twice as much where the prediction is uncertain: p (1 + H / log n_classes)."""
-    p = np.clip(calibrated, 1e-12, 1)
-    entropy = -(p * np.log(p)).sum(axis=1, keepdims=True) / np.log(p.shape[1])
-    return np.asarray(calibrated * (1 + entropy))
-
-
-def shortlist(
-    pool: Pool, classes: ClassSet, per_class: int, per_source: int, value: Value = probability_and_entropy
-) -> Ints:
-    """Returns the rows of all images that can become candidates, in ascending order.
-
-    Features are needed for these alone.
+    Args:
+        calibrated: calibrated probabilities, shape (n, n_classes).
     """
-    values = value(pool.calibrated)
+    p = np.asarray(calibrated, np.float64)
+    entropy = -(p * np.log(np.maximum(p, np.finfo(float).tiny))).sum(axis=1, keepdims=True)
+    return np.asarray(p * (1 + entropy / np.log(p.shape[1])))
+
+
+def shortlist(values: Floats, sources: Ints, classes: ClassSet, per_class: int, per_source: int) -> Ints:
+    """Returns the rows of the images among which candidates are chosen, in ascending order.
+
+    Args:
+        values: expected value of each image for each class, shape (n, n_classes).
+        sources: number of the source of each image, shape (n,).
+        classes: classes of the model.
+        per_class: largest number of candidates of a class.
+        per_source: largest number of candidates of a class that are from one source.
+    """
+    limits = _Limits(_RESERVE * per_class, _RESERVE * per_source)
     rows: set[int] = set()
     for label in classes.rare_ids:
-        eligible = _within_sources(pool, _rank(pool, values[:, label]), RESERVE * per_source)
-        rows.update(row for row, _ in zip(eligible, range(RESERVE * per_class), strict=False))
+        for row in np.argsort(-values[:, label], kind="stable"):
+            if limits.is_full(label):
+                break
+            if limits.admit(label, int(sources[row])):
+                rows.add(int(row))
     return np.array(sorted(rows), np.int64)
 
 
 def choose_candidates(
-    pool: Pool,
+    values: Floats,
+    sources: Ints,
+    landmarks: Ints,
     features: Floats,
     classes: ClassSet,
     per_class: int,
     per_source: int,
-    value: Value = probability_and_entropy,
 ) -> list[Candidate]:
     """Chooses the candidates of each rare class, in the order of the classes and best first.
 
-    The classes take turns, the one with the fewest expected landmarks first, and each takes the remaining image of
-    greatest value to it. So an image that several classes want is shown once, for the class where it ranks highest,
-    and an image that is merely the second choice of a frequent class is not lost to a rare one.
+    Pairs of image and class are considered by descending value, and a pair becomes a candidate if the image is still
+    available and the class has room for it and its source. So an image is shown once, for the class that it has the
+    greatest value for; if that class is full, for the next one, so that the hundredth crater is not lost to the
+    spiders. Of equal pairs, that of the first image and class is taken.
 
     Args:
-        pool: images, such as those of the shortlist.
-        features: pooled features of the images, shape (n, width): an image whose cosine similarity to a chosen one is
-            at least `NEAR_DUPLICATE` is left out, and so is another variant of its landmark.
+        values: expected value of each image for each class, shape (n, n_classes).
+        sources: number of the source of each image, shape (n,).
+        landmarks: number of the landmark of each image, which its variants share, shape (n,).
+        features: pooled features, shape (n, width). Once an image is chosen, images whose cosine similarity to it is at
+            least `NEAR_DUPLICATE` are left out, and so are other variants of its landmark.
         classes: classes of the model.
         per_class: largest number of candidates of a class.
         per_source: largest number of candidates of a class that are from one source.
-        value: expected value of looking at an image for a class.
     """
-    values = value(pool.calibrated)
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    available = np.ones(len(pool), np.bool_)
-    turns = sorted(classes.rare_ids, key=lambda label: (float(pool.calibrated[:, label].sum()), label))
-    remaining = {
-        label: _within_sources(pool, _rank(pool, values[:, label]), per_source, available) for label in turns
-    }
-    chosen: dict[int, list[Candidate]] = {label: [] for label in classes.rare_ids}
-    for _ in range(per_class):
-        for label in turns:
-            if (row := next(remaining[label], None)) is not None:
-                chosen[label].append(Candidate(row, label, float(values[row, label])))
-                available &= (unit @ unit[row] < NEAR_DUPLICATE) & (pool.landmarks != pool.landmarks[row])
-                available[row] = False
-    return [candidate for of_class in chosen.values() for candidate in of_class]
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = features / np.maximum(lengths, np.finfo(np.float32).tiny)
+    rare = np.array(classes.rare_ids)
+    pairs = np.argsort(-values[:, rare], axis=None, kind="stable")
+    available = np.ones(len(values), np.bool_)
+    limits = _Limits(per_class, per_source)
+    candidates = []
+    for row, place in zip(*(axis.tolist() for axis in np.divmod(pairs, len(rare))), strict=True):
+        label = int(rare[place])
+        if available[row] and limits.admit(label, int(sources[row])):
+            candidates.append(Candidate(row, label, float(values[row, label])))
+            available &= (unit @ unit[row] < NEAR_DUPLICATE) & (landmarks != landmarks[row])
+            available[row] = False  # also where its features are all 0
+    return sorted(candidates, key=lambda one: one.label)  # a stable sort: best first within a class
 
 
-def _rank(pool: Pool, values: Floats) -> Ints:
-    """Returns the rows by descending value; ids decide ties."""
-    return np.lexsort((pool.ids, -values))
+class _Limits:
+    """Counts candidates of classes, and of sources within them."""
 
+    def __init__(self, per_class: int, per_source: int) -> None:
+        self._per_class, self._per_source = per_class, per_source
+        self._of_class: Counter[int] = Counter()
+        self._of_source: Counter[tuple[int, int]] = Counter()
 
-def _within_sources(
-    pool: Pool, order: Ints, per_source: int, available: NDArray[np.bool_] | None = None
-) -> Iterator[int]:
-    """Yields rows in their order, at most `per_source` of a source; rows that are not available then are skipped."""
-    taken: Counter[str] = Counter()
-    for row in order.tolist():
-        source = str(pool.sources[row])
-        if taken[source] < per_source and (available is None or available[row]):
-            taken[source] += 1
-            yield row
+    def is_full(self, label: int) -> bool:
+        """Returns whether a class has no room for any image."""
+        return self._of_class[label] == self._per_class
+
+    def admit(self, label: int, source: int) -> bool:
+        """Returns whether there is room for an image of a source in a class, and counts it if so."""
+        if self.is_full(label) or self._of_source[label, source] == self._per_source:
+            return False
+        self._of_class[label] += 1
+        self._of_source[label, source] += 1
+        return True

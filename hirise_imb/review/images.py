@@ -67,7 +67,7 @@ def _read_files(files: dict[str, list[ImageFile]]) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
     different = {}
     for path, images_of_path in by_path.items():
-        for (id_, image), content in zip(images_of_path, _read(path, images_of_path), strict=True):
+        for (id_, _), content in zip(images_of_path, _read(path, images_of_path), strict=True):
             if contents.setdefault(id_, content) != content:
                 different[id_] = f"{id_}: {', '.join(each.id for each in files[id_])}"
     if different:
