@@ -112,7 +112,7 @@ def first_of_queue(landmarks: Landmarks, pool: Ints, values: Floats, per_source:
     )
     table = pd.DataFrame({"row": [one.row for one in candidates], "label": [one.label for one in candidates]})
     turns = table.groupby("label").cumcount().sort_values(kind="stable").index
-    return pool[table.loc[turns, "row"].to_numpy()[:number]]
+    return np.asarray(pool[table.loc[turns, "row"].to_numpy()[:number]])
 
 
 def measure(landmarks: Landmarks, training: Ints, pool: Ints, test: Ints, seed: int) -> Iterator[dict[str, object]]:
@@ -141,8 +141,8 @@ def measure(landmarks: Landmarks, training: Ints, pool: Ints, test: Ints, seed: 
                 }
             )
         of_class = pd.DataFrame(scores)
-        sums = of_class[["hidden", "found", "sources_found"]].sum().to_dict()
-        for score in (*scores, {"class": RARE, **sums, "f1": of_class["f1"].mean()}):
+        sums = {column: int(of_class[column].sum()) for column in ("hidden", "found", "sources_found")}
+        for score in (*scores, {"class": RARE, **sums, "f1": float(of_class["f1"].mean())}):
             yield {"looked_at": budget, "order": order, **score}
 
 

@@ -13,9 +13,15 @@ from hirise_imb.data.dataset import ClassSet
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
-NEAR_DUPLICATE = 0.97
-"""Least cosine similarity of the pooled features of near-duplicates. Of all pairs of landmarks in the real sample, 38
-of one source exceed it with the embedded backbone, and none of two sources."""
+NEAR_DUPLICATE = 0.07
+"""Largest distance of near-duplicates, as a share of the median distance of images of different sources, which differs
+between backbones. With the embedded one, 38 pairs of landmarks in the real sample are that close, all of one source."""
+
+_ROUNDING = 1e-6
+"""Cosine distance that equal images can have."""
+
+_MEDIAN_ROWS = 1000
+"""Images whose distances the median is taken of, roughly."""
 
 _RESERVE = 3
 """Images that are shortlisted for each that is shown, since near-duplicates among them are left out."""
@@ -90,14 +96,15 @@ def choose_candidates(
         values: expected value of each image for each class, shape (n, n_classes).
         sources: number of the source of each image, shape (n,).
         landmarks: number of the landmark of each image, which its variants share, shape (n,).
-        features: pooled features, shape (n, width). Once an image is chosen, images whose cosine similarity to it is at
-            least `NEAR_DUPLICATE` are left out, and so are other variants of its landmark.
+        features: pooled features, shape (n, width). Once an image is chosen, its near-duplicates are left out, and so
+            are other variants of its landmark.
         classes: classes of the model.
         per_class: largest number of candidates of a class.
         per_source: largest number of candidates of a class that are from one source.
     """
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     unit = features / np.maximum(lengths, np.finfo(np.float32).tiny)
+    limit = NEAR_DUPLICATE * _median_distance(unit, sources) + _ROUNDING
     rare = np.array(classes.rare_ids)
     pairs = np.argsort(-values[:, rare], axis=None, kind="stable")
     available = np.ones(len(values), np.bool_)
@@ -107,9 +114,21 @@ def choose_candidates(
         label = int(rare[place])
         if available[row] and limits.admit(label, int(sources[row])):
             candidates.append(Candidate(row, label, float(values[row, label])))
-            available &= (unit @ unit[row] < NEAR_DUPLICATE) & (landmarks != landmarks[row])
+            available &= (1 - unit @ unit[row] > limit) & (landmarks != landmarks[row])
             available[row] = False  # also where its features are all 0
     return sorted(candidates, key=lambda one: one.label)  # a stable sort: best first within a class
+
+
+def _median_distance(unit: Floats, sources: Ints) -> float:
+    """Returns the median cosine distance of images of different sources; 0 if all are of one source.
+
+    Args:
+        unit: features of length 1, shape (n, width).
+        sources: number of the source of each image, shape (n,).
+    """
+    some = slice(None, None, max(1, len(unit) // _MEDIAN_ROWS))
+    differ = sources[some, None] != sources[None, some]
+    return float(np.median(1 - (unit[some] @ unit[some].T)[differ])) if differ.any() else 0.0
 
 
 class _Limits:

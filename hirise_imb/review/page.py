@@ -186,8 +186,8 @@ def _notes(review: Review) -> tuple[str, ...]:
     """Returns sentences on how the queue was made."""
     notes = [
         "Candidates of a class are in the order of their expected value: their calibrated probability, up to twice as "
-        f"much where the model is uncertain. At most {review.per_source} of a class are from one source; near-duplicates "
-        "are shown once, and so is an image that could belong to several classes."
+        f"much where the model is uncertain. At most {review.per_source} of a class are from one source. "
+        "Near-duplicates are shown once, and so is an image that could belong to several classes."
     ]
     if review.training:
         notes.append(

@@ -66,17 +66,33 @@ def test_a_source_gives_a_class_no_more_candidates_than_allowed() -> None:
     assert rows_of(found, CRATER) == [0, 3]
 
 
+def rotated(distances: dict[int, float], n: int = 10) -> np.ndarray:
+    """Orthogonal features, but for some images at these cosine distances from the first one."""
+    features = np.eye(n)
+    for row, distance in distances.items():
+        features[row] *= np.sin(np.arccos(1 - distance))
+        features[row, 0] = 1 - distance
+    return features
+
+
 def test_of_near_duplicates_the_best_one_is_shown_and_another_image_takes_the_place() -> None:
-    angle = np.arccos(NEAR_DUPLICATE)
-    close, far = angle - 1e-3, angle + 1e-3
-    features = np.array([[1, 0], [np.cos(close), np.sin(close)], [np.cos(far), -np.sin(far)]])
-    found = choose([[0, 0.9, 0], [0, 0.8, 0], [0, 0.7, 0]], features=features, per_class=2)
-    assert rows_of(found, CRATER) == [0, 2]
+    """The median distance is 1."""
+    features = rotated({1: NEAR_DUPLICATE - 1e-3, 2: NEAR_DUPLICATE + 1e-3})
+    values = [[0.0, 0.9 - 0.1 * min(row, 3), 0.0] for row in range(10)]
+    assert rows_of(choose(values, features=features, per_class=2), CRATER) == [0, 2]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_how_near_is_near_depends_on_how_far_apart_images_are(scale: float) -> None:
+    """Features of some backbones all point in nearly one direction."""
+    features = np.hstack([np.eye(10), np.full((10, 1), 1 / scale)])
+    features[1] = features[0]
+    values = [[0.0, 0.9 - 0.1 * min(row, 3), 0.0] for row in range(10)]
+    assert rows_of(choose(values, features=features, per_class=3), CRATER) == [0, 2, 3]
 
 
 def test_near_duplicates_are_left_out_whatever_class_they_are_proposed_for() -> None:
-    found = choose([[0, 0.9, 0], [0, 0, 0.8]], features=np.ones((2, 4)))
-    assert len(found) == 1
+    assert len(choose([[0, 0.9, 0], [0, 0, 0.8]], features=np.ones((2, 4)))) == 1
 
 
 def test_variants_of_a_landmark_are_shown_once() -> None:
