@@ -149,8 +149,8 @@ def read_model(folder: Path) -> SavedModel:
 
 def _verify(folder: Path, sums: bytes) -> None:
     """Checks the digests of the files."""
-    pattern = rb"([0-9a-f]{64})  " + FACTS.encode() + rb"\n([0-9a-f]{64})  " + WEIGHTS.encode() + rb"\n"
-    match = re.fullmatch(pattern, sums)
+    pattern = "".join(f"([0-9a-f]{{64}})  {re.escape(name)}\n" for name in (FACTS, WEIGHTS))
+    match = re.fullmatch(pattern.encode(), sums)
     if match is None:
         raise UserError(f"{folder / SUMS} does not list the digests of {FACTS} and {WEIGHTS}: {_AGAIN}.")
     for name, digest in zip((FACTS, WEIGHTS), match.groups(), strict=True):
@@ -183,7 +183,8 @@ def _read_arrays(path: Path, n_fits: int) -> list[dict[str, NDArray[Any]]]:
         ValueError: an array belongs to no fit.
     """
     by_fit: list[dict[str, NDArray[Any]]] = [{} for _ in range(n_fits)]
-    with np.load(path, allow_pickle=False) as stored:
+    # A file that numpy opens itself stays open where it is damaged.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         for name in stored.files:
             match = re.fullmatch(r"fits\.([0-9]{1,6})\.(.+)", name)
             if match is None or int(match[1]) >= n_fits:
