@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from pathlib import Path, PurePosixPath
+from contextlib import suppress
+from pathlib import PurePosixPath
 
 from hirise_imb.data import HIRISE
-from hirise_imb.data.archive import DAMAGE
-from hirise_imb.prediction.inputs import ID, IMAGE, ImageFile, list_inputs
+from hirise_imb.data.images import UnusableImage
+from hirise_imb.prediction.inputs import ImageFile, ImageTable, list_inputs
+from hirise_imb.prediction.reading import ShardReader
+from hirise_imb.prediction.shards import Shard, plan_shards
 from hirise_imb.utils.errors import UserError, bullet_list
 
 _MAX_SHOWN = 10
@@ -36,7 +38,7 @@ def read_images(ids: Collection[str], places: Sequence[str]) -> dict[str, bytes]
     contents: dict[str, bytes] = {}
     for image in list_inputs(places, None, HIRISE):
         if not isinstance(image, ImageFile):
-            contents |= _read_rows(image.path, ids)
+            contents |= _read_rows(image, set(ids))
             continue
         for id_ in wanted.get(PurePosixPath(image.id).name, ()):
             common = _count_common_parts(id_, image.id)
@@ -60,16 +62,17 @@ def _count_common_parts(one: str, other: str) -> int:
 
 def _read_files(files: dict[str, list[ImageFile]]) -> dict[str, bytes]:
     """Returns the content of the file of each id; several files must have the same content."""
-    by_path: dict[str, list[tuple[str, ImageFile]]] = defaultdict(list)
-    for id_, images in files.items():
-        for image in images:
-            by_path[image.path if image.member else ""].append((id_, image))
+    pairs = [(image, id_) for id_, images in files.items() for image in images]
+    pairs.sort(key=lambda pair: pair[0].path)  # the members of a zip one after the other
     contents: dict[str, bytes] = {}
     different = {}
-    for path, images_of_path in by_path.items():
-        for (id_, _), content in zip(images_of_path, _read(path, images_of_path), strict=True):
-            if contents.setdefault(id_, content) != content:
-                different[id_] = f"{id_}: {', '.join(each.id for each in files[id_])}"
+    with ShardReader() as reader:
+        shard = Shard(0, tuple(image for image, _ in pairs))
+        for encoded, (_, id_) in zip(reader.read(shard), pairs, strict=True):
+            with suppress(UnusableImage):  # the file has vanished
+                content = encoded.read()
+                if contents.setdefault(id_, content) != content:
+                    different[id_] = f"{id_}: {', '.join(image.id for image in files[id_])}"
     if different:
         raise UserError(
             f"{len(different)} images can't be told from others of the same name; name only their folders with "
@@ -78,28 +81,13 @@ def _read_files(files: dict[str, list[ImageFile]]) -> dict[str, bytes]:
     return contents
 
 
-def _read(zip_path: str, images: Sequence[tuple[str, ImageFile]]) -> list[bytes]:
-    """Returns the contents of files, or of members of one zip."""
-    if not zip_path:
-        return [Path(image.path).read_bytes() for _, image in images]
-    try:
-        with zipfile.ZipFile(zip_path) as archive:
-            return [archive.read(image.member) for _, image in images]
-    except (OSError, *DAMAGE) as error:
-        raise UserError(f"{zip_path} is damaged or not a zip file ({error}): copy or download it again.") from error
-
-
-def _read_rows(path: str, ids: Collection[str]) -> dict[str, bytes]:
+def _read_rows(table: ImageTable, ids: Collection[str]) -> dict[str, bytes]:
     """Returns the contents of those images of a Parquet table that have one of the ids."""
-    import pyarrow.parquet as pq
-
-    wanted, contents = set(ids), {}
-    with pq.ParquetFile(path) as file:
-        if ID not in file.schema_arrow.names:
-            return {}
-        for batch in file.iter_batches(batch_size=1024, columns=[ID, IMAGE]):
-            for id_, image in zip(batch[ID].cast("string").to_pylist(), batch[IMAGE], strict=True):
-                if id_ in wanted and image.as_py() is not None:
-                    value = image.as_py()
-                    contents[id_] = value["bytes"] if isinstance(value, dict) else value
+    contents = {}
+    with ShardReader() as reader:
+        for shard in plan_shards([table]):
+            for encoded in reader.read(shard):
+                if encoded.id in ids:
+                    with suppress(UnusableImage):
+                        contents[encoded.id] = encoded.read()
     return contents

@@ -65,7 +65,7 @@ def assert_refused(message: str, base: Manifest, folder: Path, *rows: str) -> st
 
 def test_a_landmark_of_a_new_source_is_trained_on(base: Manifest, tmp_path: Path) -> None:
     new = add(base, tmp_path, f"photos/{NEW},,spider,abc")
-    row = new.table.set_index("image").loc[NEW]
+    [row] = new.table[new.table["image"] == NEW].to_dict("records")
     assert (row["split"], new.spec.classes[row["label"]], row["source"]) == ("train", "spider", "ESP_999999_1000")
     assert len(new.table) == len(base.table) + 1
     decode_image(new.path(NEW), HIRISE.image_shape)
@@ -222,10 +222,10 @@ def test_sources_may_be_in_a_column(tmp_path: Path) -> None:
     base = write_minerals(tmp_path / "base")
     rows = ("a/x.jpg,val-source,olivine,q", "y.jpg,s-2,pyroxene,q", "z.jpg,test-source,dust,q")
     new = add(base, tmp_path, *rows, content=encode(64, "RGB"))
-    table = new.table.set_index("image")
-    assert table.loc["x.jpg", ["split", "source"]].tolist() == ["val", "val-source"]
-    assert table.loc["y.jpg", ["split", "source"]].tolist() == ["train", "s-2"]
-    assert "z.jpg" not in table.index
+    rows_of = {row["image"]: (row["split"], row["source"]) for row in new.table.to_dict("records")}
+    assert rows_of["x.jpg"] == ("val", "val-source")
+    assert rows_of["y.jpg"] == ("train", "s-2")
+    assert "z.jpg" not in rows_of
 
 
 @pytest.mark.parametrize(

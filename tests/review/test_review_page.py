@@ -67,7 +67,7 @@ def progress(page: Page) -> str:
 
 def current(page: Page) -> int:
     """Place of the current candidate, which has the focus as soon as a key was pressed."""
-    return int(str(page.locator("[aria-current]").get_attribute("data-place")))
+    return int(page.locator("[aria-current]").get_attribute("data-place") or -1)
 
 
 def save(page: Page, folder: Path, key: str = "d") -> Path:
@@ -142,11 +142,11 @@ def test_labels_given_by_keyboard_become_a_data_set(
     assert main(["data", "add", *words]) == 0
     assert "Added to train: 1 crater, 1 dark dune, 1 spider." in capsys.readouterr().out
     manifest = load_data(str(tmp_path / "new"), HIRISE)
-    table = manifest.table.set_index("image")
+    rows_of = {row["image"]: row for row in manifest.table.to_dict("records")}
     for one, name in zip(review.proposals, ("crater", "spider", "dark dune"), strict=False):
         image = Path(one.id).name
-        assert CLASSES[int(table.loc[image, "label"])] == name
-        assert table.loc[image, "split"] == "train"
+        assert CLASSES[rows_of[image]["label"]] == name
+        assert rows_of[image]["split"] == "train"
         assert manifest.path(image).read_bytes() == Path(one.id).read_bytes()
 
 

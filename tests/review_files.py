@@ -12,7 +12,6 @@ from PIL import Image
 from hirise_imb.backbones import Backbone
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.manifest import read_manifest
-from hirise_imb.prediction.predictor import ModelOutput
 from hirise_imb.prediction.table import PredictedImages, PredictionFacts, open_writer, prediction_table
 from hirise_imb.review import Review, build_review
 from hirise_imb.review.queue import TrainingData
@@ -76,7 +75,7 @@ def write_predictions(
     usable = probabilities[[error is None for error in errors]]
     sources = [name.rsplit("/", 1)[-1][:15] for name in ids] if sources is None else sources
     facts = make_facts(model)
-    table = prediction_table(PredictedImages(ids, sources, errors, ModelOutput(usable, usable)), facts)
+    table = prediction_table(PredictedImages(ids, sources, errors, usable, usable), facts)
     with open_writer(path, facts) as writer:
         writer.write_table(table)
     return path
