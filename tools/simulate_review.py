@@ -164,7 +164,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     paired["difference"] = paired["f1"] - paired["queue"]
     by_division = paired.groupby([*keys, "division"], sort=False)["difference"].mean().groupby(level=keys, sort=False)
     table["f1_minus_queue"], table["standard_error"] = by_division.mean(), by_division.sem()
-    return table.reset_index()
+    return table.reset_index().astype({"looked_at": object}).replace({"looked_at": {ALL: "all"}})
 
 
 def main(divisions: int = 10) -> None:
