@@ -15,7 +15,7 @@ from hirise_imb.data.images import UnusableImage, decode_content
 from hirise_imb.data.manifest import Manifest, raise_mistakes, read_manifest
 from hirise_imb.data.tables import read_columns, read_strings
 from hirise_imb.utils.errors import UserError, bullet_list
-from hirise_imb.utils.files import ensure_folder, write_text
+from hirise_imb.utils.files import ensure_folder, file_mask, write_text
 
 COLUMNS = ("id", "source", "label", "queue")
 """Columns of LABELS.csv: identifier of the image in the predictions, its source, the name of its class, and the digest
@@ -178,7 +178,7 @@ def write_additions(base: Manifest, additions: Additions, contents: Mapping[str,
             (part / card.layout.image_folder / image.file).write_bytes(contents[image.id])
         _write_text_files(base.folder.parent, part, card, additions)
         read_manifest(part, card)
-        part.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+        part.chmod(0o777 & ~file_mask())  # only its owner can read a folder of mkdtemp
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
