@@ -121,7 +121,7 @@ def build_review(
     calibrated = calibrated_columns(read_facts(path).class_set)
     facts, table = read_predictions(path, ["id", "source", "error", *calibrated])
     usable = table[table["error"].isna()]
-    names = usable["id"].map(lambda id_: PurePosixPath(id_).name)
+    names = usable["id"].str.replace(r".*/", "", regex=True)
     is_labelled = names.isin(set(training.manifest.table["image"]) if training else ())
     new = usable[~is_labelled]
     if new.empty:
