@@ -151,6 +151,14 @@ def test_images_that_moved_are_found_by_the_end_of_their_path(tmp_path: Path) ->
     assert found == {"before/a/x.jpg": encode_noise(1), "before/b/x.jpg": encode_noise(2)}
 
 
+def test_the_image_at_the_very_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, seed in (("a", 1), ("b/a", 2)):
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / "x.jpg").write_bytes(encode_noise(seed))
+    assert read_images(["a/x.jpg"], ["b", "a"]) == {"a/x.jpg": encode_noise(1)}
+
+
 def test_two_images_that_fit_equally_well_are_refused_unless_they_are_equal(tmp_path: Path) -> None:
     for folder, seed in (("a", 1), ("b", 2)):
         (tmp_path / folder).mkdir()
