@@ -51,6 +51,7 @@ def _count(text: str) -> int:
 
 def _review(options: argparse.Namespace) -> int:
     from hirise_imb.prediction.table import read_facts
+    from hirise_imb.reporting.formatting import plural
     from hirise_imb.review import build_review, write_review
 
     if options.weights is not None and options.model is None:
@@ -64,7 +65,8 @@ def _review(options: argparse.Namespace) -> int:
     page = write_review(review, options.out)
     for label in review.classes.rare_ids:
         number = sum(one.label == label for one in review.proposals)
-        print(f"{review.classes[label]}: {number} candidates, about {review.expected[label]:.0f} expected")
+        expected = f"about {review.expected[label]:.0f} expected in all images"
+        print(f"{review.classes[label]}: {plural(number, 'candidate')}, {expected}")
     if training is None:
         print("The training data were not found: name them with --data to see what candidates resemble.")
     print(f"Review: {page}")
@@ -88,8 +90,8 @@ def _load_backbone(options: argparse.Namespace, facts: PredictionFacts) -> tuple
     model = read_model(options.model)
     if model.digest != facts.model:
         raise UserError(
-            f"{options.predictions} was predicted by another model ({facts.model_name}, digest {facts.model[:12]}) than "
-            f"{options.model} (digest {model.digest[:12]}): name that one with --model, or leave --model out."
+            f"{options.predictions} was predicted by another model ({facts.model_name}, digest {facts.model[:12]}), not "
+            f"by {options.model} (digest {model.digest[:12]}): name that one with --model, or leave --model out."
         )
     return model, Predictor.load(model, options.weights).backbone
 

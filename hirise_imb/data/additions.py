@@ -188,8 +188,8 @@ def write_additions(base: Manifest, additions: Additions, contents: Mapping[str,
 def _require_card(base: Manifest) -> DataCard:
     if not isinstance(base.spec, DataCard):
         raise UserError(
-            f"{base.folder} is not a data set in the official layout, which alone landmarks can be added to: for others, "
-            "add rows to the annotation table by hand (docs/data.md)."
+            f"The data set of {base.folder} is not a data set in the official layout, which alone landmarks can be "
+            "added to: add rows to its annotation table by hand (docs/data.md)."
         )
     return base.spec
 

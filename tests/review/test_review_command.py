@@ -57,7 +57,7 @@ def test_the_training_data_are_those_of_the_model(
     words = ["review", str(predictions), "--images", str(images), "--out", str(out), "--candidates", "1"]
     assert main([*words, "--model", str(tmp_path / "model")]) == 0
     printed = capsys.readouterr().out
-    assert "spider: 1 candidates" in printed
+    assert "spider: 1 candidate, about" in printed
     assert f"Review: {out / 'review.html'}" in printed
     text = (out / "review.html").read_text(encoding="utf-8")
     assert text.count('class="candidate"') == len(CLASSES.rare_ids)
