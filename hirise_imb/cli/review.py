@@ -90,8 +90,8 @@ def _load_backbone(options: argparse.Namespace, facts: PredictionFacts) -> tuple
     model = read_model(options.model)
     if model.digest != facts.model:
         raise UserError(
-            f"{options.predictions} was predicted by another model ({facts.model_name}, digest {facts.model[:12]}), not "
-            f"by {options.model} (digest {model.digest[:12]}): name that one with --model, or leave --model out."
+            f"{options.predictions} was predicted by another model ({facts.model_name}, digest {facts.model[:12]}) "
+            f"than {options.model} (digest {model.digest[:12]}): name that one with --model, or leave --model out."
         )
     return model, Predictor.load(model, options.weights).backbone
 
