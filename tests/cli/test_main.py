@@ -47,6 +47,8 @@ COMMANDS: tuple[list[str], ...] = (
     ["data", "fetch"],
     ["data", "import"],
     ["data", "check"],
+    ["data", "add"],
+    ["review"],
 )
 
 Refused = Callable[..., str]
