@@ -124,7 +124,7 @@ def _print_evaluation(evaluation: Evaluation, model: SavedModel, console: Consol
     for heading in ("images", "precision", "recall", "F1", "coverage", "precision\nshown"):
         table.add_column(heading, justify="right")
     if is_comparable:
-        table.add_column("precision\nin report", justify="right")
+        table.add_column("precision\nin card", justify="right")
     for label, name in enumerate(evaluation.classes):
         before = reported["classes"][name]
         table.add_row(
@@ -140,7 +140,7 @@ def _print_evaluation(evaluation: Evaluation, model: SavedModel, console: Consol
         f"Macro F1 {score(evaluation.macro_f1)}, accuracy {score(evaluation.accuracy)}.",
         f"At a confidence of {evaluation.threshold:g} or more: coverage {score(evaluation.coverage)}, precision "
         f"{score(evaluation.precision)}.",
-        f"In the report of the model, at {reported['threshold']:g}: coverage {score(reported['coverage'])}, precision "
+        f"In the model card, at {reported['threshold']:g}: coverage {score(reported['coverage'])}, precision "
         f"{score(reported['precision'])}.",
         "Coverage: share of the images of a class with a prediction at this confidence. Precision shown: share of such "
         "predictions of a class that are correct.",

@@ -57,6 +57,7 @@ def _review(options: argparse.Namespace) -> int:
     if options.weights is not None and options.model is None:
         raise UserError("--weights are those of the backbone of --model: give both, or neither.")
     facts = read_facts(options.predictions)
+    load_tensorflow()
     model, backbone = _load_backbone(options, facts)
     training = _find_training_data(options, facts, model)
     review = build_review(

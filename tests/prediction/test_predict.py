@@ -432,11 +432,8 @@ def test_predictions_are_scored_against_labels(
     right = (predicted.to_numpy() == truth["label"].to_numpy())[table["shown"]].mean()
     assert f"Macro F1 {macro_f1(confusion):.3f}, accuracy {np.trace(confusion) / len(table):.3f}." in output
     assert f"At a confidence of 0.6 or more: coverage {table['shown'].mean():.3f}, precision {right:.3f}." in output
-    assert (
-        f"In the report of the model, at 0.9: coverage {POINT['coverage']:.3f}, precision {POINT['precision']:.3f}."
-        in output
-    )
-    assert "in report" not in output
+    assert f"In the model card, at 0.9: coverage {POINT['coverage']:.3f}, precision {POINT['precision']:.3f}." in output
+    assert "in card" not in output
     for label, name in enumerate(CLASSES):
         line = next(line for line in output.split("Scores against")[1].splitlines() if line.startswith(f"{name} "))
         hits, support, called = confusion[label, label], confusion[label].sum(), confusion[:, label].sum()
@@ -455,7 +452,7 @@ def test_predictions_are_scored_against_labels(
     out.unlink()
     predict(small_data, "--evaluate")
     predict(small_data, "--evaluate")
-    assert capsys.readouterr().out.count("in report") == 2
+    assert capsys.readouterr().out.count("in card") == 2
 
 
 def test_other_classes_cannot_be_scored(refuse: Refuse, tmp_path: Path, out: Path) -> None:
