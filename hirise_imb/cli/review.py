@@ -53,6 +53,7 @@ def _review(options: argparse.Namespace) -> int:
     from hirise_imb.prediction.table import read_facts
     from hirise_imb.reporting.formatting import plural
     from hirise_imb.review import build_review, write_review
+    from hirise_imb.utils.environment import load_tensorflow
 
     if options.weights is not None and options.model is None:
         raise UserError("--weights are those of the backbone of --model: give both, or neither.")
