@@ -77,10 +77,10 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
         UserError: the definition can't be run here; a later run can use everything that was written before.
     """
     strategies = strategies_to_search(definition)
-    models = check_option(options.save_models, definition)
     manifest = load_manifest(definition)
     if not options.replace:
         _check_larger_report(definition, out)
+    models = check_option(options.save_models, definition)
     by_design: dict[str, Results] = {}
     fits: dict[str, list[DivisionFits]] = {}
     with (

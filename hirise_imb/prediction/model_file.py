@@ -29,7 +29,7 @@ from hirise_imb.prediction.records import FORMAT, BackboneRecord, ModelRecord
 from hirise_imb.reporting.summary.json_schema import schema_of
 from hirise_imb.training.fitted import FittedModel
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import ensure_folder, write_text
+from hirise_imb.utils.files import ensure_folder, file_mask, write_text
 
 FACTS, WEIGHTS, SUMS, CARD = "model.json", "weights.npz", "SHA256SUMS", "README.md"
 
@@ -109,7 +109,7 @@ def write_model(folder: Path, facts: ModelRecord, fits: Mapping[int, FittedModel
     parent = ensure_folder(folder.parent)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
     try:
-        work.chmod(0o777 & ~_umask())
+        work.chmod(0o777 & ~file_mask())
         arrays: dict[str, NDArray[Any]] = {
             f"fits.{place}.{name}": array
             for place, seed in enumerate(facts["seeds"])
@@ -222,10 +222,3 @@ def _replace_folder(work: Path, folder: Path) -> None:
     folder.replace(earlier)
     work.replace(folder)
     shutil.rmtree(earlier)
-
-
-def _umask() -> int:
-    """Returns the mask of permissions of new files: `mkdtemp` makes a folder that nobody else can read."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

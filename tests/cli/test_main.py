@@ -41,11 +41,14 @@ COMMANDS: tuple[list[str], ...] = (
     ["baseline"],
     ["compare"],
     ["report"],
+    ["predict"],
     ["dashboard"],
     ["data"],
     ["data", "fetch"],
     ["data", "import"],
     ["data", "check"],
+    ["data", "add"],
+    ["review"],
 )
 
 Refused = Callable[..., str]

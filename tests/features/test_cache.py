@@ -548,7 +548,7 @@ def test_a_grey_file_among_colour_images_is_named(colour_backbone: Backbone, tmp
     bad = tmp_path / "grey.jpg"
     Image.new("L", (64, 64)).save(bad, "JPEG")
     with pytest.raises(
-        UserError, match=r"grey\.jpg is a 64 x 64 image of mode L: .* 64 x 64 with three colour channels"
+        UserError, match=r"grey\.jpg is a 64 x 64 image of mode L, but .* 64 x 64 with three colour channels"
     ):
         extract_at(colour_backbone, [TOP], [bad], tmp_path / "cache")
 

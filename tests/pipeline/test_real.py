@@ -87,3 +87,27 @@ def test_predictions_belong_to_their_landmarks(real: Path, tmp_path: Path) -> No
     run = trainer.fit_reference(Recipe(learning_rate=1e-3), 0)
     test = images.canonical_images("test")
     assert evaluate(Evaluation.of(run.test, test, HIRISE.classes.rare_ids))["kappa"] > 0.5
+
+
+def test_a_model_predicts_the_test_split_as_its_report_and_its_card_say(real: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    data = subset(real, tmp_path / "data", {"train": 40, "val": 15, "test": 30})
+    options = "--name small --evaluation given-split --strategies combined --trials 2 --trial-seeds 1 --refits 2"
+    assert main(["run", *options.split(), "--data", str(data), "--out", str(tmp_path)]) == 0
+    report = tmp_path / "reports/small"
+    models = sorted((report / "models").iterdir())
+    assert [model.name for model in models] == ["baseline", "combined"]
+    for model in models:
+        out = tmp_path / f"{model.name}.parquet"
+        assert main(["predict", str(model), str(data), "--split", "test", "--out", str(out)]) == 0
+        predicted = pd.read_parquet(out).set_index("id")
+        reported = pd.read_parquet(report / "predictions" / f"{model.name}.parquet").groupby("image")
+        columns = [column for column in predicted if str(column).startswith("p_")]
+        expected = reported[columns].mean()
+        assert set(expected.index) == set(predicted.index)
+        assert (predicted.loc[expected.index, columns] - expected).abs().to_numpy().max() < 1e-5
+        card = json.loads((model / "model.json").read_text())["operating_point"]
+        assert predicted["shown"].mean() == pytest.approx(card["coverage"])
+        shown = predicted[predicted["shown"].astype(bool)]
+        truth = reported["true_class"].first()[shown.index]
+        assert (shown["class"] == truth).mean() == pytest.approx(card["precision"])

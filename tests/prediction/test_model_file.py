@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import shutil
 import zipfile
@@ -28,6 +27,7 @@ from hirise_imb.prediction.predictor import Predictor
 from hirise_imb.testing.toy import TOY, WIDTH
 from hirise_imb.training.fitted import FittedHead, FittedModel
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.files import file_mask
 
 VERIFIED = ("model.json", "weights.npz", "SHA256SUMS")
 
@@ -119,7 +119,7 @@ class TestRoundTrip:
         assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
     def test_others_may_read_it(self, folder: Path) -> None:
-        assert folder.stat().st_mode & 0o777 == 0o777 & ~_umask()
+        assert folder.stat().st_mode & 0o777 == 0o777 & ~file_mask()
 
     def test_a_write_that_fails_leaves_the_earlier_model(
         self, folder: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
@@ -140,12 +140,6 @@ class TestRoundTrip:
         with pytest.raises(ValueError, match="schema"):
             write_model(tmp_path / "model", facts, {0: make_fit(0)}, "")
         assert list(tmp_path.iterdir()) == []
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 class TestDamage:

@@ -1,0 +1,128 @@
+"""Command on predictions: review."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hirise_imb.cli.parsing import Subparsers, add_command
+from hirise_imb.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from hirise_imb.backbones import Backbone
+    from hirise_imb.prediction.model_file import SavedModel
+    from hirise_imb.prediction.table import PredictionFacts
+    from hirise_imb.review.queue import TrainingData
+
+_REVIEW = """\
+Write a page on which a person labels the predicted landmarks that are most
+likely to belong to a rare class. PREDICTIONS is a file that `predict` has
+written; --images names the places of its images, such as the INPUT of `predict`.
+
+The page is OUT/review.html. It opens in a browser without a server, is used by
+keyboard or mouse, and saves LABELS.csv, from which `data add` makes a new data
+set. --model is the folder of the model that predicted; with it, the page shows
+the training landmarks that a candidate resembles.
+"""
+
+
+def add_commands(subparsers: Subparsers) -> None:
+    """Adds the command of this module."""
+    review = add_command(subparsers, "review", _review, "write a page for labelling likely rare landmarks", _REVIEW)
+    review.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="file that `predict` has written")
+    review.add_argument("--images", nargs="+", required=True, metavar="PATH", help="images, folders, zips or tables")
+    review.add_argument("--out", type=Path, required=True, help="folder of the page, such as reports/NAME")
+    review.add_argument("--model", type=Path, help="folder of the model that predicted")
+    review.add_argument("--weights", help="weights of the backbone, if they are not where the study found them")
+    review.add_argument("--data", help="training data whose landmarks are shown (default: those of the model)")
+    review.add_argument("--candidates", type=_count, default=40, metavar="N", help="at most N of a class (default: 40)")
+    review.add_argument(
+        "--per-source", type=_count, default=3, metavar="N", help="at most N of a class and source (default: 3)"
+    )
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return number
+
+
+def _review(options: argparse.Namespace) -> int:
+    from hirise_imb.prediction.table import read_facts
+    from hirise_imb.reporting.formatting import plural
+    from hirise_imb.review import build_review, write_review
+    from hirise_imb.utils.environment import load_tensorflow
+
+    if options.weights is not None and options.model is None:
+        raise UserError("--weights are those of the backbone of --model: give both, or neither.")
+    facts = read_facts(options.predictions)
+    load_tensorflow()
+    model, backbone = _load_backbone(options, facts)
+    training = _find_training_data(options, facts, model)
+    review = build_review(
+        options.predictions, options.images, backbone, training, options.candidates, options.per_source
+    )
+    page = write_review(review, options.out)
+    for label in review.classes.rare_ids:
+        number = sum(one.label == label for one in review.proposals)
+        expected = f"about {review.expected[label]:.0f} expected in all images"
+        print(f"{review.classes[label]}: {plural(number, 'candidate')}, {expected}")
+    if training is None:
+        print("The training data were not found: name them with --data to see what candidates resemble.")
+    print(f"Review: {page}")
+    return 0
+
+
+def _load_backbone(options: argparse.Namespace, facts: PredictionFacts) -> tuple[SavedModel | None, Backbone]:
+    """Returns the model and its backbone; without a model, the embedded backbone.
+
+    Raises:
+        UserError: the model can't be used, or did not make the predictions.
+    """
+    if options.model is None:
+        from hirise_imb.backbones.efficientnet_lite0 import EFFICIENTNET_LITE0
+
+        rows, columns, channels = facts.image_shape
+        return None, EFFICIENTNET_LITE0.load("imagenet", (rows, columns, channels))
+    from hirise_imb.prediction.model_file import read_model
+    from hirise_imb.prediction.predictor import Predictor
+
+    model = read_model(options.model)
+    if model.digest != facts.model:
+        raise UserError(
+            f"{options.predictions} was predicted by another model ({facts.model_name}, digest {facts.model[:12]}) "
+            f"than {options.model} (digest {model.digest[:12]}): name that one with --model, or leave --model out."
+        )
+    return model, Predictor.load(model, options.weights).backbone
+
+
+def _find_training_data(
+    options: argparse.Namespace, facts: PredictionFacts, model: SavedModel | None
+) -> TrainingData | None:
+    """Returns the data of --data or, if they can be read, those that the model names.
+
+    Raises:
+        UserError: --data can't be read, or has other classes or images than the predictions.
+    """
+    from hirise_imb.data import DATASETS, HIRISE
+    from hirise_imb.data.load import load_data
+    from hirise_imb.review.queue import TrainingData
+
+    name = options.data if options.data is not None else model.facts["training_data"]["data"] if model else None
+    if name is None:
+        return None
+    splits = tuple(model.facts["training_data"]["splits"]) if model else ("train", "val")
+    try:
+        manifest = load_data(name, DATASETS.get(facts.dataset, HIRISE))
+        if (manifest.spec.classes.names, manifest.spec.image_shape) != (facts.classes, facts.image_shape):
+            raise UserError(
+                f"{name} has other classes or images of another size than {options.predictions}: name the data that "
+                "the model was trained on with --data."
+            )
+    except UserError:
+        if options.data is not None:
+            raise
+        return None
+    return TrainingData(name, manifest, splits)

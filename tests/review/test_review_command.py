@@ -1,0 +1,138 @@
+"""hirise-imb review: the page it writes, with and without a model, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import names
+from review_files import CLASSES, N_IMAGES, image_names, write_images, write_predictions
+from saved import describe_model
+
+from hirise_imb.backbones import Backbone
+from hirise_imb.cli.main import main
+from hirise_imb.data import SPLITS
+from hirise_imb.imbalance.logit_adjustment import Correction
+from hirise_imb.models.linear import LinearClassifier
+from hirise_imb.prediction.model_file import read_model, write_model
+from hirise_imb.testing.toy import WIDTH
+from hirise_imb.training.fitted import FittedHead, FittedModel
+
+
+def save_model(folder: Path, backbone: Backbone, data: str) -> str:
+    """Writes a model that names its training data, and returns its digest."""
+    facts = describe_model(backbone, name="plain")
+    facts["training_data"] |= {"data": data, "splits": ["train", "val"]}
+    shape = (len(CLASSES), WIDTH)
+    head = LinearClassifier(np.ones(shape), np.zeros(shape[0]), np.zeros(WIDTH), np.ones(WIDTH))
+    fit = FittedModel(((FittedHead(head),),), (1.0,), Correction(1.0, np.zeros(shape[0])), 1.0)
+    write_model(folder, facts, {0: fit}, "# a card\n")
+    return read_model(folder).digest
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "new", image_names())
+
+
+def settings_of(page: Path) -> dict[str, object]:
+    """What the script of a page knows."""
+    text = page.read_text(encoding="utf-8").split('id="settings">', 1)[1].split("</script>", 1)[0]
+    return dict(json.loads(text))
+
+
+def test_the_training_data_are_those_of_the_model(
+    toy: str,
+    backbone: Backbone,
+    images: Path,
+    small_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    digest = save_model(tmp_path / "model", backbone, str(small_data))
+    predictions = write_predictions(tmp_path / "p.parquet", image_names(), model=digest)
+    out = tmp_path / "reports" / "review"
+    words = ["review", str(predictions), "--images", str(images), "--out", str(out), "--candidates", "1"]
+    assert main([*words, "--model", str(tmp_path / "model")]) == 0
+    printed = capsys.readouterr().out
+    assert "spider: 1 candidate, about" in printed
+    assert f"Review: {out / 'review.html'}" in printed
+    text = (out / "review.html").read_text(encoding="utf-8")
+    assert text.count('class="candidate"') == len(CLASSES.rare_ids)
+    assert "Looks like" in text
+    assert str(small_data) in text
+
+
+def test_training_data_that_are_gone_are_no_error(
+    toy: str, backbone: Backbone, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = save_model(tmp_path / "model", backbone, str(tmp_path / "gone"))
+    predictions = write_predictions(tmp_path / "p.parquet", image_names(), model=digest)
+    words = ["review", str(predictions), "--images", str(images), "--out", str(tmp_path / "out")]
+    assert main([*words, "--model", str(tmp_path / "model")]) == 0
+    assert "The training data were not found" in capsys.readouterr().out
+    text = (tmp_path / "out" / "review.html").read_text(encoding="utf-8")
+    assert "Looks like" not in text
+    assert "name them with --data" in text
+
+
+def test_without_a_model_the_embedded_backbone_compares_images(images: Path, tmp_path: Path) -> None:
+    predictions = write_predictions(tmp_path / "p.parquet", image_names())
+    words = ["review", str(predictions), "--images", str(images), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    shown = settings_of(tmp_path / "out" / "review.html")["images"]
+    assert isinstance(shown, list)
+    assert sorted(name for name, _ in shown) == image_names()
+    assert len(shown) == N_IMAGES
+
+
+def refusal(capsys: pytest.CaptureFixture[str], folder: Path, *words: str) -> str:
+    """The sentence with which a command is refused before it has written anything."""
+    assert main(["review", *words, "--out", str(folder / "out")]) == 2
+    assert not (folder / "out").exists()
+    return capsys.readouterr().err
+
+
+def test_another_model_is_refused(
+    toy: str, backbone: Backbone, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(tmp_path / "model", backbone, "synthetic")
+    predictions = write_predictions(tmp_path / "p.parquet", image_names())
+    words = [str(predictions), "--images", str(images), "--model", str(tmp_path / "model")]
+    assert "was predicted by another model (logistic, digest aaaaaaaaaaaa)" in refusal(capsys, tmp_path, *words)
+
+
+def test_other_files_are_refused(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.parquet").write_bytes(b"PAR1")
+    for name, message in (("p.parquet", "not a Parquet file"), ("none.parquet", "does not exist")):
+        words = [str(tmp_path / name), "--images", str(images)]
+        assert message in refusal(capsys, tmp_path, *words)
+
+
+def test_other_data_are_refused(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "table.csv"
+    labels, splits = ["dust", "olivine"] * 3, [split for split in SPLITS for _ in range(2)]
+    rows = [",".join(row) for row in zip(image_names(6), labels, splits, strict=True)]
+    table.write_text("\n".join(["file,label,split", *rows, ""]), encoding="utf-8")
+    for name in image_names(6):
+        (tmp_path / name).write_bytes((images / name).read_bytes())
+    predictions = write_predictions(tmp_path / "p.parquet", image_names())
+    words = [str(predictions), "--images", str(images), "--data", str(table)]
+    assert "has other classes or images of another size" in refusal(capsys, tmp_path, *words)
+
+
+def test_weights_need_a_model(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predictions = write_predictions(tmp_path / "p.parquet", image_names())
+    words = [str(predictions), "--images", str(images), "--weights", "imagenet"]
+    assert "give both, or neither" in refusal(capsys, tmp_path, *words)
+
+
+@pytest.mark.parametrize("option", ["--candidates", "--per-source"])
+@pytest.mark.parametrize("value", ["0", "-1", "some"])
+def test_numbers_must_be_positive(option: str, value: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["review", "p.parquet", "--images", "i", "--out", str(tmp_path / "out"), option, value])
+    assert stopped.value.code == 2
+    assert names(tmp_path) == []
