@@ -62,7 +62,7 @@ def check(command: str) -> None:
     """Checks that a command can be parsed."""
     words = shlex.split(command, comments=True)
     # Texts refer to these commands without what they require.
-    if words not in (["work"], ["models"], ["predict"]) and words[-1] != "--help":
+    if words not in (["work"], ["models"], ["predict"], ["export"]) and words[-1] != "--help":
         build_parser().parse_args(words)
 
 
