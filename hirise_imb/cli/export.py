@@ -28,7 +28,7 @@ def add_commands(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--format", choices=list(FORMATS), required=True, help="format of the export")
     parser.add_argument(
-        "--out", type=Path, metavar="PATH", help="file or folder of the export (default: MODEL/exports/)"
+        "--out", type=Path, metavar="PATH", help="file or folder of the export (default: in exports/, next to MODEL)"
     )
     parser.add_argument(
         "--weights", metavar="WEIGHTS", help="weights of the backbone: imagenet or a file (default: those of the study)"
@@ -48,7 +48,7 @@ def _export(options: argparse.Namespace) -> int:
     export_format = FORMATS[options.format]
     export_format.check_packages()
     model = read_model(options.model)
-    path = options.out or options.model / "exports" / f"{model.name}{export_format.suffix}"
+    path = options.out or options.model.absolute().parent / "exports" / f"{model.name}{export_format.suffix}"
     check_place(path, export_format, options.replace)
     images = CheckImages.of(model.image_shape, options.images)
     load_tensorflow()

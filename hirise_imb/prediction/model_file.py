@@ -95,6 +95,8 @@ class SavedModel:
 def write_model(folder: Path, facts: ModelRecord, fits: Mapping[int, FittedModel], card: str) -> None:
     """Writes a model folder, in place of an earlier one: completely or not at all.
 
+    If the earlier one is the same model, it is left as it is, with the card that somebody may have edited.
+
     Args:
         folder: folder of the model.
         facts: content of `model.json`.
@@ -119,7 +121,8 @@ def write_model(folder: Path, facts: ModelRecord, fits: Mapping[int, FittedModel
         write_text(work / FACTS, json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         write_text(work / SUMS, "".join(f"{_digest(work / name)}  {name}\n" for name in (FACTS, WEIGHTS)))
         write_text(work / CARD, card)
-        _replace_folder(work, folder)
+        if not _is_same(folder, work):
+            _replace_folder(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -211,6 +214,18 @@ def _find_fault(facts: object) -> str | None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_same(folder: Path, work: Path) -> bool:
+    """Returns whether a folder has the model that is in another one, undamaged and with a card."""
+    sums = (work / SUMS).read_bytes()
+    try:
+        if (folder / SUMS).read_bytes() != sums or not (folder / CARD).is_file():
+            return False
+        _verify(folder, sums)
+    except (OSError, UserError):
+        return False
+    return True
 
 
 def _replace_folder(work: Path, folder: Path) -> None:

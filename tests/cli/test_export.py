@@ -25,13 +25,13 @@ def folder(backbone: Backbone, toy: str, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_a_model_is_exported_into_its_folder(
+def test_a_model_is_exported_next_to_its_folder(
     folder: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import keras
 
     assert main(["export", str(folder), "--format", "keras"]) == 0
-    path = folder / "exports" / "arm.keras"
+    path = folder.parent / "exports" / "arm.keras"
     assert "Largest difference in probability from Keras on 64 synthetic landmarks: " in capsys.readouterr().err
     facts = json.loads((path.parent / "arm.keras.json").read_text(encoding="utf-8"))
     model = read_model(folder)
@@ -51,7 +51,7 @@ def test_a_runtime_that_disagrees_is_an_error(
     monkeypatch.setattr("hirise_imb.export.check.TOLERANCE", 1e-12)
     assert main(["export", str(folder), "--format", "keras"]) == 2
     assert "error: The export of the model arm to keras gives probabilities that differ" in capsys.readouterr().err
-    assert not list((folder / "exports").iterdir())
+    assert not list((folder.parent / "exports").iterdir())
 
 
 def test_a_folder_without_a_model_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,6 +112,15 @@ class TestRoundTrip:
         (folder / "README.md").write_text("# mine\n", encoding="utf-8")
         read_model(folder)
 
+    def test_the_same_model_leaves_an_edited_card(self, folder: Path, backbone: Backbone) -> None:
+        (folder / "README.md").write_text("# mine\n", encoding="utf-8")
+        save_fits(folder, backbone, [make_fit(0), make_fit(10)])
+        assert (folder / "README.md").read_text(encoding="utf-8") == "# mine\n"
+        (folder / "weights.npz").write_bytes(b"damaged")
+        save_fits(folder, backbone, [make_fit(0), make_fit(10)])
+        read_model(folder)
+        assert (folder / "README.md").read_text(encoding="utf-8") != "# mine\n"
+
     def test_a_new_model_takes_the_place_of_an_earlier_one(self, folder: Path, backbone: Backbone) -> None:
         before = read_model(folder).digest
         save_fits(folder, backbone, [make_fit(5)])
