@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_args
 
-from hirise_imb.features.inputs import PLAIN, Inputs
+from hirise_imb.backbones import Trainable
+from hirise_imb.features.inputs import PLAIN, FeatureSpec, Inputs
 from hirise_imb.features.views import DIHEDRAL, VIEWS
 from hirise_imb.imbalance.class_weights import ClassWeights, InversePower
 from hirise_imb.imbalance.logit_adjustment import Adjustment, NoAdjustment
@@ -32,9 +33,6 @@ from hirise_imb.models.weight_scaling import WeightScaling
 Monitor = Literal["val_loss", "val_macro_f1", "none"]
 Views = tuple[str, ...]
 """Views of the pixels; see `features.views`."""
-Trainable = Literal["all", "norms"]
-"""Weights of fine-tuned layers that are trained: all except those of batch normalisation, or only the scales and shifts
-of normalisation layers. Moving statistics are frozen in both."""
 Start = Literal["trained", "class_means"]
 
 PLAIN_VIEW: Views = ("plain",)
@@ -252,6 +250,11 @@ class Recipe:
     def training(self) -> Recipe:
         """Returns the recipe without treatment of its logits: recipes with the same training share their fits."""
         return replace(self, weight_norm=0.0, keep_bias=False, views=PLAIN_VIEW, adjustment=NoAdjustment())
+
+    @property
+    def feature_spec(self) -> FeatureSpec:
+        """The features from which a fit of the recipe predicts."""
+        return FeatureSpec(self.inputs, self.views, self.cut, self.trainable)
 
     @property
     def n_averaged(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hirise_imb.utils.errors import UserError
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 TOP = "top"
 """The cut above the whole backbone: no layer of it is trained, and the cached features are the pooled ones."""
+
+Trainable = Literal["all", "norms"]
+"""Weights of fine-tuned layers that are trained: all except those of batch normalisation, or only the scales and shifts
+of normalisation layers. Moving statistics are frozen in both."""
 
 InputShape = tuple[int, int, int]
 """Rows, columns and channels (1 for grey, 3 for RGB) of an image."""

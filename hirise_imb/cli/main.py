@@ -7,7 +7,7 @@ import errno
 import sys
 from collections.abc import Sequence
 
-from hirise_imb.cli import dashboard, data, forensics, reports, studies
+from hirise_imb.cli import dashboard, data, forensics, predict, reports, studies
 from hirise_imb.cli.parsing import PROGRAM, Command
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.progress import log_to_stderr
@@ -48,6 +48,6 @@ def build_parser() -> argparse.ArgumentParser:
         PROGRAM, description="Experiments on class imbalance for landmarks in orbital images of Mars."
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (studies, reports, data, forensics, dashboard):
+    for group in (studies, reports, predict, data, forensics, dashboard):
         group.add_commands(subparsers)
     return parser

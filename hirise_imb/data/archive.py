@@ -28,7 +28,7 @@ MAX_TOTAL = 20 << 30
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".csv", ".parquet", ".json")
 """Suffixes of the files that are unpacked where the layout is not the official one."""
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
 """Exceptions that `zipfile` raises on a file that is not a zip, truncated or altered."""
 
 
@@ -62,7 +62,7 @@ def has_split_file(zip_path: Path, layout: Layout) -> bool:
     try:
         with zipfile.ZipFile(zip_path) as archive:
             return any(PurePosixPath(name).name == layout.split_file for name in archive.namelist())
-    except (OSError, *_DAMAGE):
+    except (OSError, *DAMAGE):
         return False
 
 
@@ -82,7 +82,7 @@ def _unpack_new(zip_path: Path, folder: Path, layout: Layout | None) -> None:
             _check_sizes(zip_path, members, layout, folder.parent)
             _extract(archive, members, part)
         part.rename(folder)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UserError(f"{zip_path} is damaged or not a zip file ({error}): copy or download it again.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

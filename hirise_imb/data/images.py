@@ -29,27 +29,43 @@ _MODES = {1: ("L", "one grey channel"), 3: ("RGB", "three colour channels")}
 """Pillow's mode and a description, by number of channels."""
 
 
-def decode_image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Decodes one landmark image to an array of this shape: rows, columns, and 1 (grey) or 3 (RGB) channels.
+class UnusableImage(Exception):
+    """An image can't be used; the message is the end of a sentence that begins with the image, such as `is empty`."""
+
+
+def decode_content(content: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Decodes the content of an image file to an array of this shape: rows, columns, and 1 (grey) or 3 (RGB) channels.
 
     Raises:
-        UserError: the file is not a complete JPEG or PNG of this size and number of channels.
+        UnusableImage: the content is not a complete JPEG or PNG image of this size and number of channels.
     """
     rows, columns, channels = shape
     mode, description = _MODES[channels]
     try:
-        with Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             # The header is checked first: a file that claims an absurd size is never decoded.
-            if image.size != (columns, rows) or image.mode != mode:
-                raise UserError(
-                    f"{path} is a {image.size[0]} x {image.size[1]} image of mode {image.mode}: landmark images are "
-                    f"{columns} x {rows} with {description}; import the data again."
-                )
-            return np.asarray(image).reshape(shape)
-    # Pillow reports some broken headers as SyntaxError, and has an error of its own for an absurd size.
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            if image.size == (columns, rows) and image.mode == mode:
+                return np.asarray(image).reshape(shape)
+            declared = f"{image.size[0]} x {image.size[1]} image of mode {image.mode}"
+    # Pillow's readers of damaged files raise errors of many kinds: SyntaxError, ValueError, struct.error and others.
+    except Exception as error:
         reason = str(error).split(" <_io")[0]  # without the name of the buffer
-        raise UserError(f"{path} is not a complete JPEG or PNG image ({reason}): import the data again.") from error
+        raise UnusableImage(f"is not a complete JPEG or PNG image ({reason})") from error
+    raise UnusableImage(f"is a {declared}, but landmark images are {columns} x {rows} with {description}")
+
+
+def decode_image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Decodes one landmark image; `shape` as in `decode_content`.
+
+    Raises:
+        UserError: the file can't be read, or is not a complete JPEG or PNG of this size and number of channels.
+    """
+    try:
+        return decode_content(path.read_bytes(), shape)
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror or error}): import the data again.") from error
+    except UnusableImage as error:
+        raise UserError(f"{path} {error}: import the data again.") from error
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def _extract_view(
     backbone: Backbone, keys: list[FeatureKey], paths: Sequence[Path], cache: Path, digests: Sequence[str]
 ) -> dict[FeatureKey, Features]:
     """Extracts features of one view."""
-    trunk = _Trunk(backbone, keys)
+    trunk = Trunk(backbone, keys)
     with ExitStack() as stack:
         stores = [stack.enter_context(open_store(cache, backbone, key, trunk.shapes[key])) for key in keys]
         cached = set.intersection(*(set(store.row_of) for store in stores))
@@ -92,10 +92,19 @@ def median_relative_difference(one: Backbone, other: Backbone, paths: Sequence[P
     return float(np.median(np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)))
 
 
-class _Trunk:
+class Trunk:
     """The frozen backbone with an output for each key, so that all of them cost one forward pass."""
 
     def __init__(self, backbone: Backbone, keys: Sequence[FeatureKey]) -> None:
+        """Connects the outputs.
+
+        Args:
+            backbone: backbone.
+            keys: keys of one view; the view itself is applied to the pixels before.
+
+        Raises:
+            ValueError: there is no such layer or statistic, or a layer has no feature map.
+        """
         import keras
 
         maps = [_output(backbone, key) for key in keys]
@@ -166,7 +175,7 @@ def _check_space(cache: Path, needed: int, images: int) -> None:
 
 def _fill_stores(
     shape: tuple[int, int, int],
-    trunk: _Trunk,
+    trunk: Trunk,
     stores: list[FeatureStore],
     missing: dict[str, Path],
     view: str,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from hirise_imb.backbones import TOP
+from hirise_imb.backbones import TOP, Trainable
 from hirise_imb.features.views import VIEWS
 
 MAP = "map"
@@ -113,3 +113,42 @@ def have_one_scale(inputs: Sequence[Input]) -> bool:
 def with_view(inputs: Sequence[Input], view: str) -> Inputs:
     """Returns the inputs from another view of the pixels."""
     return tuple(replace(entry, view=view) for entry in inputs)
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """The features from which a fitted recipe predicts.
+
+    Raises:
+        ValueError: there is no such view, or no such choice of trained weights.
+    """
+
+    inputs: Inputs
+    """Views, layers and poolings that are concatenated; without effect at a cut below the top."""
+    views: tuple[str, ...]
+    """Views of an image whose log probabilities are averaged."""
+    cut: str
+    """Cut point whose feature maps go through a trained tail, or `top`."""
+    trainable: Trainable
+    """Weights of the tail that were trained; without effect at the top."""
+
+    def __post_init__(self) -> None:
+        """Checks the names of views and of the trained weights."""
+        if unknown := set(self.views) - set(VIEWS):
+            raise ValueError(f"views must be some of {', '.join(VIEWS)}, got {min(unknown)!r}")
+        if self.trainable not in get_args(Trainable):
+            raise ValueError(f"trainable must be one of {', '.join(get_args(Trainable))}, got {self.trainable!r}")
+
+    def inputs_of(self, view: str) -> Inputs:
+        """Returns the inputs in a view of `views`."""
+        # Inputs may name views of their own, which only the plain view leaves as they are.
+        return self.inputs if view == "plain" else with_view(self.inputs, view)
+
+    def keys_of(self, view: str) -> tuple[FeatureKey, ...]:
+        """Returns the keys of the features in a view of `views`, in the order in which they are concatenated."""
+        return feature_keys(self.inputs_of(view)) if self.cut == TOP else (FeatureKey(view, self.cut, MAP),)
+
+    @property
+    def keys(self) -> tuple[FeatureKey, ...]:
+        """The keys of all features, each once."""
+        return tuple(dict.fromkeys(key for view in self.views for key in self.keys_of(view)))

@@ -1,20 +1,18 @@
-"""A request for a fit, and its result: a fitted model for each seed and fold."""
+"""A request for a fit, and its result: a fitted head for each seed and fold."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.features.arrays import Features
-from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.recipe import Recipe
 from hirise_imb.training.epoch_loop import OnEpoch
+from hirise_imb.training.fitted import FittedHead
 from hirise_imb.training.learners import Snapshot
-from hirise_imb.training.tail_network import Network, TrainingState
 
 Floats = NDArray[np.float64]
 
@@ -23,44 +21,12 @@ FitProtocol = Literal["cross-validation", "final", "reference"]
 for a given number of epochs; or the training split, stopped on the validation split as published."""
 
 
-class Model(Protocol):
-    """A fitted model from features to logits."""
-
-    def logits(self, features: Features) -> Floats:
-        """Computes logits, shape (n, n_classes)."""
-        ...
-
-
-@dataclass(frozen=True)
-class PooledModel:
-    """A classifier on pooled features of the frozen backbone."""
-
-    classifier: LinearClassifier
-
-    def logits(self, features: Features) -> Floats:
-        """Computes logits, shape (n, n_classes)."""
-        return self.classifier.logits(features.take(np.arange(len(features))))
-
-
-@dataclass(frozen=True)
-class TailModel:
-    """A classifier on the output of a trained backbone tail."""
-
-    network: Network
-    tail: TrainingState
-    classifier: LinearClassifier
-
-    def logits(self, features: Features) -> Floats:
-        """Computes logits, shape (n, n_classes)."""
-        return self.classifier.logits(self.network.pooled(self.tail, features))
-
-
 @dataclass(frozen=True)
 class StageFit:
     """One head of a recipe, fitted with each seed on each of its folds."""
 
-    models: tuple[tuple[Model, ...], ...]
-    """The fitted model of each seed and fold."""
+    heads: tuple[tuple[FittedHead, ...], ...]
+    """The fitted head of each seed and fold."""
     priors: tuple[tuple[Floats, ...], ...]
     """Class prior of each seed and fold under which logits were learnt, shape (n_classes,)."""
     histories: tuple[pd.DataFrame, ...]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.backbones import TOP, Backbone
+from hirise_imb.backbones import TOP, Backbone, Trainable
 from hirise_imb.data.splits import DataSplits, Fold
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.inputs import FeatureKey
@@ -28,12 +28,12 @@ from hirise_imb.recipe import (
     Linear,
     Recipe,
     Retraining,
-    Trainable,
 )
 from hirise_imb.training.epoch_loop import Learners, StoppingRule, TrainingResult, train_epochs, train_validated
+from hirise_imb.training.fitted import FittedHead
 from hirise_imb.training.inputs import BySeed, StageInputs, prepare
 from hirise_imb.training.learners import EvaluationSet, FoldData, HeadLearner, Learner, Snapshot, TailLearner
-from hirise_imb.training.stage_fit import FitRequest, Model, PooledModel, StageFit, TailModel
+from hirise_imb.training.stage_fit import FitRequest, StageFit
 from hirise_imb.training.tail_network import Network
 
 Ints = NDArray[np.int64]
@@ -99,14 +99,14 @@ class StageRunner:
         if test is not None:
             test = replace(test, features=prepare(test.features, data[0][0].preparation))
         result = self._train(request, learners, data, _head_rule(recipe), 0, test)
-        models = tuple(
+        heads = tuple(
             tuple(
-                PooledModel(replace(snapshot.classifier(), preparation=fold.preparation))
+                FittedHead(replace(snapshot.classifier(), preparation=fold.preparation))
                 for snapshot, fold in zip(snapshots, folds, strict=True)
             )
             for snapshots, folds in zip(result.snapshots, data, strict=True)
         )
-        return _to_fit(result, models, data, recipe, notes)
+        return _to_fit(result, heads, data, recipe, notes)
 
     def _fit_closed_form(self, request: FitRequest) -> StageFit:
         """Computes a closed-form head on each fold."""
@@ -116,12 +116,12 @@ class StageRunner:
         head = recipe.head
         assert not isinstance(head, Linear | Cosine)
 
-        def fit(part: tuple[int, Fold]) -> tuple[PooledModel, Floats, tuple[str, ...]]:
+        def fit(part: tuple[int, Fold]) -> tuple[FittedHead, Floats, tuple[str, ...]]:
             seed, fold = part
             preparation = self.inputs.preparation(recipe, fold)
             training, notes = self.inputs.training_features(recipe, fold, preparation, seed)
-            model = PooledModel(replace(head.fit(training), preparation=preparation))
-            return model, head.prior(training.counts()), notes
+            fitted = FittedHead(replace(head.fit(training), preparation=preparation))
+            return fitted, head.prior(training.counts()), notes
 
         folds = self.inputs.folds(request)
         keys = [(seed, id(fold)) for seed, parts in zip(request.seeds, folds, strict=True) for fold in parts]
@@ -134,7 +134,7 @@ class StageRunner:
         fits = [by_key[key] for key in keys]
         sizes = [len(parts) for parts in folds]
         return StageFit(
-            models=tuple(_divide([model for model, _, _ in fits], sizes)),
+            heads=tuple(_divide([fitted for fitted, _, _ in fits], sizes)),
             priors=tuple(_divide([prior for _, prior, _ in fits], sizes)),
             histories=(pd.DataFrame(),) * (len(request.seeds) if request.protocol == "final" else 1),
             epochs=(),
@@ -146,7 +146,7 @@ class StageRunner:
         """Trains the backbone's tail, starting from a trained head (Kumar et al. 2022) or from class means."""
         recipe = request.recipe
         data, _ = self.inputs.data(request)
-        network = self._network(recipe.cut, recipe.trainable)
+        network = self.network(recipe.cut, recipe.trainable)
         probe = self._fit_probe(request) if recipe.start == "trained" else None
         heads = (
             self._class_mean_heads(request)
@@ -162,10 +162,10 @@ class StageRunner:
         learners = _by_fold(data, learner)
         epochs_before = 0 if probe is None else len(probe.histories[0])
         result = self._train(request, learners, data, rule, 1, self.inputs.test_set(request), epochs_before)
-        models = tuple(
-            tuple(_tail_model(network, snapshot, snapshot) for snapshot in snapshots) for snapshots in result.snapshots
+        fitted = tuple(
+            tuple(_head_on_tail(snapshot, snapshot) for snapshot in snapshots) for snapshots in result.snapshots
         )
-        fit = _to_fit(result, models, data, recipe, ())
+        fit = _to_fit(result, fitted, data, recipe, ())
         return replace(fit, epochs=(0, *fit.epochs)) if probe is None else probe.append(fit)
 
     def _fit_probe(self, request: FitRequest) -> StageFit:
@@ -207,30 +207,27 @@ class StageRunner:
         if test is not None:
             test = replace(test, features=self._pool(recipe, base.snapshots[0][0], test.features))
         result = self._train(request, learners, data, _head_rule(recipe), 2, test)
-        network = self._network(recipe.cut, recipe.trainable)
-        models = tuple(
-            tuple(_tail_model(network, tail, head) for tail, head in zip(tails, heads, strict=True))
+        fitted = tuple(
+            tuple(_head_on_tail(tail, head) for tail, head in zip(tails, heads, strict=True))
             for tails, heads in zip(base.snapshots, result.snapshots, strict=True)
         )
-        retrained = _to_fit(result, models, data, head_recipe, ())
+        retrained = _to_fit(result, fitted, data, head_recipe, ())
         return replace(retrained, epochs=base.epochs + retrained.epochs, capped=base.capped or retrained.capped)
 
     def _scale_weights(self, request: FitRequest, scaling: WeightScaling) -> StageFit:
         """Scales the weights of each class of a trained head (LWS; Kang et al. 2020)."""
-        recipe = request.recipe
         base = self._fit_base(request)
-        network = self._network(recipe.cut, recipe.trainable)
         data = self._pooled_data(request, base)
 
-        def scale(tail: Snapshot, fold: FoldData) -> TailModel:
-            model = _tail_model(network, tail, tail)
-            logits = PooledModel(model.classifier).logits(fold.features)
+        def scale(tail: Snapshot, fold: FoldData) -> FittedHead:
+            head = _head_on_tail(tail, tail)
+            logits = FittedHead(head.classifier).logits(fold.features, None)
             factors = scaling.fit(logits, fold.pool.labels, fold.pool.counts())
-            return replace(model, classifier=model.classifier.scale_logits(factors))
+            return replace(head, classifier=head.classifier.scale_logits(factors))
 
         return replace(
             base,
-            models=tuple(
+            heads=tuple(
                 tuple(scale(tail, fold) for tail, fold in zip(tails, folds, strict=True))
                 for tails, folds in zip(base.snapshots, data, strict=True)
             ),
@@ -285,9 +282,10 @@ class StageRunner:
 
     def _pool(self, recipe: Recipe, snapshot: Snapshot, features: Features) -> Features:
         assert snapshot.tail is not None
-        return Features.of(self._network(recipe.cut, recipe.trainable).pooled(snapshot.tail, features))
+        return Features.of(self.network(recipe.cut, recipe.trainable).pooled(snapshot.tail.tail, features))
 
-    def _network(self, cut: str, trainable: Trainable = "all") -> Network:
+    def network(self, cut: str, trainable: Trainable = "all") -> Network:
+        """Returns the network of the backbone's tail above a cut below the top."""
         key = cut if trainable == "all" else f"{cut}: {trainable}"
         if key not in self.networks:
             assert self._backbone is not None  # strategies that train it are refused where there is none
@@ -301,27 +299,27 @@ def _by_fold(data: BySeed, make: Callable[[int, int], Learner]) -> Learners:
 
 
 def _has_tails(fit: StageFit) -> bool:
-    return isinstance(fit.models[0][0], TailModel)
+    return fit.heads[0][0].tail is not None
 
 
 def _head_rule(recipe: Recipe) -> StoppingRule:
     return StoppingRule(recipe.monitor, recipe.max_epochs, recipe.patience)
 
 
-def _tail_model(network: Network, tail: Snapshot, head: Snapshot) -> TailModel:
+def _head_on_tail(tail: Snapshot, head: Snapshot) -> FittedHead:
     assert tail.tail is not None
-    return TailModel(network, tail.tail, head.classifier())
+    return FittedHead(head.classifier(), tuple(map(np.asarray, tail.tail.tail)))
 
 
 def _to_fit(
     result: TrainingResult,
-    models: tuple[tuple[Model, ...], ...],
+    heads: tuple[tuple[FittedHead, ...], ...],
     data: BySeed,
     recipe: Recipe,
     notes: tuple[str, ...],
 ) -> StageFit:
     return StageFit(
-        models=models,
+        heads=heads,
         priors=tuple(tuple(_learnt_prior(recipe, fold) for fold in folds) for folds in data),
         histories=result.histories,
         epochs=(result.epochs,),

@@ -6,19 +6,18 @@ that recipes vary enters as tensors, so that a further recipe needs no recompila
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.backbones import Backbone
+from hirise_imb.backbones import Backbone, Trainable
 from hirise_imb.features.arrays import Features
 from hirise_imb.imbalance.losses import row_losses
 from hirise_imb.models import heads
 from hirise_imb.models.heads import HeadState, Tensor
-from hirise_imb.recipe import Trainable
 from hirise_imb.utils.errors import NotApplicable
 
 EVALUATION_BATCH = 256
@@ -54,6 +53,11 @@ class TrainingState:
         """Returns the weights of the head."""
         stacked, bias = (np.asarray(value) for value in self.moving.parameters[:2])
         return HeadState(stacked, bias, np.asarray(self.moving.average), self.scale)
+
+    @property
+    def tail(self) -> list[Tensor]:
+        """The trained weights of the backbone's tail, in the order of its trainable variables."""
+        return self.moving.parameters[2:]
 
     def detach(self) -> TrainingState:
         """Returns a state for prediction only, without Adam's moments; further training does not change it."""
@@ -146,6 +150,11 @@ class Network:
         self.width = backbone.card.feature_width
         self._compiled: dict[str, Any] = {}
 
+    @property
+    def weight_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the weights of the tail that are trained, in the order of its trainable variables."""
+        return tuple(tuple(map(int, variable.shape)) for variable in self._tail.trainable_variables)
+
     def start(self, head: HeadState) -> TrainingState:
         """Returns the initial state: the backbone's own weights below a trained head (Kumar et al. 2022)."""
         import tensorflow as tf
@@ -186,12 +195,18 @@ class Network:
         parts = [forward(moving.parameters, moving.average, tf.constant(x), scale) for x in _batches(features)]
         return np.concatenate([np.asarray(part) for part in parts])
 
-    def pooled(self, state: TrainingState, features: Features) -> NDArray[np.float32]:
-        """Computes the pooled features below the head, shape (n, width)."""
+    def pooled(self, tail: Sequence[Tensor], features: Features) -> NDArray[np.float32]:
+        """Computes the pooled features below the head, shape (n, width).
+
+        Args:
+            tail: trained weights of the tail, as in `TrainingState.tail`.
+            features: feature maps at the cut.
+        """
         import tensorflow as tf
 
         forward = self._compile("pooled", self._pool)
-        parts = [forward(state.moving.parameters, tf.constant(batch)) for batch in _batches(features)]
+        weights = [tf.constant(value) for value in tail]
+        parts = [forward(weights, tf.constant(batch)) for batch in _batches(features)]
         return np.concatenate([np.empty((0, self.width), np.float32), *(np.asarray(part) for part in parts)])
 
     def _compile(self, name: str, body: Any) -> Any:  # noqa: ANN401  (TensorFlow has no types)
@@ -229,7 +244,7 @@ class Network:
         mask = heads.dropout_mask(batch.bits, options.dropout)
         with tf.GradientTape() as tape:
             tape.watch(parameters)
-            normalised, moments = heads.normalise_batch(self._pool(parameters, batch.features), batch.valid)
+            normalised, moments = heads.normalise_batch(self._pool(parameters[2:], batch.features), batch.valid)
             logits = heads.compute_logits(parameters[0], parameters[1], normalised, mask, scale)
             losses = row_losses(
                 batch.one_hot, logits, options.class_weights, options.focus, options.offsets, options.margins
@@ -253,15 +268,15 @@ class Network:
         sums = tf.stack([tf.reduce_sum(entropy * valid), tf.reduce_sum(hits * valid)])
         return Moving(updated, first, second, heads.update_average(moving.average, moments)), sums
 
-    def _pool(self, parameters: list[Tensor], features: Tensor) -> Tensor:
+    def _pool(self, tail: list[Tensor], features: Tensor) -> Tensor:
         """Computes the pooled output of the backbone's tail for features at the cut, shape (batch, width)."""
         fixed = [variable.value for variable in self._tail.non_trainable_variables]
-        return self._tail.stateless_call(list(parameters[2:]), fixed, features, training=False)[0]
+        return self._tail.stateless_call(list(tail), fixed, features, training=False)[0]
 
     def _forward(self, parameters: list[Tensor], average: Tensor, features: Tensor, scale: Tensor) -> Tensor:
         import tensorflow as tf
 
-        normalised = heads.normalise_inference(self._pool(parameters, features), average)
+        normalised = heads.normalise_inference(self._pool(parameters[2:], features), average)
         return heads.compute_logits(parameters[0], parameters[1], normalised, tf.ones_like(normalised), scale)
 
 

@@ -15,17 +15,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.backbones import Backbone
+from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.splits import DataSplits
 from hirise_imb.features.arrays import Features
-from hirise_imb.features.inputs import FeatureKey, with_view
-from hirise_imb.imbalance.logit_adjustment import cross_fit_adjustment, log_softmax, softmax
+from hirise_imb.features.inputs import FeatureKey
+from hirise_imb.imbalance.logit_adjustment import Correction, cross_fit_adjustment
 from hirise_imb.imbalance.temperature import Temperature
 from hirise_imb.metrics.classification import Predictions, confusion_matrix, macro_f1
 from hirise_imb.recipe import Recipe
 from hirise_imb.training.epoch_loop import OnEpoch
-from hirise_imb.training.stage_fit import FitProtocol, FitRequest, Model, PooledModel, StageFit
+from hirise_imb.training.fitted import FittedHead, FittedModel, average_kinds, mean_log_probabilities
+from hirise_imb.training.stage_fit import FitProtocol, FitRequest, StageFit
 from hirise_imb.training.stages import StageRunner
+from hirise_imb.training.tail_network import Network
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -89,6 +91,8 @@ class Run:
     """How the data limited the recipe, if it did."""
     seconds: float
     """Wall time; fits of several seeds share theirs equally."""
+    model: FittedModel | None = None
+    """The fit itself; None for a run that was read from a store, which keeps it in a file of its own."""
 
 
 class Trainer:
@@ -145,7 +149,7 @@ class Trainer:
         if len(fits) > 1:
             temperatures = tuple(_fit_temperature(np.concatenate(logits), labels) for logits in by_kind)
             by_kind = np.stack([_calibrate(logits, labels, groups) for logits in by_kind])
-        averaged = _average_kinds(recipe, by_kind)
+        averaged = average_kinds(by_kind, [recipe.members, *[1] * len(recipe.also)])
         first = fits[0]
         priors = [np.stack(of_seed) for of_seed in first.priors[:: recipe.members]]
         adjusted = [
@@ -193,20 +197,26 @@ class Trainer:
         for place, seed in enumerate(seeds):
             first = place * recipe.members  # the number of the seed's first member among all members
             correction = recipe.adjustment.fit(held_out, labels, fits[0].priors[first][0])
-            by_kind = []
-            for kind, (fit, temperature) in enumerate(zip(fits, validation.temperatures, strict=True)):
-                members = fit.models[first : first + recipe.members] if kind == 0 else fit.models[place : place + 1]
-                models = [models[0] for models in members]
-                by_kind.append(self._mean_log_probabilities(recipe, models, self.splits.test) / temperature)
+            heads: list[tuple[FittedHead, ...]] = []
+            for kind, fit in enumerate(fits):
+                members = fit.heads[first : first + recipe.members] if kind == 0 else fit.heads[place : place + 1]
+                heads.append(tuple(self._normalise_weights(member[0], recipe) for member in members))
+            model = FittedModel(
+                heads=tuple(heads),
+                temperatures=validation.temperatures,
+                correction=correction,
+                temperature=_fit_temperature(correction(held_out), labels),
+            )
             history = fits[0].histories[first].assign(**{column: validation.history[column] for column in columns})
             run = Run(
                 seed=seed,
                 history=history,
                 best_epoch=len(history),
-                test=self._predictions(correction(_average_kinds(recipe, by_kind))),
-                temperature=_fit_temperature(correction(held_out), labels),
+                test=self._predict_test(recipe, model),
+                temperature=model.temperature,
                 notes=_merge_notes(fits),
                 seconds=0.0,
+                model=model,
             )
             runs.append(run)
         seconds = (time.monotonic() - begin) / max(len(seeds), 1)
@@ -220,17 +230,24 @@ class Trainer:
         """
         begin = time.monotonic()
         fit = self._stages.fit(FitRequest(recipe, (seed,), (0,), "reference"))
-        model = fit.models[0][0]
+        head = fit.heads[0][0]
         rows = self.splits.split.heldout
-        held_out = self._mean_log_probabilities(recipe, [model], rows)
+        held_out = self._mean_log_probabilities(recipe, [head], rows)
+        model = FittedModel(
+            heads=((head,),),
+            temperatures=(1.0,),
+            correction=Correction(1.0, np.zeros(len(self.splits.images.classes))),
+            temperature=_fit_temperature(held_out, self.splits.images.labels[rows]),
+        )
         return Run(
             seed=seed,
             history=fit.histories[0],
             best_epoch=fit.epochs[0],
-            test=self._predictions(self._mean_log_probabilities(recipe, [model], self.splits.test)),
-            temperature=_fit_temperature(held_out, self.splits.images.labels[rows]),
+            test=self._predict_test(recipe, model),
+            temperature=model.temperature,
             notes=fit.notes,
             seconds=time.monotonic() - begin,
+            model=model,
         )
 
     def _fit_kinds(
@@ -274,41 +291,39 @@ class Trainer:
     def _out_of_fold(self, recipe: Recipe, fit: StageFit, groups: Ints) -> Floats:
         """Returns out-of-fold log probabilities, means over members, shape (n_seeds, n_landmarks, n_classes)."""
         landmarks = self.splits.landmarks
-        members = len(fit.models) // len(groups)
+        members = len(fit.heads) // len(groups)
         result = np.empty((*groups.shape, len(self.splits.images.classes)))
         for i, of_seed in enumerate(groups):
-            fitted = fit.models[i * members : (i + 1) * members]
-            for fold in range(len(fitted[0])):
-                models = [models[fold] for models in fitted]
-                result[i, of_seed == fold] = self._mean_log_probabilities(recipe, models, landmarks[of_seed == fold])
+            by_member = fit.heads[i * members : (i + 1) * members]
+            for fold in range(len(by_member[0])):
+                heads = [self._normalise_weights(member[fold], recipe) for member in by_member]
+                result[i, of_seed == fold] = self._mean_log_probabilities(recipe, heads, landmarks[of_seed == fold])
         return result
 
-    def _mean_log_probabilities(self, recipe: Recipe, models: Sequence[Model], rows: Ints) -> Floats:
-        """Returns mean log probabilities over models and views, shape (n_rows, n_classes)."""
-        parts = []
-        normalised = [self._normalise_weights(model, recipe) for model in models]
-        for view in recipe.views:
-            inputs = recipe.inputs if view == "plain" else with_view(recipe.inputs, view)
-            features = self._stages.inputs.features(recipe.cut, inputs).select(rows)
-            parts += [log_softmax(model.logits(features)) for model in normalised]
-        return np.asarray(np.mean(parts, axis=0))
+    def _mean_log_probabilities(self, recipe: Recipe, heads: Sequence[FittedHead], rows: Ints) -> Floats:
+        """Returns mean log probabilities over heads and views, shape (n_rows, n_classes)."""
+        return mean_log_probabilities(heads, self._views(recipe, rows), self._network(recipe))
 
-    def _normalise_weights(self, model: Model, recipe: Recipe) -> Model:
-        if recipe.weight_norm == 0:
-            return model
-        assert isinstance(model, PooledModel)  # a recipe allows it for no other
-        classes = self.splits.images.classes
-        return PooledModel(model.classifier.normalise_weights(recipe.weight_norm, classes, keep_bias=recipe.keep_bias))
-
-    def _predictions(self, logits: Floats) -> Predictions:
+    def _predict_test(self, recipe: Recipe, model: FittedModel) -> Predictions:
+        logits = model.log_probabilities(self._views(recipe, self.splits.test), self._network(recipe))
         names = tuple(self.splits.images.names[row] for row in self.splits.test)
-        return Predictions(names, softmax(logits).astype(np.float32))
+        return Predictions(names, np.exp(logits).astype(np.float32))
 
+    def _views(self, recipe: Recipe, rows: Ints) -> list[Features]:
+        """Returns the features of some images in each view of a recipe."""
+        spec = recipe.feature_spec
+        inputs = self._stages.inputs
+        return [inputs.features(spec.cut, spec.inputs_of(view)).select(rows) for view in spec.views]
 
-def _average_kinds(recipe: Recipe, by_kind: Floats | Sequence[Floats]) -> Floats:
-    """Returns log probabilities averaged over kinds of heads, the first of which stands for all its members."""
-    weights = [recipe.members, *[1] * len(recipe.also)]
-    return log_softmax(np.average(by_kind, axis=0, weights=weights))
+    def _network(self, recipe: Recipe) -> Network | None:
+        return None if recipe.cut == TOP else self._stages.network(recipe.cut, recipe.trainable)
+
+    def _normalise_weights(self, head: FittedHead, recipe: Recipe) -> FittedHead:
+        if recipe.weight_norm == 0:
+            return head
+        classes = self.splits.images.classes
+        classifier = head.classifier.normalise_weights(recipe.weight_norm, classes, keep_bias=recipe.keep_bias)
+        return replace(head, classifier=classifier)
 
 
 def _merge_notes(fits: Sequence[StageFit]) -> tuple[str, ...]:

@@ -293,10 +293,10 @@ def test_a_tail_goes_on_from_a_head(data: FoldData, late: FoldData, network: Net
     assert snapshot.tail is not None
     assert len(snapshot.tail.moving.parameters) == 4
     logits = learner.logits(x)
-    expected = snapshot.classifier().logits(network.pooled(snapshot.tail, x))
+    expected = snapshot.classifier().logits(network.pooled(snapshot.tail.tail, x))
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
     learner.train_epoch(2)
-    np.testing.assert_array_equal(snapshot.classifier().logits(network.pooled(snapshot.tail, x)), expected)
+    np.testing.assert_array_equal(snapshot.classifier().logits(network.pooled(snapshot.tail.tail, x)), expected)
 
 
 def test_a_tail_trains_in_blocks_of_any_size(
@@ -412,7 +412,7 @@ def test_the_training_loss_of_mixed_rows_is_that_of_their_labels(
     learner = TailLearner(dataclasses.replace(recipe, batch_size=1000), 3, late, network, head)
     sums = learner.train_epoch(1)
     [x], [labels] = blocks.features, blocks.labels
-    pooled = network.pooled(network.start(head), Features.of(x)).astype(float)
+    pooled = network.pooled(network.start(head).tail, Features.of(x)).astype(float)
     normalised = (pooled - pooled.mean(axis=0)) / np.sqrt(pooled.var(axis=0) + 1e-3)
     logits = normalised @ head.stacked[2:].T
     entropy = (np.logaddexp.reduce(logits, axis=1)[:, None] - logits) * labels

@@ -22,7 +22,7 @@ from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.models.projection import NuisanceProjection
 from hirise_imb.recipe import Cosine, Recipe
 from hirise_imb.training.learners import HeadLearner, TailLearner
-from hirise_imb.training.stage_fit import FitRequest, PooledModel, StageFit, TailModel
+from hirise_imb.training.stage_fit import FitRequest, StageFit
 from hirise_imb.training.trainer import CrossValidation, Run, Trainer
 from hirise_imb.utils.errors import FitFailed, NotApplicable
 
@@ -72,11 +72,7 @@ def stage_fit(trainer: Trainer, recipe: Recipe, seeds: Sequence[int], assignment
 
 def classifiers(fit: StageFit) -> list[list[LinearClassifier]]:
     """The heads by seed and fold."""
-    found = []
-    for models in fit.models:
-        assert all(isinstance(model, PooledModel | TailModel) for model in models)
-        found.append([model.classifier for model in models if isinstance(model, PooledModel | TailModel)])
-    return found
+    return [[head.classifier for head in heads] for heads in fit.heads]
 
 
 def numbers(classifier: LinearClassifier) -> bytes:
@@ -240,8 +236,8 @@ def test_the_latest_fits_alone_are_kept(trainer: Trainer, made: list[tuple[str, 
     for k in range(3):
         trainer.cross_validate(dataclasses.replace(DEEP, backbone_learning_rate=1e-3 * k, max_epochs=1), (0,))
     kept = trainer._stages.cache.values()
-    assert len([fit for fit in kept if isinstance(fit.models[0][0], TailModel)]) == 2
-    assert len([fit for fit in kept if isinstance(fit.models[0][0], PooledModel)]) <= 12
+    assert len([fit for fit in kept if fit.heads[0][0].tail is not None]) == 2
+    assert len([fit for fit in kept if fit.heads[0][0].tail is None]) <= 12
 
 
 # --- the callback ---

@@ -593,7 +593,7 @@ def test_a_retrained_head_stands_on_the_trained_end_of_the_backbone(
     assert (used.sampling, used.learning_rate, used.weight_decay) == (second.sampling, 5e-3, 0.1)
     tail = below.snapshot().tail
     late, network = make_features(task, "late"), trainer._stages.networks["late"]
-    pooled = {rows.tobytes(): network.pooled(tail, late.select(rows)) for rows in (task.pool, task.test)}
+    pooled = {rows.tobytes(): network.pooled(tail.tail, late.select(rows)) for rows in (task.pool, task.test)}
     np.testing.assert_array_equal(data.features.stored, pooled[task.pool.tobytes()])
     backbone = trainer._stages._backbone
     assert backbone is not None
@@ -617,7 +617,7 @@ def test_weights_are_scaled_on_the_trained_end_of_the_backbone(
 
     monkeypatch.setattr(TailLearner, "__init__", note)
     trainer._stages.cache.clear()
-    scaling, late, network = WeightScaling(0.5, 0.01), make_features(task, "late"), trainer._stages._network("late")
+    scaling, late, network = WeightScaling(0.5, 0.01), make_features(task, "late"), trainer._stages.network("late")
     deep = Recipe(cut="late", backbone_learning_rate=1e-3, learning_rate=1e-2, max_epochs=2, monitor="none")
     recipe = dataclasses.replace(deep, retraining=scaling, adjustment=PosthocLogitAdjustment(0.7))
 
@@ -626,9 +626,9 @@ def test_weights_are_scaled_on_the_trained_end_of_the_backbone(
         learner, data = made[number]
         tail, head = learner.snapshot().tail, learner.snapshot().classifier()
         assert tail is not None
-        training = head.logits(network.pooled(tail, data.features))
+        training = head.logits(network.pooled(tail.tail, data.features))
         factors = scaling.fit(training, data.pool.labels, data.pool.counts())
-        z = head.logits(network.pooled(tail, late.select(rows)))
+        z = head.logits(network.pooled(tail.tail, late.select(rows)))
         return z, factors * z
 
     validation = trainer.cross_validate(recipe, SEEDS)

@@ -91,7 +91,7 @@ def compare(network: Network, kind: Kind, steps: int = STEPS) -> None:
     for part, kept in blocks(batches(steps)):
         expected = np.zeros(2)
         for step, (x, labels) in enumerate(part):
-            pooled = network.pooled(state, Features.of(x))
+            pooled = network.pooled(state.tail, Features.of(x))
             expected += plain.step(pooled, labels, kept[step, : len(x)], kind.weights)
         sums = network.train(state, options(kind), block_of(part, BATCH, state.steps))
         assert sums.shape == (2,)
@@ -184,7 +184,7 @@ def test_only_scales_and_shifts_of_normalisation_move_where_they_alone_are_train
     assert [variable.path for variable in tail.trainable_variables] == [norm.gamma.path, norm.beta.path]
     before = tail.get_weights()
     state = start(network, Kind())
-    expected = [np.asarray(network.pooled(state, Features.of(x))) for x, _ in batches(1)]
+    expected = [np.asarray(network.pooled(state.tail, Features.of(x))) for x, _ in batches(1)]
     np.testing.assert_allclose(expected[0], np.asarray(tail(batches(1)[0][0], training=False)), rtol=1e-5, atol=1e-5)
     network.train(state, options(Kind(), 1e-2), block_of(batches(7), BATCH, 0))
     gamma, beta = (np.asarray(values) for values in state.moving.parameters[2:])
@@ -194,7 +194,7 @@ def test_only_scales_and_shifts_of_normalisation_move_where_they_alone_are_train
     norm.gamma.assign(gamma)
     norm.beta.assign(beta)
     x = batches(1)[0][0]
-    found = network.pooled(state, Features.of(x))
+    found = network.pooled(state.tail, Features.of(x))
     np.testing.assert_allclose(found, np.asarray(tail(x, training=False)), rtol=1e-5, atol=1e-5)
     assert np.abs(found - expected[0]).max() > 1e-3
 
@@ -273,7 +273,7 @@ def test_logits_are_those_of_keras_in_order(rows: int, name: str, backbone: Back
     for variable, value in zip(tail.trainable_variables, state.moving.parameters[2:], strict=True):
         variable.assign(value)
     pooled = np.asarray(tail(x, training=False))
-    np.testing.assert_allclose(network.pooled(state, Features.of(x)), pooled, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(network.pooled(state.tail, Features.of(x)), pooled, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(softmax(found), plain.probabilities(pooled), atol=2e-6)
     np.testing.assert_allclose(found, state.head().classifier().logits(pooled), rtol=1e-3, atol=1e-4)
 
@@ -289,5 +289,5 @@ def test_a_cosine_head_keeps_what_it_does_not_use(network: Network) -> None:
 
 
 def test_no_rows_have_no_pooled_features(network: Network) -> None:
-    found = network.pooled(start(network, Kind()), Features.of(np.empty((0, *LATE), np.float32)))
+    found = network.pooled(start(network, Kind()).tail, Features.of(np.empty((0, *LATE), np.float32)))
     assert found.shape == (0, WIDTH)

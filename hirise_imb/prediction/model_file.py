@@ -1,0 +1,230 @@
+"""The model file: a folder with `model.json`, `weights.npz`, `SHA256SUMS` of these two, and a model card.
+
+Nothing in it runs code when it is loaded: arrays are read without pickle. The model card, `README.md`, is for people
+and may be edited, so it is not among the files that are verified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hirise_imb.backbones import Trainable
+from hirise_imb.data.dataset import ClassSet
+from hirise_imb.features.inputs import FeatureSpec, Input
+from hirise_imb.prediction.records import FORMAT, BackboneRecord, ModelRecord
+from hirise_imb.reporting.summary.json_schema import schema_of
+from hirise_imb.training.fitted import FittedModel
+from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.files import ensure_folder, write_text
+
+FACTS, WEIGHTS, SUMS, CARD = "model.json", "weights.npz", "SHA256SUMS", "README.md"
+
+_AGAIN = "restore it, or run the study again"
+
+
+@dataclass(frozen=True, eq=False)
+class SavedModel:
+    """A model that was read from its folder.
+
+    Raises:
+        ValueError: facts and fits do not agree.
+    """
+
+    facts: ModelRecord
+    fits: tuple[FittedModel, ...]
+    """One for each seed; probabilities are means over them."""
+    digest: str
+    """SHA-256 of the file of digests, which identifies the model."""
+
+    def __post_init__(self) -> None:
+        """Checks the numbers of seeds and classes, and the names of views and poolings."""
+        if len(self.fits) != len(self.facts["seeds"]):
+            raise ValueError(f"there are {len(self.fits)} fits for {len(self.facts['seeds'])} seeds")
+        if any(fit.n_classes != len(self.facts["classes"]) for fit in self.fits):
+            raise ValueError(f"the fits have {self.fits[0].n_classes} classes, but {len(self.facts['classes'])} names")
+        _ = self.classes, self.features  # they check their values
+
+    @property
+    def name(self) -> str:
+        """Name of the arm."""
+        return self.facts["origin"]["arm"]
+
+    @property
+    def classes(self) -> ClassSet:
+        """Classes in the order of the probabilities."""
+        return ClassSet(tuple(self.facts["classes"]), self.facts["majority"])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Rows, columns and channels of an image."""
+        rows, columns, channels = self.facts["image_shape"]
+        return rows, columns, channels
+
+    @property
+    def dataset(self) -> str:
+        """Data set, or layout of data that brings its own classes."""
+        return self.facts["dataset"]
+
+    @property
+    def backbone(self) -> BackboneRecord:
+        """The network that features come from."""
+        return self.facts["backbone"]
+
+    @property
+    def features(self) -> FeatureSpec:
+        """The features from which the model predicts."""
+        spec = self.facts["features"]
+        inputs = tuple(Input(**cast("Any", entry)) for entry in spec["inputs"])
+        return FeatureSpec(inputs, tuple(spec["views"]), spec["cut"], cast("Trainable", spec["trainable"]))
+
+
+def write_model(folder: Path, facts: ModelRecord, fits: Mapping[int, FittedModel], card: str) -> None:
+    """Writes a model folder, in place of an earlier one: completely or not at all.
+
+    Args:
+        folder: folder of the model.
+        facts: content of `model.json`.
+        fits: fit of each seed of `facts`.
+        card: model card in Markdown.
+
+    Raises:
+        ValueError: the facts violate their schema.
+    """
+    if (fault := _find_fault(facts)) is not None:
+        raise ValueError(f"the facts of the model violate their schema: {fault}")
+    parent = ensure_folder(folder.parent)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
+    try:
+        work.chmod(0o777 & ~_umask())
+        arrays: dict[str, NDArray[Any]] = {
+            f"fits.{place}.{name}": array
+            for place, seed in enumerate(facts["seeds"])
+            for name, array in fits[seed].to_arrays().items()
+        }
+        np.savez(work / WEIGHTS, allow_pickle=False, **arrays)
+        write_text(work / FACTS, json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_text(work / SUMS, "".join(f"{_digest(work / name)}  {name}\n" for name in (FACTS, WEIGHTS)))
+        write_text(work / CARD, card)
+        _replace_folder(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def read_model(folder: Path) -> SavedModel:
+    """Reads and verifies a model folder.
+
+    Raises:
+        UserError: there is no model, a file is damaged, or it was written by another version of this program.
+    """
+    try:
+        sums = (folder / SUMS).read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"There is no model in {folder}: name a folder that contains {SUMS}, such as one that `hirise-imb models "
+            f"REPORT` lists."
+        ) from error
+    _verify(folder, sums)
+    facts = _read_facts(folder / FACTS)
+    try:
+        by_fit = _read_arrays(folder / WEIGHTS, len(facts["seeds"]))
+        fits = tuple(FittedModel.from_arrays(arrays) for arrays in by_fit)
+        return SavedModel(facts, fits, hashlib.sha256(sums).hexdigest())
+    except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"{folder} is not a model that this program can use ({error}): {_AGAIN}.") from error
+
+
+def _verify(folder: Path, sums: bytes) -> None:
+    """Checks the digests of the files."""
+    pattern = rb"([0-9a-f]{64})  " + FACTS.encode() + rb"\n([0-9a-f]{64})  " + WEIGHTS.encode() + rb"\n"
+    match = re.fullmatch(pattern, sums)
+    if match is None:
+        raise UserError(f"{folder / SUMS} does not list the digests of {FACTS} and {WEIGHTS}: {_AGAIN}.")
+    for name, digest in zip((FACTS, WEIGHTS), match.groups(), strict=True):
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path} is missing: {_AGAIN}.")
+        if _digest(path) != digest.decode():
+            raise UserError(f"{path} is not the file that was written with the model: {_AGAIN}.")
+
+
+def _read_facts(path: Path) -> ModelRecord:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON ({error}): {_AGAIN}.") from error
+    if isinstance(facts, dict) and facts.get("format") != FORMAT:
+        raise UserError(
+            f"{path} has the format {facts.get('format')}, and this version of the program reads {FORMAT}: use the "
+            f"version that wrote it, or run the study again."
+        )
+    if (fault := _find_fault(facts)) is not None:
+        raise UserError(f"{path} does not describe a model that this program can use ({fault}): {_AGAIN}.")
+    return cast("ModelRecord", facts)
+
+
+def _read_arrays(path: Path, n_fits: int) -> list[dict[str, NDArray[Any]]]:
+    """Reads the arrays of each fit.
+
+    Raises:
+        ValueError: an array belongs to no fit.
+    """
+    by_fit: list[dict[str, NDArray[Any]]] = [{} for _ in range(n_fits)]
+    with np.load(path, allow_pickle=False) as stored:
+        for name in stored.files:
+            match = re.fullmatch(r"fits\.([0-9]{1,6})\.(.+)", name)
+            if match is None or int(match[1]) >= n_fits:
+                raise ValueError(f"the array {name} belongs to no fit")
+            by_fit[int(match[1])][match[2]] = stored[name]
+    return by_fit
+
+
+@cache
+def _validator() -> Any:  # noqa: ANN401
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(schema_of(ModelRecord))
+
+
+def _find_fault(facts: object) -> str | None:
+    """Returns where and how facts violate their schema, or None."""
+    from jsonschema.exceptions import best_match
+
+    error = best_match(_validator().iter_errors(facts))
+    return None if error is None else f"at {error.json_path}: {error.message[:160]}"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _replace_folder(work: Path, folder: Path) -> None:
+    """Moves a complete folder to its place; an earlier one is removed only after it has made room."""
+    if not folder.exists():
+        work.replace(folder)
+        return
+    earlier = folder.with_name(f".{folder.name}-earlier-{os.getpid()}")
+    folder.replace(earlier)
+    work.replace(folder)
+    shutil.rmtree(earlier)
+
+
+def _umask() -> int:
+    """Returns the mask of permissions of new files: `mkdtemp` makes a folder that nobody else can read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

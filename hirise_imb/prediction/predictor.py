@@ -1,0 +1,177 @@
+"""Prediction with a saved model, from pixels or from features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hirise_imb.backbones import BACKBONES, TOP, Backbone
+from hirise_imb.features.arrays import Features, concatenate_features
+from hirise_imb.features.cache import stored_dtype
+from hirise_imb.features.extraction import BATCH, Trunk
+from hirise_imb.features.inputs import FeatureKey
+from hirise_imb.features.views import VIEWS
+from hirise_imb.imbalance.logit_adjustment import softmax
+from hirise_imb.prediction.model_file import SavedModel
+from hirise_imb.training.tail_network import Network
+from hirise_imb.utils.errors import UserError
+
+Floats = NDArray[np.float64]
+
+
+class ModelOutput(NamedTuple):
+    """Probabilities of some images, means over the fits of a model."""
+
+    probabilities: Floats
+    """Probabilities as trained, shape (n, n_classes); the class is the most probable one."""
+    calibrated: Floats
+    """Probabilities after temperature scaling, shape (n, n_classes)."""
+
+
+class Predictor:
+    """A saved model with its backbone."""
+
+    def __init__(self, model: SavedModel, backbone: Backbone) -> None:
+        """Combines a model with its backbone.
+
+        Args:
+            model: saved model.
+            backbone: backbone with the weights that the model was trained on.
+
+        Raises:
+            UserError: the backbone has other weights or other layers.
+        """
+        _check_backbone(model, backbone)
+        self.model, self.backbone = model, backbone
+        spec = model.features
+        try:
+            self._network = None if spec.cut == TOP else Network(backbone, spec.cut, spec.trainable)
+            self._by_view = {
+                view: [key for key in spec.keys if key.view == view]
+                for view in dict.fromkeys(key.view for key in spec.keys)
+            }
+            self._trunks: dict[tuple[tuple[str, str], ...], Callable[[Any], dict[FeatureKey, Any]]] = {}
+            for keys in self._by_view.values():
+                # Views share a trunk, since it does not depend on the view: each would be compiled anew.
+                self._trunks.setdefault(_outputs(keys), Trunk(backbone, keys).compile())
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"The model {model.name} needs layers that the backbone {backbone.card.name} does not have ({error}): "
+                f"use the version of this program that wrote the model."
+            ) from error
+        self._check_shapes()
+
+    @classmethod
+    def load(cls, model: SavedModel, weights: str | None = None) -> Predictor:
+        """Builds the backbone of a model, and combines them.
+
+        Args:
+            model: saved model.
+            weights: `imagenet`, `random` or the path of a file; None for what the study named.
+
+        Raises:
+            UserError: the backbone is not known or not available, or has other weights.
+        """
+        facts = model.backbone
+        card = BACKBONES.get(facts["name"])
+        if card is None:
+            raise UserError(
+                f"The model {model.name} needs the backbone {facts['name']}, which this version of the program does "
+                f"not have: use the version that wrote the model."
+            )
+        return cls(model, card.load(weights or facts["weights"], model.image_shape, facts["precision"]))
+
+    def predict(self, pixels: NDArray[np.uint8]) -> ModelOutput:
+        """Predicts images, in batches.
+
+        Args:
+            pixels: shape (n, rows, columns, channels).
+        """
+        starts = range(0, len(pixels), BATCH)
+        parts = [self._batch_features(pixels[start : start + BATCH]) for start in starts]
+        keys = self.model.features.keys
+        if not parts:
+            empty = np.empty((0, len(self.model.classes)))
+            return ModelOutput(empty, empty)
+        return self.predict_features({key: Features.of(np.concatenate([part[key] for part in parts])) for key in keys})
+
+    def predict_features(self, features: Mapping[FeatureKey, Features]) -> ModelOutput:
+        """Predicts images from their features.
+
+        Args:
+            features: features of the same images for each key of the model.
+        """
+        spec = self.model.features
+        views = []
+        for view in spec.views:
+            keys = spec.keys_of(view)
+            parts = [features[key] for key in keys]
+            views.append(parts[0] if len(parts) == 1 else concatenate_features(parts))
+        by_fit = [fit.log_probabilities(views, self._network) for fit in self.model.fits]
+        pairs = zip(by_fit, self.model.fits, strict=True)
+        return ModelOutput(
+            probabilities=np.mean([np.exp(logits) for logits in by_fit], axis=0),
+            calibrated=np.mean([softmax(logits / fit.temperature) for logits, fit in pairs], axis=0),
+        )
+
+    def _batch_features(self, pixels: NDArray[np.uint8]) -> dict[FeatureKey, NDArray[np.floating]]:
+        """Computes the features of at most `BATCH` images, in the types in which they are cached."""
+        import tensorflow as tf
+
+        features: dict[FeatureKey, NDArray[np.floating]] = {}
+        for view, keys in self._by_view.items():
+            # Every pass has as many images as in training, so that features do not depend on the number of images.
+            batch = np.zeros((BATCH, *self.model.image_shape), np.float32)
+            for row, image in enumerate(pixels):
+                batch[row] = VIEWS[view](image)
+            outputs = self._trunks[_outputs(keys)](tf.constant(batch))
+            by_output = {(key.layer, key.statistic): values for key, values in outputs.items()}
+            for key in keys:
+                values = by_output[key.layer, key.statistic].numpy()[: len(pixels)]
+                features[key] = values.astype(stored_dtype(key.statistic), copy=False)
+        return features
+
+    def _check_shapes(self) -> None:
+        """Checks that the fits belong to features of this backbone.
+
+        Raises:
+            UserError: they do not.
+        """
+        spec, card = self.model.features, self.backbone.card
+        if self._network is None:
+            width = sum(card.width(key.layer) for key in spec.keys_of(spec.views[0]))
+            shapes: tuple[tuple[int, ...], ...] | None = None
+        else:
+            width, shapes = self._network.width, self._network.weight_shapes
+        for head in (head for fit in self.model.fits for kind in fit.heads for head in kind):
+            tail = None if head.tail is None else tuple(weights.shape for weights in head.tail)
+            if head.classifier.kernel.shape[1] != width or tail != shapes:
+                raise UserError(
+                    f"The weights of the model {self.model.name} do not fit its backbone {card.name}: use the version "
+                    f"of this program that wrote the model."
+                )
+
+
+def _check_backbone(model: SavedModel, backbone: Backbone) -> None:
+    facts, card = model.backbone, backbone.card
+    if (facts["name"], facts["precision"], facts["preprocessing"]) != (
+        card.name,
+        backbone.precision,
+        card.preprocessing,
+    ):
+        raise UserError(
+            f"The model {model.name} was trained on another preprocessing or precision of the backbone {card.name}: "
+            f"use the version of this program that wrote the model."
+        )
+    if facts["digest"] != backbone.digest:
+        raise UserError(
+            f"The backbone {card.name} has other weights than those on which the model {model.name} was trained "
+            f"({facts['weights']}, SHA-256 {facts['digest'][:16]}...): name the right file with --weights."
+        )
+
+
+def _outputs(keys: list[FeatureKey]) -> tuple[tuple[str, str], ...]:
+    return tuple((key.layer, key.statistic) for key in keys)

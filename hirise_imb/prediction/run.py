@@ -1,0 +1,116 @@
+"""Predicts images shard by shard: a prediction that was killed continues, and ends with the same file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from hirise_imb.prediction.engine import LandmarkPredictor, OnBatch, PixelPredictor
+from hirise_imb.prediction.inputs import LandmarkListing, Listing
+from hirise_imb.prediction.model_file import SavedModel
+from hirise_imb.prediction.parts import Parts, Totals, count_rows
+from hirise_imb.prediction.predictor import Predictor
+from hirise_imb.prediction.shards import Shard, plan_shards, survey_shards
+from hirise_imb.prediction.table import PredictionFacts, prediction_table
+from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.files import cache_root, ensure_folder, exclusive_lock
+from hirise_imb.utils.progress import say, track
+
+
+@dataclass(frozen=True)
+class PredictionRequest:
+    """What is predicted, and where the predictions are written.
+
+    Raises:
+        UserError: the output has the wrong suffix, or the threshold is no probability.
+    """
+
+    model: SavedModel
+    listing: Listing
+    out: Path
+    """Parquet file that is written."""
+    threshold: float
+    """Lowest confidence at which a prediction is shown."""
+    inputs: tuple[str, ...]
+    """INPUT arguments, for the metadata of the file."""
+    split: str | None = None
+    """Value of `--split`, for the metadata of the file."""
+
+    def __post_init__(self) -> None:
+        """Checks output and threshold."""
+        if self.out.suffix != ".parquet" or self.out.is_dir():
+            raise UserError(f"--out is {self.out}: name a file that ends in .parquet.")
+        if not 0 <= self.threshold <= 1:
+            raise UserError(f"--threshold is {self.threshold:g}: use a probability from 0 to 1.")
+
+
+Engine = Callable[[PredictionRequest, Iterator[Shard], Parts, OnBatch], None]
+"""Predicts shards and writes each of them to the parts; calls back with the number of images of each finished batch."""
+
+
+def run_prediction(request: PredictionRequest, engine: Engine) -> Totals:
+    """Predicts all images that have not been predicted yet, and writes one file.
+
+    Args:
+        request: what is predicted.
+        engine: predicts shards.
+
+    Raises:
+        UserError: the output or its unfinished shards belong to something else, an input can't be read or changes
+            meanwhile, or no image can be used.
+    """
+    ensure_folder(request.out.parent)
+    say("Counting the images ...")
+    survey = survey_shards(plan_shards(request.listing))
+    facts = PredictionFacts.of(request.model, request.threshold, request.inputs, request.split, survey.fingerprint)
+    parts = Parts(request.out, facts)
+    with exclusive_lock(request.out):
+        if parts.is_complete():
+            parts.remove()  # of a run that was killed between the last two steps
+            say(f"{request.out} is complete: nothing is predicted again.")
+            return count_rows(request.out)
+        parts.open_folder()
+        done = sum(len(shard) for shard in plan_shards(request.listing) if parts.has(shard))
+        if done:
+            say(f"{done:,} of {survey.images:,} images are predicted already.")
+        with track("predictions", survey.images, "images", already=done) as show:
+
+            def count(images: int) -> None:
+                nonlocal done
+                show(done := done + images)
+
+            missing = (shard for shard in plan_shards(request.listing) if not parts.has(shard))
+            engine(request, missing, parts, count)
+        if survey_shards(plan_shards(request.listing)) != survey:
+            raise UserError(
+                f"Images were added, removed or changed while they were predicted: delete {parts.folder} and run the "
+                "command again."
+            )
+        return parts.join(survey.shards)
+
+
+def predict_in_this_process(load: Callable[[], Predictor]) -> Engine:
+    """Returns the engine that predicts one shard after the other in this process.
+
+    Args:
+        load: loads the model with its backbone; called only if something is left to predict.
+    """
+
+    def predict(request: PredictionRequest, shards: Iterator[Shard], parts: Parts, on_batch: OnBatch) -> None:
+        first = next(shards, None)
+        if first is None:
+            return
+        predictor = load()
+        if isinstance(request.listing, LandmarkListing):
+            remaining = [first, *shards]
+            landmarks = LandmarkPredictor(predictor, remaining, cache_root())
+            for shard in remaining:
+                parts.write(shard, prediction_table(landmarks.predict(shard, on_batch), parts.facts))
+            return
+        with PixelPredictor(predictor) as pixels:
+            for shard in chain([first], shards):
+                parts.write(shard, prediction_table(pixels.predict(shard, on_batch), parts.facts))
+
+    return predict
