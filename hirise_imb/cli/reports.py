@@ -27,6 +27,13 @@ classes to the page, from the landmarks that the study used or those of --data.
 """
 
 
+_MODELS = """\
+List the models that a study saved with its report: for each its scores on the
+landmarks that the report tested, and its folder, which `hirise-imb predict` and
+`hirise-imb export` take. MODEL/README.md is the model card.
+"""
+
+
 def add_commands(subparsers: Subparsers) -> None:
     """Adds the commands of this module."""
     compare = add_command(subparsers, "compare", _compare, "compare reports on the same test landmarks", _COMPARE)
@@ -36,6 +43,8 @@ def add_commands(subparsers: Subparsers) -> None:
     report = add_command(subparsers, "report", _report, "rebuild a report from its folder", _REPORT)
     report.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the report")
     report.add_argument("--thumbnails", action="store_true", help="show landmarks on the page")
+    models = add_command(subparsers, "models", _models, "list the models saved with a report", _MODELS)
+    models.add_argument("folder", type=Path, metavar="REPORT", help="folder of the report")
     report.add_argument("--data", help="place of the landmarks, if it is not the one that the study used")
 
 
@@ -59,4 +68,35 @@ def _report(options: argparse.Namespace) -> int:
         raise UserError("--data is the place of the landmarks for --thumbnails: give both, or neither.")
     page = rebuild_report(options.folder, thumbnails=options.thumbnails, data=options.data)
     print(f"Report: {page}")
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from hirise_imb.cli.tables import empty_table
+    from hirise_imb.pipeline.saved_models import list_models
+    from hirise_imb.reporting.formatting import MISSING, percent, score
+
+    table = empty_table(f"Models in {options.folder}", padding=1)
+    table.add_column("model", no_wrap=True)
+    for heading in ("macro F1", "confident, %", "right, %", "size, MB"):
+        table.add_column(heading, justify="right")
+    table.add_column("report")
+    models = list_models(options.folder)
+    for entry in models:
+        scores, point = entry.model.facts["scores"], entry.model.facts["operating_point"]
+        table.add_row(
+            entry.model.name,
+            score(scores["macro_f1"]),
+            percent(point["coverage"]),
+            MISSING if point["precision"] is None else percent(point["precision"]),
+            f"{entry.size / 1e6:.1f}",
+            "this one" if entry.is_current else "an earlier one",
+        )
+    console = Console()
+    console.print(table)
+    threshold = models[0].model.facts["operating_point"]["threshold"]
+    console.print(f"Confident: calibrated probability of {threshold:g} or more; scores on the test split.")
+    console.print(f"Folder: {models[0].folder.parent}/MODEL", highlight=False, soft_wrap=True)
     return 0

@@ -35,7 +35,9 @@ published protocol: selected on training and validation, scored on test.
 Several processes can share the searches: --workers on this machine, and
 `hirise-imb work` anywhere. Results do not depend on which process ran what.
 
-The report is written to OUT/reports/NAME/, the Optuna database to OUT/studies/.
+The report is written to OUT/reports/NAME/, the Optuna database to OUT/studies/,
+and models that predict new images (see `hirise-imb models`, `predict`) to
+OUT/reports/NAME/models/.
 """
 
 _WORK = """\
@@ -117,6 +119,11 @@ def add_commands(subparsers: Subparsers) -> None:
     run.add_argument(
         "--replace", action="store_true", help="replace a report that was made with more trials or more refits"
     )
+    run.add_argument(
+        "--save-models",
+        metavar="WHICH",
+        help="models kept in the report: none, chosen (baseline and chosen arms, the default) or all",
+    )
     address = "address of the database, such as postgresql://user:password@host/database"
     run.add_argument("--storage", metavar="URL", help=f"{address} (default: a file in OUT/studies/)")
     work.add_argument("--storage", metavar="URL", required=True, help=address)
@@ -190,6 +197,7 @@ def _run(options: argparse.Namespace) -> int:
         timeout=options.timeout,
         thumbnails=options.thumbnails,
         replace=options.replace,
+        save_models=options.save_models,
     )
     _interrupt_on_termination()
     results, page = run_study(_read_definition(options), options.out, run_options)

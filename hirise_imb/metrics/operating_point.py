@@ -18,7 +18,7 @@ Probabilities = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Counts of each class, shape (n_classes,), if only predictions with `CONFIDENCE_THRESHOLD` or more are shown."""
+    """Counts of each class, shape (n_classes,), if only confident predictions are shown."""
 
     support: Ints | Floats
     """Number of landmarks of the class."""
@@ -31,10 +31,22 @@ class OperatingPoint:
 
     @classmethod
     def of(cls, labels: Ints, probabilities: Probabilities) -> OperatingPoint:
-        """Counts the predictions of one fit."""
-        predicted, confident = probabilities.argmax(axis=1), probabilities.max(axis=1) >= CONFIDENCE_THRESHOLD
+        """Counts the predictions of one fit; those with `CONFIDENCE_THRESHOLD` or more are shown."""
+        confident = probabilities.max(axis=1) >= CONFIDENCE_THRESHOLD
+        return cls.count(labels, probabilities.argmax(axis=1), confident, probabilities.shape[1])
+
+    @classmethod
+    def count(cls, labels: Ints, predicted: Ints, confident: NDArray[np.bool_], n_classes: int) -> OperatingPoint:
+        """Counts predicted classes, of which some are confident.
+
+        Args:
+            labels: true classes, shape (n,).
+            predicted: predicted classes, shape (n,).
+            confident: which predictions are shown, shape (n,).
+            n_classes: number of classes of the data set.
+        """
         groups = labels, labels[confident], predicted[confident], predicted[confident & (predicted == labels)]
-        return cls(*(np.bincount(group, minlength=probabilities.shape[1]) for group in groups))
+        return cls(*(np.bincount(group, minlength=n_classes) for group in groups))
 
     @classmethod
     def mean(cls, points: Sequence[OperatingPoint]) -> OperatingPoint:

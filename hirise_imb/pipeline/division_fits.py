@@ -29,6 +29,12 @@ _NO_CAP = 1000
 _ROW_NAMES = {"unique": "unique images", "split-file": "the repeated rows of the split file"}
 
 
+def run_kind(role: Role) -> str:
+    """Returns the name under which runs of an arm are stored."""
+    # A reference run that is stopped on the validation split is another fit than a final one of the same recipe.
+    return "reference" if role == "baseline" else "final"
+
+
 @dataclass(frozen=True)
 class ArmFit:
     """An arm in one division: its recipe, its cross-validation, and its fits."""
@@ -132,8 +138,7 @@ class DivisionFitter:
     def _fit(self, name: str, role: Role, summary: str, recipe: Recipe) -> ArmFit:
         """Scores a recipe, fits it with each seed and predicts the tested landmarks."""
         trainer, seeds = self.division.trainer, self.division.refit_seeds
-        # A reference run that is stopped on the validation split is another fit than a final one of the same recipe.
-        kind = "reference" if role == "baseline" else "final"
+        kind = run_kind(role)
         stored = sum(self.store.has(kind, recipe, seed) for seed in seeds)
         with self.progress.step(self.division.fits_step(name), len(seeds), "fits", stored) as show:
             validation = self.store.load_or_validate(

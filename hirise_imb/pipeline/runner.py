@@ -17,6 +17,7 @@ from hirise_imb.pipeline.appendix import describe_strategies
 from hirise_imb.pipeline.cost import estimate_steps
 from hirise_imb.pipeline.division_fits import REFERENCE_RECIPES, DivisionFits, DivisionFitter, fit_divisions
 from hirise_imb.pipeline.pooling import list_omitted, list_outer_folds, pool_arms, tested_landmarks
+from hirise_imb.pipeline.saved_models import check_option, save_models
 from hirise_imb.reporting import Baseline, Results, write_baseline, write_report
 from hirise_imb.reporting.baseline import check_comparable
 from hirise_imb.reporting.formatting import plural
@@ -52,6 +53,9 @@ class RunOptions:
     """Whether the page shows images of landmarks."""
     replace: bool = False
     """Whether this run may replace a report with more trials or more refits."""
+    save_models: str | None = None
+    """Which models are saved: `none`, `chosen` (those of the baseline and of the arms that validation chose), or `all`;
+    None means `chosen` where the study has models."""
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
@@ -73,10 +77,12 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
         UserError: the definition can't be run here; a later run can use everything that was written before.
     """
     strategies = strategies_to_search(definition)
+    models = check_option(options.save_models, definition)
     manifest = load_manifest(definition)
     if not options.replace:
         _check_larger_report(definition, out)
     by_design: dict[str, Results] = {}
+    fits: dict[str, list[DivisionFits]] = {}
     with (
         _lock(definition, out),
         open_scheduler(definition, manifest, strategies, out, options.storage) as scheduler,
@@ -97,9 +103,10 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
             _show_progress(context, scheduler.divisions, strategies) as progress,
         ):
             for design in definition.evaluation:
-                stores = partial(open_run_store, out, definition.name)
-                fits = fit_divisions(context.divisions(design), stores, strategies, search, progress)
-                by_design[design] = _build_results(context, design, fits, strategies, out)
+                keeps_models = models != "none" and design == GIVEN_SPLIT
+                stores = partial(open_run_store, out, definition.name, keeps_models=keeps_models)
+                fits[design] = fit_divisions(context.divisions(design), stores, strategies, search, progress)
+                by_design[design] = _build_results(context, design, fits[design], strategies, out)
     results = by_design.get(NESTED_CV, by_design.get(GIVEN_SPLIT))
     assert results is not None  # a definition has a design
     if len(by_design) > 1:
@@ -107,6 +114,10 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
     pictures = make_thumbnails(results, manifest) if options.thumbnails else None
     page = write_report(results, _report_folder(definition, out), pictures)
     write_index(out / "reports")
+    if models != "none":
+        (given,) = fits[GIVEN_SPLIT]
+        store = open_run_store(out, definition.name, given.division, keeps_models=True)
+        save_models(models, context, given, store, by_design, page.parent)
     return results, page
 
 
@@ -154,7 +165,8 @@ def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Bas
     with _lock(definition, out):
         context = TrainingContext.prepare(definition, manifest, [])
         division = context.given_split
-        store = open_run_store(out, definition.name, division)
+        # The study of the same name saves the model of the baseline, and reuses the fits of this command.
+        store = open_run_store(out, definition.name, division, keeps_models=True)
         with _show_progress(context, [division], []) as progress:
             arm = DivisionFitter(division, store, progress).fit_baseline(rows)
         fits = [DivisionFits(division, {arm.name: arm}, {})]

@@ -6,6 +6,7 @@ All of them run with the eight classes of HiRISE, and a few with three and with 
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,7 +17,7 @@ import numpy as np
 from hirise_imb.backbones import TOP
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.splits import make_outer_split
-from hirise_imb.features.arrays import Features
+from hirise_imb.features.arrays import Features, concatenate_features
 from hirise_imb.features.inputs import FeatureKey
 from hirise_imb.metrics.classification import Predictions, confusion_matrix, macro_f1
 from hirise_imb.recipe import Recipe
@@ -24,6 +25,7 @@ from hirise_imb.strategies import CONTROL, STRATEGIES, RecipeContext, Settings, 
 from hirise_imb.testing.checks import Check, expect, run_checks
 from hirise_imb.testing.declarations import DECLARATION_CHECKS
 from hirise_imb.testing.toy import CUTS, EIGHT, FIFTEEN, LAYERS, SIZES, THREE, TOY, Toy, ToyClasses, make_toy
+from hirise_imb.training.fitted import FittedModel
 from hirise_imb.training.outcome import Outcome, attempt
 from hirise_imb.training.tail_network import Network
 from hirise_imb.training.trainer import CrossValidation, Run, Trainer
@@ -331,6 +333,26 @@ def outer_fold_plays_no_part(recipe: Recipe) -> None:
     np.testing.assert_array_equal(own_again, own)
 
 
+def stored_model_predicts_the_same(recipe: Recipe) -> None:
+    """Checks that the fitted model, written to a file and read again, predicts what the fit has predicted."""
+    fits = noisy_fits()
+    run, task = succeeded(fits.final(recipe)), fits.toy.task
+    assert run.model is not None
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **run.model.to_arrays())
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as arrays:
+        model = FittedModel.from_arrays(dict(arrays))
+    spec = recipe.feature_spec
+    views = []
+    for view in spec.views:
+        parts = [fits.toy.features[key].select(task.test) for key in spec.keys_of(view)]
+        views.append(parts[0] if len(parts) == 1 else concatenate_features(parts))
+    network = None if spec.cut == TOP else Network(_backbone(), spec.cut, spec.trainable)
+    predicted = np.exp(model.log_probabilities(views, network))
+    np.testing.assert_allclose(predicted, run.test.probabilities, rtol=0, atol=TOLERANCE)
+
+
 TRAINING_CHECKS: tuple[Callable[[Recipe], None], ...] = (
     inputs_are_not_changed,
     predicts_probabilities,
@@ -340,6 +362,7 @@ TRAINING_CHECKS: tuple[Callable[[Recipe], None], ...] = (
     separable_classes_are_told_apart,
     rare_class_may_lack_training_landmarks,
     outer_fold_plays_no_part,
+    stored_model_predicts_the_same,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,9 @@ from hirise_imb.config import GIVEN_SPLIT
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.recipe import Recipe
 from hirise_imb.training.context import Division
+from hirise_imb.training.fitted import FittedModel
 from hirise_imb.training.trainer import CrossValidation, Run
+from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder, write_atomically
 
 _HISTORY_PREFIX = "history_"
@@ -34,6 +37,8 @@ class RunStore:
     folder: Path
     facts: Mapping[str, str | int]
     """Facts that every run depends on in addition to its recipe and seed, such as digests of data and weights."""
+    keeps_models: bool = False
+    """Whether the fitted model of each run is stored, too; a run without its model is then fitted again."""
 
     def load_or_fit(
         self, name: str, recipe: Recipe, seeds: Sequence[int], fit: Callable[[Sequence[int]], Sequence[Run]]
@@ -50,9 +55,11 @@ class RunStore:
             FitFailed: the fit failed; nothing is stored.
         """
         paths = {seed: self._path(name, recipe, seed) for seed in seeds}
-        missing = [seed for seed, path in paths.items() if not path.exists()]
+        missing = [seed for seed in seeds if not self.has(name, recipe, seed)]
         if missing:
             for seed, run in zip(missing, fit(missing), strict=True):
+                if self.keeps_models:
+                    self._store_model(self._model_path(paths[seed]), run)
                 write_atomically(paths[seed], partial(_save, run))
         return [_load(path) for path in paths.values()]
 
@@ -72,8 +79,22 @@ class RunStore:
         return validation
 
     def has(self, name: str, recipe: Recipe, seed: int) -> bool:
-        """Checks whether the run is stored."""
-        return self._path(name, recipe, seed).exists()
+        """Checks whether the run is stored, with its model if the store keeps models."""
+        path = self._path(name, recipe, seed)
+        return path.exists() and (not self.keeps_models or self._model_path(path).exists())
+
+    def load_model(self, name: str, recipe: Recipe, seed: int) -> FittedModel:
+        """Returns the fitted model of a stored run.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self._model_path(self._path(name, recipe, seed))
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return FittedModel.from_arrays(dict(stored))
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} is damaged ({error}): delete it and run the study again.") from error
 
     def test_accesses(self) -> dict[str, int | str]:
         """Returns how often stored runs have predicted the test split, and the first and the last time (UTC)."""
@@ -84,6 +105,14 @@ class RunStore:
                     times.append(str(stored["made"]))
         return {"predictions": len(times)} | ({"first": min(times), "last": max(times)} if times else {})
 
+    def _store_model(self, path: Path, run: Run) -> None:
+        assert run.model is not None  # a run that was just fitted has one
+        arrays = run.model.to_arrays()
+        write_atomically(path, lambda part: np.savez(part, allow_pickle=False, **arrays))
+
+    def _model_path(self, path: Path) -> Path:
+        return ensure_folder(self.folder / "models") / path.name
+
     def _path(self, name: str, recipe: Recipe, seed: int) -> Path:
         # The name is a digest of everything that a result depends on, so a run is never mistaken for one with other
         # settings, data or weights.
@@ -91,18 +120,19 @@ class RunStore:
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
 
 
-def open_run_store(out: Path, study: str, division: Division) -> RunStore:
+def open_run_store(out: Path, study: str, division: Division, *, keeps_models: bool = False) -> RunStore:
     """Opens the store of a division's finished fits, and creates its folder.
 
     Args:
         out: folder that contains `studies/`.
         study: name of the study.
         division: division of the data.
+        keeps_models: whether fitted models are stored, too.
     """
     folder = out / "studies" / f"{study}.runs"
     if division.key != GIVEN_SPLIT:
         folder = folder / division.key.replace(" ", "-")
-    return RunStore(ensure_folder(folder), division.facts)
+    return RunStore(ensure_folder(folder), division.facts, keeps_models)
 
 
 def _save(run: Run, path: Path) -> None:

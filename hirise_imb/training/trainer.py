@@ -115,6 +115,11 @@ class Trainer:
         self._backbone, self._features = backbone, features
         self._stages = StageRunner(backbone, splits, features)
 
+    @property
+    def backbone(self) -> Backbone | None:
+        """The backbone; None if features come from a table."""
+        return self._backbone
+
     def with_splits(self, splits: DataSplits) -> Trainer:
         """Returns a trainer of the same features with other splits, which shares its compiled networks."""
         other = Trainer(self._backbone, splits, self._features)
