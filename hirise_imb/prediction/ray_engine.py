@@ -8,6 +8,7 @@ same, by image rather than by shard, and are removed once a run has succeeded.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import pickle
 import platform
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 """Environment variable with the address of a Ray cluster that is running already."""
 
-_MAX_RETRIES = 3
-"""Number of times that a shard is tried again after its worker has died."""
+_MAX_ATTEMPTS = 4
+"""Number of workers that may die in a shard: Ray itself would try for ever."""
 
 _OBJECT_STORE_BYTES = 256 * 2**20
 """Shared memory of a Ray of our own, which only transports lists of images; beyond it, Ray uses the disk."""
@@ -54,6 +55,8 @@ class WorkerTask:
     """Working folder of the command, which relative paths start from."""
     threads: int | None
     """Threads of the network; None leaves the number to TensorFlow."""
+    run: str
+    """A random name, which tells the attempts of this command from those of one that was killed."""
 
 
 class ShardWorker:
@@ -71,6 +74,7 @@ class ShardWorker:
 
         images, failure = 0, None
         try:
+            self._enter_folder()
             for packed in rows["shard"].to_pylist():
                 images += self._predict(_unpack(packed))
         except UserError as error:
@@ -79,29 +83,52 @@ class ShardWorker:
         return pa.table({"images": [images], "failure": pa.array([failure], pa.string())})
 
     def _predict(self, shard: Shard) -> int:
-        if self._pixels is None:
-            self._pixels = self._load()
+        parts = self._task.parts
         # The process that had this shard before may have died after it had written the file.
-        if not self._task.parts.has(shard):
-            table = prediction_table(self._pixels.predict(shard), self._task.parts.facts)
+        if not parts.has(shard):
             try:
-                self._task.parts.write(shard, table)
+                self._count_attempt(shard)
+                if self._pixels is None:
+                    self._pixels = self._load()
+                parts.write(shard, prediction_table(self._pixels.predict(shard), parts.facts))
             except OSError as error:
-                raise UserError(f"{self._task.parts.folder}: {error.strerror}; fix that and run it again.") from error
+                place = error.filename2 or error.filename or parts.folder
+                raise UserError(f"{place}: {error.strerror}; fix that and run the command again.") from error
         return len(shard)
+
+    def _enter_folder(self) -> None:
+        """Makes the folder of the command the working folder, which relative paths start from.
+
+        Raises:
+            UserError: this node does not have it.
+        """
+        try:
+            os.chdir(self._task.folder)
+        except OSError as error:
+            raise UserError(
+                f"The folder {self._task.folder} can't be entered on the node {platform.node()} ({error.strerror}): "
+                "all nodes of a Ray cluster need the images and the output on a shared disk."
+            ) from error
+
+    def _count_attempt(self, shard: Shard) -> None:
+        """Notes in a file that a worker begins with a shard.
+
+        Raises:
+            UserError: too many workers have died in it.
+        """
+        with (self._task.parts.folder / f".{shard.number:07}.{self._task.run}.attempts").open("ab") as file:
+            file.write(b".")
+            if file.tell() > _MAX_ATTEMPTS:
+                raise UserError(
+                    f"{_MAX_ATTEMPTS} workers have died in the shard {shard.number}, as they do when memory is short: "
+                    "the same command continues, with fewer --workers if need be."
+                )
 
     def _load(self) -> PixelPredictor:
         from hirise_imb.prediction.model_file import read_model
         from hirise_imb.prediction.predictor import Predictor
         from hirise_imb.utils.environment import load_tensorflow
 
-        try:
-            os.chdir(self._task.folder)
-        except OSError as error:
-            raise UserError(
-                f"The folder {self._task.folder} can't be entered on the node {platform.node()} "
-                f"({error.strerror}): all nodes of a Ray cluster need the images and the output on a shared disk."
-            ) from error
         if self._task.threads is not None:  # before TensorFlow is loaded, which takes all cores otherwise
             os.environ |= dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), str(self._task.threads))
         load_tensorflow()
@@ -133,7 +160,7 @@ def predict_with_ray(model: Path, weights: str | None, workers: int | None = Non
             return
         with _connect(ray, workers):
             count, resources, threads = _divide_resources(ray.nodes(), workers)
-            task = WorkerTask(model, weights, parts, Path.cwd(), threads)
+            task = WorkerTask(model, weights, parts, Path.cwd(), threads, secrets.token_hex(8))
             results = (
                 # One block a shard: Ray distributes blocks, and repeats one whose worker has died.
                 ray.data.from_items([{"shard": content} for content in packed], override_num_blocks=len(packed))
@@ -143,21 +170,14 @@ def predict_with_ray(model: Path, weights: str | None, workers: int | None = Non
                     batch_size=1,
                     batch_format="pyarrow",
                     compute=ray.data.ActorPoolStrategy(size=min(count, len(packed))),
-                    max_task_retries=_MAX_RETRIES,
                     **resources,
                 )
                 .iter_rows()
             )
-            try:
-                for result in results:
-                    if result["failure"] is not None:
-                        raise UserError(result["failure"])
-                    on_batch(result["images"])
-            except ray.exceptions.RayActorError as error:
-                raise UserError(
-                    f"A shard was given up after {_MAX_RETRIES + 1} workers had died in it, as they do when memory is "
-                    "short: the same command continues, with fewer --workers if need be."
-                ) from error
+            for result in results:
+                if result["failure"] is not None:
+                    raise UserError(result["failure"])
+                on_batch(result["images"])
 
     return predict
 
@@ -192,7 +212,8 @@ def _connect(ray: Any, workers: int | None) -> Iterator[None]:  # noqa: ANN401
     with ExitStack() as stack:
         if address := os.environ.get(ADDRESS_VARIABLE):
             try:
-                ray.init(address, **quiet)
+                with _discard_stderr():
+                    ray.init(address, **quiet)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise UserError(
@@ -203,18 +224,32 @@ def _connect(ray: Any, workers: int | None) -> Iterator[None]:  # noqa: ANN401
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hirise-", ignore_cleanup_errors=True))
             # Ray counts all cores of the machine; a job of a cluster may have some of them.
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            ray.init(
-                "local",
-                num_cpus=max(workers or 1, cores),
-                object_store_memory=_OBJECT_STORE_BYTES,
-                dashboard_host="127.0.0.1",
-                _temp_dir=folder,
-                **quiet,
-            )
+            with _discard_stderr():
+                ray.init(
+                    "local",
+                    num_cpus=max(workers or 1, cores),
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    dashboard_host="127.0.0.1",
+                    _temp_dir=folder,
+                    **quiet,
+                )
         stack.callback(ray.shutdown)
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False  # we show our own
+        ray.data.DataContext.get_current().enable_progress_bars = False  # there is one of our own
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         yield
+
+
+@contextmanager
+def _discard_stderr() -> Iterator[None]:
+    """Discards what Ray writes in C++ while it starts, although it has no errors to tell: those are exceptions."""
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nothing:  # noqa: PTH123
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _divide_resources(nodes: list[dict[str, Any]], workers: int | None) -> tuple[int, dict[str, int], int | None]:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from hirise_imb.data.images import UnusableImage, decode_content
 from hirise_imb.prediction.inputs import ID, IMAGE, SOURCE, parse_source, to_text, unreadable_table
 from hirise_imb.prediction.shards import RowRange, Shard
 from hirise_imb.utils.errors import UserError
-
 
 BATCH = 128
 """Images that are decoded together, of which at most two batches are in memory."""
