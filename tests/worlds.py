@@ -31,10 +31,16 @@ from hirise_imb.training.trainer import CrossValidation, Run, Trainer
 __all__ = ["LATE", "SIZES", "TOY", "WIDTH", "make_task"]
 
 
-def small_copy(whole: Path, folder: Path, most: int) -> Path:
-    """The official files of `whole` with at most `most` landmarks of each class and split, one source each at least."""
+def small_copy(whole: Path, folder: Path, most: int, *, of_source: int | None = None) -> Path:
+    """The official files of `whole` with at most `most` landmarks of each class and split, one source each at least.
+
+    With `of_source`, at most so many of them are from one source.
+    """
     table = manifest.read_manifest(whole, HIRISE).table
-    few = table.drop_duplicates("landmark").groupby(["split", "label"]).head(most)["landmark"]
+    landmarks = table.drop_duplicates("landmark")
+    if of_source is not None:
+        landmarks = landmarks.groupby(["split", "label", "source"]).head(of_source)
+    few = landmarks.groupby(["split", "label"]).head(most)["landmark"]
     kept = set(table.loc[table["landmark"].isin(set(few)), "image"])
     layout = HIRISE.layout
     (folder / layout.image_folder).mkdir(parents=True)

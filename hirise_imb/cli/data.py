@@ -1,4 +1,4 @@
-"""Commands on landmarks: data fetch, data import, data check."""
+"""Commands on landmarks: data fetch, data import, data draw, data check."""
 
 from __future__ import annotations
 
@@ -24,14 +24,24 @@ its own path (--data PATH). Zips are unpacked into the cache folder.
 """
 
 
+_DRAW = """\
+Draw other synthetic landmarks than those of the demo, in the official layout:
+new images to try `predict` and `review` on, with labels to check them. Sources
+and landmarks follow from the seed; seed 0 is the sample of the demo.
+"""
+
+
 def add_commands(subparsers: Subparsers) -> None:
     """Adds the commands of this module."""
-    data = subparsers.add_parser("data", help="fetch, import or check landmarks", description=_DATA)
+    data = subparsers.add_parser("data", help="fetch, import, draw or check landmarks", description=_DATA)
     actions = data.add_subparsers(required=True, metavar="ACTION")
     add_command(actions, "fetch", _fetch, "download the official archive (0.9 GB, Zenodo record 4002935, CC BY 4.0)")
     summary = "unpack and check an archive, or check a folder"
     import_ = add_command(actions, "import", _import, summary, _IMPORT)
     import_.add_argument("path", type=Path, metavar="PATH", help="zip, folder or annotation table")
+    draw = add_command(actions, "draw", _draw, "draw synthetic landmarks, other than those of the demo", _DRAW)
+    draw.add_argument("--seed", type=int, default=1, help="random seed, 1 or more (default: 1)")
+    draw.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
     check = add_command(actions, "check", _check, "check landmarks, print classes by split and what tests can detect")
     check.add_argument("path", metavar="PATH", help="zip, folder or annotation table, `synthetic` or `hirise`")
     for parser in (import_, check):
@@ -59,6 +69,14 @@ def _import(options: argparse.Namespace) -> int:
 
     card = _card(options)
     return _check_and_print(import_landmarks(options.path), card, options.images)
+
+
+def _draw(options: argparse.Namespace) -> int:
+    from hirise_imb.data.resolve import draw_landmarks
+
+    folder = draw_landmarks(options.out, options.seed)
+    print(f"Landmarks: {folder}")
+    return 0
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from hirise_imb.data.dataset import Archive, DataCard, Layout
 from hirise_imb.data.download import digest_of, download_archive, is_archive
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import cache_root, ensure_folder, exclusive_lock
+from hirise_imb.utils.files import cache_root, ensure_folder, exclusive_lock, file_mask
 from hirise_imb.utils.progress import say
 
 SYNTHETIC = "synthetic"
@@ -142,15 +142,39 @@ def _synthetic_folder() -> Path:
     folder = cache / f"synthetic-{synthetic.VERSION}"
     with exclusive_lock(folder):
         if not folder.is_dir():
-            say("Drawing the synthetic landmarks ...")
-            # Drawn in a temporary folder and renamed: a folder of that name is always complete.
-            work = Path(tempfile.mkdtemp(prefix=".synthetic-", dir=cache))
-            try:
-                synthetic.write(work)
-                work.replace(folder)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
+            _write_synthetic(folder, 0)
     return find_data_folder(folder, HIRISE.layout)
+
+
+def draw_landmarks(folder: Path, seed: int) -> Path:
+    """Draws synthetic landmarks into a new folder; returns the data folder in it.
+
+    Args:
+        folder: a folder that does not exist.
+        seed: random seed, 1 or more: 0 is the embedded sample.
+
+    Raises:
+        UserError: the folder exists or can't be written to, or the seed is out of range.
+    """
+    if seed < 1:
+        raise UserError(f"--seed is {seed}: use 1 or more, since 0 draws the landmarks of the demo again.")
+    if folder.exists():
+        raise UserError(f"{folder} exists: name a new folder with --out.")
+    ensure_folder(folder.parent)
+    _write_synthetic(folder, seed)
+    return find_data_folder(folder, HIRISE.layout)
+
+
+def _write_synthetic(folder: Path, seed: int) -> None:
+    say("Drawing the synthetic landmarks ...")
+    # Drawn in a temporary folder and renamed: a folder of that name is always complete.
+    work = Path(tempfile.mkdtemp(prefix=".synthetic-", dir=folder.parent))
+    try:
+        synthetic.write(work, seed)
+        work.chmod(0o777 & ~file_mask())
+        work.replace(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _archive_folder() -> Path:

@@ -79,10 +79,9 @@ def evaluate_predictions(path: Path, manifest: Manifest) -> Evaluation:
     predicted = np.array([class_of[name] for name in used["class"]], np.int64)
     shown = used["shown"].to_numpy(bool)
     n_classes = len(facts.classes)
-    groups = labels, labels[shown], predicted[shown], predicted[shown & (predicted == labels)]
     return Evaluation(
         classes=facts.class_set,
         confusion=confusion_matrix(labels, predicted, n_classes),
         threshold=facts.threshold,
-        point=OperatingPoint(*(np.bincount(group, minlength=n_classes) for group in groups)),
+        point=OperatingPoint.count(labels, predicted, shown, n_classes),
     )

@@ -18,19 +18,15 @@ from hirise_imb.data.archive import DAMAGE
 from hirise_imb.data.dataset import NameGrammar
 from hirise_imb.data.images import SUFFIXES
 from hirise_imb.data.resolve import ARCHIVE, SYNTHETIC
+from hirise_imb.prediction.image_tables import check_table, is_image_table, read_footer
 from hirise_imb.utils.errors import UserError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from hirise_imb.data.dataset import DataCard
     from hirise_imb.data.manifest import Manifest
 
 ALL = "all"
 """Value of `--split` for the landmarks of all splits."""
-
-ID, IMAGE, SOURCE = "id", "image", "source"
-"""Columns of a table of encoded images."""
 
 _IMAGE, _ZIP, _TABLE = "image", "zip", "table"
 _KINDS = dict.fromkeys(SUFFIXES, _IMAGE) | {".zip": _ZIP, ".parquet": _TABLE}
@@ -232,7 +228,7 @@ def _can_contain_images(path: str) -> bool:
     if Path(path).is_dir():
         return True
     kind = _KINDS.get(Path(path).suffix.lower())
-    return kind in (_IMAGE, _ZIP) if kind != _TABLE else _is_image_table(path)
+    return kind in (_IMAGE, _ZIP) if kind != _TABLE else is_image_table(path)
 
 
 def _list_path(path: str) -> Iterator[ImageFile | ImageTable]:
@@ -270,7 +266,7 @@ def _list_folder(folder: str, above: frozenset[str]) -> Iterator[ImageFile | Ima
         kind = _KINDS.get(Path(name).suffix.lower()) if is_file else None
         if is_folder and name != "__MACOSX" and os.path.realpath(path) not in inside:
             yield from _list_folder(path, inside)
-        elif kind == _IMAGE or (kind == _TABLE and _is_image_table(path)):
+        elif kind == _IMAGE or (kind == _TABLE and is_image_table(path)):
             yield from _list_file(path, str(kind))
 
 
@@ -292,61 +288,3 @@ def _list_zip(path: str) -> Iterator[ImageFile]:
 def to_text(name: str) -> str:
     """Returns a name in which bytes that are not UTF-8 are written as `\\xNN`."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def read_footer(path: str | Path) -> tuple[pa.Schema, int]:
-    """Returns the schema and the number of rows of a Parquet file.
-
-    Raises:
-        UserError: the file can't be read.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            return file.schema_arrow, file.metadata.num_rows
-    except (OSError, pa.ArrowException) as error:
-        raise unreadable_table(path, error) from error
-
-
-def unreadable_table(path: str | Path, error: Exception) -> UserError:
-    """Returns the error that says that a Parquet file can't be read."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UserError(f"{path} is damaged or not a Parquet file ({reason}): copy or download it again.")
-
-
-def check_table(path: str | Path) -> None:
-    """Checks that a Parquet file is a table of encoded images.
-
-    Raises:
-        UserError: it can't be read, or has other columns.
-    """
-    schema, _ = read_footer(path)
-    if not _has_images(schema):
-        raise UserError(
-            f"{path} is not a table of images: it needs a column {IMAGE} with the content of image files, as binary "
-            "values or as structs with `bytes`."
-        )
-
-
-def _is_image_table(path: str) -> bool:
-    """Returns whether a Parquet file that was found in a folder is a table of images; False if it can't be read."""
-    try:
-        return _has_images(read_footer(path)[0])
-    except UserError:
-        return False
-
-
-def _has_images(schema: pa.Schema) -> bool:
-    import pyarrow as pa
-
-    if IMAGE not in schema.names:
-        return False
-    kind = schema.field(IMAGE).type
-    if pa.types.is_struct(kind):
-        names = [field.name for field in kind]
-        if "bytes" not in names:
-            return False
-        kind = kind.field("bytes").type
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))

@@ -29,7 +29,7 @@ from hirise_imb.prediction.records import FORMAT, BackboneRecord, ModelRecord
 from hirise_imb.reporting.summary.json_schema import schema_of
 from hirise_imb.training.fitted import FittedModel
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import ensure_folder, write_text
+from hirise_imb.utils.files import ensure_folder, file_mask, write_text
 
 FACTS, WEIGHTS, SUMS, CARD = "model.json", "weights.npz", "SHA256SUMS", "README.md"
 
@@ -109,7 +109,7 @@ def write_model(folder: Path, facts: ModelRecord, fits: Mapping[int, FittedModel
     parent = ensure_folder(folder.parent)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
     try:
-        work.chmod(0o777 & ~_umask())
+        work.chmod(0o777 & ~file_mask())
         arrays: dict[str, NDArray[Any]] = {
             f"fits.{place}.{name}": array
             for place, seed in enumerate(facts["seeds"])
@@ -149,8 +149,8 @@ def read_model(folder: Path) -> SavedModel:
 
 def _verify(folder: Path, sums: bytes) -> None:
     """Checks the digests of the files."""
-    pattern = rb"([0-9a-f]{64})  " + FACTS.encode() + rb"\n([0-9a-f]{64})  " + WEIGHTS.encode() + rb"\n"
-    match = re.fullmatch(pattern, sums)
+    pattern = "".join(f"([0-9a-f]{{64}})  {re.escape(name)}\n" for name in (FACTS, WEIGHTS))
+    match = re.fullmatch(pattern.encode(), sums)
     if match is None:
         raise UserError(f"{folder / SUMS} does not list the digests of {FACTS} and {WEIGHTS}: {_AGAIN}.")
     for name, digest in zip((FACTS, WEIGHTS), match.groups(), strict=True):
@@ -183,7 +183,8 @@ def _read_arrays(path: Path, n_fits: int) -> list[dict[str, NDArray[Any]]]:
         ValueError: an array belongs to no fit.
     """
     by_fit: list[dict[str, NDArray[Any]]] = [{} for _ in range(n_fits)]
-    with np.load(path, allow_pickle=False) as stored:
+    # A file that numpy opens itself stays open where it is damaged.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         for name in stored.files:
             match = re.fullmatch(r"fits\.([0-9]{1,6})\.(.+)", name)
             if match is None or int(match[1]) >= n_fits:
@@ -221,10 +222,3 @@ def _replace_folder(work: Path, folder: Path) -> None:
     folder.replace(earlier)
     work.replace(folder)
     shutil.rmtree(earlier)
-
-
-def _umask() -> int:
-    """Returns the mask of permissions of new files: `mkdtemp` makes a folder that nobody else can read."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

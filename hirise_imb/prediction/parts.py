@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hirise_imb.prediction.image_tables import read_footer
 from hirise_imb.prediction.shards import Shard
 from hirise_imb.prediction.table import PredictionFacts, open_writer, read_facts
 from hirise_imb.utils.errors import UserError
@@ -93,8 +94,6 @@ class Parts:
 
     def has(self, shard: Shard) -> bool:
         """Returns whether a shard is finished: a file that a crash of the machine left incomplete does not count."""
-        from hirise_imb.prediction.inputs import read_footer
-
         path = self.path(shard.number)
         try:
             return path.exists() and read_footer(path)[1] == len(shard)
@@ -130,8 +129,8 @@ class Parts:
             joined.replace(self.out)
         self.remove()
         if totals.errors == totals.images:
-            count = f"None of the {totals.images:,} images" if totals.images > 1 else "The only image"
-            raise UserError(f"{count} can be used: {totals.first_error}")
+            count = f"None of the {totals.images:,} images can" if totals.images > 1 else "The only image can't"
+            raise UserError(f"{count} be used: {totals.first_error}")
         return totals
 
     def remove(self) -> None:
@@ -155,7 +154,7 @@ def count_rows(path: Path) -> Totals:
     import pyarrow.parquet as pq
 
     totals = Totals()
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # otherwise all row groups stay in memory
         for rows in file.iter_batches(columns=["id", "class", "shown", "error"], use_threads=False):
             batch = rows.to_pandas()
             totals.images += len(batch)

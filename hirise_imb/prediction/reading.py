@@ -16,17 +16,13 @@ from numpy.typing import NDArray
 
 from hirise_imb.data.archive import DAMAGE, MAX_MEMBER
 from hirise_imb.data.images import UnusableImage, decode_content
-from hirise_imb.prediction.inputs import ID, IMAGE, SOURCE, parse_source, to_text, unreadable_table
+from hirise_imb.prediction.image_tables import TableRow, TableRows
+from hirise_imb.prediction.inputs import parse_source, to_text
 from hirise_imb.prediction.shards import RowRange, Shard
 from hirise_imb.utils.errors import UserError
 
 BATCH = 128
 """Images that are decoded together, of which at most two batches are in memory."""
-
-_TABLE_ROWS = 64
-"""Rows of a table that are read at a time."""
-_BUFFER = 1 << 20
-"""Bytes of a column that are read at a time: without it, a whole row group of images would be in memory."""
 
 
 class EncodedImage(NamedTuple):
@@ -79,8 +75,9 @@ class ShardReader:
         """
         if isinstance(shard.images, RowRange):
             place = shard.images
-            table = self._use(place.table.path, _TableRows)
-            yield from table.read(place.start, place.stop)
+            table = self._use(place.table.path, TableRows)
+            for number, row in enumerate(table.read(place.start, place.stop), place.start):
+                yield _name_row(row, place.table.path, number)
             return
         for image in shard.images:
             if image.member:
@@ -131,70 +128,10 @@ def _check_size(size: int) -> None:
         raise UnusableImage(f"has {size:,} bytes, over the limit of {MAX_MEMBER:,}")
 
 
-class _TableRows:
-    """The rows of a table of images, which are read in their order as long as each range follows the one before."""
-
-    def __init__(self, path: str) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        self._path = path
-        try:
-            self._file = pq.ParquetFile(path, buffer_size=_BUFFER)
-        except (OSError, pa.ArrowException) as error:
-            raise unreadable_table(path, error) from error
-        self._columns = [name for name in (ID, IMAGE, SOURCE) if name in self._file.schema_arrow.names]
-        self._position = 0
-        self._rows = self._rows_from(0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._rows.close()
-        self._file.close()
-
-    def read(self, start: int, stop: int) -> Iterator[EncodedImage]:
-        """Yields the images of a range of rows."""
-        import pyarrow as pa
-
-        if start != self._position:
-            self._position, self._rows = start, self._rows_from(start)
-        try:
-            for row in islice(self._rows, stop - start):
-                yield self._encoded_image(row, self._position)
-                self._position += 1
-        except (OSError, pa.ArrowException) as error:
-            raise unreadable_table(self._path, error) from error
-        if self._position != stop:
-            raise UserError(f"{self._path} has fewer rows than at the start of this prediction: leave it unchanged.")
-
-    def _rows_from(self, start: int) -> Any:  # noqa: ANN401  (a generator of rows)
-        """Yields the rows from a number on; earlier row groups are not read, and earlier rows not converted."""
-        metadata = self._file.metadata
-        skipped, first = start, 0
-        while first < metadata.num_row_groups and skipped >= (rows := metadata.row_group(first).num_rows):
-            skipped, first = skipped - rows, first + 1
-        groups = list(range(first, metadata.num_row_groups))
-        # One thread: several would read ahead.
-        for batch in self._file.iter_batches(_TABLE_ROWS, groups, self._columns, use_threads=False):
-            yield from batch.slice(skipped).to_pylist()
-            skipped = max(skipped - batch.num_rows, 0)
-
-    def _encoded_image(self, row: dict[str, Any], number: int) -> EncodedImage:
-        image = row[IMAGE]
-        is_struct = isinstance(image, dict)
-        # The layout of Hugging Face has no ids, but the path that an image had.
-        id_ = row.get(ID) if row.get(ID) is not None else image.get("path") if is_struct else None
-        name = f"{to_text(self._path)}#{number}" if id_ is None or id_ == "" else _to_string(id_)
-        content = image.get("bytes") if is_struct else image
-        source = row.get(SOURCE)
-        known = parse_source(name) if source is None or source == "" else _to_string(source)
-        return EncodedImage(name, known, partial(_check_content, content))
-
-
-def _to_string(value: object) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+def _name_row(row: TableRow, table: str, number: int) -> EncodedImage:
+    """Returns a row of a table as an image; without an id, it is named after its table and its number."""
+    name = row.id or f"{to_text(table)}#{number}"
+    return EncodedImage(name, row.source or parse_source(name), partial(_check_content, row.content))
 
 
 def _check_content(content: bytes | None) -> bytes:

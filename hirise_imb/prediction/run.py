@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -46,8 +48,11 @@ class PredictionRequest:
             raise UserError(f"--threshold is {self.threshold:g}: use a probability from 0 to 1.")
 
 
-Engine = Callable[[PredictionRequest, Iterator[Shard], Parts, OnBatch], None]
-"""Predicts shards and writes each of them to the parts; calls back with the number of images of each finished batch."""
+Progress = Callable[[], AbstractContextManager[OnBatch]]
+"""Shows progress from when it is entered; what it returns is called with the number of images of each batch."""
+
+Engine = Callable[[PredictionRequest, Iterator[Shard], Parts, Progress], None]
+"""Predicts shards and writes each of them to the parts; shows progress as soon as the model is loaded."""
 
 
 def run_prediction(request: PredictionRequest, engine: Engine) -> Totals:
@@ -61,6 +66,13 @@ def run_prediction(request: PredictionRequest, engine: Engine) -> Totals:
         UserError: the output or its unfinished shards belong to something else, an input can't be read or changes
             meanwhile, or no image can be used.
     """
+    try:
+        return _run(request, engine)
+    except FileNotFoundError as error:  # files are listed, read and joined over hours
+        raise UserError(f"{error.filename} was removed while images were predicted: run the command again.") from error
+
+
+def _run(request: PredictionRequest, engine: Engine) -> Totals:
     ensure_folder(request.out.parent)
     say("Counting the images ...")
     survey = survey_shards(plan_shards(request.listing))
@@ -75,20 +87,31 @@ def run_prediction(request: PredictionRequest, engine: Engine) -> Totals:
         done = sum(len(shard) for shard in plan_shards(request.listing) if parts.has(shard))
         if done:
             say(f"{done:,} of {survey.images:,} images are predicted already.")
-        with track("predictions", survey.images, "images", already=done) as show:
-
-            def count(images: int) -> None:
-                nonlocal done
-                show(done := done + images)
-
-            missing = (shard for shard in plan_shards(request.listing) if not parts.has(shard))
-            engine(request, missing, parts, count)
+        missing = (shard for shard in plan_shards(request.listing) if not parts.has(shard))
+        engine(request, missing, parts, partial(_track_images, survey.images, done))
         if survey_shards(plan_shards(request.listing)) != survey:
             raise UserError(
                 f"Images were added, removed or changed while they were predicted: delete {parts.folder} and run the "
                 "command again."
             )
         return parts.join(survey.shards)
+
+
+@contextmanager
+def _track_images(total: int, done: int) -> Iterator[OnBatch]:
+    """Shows how many images are predicted.
+
+    Args:
+        total: number of all images.
+        done: number of images that were predicted earlier.
+    """
+    with track("predictions", total, "images", already=done) as show:
+
+        def count(images: int) -> None:
+            nonlocal done
+            show(done := done + images)
+
+        yield count
 
 
 def predict_in_this_process(load: Callable[[], Predictor]) -> Engine:
@@ -98,19 +121,21 @@ def predict_in_this_process(load: Callable[[], Predictor]) -> Engine:
         load: loads the model with its backbone; called only if something is left to predict.
     """
 
-    def predict(request: PredictionRequest, shards: Iterator[Shard], parts: Parts, on_batch: OnBatch) -> None:
+    def predict(request: PredictionRequest, shards: Iterator[Shard], parts: Parts, progress: Progress) -> None:
         first = next(shards, None)
         if first is None:
             return
         predictor = load()
-        if isinstance(request.listing, LandmarkListing):
-            remaining = [first, *shards]
-            landmarks = LandmarkPredictor(predictor, remaining, cache_root())
+        remaining: Iterable[Shard] = chain([first], shards)
+        with ExitStack() as stack:
+            engine: LandmarkPredictor | PixelPredictor
+            if isinstance(request.listing, LandmarkListing):
+                remaining = list(remaining)
+                engine = LandmarkPredictor(predictor, remaining, cache_root())
+            else:
+                engine = stack.enter_context(PixelPredictor(predictor))
+            on_batch = stack.enter_context(progress())
             for shard in remaining:
-                parts.write(shard, prediction_table(landmarks.predict(shard, on_batch), parts.facts))
-            return
-        with PixelPredictor(predictor) as pixels:
-            for shard in chain([first], shards):
-                parts.write(shard, prediction_table(pixels.predict(shard, on_batch), parts.facts))
+                parts.write(shard, prediction_table(engine.predict(shard, on_batch), parts.facts))
 
     return predict

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.data.dataset import ClassSet
+from hirise_imb.prediction.image_tables import read_footer, unreadable_table
 from hirise_imb.reporting.tables import probability_columns
 from hirise_imb.utils.errors import UserError
 
@@ -184,8 +185,6 @@ def read_facts(path: Path) -> PredictionFacts:
     Raises:
         UserError: it can't be read, or is not a file of predictions of this version.
     """
-    from hirise_imb.prediction.inputs import read_footer
-
     if not path.is_file():
         raise UserError(f"{path} does not exist: name a file that `hirise-imb predict` has written.")
     schema, _ = read_footer(path)
@@ -208,8 +207,6 @@ def read_predictions(path: Path, columns: Sequence[str] | None = None) -> tuple[
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
-
-    from hirise_imb.prediction.inputs import unreadable_table
 
     facts = read_facts(path)
     try:

@@ -91,7 +91,8 @@ class RunStore:
         """
         path = self._model_path(self._path(name, recipe, seed))
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            # A file that numpy opens itself stays open where it is damaged.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 return FittedModel.from_arrays(dict(stored))
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is damaged ({error}): delete it and run the study again.") from error

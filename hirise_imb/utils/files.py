@@ -56,6 +56,13 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         part.unlink(missing_ok=True)
 
 
+def file_mask() -> int:
+    """Returns the mask of permissions of new files: temporary folders are made so that nobody else can read them."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text with the same line endings on every system."""
     path.write_text(text, encoding="utf-8", newline="\n")

@@ -41,6 +41,7 @@ COMMANDS: tuple[list[str], ...] = (
     ["baseline"],
     ["compare"],
     ["report"],
+    ["predict"],
     ["dashboard"],
     ["data"],
     ["data", "fetch"],

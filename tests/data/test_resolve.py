@@ -17,8 +17,9 @@ from builders import SPLIT_FILE, valid_lines, write_data
 from hirise_imb.data import manifest, resolve, synthetic
 from hirise_imb.data.dataset import Archive
 from hirise_imb.data.hirise import HIRISE
-from hirise_imb.data.resolve import import_landmarks, resolve_data
+from hirise_imb.data.resolve import draw_landmarks, import_landmarks, resolve_data
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.files import file_mask
 
 
 class Drawn:
@@ -99,7 +100,7 @@ def test_an_interrupted_drawing_leaves_nothing(drawn: Drawn, cache: Path) -> Non
 def test_a_killed_drawing_is_not_taken_for_the_sample(drawn: Drawn, cache: Path) -> None:
     script = (
         "import os\nfrom hirise_imb.data import HIRISE, resolve, synthetic\n"
-        "def dies(folder):\n (folder / 'half').touch()\n os._exit(9)\n"
+        "def dies(folder, seed):\n (folder / 'half').touch()\n os._exit(9)\n"
         "synthetic.write = dies\nresolve.resolve_data('synthetic', HIRISE)"
     )
     assert subprocess.run([sys.executable, "-c", script], env=os.environ).returncode == 9
@@ -207,3 +208,31 @@ def test_another_zip_does_not_become_hirise(official: Archive, zipped: Path) -> 
 def test_a_folder_that_is_imported_stays_where_it_is(folder: Path) -> None:
     assert import_landmarks(folder) == str(folder)
     assert resolve_data(str(folder), HIRISE) == folder
+
+
+class TestDraw:
+    """New synthetic landmarks in a folder of the user's."""
+
+    def test_another_seed_gives_other_landmarks(self, tmp_path: Path, whole_sample: Path) -> None:
+        folder = draw_landmarks(tmp_path / "new", 1)
+        table, sample = (manifest.read_manifest(place, HIRISE).table for place in (folder, whole_sample))
+        assert not set(table["source"]) & set(sample["source"])
+        assert set(table["label"]) == set(sample["label"])
+        assert (table["split"] == "test").sum() == 500
+        assert (tmp_path / "new").stat().st_mode & 0o777 == 0o777 & ~file_mask()
+
+    def test_an_existing_folder_is_left_alone(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="exists"):
+            draw_landmarks(tmp_path, 1)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("seed", [0, -1])
+    def test_the_seed_of_the_demo_is_refused(self, tmp_path: Path, seed: int) -> None:
+        with pytest.raises(UserError, match="1 or more"):
+            draw_landmarks(tmp_path / "new", seed)
+
+    def test_an_interruption_leaves_nothing(self, tmp_path: Path, drawn: Drawn) -> None:
+        drawn.dies = True
+        with pytest.raises(KeyboardInterrupt):
+            draw_landmarks(tmp_path / "new", 1)
+        assert list(tmp_path.iterdir()) == []
