@@ -29,7 +29,7 @@ def run(bench: BenchmarkRun) -> Report | None:
         return None
     model = str(prepared(bench, save_model)["folder"])
     # Multiples of the rows of a shard for each worker, so that no worker waits for the other at the end.
-    few, many = (bench.size(2048, 64), bench.size(8192, 256))
+    few, many = (bench.size(2048, 64), bench.size(6144, 256))
     cases: dict[str, Case] = {
         f"{engine}, {count} images": partial(predict, engine=engine, count=count, model=model)
         for engine in ENGINES

@@ -13,6 +13,7 @@ import os
 import pickle
 import platform
 import secrets
+import socket
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hirise_imb.prediction.engine import OnBatch, PixelPredictor
+from hirise_imb.prediction.engine import PixelPredictor
 from hirise_imb.prediction.parts import Parts
 from hirise_imb.prediction.shards import Shard
 from hirise_imb.prediction.table import prediction_table
@@ -30,13 +31,16 @@ from hirise_imb.utils.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from hirise_imb.prediction.run import Engine, PredictionRequest
+    from hirise_imb.prediction.run import Engine, PredictionRequest, Progress
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 """Environment variable with the address of a Ray cluster that is running already."""
 
 _MAX_ATTEMPTS = 4
 """Number of workers that may die in a shard: Ray itself would try for ever."""
+
+_CONNECTION_SECONDS = 10
+"""Seconds in which a Ray cluster has to answer."""
 
 _OBJECT_STORE_BYTES = 256 * 2**20
 """Shared memory of a Ray of our own, which only transports lists of images; beyond it, Ray uses the disk."""
@@ -153,7 +157,7 @@ def predict_with_ray(model: Path, weights: str | None, workers: int | None = Non
         raise UserError(f"--workers is {workers}: use 1 or more.")
     ray = _import_ray()
 
-    def predict(_: PredictionRequest, shards: Iterator[Shard], parts: Parts, on_batch: OnBatch) -> None:
+    def predict(_: PredictionRequest, shards: Iterator[Shard], parts: Parts, progress: Progress) -> None:
         # Compressed, the names of a million images take about 10 MB.
         packed = [_pack(shard) for shard in shards]
         if not packed:
@@ -174,10 +178,11 @@ def predict_with_ray(model: Path, weights: str | None, workers: int | None = Non
                 )
                 .iter_rows()
             )
-            for result in results:
-                if result["failure"] is not None:
-                    raise UserError(result["failure"])
-                on_batch(result["images"])
+            with progress() as on_shard:
+                for result in results:
+                    if result["failure"] is not None:
+                        raise UserError(result["failure"])
+                    on_shard(result["images"])
 
     return predict
 
@@ -188,7 +193,7 @@ def _import_ray() -> Any:  # noqa: ANN401  (Ray is an optional extra)
     # Under `uv run`, Ray would otherwise upload the working folder and build the environment anew for each worker.
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    if ADDRESS_VARIABLE not in os.environ:
+    if not os.environ.get(ADDRESS_VARIABLE):
         # Ray's servers listen on all interfaces, and who may talk to them can run code. The token keeps others out; it
         # is passed on to the processes that Ray starts, so no file in the user's home is needed.
         os.environ["RAY_AUTH_MODE"] = "token"
@@ -212,10 +217,14 @@ def _connect(ray: Any, workers: int | None) -> Iterator[None]:  # noqa: ANN401
     with ExitStack() as stack:
         if address := os.environ.get(ADDRESS_VARIABLE):
             try:
+                # Ray itself would try for minutes.
+                host, _, port = address.rpartition(":")
+                if port.isdigit():
+                    socket.create_connection((host, int(port)), timeout=_CONNECTION_SECONDS).close()
                 with _discard_stderr():
                     ray.init(address, **quiet)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                reason = str(error).strip().splitlines()[0]
+            except (OSError, RuntimeError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
                 raise UserError(
                     f"The Ray cluster at {address} can't be used ({reason}): correct or unset {ADDRESS_VARIABLE}."
                 ) from error

@@ -63,7 +63,7 @@ Start = Callable[..., subprocess.Popen[str]]
 def start(model: Path, archive: Path, tmp_path: Path) -> Start:
     """Starts `predict` in a process of its own, in the folder of the archive."""
 
-    def call(out: str, *words: str) -> subprocess.Popen[str]:
+    def call(out: str, *words: str, address: str = "") -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "hirise_imb.study", "predict", str(model), "."]
         return subprocess.Popen(
             [*command, "--out", str(tmp_path / out), "--weights", WEIGHTS, *words],
@@ -71,7 +71,7 @@ def start(model: Path, archive: Path, tmp_path: Path) -> Start:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+            env=os.environ | {"RAY_ADDRESS": address},
         )
 
     return call
@@ -180,6 +180,19 @@ def test_an_error_in_a_worker_is_one_sentence(start: Start, model: Path, archive
     assert process.returncode == 2, output
     assert output.splitlines()[-1].startswith("error: The backbone efficientnet-lite0 has other weights than those")
     assert "Traceback" not in output
+
+
+def test_a_cluster_that_does_not_answer_is_refused_at_once(
+    start: Start,
+) -> None:
+    pytest.importorskip("ray")
+    process = start("out.parquet", "--engine", "ray", address="127.0.0.1:9")
+    with kill_on_exit(process):
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, output
+    assert output.splitlines()[-1] == (
+        "error: The Ray cluster at 127.0.0.1:9 can't be used (Connection refused): correct or unset RAY_ADDRESS."
+    )
 
 
 def test_without_the_extra_the_error_names_it(
