@@ -18,46 +18,41 @@ WORKERS = 2
 ENGINES = {
     "one process": "TensorFlow's threads on all cores",
     "Ray": f"{WORKERS} workers of one thread",
-    "two processes": "half of the images each, one thread, no Ray",
+    "two processes": "half of the shards each, one thread, no Ray",
 }
 """Engine to how it uses the cores."""
 
 
 def run(bench: BenchmarkRun) -> Report | None:
-    """Times the command on two numbers of images: the difference gives the rate, the rest is start-up."""
+    """Times the command on a few shards of the usual size."""
     if find_spec("ray") is None:
         return None
     model = str(prepared(bench, save_model)["folder"])
-    # Multiples of the rows of a shard for each worker, so that no worker waits for the other at the end.
-    few, many = (bench.size(2048, 64), bench.size(6144, 256))
+    shards, rows = bench.size(8, 6), bench.size(1024, 16)
     cases: dict[str, Case] = {
-        f"{engine}, {count} images": partial(predict, engine=engine, count=count, model=model)
-        for engine in ENGINES
-        for count in (few, many)
+        engine: partial(predict, engine=engine, shards=shards, rows=rows, model=model) for engine in ENGINES
     }
     measured = bench.by_turns(cases)
-    rates: dict[str, list[float]] = {}
-    starts: dict[str, list[float]] = {}
-    for engine in ENGINES:
-        short, long = (values(measured[f"{engine}, {count} images"], "seconds") for count in (few, many))
-        rates[engine] = [(many - few) / (after - before) for before, after in zip(short, long, strict=True)]
-        starts[engine] = [seconds - few / rate for seconds, rate in zip(short, rates[engine], strict=True)]
-    overhead = [100 * (ratio - 1) for ratio in ratios(rates["two processes"], rates["Ray"])]
-    rows = [[engine, text, spread(rates[engine], 1), spread(starts[engine], 1)] for engine, text in ENGINES.items()]
+    rates = {engine: values(figures, "rate") for engine, figures in measured.items()}
+    lines = [
+        [engine, text, spread(rates[engine], 1), spread(values(measured[engine], "start"), 1)]
+        for engine, text in ENGINES.items()
+    ]
+    overheads = {
+        engine: [100 * (ratio - 1) for ratio in ratios(rates[engine], rates["Ray"])]
+        for engine in ("two processes", "one process")
+    }
     return Report(
         title="Predicting: rows a second of both engines",
-        text=f"`hirise-imb predict` on files of 227 x 227 pixels with the baseline on EfficientNet-Lite0, on {few:,} "
-        f"and {many:,} images. The rate is that of the images in which they differ; start-up is the rest, from the "
-        "start of Python to its end. The overhead of Ray is the rate of two processes without Ray over that of Ray.",
+        text=f"`hirise-imb predict` on {shards} tables of {rows:,} images of 227 x 227 pixels, a shard each, "
+        f"with the baseline on EfficientNet-Lite0. The rate is that from the end of the first {WORKERS} shards to the "
+        "end of the last; start-up is the time before the first of them began, from the start of Python. The overhead "
+        "of Ray is the rate without Ray over that of Ray.",
         tables=[
-            Table("Rate and start-up", ["", "on two cores", "rows/s", "start-up, s"], rows),
-            Table(
-                "Overhead of Ray, %",
-                ["over two processes", "over one process"],
-                [[spread(overhead, 1), spread([100 * (r - 1) for r in ratios(rates["one process"], rates["Ray"])], 1)]],
-            ),
+            Table("Rate and start-up", ["", "on two cores", "rows/s", "start-up, s"], lines),
+            Table("Overhead of Ray", ["over", "%"], [[engine, spread(per, 1)] for engine, per in overheads.items()]),
         ],
-        targets=[Target("overhead of Ray over two processes", middle(overhead), 10, " %", digits=1)],
+        targets=[Target("overhead of Ray over two processes", middle(overheads["two processes"]), 10, " %", digits=1)],
         figures=measured,
     )
 
@@ -74,48 +69,61 @@ def save_model(seed: int) -> Figures:  # noqa: ARG001
     return {"folder": str(out / "reports" / "model" / "models" / "baseline")}
 
 
-def predict(engine: str, count: int, model: str, seed: int) -> Figures:  # noqa: ARG001
-    """The command as users give it, on so many distinct files."""
+def predict(engine: str, shards: int, rows: int, model: str, seed: int) -> Figures:  # noqa: ARG001
+    """The command as users give it; the files of finished shards tell when each of them ended."""
     import tempfile
     import time
     from pathlib import Path
 
-    from benchmarks.extraction import _copies
-
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = _copies(_create(folder / "files"), count)
-        halves = [_create(folder / f"half-{number}") for number in range(WORKERS)]
-        if engine == "two processes":
-            for number, path in enumerate(paths):
-                path.rename(halves[number % WORKERS] / path.name)
+        tables = _write_tables(folder, shards, rows)
         begin = time.perf_counter()
         if engine == "two processes":
-            processes = [_start(model, half, threads=1) for half in halves]
+            outs = [folder / f"out-{number}.parquet" for number in range(WORKERS)]
+            processes = [_start(model, tables[n::WORKERS], out, threads=1) for n, out in enumerate(outs)]
         else:
+            outs = [folder / "out.parquet"]
             options = ["--engine", "ray", "--workers", str(WORKERS)] if engine == "Ray" else []
-            processes = [_start(model, folder / "files", *options)]
+            processes = [_start(model, tables, outs[0], *options)]
+        ends: list[float] = []
+        while any(process.poll() is None for process in processes):
+            finished = sum(out.exists() for out in outs) * shards // len(outs)
+            finished += len(list(folder.glob("*.parts/[0-9]*.parquet")))
+            ends += [time.perf_counter() - begin] * (finished - len(ends))
+            time.sleep(0.01)
         for process in processes:
             output, _ = process.communicate()
             if process.returncode:
                 raise RuntimeError(output[-3000:])
-        return {"seconds": time.perf_counter() - begin}
+        rate = rows * (shards - WORKERS) / (ends[shards - 1] - ends[WORKERS - 1])
+        return {"rate": rate, "start": ends[WORKERS - 1] - rows * WORKERS / rate, "ends": ends}
 
 
-def _create(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
+def _write_tables(folder: Path, count: int, rows: int) -> list[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from benchmarks.data import landmarks
+
+    images = [path.read_bytes() for path in landmarks(rows)[0]]
+    names = [str(folder / f"{number:02}.parquet") for number in range(count)]
+    for name in names:
+        pq.write_table(pa.table({"id": [f"{row}" for row in range(rows)], "image": images}), name)
+    return names
 
 
-def _start(model: str, images: Path, *options: str, threads: int | None = None) -> subprocess.Popen[str]:
-    """Starts the command; its output goes next to the images."""
+def _start(
+    model: str, inputs: list[str], out: Path, *options: str, threads: int | None = None
+) -> subprocess.Popen[str]:
+    """Starts the command."""
     import subprocess
     import sys
 
-    command = [sys.executable, "-m", "hirise_imb.study", "predict", model, str(images)]
+    command = [sys.executable, "-m", "hirise_imb.study", "predict", model, *inputs]
     limits = {} if threads is None else dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"), str(threads))
     return subprocess.Popen(
-        [*command, "--out", f"{images}.parquet", *options],
+        [*command, "--out", str(out), *options],
         env=os.environ | limits,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
