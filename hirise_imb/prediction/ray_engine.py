@@ -1,8 +1,8 @@
 """Predicts shards on Ray Data: actors on one or more machines, each of which loads the model once.
 
 Checkpoints are the files of finished shards: whichever process predicted a shard, its file appears whole, and a shard
-that has one is not predicted again. Ray Data's own checkpoints (`CheckpointConfig`) would be a second account of the
-same, by image rather than by shard, and are removed once a run has succeeded.
+that has one is not predicted again. Ray Data's own checkpoints (`CheckpointConfig`, beta in Ray 2.60) are not used: they
+note single rows of pipelines that Ray both reads and writes, and one process without Ray could not continue them.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def predict_with_ray(model: Path, weights: str | None, workers: int | None = Non
     ray = _import_ray()
 
     def predict(_: PredictionRequest, shards: Iterator[Shard], parts: Parts, progress: Progress) -> None:
-        # Compressed, the names of a million images take about 10 MB.
+        # Compressed, the names of a million image files take about 30 MB.
         packed = [_pack(shard) for shard in shards]
         if not packed:
             return
