@@ -1,8 +1,8 @@
 """Predicts shards on Ray Data: actors on one or more machines, each of which loads the model once.
 
 Checkpoints are the files of finished shards: whichever process predicted a shard, its file appears whole, and a shard
-that has one is not predicted again. Ray Data's own checkpoints (`CheckpointConfig`, beta in Ray 2.60) are not used: they
-note single rows of pipelines that Ray both reads and writes, and one process without Ray could not continue them.
+that has one is not predicted again. Ray Data's own checkpoints (`CheckpointConfig`, beta in Ray 2.60) are not used:
+they note single rows of pipelines that Ray both reads and writes, and one process without Ray could not continue them.
 """
 
 from __future__ import annotations

@@ -215,26 +215,48 @@ def nodes(*resources: dict[str, float]) -> list[dict[str, object]]:
     return [{"Alive": True, "Resources": entry} for entry in resources] + [{"Alive": False, "Resources": {"CPU": 99.0}}]
 
 
-def test_a_shard_is_given_up_after_several_workers_have_died_in_it(
-    model: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(archive)
-    saved = read_model(model)
-    shard = next(plan_shards(list_inputs(["00.parquet"], None, HIRISE)))
-    parts = Parts(tmp_path / "out.parquet", PredictionFacts.of(saved, 0.9, ("00.parquet",), None, ""))
+@pytest.fixture
+def task(model: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerTask:
+    """The task of workers that run in the process of the test."""
+    monkeypatch.chdir(archive)  # as workers do
+    parts = Parts(tmp_path / "out.parquet", PredictionFacts.of(read_model(model), 0.9, ("00.parquet",), None, ""))
     parts.open_folder()
-    task = WorkerTask(model, WEIGHTS, parts, archive, None, "run")
+    return WorkerTask(model, WEIGHTS, parts, archive, None, "run")
 
+
+def work(task: WorkerTask) -> dict[str, object]:
+    """Lets a new worker predict the first shard of the archive."""
+    shard = next(plan_shards(list_inputs(["00.parquet"], None, HIRISE)))
+    [result] = ShardWorker(task)(pa.table({"shard": [_pack(shard)]})).to_pylist()
+    return dict(result)
+
+
+def die(_: ShardWorker) -> PixelPredictor:
+    raise MemoryError
+
+
+def test_a_shard_that_is_finished_is_not_predicted_again(task: WorkerTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert work(task) == {"images": ROWS, "failure": None}
+    before = task.parts.path(0).stat()
+    monkeypatch.setattr(ShardWorker, "_load", die)
+    assert work(task) == {"images": ROWS, "failure": None}
+    assert task.parts.path(0).stat().st_mtime_ns == before.st_mtime_ns
+    task.parts.path(0).write_bytes(b"what a crash of the machine has left")
+    with pytest.raises(MemoryError):
+        work(task)
+
+
+def test_a_shard_is_given_up_after_several_workers_have_died_in_it(
+    task: WorkerTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def attempt(task: WorkerTask) -> str | None:
-        """Lets a new worker begin with the shard and die in it, unless it gives it up."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ShardWorker, "_load", die)
-            try:
-                [result] = ShardWorker(task)(pa.table({"shard": [_pack(shard)]})).to_pylist()
-            except MemoryError:
-                return None
-        return str(result["failure"])
+        """Returns why a worker has given up the shard, or None if it has died."""
+        try:
+            return str(work(task)["failure"])
+        except MemoryError:
+            return None
 
+    monkeypatch.setattr(ShardWorker, "_load", die)
     assert [attempt(task) for _ in range(4)] == [None] * 4
     assert str(attempt(task)).startswith("4 workers have died in the shard 0, as they do when memory is short: ")
     assert attempt(replace(task, run="next")) is None
@@ -242,10 +264,6 @@ def test_a_shard_is_given_up_after_several_workers_have_died_in_it(
         f"The folder {tmp_path}/elsewhere can't be entered on the node {platform.node()} (No such file or directory): "
         "all nodes of a Ray cluster need the images and the output on a shared disk."
     )
-
-
-def die(_: ShardWorker) -> PixelPredictor:
-    raise MemoryError
 
 
 def test_workers_share_the_cores_of_each_node() -> None:
