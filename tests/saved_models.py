@@ -56,11 +56,18 @@ def describe_model(
         "seeds": list(seeds),
         "recipe": Recipe().to_dict(),
         "settings": {},
-        "origin": {"study": "t", "arm": name, "summary": "a test", "predictions": "p.parquet", "digest": DIGEST},
+        "origin": {
+            "study": "t",
+            "arm": name,
+            "summary": "a test",
+            "predictions": "predictions/p.parquet",
+            "digest": DIGEST,
+        },
         "training_data": {"data": "none", "digest": "0", "splits": ["train"], "landmarks": {}, "sources": []},
         "scores": {
             "macro_f1": 0.0,
             "macro_f1_interval": None,
+            "nested_macro_f1": None,
             "classes": {
                 label: {
                     "landmarks": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from hirise_imb.cli.parsing import Subparsers, add_command
@@ -43,9 +44,9 @@ def add_commands(subparsers: Subparsers) -> None:
     report = add_command(subparsers, "report", _report, "rebuild a report from its folder", _REPORT)
     report.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the report")
     report.add_argument("--thumbnails", action="store_true", help="show landmarks on the page")
+    report.add_argument("--data", help="place of the landmarks, if it is not the one that the study used")
     models = add_command(subparsers, "models", _models, "list the models saved with a report", _MODELS)
     models.add_argument("folder", type=Path, metavar="REPORT", help="folder of the report")
-    report.add_argument("--data", help="place of the landmarks, if it is not the one that the study used")
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -73,30 +74,34 @@ def _report(options: argparse.Namespace) -> int:
 
 def _models(options: argparse.Namespace) -> int:
     from rich.console import Console
+    from rich.markup import escape
 
     from hirise_imb.cli.tables import empty_table
     from hirise_imb.pipeline.saved_models import list_models
     from hirise_imb.reporting.formatting import MISSING, percent, score
 
-    table = empty_table(f"Models in {options.folder}", padding=1)
+    entries, faults = list_models(options.folder)
+    table = empty_table(f"Models in {escape(str(options.folder))}", padding=1)
     table.add_column("model", no_wrap=True)
     for heading in ("macro F1", "confident, %", "right, %", "size, MB"):
         table.add_column(heading, justify="right")
     table.add_column("report")
-    models = list_models(options.folder)
-    for entry in models:
+    for entry in entries:
         scores, point = entry.model.facts["scores"], entry.model.facts["operating_point"]
         table.add_row(
-            entry.model.name,
+            escape(entry.folder.name),
             score(scores["macro_f1"]),
             percent(point["coverage"]),
             MISSING if point["precision"] is None else percent(point["precision"]),
             f"{entry.size / 1e6:.1f}",
             "this one" if entry.is_current else "an earlier one",
         )
-    console = Console()
-    console.print(table)
-    threshold = models[0].model.facts["operating_point"]["threshold"]
-    console.print(f"Confident: calibrated probability of {threshold:g} or more; scores on the test split.")
-    console.print(f"Folder: {models[0].folder.parent}/MODEL", highlight=False, soft_wrap=True)
-    return 0
+    if entries:
+        console = Console()
+        console.print(table)
+        threshold = entries[0].model.facts["operating_point"]["threshold"]
+        console.print(f"Confident: calibrated probability of {threshold:g} or more; scores on the test split.")
+        console.print(f"Folder: {entries[0].folder.parent}/MODEL", highlight=False, soft_wrap=True, markup=False)
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
+    return 2 if faults else 0

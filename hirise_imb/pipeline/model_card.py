@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hirise_imb.data import DATASETS
-from hirise_imb.data.resolve import SYNTHETIC
+from hirise_imb.data.resolve import ARCHIVE, SYNTHETIC
 from hirise_imb.metrics.classification import confusion_matrix
 from hirise_imb.prediction.records import ModelRecord
 from hirise_imb.reporting.formatting import MISSING, join_words, percent, plural, score
@@ -33,7 +33,7 @@ def write_card(facts: ModelRecord, given: Results, nested: Results | None) -> st
         f"Model card: {facts['origin']['arm']}": _introduction(facts),
         "Use": _use(),
         "Training data": _training_data(facts),
-        "Scores": _scores(facts, nested),
+        "Scores": _scores(facts, given, nested),
         "Confident predictions": _confidence(facts),
         "Known failures": _failures(facts, given),
         "Sources": _sources(facts),
@@ -79,31 +79,44 @@ def _training_data(facts: ModelRecord) -> Iterator[str]:
         yield f"| {name} | {count:,} |"
 
 
-def _scores(facts: ModelRecord, nested: Results | None) -> Iterator[str]:
-    scores = facts["scores"]
-    yield "On the landmarks of the test split, which were used neither in training nor for any choice; intervals (95 %)"
-    yield "over sources, where a class has enough of them."
+def _scores(facts: ModelRecord, given: Results, nested: Results | None) -> Iterator[str]:
+    scores, arm = facts["scores"], facts["origin"]["arm"]
+    yield "On the landmarks of the test split, which were used neither in training nor in the choice of"
+    yield "hyperparameters."
+    if given.has_sources:
+        yield "Intervals (95 %) are over sources, for classes with enough of them."
+    else:
+        yield "The data name no sources, so the intervals (95 %) are over images: they ignore that images of one"
+        yield "observation are alike, and are too narrow where there are any."
+    if nested is not None and arm == _chosen_name(nested) != _chosen_name(given):
+        yield "The nested cross-validation chose this arm, and these landmarks take part in it, so the scores may be"
+        yield "slightly too high."
     yield ""
     yield "| class | landmarks | sources | precision | recall | F1 | interval of F1 |"
     yield "|---|---:|---:|---:|---:|---:|---|"
     for name, row in scores["classes"].items():
-        cells = (row["landmarks"], row["sources"], *(score(row[key]) for key in ("precision", "recall", "f1")))
+        sources = MISSING if row["sources"] is None else row["sources"]
+        cells = (row["landmarks"], sources, *(score(row[key]) for key in ("precision", "recall", "f1")))
         yield f"| {name} | {' | '.join(map(str, cells))} | {_interval(row['f1_interval'])} |"
     yield ""
     yield f"Macro F1: {score(scores['macro_f1'])} ({_interval(scores['macro_f1_interval'])})."
-    arm = facts["origin"]["arm"]
-    if nested is not None and arm in {entry.name for entry in nested.arms}:
-        macro = nested.macro(arm)
+    if scores["nested_macro_f1"] is not None:
         yield ""
         yield "The nested cross-validation of the study, which tests every source once, with fits of its own, gives"
-        yield f"this arm a macro F1 of {score(macro.mean)} (mean over single fits)."
+        yield f"this arm a macro F1 of {score(scores['nested_macro_f1'])} (mean over single fits)."
+
+
+def _chosen_name(results: Results) -> str | None:
+    return None if results.chosen is None else results.chosen.name
 
 
 def _confidence(facts: ModelRecord) -> Iterator[str]:
     point = facts["operating_point"]
-    precision = MISSING if point["precision"] is None else f"{percent(point['precision'])} %"
-    yield f"With a calibrated probability of {point['threshold']:g} or more, {percent(point['coverage'])} % of the"
-    yield f"test landmarks are predicted, {precision} of them rightly."
+    if point["precision"] is None:
+        yield f"No test landmark has a prediction with a calibrated probability of {point['threshold']:g} or more."
+        return
+    yield f"For {percent(point['coverage'])} % of the test landmarks, the predicted class has a calibrated probability"
+    yield f"of {point['threshold']:g} or more; {percent(point['precision'])} % of these predictions are right."
     yield ""
     yield "| class | predicted confidently | of these right | landmarks with a confident prediction |"
     yield "|---|---:|---:|---:|"
@@ -142,9 +155,11 @@ def _sources(facts: ModelRecord) -> Iterator[str]:
 
 
 def _licence(facts: ModelRecord) -> Iterator[str]:
-    if facts["training_data"]["data"] == SYNTHETIC:
+    data = facts["training_data"]["data"]
+    if data == SYNTHETIC:
         yield "Trained on synthetic landmarks, which this program draws: nothing in this model is about Mars."
-    elif (card := DATASETS.get(facts["dataset"])) is not None:
+    elif data == ARCHIVE:
+        card = DATASETS[facts["dataset"]]
         yield f"Training data: {card.licence}. {card.citation}"
     else:
         yield "The licence of the training data is not known to this program: add it here before sharing the model."

@@ -107,17 +107,18 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
                 stores = partial(open_run_store, out, definition.name, keeps_models=keeps_models)
                 fits[design] = fit_divisions(context.divisions(design), stores, strategies, search, progress)
                 by_design[design] = _build_results(context, design, fits[design], strategies, out)
-    results = by_design.get(NESTED_CV, by_design.get(GIVEN_SPLIT))
-    assert results is not None  # a definition has a design
-    if len(by_design) > 1:
-        results = replace(results, given_split=by_design[GIVEN_SPLIT])
-    pictures = make_thumbnails(results, manifest) if options.thumbnails else None
-    page = write_report(results, _report_folder(definition, out), pictures)
-    write_index(out / "reports")
-    if models != "none":
-        (given,) = fits[GIVEN_SPLIT]
-        store = open_run_store(out, definition.name, given.division, keeps_models=True)
-        save_models(models, context, given, store, by_design, page.parent)
+        # Still under the lock: two processes must not write one report.
+        results = by_design.get(NESTED_CV, by_design.get(GIVEN_SPLIT))
+        assert results is not None  # a definition has a design
+        if len(by_design) > 1:
+            results = replace(results, given_split=by_design[GIVEN_SPLIT])
+        pictures = make_thumbnails(results, manifest) if options.thumbnails else None
+        page = write_report(results, _report_folder(definition, out), pictures)
+        write_index(out / "reports")
+        if models != "none":
+            (given,) = fits[GIVEN_SPLIT]
+            store = open_run_store(out, definition.name, given.division, keeps_models=True)
+            save_models(models, context, given, store, by_design, page.parent)
     return results, page
 
 

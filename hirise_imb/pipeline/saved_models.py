@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Literal, cast, get_args
 import numpy as np
 
 from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, StudyDefinition, check_known
+from hirise_imb.data.download import digest_of
 from hirise_imb.imbalance.logit_adjustment import softmax
 from hirise_imb.pipeline.division_fits import ArmFit, DivisionFits, run_kind
 from hirise_imb.pipeline.model_card import write_card
@@ -43,26 +43,30 @@ class ModelEntry:
     """Whether the report still has the predictions that the model was tested with."""
 
 
-def list_models(report: Path) -> list[ModelEntry]:
-    """Returns the models of a report, by name.
+def list_models(report: Path) -> tuple[list[ModelEntry], list[str]]:
+    """Returns the models of a report by name, and a sentence for each folder that has none that can be read.
 
     Raises:
-        UserError: there is no report, it has no models, or a model is damaged.
+        UserError: there is no report, or it has no models.
     """
     if not (report / "summary.json").is_file():
         raise UserError(f"There is no report in {report}: name a folder that contains summary.json.")
     folders = [path.parent for path in sorted((report / FOLDER).glob(f"*/{SUMS}")) if path.parent.name[0] != "."]
     if not folders:
         raise UserError(f"{report} has no models: run its study again, without --save-models none.")
-    entries = []
+    entries, faults = [], []
     for folder in folders:
-        model = read_model(folder)
+        try:
+            model = read_model(folder)
+        except UserError as error:
+            faults.append(str(error))
+            continue
         origin = model.facts["origin"]
         predictions = report / origin["predictions"]
-        is_current = predictions.is_file() and _digest(predictions) == origin["digest"]
+        is_current = predictions.is_file() and digest_of(predictions, "sha256") == origin["digest"]
         size = sum(path.stat().st_size for path in folder.iterdir())
         entries.append(ModelEntry(folder, model, size, is_current))
-    return entries
+    return entries, faults
 
 
 def check_option(option: str | None, definition: StudyDefinition) -> SaveModels:
@@ -121,7 +125,7 @@ def save_models(
         if arm.name not in names:
             continue
         fit = fits.arms[arm.name]
-        facts = _describe(context, results, arm, fit, report, nested=NESTED_CV in by_design)
+        facts = _describe(context, results, arm, fit, report, by_design.get(NESTED_CV))
         models = {seed: store.load_model(run_kind(fit.role), fit.recipe, seed) for seed in facts["seeds"]}
         card = write_card(facts, results, by_design.get(NESTED_CV))
         folder = report / FOLDER / arm.name
@@ -133,7 +137,7 @@ def save_models(
 
 
 def _describe(
-    context: TrainingContext, results: Results, arm: Arm, fit: ArmFit, report: Path, *, nested: bool
+    context: TrainingContext, results: Results, arm: Arm, fit: ArmFit, report: Path, nested: Results | None
 ) -> ModelRecord:
     """Returns the facts of the model of an arm."""
     definition, manifest, spec = context.definition, context.manifest, fit.recipe.feature_spec
@@ -145,7 +149,8 @@ def _describe(
     temperatures = [values[0] for values in arm.temperatures]  # the given split is a single division
     calibrated = np.mean([softmax(log / t) for log, t in zip(logs, temperatures, strict=True)], axis=0)
     probabilities = np.mean(by_seed, axis=0)
-    predictions = f"{GIVEN_SPLIT_FOLDER}/" * nested + f"predictions/{arm.name}.parquet"
+    predictions = f"{GIVEN_SPLIT_FOLDER}/" * (nested is not None) + f"predictions/{arm.name}.parquet"
+    in_nested = nested is not None and arm.name in {entry.name for entry in nested.arms}
     pool = manifest.table[manifest.table["split"] != "test"]
     landmarks = pool.drop_duplicates("landmark")["label"].value_counts()
     record: ModelRecord = {
@@ -175,7 +180,7 @@ def _describe(
             "arm": arm.name,
             "summary": arm.summary,
             "predictions": predictions,
-            "digest": _digest(report / predictions),
+            "digest": digest_of(report / predictions, "sha256"),
         },
         "training_data": {
             "data": definition.data,
@@ -184,12 +189,15 @@ def _describe(
             "landmarks": {name: int(landmarks.get(k, 0)) for k, name in enumerate(results.classes)},
             "sources": sorted(pool["source"].unique()) if manifest.has_sources else [],
         },
-        "scores": score_predictions(results.labels, results.test["source"], probabilities, results.classes),
+        "scores": score_predictions(
+            results.labels,
+            results.test["source"],
+            probabilities,
+            results.classes,
+            has_sources=manifest.has_sources,
+            nested_macro_f1=nested.macro(arm.name).mean if nested is not None and in_nested else None,
+        ),
         "operating_point": describe_confidence(results.labels, probabilities, calibrated, results.classes),
         "packages": results.environment["packages"],
     }
     return record
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,12 +22,13 @@ from numpy.typing import NDArray
 
 from hirise_imb.backbones import Trainable
 from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.download import digest_of
 from hirise_imb.features.inputs import FeatureSpec, Input
 from hirise_imb.prediction.records import FORMAT, BackboneRecord, ModelRecord
 from hirise_imb.reporting.summary.json_schema import schema_of
 from hirise_imb.training.fitted import FittedModel
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import ensure_folder, file_mask, write_text
+from hirise_imb.utils.files import ensure_folder, write_text
 
 FACTS, WEIGHTS, SUMS, CARD = "model.json", "weights.npz", "SHA256SUMS", "README.md"
 
@@ -108,10 +107,13 @@ def write_model(folder: Path, facts: ModelRecord, fits: Mapping[int, FittedModel
     """
     if (fault := _find_fault(facts)) is not None:
         raise ValueError(f"the facts of the model violate their schema: {fault}")
-    parent = ensure_folder(folder.parent)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
+    # Names of their own, not random ones, so that the next write finds what a killed one has left.
+    work, earlier = (folder.with_name(f".{folder.name}.{part}") for part in ("new", "earlier"))
+    ensure_folder(folder.parent)
+    _restore(folder, earlier)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
     try:
-        work.chmod(0o777 & ~file_mask())
         arrays: dict[str, NDArray[Any]] = {
             f"fits.{place}.{name}": array
             for place, seed in enumerate(facts["seeds"])
@@ -119,11 +121,14 @@ def write_model(folder: Path, facts: ModelRecord, fits: Mapping[int, FittedModel
         }
         np.savez(work / WEIGHTS, allow_pickle=False, **arrays)
         write_text(work / FACTS, json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-        write_text(work / SUMS, "".join(f"{_digest(work / name)}  {name}\n" for name in (FACTS, WEIGHTS)))
+        write_text(work / SUMS, "".join(f"{digest_of(work / name, 'sha256')}  {name}\n" for name in (FACTS, WEIGHTS)))
         write_text(work / CARD, card)
         if not _is_same(folder, work):
-            _replace_folder(work, folder)
+            if folder.exists():
+                folder.replace(earlier)
+            work.replace(folder)
     finally:
+        _restore(folder, earlier)
         shutil.rmtree(work, ignore_errors=True)
 
 
@@ -160,7 +165,7 @@ def _verify(folder: Path, sums: bytes) -> None:
         path = folder / name
         if not path.is_file():
             raise UserError(f"{path} is missing: {_AGAIN}.")
-        if _digest(path) != digest.decode():
+        if digest_of(path, "sha256") != digest.decode():
             raise UserError(f"{path} is not the file that was written with the model: {_AGAIN}.")
 
 
@@ -211,11 +216,6 @@ def _find_fault(facts: object) -> str | None:
     return None if error is None else f"at {error.json_path}: {error.message[:160]}"
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _is_same(folder: Path, work: Path) -> bool:
     """Returns whether a folder has the model that is in another one, undamaged and with a card."""
     sums = (work / SUMS).read_bytes()
@@ -228,12 +228,8 @@ def _is_same(folder: Path, work: Path) -> bool:
     return True
 
 
-def _replace_folder(work: Path, folder: Path) -> None:
-    """Moves a complete folder to its place; an earlier one is removed only after it has made room."""
-    if not folder.exists():
-        work.replace(folder)
-        return
-    earlier = folder.with_name(f".{folder.name}-earlier-{os.getpid()}")
-    folder.replace(earlier)
-    work.replace(folder)
-    shutil.rmtree(earlier)
+def _restore(folder: Path, earlier: Path) -> None:
+    """Moves an earlier model back if no new one has taken its place, and otherwise removes it."""
+    if earlier.exists() and not folder.exists():
+        earlier.replace(folder)
+    shutil.rmtree(earlier, ignore_errors=True)

@@ -55,8 +55,9 @@ class Predictor:
             }
             self._trunks: dict[tuple[tuple[str, str], ...], Callable[[Any], dict[FeatureKey, Any]]] = {}
             for keys in self._by_view.values():
-                # Views share a trunk, since it does not depend on the view: each would be compiled anew.
-                self._trunks.setdefault(_outputs(keys), Trunk(backbone, keys).compile())
+                # Views share a trunk, which does not depend on them, and would otherwise be compiled for each.
+                if (outputs := _outputs(keys)) not in self._trunks:
+                    self._trunks[outputs] = Trunk(backbone, keys).compile()
         except (KeyError, ValueError) as error:
             raise UserError(
                 f"The model {model.name} needs layers that the backbone {backbone.card.name} does not have ({error}): "

@@ -57,7 +57,7 @@ class ClassScoreRecord(TypedDict):
     """Scores of one class on the tested landmarks."""
 
     landmarks: Count
-    sources: Count
+    sources: Annotated[Count | None, "Null where the data set names no sources"]
     precision: Share
     recall: Share
     f1: Share
@@ -69,6 +69,7 @@ class ScoresRecord(TypedDict):
 
     macro_f1: Share
     macro_f1_interval: Annotated[list[float] | None, "Confidence interval over sources; null where none can be given"]
+    nested_macro_f1: Annotated[Share | None, "Of the arm in the nested cross-validation, mean over fits; null without"]
     classes: dict[str, ClassScoreRecord]
 
 
@@ -96,7 +97,11 @@ class OriginRecord(TypedDict):
     study: str
     arm: str
     summary: Annotated[str, "One line about the arm"]
-    predictions: Annotated[str, "File of the predictions that the model was tested with, in the folder of the report"]
+    predictions: Annotated[
+        str,
+        Rule(pattern=r"^(given-split/)?predictions/[^/\\]+\.parquet$"),
+        "File of the predictions that the model was tested with, in the folder of the report",
+    ]
     digest: Annotated[Digest, "SHA-256 of that file"]
 
 

@@ -16,7 +16,15 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-def score_predictions(labels: Ints, sources: pd.Series[str], probabilities: Floats, classes: ClassSet) -> ScoresRecord:
+def score_predictions(
+    labels: Ints,
+    sources: pd.Series[str],
+    probabilities: Floats,
+    classes: ClassSet,
+    *,
+    has_sources: bool,
+    nested_macro_f1: float | None,
+) -> ScoresRecord:
     """Returns the scores of a model's predictions, with confidence intervals over sources.
 
     Args:
@@ -24,6 +32,8 @@ def score_predictions(labels: Ints, sources: pd.Series[str], probabilities: Floa
         sources: names of the sources, shape (n,).
         probabilities: probabilities as trained, which give the class, shape (n, n_classes).
         classes: classes of the data set.
+        has_sources: whether the data set names its sources; otherwise each image is its own.
+        nested_macro_f1: macro F1 of the arm in the nested cross-validation, if there is one.
     """
     predicted = probabilities.argmax(axis=1)
     numbers = pd.factorize(sources)[0].astype(np.int64)
@@ -33,10 +43,11 @@ def score_predictions(labels: Ints, sources: pd.Series[str], probabilities: Floa
     return {
         "macro_f1": macro_f1(confusion),
         "macro_f1_interval": _ends(resamples.interval()),
+        "nested_macro_f1": nested_macro_f1,
         "classes": {
             name: ClassScoreRecord(
                 landmarks=int(confusion[k].sum()),
-                sources=int(resamples.sources[k]),
+                sources=int(resamples.sources[k]) if has_sources else None,
                 precision=float(scores["precision"][k]),
                 recall=float(scores["recall"][k]),
                 f1=float(scores["f1"][k]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -20,10 +21,14 @@ from hirise_imb.config import StudyDefinition
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.images import decode_image
 from hirise_imb.data.manifest import read_manifest
+from hirise_imb.pipeline.model_card import write_card
 from hirise_imb.pipeline.runner import RunOptions, run_baseline, run_study
 from hirise_imb.pipeline.saved_models import list_models
 from hirise_imb.prediction.model_file import read_model
 from hirise_imb.prediction.predictor import Predictor
+from hirise_imb.reporting.read import read_report
+from hirise_imb.reporting.records import Arm
+from hirise_imb.reporting.results import Results
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import CACHE_VARIABLE
 
@@ -140,19 +145,19 @@ def test_none_saves_none_and_leaves_those_of_an_earlier_run(finished: Finished) 
 def test_the_same_run_gives_the_same_models_without_fitting(
     finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {entry.model.name: entry.model.digest for entry in list_models(finished.report)}
+    before = {entry.model.name: entry.model.digest for entry in list_models(finished.report)[0]}
     work = count_work(monkeypatch, lambda _: "refit")
     finished.run("all")
     assert work == Counter()
-    assert {entry.model.name: entry.model.digest for entry in list_models(finished.report)} == before
+    assert {entry.model.name: entry.model.digest for entry in list_models(finished.report)[0]} == before
 
 
 def test_a_fit_without_its_model_is_made_again_and_gives_the_same(finished: Finished) -> None:
     """As after a study that ran with --save-models none, or with an older version."""
-    before = {entry.model.name: entry.model.digest for entry in list_models(finished.report)}
+    before = {entry.model.name: entry.model.digest for entry in list_models(finished.report)[0]}
     shutil.rmtree(finished.out / "studies" / "t.runs" / "models")
     finished.run("all")
-    assert {entry.model.name: entry.model.digest for entry in list_models(finished.report)} == before
+    assert {entry.model.name: entry.model.digest for entry in list_models(finished.report)[0]} == before
 
 
 def test_the_fits_of_the_baseline_command_are_reused(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,9 +175,9 @@ def test_a_damaged_stored_model_is_named(finished: Finished) -> None:
 
 
 def test_a_model_of_an_earlier_report_is_marked(finished: Finished) -> None:
-    assert all(entry.is_current for entry in list_models(finished.report))
+    assert all(entry.is_current for entry in list_models(finished.report)[0])
     finished.run("none", refits=1)
-    assert not any(entry.is_current for entry in list_models(finished.report))
+    assert not any(entry.is_current for entry in list_models(finished.report)[0])
 
 
 def test_the_list_fits_80_columns(
@@ -195,8 +200,77 @@ def test_the_card_tells_what_the_model_is(original: Finished) -> None:
         assert f"| {name} | {row['landmarks']} | {row['sources']} | {row['precision']:.3f} |" in card
     for source in facts["training_data"]["sources"]:
         assert source in card
-    assert "CC BY 4.0" in card
+    assert "licence of the training data is not known" in card
+    assert f"macro F1 of {facts['scores']['nested_macro_f1']:.3f} (mean over single fits)" in card
     assert not [line for line in card.splitlines() if line != line.rstrip()]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [("synthetic", "nothing in this model is about Mars"), ("hirise", "CC BY 4.0"), ("mine.zip", "is not known")],
+)
+def test_the_licence_is_that_of_the_data(original: Finished, data: str, expected: str) -> None:
+    facts = copy.deepcopy(read_model(original.report / "models" / "plain").facts)
+    facts["training_data"]["data"] = data
+    card = write_card(facts, read_report(original.report / "given-split"), None)
+    assert expected in card
+    assert ("CC BY" in card) == (data == "hirise")
+
+
+def test_the_card_of_data_without_sources_claims_none(original: Finished) -> None:
+    given = read_report(original.report / "given-split")
+    given = dataclasses.replace(given, test=given.test.assign(source=given.test["landmark"]))
+    facts = copy.deepcopy(read_model(original.report / "models" / "plain").facts)
+    for row in facts["scores"]["classes"].values():
+        row["sources"] = None
+    card = write_card(facts, given, None)
+    assert "intervals (95 %) are over images" in card
+    assert "| other | 4 | – |" in card
+
+
+def test_the_card_says_if_no_prediction_is_confident(original: Finished) -> None:
+    facts = copy.deepcopy(read_model(original.report / "models" / "plain").facts)
+    facts["operating_point"] |= {"precision": None, "coverage": 0.0}
+    card = write_card(facts, read_report(original.report / "given-split"), None)
+    assert "No test landmark has a prediction with a calibrated probability of 0.9 or more." in card
+
+
+def test_the_card_says_if_the_nested_cross_validation_chose_the_arm(original: Finished) -> None:
+    nested, given = read_report(original.report), read_report(original.report / "given-split")
+    assert nested.chosen is not None
+    name = nested.chosen.name
+    others = tuple(arm for arm in given.arms if arm.name != name)
+    other_choice = dataclasses.replace(given, arms=(*others, dataclasses.replace(_arm(given, name), role="control")))
+    facts = read_model(original.report / "models" / name).facts
+    assert ("scores may be" in write_card(facts, other_choice, nested)) is True
+    assert ("scores may be" in write_card(facts, nested, nested)) is False
+
+
+def _arm(results: Results, name: str) -> Arm:
+    return next(arm for arm in results.arms if arm.name == name)
+
+
+def test_a_damaged_model_does_not_hide_the_others(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    with (finished.report / "models" / "plain" / "model.json").open("ab") as file:
+        file.write(b" ")
+    assert main(["models", str(finished.report)]) == 2
+    output = capsys.readouterr()
+    assert "focal_loss" in output.out
+    assert output.err.startswith("error: ")
+    assert output.err.count("\n") == 1
+    assert "plain/model.json" in output.err
+
+
+def test_a_path_is_no_markup(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.out / "reports")
+    finished.report.rename("rep[bold]")
+    (finished.out / "reports" / "rep[bold]").rename("[x]")
+    assert main(["models", "[x]"]) == 0
+    output = capsys.readouterr().out
+    assert "Models in [x]" in output
+    assert "Folder: [x]/models/MODEL" in output
 
 
 class TestStudiesWithoutModels:

@@ -143,6 +143,35 @@ class TestRoundTrip:
         assert read_model(folder).digest == before
         assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
+    @pytest.mark.parametrize("renames", [0, 1])
+    def test_an_interruption_leaves_the_earlier_model(
+        self, folder: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, renames: int
+    ) -> None:
+        """Interrupted before the first or the second of its two renames, as by Ctrl-C."""
+        before = read_model(folder).digest
+        left, rename = renames, Path.replace
+
+        def interrupted(self: Path, target: Path) -> Path:
+            nonlocal left
+            left -= 1
+            if left == -1:
+                raise KeyboardInterrupt
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            save_fits(folder, backbone, [make_fit(5)])
+        assert read_model(folder).digest == before
+        assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+    def test_the_next_write_cleans_up_after_a_killed_one(self, folder: Path, backbone: Backbone) -> None:
+        parent = folder.parent
+        shutil.copytree(folder, parent / ".model.new")
+        folder.rename(parent / ".model.earlier")
+        save_fits(folder, backbone, [make_fit(5)])
+        assert len(read_model(folder).fits) == 1
+        assert [path.name for path in parent.iterdir()] == ["model"]
+
     def test_facts_that_violate_their_schema_are_never_written(self, backbone: Backbone, tmp_path: Path) -> None:
         facts = describe_model(backbone)
         facts["classes"] = ["alone"]
