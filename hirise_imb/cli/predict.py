@@ -22,7 +22,7 @@ confidence, and whether that reaches --threshold (see docs/predict.md).
 
 INPUT is one or more of: images, folders (with the folders inside them), zips,
 quoted patterns, and Parquet tables of encoded images. With --split or
---evaluate it is one data set, as for `hirise-imb data check`, of which one image
+--evaluate it is one data set, as for `hirise-imb data check PATH`, of which one image
 for each landmark is predicted.
 
 An image that can't be used becomes a row with an error. The same command
