@@ -13,7 +13,20 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import extraction, head, machine, nested, posthoc, reports, sample, scale, start, trials, unfreeze
+from benchmarks import (
+    extraction,
+    head,
+    machine,
+    nested,
+    posthoc,
+    predicting,
+    reports,
+    sample,
+    scale,
+    start,
+    trials,
+    unfreeze,
+)
 from benchmarks.report import markdown, show
 from benchmarks.runner import BenchmarkRun
 
@@ -24,11 +37,15 @@ TOPICS: dict[str, ModuleType] = {
     "posthoc": posthoc,
     "reports": reports,
     "extraction": extraction,
+    "predicting": predicting,
     "unfreeze": unfreeze,
     "start": start,
     "scale": scale,
     "sample": sample,
 }
+
+NEEDS = {"sample": "real landmarks (HIRISE_SAMPLE)", "predicting": "Ray (the extra `ray`)"}
+"""What topics need that is not installed everywhere."""
 
 RESULTS = Path(__file__).with_name("results.json")
 
@@ -50,7 +67,7 @@ def main() -> int:
             console.print(f"\n{name} failed: {error}", style="red", markup=False)
             continue
         if report is None:
-            console.print(f"\n{name}: left out, HIRISE_SAMPLE is not set")
+            console.print(f"\n{name}: left out, it needs {NEEDS[name]}")
             continue
         reports[name] = report.plain() | {"seconds": round(time.monotonic() - begin)}
         show(reports[name], console)

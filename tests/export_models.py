@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
-from saved import DIGEST, describe_model
+from saved_models import DIGEST, describe_model
 
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.hirise import HIRISE

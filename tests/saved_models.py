@@ -1,24 +1,90 @@
-"""A saved model on the toy backbone, with weights that were drawn and not trained."""
+"""Saved models to test with: their facts, and small ones that need no study."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.data.hirise import HIRISE
+from hirise_imb.features.inputs import FeatureSpec, Input
 from hirise_imb.imbalance.logit_adjustment import Correction
 from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.prediction.model_file import SavedModel, read_model, write_model
-from hirise_imb.prediction.records import ModelRecord
+from hirise_imb.prediction.records import FORMAT, ModelRecord
+from hirise_imb.prediction.scores import describe_confidence
+from hirise_imb.recipe import Recipe
 from hirise_imb.training.fitted import FittedHead, FittedModel
 
+DIGEST = "0" * 64
 SEEDS = (0, 1)
 POINT = {"threshold": 0.9, "coverage": 0.5, "precision": 0.75}
+
+
+def describe_model(
+    backbone: Backbone,
+    spec: FeatureSpec | None = None,
+    seeds: Sequence[int] = (0,),
+    classes: ClassSet = HIRISE.classes,
+    name: str = "arm",
+) -> ModelRecord:
+    """Facts of a model that no study has made; its scores are those of a single landmark."""
+    spec = Recipe().feature_spec if spec is None else spec
+    certain = np.eye(len(classes))[:1]
+    return {
+        "format": FORMAT,
+        "dataset": HIRISE.name,
+        "classes": list(classes),
+        "majority": classes.majority,
+        "image_shape": list(backbone.input_shape),
+        "backbone": {
+            "name": backbone.card.name,
+            "weights": "random",
+            "digest": backbone.digest,
+            "precision": backbone.precision,
+            "preprocessing": backbone.card.preprocessing,
+        },
+        "features": {
+            "inputs": [{"view": entry.view, "layer": entry.layer, "pooling": entry.pooling} for entry in spec.inputs],
+            "views": list(spec.views),
+            "cut": spec.cut,
+            "trainable": spec.trainable,
+        },
+        "seeds": list(seeds),
+        "recipe": Recipe().to_dict(),
+        "settings": {},
+        "origin": {"study": "t", "arm": name, "summary": "a test", "predictions": "p.parquet", "digest": DIGEST},
+        "training_data": {"data": "none", "digest": "0", "splits": ["train"], "landmarks": {}, "sources": []},
+        "scores": {
+            "macro_f1": 0.0,
+            "macro_f1_interval": None,
+            "classes": {
+                label: {
+                    "landmarks": 0,
+                    "sources": 0,
+                    "precision": 0.0,
+                    "recall": 0.0,
+                    "f1": 0.0,
+                    "f1_interval": None,
+                }
+                for label in classes
+            },
+        },
+        "operating_point": describe_confidence(np.zeros(1, np.int64), certain, certain, classes),
+        "packages": {},
+    }
+
+
+def save_fits(
+    folder: Path, backbone: Backbone, fits: Sequence[FittedModel], spec: FeatureSpec | None = None
+) -> ModelRecord:
+    """Writes a model of these fits, and returns its facts."""
+    facts = describe_model(backbone, spec, tuple(range(len(fits))))
+    write_model(folder, facts, dict(enumerate(fits)), "# a card\n")
+    return facts
 
 
 def write_toy_model(
@@ -53,47 +119,15 @@ def write_toy_model(
         correction = Correction(1.0, rng.normal(size=len(names)))
         return FittedModel(((FittedHead(classifier),),), (1.0,), correction, temperature=0.8)
 
-    confident = {"landmarks": 2, "decided": 1, "shown": 4, "right": 3}
-    score = {"landmarks": 2, "sources": 1, "precision": 0.5, "recall": 0.5, "f1": 0.5, "f1_interval": None}
-    facts: Mapping[str, Any] = {
-        "format": 1,
-        "dataset": dataset,
-        "classes": names,
-        "majority": classes.majority,
-        "image_shape": list(backbone.input_shape),
-        "backbone": {
-            "name": backbone.card.name,
-            "weights": "random",
-            "digest": backbone.digest,
-            "precision": backbone.precision,
-            "preprocessing": backbone.card.preprocessing,
-        },
-        "features": {
-            "inputs": [{"view": "plain", "layer": TOP, "pooling": "mean"}],
-            "views": ["plain", "fh"],
-            "cut": TOP,
-            "trainable": "all",
-        },
-        "seeds": list(SEEDS),
-        "recipe": {},
-        "settings": {},
-        "origin": {
-            "study": "demo",
-            "arm": "drawn",
-            "summary": "Weights that were drawn",
-            "predictions": "predictions/drawn.parquet",
-            "digest": "0" * 64,
-        },
-        "training_data": {
-            "data": "synthetic",
-            "digest": "0" * 64,
-            "splits": ["train", "val"],
-            "landmarks": dict.fromkeys(names, 2),
-            "sources": ["ESP_000001_1000"],
-        },
-        "scores": {"macro_f1": 0.5, "macro_f1_interval": None, "classes": dict.fromkeys(names, score)},
-        "operating_point": {**POINT, "classes": dict.fromkeys(names, confident)},
-        "packages": {},
+    spec = FeatureSpec((Input(),), ("plain", "fh"), TOP, "all")
+    facts = describe_model(backbone, spec, SEEDS, classes, "drawn")
+    facts["dataset"] = dataset
+    facts["training_data"]["data"] = "synthetic"
+    facts["operating_point"] = {
+        "threshold": 0.9,
+        "coverage": POINT["coverage"],
+        "precision": POINT["precision"],
+        "classes": {name: {"landmarks": 2, "decided": 1, "shown": 4, "right": 3} for name in classes},
     }
-    write_model(folder, cast("ModelRecord", facts), {seed: fit() for seed in SEEDS}, "# A model\n")
+    write_model(folder, facts, {seed: fit() for seed in SEEDS}, "# A model\n")
     return read_model(folder)

@@ -22,7 +22,7 @@ confidence, and whether that reaches --threshold (see docs/predict.md).
 
 INPUT is one or more of: images, folders (with the folders inside them), zips,
 quoted patterns, and Parquet tables of encoded images. With --split or
---evaluate it is one data set, as for `hirise-imb data check PATH`, of which one image
+--evaluate it is one data set, as for `hirise-imb data check PATH`: one image
 for each landmark is predicted.
 
 An image that can't be used becomes a row with an error. The same command
@@ -48,6 +48,15 @@ def add_commands(subparsers: Subparsers) -> None:
     predict.add_argument("--evaluate", action="store_true", help="score the predictions against the labels of INPUT")
     predict.add_argument("--dataset", help="data set of landmarks in the official layout (default: that of the model)")
     predict.add_argument("--images", default="", metavar="DIR", help="folder of the images of an annotation table")
+    predict.add_argument(
+        "--engine",
+        choices=["process", "ray"],
+        default="process",
+        help="this process, or workers of Ray on all cores or on a cluster, for archives (default: process)",
+    )
+    predict.add_argument(
+        "--workers", type=int, help="number of workers of --engine ray (default: one on each GPU, or on each core)"
+    )
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -59,9 +68,13 @@ def _predict(options: argparse.Namespace) -> int:
     from hirise_imb.prediction.inputs import LandmarkListing, list_inputs
     from hirise_imb.prediction.model_file import read_model
     from hirise_imb.prediction.predictor import Predictor
+    from hirise_imb.prediction.ray_engine import predict_with_ray
     from hirise_imb.prediction.run import PredictionRequest, predict_in_this_process, run_prediction
     from hirise_imb.utils.environment import load_tensorflow
+    from hirise_imb.utils.errors import UserError
 
+    if options.workers is not None and options.engine != "ray":
+        raise UserError("--workers is for --engine ray: add that, or leave it out.")
     model = read_model(options.model)
     if options.dataset is not None:
         check_known("data set", options.dataset, DATASETS)
@@ -77,7 +90,11 @@ def _predict(options: argparse.Namespace) -> int:
         load_tensorflow()
         return Predictor.load(model, options.weights)
 
-    totals = run_prediction(request, predict_in_this_process(load))
+    if options.engine == "ray":
+        engine = predict_with_ray(options.model, options.weights, options.workers)
+    else:
+        engine = predict_in_this_process(load)
+    totals = run_prediction(request, engine)
     console = Console()
     _print_totals(totals, request.threshold, console)
     if isinstance(listing, LandmarkListing) and options.evaluate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -176,6 +177,14 @@ def _read_definition(options: argparse.Namespace) -> StudyDefinition:
     return load_definition(options.definition, overrides) if options.definition else default_definition(overrides)
 
 
+def _interrupt_on_termination() -> None:
+    """Treats SIGTERM, with which the scheduler of a cluster ends a job, like Ctrl-C.
+
+    An interrupted process closes its trials and releases its leases; one that is killed leaves that to the others.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def _run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -190,6 +199,7 @@ def _run(options: argparse.Namespace) -> int:
         replace=options.replace,
         save_models=options.save_models,
     )
+    _interrupt_on_termination()
     results, page = run_study(_read_definition(options), options.out, run_options)
     console = Console()
     print_comparison(results, console)
@@ -200,6 +210,7 @@ def _run(options: argparse.Namespace) -> int:
 def _work(options: argparse.Namespace) -> int:
     from hirise_imb.pipeline.runner import join_study
 
+    _interrupt_on_termination()
     join_study(_read_definition(options), options.out, options.storage)
     say("No trials are left.")
     return 0

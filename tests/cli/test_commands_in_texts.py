@@ -18,6 +18,7 @@ from hirise_imb.cli.parsing import PROGRAM
 PACKAGE = Path(hirise_imb.__file__).parent
 ROOT = PACKAGE.parent
 COMMAND = re.compile(rf"{PROGRAM}((?: +[^\s`]+)+)")
+COMMAND_LINE = re.compile(rf"^ *(?:srun (?:.* -- +)?)?{PROGRAM}( .*)", re.MULTILINE)
 OLD_NAMES = re.compile(r"python -m hirise_imb\.study \w|`study ")
 
 
@@ -84,9 +85,20 @@ def test_commands_in_the_help_can_be_given() -> None:
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
 def test_commands_in_the_documentation_can_be_given(page: str) -> None:
-    for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
-        if line.startswith(f"{PROGRAM} "):
-            check(line.removeprefix(PROGRAM))
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", "")
+    for command in COMMAND_LINE.findall(text):
+        check(command)
+
+
+def test_commands_in_job_scripts_are_among_them() -> None:
+    text = (ROOT / "docs" / "slurm.md").read_text(encoding="utf-8").replace("\\\n", "")
+    assert [command.split()[0] for command in COMMAND_LINE.findall(text)] == [
+        "data",
+        "run",
+        "work",
+        "predict",
+        "predict",
+    ]
 
 
 def test_options_that_messages_name_exist() -> None:

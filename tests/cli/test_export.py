@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from export_models import KINDS
-from saved import save_fits
+from saved_models import save_fits
 
 from hirise_imb.backbones import Backbone
 from hirise_imb.cli.main import main

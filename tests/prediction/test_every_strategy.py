@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from saved import save_fits
+from saved_models import save_fits
 from worlds import small_copy
 
 from hirise_imb.backbones import Backbone

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from saved import describe_model, save_fits
+from saved_models import describe_model, save_fits
 
 from hirise_imb.backbones import Backbone
 from hirise_imb.cli.main import main

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from builders import names
 from review_files import CLASSES, N_IMAGES, image_names, write_images, write_predictions
-from saved import describe_model
+from saved_models import describe_model
 
 from hirise_imb.backbones import Backbone
 from hirise_imb.cli.main import main

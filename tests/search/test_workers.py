@@ -147,14 +147,15 @@ def test_workers_end_soon_after_the_study_was_killed_and_it_goes_on_later(
 
 @LINUX
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_workers_that_are_asked_to_end_do_not_count_as_dead(
-    folder: Path, small_data: Path, expected: dict[str, bytes], tmp_path: Path
+    folder: Path, small_data: Path, expected: dict[str, bytes], tmp_path: Path, number: signal.Signals
 ) -> None:
-    """As they are when the time is over, or when the user interrupts the study."""
+    """As they are when the time is over, when the user interrupts the study, or when a cluster ends its job."""
     command = Command(folder, tmp_path / "hold")
     with kill_on_exit(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
         wait_until(lambda: started_trials(tmp_path) == 3, process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert rows(tmp_path, "SELECT * FROM trials WHERE state = 'RUNNING'") == []
