@@ -73,10 +73,12 @@ def read_labels(paths: Sequence[Path], classes: ClassSet) -> list[Label]:
     """Reads files that the review page saved; a row that repeats an earlier one counts once.
 
     Raises:
-        UserError: a file can't be read, names an unknown class, or two rows contradict each other.
+        UserError: a file is missing or can't be read, a class is unknown, or two rows contradict each other.
     """
     labels: dict[str, Label] = {}
     for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} does not exist: name a file that the review page saved.")
         required = COLUMNS[:3]
         if missing := [column for column in required if column not in read_columns(path)]:
             raise UserError(

@@ -270,6 +270,11 @@ def test_a_file_without_labels_is_refused(base: Manifest, tmp_path: Path) -> Non
         read_labels([save_labels(tmp_path)], base.spec.classes)
 
 
+def test_a_file_of_labels_that_does_not_exist_is_refused(base: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.csv does not exist: name a file that the review page saved"):
+        read_labels([tmp_path / "gone.csv"], base.spec.classes)
+
+
 def test_another_table_is_refused(base: Manifest, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,class\na,b\n", encoding="utf-8")
     with pytest.raises(UserError, match="lacks source, label"):

@@ -130,9 +130,12 @@ def test_weights_need_a_model(images: Path, tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("option", ["--candidates", "--per-source"])
-@pytest.mark.parametrize("value", ["0", "-1", "some"])
-def test_numbers_must_be_positive(option: str, value: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", ["0", "-1", "2.5", "some"])
+def test_numbers_must_be_positive(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["review", "p.parquet", "--images", "i", "--out", str(tmp_path / "out"), option, value])
     assert stopped.value.code == 2
+    assert f"argument {option}: must be an integer of at least 1, got '{value}'" in capsys.readouterr().err
     assert names(tmp_path) == []
