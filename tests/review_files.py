@@ -87,5 +87,7 @@ def make_review(
     """The review of `N_IMAGES` new landmarks in the folder `new`."""
     images = write_images(folder / "new", image_names())
     predictions = write_predictions(folder / "p.parquet", [f"{images}/{name}" for name in image_names()])
-    training = None if data is None else TrainingData("base", read_manifest(data, HIRISE), ("train", "val"))
+    training = (
+        None if data is None else TrainingData("base", read_manifest(data, HIRISE), ("train", "val"), is_of_model=True)
+    )
     return build_review(predictions, [str(images)], backbone, training, per_class, per_source)

@@ -134,7 +134,7 @@ def _check_and_print(name: str, card: DataCard, images: str = "") -> int:
     spec = manifest.spec
     check_images([manifest.path(image) for image in manifest.table["image"]], spec.image_shape)
     summary = manifest.summary().set_index(["split", "class"])
-    console = Console()
+    console = Console(markup=False)  # names of classes and paths may look like markup
     for split in SPLITS:
         table = Table(title=split, title_justify="left")
         table.add_column("class", min_width=13)

@@ -43,9 +43,12 @@ def add_commands(subparsers: Subparsers) -> None:
 
 
 def _count(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
     return number
 
 
@@ -60,7 +63,13 @@ def _review(options: argparse.Namespace) -> int:
     facts = read_facts(options.predictions)
     load_tensorflow()
     model, backbone = _load_backbone(options, facts)
-    training = _find_training_data(options, facts, model)
+    try:
+        training = _find_training_data(options, facts, model)
+    except UserError as error:
+        if options.data is not None:
+            raise
+        print(f"The training data can't be used; name them with --data to see what candidates resemble: {error}")
+        training = None
     review = build_review(
         options.predictions, options.images, backbone, training, options.candidates, options.per_source
     )
@@ -69,8 +78,6 @@ def _review(options: argparse.Namespace) -> int:
         number = sum(one.label == label for one in review.proposals)
         expected = f"about {review.expected[label]:.0f} expected in all images"
         print(f"{review.classes[label]}: {plural(number, 'candidate')}, {expected}")
-    if training is None:
-        print("The training data were not found: name them with --data to see what candidates resemble.")
     print(f"Review: {page}")
     return 0
 
@@ -101,28 +108,34 @@ def _load_backbone(options: argparse.Namespace, facts: PredictionFacts) -> tuple
 def _find_training_data(
     options: argparse.Namespace, facts: PredictionFacts, model: SavedModel | None
 ) -> TrainingData | None:
-    """Returns the data of --data or, if they can be read, those that the model names.
+    """Returns the data of --data or else those that the model names; None if neither is given.
 
     Raises:
-        UserError: --data can't be read, or has other classes or images than the predictions.
+        UserError: the data can't be read, have other classes or images of another size than the predictions, or have
+            changed since the model was trained on them. Other data than those of the model may be given by --data.
     """
     from hirise_imb.data import DATASETS, HIRISE
     from hirise_imb.data.load import load_data
+    from hirise_imb.features.extraction import data_digest
     from hirise_imb.review.queue import TrainingData
 
     name = options.data if options.data is not None else model.facts["training_data"]["data"] if model else None
     if name is None:
+        print("The training data are not known: name them with --data to see what candidates resemble.")
         return None
     splits = tuple(model.facts["training_data"]["splits"]) if model else ("train", "val")
-    try:
-        manifest = load_data(name, DATASETS.get(facts.dataset, HIRISE))
-        if (manifest.spec.classes.names, manifest.spec.image_shape) != (facts.classes, facts.image_shape):
-            raise UserError(
-                f"{name} has other classes or images of another size than {options.predictions}: name the data that "
-                "the model was trained on with --data."
-            )
-    except UserError:
-        if options.data is not None:
-            raise
-        return None
-    return TrainingData(name, manifest, splits)
+    manifest = load_data(name, DATASETS.get(facts.dataset, HIRISE))
+    if (manifest.spec.classes.names, manifest.spec.image_shape) != (facts.classes, facts.image_shape):
+        raise UserError(
+            f"{name} has other classes or images of another size than {options.predictions}: name the data that "
+            "the model was trained on with --data."
+        )
+    is_of_model = model is not None and data_digest(manifest) == model.facts["training_data"]["digest"]
+    if model is not None and not is_of_model:
+        if options.data is None:
+            raise UserError(f"{name} has changed since the model was trained on it.")
+        print(
+            f"{name} is not the data that the model was trained on: the page shows its landmarks, and leaves out its "
+            "images."
+        )
+    return TrainingData(name, manifest, splits, is_of_model)

@@ -12,14 +12,14 @@ from pathlib import Path, PurePosixPath
 
 from hirise_imb.data.dataset import ClassSet, DataCard, ImageName, SourceColumn
 from hirise_imb.data.images import UnusableImage, decode_content
-from hirise_imb.data.manifest import Manifest, raise_mistakes, read_manifest
+from hirise_imb.data.manifest import Manifest, raise_mistakes, read_label_file, read_manifest
 from hirise_imb.data.tables import read_columns, read_strings
 from hirise_imb.utils.errors import UserError, bullet_list
 from hirise_imb.utils.files import ensure_folder, file_mask, write_text
 
 COLUMNS = ("id", "source", "label", "queue")
 """Columns of LABELS.csv: identifier of the image in the predictions, its source, the name of its class, and the digest
-of the review queue that it was labelled in."""
+of the review queue that it was labelled in, which is for information only: nothing reads it."""
 
 TEXT_MARK = "'"
 """First character of a cell whose text begins with one of `FORMULA_STARTS`, or with this mark. Spreadsheet programs
@@ -73,10 +73,12 @@ def read_labels(paths: Sequence[Path], classes: ClassSet) -> list[Label]:
     """Reads files that the review page saved; a row that repeats an earlier one counts once.
 
     Raises:
-        UserError: a file can't be read, names an unknown class, or two rows contradict each other.
+        UserError: a file is missing or can't be read, a class is unknown, or two rows contradict each other.
     """
     labels: dict[str, Label] = {}
     for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} does not exist: name a file that the review page saved.")
         required = COLUMNS[:3]
         if missing := [column for column in required if column not in read_columns(path)]:
             raise UserError(
@@ -114,6 +116,7 @@ def plan_additions(base: Manifest, labels: Sequence[Label]) -> Additions:
     split_of = dict(zip(base.table["source"], base.table["split"], strict=True))
     known = {image: (int(label), source) for image, label, source in base.table[["image", "label", "source"]].values}
     label_of = dict(zip(base.table["landmark"], base.table["label"], strict=True))
+    listed = read_label_file(base.folder.parent / card.layout.label_file, card.classes)
     first_of_file: dict[str, Label] = {}
     images, n_known, n_closed = [], 0, 0
     mistakes = []
@@ -130,6 +133,11 @@ def plan_additions(base: Manifest, labels: Sequence[Label]) -> Additions:
             mistakes.append(
                 f"{label.place}: {label.id} is {label.class_name}, but landmark {name.landmark} is "
                 f"{card.classes[int(given)]} already"
+            )
+        elif (given := listed.get(file, class_id)) != class_id:  # the split file need not list this image
+            mistakes.append(
+                f"{label.place}: {label.id} is {label.class_name}, but {card.classes[given]} in "
+                f"{card.layout.label_file} of the data set"
             )
         elif file in known:
             n_known += 1
@@ -241,7 +249,7 @@ def _write_text_files(base: Path, folder: Path, card: DataCard, additions: Addit
     """Writes the text files of a data set with new lines at their end; the lines of `base` stay as they are."""
     layout = card.layout
     # The label file may list images that the split file does not.
-    listed = {line.split()[0] for line in (base / layout.label_file).read_text(encoding="utf-8").splitlines() if line}
+    listed = read_label_file(base / layout.label_file, card.classes)
     labels = [f"{image.file} {image.label}" for image in additions.images if image.file not in listed]
     by_column = isinstance(card.identity, SourceColumn)
     rows = [

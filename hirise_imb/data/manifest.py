@@ -104,7 +104,7 @@ def read_manifest(data_folder: Path, spec: DataCard) -> Manifest:
     """
     layout = spec.layout
     _check_classes(data_folder / layout.class_file, spec)
-    labels = _read_labels(data_folder / layout.label_file, spec.classes)
+    labels = read_label_file(data_folder / layout.label_file, spec.classes)
     table = _read_split(data_folder / layout.split_file, labels, spec)
     folder = data_folder / layout.image_folder
     _check_files(folder, table, layout.split_file)
@@ -153,8 +153,12 @@ def _parse_class_id(text: str, classes: ClassSet) -> int | None:
     return int(text) if text in map(str, range(len(classes))) else None
 
 
-def _read_labels(path: Path, classes: ClassSet) -> dict[str, int]:
-    """Class id by file name, from lines `filename class_id`."""
+def read_label_file(path: Path, classes: ClassSet) -> dict[str, int]:
+    """Returns class ids by file name, from lines `filename class_id`.
+
+    Raises:
+        UserError: the file is missing or contains mistakes.
+    """
     labels: dict[str, int] = {}
     mistakes = []
     for number, line in _lines(path):

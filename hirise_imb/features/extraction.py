@@ -14,6 +14,7 @@ import numpy as np
 
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.images import decode_image
+from hirise_imb.data.manifest import Manifest
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.cache import FeatureStore, open_store
 from hirise_imb.features.inputs import GEM_EXPONENT, FeatureKey
@@ -38,6 +39,18 @@ def image_digests(paths: Sequence[Path]) -> list[str]:
     """Returns the hexadecimal SHA-256 of each file."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), paths))
+
+
+def data_digest(manifest: Manifest, digests: Sequence[str] | None = None) -> str:
+    """Returns the SHA-256 of a manifest and the content of its images, the first 16 hexadecimal digits.
+
+    Args:
+        manifest: data set.
+        digests: `image_digests` of all images, if the caller has computed them already; otherwise every file is read.
+    """
+    if digests is None:
+        digests = image_digests([manifest.path(image) for image in manifest.table["image"]])
+    return hashlib.sha256("".join([manifest.digest, *digests]).encode()).hexdigest()[:16]
 
 
 def extract_features(

@@ -190,14 +190,15 @@ def _notes(review: Review) -> tuple[str, ...]:
         "Near-duplicates are shown once, and so is an image that could belong to several classes."
     ]
     if review.training:
+        origin = ", which the model was trained on," if review.training.is_of_model else ""
         notes.append(
-            f"Next to a candidate are the nearest landmarks of its class in {review.training}, which the model was "
-            "trained on, with the cosine similarity of their features."
+            f"Next to a candidate are the nearest landmarks of its class in {review.training.name}{origin} with the "
+            "cosine similarity of their features."
         )
     else:
         notes.append("The landmarks that the model was trained on are not shown: name them with --data.")
-    if review.labelled:
-        notes.append(f"{plural(review.labelled, 'image')} of the training data were left out.")
+    if review.training and review.labelled:
+        notes.append(f"{plural(review.labelled, 'image')} of {review.training.name} were left out.")
     if review.errors:
         notes.append(f"{plural(review.errors, 'image')} could not be predicted.")
     return tuple(notes)

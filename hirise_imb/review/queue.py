@@ -66,13 +66,13 @@ class Review:
     errors: int
     """Number of images without a prediction."""
     labelled: int
-    """Number of images that are left out because the training data has them."""
+    """Number of images that are left out because the training data contain them."""
     expected: NDArray[np.floating]
     """Expected number of images of each class among the predicted ones, the sum of their probabilities."""
     per_source: int
     """Largest number of candidates of a class that are from one source."""
-    training: str
-    """Name of the data whose landmarks are shown as neighbours; empty if there are none."""
+    training: TrainingData | None
+    """Data whose landmarks are shown as neighbours; None if there are none."""
 
     @property
     def classes(self) -> ClassSet:
@@ -88,13 +88,15 @@ class Review:
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """The data that a model was trained on."""
+    """The data whose landmarks are compared with candidates, usually those that the model was trained on."""
 
     name: str
     """Value of --data."""
     manifest: Manifest
     splits: tuple[str, ...]
-    """Splits that the model was trained on or chosen by."""
+    """Splits whose landmarks are shown: those that the model was trained on or chosen by."""
+    is_of_model: bool
+    """Whether these are known to be the data that the model was trained on."""
 
 
 def build_review(
@@ -111,7 +113,7 @@ def build_review(
         path: file of predictions.
         places: where the images are: images, folders, zips and tables of images.
         backbone: backbone whose features say which images resemble each other.
-        training: data that the model was trained on; None if it can't be found.
+        training: data whose landmarks are shown, and whose images are left out; None if there are none.
         per_class: largest number of candidates of a class.
         per_source: largest number of candidates of a class that are from one source.
 
@@ -121,8 +123,7 @@ def build_review(
     calibrated = calibrated_columns(read_facts(path).class_set)
     facts, table = read_predictions(path, ["id", "source", "error", *calibrated])
     usable = table[table["error"].isna()]
-    names = usable["id"].str.replace(r".*/", "", regex=True)
-    is_labelled = names.isin(set(training.manifest.table["image"]) if training else ())
+    is_labelled = _find_labelled(usable["id"], training.manifest if training else None)
     new = usable[~is_labelled]
     if new.empty:
         reason = "is in the training data already" if len(usable) else "could not be predicted"
@@ -158,8 +159,26 @@ def build_review(
         labelled=int(is_labelled.sum()),
         expected=p.sum(axis=0),
         per_source=per_source,
-        training=training.name if training else "",
+        training=training,
     )
+
+
+def _find_labelled(ids: pd.Series, manifest: Manifest | None) -> NDArray[np.bool_]:
+    """Returns which predicted images a data set contains, shape (n_ids,).
+
+    A name in a grammar identifies the image, wherever it is. Other names do not, such as `0001.jpg`: the id must then
+    end with the whole path below the image folder.
+    """
+    if manifest is None:
+        return np.zeros(len(ids), bool)
+    images = set(manifest.table["image"])
+    if isinstance(manifest.spec.identity, NameGrammar):
+        known = {PurePosixPath(image).name for image in images}
+        found = [id_.rpartition("/")[2] in known for id_ in ids]
+    else:
+        paths = [id_.split("/") for id_ in ids]
+        found = [any("/".join(parts[start:]) in images for start in range(len(parts))) for parts in paths]
+    return np.array(found, bool)
 
 
 def _number_sources(sources: pd.Series) -> Ints:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,13 @@ from hirise_imb.data.manifest import Manifest
 from hirise_imb.data.registry import DATASETS
 from hirise_imb.data.splits import make_outer_splits, make_splits
 from hirise_imb.features.arrays import Features
-from hirise_imb.features.extraction import BATCH, extract_features, image_digests, median_relative_difference
+from hirise_imb.features.extraction import (
+    BATCH,
+    data_digest,
+    extract_features,
+    image_digests,
+    median_relative_difference,
+)
 from hirise_imb.features.inputs import TOP_MEAN, FeatureKey, RequiredFeatures
 from hirise_imb.features.table import FeatureTable, read_feature_table
 from hirise_imb.recipe import Recipe
@@ -184,8 +189,7 @@ class TrainingContext:
             origin = {"features": table.digest[:16]}
             made = f"made by {table.made_by}" if table.made_by else "the file does not say how they were made"
             description = f"Features: {definition.features} ({made}), {table.width:,} for each image"
-        content = hashlib.sha256("".join([manifest.digest, *digests]).encode())
-        facts: dict[str, str | int] = {"dataset": manifest.spec.name, "data": content.hexdigest()[:16]}
+        facts: dict[str, str | int] = {"dataset": manifest.spec.name, "data": data_digest(manifest, digests)}
         facts |= {**origin, "seed": definition.seed}
         seconds = round(time.monotonic() - begin, 1)
         return cls(definition, manifest, trainer, description, table, facts, seconds)

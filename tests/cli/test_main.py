@@ -20,11 +20,12 @@ import keras
 import pytest
 from builders import write_data
 from optuna_dashboard import wsgi
+from review_files import encode_noise
 from worlds import change_split_file, storage
 
 from hirise_imb.cli.main import main
 from hirise_imb.data import DATASETS, manifest
-from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.dataset import SPLITS, ClassSet
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.recipe import Recipe
 from hirise_imb.search import lock_study
@@ -130,6 +131,20 @@ def test_module_and_console_script_hand_on_the_exit_code(tmp_path: Path) -> None
 
 
 # --- data check ---
+
+
+def test_data_check_prints_names_that_look_like_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "[red]data"
+    folder.mkdir()
+    rows = [(f"{split}-{k}.jpg", name, split) for split in SPLITS for k, name in enumerate(("dust", "[bold]olivine"))]
+    for seed, (file, *_) in enumerate(rows):
+        (folder / file).write_bytes(encode_noise(seed))
+    lines = ["file,label,split", *(",".join(row) for row in rows), ""]
+    (folder / "table.csv").write_text("\n".join(lines), encoding="utf-8")
+    assert main(["data", "check", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("[bold]olivine") >= len(SPLITS)
+    assert f"No mistakes in {folder}." in printed
 
 
 def test_data_check_prints_classes_by_split(small_data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -201,6 +201,22 @@ def test_the_label_file_may_list_a_new_image_and_lack_a_last_line_break(own_data
     assert NEW in set(new.table["image"])
 
 
+def test_the_label_file_may_have_lines_of_blanks(own_data: Path, tmp_path: Path) -> None:
+    with (own_data / LABEL_FILE).open("a", encoding="utf-8") as file:
+        file.write("  \n\n")
+    new = add(read_manifest(own_data, HIRISE), tmp_path, f"{NEW},,crater,abc")
+    assert NEW in set(new.table["image"])
+
+
+def test_an_image_that_the_label_file_alone_lists_with_another_class_is_refused(own_data: Path, tmp_path: Path) -> None:
+    with (own_data / LABEL_FILE).open("a", encoding="utf-8") as file:
+        file.write(f"{NEW} 1\n")
+    base = read_manifest(own_data, HIRISE)
+    rows = (f"photos/{NEW},,spider,abc",)
+    message = f"LABELS.csv, line 2: photos/{NEW} is spider, but crater in {LABEL_FILE} of the data set"
+    assert_refused(message, base, tmp_path, *rows)
+
+
 def write_minerals(folder: Path) -> Manifest:
     """A small data set in colour whose split file has a column of sources."""
     layout = MINERALS.layout
@@ -252,6 +268,11 @@ def test_only_the_official_layout_can_be_added_to(base: Manifest, tmp_path: Path
 def test_a_file_without_labels_is_refused(base: Manifest, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="contains no labels"):
         read_labels([save_labels(tmp_path)], base.spec.classes)
+
+
+def test_a_file_of_labels_that_does_not_exist_is_refused(base: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.csv does not exist: name a file that the review page saved"):
+        read_labels([tmp_path / "gone.csv"], base.spec.classes)
 
 
 def test_another_table_is_refused(base: Manifest, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from hirise_imb.config import StudyDefinition
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.images import decode_image
 from hirise_imb.data.manifest import read_manifest
+from hirise_imb.features.extraction import data_digest
 from hirise_imb.pipeline.model_card import write_card
 from hirise_imb.pipeline.runner import RunOptions, run_baseline, run_study
 from hirise_imb.pipeline.saved_models import list_models
@@ -97,6 +98,11 @@ def test_models_predict_the_test_split_as_in_the_report(original: Finished, smal
         pixels = [decode_image(manifest.path(image), HIRISE.image_shape) for image in expected.index]
         output = Predictor.load(read_model(original.report / "models" / name)).predict(np.stack(pixels))
         np.testing.assert_allclose(output.probabilities, expected, rtol=0, atol=1e-5)
+
+
+def test_models_name_the_digest_of_their_training_data(original: Finished, small_data: Path) -> None:
+    digest = data_digest(read_manifest(small_data, HIRISE))
+    assert read_model(original.report / "models" / "plain").facts["training_data"]["digest"] == digest
 
 
 def test_scores_are_those_of_mean_probabilities(original: Finished) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from builders import names
+from builders import IMAGE_FOLDER, names
 from review_files import (
     CLASSES,
     N_IMAGES,
@@ -21,9 +23,11 @@ from review_files import (
 )
 
 from hirise_imb.backbones import Backbone
+from hirise_imb.data import SPLITS
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.images import decode_image
-from hirise_imb.data.manifest import read_manifest
+from hirise_imb.data.load import load_data
+from hirise_imb.data.manifest import Manifest, read_manifest
 from hirise_imb.features.extraction import extract_features
 from hirise_imb.features.inputs import TOP_MEAN
 from hirise_imb.review import Review, build_review, write_review
@@ -34,7 +38,9 @@ from hirise_imb.utils.errors import UserError
 
 
 def review_of(predictions: Path, images: Path, backbone: Backbone, data: Path | None = None) -> Review:
-    training = None if data is None else TrainingData("base", read_manifest(data, HIRISE), ("train", "val"))
+    training = (
+        None if data is None else TrainingData("base", read_manifest(data, HIRISE), ("train", "val"), is_of_model=True)
+    )
     return build_review(predictions, [str(images)], backbone, training, 40, 3)
 
 
@@ -99,6 +105,43 @@ def test_images_of_the_training_data_are_left_out(tmp_path: Path, backbone: Back
     alone = write_predictions(tmp_path / "q.parquet", [old])
     with pytest.raises(UserError, match="is in the training data already"):
         review_of(alone, images, backbone, small_data)
+
+
+def write_table(folder: Path, places: Sequence[str]) -> Manifest:
+    """An annotation table whose images are at these places, of all classes and splits."""
+    rows = [(place, CLASSES[k % len(CLASSES)], SPLITS[k // len(CLASSES)]) for k, place in enumerate(places)]
+    for seed, place in enumerate(places):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(encode_noise(100 + seed))
+    table = pd.DataFrame(rows, columns=["file", "label", "split"])
+    table.to_csv(folder / "table.csv", index=False)
+    return load_data(str(folder / "table.csv"), HIRISE)
+
+
+def test_without_a_grammar_images_of_the_training_data_are_known_by_their_paths(
+    tmp_path: Path, backbone: Backbone
+) -> None:
+    base = write_table(tmp_path / "base", [f"first/{k:04}.jpg" for k in range(3 * len(CLASSES))])
+    training = TrainingData("base", base, ("train", "val"), is_of_model=True)
+    write_images(tmp_path / "new" / "first", ["0001.jpg"])
+    write_images(tmp_path / "new" / "second", ["0001.jpg", "0002.jpg"])
+    write_images(tmp_path / "new" / "at-first", ["0001.jpg"])
+    ids = [f"new/{name}" for name in ("first/0001.jpg", "second/0001.jpg", "second/0002.jpg", "at-first/0001.jpg")]
+    ids.append("first/0000.jpg")
+    predictions = write_predictions(tmp_path / "p.parquet", ids)
+    review = build_review(predictions, [str(tmp_path / "new")], backbone, training, 40, 3)
+    assert (review.labelled, review.images) == (2, 3)
+    assert not any("/first/" in one.id for one in review.proposals)
+
+
+def test_names_in_a_grammar_are_known_in_any_folder(tmp_path: Path, backbone: Backbone, small_data: Path) -> None:
+    base = read_manifest(small_data, HIRISE)
+    nested = replace(base, folder=small_data, table=base.table.assign(image=f"{IMAGE_FOLDER}/" + base.table["image"]))
+    training = TrainingData("base", nested, ("train", "val"), is_of_model=True)
+    images = write_images(tmp_path / "new", image_names(2))
+    ids = [*image_names(2), f"elsewhere/{base.table['image'].iloc[0]}"]
+    predictions = write_predictions(tmp_path / "p.parquet", ids)
+    assert build_review(predictions, [str(images)], backbone, training, 40, 3).labelled == 1
 
 
 def test_the_neighbours_are_the_nearest_training_landmarks_of_the_class(

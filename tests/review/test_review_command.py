@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import names
+from builders import IMAGE_FOLDER, LABEL_FILE, SPLIT_FILE, names
 from review_files import CLASSES, N_IMAGES, image_names, write_images, write_predictions
 from saved_models import describe_model
 
 from hirise_imb.backbones import Backbone
 from hirise_imb.cli.main import main
-from hirise_imb.data import SPLITS
+from hirise_imb.data import HIRISE, SPLITS
+from hirise_imb.data.manifest import read_manifest
+from hirise_imb.features.extraction import data_digest
 from hirise_imb.imbalance.logit_adjustment import Correction
 from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.prediction.model_file import read_model, write_model
@@ -21,15 +25,19 @@ from hirise_imb.testing.toy import WIDTH
 from hirise_imb.training.fitted import FittedHead, FittedModel
 
 
-def save_model(folder: Path, backbone: Backbone, data: str) -> str:
+def save_model(folder: Path, backbone: Backbone, data: str, data_digest: str = "0") -> str:
     """Writes a model that names its training data, and returns its digest."""
     facts = describe_model(backbone, name="plain")
-    facts["training_data"] |= {"data": data, "splits": ["train", "val"]}
+    facts["training_data"] |= {"data": data, "digest": data_digest, "splits": ["train", "val"]}
     shape = (len(CLASSES), WIDTH)
     head = LinearClassifier(np.ones(shape), np.zeros(shape[0]), np.zeros(WIDTH), np.ones(WIDTH))
     fit = FittedModel(((FittedHead(head),),), (1.0,), Correction(1.0, np.zeros(shape[0])), 1.0)
     write_model(folder, facts, {0: fit}, "# a card\n")
     return read_model(folder).digest
+
+
+def digest_of(data: Path) -> str:
+    return data_digest(read_manifest(data, HIRISE))
 
 
 @pytest.fixture
@@ -51,7 +59,7 @@ def test_the_training_data_are_those_of_the_model(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    digest = save_model(tmp_path / "model", backbone, str(small_data))
+    digest = save_model(tmp_path / "model", backbone, str(small_data), digest_of(small_data))
     predictions = write_predictions(tmp_path / "p.parquet", image_names(), model=digest)
     out = tmp_path / "reports" / "review"
     words = ["review", str(predictions), "--images", str(images), "--out", str(out), "--candidates", "1"]
@@ -62,7 +70,74 @@ def test_the_training_data_are_those_of_the_model(
     text = (out / "review.html").read_text(encoding="utf-8")
     assert text.count('class="candidate"') == len(CLASSES.rare_ids)
     assert "Looks like" in text
-    assert str(small_data) in text
+    assert f"{small_data}, which the model was trained on," in text
+    assert "is not the data" not in printed
+
+
+def change_image(data: Path) -> None:
+    with next((data / IMAGE_FOLDER).iterdir()).open("ab") as file:
+        file.write(b"0")
+
+
+def change_label(data: Path) -> None:
+    """Gives all images of a landmark another class."""
+    landmark = read_manifest(data, HIRISE).table["landmark"].iloc[0]
+    for name in (LABEL_FILE, SPLIT_FILE):
+        rows = [line.split() for line in (data / name).read_text(encoding="utf-8").splitlines()]
+        for row in rows:
+            if row[0].startswith(landmark):
+                row[1] = str((int(row[1]) + 1) % len(CLASSES))
+        (data / name).write_text("".join(f"{' '.join(row)}\n" for row in rows), encoding="utf-8")
+
+
+def break_split(data: Path) -> None:
+    with (data / SPLIT_FILE).open("a", encoding="utf-8") as file:
+        file.write("photo.jpg 1 train\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (change_image, "own-data has changed since the model was trained on it"),
+        (change_label, "own-data has changed since the model was trained on it"),
+        (break_split, "line .*: file name 'photo.jpg' is not"),
+    ],
+)
+def test_training_data_that_changed_or_are_damaged_are_not_shown(
+    change: Callable[[Path], None],
+    reason: str,
+    toy: str,
+    backbone: Backbone,
+    images: Path,
+    own_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    digest = save_model(tmp_path / "model", backbone, str(own_data), digest_of(own_data))
+    change(own_data)
+    predictions = write_predictions(tmp_path / "p.parquet", image_names(), model=digest)
+    words = ["review", str(predictions), "--images", str(images), "--out", str(tmp_path / "out")]
+    assert main([*words, "--model", str(tmp_path / "model")]) == 0
+    assert re.search(reason, capsys.readouterr().out)
+    assert "Looks like" not in (tmp_path / "out" / "review.html").read_text(encoding="utf-8")
+
+
+def test_other_data_than_those_of_the_model_are_named_as_such(
+    toy: str,
+    backbone: Backbone,
+    images: Path,
+    small_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    digest = save_model(tmp_path / "model", backbone, str(tmp_path / "gone"))
+    predictions = write_predictions(tmp_path / "p.parquet", image_names(), model=digest)
+    words = ["review", str(predictions), "--images", str(images), "--out", str(tmp_path / "out")]
+    assert main([*words, "--model", str(tmp_path / "model"), "--data", str(small_data)]) == 0
+    assert f"{small_data} is not the data that the model was trained on" in capsys.readouterr().out
+    text = (tmp_path / "out" / "review.html").read_text(encoding="utf-8")
+    assert "Looks like" in text
+    assert "which the model was trained on" not in text
 
 
 def test_training_data_that_are_gone_are_no_error(
@@ -72,7 +147,10 @@ def test_training_data_that_are_gone_are_no_error(
     predictions = write_predictions(tmp_path / "p.parquet", image_names(), model=digest)
     words = ["review", str(predictions), "--images", str(images), "--out", str(tmp_path / "out")]
     assert main([*words, "--model", str(tmp_path / "model")]) == 0
-    assert "The training data were not found" in capsys.readouterr().out
+    assert (
+        f"The training data can't be used; name them with --data to see what candidates resemble: {tmp_path / 'gone'}"
+        in (capsys.readouterr().out)
+    )
     text = (tmp_path / "out" / "review.html").read_text(encoding="utf-8")
     assert "Looks like" not in text
     assert "name them with --data" in text
@@ -130,9 +208,10 @@ def test_weights_need_a_model(images: Path, tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("option", ["--candidates", "--per-source"])
-@pytest.mark.parametrize("value", ["0", "-1", "some"])
-def test_numbers_must_be_positive(option: str, value: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", ["0", "-1", "2.5", "some"])
+def test_numbers_must_be_positive(option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["review", "p.parquet", "--images", "i", "--out", str(tmp_path / "out"), option, value])
     assert stopped.value.code == 2
+    assert f"argument {option}: must be an integer of at least 1, got '{value}'" in capsys.readouterr().err
     assert names(tmp_path) == []
