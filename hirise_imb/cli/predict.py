@@ -81,6 +81,8 @@ def _predict(options: argparse.Namespace) -> int:
     card = DATASETS.get(options.dataset or model.dataset, HIRISE)
     split = options.split or ("test" if options.evaluate else None)
     listing = list_inputs(options.inputs, split, card, options.images)
+    if options.dataset is not None and not isinstance(listing, LandmarkListing):
+        raise UserError("--dataset is that of a data set with labels: add --split to read INPUT as one.")
     if options.evaluate:
         assert isinstance(listing, LandmarkListing)
         check_classes(listing.manifest, model)
@@ -95,7 +97,7 @@ def _predict(options: argparse.Namespace) -> int:
     else:
         engine = predict_in_this_process(load)
     totals = run_prediction(request, engine)
-    console = Console()
+    console = Console(markup=False)
     _print_totals(totals, request.threshold, console)
     if isinstance(listing, LandmarkListing) and options.evaluate:
         _print_evaluation(evaluate_predictions(options.out, listing.manifest), model, console)
@@ -122,7 +124,6 @@ def _print_totals(totals: Totals, threshold: float, console: Console) -> None:
             f"{totals.first_error}",
             highlight=False,
             soft_wrap=True,
-            markup=False,
         )
 
 

@@ -52,7 +52,7 @@ def check_table(path: str | Path) -> None:
     schema, _ = read_footer(path)
     if not _has_images(schema):
         raise UserError(
-            f"{path} is not a table of images: it needs a column {IMAGE} with the content of image files, as binary "
+            f"{path} is not a table of images: it needs one column {IMAGE} with the content of image files, as binary "
             "values or as structs with `bytes`."
         )
 
@@ -68,7 +68,8 @@ def is_image_table(path: str) -> bool:
 def _has_images(schema: pa.Schema) -> bool:
     import pyarrow as pa
 
-    if IMAGE not in schema.names:
+    # Parquet allows several columns with one name, of which none could be selected.
+    if IMAGE not in schema.names or any(schema.names.count(name) > 1 for name in (ID, IMAGE, SOURCE)):
         return False
     kind = schema.field(IMAGE).type
     if pa.types.is_struct(kind):

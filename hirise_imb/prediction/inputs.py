@@ -208,8 +208,9 @@ def _expand(text: str) -> _Input:
             raise UserError(f"{text} matches no images, zips, folders or tables of images: correct the pattern.")
         return _Input(text, tuple(matches))
     path = Path(text)
-    if not path.exists():
-        raise UserError(f"{text} does not exist: name images, folders, zips, Parquet tables or a data set.")
+    if not text or not path.exists():
+        place = text or "An empty INPUT"
+        raise UserError(f"{place} does not exist: name images, folders, zips, Parquet tables or a data set.")
     if not path.is_dir():
         kind = _KINDS.get(path.suffix.lower())
         if kind is None or not path.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
@@ -126,6 +127,8 @@ class Parts:
                 writer.write_table(table, row_group_size=len(table))
         totals = count_rows(joined)
         if totals.errors < totals.images:
+            with joined.open("rb") as file:
+                os.fsync(file.fileno())  # the shards are removed next
             joined.replace(self.out)
         self.remove()
         if totals.errors == totals.images:
@@ -134,8 +137,13 @@ class Parts:
         return totals
 
     def remove(self) -> None:
-        """Removes the folder, if there is one."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes the folder, if there is one, and what is left of it if that was interrupted before."""
+        removed = self.folder.with_name(f".{self.folder.name}.removed")
+        shutil.rmtree(removed, ignore_errors=True)
+        if self.folder.exists():
+            # Renamed first: a folder without some of its files would be taken for something else.
+            self.folder.replace(removed)
+            shutil.rmtree(removed, ignore_errors=True)
 
 
 def _difference(existing: PredictionFacts, wanted: PredictionFacts) -> str:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,26 +46,26 @@ class DecodedImage(NamedTuple):
 
 
 class ShardReader:
-    """Reads the images of shards; the zip or table of the last shard stays open, since the next one mostly uses it."""
+    """Reads the images of shards; the last zip and the last table stay open, since the next shard mostly uses them."""
 
     def __init__(self) -> None:
         """Opens nothing yet."""
-        self._stack = ExitStack()
-        self._path = ""
-        self._open: Any = None
+        self._tables = ExitStack()
+        self._table: tuple[str, TableRows] | None = None
+        self._zip: tuple[str, zipfile.ZipFile] | None = None
 
     def __enter__(self) -> Self:
         """Returns the reader."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes the file that is open."""
+        """Closes what is open."""
         self.close()
 
     def close(self) -> None:
-        """Closes the file that is open."""
-        self._stack.close()
-        self._path = ""
+        """Closes what is open, except a zip of which images are still to be read."""
+        self._tables.close()
+        self._table = self._zip = None
 
     def read(self, shard: Shard) -> Iterator[EncodedImage]:
         """Yields the images of a shard.
@@ -75,31 +75,36 @@ class ShardReader:
         """
         if isinstance(shard.images, RowRange):
             place = shard.images
-            table = self._use(place.table.path, TableRows)
+            table = self._open_table(place.table.path)
             for number, row in enumerate(table.read(place.start, place.stop), place.start):
                 yield _name_row(row, place.table.path, number)
             return
         for image in shard.images:
             if image.member:
-                archive = self._use(image.path, _open_zip)
+                archive = self._open_zip(image.path)
                 yield EncodedImage(image.id, image.source, partial(_read_member, archive, image.member))
             else:
                 yield EncodedImage(image.id, image.source, partial(_read_file, image.path))
 
-    def _use(self, path: str, open_file: Callable[[str], Any]) -> Any:  # noqa: ANN401
-        """Returns the open zip or table at a path."""
-        if path != self._path:
-            self.close()
-            self._open = self._stack.enter_context(open_file(path))
-            self._path = path
-        return self._open
+    def _open_table(self, path: str) -> TableRows:
+        """Returns the open table at a path, and closes the one before."""
+        if self._table is None or self._table[0] != path:
+            self._tables.close()
+            self._table = path, self._tables.enter_context(TableRows(path))
+        return self._table[1]
 
+    def _open_zip(self, path: str) -> zipfile.ZipFile:
+        """Returns the open zip at a path.
 
-def _open_zip(path: str) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except (OSError, *DAMAGE) as error:
-        raise UserError(f"{path} is damaged or not a zip file ({error}): copy or download it again.") from error
+        The one before is not closed here, since threads may still have to read images of it: it closes itself when the
+        last of them is read, so that at most two batches of zips are open.
+        """
+        if self._zip is None or self._zip[0] != path:
+            try:
+                self._zip = path, zipfile.ZipFile(path)
+            except (OSError, *DAMAGE) as error:
+                raise UserError(f"{path} is damaged or not a zip file ({error}): copy or download it again.") from error
+        return self._zip[1]
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -69,6 +69,8 @@ def run_prediction(request: PredictionRequest, engine: Engine) -> Totals:
     try:
         return _run(request, engine)
     except FileNotFoundError as error:  # files are listed, read and joined over hours
+        if not error.filename:
+            raise
         raise UserError(f"{error.filename} was removed while images were predicted: run the command again.") from error
 
 

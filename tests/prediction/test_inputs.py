@@ -416,7 +416,16 @@ def test_tables_without_images_are_refused(tmp_path: Path) -> None:
     ]
     for n, columns in enumerate(tables):
         path = write_table(tmp_path / f"{n}.parquet", columns)
-        assert refuse(path).startswith(f"{path} is not a table of images: it needs a column image with")
+        assert refuse(path).startswith(f"{path} is not a table of images: it needs one column image with")
+
+
+def test_a_table_with_two_columns_of_one_name_is_none(tmp_path: Path) -> None:
+    """In a folder it is left out, like any other table; it must not stop the prediction of the rest."""
+    twice = pa.Table.from_arrays([pa.array([b"x"]), pa.array([b"y"])], names=["image", "image"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    assert "it needs one column image" in refuse(tmp_path / "twice.parquet")
+    write_table(tmp_path / "once.parquet", {"image": [b"x"]})
+    assert [Path(one.path).name for one in list_inputs([str(tmp_path)], None, HIRISE)] == ["once.parquet"]
 
 
 def test_a_table_that_is_damaged_inside_is_refused_when_it_is_read(tmp_path: Path) -> None:

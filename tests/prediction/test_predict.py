@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,6 +161,17 @@ def test_each_image_is_a_row(predict: Predict, model: Path, crops: Path, out: Pa
     assert pq.read_schema(out).field("p_other").type == pa.float32()
 
 
+def test_paths_are_printed_as_they_are(
+    model: Path, crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crops.rename(tmp_path / "[bold]")
+    out = tmp_path / "[red].parquet"
+    assert main(["predict", str(model), str(tmp_path / "[bold]"), "--out", str(out)]) == 0
+    output = capsys.readouterr().out
+    assert f"Predictions: {out}" in output
+    assert f"{tmp_path}/[bold]/" in output
+
+
 def test_the_class_comes_from_the_probabilities_as_trained() -> None:
     facts = PredictionFacts("digest", "arm", ("a", "b"), None, 0.9, ("x",), None, (6, 6, 1), "data", "fingerprint")
     probabilities, calibrated = np.array([[0.6, 0.4], [0.2, 0.8]]), np.array([[0.3, 0.7], [0.1, 0.9]])
@@ -213,6 +225,26 @@ def test_tables_and_zips_give_the_same_predictions(predict: Predict, crops: Path
         pd.testing.assert_frame_equal(table[columns], expected[columns])
 
 
+def test_many_zips_give_the_predictions_of_their_images(
+    predict: Predict, crops: Path, out: Path, tmp_path: Path
+) -> None:
+    """Several of them in a batch, whose images threads read while the next zip is opened already."""
+    of_images = predict(crops).set_index("id")
+    of_images.index = of_images.index.map(lambda path: Path(path).name)
+    out.unlink()
+    (tmp_path / "zips").mkdir()
+    for number, path in enumerate(sorted(crops.iterdir())):
+        with zipfile.ZipFile(tmp_path / "zips" / f"{number:02}.zip", "w") as archive:
+            for copy in range(7):
+                archive.write(path, f"{copy}/{path.name}")
+    of_zips = predict(tmp_path / "zips" / "*.zip")
+    assert len(of_zips) == 7 * len(of_images)
+    expected = of_images.loc[of_zips["id"].map(lambda path: Path(path).name)].reset_index(drop=True)
+    columns = [column for column in expected if str(column).startswith(("p_", "calibrated_"))]
+    np.testing.assert_allclose(of_zips[columns], expected[columns], atol=1e-6)
+    assert of_zips["error"].fillna("").tolist() == expected["error"].fillna("").tolist()
+
+
 def test_an_interrupted_prediction_continues(
     predict: Predict, model: Path, crops: Path, out: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -262,6 +294,14 @@ def test_a_complete_prediction_is_not_repeated(
     output = capsys.readouterr()
     assert f"{out} is complete: nothing is predicted again." in output.err
     assert output.out == printed
+    assert not leftover.exists()
+
+
+def test_a_removal_that_was_interrupted_is_finished(predict: Predict, crops: Path, out: Path) -> None:
+    leftover = out.with_name(f".{out.name}.parts.removed")
+    leftover.mkdir(parents=True)
+    (leftover / "0000000.parquet").touch()
+    predict(crops)
     assert not leftover.exists()
 
 
@@ -364,6 +404,11 @@ def test_a_prediction_waits_for_another_process_with_the_same_output(
     [
         (["{crops}", "--threshold", "1.5"], "--threshold is 1.5: use a probability from 0 to 1."),
         (["{crops}", "--threshold", "nan"], "--threshold is nan: use a probability from 0 to 1."),
+        ([""], "An empty INPUT does not exist: name images, folders, zips, Parquet tables or a data set."),
+        (
+            ["{crops}", "--dataset", "hirise-v3_2"],
+            "--dataset is that of a data set with labels: add --split to read INPUT as one.",
+        ),
         (["{crops}/none"], "{crops}/none does not exist: name images, folders, zips, Parquet tables or a data set."),
         (["{crops}", "--dataset", "x"], "there is no data set 'x'"),
         (["{crops}/small.png", "--evaluate"], "{crops}/small.png is not one data set, which alone has splits and"),
