@@ -134,8 +134,9 @@ def _print_evaluation(evaluation: Evaluation, model: SavedModel, console: Consol
     from hirise_imb.reporting.formatting import score
 
     reported = model.facts["operating_point"]
-    is_comparable = reported["threshold"] == evaluation.threshold
-    scores, point = per_class_scores(evaluation.confusion), evaluation.point
+    point = evaluation.confidence
+    is_comparable = reported["threshold"] == point["threshold"]
+    scores = per_class_scores(evaluation.confusion)
     console.print()
     table = empty_table("Scores against the labels", 1)
     table.add_column("class")
@@ -144,20 +145,20 @@ def _print_evaluation(evaluation: Evaluation, model: SavedModel, console: Consol
     if is_comparable:
         table.add_column("precision\nin card", justify="right")
     for label, name in enumerate(evaluation.classes):
-        before = reported["classes"][name]
+        row, before = point["classes"][name], reported["classes"][name]
         table.add_row(
             name,
-            f"{point.support[label]:,}",
+            f"{row['landmarks']:,}",
             *(score(scores[metric][label]) for metric in ("precision", "recall", "f1")),
-            _ratio(point.decided[label], point.support[label]),
-            _ratio(point.right[label], point.shown[label]),
+            _ratio(row["decided"], row["landmarks"]),
+            _ratio(row["right"], row["shown"]),
             *([_ratio(before["right"], before["shown"])] if is_comparable else []),
         )
     console.print(table)
     lines = [
         f"Macro F1 {score(evaluation.macro_f1)}, accuracy {score(evaluation.accuracy)}.",
-        f"At a confidence of {evaluation.threshold:g} or more: coverage {score(evaluation.coverage)}, precision "
-        f"{score(evaluation.precision)}.",
+        f"At a confidence of {point['threshold']:g} or more: coverage {score(point['coverage'])}, precision "
+        f"{score(point['precision'])}.",
         f"In the model card, at {reported['threshold']:g}: coverage {score(reported['coverage'])}, precision "
         f"{score(reported['precision'])}.",
         "Coverage: share of the images of a class with a prediction at this confidence. Precision shown: share of such "

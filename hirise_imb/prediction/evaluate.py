@@ -10,8 +10,9 @@ import numpy as np
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.metrics.classification import Ints, accuracy, confusion_matrix, macro_f1
-from hirise_imb.metrics.operating_point import OperatingPoint
 from hirise_imb.prediction.model_file import SavedModel
+from hirise_imb.prediction.records import ConfidenceRecord
+from hirise_imb.prediction.scores import count_confident
 from hirise_imb.prediction.table import read_predictions
 from hirise_imb.utils.errors import UserError
 
@@ -23,10 +24,8 @@ class Evaluation:
     classes: ClassSet
     confusion: Ints
     """Confusion matrix, shape (n_classes, n_classes)."""
-    threshold: float
-    """Lowest confidence at which a prediction is shown."""
-    point: OperatingPoint
-    """Counts of each class, if only predictions that reach the threshold are shown."""
+    confidence: ConfidenceRecord
+    """Predictions that reach the threshold, at which they are shown."""
 
     @property
     def macro_f1(self) -> float:
@@ -37,17 +36,6 @@ class Evaluation:
     def accuracy(self) -> float:
         """Share of correct predictions."""
         return accuracy(self.confusion)
-
-    @property
-    def coverage(self) -> float:
-        """Share of the images whose prediction is shown."""
-        return float(self.point.decided.sum() / self.point.support.sum())
-
-    @property
-    def precision(self) -> float | None:
-        """Share of the predictions shown that are correct; None if none is shown."""
-        shown = self.point.shown.sum()
-        return float(self.point.right.sum() / shown) if shown else None
 
 
 def check_classes(manifest: Manifest, model: SavedModel) -> None:
@@ -82,6 +70,5 @@ def evaluate_predictions(path: Path, manifest: Manifest) -> Evaluation:
     return Evaluation(
         classes=facts.class_set,
         confusion=confusion_matrix(labels, predicted, n_classes),
-        threshold=facts.threshold,
-        point=OperatingPoint.count(labels, predicted, shown, n_classes),
+        confidence=count_confident(labels, predicted, shown, facts.class_set, facts.threshold),
     )

@@ -72,11 +72,26 @@ def describe_confidence(
     """
     predicted = probabilities.argmax(axis=1)
     confidence = np.take_along_axis(calibrated, predicted[:, None], axis=1)[:, 0]
-    point = OperatingPoint.count(labels, predicted, confidence >= threshold, len(classes))
+    return count_confident(labels, predicted, confidence >= threshold, classes, threshold)
+
+
+def count_confident(
+    labels: Ints, predicted: Ints, confident: NDArray[np.bool_], classes: ClassSet, threshold: float
+) -> ConfidenceRecord:
+    """Counts predicted classes, of which some are confident.
+
+    Args:
+        labels: true classes, shape (n,).
+        predicted: predicted classes, shape (n,).
+        confident: which predictions reach the threshold, shape (n,).
+        classes: classes of the data set.
+        threshold: least calibrated probability.
+    """
+    point = OperatingPoint.count(labels, predicted, confident, len(classes))
     shown = int(point.shown.sum())
     return {
         "threshold": threshold,
-        "coverage": shown / max(len(labels), 1),
+        "coverage": int(point.decided.sum()) / max(len(labels), 1),
         "precision": int(point.right.sum()) / shown if shown else None,
         "classes": {
             name: {
