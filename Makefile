@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: study test test-all test-networks coverage check bench
+.PHONY: study test test-all test-networks test-extras coverage check bench
 
 study: .venv/ready
 	$(BIN)/hirise-imb run
@@ -30,6 +30,11 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) test-all
+
+# What needs the optional packages: exports in their own runtimes, and predictions on Ray.
+test-extras: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable '.[onnx,openvino,ray]'
+	$(PYTEST) tests/export tests/cli/test_export.py tests/prediction/test_ray_engine.py
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
