@@ -100,7 +100,8 @@ def _models(options: argparse.Namespace) -> int:
         console = Console()
         console.print(table)
         threshold = entries[0].model.facts["operating_point"]["threshold"]
-        console.print(f"Confident: calibrated probability of {threshold:g} or more; scores on the test split.")
+        console.print(f"Confident: calibrated probability of {threshold:g} or more.")
+        console.print("Scores on the test split are of the mean of all fits; the report has means over single fits.")
         console.print(f"Folder: {entries[0].folder.parent}/MODEL", highlight=False, soft_wrap=True, markup=False)
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)

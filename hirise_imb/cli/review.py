@@ -38,8 +38,13 @@ def add_commands(subparsers: Subparsers) -> None:
     review.add_argument("--data", help="training data whose landmarks are shown (default: those of the model)")
     review.add_argument("--candidates", type=_count, default=40, metavar="N", help="at most N of a class (default: 40)")
     review.add_argument(
-        "--per-source", type=_count, default=3, metavar="N", help="at most N of a class and source (default: 3)"
+        "--per-source",
+        type=_count,
+        default=3,
+        metavar="N",
+        help="at most N of a class and source (default: 3; with few sources, 10 finds more)",
     )
+    review.add_argument("--replace", action="store_true", help="replace a page that exists")
 
 
 def _count(text: str) -> int:
@@ -54,13 +59,18 @@ def _count(text: str) -> int:
 
 def _review(options: argparse.Namespace) -> int:
     from hirise_imb.prediction.table import read_facts
-    from hirise_imb.reporting.formatting import plural
     from hirise_imb.review import build_review, write_review
+    from hirise_imb.review.page import PAGE, describe_candidates
     from hirise_imb.utils.environment import load_tensorflow
 
     if options.weights is not None and options.model is None:
         raise UserError("--weights are those of the backbone of --model: give both, or neither.")
     facts = read_facts(options.predictions)
+    if (options.out / PAGE).exists() and not options.replace:
+        raise UserError(
+            f"{options.out / PAGE} exists, and its labels belong to its queue: choose another --out, or confirm with "
+            "--replace."
+        )
     load_tensorflow()
     model, backbone = _load_backbone(options, facts)
     try:
@@ -75,9 +85,7 @@ def _review(options: argparse.Namespace) -> int:
     )
     page = write_review(review, options.out)
     for label in review.classes.rare_ids:
-        number = sum(one.label == label for one in review.proposals)
-        expected = f"about {review.expected[label]:.0f} expected in all images"
-        print(f"{review.classes[label]}: {plural(number, 'candidate')}, {expected}")
+        print(f"{review.classes[label]}: {describe_candidates(review, label)}")
     print(f"Review: {page}")
     return 0
 

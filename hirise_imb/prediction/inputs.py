@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hirise_imb.data import DATASETS, SPLITS
 from hirise_imb.data.archive import DAMAGE
-from hirise_imb.data.dataset import NameGrammar
+from hirise_imb.data.dataset import ImageName, NameGrammar
 from hirise_imb.data.images import SUFFIXES
 from hirise_imb.data.resolve import ARCHIVE, SYNTHETIC
 from hirise_imb.prediction.image_tables import check_table, is_image_table, read_footer
@@ -177,12 +177,21 @@ def _is_named_data_set(text: str) -> bool:
     return text in (SYNTHETIC, ARCHIVE) or Path(text).suffix.lower() == ".csv"
 
 
+def parse_name(name: str) -> ImageName | None:
+    """Returns what an image's name or path tells by the grammar of a known data set, whatever the suffix; or None."""
+    path = PurePosixPath(name)
+    for card in DATASETS.values():
+        if isinstance(card.identity, NameGrammar):
+            for file in (path.name, *(path.stem + suffix for suffix in SUFFIXES)):
+                if parsed := card.identity.parse(file):
+                    return parsed
+    return None
+
+
 def parse_source(name: str) -> str | None:
     """Returns the source that an image's name or path tells, or None if it follows no grammar of a known data set."""
-    for card in DATASETS.values():
-        if isinstance(card.identity, NameGrammar) and (parsed := card.identity.parse(PurePosixPath(name).name)):
-            return parsed.source
-    return None
+    parsed = parse_name(name)
+    return parsed.source if parsed else None
 
 
 def _place(path: str) -> str:

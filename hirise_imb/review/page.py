@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import shlex
 import string
 from dataclasses import dataclass
 from functools import cache
@@ -106,6 +107,8 @@ class ReviewView:
     sections: tuple[Section, ...]
     buttons: tuple[ClassButton, ...]
     digest: str
+    command: str
+    """Command that adds the labels to a data set."""
     settings: dict[str, Any]
     """What the script of the page needs to know."""
 
@@ -153,7 +156,7 @@ def view_of(review: Review) -> ReviewView:
         Section(
             number,
             classes[label],
-            f"{plural(len(places[label]), 'candidate')}; about {review.expected[label]:.0f} expected in all images",
+            describe_candidates(review, label),
             tuple(cards[place] for place in places[label]),
         )
         for number, label in enumerate(classes.rare_ids)
@@ -170,6 +173,7 @@ def view_of(review: Review) -> ReviewView:
         sections=tuple(sections),
         buttons=tuple(buttons),
         digest=review.digest,
+        command=_next_command(review),
         settings={
             "digest": review.digest,
             "classes": list(classes.names),
@@ -180,6 +184,19 @@ def view_of(review: Review) -> ReviewView:
             "textMark": TEXT_MARK,
         },
     )
+
+
+def describe_candidates(review: Review, label: int) -> str:
+    """Returns the number of candidates of a class, and how many of them are more likely than not to belong to it."""
+    probabilities = [one.calibrated[label] for one in review.proposals if one.label == label]
+    likely = sum(p >= 0.5 for p in probabilities)
+    return f"{plural(len(probabilities), 'candidate')}, {likely} with a probability of 0.5 or more"
+
+
+def _next_command(review: Review) -> str:
+    """Returns the command that adds the labels to the training data."""
+    data = shlex.quote(review.training.name) if review.training else "DATA"
+    return f"hirise-imb data add LABELS.csv --data {data} --images {shlex.join(review.places)} --out FOLDER"
 
 
 def _notes(review: Review) -> tuple[str, ...]:

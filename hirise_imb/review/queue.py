@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.data import DATASETS
 from hirise_imb.data.dataset import ClassSet, NameGrammar
 from hirise_imb.data.images import UnusableImage, decode_content
+from hirise_imb.prediction.inputs import parse_name
 from hirise_imb.prediction.table import PredictionFacts, calibrated_columns, read_facts, read_predictions
 from hirise_imb.review.candidates import choose_candidates, expected_value, shortlist
 from hirise_imb.review.images import read_images
@@ -67,8 +67,8 @@ class Review:
     """Number of images without a prediction."""
     labelled: int
     """Number of images that are left out because the training data contain them."""
-    expected: NDArray[np.floating]
-    """Expected number of images of each class among the predicted ones, the sum of their probabilities."""
+    places: tuple[str, ...]
+    """Where the images are."""
     per_source: int
     """Largest number of candidates of a class that are from one source."""
     training: TrainingData | None
@@ -157,7 +157,7 @@ def build_review(
         images=len(new),
         errors=len(table) - len(usable),
         labelled=int(is_labelled.sum()),
-        expected=p.sum(axis=0),
+        places=tuple(places),
         per_source=per_source,
         training=training,
     )
@@ -192,13 +192,8 @@ def _number_sources(sources: pd.Series) -> Ints:
 def _number_landmarks(ids: pd.Series) -> Ints:
     """Returns the number of the landmark of each image; without a grammar, each image is a landmark of its own."""
 
-    def parse(id_: str) -> str:
-        for card in DATASETS.values():
-            if isinstance(card.identity, NameGrammar) and (name := card.identity.parse(PurePosixPath(id_).name)):
-                return name.landmark
-        return id_
-
-    return pd.factorize(ids.map(parse))[0].astype(np.int64)
+    landmarks = [name.landmark if (name := parse_name(id_)) else id_ for id_ in ids]
+    return pd.factorize(np.array(landmarks, object))[0].astype(np.int64)
 
 
 def _decode_images(ids: Sequence[str], places: Sequence[str], shape: Sequence[int]) -> list[NDArray[np.uint8]]:

@@ -374,6 +374,8 @@ def test_data_without_sources_has_none(tmp_path: Path) -> None:
     [
         (image("ESP_000001_1000", 1), "ESP_000001_1000"),
         (f"x/y/{image('ESP_000001_1000', 1, 'r90')}", "ESP_000001_1000"),
+        ("ESP_011289_1950_RED-0012.png", "ESP_011289_1950"),
+        ("x.zip/ESP_011289_1950_RED-0012-r90.JPEG", "ESP_011289_1950"),
         ("ESP_000001_1000.jpg", None),
         ("", None),
     ],

@@ -65,13 +65,29 @@ def test_the_training_data_are_those_of_the_model(
     words = ["review", str(predictions), "--images", str(images), "--out", str(out), "--candidates", "1"]
     assert main([*words, "--model", str(tmp_path / "model")]) == 0
     printed = capsys.readouterr().out
-    assert "spider: 1 candidate, about" in printed
+    assert re.search(r"^spider: 1 candidate, [01] with a probability of 0\.5 or more$", printed, re.MULTILINE)
     assert f"Review: {out / 'review.html'}" in printed
     text = (out / "review.html").read_text(encoding="utf-8")
     assert text.count('class="candidate"') == len(CLASSES.rare_ids)
     assert "Looks like" in text
     assert f"{small_data}, which the model was trained on," in text
     assert "is not the data" not in printed
+
+
+def test_an_existing_page_is_replaced_only_if_that_is_confirmed(
+    toy: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Labels in the browser belong to the queue of the page."""
+    predictions = write_predictions(tmp_path / "p.parquet", image_names())
+    page = tmp_path / "out" / "review.html"
+    page.parent.mkdir()
+    page.write_text("an earlier page", encoding="utf-8")
+    words = ["review", str(predictions), "--images", str(images), "--out", str(page.parent)]
+    assert main(words) == 2
+    assert capsys.readouterr().err.endswith("choose another --out, or confirm with --replace.\n")
+    assert page.read_text(encoding="utf-8") == "an earlier page"
+    assert main([*words, "--replace"]) == 0
+    assert "candidate" in page.read_text(encoding="utf-8")
 
 
 def change_image(data: Path) -> None:
