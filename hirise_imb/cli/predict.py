@@ -97,11 +97,11 @@ def _predict(options: argparse.Namespace) -> int:
     else:
         engine = predict_in_this_process(load)
     totals = run_prediction(request, engine)
-    console = Console(markup=False)
+    console = Console(markup=False, emoji=False, highlight=False)  # paths and names of classes as they are
     _print_totals(totals, request.threshold, console)
     if isinstance(listing, LandmarkListing) and options.evaluate:
         _print_evaluation(evaluate_predictions(options.out, listing.manifest), model, console)
-    console.print(f"Predictions: {options.out}", highlight=False, soft_wrap=True)
+    console.print(f"Predictions: {options.out}", soft_wrap=True)
     return 0
 
 
@@ -122,7 +122,6 @@ def _print_totals(totals: Totals, threshold: float, console: Console) -> None:
         console.print(
             f"{totals.errors:,} of {totals.images:,} images can't be used; the column `error` says why, as for "
             f"{totals.first_error}",
-            highlight=False,
             soft_wrap=True,
         )
 
@@ -165,7 +164,7 @@ def _print_evaluation(evaluation: Evaluation, model: SavedModel, console: Consol
         "predictions of a class that are correct.",
     ]
     for line in lines:
-        console.print(line, highlight=False)
+        console.print(line)
 
 
 def _ratio(part: float, whole: float) -> str:

@@ -74,14 +74,13 @@ def _report(options: argparse.Namespace) -> int:
 
 def _models(options: argparse.Namespace) -> int:
     from rich.console import Console
-    from rich.markup import escape
 
     from hirise_imb.cli.tables import empty_table
     from hirise_imb.pipeline.saved_models import list_models
     from hirise_imb.reporting.formatting import MISSING, percent, score
 
     entries, faults = list_models(options.folder)
-    table = empty_table(f"Models in {escape(str(options.folder))}", padding=1)
+    table = empty_table(f"Models in {options.folder}", padding=1)
     table.add_column("model", no_wrap=True)
     for heading in ("macro F1", "confident, %", "right, %", "size, MB"):
         table.add_column(heading, justify="right")
@@ -89,7 +88,7 @@ def _models(options: argparse.Namespace) -> int:
     for entry in entries:
         scores, point = entry.model.facts["scores"], entry.model.facts["operating_point"]
         table.add_row(
-            escape(entry.folder.name),
+            entry.folder.name,
             score(scores["macro_f1"]),
             percent(point["coverage"]),
             MISSING if point["precision"] is None else percent(point["precision"]),
@@ -97,12 +96,12 @@ def _models(options: argparse.Namespace) -> int:
             "this one" if entry.is_current else "an earlier one",
         )
     if entries:
-        console = Console()
+        console = Console(markup=False, emoji=False, highlight=False)
         console.print(table)
         threshold = entries[0].model.facts["operating_point"]["threshold"]
         console.print(f"Confident: calibrated probability of {threshold:g} or more.")
         console.print("Scores on the test split are of the mean of all fits; the report has means over single fits.")
-        console.print(f"Folder: {entries[0].folder.parent}/MODEL", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"Folder: {entries[0].folder.parent}/MODEL", soft_wrap=True)
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
     return 2 if faults else 0

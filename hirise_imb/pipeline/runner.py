@@ -17,7 +17,7 @@ from hirise_imb.pipeline.appendix import describe_strategies
 from hirise_imb.pipeline.cost import estimate_steps
 from hirise_imb.pipeline.division_fits import REFERENCE_RECIPES, DivisionFits, DivisionFitter, fit_divisions
 from hirise_imb.pipeline.pooling import list_omitted, list_outer_folds, pool_arms, tested_landmarks
-from hirise_imb.pipeline.saved_models import check_option, save_models
+from hirise_imb.pipeline.saved_models import check_option, find_obstacle, save_models
 from hirise_imb.reporting import Baseline, Results, write_baseline, write_report
 from hirise_imb.reporting.baseline import check_comparable
 from hirise_imb.reporting.formatting import plural
@@ -32,6 +32,7 @@ from hirise_imb.training.run_store import open_run_store
 from hirise_imb.utils import environment
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder
+from hirise_imb.utils.progress import say
 from hirise_imb.utils.study_progress import StudyProgress
 
 
@@ -119,6 +120,8 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
             (given,) = fits[GIVEN_SPLIT]
             store = open_run_store(out, definition.name, given.division, keeps_models=True)
             save_models(models, context, given, store, by_design, page.parent)
+        elif options.save_models is None:
+            say(f"No model is saved: {find_obstacle(definition)}.")
     return results, page
 
 

@@ -69,6 +69,15 @@ def list_models(report: Path) -> tuple[list[ModelEntry], list[str]]:
     return entries, faults
 
 
+def find_obstacle(definition: StudyDefinition) -> str | None:
+    """Returns why a study has no models, or None if it has."""
+    if definition.features:
+        return "its features come from a table, so that there is no network from pixels to predictions"
+    if GIVEN_SPLIT not in definition.evaluation:
+        return "models are fits of the given split, and its evaluation has none"
+    return None
+
+
 def check_option(option: str | None, definition: StudyDefinition) -> SaveModels:
     """Returns which models a study saves.
 
@@ -79,15 +88,9 @@ def check_option(option: str | None, definition: StudyDefinition) -> SaveModels:
     Raises:
         UserError: there is no such choice, or the user asked for models that this study does not have.
     """
-    obstacle = None
-    if definition.features:
-        obstacle = "its features come from a table, so that there is no network from pixels to predictions"
-    elif GIVEN_SPLIT not in definition.evaluation:
-        obstacle = "models are fits of the given split, and its evaluation has none"
+    obstacle = find_obstacle(definition)
     if option is None:
-        if obstacle is not None:
-            say(f"The study {definition.name} saves no model: {obstacle}.")
-        return "none" if obstacle else "chosen"
+        return "chosen" if obstacle is None else "none"
     choice = cast("SaveModels", check_known("choice of models", option, get_args(SaveModels)))
     if obstacle is not None and choice != "none":
         raise UserError(f"The study {definition.name} can't save models, because {obstacle}: leave out --save-models.")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,6 +30,7 @@ from hirise_imb.prediction.shards import plan_shards
 from hirise_imb.prediction.table import PredictionFacts
 from hirise_imb.utils.errors import UserError
 
+NEEDS_RAY = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers as Linux lists them")
 BACKBONE, WEIGHTS = "efficientnet-lite0", "imagenet"
 """A backbone that workers know too, unlike the toy, which is registered in the process of the tests alone."""
@@ -133,12 +135,12 @@ def kill_in_the_middle(process: subprocess.Popen[str], folder: Path, victims: li
     assert 2 <= shards_in(folder) < SHARDS - 1, "too late"
 
 
+@NEEDS_RAY
 @LINUX
 @pytest.mark.slow
 def test_the_file_is_that_of_one_process_although_a_worker_is_killed(
     start: Start, expected: bytes, tmp_path: Path
 ) -> None:
-    pytest.importorskip("ray")
     process = start("ray.parquet", "--engine", "ray", "--workers", "2")
     folder = tmp_path / "ray.parquet.parts"
     with kill_on_exit(process):
@@ -154,10 +156,10 @@ def test_the_file_is_that_of_one_process_although_a_worker_is_killed(
     assert table["error"].null_count == SHARDS * (ROWS - 1)
 
 
+@NEEDS_RAY
 @LINUX
 @pytest.mark.slow
 def test_a_command_that_was_killed_continues(start: Start, expected: bytes, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
     folder = tmp_path / "ray.parquet.parts"
     process = start("ray.parquet", "--engine", "ray", "--workers", "2")
     with kill_on_exit(process):
@@ -171,9 +173,9 @@ def test_a_command_that_was_killed_continues(start: Start, expected: bytes, tmp_
     assert (tmp_path / "ray.parquet").read_bytes() == expected
 
 
+@NEEDS_RAY
 @pytest.mark.slow
 def test_an_error_in_a_worker_is_one_sentence(start: Start, model: Path, archive: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
     process = start("out.parquet", "--engine", "ray", "--workers", "1", "--weights", "random")
     with kill_on_exit(process):
         output, _ = process.communicate(timeout=240)
@@ -182,10 +184,10 @@ def test_an_error_in_a_worker_is_one_sentence(start: Start, model: Path, archive
     assert "Traceback" not in output
 
 
+@NEEDS_RAY
 def test_a_cluster_that_does_not_answer_is_refused_at_once(
     start: Start,
 ) -> None:
-    pytest.importorskip("ray")
     process = start("out.parquet", "--engine", "ray", address="127.0.0.1:9")
     with kill_on_exit(process):
         output, _ = process.communicate(timeout=60)
