@@ -17,6 +17,7 @@ from hirise_imb.pipeline.model_card import write_card
 from hirise_imb.prediction.model_file import SUMS, SavedModel, read_model, write_model
 from hirise_imb.prediction.records import FORMAT, BackboneRecord, ModelRecord
 from hirise_imb.prediction.scores import describe_confidence, score_predictions
+from hirise_imb.reporting.formatting import plural
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import BASELINE, GIVEN_SPLIT_FOLDER, Results
 from hirise_imb.training.context import TrainingContext
@@ -104,11 +105,11 @@ def save_models(
     store: RunStore,
     by_design: Mapping[str, Results],
     report: Path,
-) -> list[Path]:
-    """Saves models inside a report that has just been written; returns their folders.
+) -> None:
+    """Saves models inside a report that has just been written.
 
     Args:
-        choice: which models are saved.
+        choice: which models are saved, `chosen` or `all`.
         context: training context of the study.
         fits: fits of the given split.
         store: store of these fits.
@@ -119,24 +120,15 @@ def save_models(
         UserError: a stored fit is damaged, or the folder can't be written to.
     """
     results = by_design[GIVEN_SPLIT]
-    names = [arm.name for arm in results.arms]
-    if choice != "all":
-        chosen = {design.chosen.name for design in by_design.values() if design.chosen is not None}
-        names = [name for name in names if choice == "chosen" and name in {BASELINE, *chosen}]
-    folders = []
-    for arm in results.arms:
-        if arm.name not in names:
-            continue
+    chosen = {BASELINE} | {design.chosen.name for design in by_design.values() if design.chosen is not None}
+    arms = [arm for arm in results.arms if choice == "all" or arm.name in chosen]
+    for arm in arms:
         fit = fits.arms[arm.name]
         facts = _describe(context, results, arm, fit, report, by_design.get(NESTED_CV))
         models = {seed: store.load_model(run_kind(fit.role), fit.recipe, seed) for seed in facts["seeds"]}
         card = write_card(facts, results, by_design.get(NESTED_CV))
-        folder = report / FOLDER / arm.name
-        write_model(folder, facts, models, card)
-        folders.append(folder)
-    if folders:
-        say(f"Saved {len(folders)} model{'s' if len(folders) > 1 else ''} in {report / FOLDER}: {', '.join(names)}.")
-    return folders
+        write_model(report / FOLDER / arm.name, facts, models, card)
+    say(f"Saved {plural(len(arms), 'model')} in {report / FOLDER}: {', '.join(arm.name for arm in arms)}.")
 
 
 def _describe(
@@ -156,7 +148,7 @@ def _describe(
     in_nested = nested is not None and arm.name in {entry.name for entry in nested.arms}
     pool = manifest.table[manifest.table["split"] != "test"]
     landmarks = pool.drop_duplicates("landmark")["label"].value_counts()
-    record: ModelRecord = {
+    return {
         "format": FORMAT,
         "dataset": manifest.spec.name,
         "classes": list(results.classes),
@@ -203,4 +195,3 @@ def _describe(
         "operating_point": describe_confidence(results.labels, probabilities, calibrated, results.classes),
         "packages": results.environment["packages"],
     }
-    return record

@@ -86,10 +86,12 @@ def _run(request: PredictionRequest, engine: Engine) -> Totals:
             say(f"{request.out} is complete: nothing is predicted again.")
             return count_rows(request.out)
         parts.open_folder()
-        done = sum(len(shard) for shard in plan_shards(request.listing) if parts.has(shard))
+        # Numbers alone: each shard is a list of names.
+        finished = {shard.number: len(shard) for shard in plan_shards(request.listing) if parts.has(shard)}
+        done = sum(finished.values())
         if done:
             say(f"{done:,} of {survey.images:,} images are predicted already.")
-        missing = (shard for shard in plan_shards(request.listing) if not parts.has(shard))
+        missing = (shard for shard in plan_shards(request.listing) if shard.number not in finished)
         engine(request, missing, parts, partial(_track_images, survey.images, done))
         if survey_shards(plan_shards(request.listing)) != survey:
             raise UserError(

@@ -109,10 +109,11 @@ class RunStore:
     def _store_model(self, path: Path, run: Run) -> None:
         assert run.model is not None  # a run that was just fitted has one
         arrays = run.model.to_arrays()
+        ensure_folder(path.parent)
         write_atomically(path, lambda part: np.savez(part, allow_pickle=False, **arrays))
 
     def _model_path(self, path: Path) -> Path:
-        return ensure_folder(self.folder / "models") / path.name
+        return self.folder / "models" / path.name
 
     def _path(self, name: str, recipe: Recipe, seed: int) -> Path:
         # The name is a digest of everything that a result depends on, so a run is never mistaken for one with other
