@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hirise_imb.backbones import TOP, Backbone
 from hirise_imb.data.images import decode_image
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.features.arrays import Features
-from hirise_imb.features.cache import FeatureStore, open_store
+from hirise_imb.features.cache import FeatureStore, open_store, stored_dtype
 from hirise_imb.features.inputs import GEM_EXPONENT, FeatureKey
-from hirise_imb.features.views import VIEWS, ViewedPixels
+from hirise_imb.features.views import VIEWS, Pixels, ViewedPixels
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.progress import say, track
 
@@ -144,6 +145,61 @@ class Trunk:
 
         compiled = tf.function(forward, reduce_retracing=True, autograph=False)  # there is nothing to convert
         return lambda pixels: dict(zip(self._keys, compiled(pixels), strict=True))
+
+
+class PixelFeatures:
+    """Computes features of images in memory, as they are cached, without a cache."""
+
+    def __init__(self, backbone: Backbone, keys: Sequence[FeatureKey]) -> None:
+        """Compiles the trunk for each set of outputs.
+
+        Args:
+            backbone: backbone.
+            keys: views, layers and statistics.
+
+        Raises:
+            KeyError: there is no such cut.
+            ValueError: there is no such layer or statistic, or a layer has no feature map.
+        """
+        self._shape = backbone.input_shape
+        self._by_view = {
+            view: [key for key in keys if key.view == view] for view in dict.fromkeys(key.view for key in keys)
+        }
+        self._trunks: dict[tuple[tuple[str, str], ...], Callable[[Any], dict[FeatureKey, Any]]] = {}
+        for of_view in self._by_view.values():
+            # Views share a trunk, which does not depend on them, and would otherwise be compiled for each.
+            if (outputs := _outputs(of_view)) not in self._trunks:
+                self._trunks[outputs] = Trunk(backbone, of_view).compile()
+
+    def compute(self, pixels: Sequence[Pixels] | Pixels) -> dict[FeatureKey, Features]:
+        """Returns the features of one or more images for each key, in the types in which they are cached.
+
+        Args:
+            pixels: images of shape (rows, columns, channels).
+        """
+        parts = [self._compute_batch(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
+        return {key: Features.of(np.concatenate([part[key] for part in parts])) for key in parts[0]}
+
+    def _compute_batch(self, pixels: Sequence[Pixels] | Pixels) -> dict[FeatureKey, NDArray[np.floating]]:
+        import tensorflow as tf
+
+        features: dict[FeatureKey, NDArray[np.floating]] = {}
+        for view, keys in self._by_view.items():
+            # Every pass has as many images as in training, so that features do not depend on the number of images.
+            batch = np.zeros((BATCH, *self._shape), np.float32)
+            for row, image in enumerate(pixels):
+                batch[row] = VIEWS[view](image)
+            outputs = self._trunks[_outputs(keys)](tf.constant(batch))
+            by_output = {(key.layer, key.statistic): values for key, values in outputs.items()}
+            for key in keys:
+                values = by_output[key.layer, key.statistic].numpy()[: len(pixels)]
+                features[key] = values.astype(stored_dtype(key.statistic), copy=False)
+        return features
+
+
+def _outputs(keys: Sequence[FeatureKey]) -> tuple[tuple[str, str], ...]:
+    """Returns the layer and statistic of each key, which the view does not change."""
+    return tuple((key.layer, key.statistic) for key in keys)
 
 
 def _output(backbone: Backbone, key: FeatureKey) -> keras.KerasTensor:

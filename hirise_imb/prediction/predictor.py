@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.backbones import BACKBONES, TOP, Backbone
 from hirise_imb.features.arrays import Features, concatenate_features
-from hirise_imb.features.cache import stored_dtype
-from hirise_imb.features.extraction import BATCH, Trunk
+from hirise_imb.features.extraction import PixelFeatures
 from hirise_imb.features.inputs import FeatureKey
-from hirise_imb.features.views import VIEWS
 from hirise_imb.imbalance.logit_adjustment import softmax
 from hirise_imb.prediction.model_file import SavedModel
 from hirise_imb.training.tail_network import Network
@@ -49,15 +47,7 @@ class Predictor:
         spec = model.features
         try:
             self._network = None if spec.cut == TOP else Network(backbone, spec.cut, spec.trainable)
-            self._by_view = {
-                view: [key for key in spec.keys if key.view == view]
-                for view in dict.fromkeys(key.view for key in spec.keys)
-            }
-            self._trunks: dict[tuple[tuple[str, str], ...], Callable[[Any], dict[FeatureKey, Any]]] = {}
-            for keys in self._by_view.values():
-                # Views share a trunk, which does not depend on them, and would otherwise be compiled for each.
-                if (outputs := _outputs(keys)) not in self._trunks:
-                    self._trunks[outputs] = Trunk(backbone, keys).compile()
+            self._pixel_features = PixelFeatures(backbone, spec.keys)
         except (KeyError, ValueError) as error:
             raise UserError(
                 f"The model {model.name} needs layers that the backbone {backbone.card.name} does not have ({error}): "
@@ -91,13 +81,10 @@ class Predictor:
         Args:
             pixels: shape (n, rows, columns, channels).
         """
-        starts = range(0, len(pixels), BATCH)
-        parts = [self._batch_features(pixels[start : start + BATCH]) for start in starts]
-        keys = self.model.features.keys
-        if not parts:
+        if not len(pixels):
             empty = np.empty((0, len(self.model.classes)))
             return ModelOutput(empty, empty)
-        return self.predict_features({key: Features.of(np.concatenate([part[key] for part in parts])) for key in keys})
+        return self.predict_features(self._pixel_features.compute(pixels))
 
     def predict_features(self, features: Mapping[FeatureKey, Features]) -> ModelOutput:
         """Predicts images from their features.
@@ -117,23 +104,6 @@ class Predictor:
             probabilities=np.mean([np.exp(logits) for logits in by_fit], axis=0),
             calibrated=np.mean([softmax(logits / fit.temperature) for logits, fit in pairs], axis=0),
         )
-
-    def _batch_features(self, pixels: NDArray[np.uint8]) -> dict[FeatureKey, NDArray[np.floating]]:
-        """Computes the features of at most `BATCH` images, in the types in which they are cached."""
-        import tensorflow as tf
-
-        features: dict[FeatureKey, NDArray[np.floating]] = {}
-        for view, keys in self._by_view.items():
-            # Every pass has as many images as in training, so that features do not depend on the number of images.
-            batch = np.zeros((BATCH, *self.model.image_shape), np.float32)
-            for row, image in enumerate(pixels):
-                batch[row] = VIEWS[view](image)
-            outputs = self._trunks[_outputs(keys)](tf.constant(batch))
-            by_output = {(key.layer, key.statistic): values for key, values in outputs.items()}
-            for key in keys:
-                values = by_output[key.layer, key.statistic].numpy()[: len(pixels)]
-                features[key] = values.astype(stored_dtype(key.statistic), copy=False)
-        return features
 
     def _check_shapes(self) -> None:
         """Checks that the fits belong to features of this backbone.
@@ -172,7 +142,3 @@ def _check_backbone(model: SavedModel, backbone: Backbone) -> None:
             f"The backbone {card.name} has other weights than those on which the model {model.name} was trained "
             f"({facts['weights']}, SHA-256 {facts['digest'][:16]}...): name the right file with --weights."
         )
-
-
-def _outputs(keys: list[FeatureKey]) -> tuple[tuple[str, str], ...]:
-    return tuple((key.layer, key.statistic) for key in keys)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hirise_imb.backbones import Backbone
 from hirise_imb.data.images import decode_image
 from hirise_imb.data.manifest import Manifest
-from hirise_imb.features.extraction import BATCH, Trunk, extract_features
+from hirise_imb.features.extraction import PixelFeatures, extract_features
 from hirise_imb.features.inputs import TOP_MEAN
 from hirise_imb.utils.files import cache_root
 
@@ -37,14 +37,8 @@ def pooled_features(backbone: Backbone, pixels: Sequence[Pixels]) -> Floats:
 
     They are computed from pixels, since candidates need not be files, and equal those in the cache.
     """
-    forward = Trunk(backbone, [TOP_MEAN]).compile()
-    parts = []
-    for start in range(0, len(pixels), BATCH):
-        batch = np.zeros((BATCH, *backbone.input_shape), np.float32)
-        images = pixels[start : start + BATCH]
-        batch[: len(images)] = images
-        parts.append(np.asarray(forward(batch)[TOP_MEAN])[: len(images)])
-    return np.concatenate(parts)
+    features = PixelFeatures(backbone, [TOP_MEAN]).compute(pixels)[TOP_MEAN]
+    return features.take(np.arange(len(features)))
 
 
 class TrainingLandmarks:
