@@ -13,7 +13,13 @@ from hirise_imb.data.hirise import HIRISE
 from hirise_imb.features.inputs import FeatureSpec, Input
 from hirise_imb.imbalance.logit_adjustment import Correction
 from hirise_imb.models.linear import LinearClassifier
-from hirise_imb.prediction.model_file import SavedModel, read_model, write_model
+from hirise_imb.prediction.model_file import (
+    SavedModel,
+    describe_backbone,
+    describe_features,
+    read_model,
+    write_model,
+)
 from hirise_imb.prediction.records import FORMAT, ModelRecord
 from hirise_imb.prediction.scores import describe_confidence
 from hirise_imb.recipe import Recipe
@@ -40,19 +46,8 @@ def describe_model(
         "classes": list(classes),
         "majority": classes.majority,
         "image_shape": list(backbone.input_shape),
-        "backbone": {
-            "name": backbone.card.name,
-            "weights": "random",
-            "digest": backbone.digest,
-            "precision": backbone.precision,
-            "preprocessing": backbone.card.preprocessing,
-        },
-        "features": {
-            "inputs": [{"view": entry.view, "layer": entry.layer, "pooling": entry.pooling} for entry in spec.inputs],
-            "views": list(spec.views),
-            "cut": spec.cut,
-            "trainable": spec.trainable,
-        },
+        "backbone": describe_backbone(backbone, "random"),
+        "features": describe_features(spec),
         "seeds": list(seeds),
         "recipe": Recipe().to_dict(),
         "settings": {},

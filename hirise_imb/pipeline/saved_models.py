@@ -14,8 +14,15 @@ from hirise_imb.data.download import digest_of
 from hirise_imb.imbalance.logit_adjustment import softmax
 from hirise_imb.pipeline.division_fits import ArmFit, DivisionFits, run_kind
 from hirise_imb.pipeline.model_card import write_card
-from hirise_imb.prediction.model_file import SUMS, SavedModel, read_model, write_model
-from hirise_imb.prediction.records import FORMAT, BackboneRecord, ModelRecord
+from hirise_imb.prediction.model_file import (
+    SUMS,
+    SavedModel,
+    describe_backbone,
+    describe_features,
+    read_model,
+    write_model,
+)
+from hirise_imb.prediction.records import FORMAT, ModelRecord
 from hirise_imb.prediction.scores import describe_confidence, score_predictions
 from hirise_imb.reporting.formatting import plural
 from hirise_imb.reporting.records import Arm
@@ -135,7 +142,7 @@ def _describe(
     context: TrainingContext, results: Results, arm: Arm, fit: ArmFit, report: Path, nested: Results | None
 ) -> ModelRecord:
     """Returns the facts of the model of an arm."""
-    definition, manifest, spec = context.definition, context.manifest, fit.recipe.feature_spec
+    definition, manifest = context.definition, context.manifest
     backbone = context.trainer.backbone
     assert backbone is not None  # `check_option` refuses a study on a table of features
     by_seed = [predictions.probabilities.astype(np.float64) for predictions in arm.predictions]
@@ -154,19 +161,8 @@ def _describe(
         "classes": list(results.classes),
         "majority": results.classes.majority,
         "image_shape": list(manifest.spec.image_shape),
-        "backbone": BackboneRecord(
-            name=backbone.card.name,
-            weights=definition.weights,
-            digest=backbone.digest,
-            precision=backbone.precision,
-            preprocessing=backbone.card.preprocessing,
-        ),
-        "features": {
-            "inputs": [{"view": entry.view, "layer": entry.layer, "pooling": entry.pooling} for entry in spec.inputs],
-            "views": list(spec.views),
-            "cut": spec.cut,
-            "trainable": spec.trainable,
-        },
+        "backbone": describe_backbone(backbone, definition.weights),
+        "features": describe_features(fit.recipe.feature_spec),
         "seeds": list(arm.seeds),
         "recipe": fit.recipe.to_dict(),
         "settings": dict(fit.settings),

@@ -20,11 +20,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.backbones import Trainable
+from hirise_imb.backbones import Backbone, Trainable
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.data.download import digest_of
 from hirise_imb.features.inputs import FeatureSpec, Input
-from hirise_imb.prediction.records import FORMAT, BackboneRecord, ModelRecord
+from hirise_imb.prediction.records import FORMAT, BackboneRecord, FeatureSpecRecord, ModelRecord
 from hirise_imb.reporting.summary.json_schema import schema_of
 from hirise_imb.training.fitted import FittedModel
 from hirise_imb.utils.errors import UserError
@@ -89,6 +89,32 @@ class SavedModel:
         spec = self.facts["features"]
         inputs = tuple(Input(**cast("Any", entry)) for entry in spec["inputs"])
         return FeatureSpec(inputs, tuple(spec["views"]), spec["cut"], cast("Trainable", spec["trainable"]))
+
+
+def describe_backbone(backbone: Backbone, weights: str) -> BackboneRecord:
+    """Returns the facts of the network that features come from.
+
+    Args:
+        backbone: backbone with its weights.
+        weights: `imagenet`, `random` or the path of a file.
+    """
+    return {
+        "name": backbone.card.name,
+        "weights": weights,
+        "digest": backbone.digest,
+        "precision": backbone.precision,
+        "preprocessing": backbone.card.preprocessing,
+    }
+
+
+def describe_features(spec: FeatureSpec) -> FeatureSpecRecord:
+    """Returns the facts from which `SavedModel.features` makes a specification again."""
+    return {
+        "inputs": [{"view": entry.view, "layer": entry.layer, "pooling": entry.pooling} for entry in spec.inputs],
+        "views": list(spec.views),
+        "cut": spec.cut,
+        "trainable": spec.trainable,
+    }
 
 
 def write_model(folder: Path, facts: ModelRecord, fits: Mapping[int, FittedModel], card: str) -> None:
