@@ -235,6 +235,11 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "an order without an arm": (lambda s: s["order"].pop(), "at $.order: it does not name each arm once"),
     "a reference that is none": (lambda s: s.update(reference="plain"), "at $.reference: it is not the first arm"),
     "a choice that is none": (lambda s: s.update(chosen="smote"), "at $.chosen: 'smote' is not one of the arms"),
+    "a verdict for an arm that is none": (
+        lambda s: s["verdict"].update(choice="smote"),
+        "at $.verdict.choice: 'smote' is not one of the arms",
+    ),
+    "an outcome that is none": (lambda s: s["verdict"].update(outcome="great"), "at $.verdict.outcome: 'great' is not"),
     "a control that is none": (lambda s: s.update(control="smote"), "at $.control: 'smote' is not one of the arms"),
     "a line that is none": (lambda s: s["shown"].append("smote"), "at $.shown: 'smote' is not one of the arms"),
 }
