@@ -43,8 +43,9 @@ def effective_number_weights(class_counts: ArrayLike, beta: float = 0.999) -> Fl
         ValueError: the counts are not integers of which one is positive, or beta is out of range.
 
     Example:
+        >>> from hirise_imb.losses import effective_number_weights
         >>> effective_number_weights([1000, 100, 10], beta=0.99).round(2)
-        array([0.87, 1.36, 9.01])
+        array([0.88, 1.39, 9.2 ])
     """
     if not 0 <= beta < 1:
         raise ValueError(f"beta must be in [0, 1), got {beta}")
@@ -69,6 +70,7 @@ def inverse_power_weights(class_counts: ArrayLike, power: float = 1.0) -> Floats
         ValueError: the counts are not integers of which one is positive, or the power is not finite.
 
     Example:
+        >>> from hirise_imb.losses import inverse_power_weights
         >>> inverse_power_weights([90, 10], power=1.0).round(3)
         array([0.556, 5.   ])
     """
@@ -130,9 +132,11 @@ class FocalLoss(_ClassLoss):
         ValueError: gamma is negative, or the weights are not finite numbers of at least 0.
 
     Example:
+        >>> import numpy as np
+        >>> from hirise_imb.losses import FocalLoss
         >>> loss = FocalLoss(gamma=2.0, from_logits=True)
-        >>> round(float(loss([0, 1], [[2.0, 0.0], [2.0, 0.0]])), 4)
-        0.8257
+        >>> round(float(loss(np.array([0, 1]), np.array([[2.0, 0.0], [2.0, 0.0]]))), 4)
+        0.8259
     """
 
     def __init__(
@@ -175,8 +179,10 @@ class LogitAdjustedLoss(_ClassLoss):
         ValueError: a count is negative or none is positive, or tau is negative or not finite.
 
     Example:
+        >>> import numpy as np
+        >>> from hirise_imb.losses import LogitAdjustedLoss
         >>> loss = LogitAdjustedLoss([900, 100], tau=1.0, from_logits=True)
-        >>> round(float(loss([1], [[0.0, 0.0]])), 4)  # -log 0.1
+        >>> round(float(loss(np.array([1]), np.array([[0.0, 0.0]]))), 4)  # -log 0.1
         2.3026
     """
 
@@ -218,8 +224,10 @@ class LDAMLoss(_ClassLoss):
         ValueError: the counts are not integers of which one is positive, or another argument is out of range.
 
     Example:
+        >>> import numpy as np
+        >>> from hirise_imb.losses import LDAMLoss
         >>> loss = LDAMLoss([1000, 10], max_margin=0.5, scale=10.0, from_logits=True)
-        >>> round(float(loss([1], [[0.0, 5.0]])), 4)  # as if both logits were 0: the margin takes 5
+        >>> round(float(loss(np.array([1]), np.array([[0.0, 5.0]]))), 4)  # as if both logits were 0: the margin takes 5
         0.6931
     """
 
