@@ -1,7 +1,9 @@
 """Samplers with imbalanced-learn's interface: `fit_resample`, alone or as a step of an imbalanced-learn pipeline.
 
-They choose or make training rows only, so resample after the data is split, never before. Names of the sources that
-rows were cut from go to `fit_resample` as `groups`; in a pipeline, `pipeline.fit(X, y, sampler__groups=groups)`.
+They choose or make training rows only: resample after the data is split, never before, as a pipeline does by itself.
+Names of the sources that rows were cut from go to `fit_resample` as `groups`. A pipeline passes them on by metadata
+routing alone: `sklearn.set_config(enable_metadata_routing=True)`, `sampler.set_fit_resample_request(groups=True)`, and
+`pipeline.fit(X, y, groups=groups)`.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class PosthocClassifier(LogitClassifier):
             check_classes(self.classes_, type(self).__name__)
             if X.shape[1] != len(self.classes_):
                 raise ValueError(
-                    f"X must have one column of scores for each of {len(self.classes_)} classes, got {X.shape[1]} "
+                    f"X must have a column of scores for each of {len(self.classes_)} classes, got {X.shape[1]} "
                     "columns. Name the classes of the columns with classes=[...]."
                 )
             logits, labels = X, self._number_labels(y)
