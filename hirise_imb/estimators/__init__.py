@@ -2,6 +2,7 @@
 
 Each is one of the suite's own building blocks with scikit-learn's interface. Everything that knows about sources (the
 observations that rows were cut from) takes them as `groups` in `fit`; without them, each row is a source of its own.
+Cross-validation passes them on as `cross_validate(..., groups=groups, params={"groups": groups})`.
 """
 
 from hirise_imb.estimators.adjustments import (

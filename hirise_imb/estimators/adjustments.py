@@ -66,31 +66,28 @@ class PosthocClassifier(LogitClassifier):
         """
         adjustment = self._adjustment()
         if self._is_precomputed:
-            X, y = validate_data(self, X, y)
+            logits, y = validate_data(self, X, y)
             check_classification_targets(y)
             self.classes_ = np.unique(y) if self.classes is None else np.asarray(self.classes)
-            check_classes(self.classes_, type(self).__name__)
-            if X.shape[1] != len(self.classes_):
+            if logits.shape[1] != len(self.classes_):
                 raise ValueError(
-                    f"X must have a column of scores for each of {len(self.classes_)} classes, got {X.shape[1]} "
+                    f"X must have a column of scores for each of {len(self.classes_)} classes, got {logits.shape[1]} "
                     "columns. Name the classes of the columns with classes=[...]."
                 )
-            logits, labels = X, self._number_labels(y)
-            prior = self._prior(labels)
         else:
             self.estimator_ = self._fit_estimator(X, y, groups)
             self.classes_ = self.estimator_.classes_
-            check_classes(self.classes_, type(self).__name__)
             for name in ("n_features_in_", "feature_names_in_"):
                 if hasattr(self.estimator_, name):
                     setattr(self, name, getattr(self.estimator_, name))
-            labels = self._number_labels(column_or_1d(y, warn=True))
-            prior = self._prior(labels)
-            logits = np.empty((0, len(self.classes_)))
+            y = column_or_1d(y, warn=True)
+        check_classes(self.classes_, type(self).__name__)
+        labels = self._number_labels(y)
+        prior = self._prior(labels)
+        if not self._is_precomputed:
+            logits, labels = np.empty((0, len(self.classes_))), labels[:0]
             if adjustment.learns:
-                logits, labels = self._predict_heldout(X, y, labels, groups)
-            else:
-                labels = labels[:0]
+                logits, labels = self._predict_heldout(X, y, groups)
         self.correction_ = adjustment.fit(logits, labels, prior)
         return self
 
@@ -109,18 +106,18 @@ class PosthocClassifier(LogitClassifier):
             return estimator.fit(X, y, groups=groups)
         return estimator.fit(X, y)
 
-    def _predict_heldout(self, X: Rows, y: Labels, labels: Ints, groups: ArrayLike | None) -> tuple[Floats, Ints]:
+    def _predict_heldout(self, X: Rows, y: NDArray[Any], groups: ArrayLike | None) -> tuple[Floats, Ints]:
         """Returns the logits of all rows from classifiers that were fitted without them, and the rows' labels.
 
         Rows of a class that the other folds lack are left out: no classifier could have learnt it.
         """
-        X, y = indexable(X, column_or_1d(y))
+        X, labels = indexable(X)[0], self._number_labels(y)
         logits = np.full((len(labels), len(self.classes_)), np.log(np.finfo(np.float64).tiny))
         kept = np.zeros(len(labels), bool)
         for train, heldout in self._folds(labels, groups):
             fold_groups = None if groups is None else _safe_indexing(groups, train)
-            estimator = self._fit_estimator(_safe_indexing(X, train), _safe_indexing(y, train), fold_groups)
-            columns = np.searchsorted(self.classes_, estimator.classes_)
+            estimator = self._fit_estimator(_safe_indexing(X, train), y[train], fold_groups)
+            columns = self._number_labels(estimator.classes_)
             logits[np.ix_(heldout, columns)] = _predict_logits(estimator, _safe_indexing(X, heldout))
             kept[heldout] = np.isin(labels[heldout], columns)
         return logits[kept], labels[kept]

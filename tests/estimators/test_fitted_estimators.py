@@ -15,7 +15,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import log_loss
-from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold, cross_val_score, cross_validate
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -224,6 +224,15 @@ def test_estimators_work_in_pipelines_and_searches() -> None:
     assert search.fit(X, Y).best_score_ > 0.5
     wrapped = LogitAdjustmentClassifier(pipeline)
     assert cross_val_score(wrapped, X, Y, cv=3).mean() > 0.5
+
+
+def test_cross_validation_passes_groups_on() -> None:
+    folds = list(GroupKFold(3).split(X, Y, GROUPS))
+    head = NearestMeanClassifier("centred_unit")
+    scores = cross_validate(head, X, Y, groups=GROUPS, params={"groups": GROUPS}, cv=GroupKFold(3))["test_score"]
+    expected = [clone(head).fit(X[train], Y[train], GROUPS[train]).score(X[test], Y[test]) for train, test in folds]
+    assert scores.tolist() == expected
+    assert scores.tolist() != cross_validate(head, X, Y, groups=GROUPS, cv=GroupKFold(3))["test_score"].tolist()
 
 
 @pytest.mark.parametrize("name", estimators.__all__)
