@@ -48,6 +48,11 @@ def logit_adjusted(tau: float) -> Array:
     return np.asarray(np.log(ratios.sum(axis=1)))
 
 
+def without_rows_of_the_last_class() -> Array:
+    """A class without training rows has no prior to add."""
+    return -np.log(true_class(softmax(LOGITS + np.log([0.9, 0.1, 1]))))
+
+
 def balanced_softmax() -> Array:
     """Ren et al. 2020, equation 4."""
     weighted = COUNTS * np.exp(LOGITS)
@@ -70,6 +75,7 @@ EXPECTED = [
     (LogitAdjustedLoss, {"class_counts": COUNTS, "tau": 0.6}, logit_adjusted(0.6)),
     (LogitAdjustedLoss, {"class_counts": COUNTS}, balanced_softmax()),
     (LogitAdjustedLoss, {"class_counts": COUNTS / 7}, balanced_softmax()),
+    (LogitAdjustedLoss, {"class_counts": [90, 10, 0]}, without_rows_of_the_last_class()),
     (LDAMLoss, {"class_counts": COUNTS, "max_margin": 0.4, "scale": 5.0}, ldam(0.4, 5.0)),
 ]
 
