@@ -78,7 +78,7 @@ class _RowSampler(_Sampler):
         return ClassSet(names, names[int(np.bincount(labels).argmax())])
 
     def __sklearn_tags__(self) -> Tags:
-        """Declares that rows are chosen whatever they contain."""
+        """Declares that `sample_indices_` has the positions of the rows."""
         tags = super().__sklearn_tags__()
         tags.sampler_tags.sample_indices = True
         return tags
