@@ -1,0 +1,400 @@
+"""The displays of a report: each is a table (`frame`) and a figure (`plot`) of one part of the results.
+
+Tables are in long format: one row for each thing that was measured, such as an arm, or a class of an arm. Missing
+values are NaN. Figures are drawn on the `ax` that is given, otherwise on a new figure of pyplot.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hirise_imb.api import drawing
+from hirise_imb.api.drawing import ForestRow
+from hirise_imb.config import check_known
+from hirise_imb.metrics.bootstrap import Interval
+from hirise_imb.metrics.registry import CLASS_METRICS, METRICS
+from hirise_imb.reporting import search_summary, selection, tables
+from hirise_imb.reporting.figures import sources
+from hirise_imb.reporting.figures.style import ROLE_COLOURS
+from hirise_imb.reporting.records import Arm
+from hirise_imb.reporting.results import CONTRASTS, Contrast, Results
+from hirise_imb.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_CHOSEN_COLOUR = "#009E73"
+"""Colour of the arms with the best validation score."""
+
+
+def find_arm(results: Results, name: str) -> Arm:
+    """Returns an arm by its name.
+
+    Raises:
+        UserError: there is no such arm; the message suggests the nearest name.
+    """
+    names = [arm.name for arm in results.ordered]
+    return results.ordered[names.index(check_known("arm", name, names))]
+
+
+def ends(interval: Interval | None) -> tuple[float, float]:
+    """Returns the ends of a confidence interval; NaN without one."""
+    return (np.nan, np.nan) if interval is None else (interval.low, interval.high)
+
+
+class Display(ABC):
+    """A table and a figure of one part of a report."""
+
+    def __init__(self, results: Results) -> None:
+        """Stores the results that are shown."""
+        self._results = results
+
+    @abstractmethod
+    def frame(self) -> pd.DataFrame:
+        """Returns the table in long format."""
+
+    @abstractmethod
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draws the figure on `ax`, or on a new figure; returns the axes."""
+
+    def __repr__(self) -> str:
+        """Returns the table as text."""
+        return repr(self.frame())
+
+    def _repr_html_(self) -> str:
+        """Returns the table for notebooks."""
+        return str(self.frame().to_html(index=False, na_rep="", max_rows=60, border=0, float_format="{:.3f}".format))
+
+
+class Arms(Display):
+    """The arms of a report with their macro F1, and its difference from the control or the baseline.
+
+    Iterating over it yields the names of the arms in the order of tables: the baselines, the controls, the strategies
+    by validation score.
+    """
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterates over the names of the arms."""
+        return (arm.name for arm in self._results.ordered)
+
+    def __len__(self) -> int:
+        """Returns the number of arms."""
+        return len(self._results.ordered)
+
+    def __contains__(self, name: object) -> bool:
+        """Checks whether there is an arm with this name."""
+        return name in list(self)
+
+    def frame(self, contrast: Contrast | None = None) -> pd.DataFrame:
+        """Returns a row for each arm.
+
+        Columns: arm, role, identical_to (an arm with the same predicted classes), validation (macro F1 in the
+        cross-validation that scores arms), macro_f1 (of the tested landmarks, mean over seeds) with its range over
+        seeds (seeds_low, seeds_high) and its 95 % confidence interval over sources (low, high). Then, about the other
+        arm of the contrast: other, difference with its interval (difference_low, difference_high), the p value of the
+        swap test (p), the same after Holm over all tests of the contrast (p_holm), and min_detectable_difference.
+
+        Args:
+            contrast: `vs_control` or `vs_baseline`; None for the primary one, which is the control if there is one.
+
+        Raises:
+            UserError: there is no such contrast.
+        """
+        contrast = self._choose(contrast)
+        return pd.DataFrame([self._row(arm, contrast) for arm in self._results.ordered])
+
+    def plot(self, ax: Axes | None = None, contrast: Contrast | None = None) -> Axes:
+        """Draws the difference in macro F1 of each arm from the other arm of the contrast, with 95 % intervals.
+
+        Grey bands are smaller than the minimum detectable difference. Orange marks the control, green and bold the best
+        strategy on validation. A report with a single arm shows its macro F1.
+
+        Args:
+            ax: axes to draw on; None for those of a new figure.
+            contrast: as in `frame`.
+        """
+        results = self._results
+        rows = self.frame(contrast)
+        if len(rows) == 1:
+            row = rows.iloc[0]
+            points = [ForestRow(row["arm"], row["macro_f1"], row["low"], row["high"], ROLE_COLOURS[row["role"]])]
+            return drawing.draw_forest(points, f"macro F1 {results.terms.where}", zero=False, ax=ax)
+        points = []
+        for row in rows[rows["difference"].notna()].to_dict("records"):
+            chosen = row["arm"] in results.preferred
+            points.append(
+                ForestRow(
+                    name=row["arm"],
+                    value=row["difference"],
+                    low=row["difference_low"],
+                    high=row["difference_high"],
+                    colour=_CHOSEN_COLOUR if chosen else ROLE_COLOURS[row["role"]],
+                    bold=chosen,
+                    band=row["min_detectable_difference"],
+                )
+            )
+        other = "the control" if self._choose(contrast) == "vs_control" else results.reference
+        return drawing.draw_forest(points, f"difference in macro F1 from {other}", zero=True, ax=ax)
+
+    def _choose(self, contrast: Contrast | None) -> Contrast:
+        contrast = contrast or self._results.contrasts[0]
+        check_known("contrast", contrast, CONTRASTS)
+        if contrast not in self._results.contrasts:
+            raise UserError("The report has no single control: use the contrast vs_baseline.")
+        return contrast
+
+    def _row(self, arm: Arm, contrast: Contrast) -> dict[str, Any]:
+        results = self._results
+        macro, interval = results.macro(arm.name), results.inference.resamples[arm.name].interval()
+        row: dict[str, Any] = {
+            "arm": arm.name,
+            "role": arm.role,
+            "identical_to": results.identical.get(arm.name),
+            "validation": arm.val_macro_f1,
+            "macro_f1": macro.mean,
+            "seeds_low": macro.low,
+            "seeds_high": macro.high,
+            **dict(zip(("low", "high"), ends(interval), strict=True)),
+            "other": None,
+            **dict.fromkeys(("difference", "difference_low", "difference_high"), np.nan),
+            **dict.fromkeys(("p", "p_holm", "min_detectable_difference"), np.nan),
+        }
+        other = results.other_of(arm, contrast)
+        if other is None or other == arm.name:
+            return row
+        row |= {"other": other, "difference": results.gain(arm.name, "macro_f1", other)}
+        row["difference_low"], row["difference_high"] = ends(results.inference.against(arm.name, other).interval)
+        if (test := results.families[contrast].tests.get(arm.name)) is not None:
+            size = test.swap.min_detectable_difference
+            row |= {"p": test.swap.p, "p_holm": test.p_holm}
+            row["min_detectable_difference"] = np.nan if size is None else size
+        return row
+
+
+class Scores(Display):
+    """All registered scores of the arms, such as accuracy, balanced accuracy, kappa and log loss."""
+
+    def frame(self, arm: str | None = None) -> pd.DataFrame:
+        """Returns a row for each arm and score: arm, score, mean over seeds, and the range over seeds (low, high).
+
+        Args:
+            arm: name of an arm; None for all arms.
+
+        Raises:
+            UserError: there is no such arm.
+        """
+        arms = self._results.ordered if arm is None else (find_arm(self._results, arm),)
+        rows = [
+            {"arm": one.name, "score": name, "mean": spread.mean, "low": spread.low, "high": spread.high}
+            for one in arms
+            for name, spread in self._results.headline_scores(one.name).items()
+        ]
+        return pd.DataFrame(rows)
+
+    def plot(self, ax: Axes | None = None, score: str = "macro_f1") -> Axes:
+        """Draws one score of all arms with its range over seeds.
+
+        Args:
+            ax: axes to draw on; None for those of a new figure.
+            score: name of the score, such as `accuracy`.
+
+        Raises:
+            UserError: no arm has such a score.
+        """
+        rows = self.frame()
+        check_known("score", score, rows["score"].unique().tolist())
+        roles = {arm.name: arm.role for arm in self._results.ordered}
+        points = [
+            ForestRow(row["arm"], row["mean"], row["low"], row["high"], ROLE_COLOURS[roles[row["arm"]]])
+            for row in rows[rows["score"] == score].to_dict("records")
+        ]
+        label = METRICS[score].label if score in METRICS else score
+        return drawing.draw_forest(points, f"{label} {self._results.terms.where}, range over seeds", zero=False, ax=ax)
+
+
+class PerClass(Display):
+    """Precision, recall and F1 of each class."""
+
+    def frame(self, arm: str | None = None) -> pd.DataFrame:
+        """Returns a row for each arm and class, as in the file `per_class.csv` of the report.
+
+        Columns: arm, class, support (tested landmarks), sources; then for each of precision, recall and f1 the mean
+        over seeds, its range over seeds (`_low`, `_high`) and its difference from the control and the baseline
+        (`_vs_control`, `_vs_baseline`); last the 95 % confidence intervals over sources of the differences in F1
+        (`f1_vs_control_low` and so on), NaN for a class with too few sources.
+
+        Args:
+            arm: name of an arm; None for all arms.
+
+        Raises:
+            UserError: there is no such arm.
+        """
+        table = tables.per_class(self._results)
+        if arm is None:
+            return table
+        return table[table["arm"] == find_arm(self._results, arm).name].reset_index(drop=True)
+
+    def plot(self, ax: Axes | None = None, *, arms: list[str] | None = None, score: str = "f1") -> Axes:
+        """Draws one score of each class for some arms, with ranges over seeds.
+
+        Args:
+            ax: axes to draw on; None for those of a new figure.
+            arms: names of the arms; None for the baseline, the control and the best strategy on validation.
+            score: `precision`, `recall` or `f1`.
+
+        Raises:
+            UserError: there is no such arm or score.
+        """
+        check_known("score of a class", score, CLASS_METRICS)
+        names = [arm.name for arm in self._results.shown] if arms is None else arms
+        rows = pd.concat([self.frame(name) for name in names], ignore_index=True)
+        return drawing.draw_class_bars(rows, score, f"{CLASS_METRICS[score]} {self._results.terms.where}", ax)
+
+
+class Confusion(Display):
+    """The confusion matrix of an arm, mean over seeds."""
+
+    def __init__(self, results: Results, arm: str) -> None:
+        """Finds the arm.
+
+        Raises:
+            UserError: there is no such arm.
+        """
+        super().__init__(results)
+        self.arm = find_arm(results, arm).name
+
+    @property
+    def counts(self) -> NDArray[np.float64]:
+        """Mean counts over seeds, shape (n_classes, n_classes); rows are true classes, columns predicted classes."""
+        return self._results.confusion(self.arm)
+
+    def frame(self) -> pd.DataFrame:
+        """Returns a row for each pair of classes: true_class, predicted_class, count, share_of_true."""
+        return tables.confusion(self._results, self.arm)
+
+    def matrix(self) -> pd.DataFrame:
+        """Returns the counts with a row for each true class and a column for each predicted class."""
+        names = self._results.classes.names
+        return pd.DataFrame(
+            self.counts, pd.Index(names, name="true_class"), pd.Index(names, name="predicted_class"), copy=True
+        )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draws the matrix: colours are shares of the true class, the text is the count."""
+        title = f"{self.arm}: landmarks, mean over seeds"
+        return drawing.draw_matrix(self.counts, self._results.classes.names, title, ax)
+
+    def __repr__(self) -> str:
+        """Returns the matrix as text."""
+        return repr(self.matrix())
+
+    def _repr_html_(self) -> str:
+        """Returns the matrix for notebooks."""
+        return str(self.matrix().to_html(border=0, float_format="{:.4g}".format))
+
+
+class Trials(Display):
+    """The finished trials of all searches."""
+
+    def frame(self, arm: str | None = None) -> pd.DataFrame:
+        """Returns a row for each finished trial.
+
+        Columns: arm, division (the given split, or an outer fold), trial (from 1), state (complete or failed), value
+        (validation score, NaN if it failed) and best_so_far.
+
+        Args:
+            arm: name of an arm; None for all arms with a search.
+
+        Raises:
+            UserError: there is no such arm.
+        """
+        table = search_summary.table(self._results)
+        if arm is None:
+            return table
+        return table[table["arm"] == find_arm(self._results, arm).name].reset_index(drop=True)
+
+    def plot(self, ax: Axes | None = None, *, arms: list[str] | None = None) -> Axes:
+        """Draws the best validation score so far against the number of finished trials.
+
+        Args:
+            ax: axes to draw on; None for those of a new figure.
+            arms: names of the arms; None for the control and the best strategy on validation.
+
+        Raises:
+            UserError: there is no such arm.
+        """
+        names = [arm.name for arm in self._results.shown] if arms is None else arms
+        parts = [self.frame(name) for name in names]
+        label = f"best {self._results.terms.inner} macro F1 so far"
+        return drawing.draw_steps(pd.concat(parts, ignore_index=True), label, ax)
+
+
+class Selection(Display):
+    """What selection gained and lost: scores by which recipes were chosen, next to those on other sources."""
+
+    def frame(self) -> pd.DataFrame:
+        """Returns a row for each arm, as in the file `selection.csv` of the report; all scores are macro F1.
+
+        Columns: arm, role, best_trial (score of the chosen trial), inner (score of its recipe with other seeds and
+        folds), outer (score of the tested landmarks), luck (best_trial - inner), gap (inner - outer), tuning_gain,
+        control_gain_inner, control_gain_outer, divisions, distinct_settings, divisions_as_control, settings.
+        """
+        return selection.table(self._results)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draws outer against inner scores; below the line of equal scores, selection promised more than it kept."""
+        terms = self._results.terms
+        return drawing.draw_inner_outer(self.frame(), (f"{terms.inner} macro F1", f"{terms.outer} macro F1"), ax)
+
+
+class Sources(Display):
+    """The recall in each tested source of each class."""
+
+    def frame(self, arm: str | None = None) -> pd.DataFrame:
+        """Returns a row for each arm, source and class in it.
+
+        Columns: arm, source, class, landmarks, hits (mean over seeds), recall; and f1 of the class over all sources
+        with its 95 % confidence interval (f1_low, f1_high), NaN for a class with too few sources.
+
+        Args:
+            arm: name of an arm; None for all arms.
+
+        Raises:
+            UserError: there is no such arm.
+        """
+        if arm is not None:
+            find_arm(self._results, arm)
+        table = sources.table(self._results)
+        return table if arm is None else table[table["arm"] == arm].reset_index(drop=True)
+
+    def plot(self, ax: Axes | None = None, arm: str | None = None) -> Axes:
+        """Draws the recall in each source, one row for each class.
+
+        Args:
+            ax: axes to draw on; None for those of a new figure.
+            arm: name of an arm; None for the best strategy on validation, or the baseline without one.
+
+        Raises:
+            UserError: there is no such arm.
+        """
+        chosen = self._results.chosen
+        name = arm or (chosen.name if chosen else self._results.reference)
+        return drawing.draw_sources(self.frame(name), name, ax)
+
+
+class Data(Display):
+    """The data set of the study: counts by split and class."""
+
+    def frame(self) -> pd.DataFrame:
+        """Returns a row for each split and class: split, class, sources, landmarks, images, rows."""
+        return self._results.data.copy()
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draws the landmarks of each class and split, on a logarithmic axis."""
+        return drawing.draw_data(self._results.data, ax)
