@@ -92,7 +92,9 @@ class Comparison(Display):
         results = self._results
         size = self.min_detectable_difference
         test = {"p": self.p, "min_detectable_difference": np.nan if size is None else size}
-        rows = [("macro_f1", "all", len(results.test), results.inference.total, self.difference, self._against.interval)]
+        rows = [
+            ("macro_f1", "all", len(results.test), results.inference.total, self.difference, self._against.interval)
+        ]
         columns = zip(
             results.classes,
             results.support.tolist(),

@@ -122,8 +122,8 @@ class Arms(Display):
         results = self._results
         rows = self.frame(contrast)
         if len(rows) == 1:
-            row = rows.iloc[0]
-            points = [ForestRow(row["arm"], row["macro_f1"], row["low"], row["high"], ROLE_COLOURS[row["role"]])]
+            [only] = rows.to_dict("records")
+            points = [ForestRow(only["arm"], only["macro_f1"], only["low"], only["high"], ROLE_COLOURS[only["role"]])]
             return drawing.draw_forest(points, f"macro F1 {results.terms.where}", zero=False, ax=ax)
         points = []
         for row in rows[rows["difference"].notna()].to_dict("records"):

@@ -111,9 +111,7 @@ def draw_class_bars(rows: pd.DataFrame, metric: str, label: str, ax: Axes | None
         ends = [part[metric] - part[f"{metric}_low"], part[f"{metric}_high"] - part[metric]]
         ax.bar(centres, part[metric], width, label=arm, yerr=np.maximum(ends, 0), error_kw={"linewidth": 1}, zorder=2)
     sizes = rows.drop_duplicates("class")["support"]
-    ax.set_xticks(
-        range(len(classes)), [f"{name}\nn = {n}" for name, n in zip(classes, sizes, strict=True)], fontsize=8
-    )
+    ax.set_xticks(range(len(classes)), [f"{name}\nn = {n}" for name, n in zip(classes, sizes, strict=True)], fontsize=8)
     ax.set_ylim(0, 1)
     ax.set_ylabel(label)
     ax.legend(fontsize=8, frameon=False)
@@ -129,9 +127,12 @@ def draw_steps(rows: pd.DataFrame, label: str, ax: Axes | None) -> Axes:
         label: label of the vertical axis.
         ax: axes to draw on; None for those of a new figure.
     """
+    from matplotlib.ticker import MaxNLocator
+
     ax = new_axes(6.5, 3.8) if ax is None else ax
-    several_arms = rows["arm"].nunique() > 1
-    for place, arm in enumerate(rows["arm"].unique()):
+    arms = rows["arm"].unique().tolist()
+    several_arms = len(arms) > 1
+    for place, arm in enumerate(arms):
         part = rows[rows["arm"] == arm]
         for number, (division, line) in enumerate(part.groupby("division", sort=False)):
             # One legend entry per arm; the divisions of one arm share its colour unless it is the only one.
@@ -139,7 +140,7 @@ def draw_steps(rows: pd.DataFrame, label: str, ax: Axes | None) -> Axes:
             shown = name if number == 0 or not several_arms else "_nolegend_"
             colour = f"C{place if several_arms else number}"
             ax.step(line["trial"], line["best_so_far"], where="post", color=colour, linewidth=1.4, label=shown)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("finished trials")
     ax.set_ylabel(label)
     if len(rows):
