@@ -60,4 +60,4 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401
 
 def __dir__() -> list[str]:
     """Lists the public names, imported or not."""
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, "__version__"])

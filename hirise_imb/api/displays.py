@@ -7,7 +7,7 @@ values are NaN. Figures are drawn on the `ax` that is given, otherwise on a new 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from hirise_imb.api import drawing
 from hirise_imb.api.drawing import ForestRow
 from hirise_imb.config import check_known
 from hirise_imb.metrics.bootstrap import Interval
-from hirise_imb.metrics.registry import CLASS_METRICS, METRICS
+from hirise_imb.metrics.registry import CLASS_METRICS, label_of
 from hirise_imb.reporting import search_summary, selection, tables
 from hirise_imb.reporting.figures import sources
 from hirise_imb.reporting.figures.style import ROLE_COLOURS
@@ -48,12 +48,25 @@ def ends(interval: Interval | None) -> tuple[float, float]:
     return (np.nan, np.nan) if interval is None else (interval.low, interval.high)
 
 
+def to_html(table: pd.DataFrame, *, index: bool = False) -> str:
+    """Returns a table for notebooks: at most 60 rows, three decimals, and all text escaped."""
+    return str(table.to_html(index=index, na_rep="", max_rows=60, border=0, float_format="{:.3f}".format))
+
+
 class Display(ABC):
     """A table and a figure of one part of a report."""
 
     def __init__(self, results: Results) -> None:
         """Stores the results that are shown."""
         self._results = results
+
+    def _select_arms(self, arm: str | None) -> list[str]:
+        """Returns the name of an arm, or those of all arms in the order of tables.
+
+        Raises:
+            UserError: there is no such arm.
+        """
+        return [one.name for one in self._results.ordered] if arm is None else [find_arm(self._results, arm).name]
 
     @abstractmethod
     def frame(self) -> pd.DataFrame:
@@ -69,7 +82,7 @@ class Display(ABC):
 
     def _repr_html_(self) -> str:
         """Returns the table for notebooks."""
-        return str(self.frame().to_html(index=False, na_rep="", max_rows=60, border=0, float_format="{:.3f}".format))
+        return to_html(self.frame())
 
 
 class Arms(Display):
@@ -109,7 +122,9 @@ class Arms(Display):
         contrast = self._choose(contrast)
         return pd.DataFrame([self._row(arm, contrast) for arm in self._results.ordered])
 
-    def plot(self, ax: Axes | None = None, contrast: Contrast | None = None) -> Axes:
+    def plot(
+        self, ax: Axes | None = None, contrast: Contrast | None = None, *, arms: Sequence[str] | None = None
+    ) -> Axes:
         """Draws the difference in macro F1 of each arm from the other arm of the contrast, with 95 % intervals.
 
         Grey bands are smaller than the minimum detectable difference. Orange marks the control, green and bold the best
@@ -118,9 +133,15 @@ class Arms(Display):
         Args:
             ax: axes to draw on; None for those of a new figure.
             contrast: as in `frame`.
+            arms: names of the arms; None for all arms.
+
+        Raises:
+            UserError: there is no such arm or contrast.
         """
         results = self._results
         rows = self.frame(contrast)
+        if arms is not None:
+            rows = rows[rows["arm"].isin([find_arm(results, name).name for name in arms])]
         if len(rows) == 1:
             [only] = rows.to_dict("records")
             points = [ForestRow(only["arm"], only["macro_f1"], only["low"], only["high"], ROLE_COLOURS[only["role"]])]
@@ -139,7 +160,9 @@ class Arms(Display):
                     band=row["min_detectable_difference"],
                 )
             )
-        other = "the control" if self._choose(contrast) == "vs_control" else results.reference
+        other = results.reference
+        if self._choose(contrast) == "vs_control":
+            other = "the control" + (" that averages as many fits" if results.averaged_controls else "")
         return drawing.draw_forest(points, f"difference in macro F1 from {other}", zero=True, ax=ax)
 
     def _choose(self, contrast: Contrast | None) -> Contrast:
@@ -189,11 +212,10 @@ class Scores(Display):
         Raises:
             UserError: there is no such arm.
         """
-        arms = self._results.ordered if arm is None else (find_arm(self._results, arm),)
         rows = [
-            {"arm": one.name, "score": name, "mean": spread.mean, "low": spread.low, "high": spread.high}
-            for one in arms
-            for name, spread in self._results.headline_scores(one.name).items()
+            {"arm": one, "score": name, "mean": spread.mean, "low": spread.low, "high": spread.high}
+            for one in self._select_arms(arm)
+            for name, spread in self._results.headline_scores(one).items()
         ]
         return pd.DataFrame(rows)
 
@@ -214,8 +236,21 @@ class Scores(Display):
             ForestRow(row["arm"], row["mean"], row["low"], row["high"], ROLE_COLOURS[roles[row["arm"]]])
             for row in rows[rows["score"] == score].to_dict("records")
         ]
-        label = METRICS[score].label if score in METRICS else score
+        label = label_of(score)
         return drawing.draw_forest(points, f"{label} {self._results.terms.where}, range over seeds", zero=False, ax=ax)
+
+    def __repr__(self) -> str:
+        """Returns the means as text, with a row for each arm."""
+        return repr(self._pivot())
+
+    def _repr_html_(self) -> str:
+        """Returns the means for notebooks, with a row for each arm."""
+        return to_html(self._pivot(), index=True)
+
+    def _pivot(self) -> pd.DataFrame:
+        rows = self.frame()
+        order = rows["score"].unique().tolist()
+        return rows.pivot(index="arm", columns="score", values="mean").loc[self._select_arms(None), order]
 
 
 class PerClass(Display):
@@ -236,11 +271,9 @@ class PerClass(Display):
             UserError: there is no such arm.
         """
         table = tables.per_class(self._results)
-        if arm is None:
-            return table
-        return table[table["arm"] == find_arm(self._results, arm).name].reset_index(drop=True)
+        return table[table["arm"].isin(self._select_arms(arm))].reset_index(drop=True)
 
-    def plot(self, ax: Axes | None = None, *, arms: list[str] | None = None, score: str = "f1") -> Axes:
+    def plot(self, ax: Axes | None = None, *, arms: Sequence[str] | None = None, score: str = "f1") -> Axes:
         """Draws one score of each class for some arms, with ranges over seeds.
 
         Args:
@@ -255,6 +288,19 @@ class PerClass(Display):
         names = [arm.name for arm in self._results.shown] if arms is None else arms
         rows = pd.concat([self.frame(name) for name in names], ignore_index=True)
         return drawing.draw_class_bars(rows, score, f"{CLASS_METRICS[score]} {self._results.terms.where}", ax)
+
+    def __repr__(self) -> str:
+        """Returns the F1 of each class as text, with a row for each arm."""
+        return repr(self._pivot())
+
+    def _repr_html_(self) -> str:
+        """Returns the F1 of each class for notebooks, with a row for each arm."""
+        return to_html(self._pivot(), index=True)
+
+    def _pivot(self) -> pd.DataFrame:
+        rows = self.frame()
+        classes = list(self._results.classes)
+        return rows.pivot(index="arm", columns="class", values="f1").loc[self._select_arms(None), classes]
 
 
 class Confusion(Display):
@@ -296,7 +342,7 @@ class Confusion(Display):
 
     def _repr_html_(self) -> str:
         """Returns the matrix for notebooks."""
-        return str(self.matrix().to_html(border=0, float_format="{:.4g}".format))
+        return to_html(self.matrix(), index=True)
 
 
 class Trials(Display):
@@ -315,11 +361,9 @@ class Trials(Display):
             UserError: there is no such arm.
         """
         table = search_summary.table(self._results)
-        if arm is None:
-            return table
-        return table[table["arm"] == find_arm(self._results, arm).name].reset_index(drop=True)
+        return table[table["arm"].isin(self._select_arms(arm))].reset_index(drop=True)
 
-    def plot(self, ax: Axes | None = None, *, arms: list[str] | None = None) -> Axes:
+    def plot(self, ax: Axes | None = None, *, arms: Sequence[str] | None = None) -> Axes:
         """Draws the best validation score so far against the number of finished trials.
 
         Args:
@@ -368,10 +412,9 @@ class Sources(Display):
         Raises:
             UserError: there is no such arm.
         """
-        if arm is not None:
-            find_arm(self._results, arm)
+        names = self._select_arms(arm)
         table = sources.table(self._results)
-        return table if arm is None else table[table["arm"] == arm].reset_index(drop=True)
+        return table[table["arm"].isin(names)].reset_index(drop=True)
 
     def plot(self, ax: Axes | None = None, arm: str | None = None) -> Axes:
         """Draws the recall in each source, one row for each class.
@@ -385,7 +428,7 @@ class Sources(Display):
         """
         chosen = self._results.chosen
         name = arm or (chosen.name if chosen else self._results.reference)
-        return drawing.draw_sources(self.frame(name), name, ax)
+        return drawing.draw_sources(self.frame(name), self._results.classes.names, name, ax)
 
 
 class Data(Display):
