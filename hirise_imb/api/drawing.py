@@ -111,7 +111,8 @@ def draw_class_bars(rows: pd.DataFrame, metric: str, label: str, ax: Axes | None
         ends = [part[metric] - part[f"{metric}_low"], part[f"{metric}_high"] - part[metric]]
         ax.bar(centres, part[metric], width, label=arm, yerr=np.maximum(ends, 0), error_kw={"linewidth": 1}, zorder=2)
     sizes = rows.drop_duplicates("class")["support"]
-    ax.set_xticks(range(len(classes)), [f"{name}\nn = {n}" for name, n in zip(classes, sizes, strict=True)], fontsize=8)
+    names = [f"{_wrap(name)}\nn = {n}" for name, n in zip(classes, sizes, strict=True)]
+    ax.set_xticks(range(len(classes)), names, fontsize=8)
     ax.set_ylim(0, 1)
     ax.set_ylabel(label)
     ax.legend(fontsize=8, frameon=False)
@@ -171,15 +172,16 @@ def draw_inner_outer(rows: pd.DataFrame, labels: tuple[str, str], ax: Axes | Non
     return ax
 
 
-def draw_sources(rows: pd.DataFrame, title: str, ax: Axes | None) -> Axes:
+def draw_sources(rows: pd.DataFrame, classes: Sequence[str], title: str, ax: Axes | None) -> Axes:
     """Draws the recall of each source as a circle in the row of its class, and F1 with its interval as a diamond.
 
     Args:
         rows: rows of one arm, as `Sources.frame` returns them.
+        classes: names of the classes from top to bottom.
         title: title of the axes.
         ax: axes to draw on; None for those of a new figure.
     """
-    names = rows["class"].unique().tolist()
+    names = [name for name in classes if (rows["class"] == name).any()]
     ax = new_axes(6.5, 1.1 + 0.45 * len(names)) if ax is None else ax
     colour, largest = ROLE_COLOURS["strategy"], rows["landmarks"].max()
     for place, name in enumerate(names):
@@ -206,13 +208,18 @@ def draw_data(rows: pd.DataFrame, ax: Axes | None) -> Axes:
     for place, split in enumerate(splits):
         heights = rows.loc[rows["split"] == split, "landmarks"]
         ax.bar(np.arange(len(classes)) + (place - (len(splits) - 1) / 2) * 0.27, heights, 0.27, label=split, zorder=2)
-    ax.set_xticks(range(len(classes)), classes, fontsize=8)
+    ax.set_xticks(range(len(classes)), [_wrap(name) for name in classes], fontsize=8)
     ax.set_yscale("log")
     ax.set_ylim(bottom=0.8)  # keeps the bar of a single landmark visible
     ax.set_ylabel("landmarks")
     ax.legend(fontsize=8, frameon=False)
     _tidy(ax, axis="y")
     return ax
+
+
+def _wrap(name: str) -> str:
+    """Returns the name of a class with a line for each word, since names stand next to each other."""
+    return str(name).replace(" ", "\n")
 
 
 def _tidy(ax: Axes, axis: str = "x") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -24,12 +25,14 @@ _BADGES = {"clear": ("clear", "#15803d"), "inconclusive": ("inconclusive", "#4b5
 def describe_report(report: Report, results: Results) -> str:
     """Returns the verdict and the arms as text."""
     table, n_hidden = _table(report, results)
-    lines = [_title(report, results), report.verdict.headline, report.verdict.advice, "", table.to_string(index=False)]
+    lines = [_title(report, results), report.verdict.headline]
+    lines += [report.verdict.advice] if report.verdict.advice else []
+    lines += ["", table.to_string(index=False)]
     if n_hidden:
         lines.append(f"... and {plural(n_hidden, 'more arm')}: see .arms.frame()")
     if report.page is not None:
         lines.append(f"Page: {report.page}")
-    return "\n".join(line for line in lines if line is not None)
+    return "\n".join(lines)
 
 
 def render_report(report: Report, results: Results) -> str:
@@ -44,7 +47,7 @@ def render_report(report: Report, results: Results) -> str:
         f'padding:.1em .4em;font-size:.7em">{badge}</span> <strong>{escape(verdict.headline)}</strong></p>'
         f"<p>{escape(verdict.advice)}</p>{table.to_html(index=False, border=0)}{more}"
         f'<img alt="Differences in macro F1 of the arms, with 95 % confidence intervals" '
-        f'src="data:image/svg+xml;base64,{_draw_forest(report)}"></div>'
+        f'src="data:image/svg+xml;base64,{_draw_forest(report, table["arm"].tolist())}"></div>'
     )
 
 
@@ -55,13 +58,13 @@ def _title(report: Report, results: Results) -> str:
 
 
 def _table(report: Report, results: Results) -> tuple[pd.DataFrame, int]:
-    """Returns the first arms with formatted numbers, and the number of arms that are left out.
+    """Returns baseline, control and the first strategies with formatted numbers, and the number of other arms.
 
-    Arms that are identical to another one are left out first.
+    Arms that are identical to another one are left out.
     """
     rows = report.arms.frame()
-    distinct = rows[rows["identical_to"].isna()]
-    shown = distinct.head(_MOST_ARMS)
+    is_main = rows["role"].eq("strategy") | rows["arm"].isin([report.baseline, report.control])
+    shown = rows[is_main & rows["identical_to"].isna()].head(_MOST_ARMS)
     terms = results.terms
     table = pd.DataFrame({"arm": shown["arm"], f"{terms.inner} macro F1": shown["validation"].map(score)})
     table[f"{terms.outer} macro F1"] = shown["macro_f1"].map(score)
@@ -78,17 +81,17 @@ def _interval(value: float, low: float, high: float) -> str:
     return signed(value) if pd.isna(low) else f"{signed(value)} ({signed(low)} to {signed(high)})"
 
 
-def _draw_forest(report: Report) -> str:
+def _draw_forest(report: Report, arms: Sequence[str]) -> str:
     """Returns the forest plot as SVG in base64."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     # A figure outside of pyplot: notebooks would show one of pyplot a second time.
-    height = 0.9 + 0.24 * max(1, len(report.arms) - 1)
+    height = 0.9 + 0.24 * len(arms)
     # As text, letters take a tenth of the space that outlines do.
     with mpl.rc_context({"svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(7, height), layout="constrained")
-        report.arms.plot(figure.subplots())
+        report.arms.plot(figure.subplots(), arms=arms)
         buffer = BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return base64.b64encode(buffer.getvalue()).decode()

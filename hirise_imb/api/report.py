@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from hirise_imb.api.comparison import Comparison
-from hirise_imb.api.displays import Arms, Confusion, Data, PerClass, Scores, Selection, Sources, Trials, find_arm
+from hirise_imb.api.displays import find_arm
+from hirise_imb.api.score_displays import Arms, Confusion, PerClass, Scores
+from hirise_imb.api.study_displays import Data, Selection, Sources, Trials
 from hirise_imb.pipeline import rebuild
 from hirise_imb.pipeline.compare import merge_reports, name_folder
 from hirise_imb.reporting import tables, verdict
