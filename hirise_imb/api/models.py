@@ -90,10 +90,10 @@ class Model:
 
     def _predict_pixels(self, pixels: NDArray[Any]) -> PredictedImages:
         rows, columns, channels = self.image_shape
+        shape = " x ".join(map(str, pixels.shape))
         if pixels.ndim == 3 and channels == 1:
             pixels = pixels[..., None]
         if pixels.shape[1:] != self.image_shape or pixels.dtype != np.uint8:
-            shape = " x ".join(map(str, pixels.shape))
             raise UserError(
                 f"The images are an array of {shape} values of type {pixels.dtype}, but the model {self.name} takes "
                 f"n x {rows} x {columns} x {channels} of type uint8: resize or convert them."

@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
+pytestmark = [
+    pytest.mark.usefixtures("blank_figures"),
+    # MLflow uses what its own dependencies have deprecated.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
 
 EVERY = (60, 24, 12, 10, 8, 6, 8, 6)
 RIGHT = {"baseline": 0.3, "plain": 0.55, "class_weights": 0.9}
@@ -215,7 +220,7 @@ def test_class_names_become_names_that_mlflow_accepts(store: str, tmp_path: Path
 def test_a_deleted_experiment_is_an_error(results: Results, folder: Path, store: str) -> None:
     client = client_of(store)
     client.delete_experiment(client.create_experiment("by-hand"))
-    with pytest.raises(UserError, match="experiment by-hand of MLflow at sqlite:.* was deleted: restore it"):
+    with pytest.raises(UserError, match=r"experiment by-hand of MLflow at sqlite:.* was deleted: restore it"):
         export_report(results, folder, store)
 
 
@@ -224,7 +229,7 @@ def test_a_deleted_experiment_is_an_error(results: Results, folder: Path, store:
     [
         "http://somebody:s3cret@127.0.0.1:9/mlflow",
         "http://somebody:s3%63ret%40x@127.0.0.1:9",
-        "postgresql://somebody:s3c/re@t@127.0.0.1:9/x?sslpassword=s3cret",
+        "http://somebody:s3c/re@t@127.0.0.1:9/x?token=s3cret",
         "nonsense://somebody:s3cret@host",
     ],
 )
