@@ -14,6 +14,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hirise_imb import forensics as forensics
+    from hirise_imb import metrics as metrics
     from hirise_imb.api.comparison import Comparison
     from hirise_imb.api.models import Model, load_model
     from hirise_imb.api.report import Report, compare_reports, read_report
@@ -30,10 +32,15 @@ __all__ = [
     "StudyDefinition",
     "UserError",
     "compare_reports",
+    "forensics",
     "load_model",
+    "metrics",
     "read_report",
     "run",
 ]
+
+_ROOMS = ("forensics", "metrics")
+"""Modules that are useful by themselves."""
 
 _MODULES = {
     "Comparison": "hirise_imb.api.comparison",
@@ -49,13 +56,17 @@ _MODULES = {
 """The module of each public name."""
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
-    """Imports a public name (PEP 562)."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULES[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # type checkers would take any name for one that exists
+
+    def __getattr__(name: str) -> Any:  # noqa: ANN401
+        """Imports a public name (PEP 562)."""
+        if name in _ROOMS:
+            return importlib.import_module(f"{__name__}.{name}")
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -11,7 +11,7 @@ from hirise_imb.api import drawing
 from hirise_imb.api.displays import Display, ends, find_arm
 from hirise_imb.api.drawing import ForestRow
 from hirise_imb.metrics.permutation import ALPHA
-from hirise_imb.reporting.figures.style import COLOURS, SOFT
+from hirise_imb.reporting.figures.style import ROLE_COLOURS, SOFT
 from hirise_imb.reporting.formatting import p_value, plural, signed
 from hirise_imb.reporting.results import Results
 from hirise_imb.utils.errors import UserError
@@ -120,7 +120,9 @@ class Comparison(Display):
         """
         points = []
         for row in self.frame().to_dict("records"):
-            colour = COLOURS[0] if row["low"] > 0 else COLOURS[1] if row["high"] < 0 else SOFT
+            colour = (
+                ROLE_COLOURS["strategy"] if row["low"] > 0 else ROLE_COLOURS["control"] if row["high"] < 0 else SOFT
+            )
             is_macro = row["score"] == "macro_f1"
             name = "macro F1" if is_macro else f"{row['class']} ({row['landmarks']})"
             band = row["min_detectable_difference"]

@@ -9,11 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hirise_imb.reporting.figures.style import BACKGROUND, ROLE_COLOURS, SHARES, inks
+from hirise_imb.reporting.figures.style import ROLE_COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_PALE = "#d1d5db"
+"""Colour of what is drawn behind marks."""
+_DARK = 0.55
+"""Share of the true class from which on a cell is so dark that its text is white."""
 _ROW = 0.27
 """Height of a row of a forest plot in inches."""
 
@@ -54,7 +58,7 @@ def draw_forest(rows: Sequence[ForestRow], label: str, *, zero: bool, ax: Axes |
         ax.axvline(0, color=ROLE_COLOURS["baseline"], linewidth=1, linestyle=":", zorder=2)
     for place, row in enumerate(rows):
         if np.isfinite(row.band):
-            ax.barh(place, 2 * row.band, 0.7, -row.band, color=BACKGROUND, alpha=0.5, zorder=1)
+            ax.barh(place, 2 * row.band, 0.7, -row.band, color=_PALE, alpha=0.5, zorder=1)
         ax.plot((row.low, row.high), (place, place), color=row.colour, linewidth=1.4, zorder=3)
         ax.plot(row.value, place, "o", color=row.colour, markersize=5.5, zorder=4)
     ax.set_yticks(range(len(rows)), [row.name for row in rows])
@@ -77,12 +81,12 @@ def draw_matrix(counts: NDArray[np.float64], names: Sequence[str], title: str, a
     """
     ax = new_axes(1.9 + 0.5 * len(names), 1.6 + 0.42 * len(names)) if ax is None else ax
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    image = ax.imshow(shares, cmap=SHARES, vmin=0, vmax=1, aspect="auto")
-    colours = inks(image)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.argwhere(counts > 0).tolist():
         value = counts[row, column]
         text = f"{value:.0f}" if value == round(value) else f"{value:.1f}"
-        ax.text(column, row, text, ha="center", va="center", fontsize=8, color=str(colours[row, column]))
+        colour = "white" if shares[row, column] > _DARK else "black"
+        ax.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
     ax.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(names)), names)
     ax.set_xlabel("predicted class")
@@ -161,7 +165,7 @@ def draw_inner_outer(rows: pd.DataFrame, labels: tuple[str, str], ax: Axes | Non
     ax = new_axes(6.0, 4.6) if ax is None else ax
     scores = rows[["inner", "outer"]].to_numpy(float)
     ends = float(scores.min()) - 0.01, float(scores.max()) + 0.01
-    ax.plot(ends, ends, color=BACKGROUND, linewidth=1.2, zorder=1)
+    ax.plot(ends, ends, color=_PALE, linewidth=1.2, zorder=1)
     for role, part in rows.groupby("role", sort=False):
         name = str(role).replace("_", " ")
         ax.scatter(part["inner"], part["outer"], 32, color=ROLE_COLOURS[str(role)], alpha=0.8, label=name, zorder=3)

@@ -160,7 +160,7 @@ def test_predictions_are_those_of_the_files(study: hi.Report, folder: Path) -> N
     stored = predictions(folder, "plain")
     assert_frame_equal(study.predictions("plain"), stored, check_dtype=False, check_categorical=False)
     means = study.predictions("plain", average=True)
-    probabilities = [name for name in stored if name.startswith("p_")]
+    probabilities = [name for name in stored.columns.astype(str) if name.startswith("p_")]
     expected = stored.groupby("image")[probabilities].mean()
     assert means["image"].is_unique
     np.testing.assert_allclose(means[probabilities], expected.loc[means["image"]], rtol=1e-6)

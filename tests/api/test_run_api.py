@@ -138,7 +138,7 @@ def test_a_model_predicts_what_its_study_predicted(study: hi.Report, model: hi.M
     stored = study.predictions("prototypes", average=True).set_index("image")
     [folder] = {path.parent for path in Path(keys["data"]).rglob(str(stored.index[0]))}
     rows = model.predict([folder / name for name in stored.index])
-    names = [name for name in stored if name.startswith("p_")]
+    names = [name for name in stored.columns.astype(str) if name.startswith("p_")]
     np.testing.assert_allclose(rows[names], stored[names], atol=1e-5)
     assert rows["class"].tolist() == stored["predicted_class"].tolist()
     assert rows["source"].tolist() == stored["source"].tolist()
@@ -165,7 +165,7 @@ def test_what_a_model_cannot_predict_is_an_error(model: hi.Model, tmp_path: Path
     ):
         model.predict(np.zeros((2, 5, 5), np.uint8))
     with pytest.raises(hi.UserError, match="float64"):
-        model.predict(np.zeros((1, *model.image_shape)))
+        model.predict(np.zeros((1, *model.image_shape)))  # type: ignore[arg-type]
     with pytest.raises(hi.UserError, match="does not exist"):
         model.predict(tmp_path / "missing.jpg")
     with pytest.raises(hi.UserError, match="threshold is 2"):
