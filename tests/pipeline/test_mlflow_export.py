@@ -23,6 +23,7 @@ from handmade import (
     three_classes,
 )
 
+import hirise_imb as hi
 from hirise_imb.cli.main import main
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.pipeline.mlflow_export import ARM_TAG, REPORT_TAG, RESULTS_TAG, check_mlflow, export_report
@@ -248,11 +249,23 @@ def test_the_command_exports_what_it_rebuilt(folder: Path, store: str, tmp_path:
     assert len(list_runs(store)) == 1 + len(RIGHT)
 
 
-def test_without_mlflow_the_error_says_what_to_install(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.usefixtures("few_epochs", "toy")
+def test_a_run_ends_with_the_export(small_data: Path, store: str, tmp_path: Path) -> None:
+    options = f"--name tiny --data {small_data} --backbone toy --weights random --strategies prototypes --trials 1"
+    options += f" --evaluation given-split --trial-seeds 1 --refits 1 --out {tmp_path} --mlflow {store}"
+    assert main(["run", *options.split()]) == 0
+    names = {run.data.tags.get(ARM_TAG) for run in list_runs(store, "tiny")}
+    assert names == {None, "baseline", "baseline_to_the_end", "plain", "prototypes"}
+
+
+@pytest.mark.parametrize("command", [["run"], ["report", "some-report"]])
+def test_without_mlflow_a_command_says_what_to_install_and_does_nothing(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert main(["report", str(folder), "--mlflow", "http://localhost:5000"]) == 2
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "--mlflow", "http://localhost:5000"]) == 2
     assert "pip install 'hirise-imb[mlflow]'" in capsys.readouterr().err
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    with pytest.raises(UserError, match="needs the package mlflow"):
+        hi.run(mlflow="http://localhost:5000")
+    assert list(tmp_path.iterdir()) == []
