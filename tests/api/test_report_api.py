@@ -304,13 +304,14 @@ def test_a_report_shows_verdict_table_and_forest_plot(study: hi.Report, summary:
 
 
 def test_what_notebooks_show_is_escaped(results: Results) -> None:
-    arms = tuple(replace(arm, name=arm.name.replace("tta", "<b>tta</b>")) for arm in results.arms)
+    arms = tuple(replace(arm, name=arm.name.replace("class_weights", "<b>best</b>")) for arm in results.arms)
     report = hi.Report(replace(results, arms=arms, name="<i>x</i>"))
-    shown = (report, report.arms, report.scores, report.per_class, report.compare("<b>tta</b>", "plain"))
+    shown = (report, report.arms, report.scores, report.per_class, report.compare("<b>best</b>", "plain"))
+    assert "<b>best</b>" in report.verdict.headline
     for html in (one._repr_html_() for one in shown):
         assert "<b>" not in html
         assert "<i>" not in html
-        assert "&lt;b&gt;tta" in html
+        assert "&lt;b&gt;best" in html
 
 
 def test_every_display_shows_itself(study: hi.Report) -> None:
