@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from hirise_imb.metrics.bootstrap import Interval
 from hirise_imb.metrics.registry import CLASS_METRICS
@@ -50,6 +50,10 @@ _ARTIFACTS = (
     "study.toml",
 )
 """Files of a report that are stored with its run, if it has them."""
+_SILENCE = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+"""Variable that keeps MLflow from printing two lines for each run."""
+_FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""Variables that limit the attempts to reach a server: by default, MLflow tries for minutes."""
 _MOST_PARAMS = 100
 """Most parameters in one request."""
 _LONGEST_VALUE, _LONGEST_NAME, _LONGEST_CAUSE = 500, 200, 300
@@ -62,7 +66,8 @@ def check_mlflow(uri: str) -> None:
     Raises:
         UserError: it is not.
     """
-    _connect(uri)
+    with _open_client(uri):
+        pass
 
 
 def export_report(results: Results, folder: Path, uri: str) -> str:
@@ -77,79 +82,58 @@ def export_report(results: Results, folder: Path, uri: str) -> str:
         UserError: MLflow is not installed, can't be reached or refuses, or there is no report in the folder. No message
             shows a password.
     """
-    client = _connect(uri)
     summary = read_summary(folder)
     report = hashlib.sha256((folder / "summary.json").read_bytes()).hexdigest()
-    with _explain_errors(uri):
-        experiment = _find_experiment(client, summary["study"], uri)
+    place = _redact(uri, uri)
+    with _open_client(uri) as client:
+        experiment = _find_experiment(client, summary["study"], place)
         identity = _digest_results(summary)
         runs = client.search_runs([experiment], f"tags.`{RESULTS_TAG}` = '{identity}'", max_results=1)
         if runs and runs[0].info.status == "FINISHED" and runs[0].data.tags.get(REPORT_TAG) == report:
-            say(f"MLflow at {_redact(uri, uri)} has this report already: nothing is exported again.")
+            say(f"MLflow at {place} has this report already: nothing is exported again.")
             return str(runs[0].info.run_id)
         name = f"{summary['study']} ({summary['kind']})"
         run = _open_run(client, experiment, name, {RESULTS_TAG: identity}, runs[0] if runs else None)
-        children = {
-            child.data.tags.get(ARM_TAG): child
-            for child in client.search_runs([experiment], f"tags.`{_PARENT_TAG}` = '{run}'")
-        }
-        for arm in results.ordered:
-            tags = {_PARENT_TAG: run, ARM_TAG: arm.name, "role": arm.role, _NOTE_TAG: arm.summary}
-            child = _open_run(client, experiment, arm.name, tags, children.get(arm.name))
-            metrics = _describe_scores(results, arm)
-            if (given := results.given_split) is not None:
-                twins = [twin for twin in given.ordered if twin.name == arm.name]
-                metrics |= {
-                    f"given_split/{key}": v for twin in twins for key, v in _describe_scores(given, twin).items()
-                }
-            _log(client, child, metrics, _describe_settings(arm))
-            client.set_terminated(child)
+        _export_arms(client, experiment, run, results)
         _describe_run(client, run, results)
-        for place in (None, GIVEN_SPLIT_FOLDER) if results.given_split else (None,):
-            for artifact in _ARTIFACTS:
-                path = folder / (place or "") / artifact
-                if path.is_file():
-                    client.log_artifact(run, str(path), place)
+        _store_files(client, run, folder)
         # Last, so that an export that was interrupted is not taken for a complete one.
         client.set_tag(run, REPORT_TAG, report)
         client.set_terminated(run)
-    say(f"Exported to MLflow at {_redact(uri, uri)}: experiment {summary['study']}, run {run}.")
+    say(f"Exported to MLflow at {place}: experiment {summary['study']}, run {run}.")
     return run
 
 
-def _connect(uri: str) -> MlflowClient:
-    """Returns a client that has been answered once.
+@contextmanager
+def _open_client(uri: str) -> Iterator[MlflowClient]:
+    """Yields a client that has been answered once; turns errors of MLflow and its stores into errors for the user.
 
     Raises:
-        UserError: MLflow is not installed or can't be reached.
+        UserError: MLflow is not installed, can't be reached or refuses.
     """
     try:
         from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
     except ImportError as error:
         raise UserError(
             "The export to MLflow needs the package mlflow: install it with `pip install 'hirise-imb[mlflow]'`."
         ) from error
-    try:
-        with _few_retries():
-            client = MlflowClient(uri, uri)
-            client.search_experiments(max_results=1)
-    # Stores are of many kinds, and each raises errors of its own: of its driver, of the network or of the address.
-    except Exception as error:
-        raise _as_user_error(uri, error) from None
-    return client
-
-
-@contextmanager
-def _explain_errors(uri: str) -> Iterator[None]:
-    """Turns errors of MLflow and of its stores into errors for the user."""
     import requests
     import sqlalchemy.exc
-    from mlflow.exceptions import MlflowException
 
-    try:
-        yield
-    except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
-        raise _as_user_error(uri, error) from None
+    address, credentials = _split_credentials(uri)
+    with _environment({**credentials, **_SILENCE}):
+        try:
+            with _environment({name: value for name, value in _FEW_RETRIES.items() if name not in os.environ}):
+                client = MlflowClient(address, address)
+                client.search_experiments(max_results=1)
+        # Stores are of many kinds, and each raises errors of its own: of its driver, of the network or of the address.
+        except Exception as error:
+            raise _as_user_error(uri, error) from None
+        try:
+            yield client
+        except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
+            raise _as_user_error(uri, error) from None
 
 
 def _as_user_error(uri: str, error: Exception) -> UserError:
@@ -158,6 +142,37 @@ def _as_user_error(uri: str, error: Exception) -> UserError:
         f"MLflow at {_redact(uri, uri)} can't be used ({cause[:_LONGEST_CAUSE]}): check the address, the password and "
         f"whether the server runs."
     )
+
+
+def _split_credentials(uri: str) -> tuple[str, dict[str, str]]:
+    """Returns the address of a server without user and password, and the variables in which MLflow takes them.
+
+    MLflow itself prints and logs the address that it is given. Addresses of other kinds stay as they are.
+    """
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return uri, {}
+    if parts.scheme not in ("http", "https") or parts.username is None:
+        return uri, {}
+    values = {"USERNAME": unquote(parts.username), "PASSWORD": unquote(parts.password or "")}
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return address, {f"MLFLOW_TRACKING_{name}": value for name, value in values.items()}
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables while the body runs."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _redact(uri: str, text: str) -> str:
@@ -172,20 +187,7 @@ def _redact(uri: str, text: str) -> str:
     return text
 
 
-@contextmanager
-def _few_retries() -> Iterator[None]:
-    """Limits the attempts to reach a server: by default, MLflow tries for minutes. Settings of the user stay."""
-    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-    unset = {name: value for name, value in limits.items() if name not in os.environ}
-    os.environ.update(unset)
-    try:
-        yield
-    finally:
-        for name in unset:
-            os.environ.pop(name, None)
-
-
-def _find_experiment(client: MlflowClient, name: str, uri: str) -> str:
+def _find_experiment(client: MlflowClient, name: str, place: str) -> str:
     """Returns the id of the experiment of a study, which is created if there is none.
 
     Raises:
@@ -195,9 +197,7 @@ def _find_experiment(client: MlflowClient, name: str, uri: str) -> str:
     if experiment is None:
         return str(client.create_experiment(name))
     if experiment.lifecycle_stage != "active":
-        raise UserError(
-            f"The experiment {name} of MLflow at {_redact(uri, uri)} was deleted: restore it, or delete it for good."
-        )
+        raise UserError(f"The experiment {name} of MLflow at {place} was deleted: restore it, or delete it for good.")
     return str(experiment.experiment_id)
 
 
@@ -218,6 +218,31 @@ def _open_run(client: MlflowClient, experiment: str, name: str, tags: Mapping[st
     for key, value in tags.items():
         client.set_tag(run, key, value)
     return run
+
+
+def _export_arms(client: MlflowClient, experiment: str, run: str, results: Results) -> None:
+    """Exports each arm to a run inside that of the report."""
+    children = client.search_runs([experiment], f"tags.`{_PARENT_TAG}` = '{run}'")
+    earlier = {child.data.tags.get(ARM_TAG): child for child in children}
+    given = results.given_split
+    for arm in results.ordered:
+        tags = {_PARENT_TAG: run, ARM_TAG: arm.name, "role": arm.role, _NOTE_TAG: arm.summary}
+        child = _open_run(client, experiment, arm.name, tags, earlier.get(arm.name))
+        metrics = _describe_scores(results, arm)
+        if given is not None and arm.name in (twins := {twin.name: twin for twin in given.arms}):
+            scores = _describe_scores(given, twins[arm.name])
+            metrics |= {f"given_split/{name}": value for name, value in scores.items()}
+        _log(client, child, metrics, _describe_settings(arm))
+        client.set_terminated(child)
+
+
+def _store_files(client: MlflowClient, run: str, folder: Path) -> None:
+    """Stores the main files of a report, and those of the given split inside it."""
+    for place in (None, GIVEN_SPLIT_FOLDER):
+        for name in _ARTIFACTS:
+            path = folder / (place or "") / name
+            if path.is_file():
+                client.log_artifact(run, str(path), place)
 
 
 def _log(client: MlflowClient, run: str, metrics: Mapping[str, float], params: Mapping[str, str]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +30,14 @@ from handmade import (
 import hirise_imb as hi
 from hirise_imb.cli.main import main
 from hirise_imb.data.dataset import ClassSet
-from hirise_imb.pipeline.mlflow_export import ARM_TAG, REPORT_TAG, RESULTS_TAG, check_mlflow, export_report
+from hirise_imb.pipeline.mlflow_export import (
+    ARM_TAG,
+    REPORT_TAG,
+    RESULTS_TAG,
+    _open_client,
+    check_mlflow,
+    export_report,
+)
 from hirise_imb.reporting import Results, write_report
 from hirise_imb.utils.errors import UserError
 
@@ -241,6 +252,35 @@ def test_a_store_that_cannot_be_reached_is_an_error_without_the_password(needs_m
     assert "***@" in message
     assert not [secret for secret in ("somebody", "s3c", "s3%63ret", "re@t") if secret in message]
     assert caught.value.__cause__ is None
+
+
+def test_the_password_of_a_server_reaches_it_and_nothing_else(
+    needs_mlflow: None, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    requests: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            requests.append(self.headers["Authorization"])
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    variables = dict(os.environ)
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with _open_client(f"http://somebody:s3%63ret@127.0.0.1:{server.server_port}/") as client:
+            # MLflow prints the address that it is given.
+            assert "@" not in client.tracking_uri
+        server.shutdown()
+    assert requests == [f"Basic {base64.b64encode(b'somebody:s3cret').decode()}"]
+    assert dict(os.environ) == variables
+    assert "s3cret" not in str(capfd.readouterr()) + caplog.text
 
 
 def test_the_command_exports_what_it_rebuilt(folder: Path, store: str, tmp_path: Path) -> None:
