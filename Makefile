@@ -31,10 +31,10 @@ check: .venv/ready
 	$(BIN)/lint-imports
 	$(MAKE) test-all
 
-# What needs the optional packages: exports in their own runtimes, and predictions on Ray.
+# What needs the optional packages: exports in their own runtimes and to MLflow, and predictions on Ray.
 test-extras: .venv/ready
-	$(BIN)/python -m pip install --quiet --editable '.[onnx,openvino,ray]'
-	$(PYTEST) tests/export tests/cli/test_export.py tests/prediction/test_ray_engine.py
+	$(BIN)/python -m pip install --quiet --editable '.[onnx,openvino,ray,mlflow]'
+	$(PYTEST) tests/export tests/cli/test_export.py tests/prediction/test_ray_engine.py tests/pipeline/test_mlflow_export.py
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
