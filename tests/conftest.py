@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# The tests run in as many processes as there are cores: more threads would only wait for each other, at full load.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from handmade import short_training, without_figures
