@@ -153,14 +153,14 @@ def test_workers_that_are_asked_to_end_do_not_count_as_dead(
     """As they are when the time is over, when the user interrupts the study, or when a cluster ends its job."""
     command = Command(folder, tmp_path / "hold")
     for interruptions, number in enumerate([signal.SIGINT, signal.SIGTERM], 1):
-        with kill_on_exit(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
-            wait_until(lambda: started_trials(tmp_path) == 3, process)
+        with kill_on_exit(command.start("run", out=tmp_path, data=small_data, workers=2, **OPTIONS)) as process:
+            wait_until(lambda: started_trials(tmp_path) == 2, process)
             process.send_signal(number)
             output, _ = process.communicate(timeout=60)
         assert process.returncode == 130, output
         assert rows(tmp_path, "SELECT * FROM trials WHERE state = 'RUNNING'") == []
         assert count_trials(tmp_path, "FAIL", "lost") == leased_trials(tmp_path) == 0
-        assert count_trials(tmp_path, "FAIL", "place") >= 3 * interruptions
+        assert count_trials(tmp_path, "FAIL", "place") >= 2 * interruptions
     Command(folder).run("run", out=tmp_path, data=small_data, **OPTIONS)
     check_places(tmp_path)
     assert read_results(tmp_path / "reports" / "demo") == expected
