@@ -43,23 +43,11 @@ LONG = (
     "test_stages.py",
 )
 """The files that take longest, in the order in which they start."""
-TOGETHER = {"test_strategy_exports.py": "test_contract.py"}
-"""Files that run in the process of another one, whose fits they use."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, so that at the end no process works while the others wait; each file in one process."""
-
-    def leading_file(item: pytest.Item) -> str:
-        return TOGETHER.get(item.path.name, item.path.name)
-
-    def place(item: pytest.Item) -> tuple[int, bool]:
-        name = leading_file(item)
-        return LONG.index(name) if name in LONG else len(LONG), name != item.path.name
-
-    items.sort(key=place)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(leading_file(item)))
+    """Long files first, so that at the end no process works while the others wait."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -18,7 +18,7 @@ from hirise_imb.search.database import database_path
 
 FIRST_OUTER_FOLD = 3
 """Number of the first study of the nested cross-validation in the database, after two of the given split."""
-DEADLINE = 120.0
+DEADLINE = 240.0
 """Seconds after which something hangs."""
 
 
