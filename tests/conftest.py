@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# The tests run in as many processes as there are cores: more threads would only wait for each other, at full load.
+# There is a process of tests for each core: further threads would only wait for each other, at full load.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -28,13 +28,13 @@ CACHE_NUMBERS = itertools.count()
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LONG = (
     "test_distributed.py",
-    "test_workers.py",
-    "test_resume.py",
     "test_contract.py",
     "test_rebuild.py",
+    "test_workers.py",
     "test_page.py",
-    "test_predict.py",
+    "test_resume.py",
     "test_new_dataset.py",
+    "test_predict.py",
     "test_real.py",
     "test_rounds.py",
     "test_head_kernel.py",
@@ -42,7 +42,7 @@ LONG = (
     "test_trainer.py",
     "test_stages.py",
 )
-"""The files that take longest, in the order in which they start."""
+"""The files that take longest, in the order in which they start: those with many processes do not start together."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
