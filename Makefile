@@ -1,7 +1,8 @@
 # The environment is made once, and again when pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# One process more than the two cores of the usual machine, since tests wait for processes, databases and browsers.
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: study test test-all test-networks test-extras coverage check bench
 
