@@ -91,7 +91,7 @@ class PictureMaker:
             reason = f"{path} is not the table of features that this study used"
         else:
             features = self._read_cache(facts)
-            reason = "the cache on this machine lacks the features that this study used (`hirise-imb run` adds them)"
+            reason = "the cache on this machine lacks the features of this study, which running it again would add"
         if features is None:
             return f"Nearest training landmarks are not shown: {reason}."
         return LabelledLandmarks(self._manifest, self._landmarks, features.take(np.arange(len(features))))
@@ -138,5 +138,5 @@ def choose_pictures(option: str, data: str, dataset: str, load: Callable[[], Man
             "shows them."
         )
         return None
-    unknown = f"Images: {data}. Their licence is unknown to this program: check it before sharing this page."
+    unknown = "The licence of the images is unknown to this program: check it before sharing this page."
     return PictureMaker(credit or unknown, load, required)

@@ -52,8 +52,10 @@ class ClassExample:
 
     name: str
     picture: Picture
-    counts: str
-    """Number of landmarks and sources in the whole data set, in words."""
+    landmarks: str
+    """Number of landmarks in the whole data set, in words."""
+    sources: str
+    """Number of their sources, in words; empty if the data set names none."""
 
 
 @dataclass(frozen=True)
@@ -132,17 +134,18 @@ class _Drawer:
         self._known = known
 
     def draw_examples(self) -> list[ClassExample]:
-        """Returns a landmark of each class: the first one of the source that has most landmarks of the class."""
+        """Returns a landmark of each class: one of the source that has most landmarks of the class."""
         table = pd.concat([self._manifest.canonical_images(split) for split in SPLITS]).sort_index()
         examples = []
         for label, name in enumerate(self._manifest.spec.classes):
             of_class = table[table["label"] == label]
             source = str(of_class.groupby("source").size().idxmax())
-            image = of_class.loc[of_class["source"] == source, "image"].iloc[0]
-            counts = plural(len(of_class), "landmark")
-            if not isinstance(self._manifest.spec.identity, NoSources):
-                counts += f", {plural(of_class['source'].nunique(), 'source')}"
-            examples.append(ClassExample(name, self._draw(image, source), counts))
+            images = of_class.loc[of_class["source"] == source, "image"]
+            # Landmarks are numbered along the observation; the first and the last are often cut off at its border.
+            image = images.iloc[len(images) // 2]
+            has_sources = not isinstance(self._manifest.spec.identity, NoSources)
+            sources = plural(of_class["source"].nunique(), "source") if has_sources else ""
+            examples.append(ClassExample(name, self._draw(image, source), plural(len(of_class), "landmark"), sources))
         return examples
 
     def draw_error(self, p: NDArray[np.floating], row: int) -> ConfidentError:
