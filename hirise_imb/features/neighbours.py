@@ -73,7 +73,7 @@ class LabelledLandmarks:
     def features_of(self, image: str) -> Floats:
         """Returns the features of one of the landmarks, scaled to unit length, shape (width,)."""
         row = int(np.flatnonzero(self.images["image"].to_numpy() == image)[0])
-        return self._unit[row]
+        return np.asarray(self._unit[row])
 
     def nearest(self, features: Floats, label: int, number: int, among: Bools | None = None) -> list[Neighbour]:
         """Returns the landmarks of a class that are nearest to an image.

@@ -101,7 +101,7 @@ def shown(results: Results, manifest: Manifest, known: LabelledLandmarks) -> Lan
 
 
 def list_pictures(shown: LandmarkPictures) -> list[Picture]:
-    pictures = [one.picture for one in (*shown.classes, *shown.errors)]
+    pictures = [one.picture for one in shown.classes] + [one.picture for one in shown.errors]
     return pictures + [picture for one in shown.errors for group in one.groups for picture in group.pictures]
 
 
