@@ -46,6 +46,7 @@ from hirise_imb.reporting.html.pictures import (
     make_pictures,
 )
 from hirise_imb.reporting.read import read_report
+from hirise_imb.reporting.verdict import verdict
 from hirise_imb.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -59,7 +60,7 @@ def results_on(data: Path) -> Results:
     truth = images.canonical_images("test")["label"].tolist()
     arms = []
     for n, (name, right) in enumerate((("baseline", 0.4), ("tta", 0.6))):
-        arm = make_arm(images, name, [guesses(truth, right, seed + n) for seed in SEEDS], 0.5, COMPUTED)
+        arm = make_arm(images, name, [guesses(truth, right, seed + n) for seed in SEEDS], 0.5 + n / 10, COMPUTED)
         fits = []
         for seed, fit in enumerate(arm.predictions):
             p = fit.probabilities * np.random.default_rng((n, seed)).uniform(0.1, 1, fit.probabilities.shape)
@@ -116,7 +117,7 @@ def decode(address: str) -> Image.Image:
 
 
 def test_the_most_confident_errors_come_first(results: Results, shown: LandmarkPictures) -> None:
-    assert shown.arm == "tta"
+    assert shown.arm == verdict(results).choice == "tta"
     p = mean_of(results, 1)
     table = results.test.assign(predicted=p.argmax(axis=1), confidence=p.max(axis=1))
     wrong = table[table["predicted"] != table["label"]].sort_values("confidence", ascending=False, kind="stable")
@@ -215,6 +216,14 @@ def test_without_a_strategy_they_are_of_the_baseline(results: Results, manifest:
     highest = p.max(axis=1)[p.argmax(axis=1) != alone.labels].max()
     assert float(shown.errors[0].confidence) == pytest.approx(100 * highest, abs=0.5)
     assert all(one.groups == () for one in shown.errors)
+
+
+def test_they_are_of_the_arm_that_the_verdict_advises(results: Results, manifest: Manifest) -> None:
+    """A strategy that validation prefers, but that is not better than the baseline where both are tested."""
+    worse = replace(results, arms=(results.arms[0], replace(results.arms[1], predictions=results.arms[0].predictions)))
+    assert worse.chosen
+    assert worse.chosen.name == "tta"
+    assert make_pictures(worse, manifest, CREDIT, "").arm == "baseline"
 
 
 def test_a_perfect_arm_has_no_errors(small_data: Path) -> None:

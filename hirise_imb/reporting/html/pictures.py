@@ -18,6 +18,7 @@ from hirise_imb.data.manifest import Manifest
 from hirise_imb.features.neighbours import LabelledLandmarks
 from hirise_imb.reporting.formatting import percent, plural, score
 from hirise_imb.reporting.results import Results
+from hirise_imb.reporting.verdict import verdict
 
 MAX_ERRORS = 6
 """Largest number of errors that are shown."""
@@ -98,8 +99,8 @@ def make_pictures(
 ) -> LandmarkPictures:
     """Returns the pictures of a page.
 
-    The errors are those of the best arm on validation (in a comparison, of the first such arm), or of the control, or
-    else the baseline, if there is no strategy. Probabilities are averaged over fits.
+    The errors are those of the arm that the verdict advises; in a comparison, which has no advice, of the best arm on
+    validation of its first report. Probabilities are averaged over fits.
 
     Args:
         results: results of the report.
@@ -110,7 +111,8 @@ def make_pictures(
     Raises:
         UserError: an image is missing or broken.
     """
-    arm = next((arm for arm in results.ordered if arm.name in results.preferred), results.control or results.arms[0])
+    advised = {verdict(results).choice} if not results.origins else results.preferred
+    arm = next((arm for arm in results.ordered if arm.name in advised), results.arms[0])
     p = np.mean([fit.probabilities for fit in arm.predictions], axis=0)
     needed = 1 + 2 * N_NEIGHBOURS
     n_errors = min(MAX_ERRORS, max(MIN_ERRORS, (MAX_PICTURES - len(results.classes)) // needed))
