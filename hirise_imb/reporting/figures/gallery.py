@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from hirise_imb.reporting import search_summary, selection, tables
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.figures import (
     class_differences,
+    differences,
     forest,
     inner_outer,
     matrices,
@@ -21,6 +22,7 @@ from hirise_imb.reporting.figures import (
     scores,
     sources,
 )
+from hirise_imb.reporting.figures.curves import curves, share_curves
 from hirise_imb.reporting.results import Results
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class Drawing:
 
     figure: Figure
     data: pd.DataFrame
+    narrow: Figure | None = None
+    """The same for a narrow screen, in the page only; None if the figure is legible there too."""
 
 
 Draw = Callable[[], Drawing]
@@ -42,6 +46,7 @@ Draw = Callable[[], Drawing]
 def of_study(results: Results) -> dict[str, Draw]:
     """Returns the figures of the report of a study or a comparison, by file name."""
     figures: dict[str, Draw] = {
+        "figures/differences": partial(_differences, results),
         "figures/macro_f1": lambda: Drawing(forest.macro_f1(results), forest.table(results)),
         "figures/f1_per_class": lambda: Drawing(overview.f1_per_class(results), tables.per_class(results)),
         "figures/sources": partial(_draw_table, results, sources.table, sources.sources),
@@ -86,8 +91,9 @@ def _common_figures(results: Results) -> dict[str, Draw]:
     }
     for arm in results.arms:
         figures[f"confusion/{arm.name}"] = partial(_confusion, results, arm.name)
-        if arm.has_epochs:
-            figures[f"figures/curves-{arm.name}"] = partial(_curves, results, arm.name)
+    owners = share_curves(results.arms)
+    for name in dict.fromkeys(owners.values()):
+        figures[f"figures/curves-{name}"] = partial(_curves, results, name, owners)
     return figures
 
 
@@ -99,10 +105,17 @@ def _draw_table(
     return Drawing(draw(results, data), data)
 
 
+def _differences(results: Results) -> Drawing:
+    data = differences.table(results)
+    wide, narrow = (differences.differences(results, data, narrow=narrow) for narrow in (False, True))
+    return Drawing(wide, data, narrow)
+
+
 def _confusion(results: Results, arm: str) -> Drawing:
     return Drawing(matrices.confusion(results, arm), tables.confusion(results, arm))
 
 
-def _curves(results: Results, name: str) -> Drawing:
+def _curves(results: Results, name: str, owners: Mapping[str, str]) -> Drawing:
     arm = next(arm for arm in results.arms if arm.name == name)
-    return Drawing(scores.curves(arm, results.terms), tables.curves(arm))
+    others = [other for other, owner in owners.items() if owner == name and other != name]
+    return Drawing(curves(arm, results.terms, others), tables.curves(arm))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence, Sized
+    from collections.abc import Callable, Iterable, Sequence, Sized
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -148,17 +148,26 @@ def figure(width: float, height: float, margins: Sequence[float] | None = None) 
     return canvas
 
 
-def class_panels(classes: Sized, row_height: float) -> tuple[Figure, list[Axes]]:
+def class_panels(
+    classes: Sized, panel: float, bottom: float, left: float, top: float = 0.85
+) -> tuple[Figure, list[Axes]]:
     """Returns a figure with a panel for each class, and the panels; all have the same axes.
 
     Args:
         classes: the classes.
-        row_height: height of a row of panels in inches.
+        panel: height of the axes of a panel in inches.
+        bottom: height below the axes of the lowest panels in inches.
+        left: width to the left of the axes in inches.
+        top: height above the axes of the highest panels in inches.
     """
     n_columns = min(len(classes), _PANEL_COLUMNS)
     n_rows = -(-len(classes) // n_columns)
-    canvas = figure(11 if n_columns > 1 else 6, n_rows * row_height)
-    grid = canvas.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+    gap = 0.5
+    width = left + 0.15 + (10.85 - left) * (n_columns / _PANEL_COLUMNS if n_columns > 1 else 0.5)
+    height = bottom + top + n_rows * panel + (n_rows - 1) * gap
+    canvas = figure(width, height, (left, 0.15, bottom, top))
+    spaces = {"wspace": 0.1, "hspace": gap / panel}
+    grid = canvas.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False, gridspec_kw=spaces)
     panels, unused = list(grid.flat)[: len(classes)], grid.flat[len(classes) :]
     for axes in unused:
         axes.remove()
@@ -180,7 +189,7 @@ def share_colour(share: float) -> str:
 
 def difference_colour(difference: float, better: bool) -> str:
     """Returns the colour of a cell that shows a difference; `better` says whether it is for the better."""
-    if abs(difference) < 0.0005:  # is written as 0
+    if abs(difference) < 0.005:  # is written as 0 in hundredths
         return PAPER
     return (BETTER if better else WORSE)[bisect(_STEPS, abs(difference))]
 
@@ -191,7 +200,7 @@ def text_colour(cell: str) -> str:
 
 
 def add_hover_text(artist: Artist, *texts: str) -> None:
-    """Adds text that a page shows under the pointer: one for the artist, or one for each of its marks in their order."""
+    """Adds text that a page shows under the pointer: one for all of an artist, or one for each of its marks in order."""
     artist.set_gid(HOVER + NEXT.join(texts))
 
 
@@ -226,7 +235,17 @@ def write_head(canvas: Figure, title: str, *notes: str) -> None:
         canvas.text(0.08 / canvas.get_figwidth(), y, note, fontsize=9, color=SOFT)
 
 
-def emphasise(names: Sequence[Text], emphasised: Sequence[bool]) -> None:
+def name_width(names: Iterable[str], size: float) -> float:
+    """Returns the width in inches of a margin that holds names in a font of some size, in points."""
+    return 0.2 + 0.61 * size / 72 * max(map(len, names), default=0)
+
+
+def format_difference(value: float, _place: int | None = None) -> str:
+    """Formats the label of an axis of differences: with its sign, and zero as 0."""
+    return f"{value:+.3g}".replace("-", "−") if abs(value) > 1e-9 else "0"
+
+
+def emphasise(names: Sequence[Text], emphasised: Iterable[bool]) -> None:
     """Writes some names, such as those of rows, in bold."""
     for name, bold in zip(names, emphasised, strict=True):
         name.set_fontweight("bold" if bold else "normal")

@@ -1,8 +1,8 @@
 """Turns matplotlib's SVG into small files, and those into parts of a page.
 
-A page shows dozens of figures inside its own HTML, under a policy that ignores `style` attributes. Therefore a file has
-presentation attributes only, no ids but those of clipping areas, and text as text. Alone it has the colours and the font
-of `style`; in a page its colours become the variables of the page, so that they follow a dark colour scheme.
+A page shows dozens of figures inside its own HTML, under a policy that may ignore `style` attributes. Therefore a file
+has presentation attributes only, no ids but those of clipping areas, and text as text. Alone it has the colours and the
+font of `style`; in a page its colours become the variables of the page, so that they follow a dark colour scheme.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, fromstring, register_namespace, tostring
 
@@ -40,7 +41,7 @@ def draw_svg(canvas: Figure) -> str:
     """Returns a figure as an SVG file that looks right by itself; equal figures are equal files."""
     buffer = BytesIO()
     canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    drawn = fromstring(buffer.getvalue())  # noqa: S314  (what matplotlib has just written)
+    drawn = fromstring(buffer.getvalue())
     width, height = (float(number) for number in drawn.attrib["viewBox"].split()[2:])
     root = Element(f"{_SVG}svg", {"viewBox": f"0 0 {width:g} {height:g}"})
     root.attrib |= {"width": f"{width:g}pt", "height": f"{height:g}pt", "font-family": FONTS}
@@ -70,7 +71,7 @@ def embed(svg: str, name: str) -> Markup:
 
     text = _BACKGROUND.sub("", _ROOT.sub(open_root, svg, count=1), count=1)
     text = _REFERENCE.sub(rf"\g<1>{prefix}-\g<2>", text)
-    return Markup(_COLOUR.sub(lambda match: f'{match[1]}="{CSS_COLOURS.get(match[2], match[2])}"', text).rstrip())  # noqa: S704
+    return Markup(_COLOUR.sub(lambda match: f'{match[1]}="{CSS_COLOURS.get(match[2], match[2])}"', text).rstrip())
 
 
 def _tidy(parent: Element, markers: dict[str, Element]) -> Iterator[Element]:
@@ -139,7 +140,15 @@ def _place(marker: Element, use: Element) -> Element:
     shape = _shape(Element(marker.tag, {"d": marker.attrib["d"], "style": style}))
     if shape.tag == f"{_SVG}circle":
         return Element(shape.tag, {**shape.attrib, "cx": _shorten(use.attrib["x"]), "cy": _shorten(use.attrib["y"])})
-    shape.attrib["transform"] = f"translate({_shorten(use.attrib['x'])} {_shorten(use.attrib['y'])})"
+    # Its coordinates move, not the shape: a moved shape would take its clipping area along.
+    turn, offsets = 0, (float(use.attrib["x"]), float(use.attrib["y"]))
+
+    def move(number: re.Match[str]) -> str:
+        nonlocal turn
+        turn = 1 - turn
+        return _round(float(number[0]) + offsets[1 - turn])
+
+    shape.attrib["d"] = re.sub(_NUMBER, move, shape.attrib["d"])
     return shape
 
 
@@ -193,3 +202,8 @@ def _number_areas(root: Element, areas: dict[str, Element]) -> None:
         clip = Element(f"{_SVG}clipPath", {"id": name})
         clip.extend(map(_shape, areas[key]))
         root.insert(place, clip)
+
+
+def write_svg(canvas: Figure, path: Path) -> None:
+    """Writes a figure as SVG."""
+    path.write_text(draw_svg(canvas), encoding="utf-8", newline="\n")
