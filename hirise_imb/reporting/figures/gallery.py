@@ -15,6 +15,7 @@ from hirise_imb.reporting.figures import (
     class_differences,
     differences,
     forest,
+    hyperparameters,
     inner_outer,
     matrices,
     overview,
@@ -22,7 +23,8 @@ from hirise_imb.reporting.figures import (
     scores,
     sources,
 )
-from hirise_imb.reporting.figures.curves import curves, share_curves
+from hirise_imb.reporting.figures.curves import curves
+from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Results
 
 if TYPE_CHECKING:
@@ -91,7 +93,10 @@ def _common_figures(results: Results) -> dict[str, Draw]:
     }
     for arm in results.arms:
         figures[f"confusion/{arm.name}"] = partial(_confusion, results, arm.name)
-    owners = share_curves(results.arms)
+    for arm in results.arms:
+        if hyperparameters.can_be_drawn(arm):
+            figures[f"figures/hyperparameters-{arm.name}"] = partial(_hyperparameters, results, arm)
+    owners = tables.share_curves(results.arms)
     for name in dict.fromkeys(owners.values()):
         figures[f"figures/curves-{name}"] = partial(_curves, results, name, owners)
     return figures
@@ -109,6 +114,11 @@ def _differences(results: Results) -> Drawing:
     data = differences.table(results)
     wide, narrow = (differences.differences(results, data, narrow=narrow) for narrow in (False, True))
     return Drawing(wide, data, narrow)
+
+
+def _hyperparameters(results: Results, arm: Arm) -> Drawing:
+    data = hyperparameters.table(arm)
+    return Drawing(hyperparameters.hyperparameters(arm, data, results.terms), data)
 
 
 def _confusion(results: Results, arm: str) -> Drawing:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, fromstring, register_namespace, tostring
@@ -25,6 +26,12 @@ _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 _PIXELS_PER_POINT = 4 / 3
 """CSS pixels in a point, the unit of coordinates."""
 
+_FEWEST_IN_GROUP = 3
+_SHARED = frozenset(
+    ("clip-path", "fill", "fill-opacity", "font-size", "font-weight", "text-anchor")
+    + ("stroke", "stroke-dasharray", "stroke-linecap", "stroke-linejoin", "stroke-opacity", "stroke-width")
+)
+"""Attributes that shapes inherit from a group."""
 _GENERATED_ID = re.compile(r"[\w.]+_\d+")
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _COORDINATE = re.compile(r"-?\d+\.\d+")
@@ -49,7 +56,7 @@ def draw_svg(canvas: Figure) -> str:
     root.attrib |= {"fill": INK, "font-size": "10", "stroke-linejoin": "round"}
     root.append(Element(f"{_SVG}rect", {"width": "100%", "height": "100%", "fill": PAPER}))
     markers = {mark.attrib["id"]: mark for mark in drawn.iter(f"{_SVG}path") if "id" in mark.attrib}
-    root.extend(_tidy(drawn, markers))
+    root.extend(_share_attributes(list(_tidy(drawn, markers))))
     areas = {clip.attrib["id"]: clip for clip in drawn.iter(f"{_SVG}clipPath")}
     _number_areas(root, areas)
     register_namespace("", _SVG[1:-1])
@@ -173,11 +180,17 @@ def _circle(path: str) -> dict[str, str] | None:
 
 def _path(path: str) -> str:
     """Returns a path without blanks and repeated commands that it does not need."""
-    parts, previous = [], ""
+    parts, previous, place = [], "", ["", ""]
     for command, numbers in _COMMAND.findall(path):
-        text = " ".join(_shorten(number) for number in numbers.split())
-        parts.append(f" {text}" if command == previous == "L" else f"{command}{text}")
-        previous = command
+        values = [_shorten(number) for number in numbers.split()]
+        if command == "L" and place[1] == values[1]:
+            command, text = "H", values[0]
+        elif command == "L" and place[0] == values[0]:
+            command, text = "V", values[1]
+        else:
+            text = " ".join(values)
+        parts.append(f" {text}" if command == previous in "LHV" else f"{command}{text}")
+        previous, place = command, values[-2:] or place
     return "".join(parts)
 
 
@@ -188,6 +201,25 @@ def _shorten(text: str) -> str:
 
 def _round(number: float) -> str:
     return f"{round(number, 2) + 0.0:.2f}".rstrip("0").rstrip(".")  # the sum turns -0 into 0
+
+
+def _share_attributes(shapes: list[Element]) -> Iterator[Element]:
+    """Yields shapes in their order, neighbours with the same look in a group that has it for all of them."""
+    for (tag, look), neighbours in groupby(shapes, key=_look):
+        run = list(neighbours)
+        if len(run) < _FEWEST_IN_GROUP or not look or tag == f"{_SVG}g":
+            yield from run
+            continue
+        group = Element(f"{_SVG}g", dict(look))
+        for shape in run:
+            for name in group.attrib:
+                del shape.attrib[name]
+            group.append(shape)
+        yield group
+
+
+def _look(shape: Element) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return shape.tag, tuple((name, value) for name, value in shape.attrib.items() if name in _SHARED)
 
 
 def _number_areas(root: Element, areas: dict[str, Element]) -> None:
