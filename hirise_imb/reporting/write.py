@@ -178,7 +178,8 @@ def _write_drawing(name: str, draw: Draw, files: _Files) -> Markup:
     drawing = draw()
     files.csv(f"{name}.csv", drawing.data)
     style.fix_layout(drawing.figure)
-    files.write(f"{name}.png", partial(style.write_png, drawing.figure))
+    if drawing.has_png:
+        files.write(f"{name}.png", partial(style.write_png, drawing.figure))
     wide = svg.embed(files.write(f"{name}.svg", partial(svg.write_svg, drawing.figure)).decode(), name)
     if drawing.narrow is None:
         return wide
@@ -193,8 +194,14 @@ def _write_pages(
     pictures: dict[str, Markup],
     thumbnails: Mapping[str, Any] | None,
 ) -> None:
+    curves = {arm: f"figures/curves-{owner}" for arm, owner in tables.share_curves(results.arms).items()}
+    searches = {arm.name: f"figures/hyperparameters-{arm.name}" for arm in results.arms}
     extras = Extras(
         pictures=pictures,
+        arm_pictures={
+            "curves": curves,
+            "hyperparameters": {arm: name for arm, name in searches.items() if name in pictures},
+        },
         thumbnails=thumbnails,
         seconds={arm.name: arm.seconds for arm in results.arms},
         study_toml=results.study_toml,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from hirise_imb.data.dataset import SPLITS
-from hirise_imb.reporting.figures.style import PALE, SPLIT_COLOURS, add_hover_text, figure, write_head
+from hirise_imb.reporting.figures.style import PALE, SOFT, SPLIT_COLOURS, add_hover_text, figure, write_head
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.terms import Terms
 
@@ -42,16 +42,18 @@ def curves(arm: Arm, terms: Terms, others: Sequence[str] = ()) -> Figure:
             _draw_curve(axes, arm.histories, f"{split}_{quantity}", split, names[split])
         _name_curves(axes, arm.histories[0], quantity, names)
         if len(arm.selections) == 1:
-            axes.axvline(arm.best_epochs[0][0], color=PALE, linewidth=4, zorder=0)
+            best = arm.best_epochs[0][0]
+            axes.axvline(best, color=PALE, linewidth=4, zorder=0)
+            if axes is panels[0]:
+                style = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 8}
+                axes.annotate("best epoch", (best, 1), (-4, -1), **style, color=SOFT, ha="right", va="top")
         stopped = ", monitored by early stopping" if quantity in monitors else ""
         axes.set_title(_PANELS[quantity] + stopped, fontsize=9)
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
         axes.yaxis.get_major_locator().set_params(nbins=5)
-    note = "Thick lines: the first seed." if len(arm.histories) > 1 else ""
-    if len(arm.selections) == 1:
-        note = f"{note} Grey: best epoch.".strip()
-    write_head(canvas, ", ".join((arm.name, *others)), *filter(None, [note]))
+    notes = ["Thick lines: the first seed."] if len(arm.histories) > 1 else []
+    write_head(canvas, ", ".join((arm.name, *others)), *notes)
     return canvas
 
 

@@ -56,10 +56,7 @@ def table(results: Results) -> pd.DataFrame:
     contrast = results.contrasts[0]
     advised = verdict(results).choice
     rows = []
-    for arm in results.ordered:
-        other = results.other_of(arm, contrast)
-        if other is None or other == arm.name or (arm.role == "control" and not results.origins):
-            continue
+    for arm, other in compared_arms(results):
         interval = results.inference.against(arm.name, other).interval
         test = results.families[contrast].tests.get(arm.name)
         rows.append(
@@ -76,6 +73,16 @@ def table(results: Results) -> pd.DataFrame:
         )
     data = pd.DataFrame(rows, columns=_COLUMNS).astype(dict.fromkeys(_COLUMNS[2:7], float))
     return data.sort_values(["identical", "difference"], ascending=[True, False], kind="stable", ignore_index=True)
+
+
+def compared_arms(results: Results) -> list[tuple[Arm, str]]:
+    """Returns the baselines and strategies, each with the name of the arm that it is compared with."""
+    pairs = [(arm, results.other_of(arm, results.contrasts[0])) for arm in results.ordered]
+    return [
+        (arm, other)
+        for arm, other in pairs
+        if other is not None and other != arm.name and (arm.role != "control" or results.origins)
+    ]
 
 
 def differences(results: Results, data: pd.DataFrame, *, narrow: bool = False) -> Figure:
@@ -201,4 +208,4 @@ def _notes(results: Results, rows: pd.DataFrame, *, narrow: bool) -> list[str]:
         lowest = p_digits(float(rows["p_holm"].min()))
         words = f"no difference is statistically significant (p {lowest} or more after Holm)"
     text = "; ".join(filter(None, (*marks, words)))
-    return wrap(f"{text[:1].upper()}{text[1:]}.", 46 if narrow else 150) if text else []
+    return wrap(f"{text[:1].upper()}{text[1:]}.", 46 if narrow else 160) if text else []

@@ -13,6 +13,7 @@ from hirise_imb.reporting import search_summary, selection, tables
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.figures import (
     class_differences,
+    curves,
     differences,
     forest,
     hyperparameters,
@@ -23,7 +24,6 @@ from hirise_imb.reporting.figures import (
     scores,
     sources,
 )
-from hirise_imb.reporting.figures.curves import curves
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Results
 
@@ -39,6 +39,8 @@ class Drawing:
     data: pd.DataFrame
     narrow: Figure | None = None
     """The same for a narrow screen, in the page only; None if the figure is legible there too."""
+    has_png: bool = True
+    """Whether the figure is also written as PNG; not if there are many of its kind, since that takes as long again."""
 
 
 Draw = Callable[[], Drawing]
@@ -48,7 +50,6 @@ Draw = Callable[[], Drawing]
 def of_study(results: Results) -> dict[str, Draw]:
     """Returns the figures of the report of a study or a comparison, by file name."""
     figures: dict[str, Draw] = {
-        "figures/differences": partial(_differences, results),
         "figures/macro_f1": lambda: Drawing(forest.macro_f1(results), forest.table(results)),
         "figures/f1_per_class": lambda: Drawing(overview.f1_per_class(results), tables.per_class(results)),
         "figures/sources": partial(_draw_table, results, sources.table, sources.sources),
@@ -60,6 +61,8 @@ def of_study(results: Results) -> dict[str, Draw]:
         ),
         "figures/risk_coverage": partial(_draw_table, results, probabilities.risk_table, probabilities.risk_coverage),
     }
+    if differences.compared_arms(results):
+        figures["figures/differences"] = partial(_differences, results)
     if (chosen := results.chosen) is not None:
         figures["figures/confusion_difference"] = lambda: Drawing(
             matrices.confusion_difference(results, chosen.name), tables.confusion_difference(results, chosen.name)
@@ -118,7 +121,7 @@ def _differences(results: Results) -> Drawing:
 
 def _hyperparameters(results: Results, arm: Arm) -> Drawing:
     data = hyperparameters.table(arm)
-    return Drawing(hyperparameters.hyperparameters(arm, data, results.terms), data)
+    return Drawing(hyperparameters.hyperparameters(arm, data, results.terms), data, has_png=False)
 
 
 def _confusion(results: Results, arm: str) -> Drawing:
@@ -128,4 +131,4 @@ def _confusion(results: Results, arm: str) -> Drawing:
 def _curves(results: Results, name: str, owners: Mapping[str, str]) -> Drawing:
     arm = next(arm for arm in results.arms if arm.name == name)
     others = [other for other, owner in owners.items() if owner == name and other != name]
-    return Drawing(curves(arm, results.terms, others), tables.curves(arm))
+    return Drawing(curves.curves(arm, results.terms, others), tables.curves(arm))

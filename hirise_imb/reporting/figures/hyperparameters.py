@@ -76,10 +76,11 @@ def importance(arm: Arm) -> dict[str, float]:
 
     It is the mean over the searches with enough complete trials; empty if there are none.
     """
-    parts = []
-    for selection in arm.selections:
-        if np.isfinite(search_summary.values(selection)).sum() >= _MIN_TRIALS_OF_IMPORTANCE and selection.space:
-            parts.append(_importance_in_search(selection))
+    parts = [
+        _importance_in_search(selection)
+        for selection in arm.selections
+        if np.isfinite(search_summary.values(selection)).sum() >= _MIN_TRIALS_OF_IMPORTANCE and selection.space
+    ]
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: float(np.mean([part.get(name, 0.0) for part in parts])) for name in names}
 

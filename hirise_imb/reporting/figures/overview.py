@@ -87,8 +87,8 @@ def f1_per_class(results: Results) -> Figure:
         for line, offset in ((f"n = {n}", 14), (plural(int(n_sources), "source"), 4)):
             axes.annotate(line, (k, 1), (0, offset), **place, fontsize=8, color=SOFT)
     notes = [
-        f"Colour: difference from {results.reference}, blue better, orange worse; strong only where the 95 % confidence "
-        "interval excludes 0."
+        f"Colour: difference from {results.reference}, blue better, orange worse; strong only where the 95 % "
+        "confidence interval excludes 0."
     ]
     if results.preferred:
         notes.append(f"Bold: best {results.terms.best}.")

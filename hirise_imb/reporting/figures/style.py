@@ -200,7 +200,7 @@ def text_colour(cell: str) -> str:
 
 
 def add_hover_text(artist: Artist, *texts: str) -> None:
-    """Adds text that a page shows under the pointer: one for all of an artist, or one for each of its marks in order."""
+    """Adds text that a page shows under the pointer: one for an artist, or one for each of its marks in order."""
     artist.set_gid(HOVER + NEXT.join(texts))
 
 
@@ -212,16 +212,20 @@ def draw_cells(axes: Axes, colours: Sequence[Sequence[str]], describe: Callable[
         colours: colour of each cell by row.
         describe: returns the hover text of a cell from its row and column.
     """
-    from matplotlib.patches import Rectangle
+    from matplotlib.collections import PolyCollection
 
-    for row, line in enumerate(colours):
-        for column, colour in enumerate(line):
-            cell = Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, facecolor=colour, linewidth=0, clip_on=False)
-            if describe is not None:
-                add_hover_text(cell, describe(row, column))
-            axes.add_patch(cell)
-    axes.set_xlim(-0.5, max(map(len, colours)) - 0.5)
-    axes.set_ylim(len(colours) - 0.5, -0.5)
+    n_rows, n_columns = len(colours), len(colours[0])
+    places = [(row, column) for row in range(n_rows) for column in range(n_columns)]
+    corners = ((-0.48, -0.47), (0.48, -0.47), (0.48, 0.47), (-0.48, 0.47))
+    shapes = [[(column + x, row + y) for x, y in corners] for row, column in places]
+    faces = [colour for line in colours for colour in line]
+    # Of one collection, because drawing many patches takes several times as long.
+    cells = PolyCollection(shapes, facecolors=faces, linewidths=0, clip_on=False)
+    if describe is not None:
+        add_hover_text(cells, *(describe(row, column) for row, column in places))
+    axes.add_collection(cells, autolim=False)
+    axes.set_xlim(-0.5, n_columns - 0.5)
+    axes.set_ylim(n_rows - 0.5, -0.5)
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from io import BytesIO
+from io import StringIO
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,10 +27,8 @@ _PIXELS_PER_POINT = 4 / 3
 """CSS pixels in a point, the unit of coordinates."""
 
 _FEWEST_IN_GROUP = 3
-_SHARED = frozenset(
-    ("clip-path", "fill", "fill-opacity", "font-size", "font-weight", "text-anchor")
-    + ("stroke", "stroke-dasharray", "stroke-linecap", "stroke-linejoin", "stroke-opacity", "stroke-width")
-)
+_SHARED = {"clip-path", "fill", "fill-opacity", "font-size", "font-weight", "text-anchor", "stroke", "stroke-dasharray"}
+_SHARED |= {"stroke-linecap", "stroke-linejoin", "stroke-opacity", "stroke-width"}
 """Attributes that shapes inherit from a group."""
 _GENERATED_ID = re.compile(r"[\w.]+_\d+")
 _NUMBER = r"-?\d+(?:\.\d+)?"
@@ -38,6 +36,8 @@ _COORDINATE = re.compile(r"-?\d+\.\d+")
 _COMMAND = re.compile(r"([A-Za-z])([^A-Za-z]*)")
 _COLOUR = re.compile(r'(fill|stroke)="(#[0-9a-f]{6})"')
 _REFERENCE = re.compile(r'(id="|url\(#)(area\d+)')
+_LINES = re.compile(r' d="(M[-. 0-9]+(?:[LHVM][-. 0-9]+){3,})"')
+"""A path that has at least three lines after its start."""
 _ROOT = re.compile(r'<svg xmlns="[^"]*" viewBox="([^"]*)"[^>]*?( fill=[^>]*)>')
 _BACKGROUND = re.compile(r"<rect [^>]*/>")
 _DEFAULTS = {"stroke-linejoin": "round", "stroke-linecap": "butt", "stroke-dashoffset": "0", "text-anchor": "start"}
@@ -46,9 +46,9 @@ _NOT_NEEDED = {"font-family", "font-stretch", "font-variant"}
 
 def draw_svg(canvas: Figure) -> str:
     """Returns a figure as an SVG file that looks right by itself; equal figures are equal files."""
-    buffer = BytesIO()
+    buffer = StringIO()
     canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    drawn = fromstring(buffer.getvalue())
+    drawn = fromstring(buffer.getvalue().partition("?>")[2])
     width, height = (float(number) for number in drawn.attrib["viewBox"].split()[2:])
     root = Element(f"{_SVG}svg", {"viewBox": f"0 0 {width:g} {height:g}"})
     root.attrib |= {"width": f"{width:g}pt", "height": f"{height:g}pt", "font-family": FONTS}
@@ -70,7 +70,7 @@ def embed(svg: str, name: str) -> Markup:
         svg: content of the file.
         name: name of the figure, from which ids are made that no other figure has.
     """
-    prefix = re.sub(r"[^A-Za-z0-9-]+", "-", name)
+    prefix = re.sub(r"[^A-Za-z0-9_-]", lambda match: f".{ord(match[0]):x}", name)
 
     def open_root(match: re.Match[str]) -> str:
         width, height = (_PIXELS_PER_POINT * float(number) for number in match[1].split()[2:])
@@ -78,7 +78,30 @@ def embed(svg: str, name: str) -> Markup:
 
     text = _BACKGROUND.sub("", _ROOT.sub(open_root, svg, count=1), count=1)
     text = _REFERENCE.sub(rf"\g<1>{prefix}-\g<2>", text)
+    text = _LINES.sub(_use_steps, text)
+    text = text.replace("</text><", "</text>\n<")  # or numbers fuse for readers of the text alone
     return Markup(_COLOUR.sub(lambda match: f'{match[1]}="{CSS_COLOURS.get(match[2], match[2])}"', text).rstrip())
+
+
+def _use_steps(match: re.Match[str]) -> str:
+    """Writes the corners of a line as steps from one to the next, which are shorter than places."""
+    x, y, parts = 0.0, 0.0, []
+    for command, numbers in _COMMAND.findall(match[1]):
+        values = [float(number) for number in numbers.split()]
+        if command == "M" and not parts:
+            (x, y), step = values, numbers
+        elif command == "H":
+            command, step, x = "h", _round(values[0] - x), values[0]
+        elif command == "V":
+            command, step, y = "v", _round(values[0] - y), values[0]
+        else:
+            steps = []
+            for new_x, new_y in zip(values[::2], values[1::2], strict=True):
+                steps.append(f"{_round(new_x - x)} {_round(new_y - y)}")
+                x, y = new_x, new_y
+            command, step = command.lower(), " ".join(steps)
+        parts.append(command + step)
+    return f' d="{"".join(parts)}"'
 
 
 def _tidy(parent: Element, markers: dict[str, Element]) -> Iterator[Element]:
@@ -111,7 +134,7 @@ def _group(element: Element, shapes: list[Element]) -> Iterator[Element]:
         yield from shapes
     elif texts or (name and not _GENERATED_ID.fullmatch(name)):
         group = Element(f"{_SVG}g", {} if texts else {"id": name})
-        group.extend([*map(_title, texts[:1]), *shapes])
+        group.extend([*map(_title, texts[:1]), *_share_attributes(shapes)])
         yield group
     else:
         yield from shapes

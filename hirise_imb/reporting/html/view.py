@@ -57,7 +57,9 @@ class Extras:
     """Content of pages that is not part of the summary."""
 
     pictures: Mapping[str, str]
-    """Figures as data addresses, by file name."""
+    """Figures by file name."""
+    arm_pictures: Mapping[str, Mapping[str, str]]
+    """File names of the figures about one arm, by their kind and the name of the arm."""
     thumbnails: Mapping[str, Any] | None
     seconds: Mapping[str, float]
     """Wall time in seconds by arm."""
