@@ -275,7 +275,7 @@ def test_differences_are_from_the_control_and_sorted_and_say_which_arm_is_advise
     assert drawing.narrow is not None
     for figure in (drawing.figure, drawing.narrow):
         marks = [line for line in figure.axes[0].lines if line.get_marker() in ("o", "s")]
-        places = [float(np.asarray(value).item()) for line in marks for value in line.get_xdata()]
+        places = np.concatenate([np.asarray(line.get_xdata(), float) for line in marks])
         assert places == pytest.approx(table["difference"].tolist())
         names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
         assert names == table["arm"].tolist()
@@ -302,7 +302,7 @@ def test_only_classes_with_ten_landmarks_have_a_precision_recall_curve(results: 
 
 def test_risk_is_drawn_from_a_tenth_of_the_predictions_on(results: Results) -> None:
     [axes] = gallery.of_study(results)["figures/risk_coverage"]().figure.axes
-    drawn = [np.asarray(line.get_xdata(), float) for line in axes.lines if len(line.get_xdata()) > 1]
+    drawn = [places for line in axes.lines if len(places := np.asarray(line.get_xdata(), float)) > 1]
     assert len(drawn) == len(results.shown)
     assert all(0.1 <= places.min() < 0.12 for places in drawn)
 
@@ -351,7 +351,8 @@ def search_of(n: int, division: str = "given split") -> Selection:
         params |= {"power": float(rng.uniform())} if place % 2 else {}
         trials.append({"state": "complete", "value": 0.5 + 0.1 * np.log10(params["rate"]) / 4, "params": params})
     trials.append({"state": "fail", "value": None, "error": "no memory", "params": trials[0]["params"]})
-    space = {"rate": {"low": 1e-4, "high": 0.1, "log": True, "integer": False}, "kind": {"choices": ["a", "b"]}}
+    space: dict[str, dict[str, Any]] = {"kind": {"choices": ["a", "b"]}}
+    space |= {"rate": {"low": 1e-4, "high": 0.1, "log": True, "integer": False}}
     space |= {"power": {"low": 0.0, "high": 1.0, "log": False, "integer": False}}
     space |= {"fixed": {"low": 1, "high": 1, "log": False, "integer": True}}
     return Selection(division, {}, {}, 0.5, trials, space=space)

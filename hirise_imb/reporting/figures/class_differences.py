@@ -79,7 +79,7 @@ def class_differences(results: Results, rows: pd.DataFrame) -> Figure:
         # The majority class varies so little that its intervals would be points on the scale of the others.
         part = rows[(rows["class"] == results.classes.majority) == majority]
         _draw_panel(axes, part, results.classes[label], arms)
-        cost = " (own scale)" if majority else ""
+        cost = " (the cost)" if majority else ""
         sources = plural(int(results.sources[label]), "source")
         axes.set_title(f"{results.classes[label]}{cost}", fontsize=9.5, fontweight="bold", pad=16)
         counts = f"{results.support[label]} from {sources}"
@@ -90,10 +90,11 @@ def class_differences(results: Results, rows: pd.DataFrame) -> Figure:
     for row in grid:
         emphasise(row[0].get_yticklabels(), [arm in results.preferred for arm in arms])
     against = "the control" if results.control else results.reference
+    own_scale = "" if results.classes.majority is None else f" {results.classes.majority} has a scale of its own."
     write_head(
         canvas,
         f"Difference in F1 of each class from {against}",
-        "Circle: mean over seeds; line: 95 % confidence interval over the sources of the class.",
+        "Circle: mean over seeds; line: 95 % confidence interval over the sources of the class." + own_scale,
         "Blue is better, orange is worse, where the interval excludes 0; not corrected for the number of classes and "
         "arms.",
     )
@@ -127,7 +128,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, name: str, arms: Sequence[str]) 
             [line] = axes.plot((row["low"], row["high"]), (place, place), color=colour, linewidth=width, zorder=3)
             add_hover_text(line, text)
         face = colour if excludes_zero else PAPER
-        style = {"color": face, "markeredgecolor": colour, "markersize": 4.5, "zorder": 4}
+        style: dict[str, Any] = {"color": face, "markeredgecolor": colour, "markersize": 4.5, "zorder": 4}
         [mark] = axes.plot(row["difference"], place, "o", **style)
         add_hover_text(mark, text)
     axes.grid(visible=False, axis="y")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,7 @@ def differences(results: Results, data: pd.DataFrame, *, narrow: bool = False) -
     axes.locator_params(axis="x", nbins=4 if narrow else 10)
     axes.xaxis.set_major_formatter(format_difference)
     axes.set_xlabel("difference in macro F1", fontsize=size)
-    zero = _name_zero(results, advised=data["advised"].any())
+    zero = _name_zero(results, advised=bool(data["advised"].any()))
     axes.annotate(
         zero,
         (0, 1),
@@ -127,21 +128,26 @@ def differences(results: Results, data: pd.DataFrame, *, narrow: bool = False) -
     )
     if twins:
         words = f"identical to {'the control' if results.control else results.reference}: {join_words(twins)}"
-        place = {"xycoords": ("figure points", "data"), "va": "center", "fontsize": size, "color": SOFT}
-        axes.annotate(words, (6, len(rows)), **place)
+        text_style: dict[str, Any] = {
+            "xycoords": ("figure points", "data"),
+            "va": "center",
+            "fontsize": size,
+            "color": SOFT,
+        }
+        axes.annotate(words, (6, len(rows)), **text_style)
     for line, note in enumerate(notes):
         y = 1 - (0.14 + 0.16 * line) / canvas.get_figheight()
         canvas.text(0.08 / width, y, note, fontsize=size, color=SOFT, va="center")
     return canvas
 
 
-def _draw_row(axes: Axes, place: int, row: dict[str, Any], arm: Arm, *, narrow: bool) -> None:
+def _draw_row(axes: Axes, place: int, row: Mapping[Hashable, Any], arm: Arm, *, narrow: bool) -> None:
     from matplotlib.patches import Rectangle
     from matplotlib.transforms import blended_transform_factory
 
     significant = row["p_holm"] <= ALPHA
     colour = (GOOD if row["difference"] > 0 else BAD) if significant else SLATE
-    text = describe(row)
+    text = _describe(row)
     if row["advised"]:
         across = blended_transform_factory(axes.figure.transFigure, axes.transData)
         span: dict[str, Any] = {"transform": across, "clip_on": False, "zorder": 0}
@@ -154,7 +160,12 @@ def _draw_row(axes: Axes, place: int, row: dict[str, Any], arm: Arm, *, narrow: 
         [line] = axes.plot((row["low"], row["high"]), (place, place), color=colour, linewidth=1.5, zorder=3)
         add_hover_text(line, text)
     strategy = arm.role == "strategy"
-    style = {"color": colour if strategy else PAPER, "markeredgecolor": colour, "markersize": 5, "zorder": 4}
+    style: dict[str, Any] = {
+        "color": colour if strategy else PAPER,
+        "markeredgecolor": colour,
+        "markersize": 5,
+        "zorder": 4,
+    }
     [mark] = axes.plot(row["difference"], place, "o" if strategy else "s", **style)
     add_hover_text(mark, text)
     number = signed(row["difference"])
@@ -173,7 +184,7 @@ def _draw_row(axes: Axes, place: int, row: dict[str, Any], arm: Arm, *, narrow: 
     )
 
 
-def describe(row: dict[str, Any]) -> str:
+def _describe(row: Mapping[Hashable, Any]) -> str:
     """Returns the hover text of a row of `table`."""
     text = f"{row['arm']}: {signed(row['difference'])} against {row['other']}"
     if row["low"] <= row["high"]:

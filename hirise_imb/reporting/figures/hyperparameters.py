@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,10 +178,10 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, height: str, space: Mapping[str,
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(_format_power)
     else:
-        axes.xaxis.get_major_locator().set_params(nbins=5, integer=bool(space.get("integer")))
+        axes.locator_params(axis="x", nbins=4, integer=bool(space.get("integer")))
 
 
-def _format_power(value: float, _place: int | None = None) -> str:
+def _format_power(value: float, _place: float | None = None) -> str:
     """Formats the label of a logarithmic axis without markup, which an SVG with text as text can't have."""
     if 0.001 <= value <= 1000:
         return f"{value:g}"
@@ -194,6 +194,6 @@ def _categories(settings: Sequence[Any] | pd.Series[Any]) -> list[Any]:
     return different if any(isinstance(setting, str) for setting in different) else []
 
 
-def _describe(row: Mapping[str, Any]) -> str:
+def _describe(row: Mapping[Hashable, Any]) -> str:
     setting = f"{row['setting']:.3g}" if isinstance(row["setting"], float) else str(row["setting"])
     return f"{row['division']}, trial {row['trial']}: {row['hyperparameter']} {setting}, macro F1 {row['value']:.3f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -40,7 +40,12 @@ def inner_outer(results: Results, rows: pd.DataFrame) -> Figure:
         add_hover_text(mark, f"{row['arm']}: {scores_of_arm}")
     for role in dict.fromkeys(rows["role"]):
         name = {"baseline_to_the_end": "baseline, to the end"}.get(role, role)
-        style = {"color": ROLE_COLOURS[role], "marker": _MARKERS[role], "linestyle": "none", "markersize": 6}
+        style: dict[str, Any] = {
+            "color": ROLE_COLOURS[role],
+            "marker": _MARKERS[role],
+            "linestyle": "none",
+            "markersize": 6,
+        }
         axes.plot([], [], **style, label=name)
     axes.set_xlim(limits)
     axes.set_ylim(limits)

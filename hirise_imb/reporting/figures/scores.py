@@ -44,7 +44,7 @@ def class_distribution(results: Results) -> Figure:
     for split, height in zip(SPLITS, (-0.2, 0, 0.2), strict=True):
         values = [int(counts.get((split, name), 0)) for name in classes]
         drawn = [(place, n) for place, n in enumerate(values) if n > 0]
-        style = {"color": SPLIT_COLOURS[split], "marker": _SPLIT_MARKERS[split], "markersize": 5.5}
+        style: dict[str, Any] = {"color": SPLIT_COLOURS[split], "marker": _SPLIT_MARKERS[split], "markersize": 5.5}
         places = [place + height for place, _ in drawn]
         [marks] = axes.plot([n for _, n in drawn], places, linestyle="none", **style, label=_SPLIT_NAMES[split])
         add_hover_text(marks, *(f"{classes[place]}, {_SPLIT_NAMES[split]}: {n:,} landmarks" for place, n in drawn))

@@ -244,7 +244,7 @@ def name_width(names: Iterable[str], size: float) -> float:
     return 0.2 + 0.61 * size / 72 * max(map(len, names), default=0)
 
 
-def format_difference(value: float, _place: int | None = None) -> str:
+def format_difference(value: float, _place: float | None = None) -> str:
     """Formats the label of an axis of differences: with its sign, and zero as 0."""
     return f"{value:+.3g}".replace("-", "−") if abs(value) > 1e-9 else "0"
 

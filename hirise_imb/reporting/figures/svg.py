@@ -85,7 +85,8 @@ def embed(svg: str, name: str) -> Markup:
 
 def _use_steps(match: re.Match[str]) -> str:
     """Writes the corners of a line as steps from one to the next, which are shorter than places."""
-    x, y, parts = 0.0, 0.0, []
+    x, y = 0.0, 0.0
+    parts: list[str] = []
     for command, numbers in _COMMAND.findall(match[1]):
         values = [float(number) for number in numbers.split()]
         if command == "M" and not parts:
