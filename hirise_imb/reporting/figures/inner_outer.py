@@ -33,20 +33,13 @@ def inner_outer(results: Results, rows: pd.DataFrame) -> Figure:
     margin = 0.08 * max(ends[1] - ends[0], 0.01)
     limits = ends[0] - margin, ends[1] + margin
     axes.plot(limits, limits, color=PALE, linewidth=1.2, zorder=1)
-    for row in rows.to_dict("records"):
-        colour, marker = ROLE_COLOURS[row["role"]], _MARKERS[row["role"]]
-        [mark] = axes.plot(row["inner"], row["outer"], marker, color=colour, markersize=6, alpha=0.85, zorder=3)
-        scores_of_arm = f"{terms.inner} score {row['inner']:.3f}, {terms.outer} score {row['outer']:.3f}"
-        add_hover_text(mark, f"{row['arm']}: {scores_of_arm}")
-    for role in dict.fromkeys(rows["role"]):
-        name = {"baseline_to_the_end": "baseline, to the end"}.get(role, role)
-        style: dict[str, Any] = {
-            "color": ROLE_COLOURS[role],
-            "marker": _MARKERS[role],
-            "linestyle": "none",
-            "markersize": 6,
-        }
-        axes.plot([], [], **style, label=name)
+    for role, part in rows.groupby("role", sort=False):
+        name = {"baseline_to_the_end": "baseline, to the end"}.get(str(role), str(role))
+        style: dict[str, Any] = {"color": ROLE_COLOURS[str(role)], "marker": _MARKERS[str(role)]}
+        marks = axes.scatter(part["inner"], part["outer"], 36, **style, linewidths=0, alpha=0.85, label=name, zorder=3)
+        scores_of_arms = part[["arm", "inner", "outer"]].itertuples(index=False)
+        texts = (f"{arm}: {terms.inner} score {x:.3f}, {terms.outer} score {y:.3f}" for arm, x, y in scores_of_arms)
+        add_hover_text(marks, *texts)
     axes.set_xlim(limits)
     axes.set_ylim(limits)
     axes.set_aspect("equal")

@@ -124,7 +124,7 @@ def best_so_far(results: Results) -> Figure:
         axes.remove()
     background = _join_lines([_step_line(arm) for arm in arms])
     for n, (axes, arm) in enumerate(zip(panels.flat, arms, strict=False)):
-        axes.plot(*background, color=PALE, linewidth=0.7, zorder=1)
+        axes.plot(*background, color=PALE, linewidth=0.8, zorder=1)
         _draw_search(axes, arm)
         # Shared axes label only the bottom row; a panel above an empty place needs labels too.
         axes.tick_params(labelbottom=n + n_columns >= len(arms))
