@@ -138,7 +138,7 @@ def test_the_figure_has_a_panel_for_each_class_with_enough_sources(results: Resu
     assert titles == ["flat (the cost)", "hill"]
     counts = [{text.get_text() for text in axes.texts} for axes in drawing.figure.axes]
     assert counts == [{"84 from 21 sources"}, {"15 from 8 sources"}]
-    assert any("flat has a scale of its own" in text.get_text() for text in drawing.figure.texts)
+    assert any("Own scale: flat." in text.get_text() for text in drawing.figure.texts)
     assert [text.get_text() for text in drawing.figure.axes[0].get_yticklabels()] == [
         "baseline",
         "better",

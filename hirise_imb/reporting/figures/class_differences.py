@@ -90,7 +90,7 @@ def class_differences(results: Results, rows: pd.DataFrame) -> Figure:
     for row in grid:
         emphasise(row[0].get_yticklabels(), [arm in results.preferred for arm in arms])
     against = "the control" if results.control else results.reference
-    own_scale = "" if results.classes.majority is None else f" {results.classes.majority} has a scale of its own."
+    own_scale = "" if results.classes.majority is None else f" Own scale: {results.classes.majority}."
     write_head(
         canvas,
         f"Difference in F1 of each class from {against}",

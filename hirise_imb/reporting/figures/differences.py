@@ -100,7 +100,7 @@ def differences(results: Results, data: pd.DataFrame, *, narrow: bool = False) -
     notes = _notes(results, rows, narrow=narrow)
     names = name_width(rows["arm"], size)
     margins = (names, 0.55 if narrow else 1.95, 0.42, 0.16 * len(notes) + 0.26)
-    width = max(3.45, names + 2) if narrow else 10.4
+    width = max(3.45, names + 2) if narrow else 11.4
     canvas = figure(width, margins[2] + margins[3] + _ROW * (n_rows + 0.3), margins)
     axes = canvas.subplots()
     roles = {arm.name: arm for arm in results.arms}
@@ -198,7 +198,7 @@ def _describe(row: Mapping[Hashable, Any]) -> str:
 
 def _name_zero(results: Results, *, advised: bool) -> str:
     name = f"control ({results.control.name})" if results.control else results.reference
-    return f"{name}, advised" if not advised and results.control is not None and not results.origins else name
+    return name if advised or results.origins else f"{name}, advised"
 
 
 def _notes(results: Results, rows: pd.DataFrame, *, narrow: bool) -> list[str]:
@@ -219,4 +219,4 @@ def _notes(results: Results, rows: pd.DataFrame, *, narrow: bool) -> list[str]:
         lowest = p_digits(float(rows["p_holm"].min()))
         words = f"no difference is statistically significant (p {lowest} or more after Holm)"
     text = "; ".join(filter(None, (*marks, words)))
-    return wrap(f"{text[:1].upper()}{text[1:]}.", 46 if narrow else 160) if text else []
+    return wrap(f"{text[:1].upper()}{text[1:]}.", 46 if narrow else 175) if text else []

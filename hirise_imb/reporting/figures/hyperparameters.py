@@ -25,8 +25,8 @@ _MIN_TRIALS = 3
 """Fewest complete trials of a search that is drawn."""
 _MIN_TRIALS_OF_IMPORTANCE = 10
 """Fewest complete trials of a search from which importance is estimated."""
-_LEVEL_NAMES = 3
-"""Most choices whose names have room next to each other."""
+_MOST_CHARACTERS = 28
+"""Most characters of the names of all choices that have room next to each other."""
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _BEST_SHARE = 0.25
 """Share of the trials that importance tells from the others: with the usual tenth, it would be one trial of a dozen."""
@@ -124,7 +124,7 @@ def hyperparameters(arm: Arm, data: pd.DataFrame, terms: Terms) -> Figure:
     several = len(arm.selections) > 1
     space = {name: one for selection in arm.selections for name, one in selection.space.items()}
     # Slanted names need more room below a panel.
-    many = any(len(space.get(name, {}).get("choices", ())) > _LEVEL_NAMES for name in names)
+    many = any(_are_slanted(space.get(name, {}).get("choices", ())) for name in names)
     n_columns = min(len(names), _COLUMNS)
     n_rows = -(-len(names) // n_columns)
     margins, panel, gap = (0.6, 0.15, 0.65 if many else 0.3, 1.05), 1.25, 0.9 if many else 0.62
@@ -172,13 +172,17 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, height: str, space: Mapping[str,
     if choices:
         axes.set_xlim(-0.5, len(choices) - 0.5)
         slanted: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"}
-        style = slanted if len(choices) > _LEVEL_NAMES else {}
+        style = slanted if _are_slanted(choices) else {}
         axes.set_xticks(range(len(choices)), list(map(str, choices)), fontsize=8, **style)
     elif space.get("log"):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(_format_power)
     else:
         axes.locator_params(axis="x", nbins=4, integer=bool(space.get("integer")))
+
+
+def _are_slanted(choices: Sequence[Any]) -> bool:
+    return sum(len(str(choice)) for choice in choices) > _MOST_CHARACTERS
 
 
 def _format_power(value: float, _place: float | None = None) -> str:
