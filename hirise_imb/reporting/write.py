@@ -5,7 +5,6 @@ Each file is written completely or not at all, and no file is touched that does 
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -14,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from hirise_imb.reporting import selection, tables
 from hirise_imb.reporting.baseline import Baseline
-from hirise_imb.reporting.figures import gallery, style
+from hirise_imb.reporting.figures import gallery, style, svg
 from hirise_imb.reporting.figures.gallery import Draw
 from hirise_imb.reporting.html.pictures import LandmarkPictures
 from hirise_imb.reporting.html.render import render
@@ -179,25 +179,35 @@ def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _write_drawing(name: str, draw: Draw, files: _Files) -> str:
-    """Writes a figure as PNG and SVG and its data as CSV; returns the SVG as a data address for the page."""
+def _write_drawing(name: str, draw: Draw, files: _Files) -> Markup:
+    """Writes a figure as PNG and SVG and its data as CSV; returns the SVG as a part of the page."""
     drawing = draw()
     files.csv(f"{name}.csv", drawing.data)
     style.fix_layout(drawing.figure)
-    files.write(f"{name}.png", partial(style.write_png, drawing.figure))
-    svg = files.write(f"{name}.svg", partial(style.write_svg, drawing.figure))
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+    if drawing.has_png:
+        files.write(f"{name}.png", partial(style.write_png, drawing.figure))
+    wide = svg.embed(files.write(f"{name}.svg", partial(svg.write_svg, drawing.figure)).decode(), name)
+    if drawing.narrow is None:
+        return wide
+    narrow = svg.embed(svg.draw_svg(drawing.narrow), f"{name}-narrow")
+    return Markup('<div class="wide-only">{}</div><div class="narrow-only">{}</div>').format(wide, narrow)
 
 
 def _write_pages(
     results: Results,
     content: Content,
     files: _Files,
-    pictures: dict[str, str],
+    pictures: dict[str, Markup],
     landmarks: LandmarkPictures | None,
 ) -> None:
+    curves = {arm: f"figures/curves-{owner}" for arm, owner in tables.share_curves(results.arms).items()}
+    searches = {arm.name: f"figures/hyperparameters-{arm.name}" for arm in results.arms}
     extras = Extras(
         pictures=pictures,
+        arm_pictures={
+            "curves": curves,
+            "hyperparameters": {arm: name for arm, name in searches.items() if name in pictures},
+        },
         landmarks=landmarks,
         seconds={arm.name: arm.seconds for arm in results.arms},
         study_toml=results.study_toml,

@@ -58,7 +58,9 @@ class Extras:
     """Content of pages that is not part of the summary."""
 
     pictures: Mapping[str, str]
-    """Figures as data addresses, by file name."""
+    """Figures by file name."""
+    arm_pictures: Mapping[str, Mapping[str, str]]
+    """File names of the figures about one arm, by their kind and the name of the arm."""
     landmarks: LandmarkPictures | None
     """Pictures of landmarks; None for a page without any."""
     seconds: Mapping[str, float]
