@@ -190,8 +190,10 @@ def _write_pages(
     pictures: dict[str, str],
     thumbnails: Mapping[str, Any] | None,
 ) -> None:
+    curves = {arm.name: f"figures/curves-{arm.name}" for arm in results.arms if arm.has_epochs}
     extras = Extras(
         pictures=pictures,
+        arm_pictures={"curves": curves},
         thumbnails=thumbnails,
         seconds={arm.name: arm.seconds for arm in results.arms},
         study_toml=results.study_toml,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hirise_imb.reporting.formatting import count_range, join_words, p_digits, plural, score, signed
-from hirise_imb.reporting.html.details import name_twin
+from hirise_imb.reporting.html.panels import name_twin
 from hirise_imb.reporting.html.parts import (
     Cell,
     Difference,
@@ -73,7 +73,8 @@ class ArmTable:
     def describe_chance(self) -> str:
         """Returns how many strategies are distinguishable from the control, in a sentence; empty if none is tested."""
         tests = {arm["name"]: test for arm in self.arms if (test := _test(arm, self._primary))}
-        alpha, other = self.content["inference"]["alpha"], self._name_other()
+        alpha = self.content["inference"]["alpha"]
+        other = "the control" if self._primary == "vs_control" else self.reference_name
         if not tests:
             return ""
         clear = [name for name, test in tests.items() if test["p_holm"] <= alpha]

@@ -173,6 +173,11 @@ class Table:
         return sum(heading.columns for heading in self.head[0])
 
 
+def arm_row(arm: ArmRecord, cells: Iterable[Cell]) -> Row:
+    """Returns the row of an arm, whose name selects it."""
+    return Row(breakable(arm["name"]), tuple(cells), arm=arm["name"])
+
+
 def columns(*headings: Heading, start: int = 0) -> tuple[Heading, ...]:
     """Numbers the headings of adjacent columns from `start`, and aligns headings of text columns to the left."""
     return tuple(

@@ -21,7 +21,7 @@ from hirise_imb.reporting.html.parts import (
 from hirise_imb.reporting.summary.records import ArmRecord, Content, ParameterRecord, StudyContent
 
 
-def operating_point_table(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
+def operating_point_table(content: Content, arms: Sequence[ArmRecord]) -> Table:
     """Returns the coverage and precision of each class if only confident predictions are shown."""
     support = content["support"]
     first_row = [
@@ -47,7 +47,7 @@ def operating_point_table(content: StudyContent, arms: Sequence[ArmRecord]) -> T
         accuracy = point["accuracy"]
         foot.append(Cell() if accuracy is None else Cell(percent(accuracy), notes=(counts,)))
     head = (tuple(first_row), columns(*pairs, start=2))
-    return Table("Operating point", "sort sticky", head, tuple(rows), (Row("all", tuple(foot)),))
+    return Table("Operating point", "sort sticky", head, tuple(rows), foot=(Row("all", tuple(foot)),))
 
 
 def data_table(content: Content) -> Table:
@@ -96,7 +96,7 @@ def given_split_table(content: StudyContent) -> Table | None:
             Cell() if p is None else Cell(p_digits(p), p),
             Cell(score(arm["outer_macro_f1"]), arm["outer_macro_f1"]).edge(),
         )
-        rows.append(Row(breakable(arm["name"]), cells))
+        rows.append(Row(breakable(arm["name"]), cells, arm=arm["name"]))
     return Table("The given split", "sort sticky loose", (head,), tuple(rows))
 
 
