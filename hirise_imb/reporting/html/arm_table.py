@@ -67,7 +67,11 @@ class ArmTable:
             for title, arms in self._groups()
         )
         return Table(
-            "All strategies", "sort sticky loose arms", (columns(*self._headings()),), groups=groups, folds=self._folds()
+            "All strategies",
+            "sort sticky loose arms",
+            (columns(*self._headings()),),
+            groups=groups,
+            folds=self._folds(),
         )
 
     def describe_chance(self) -> str:
@@ -97,9 +101,7 @@ class ArmTable:
         for arm in self.arms:
             if arm["identical_to"] is not None:
                 names.setdefault(arm["identical_to"], []).append(arm["name"])
-        return tuple(
-            Fold(f"Identical to {name_twin(self.content, twin)}", tuple(arms)) for twin, arms in names.items()
-        )
+        return tuple(Fold(f"Identical to {name_twin(self.content, twin)}", tuple(arms)) for twin, arms in names.items())
 
     def _groups(self) -> Iterator[tuple[str, list[ArmRecord]]]:
         """Yields the groups with their arms: by report in a comparison, otherwise by role and family."""
@@ -142,7 +144,8 @@ class ArmTable:
         yield Heading("strategy" if content["kind"] == "study" else "arm", "text")
         yield Heading(f"{terms.inner} score", css=_MAIN)
         yield Heading(
-            f"{terms.outer} score", notes=("range over seeds",) if any(len(arm["seeds"]) > 1 for arm in self.arms) else ()
+            f"{terms.outer} score",
+            notes=("range over seeds",) if any(len(arm["seeds"]) > 1 for arm in self.arms) else (),
         )
         yield Heading(
             "difference from " + breakable(self._name_other()),
@@ -176,7 +179,7 @@ class ArmTable:
         if name == choice:
             tags.append("choice")
         elif name in {origin["chosen"] for origin in content["origins"]}:
-            tags.append(f"best strategy {self._terms.best}")
+            tags.append("choice of its report")
         css = "choice" if name == choice else "control" if name == content["control"] else ""
         return Row(breakable(name), tuple(self._cells(arm)), arm=name, tags=tuple(tags), css=css)
 
@@ -201,9 +204,7 @@ class ArmTable:
             yield _p_cell(arm, "vs_baseline", _ALL)
             yield Cell(score(other["resolvable"]), other["resolvable"], _ALL) if other else Cell(css=_ALL)
 
-    def _difference(
-        self, arm: ArmRecord, contrast: Contrast, scale: tuple[float, float] | None, css: str = ""
-    ) -> Cell:
+    def _difference(self, arm: ArmRecord, contrast: Contrast, scale: tuple[float, float] | None, css: str = "") -> Cell:
         """Returns the difference in macro F1; emphasised by its test, or by its interval where nothing is tested."""
         against = _compared(arm, contrast)
         if against is None:

@@ -161,7 +161,9 @@ def reports_compared(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
             cells += [
                 Cell(breakable(arm["name"]), css="name"),
                 Cell(score(arm["scores"]["macro_f1"]["mean"])),
-                Cell() if against["arm"] == arm["name"] else Cell("", notes=notes, difference=Difference.of(gain, clear)),
+                Cell()
+                if against["arm"] == arm["name"]
+                else Cell("", notes=notes, difference=Difference.of(gain, clear)),
                 Cell(p_digits(test["p_holm"])) if test else Cell(),
             ]
         rows.append(Row(breakable(origin["name"]), tuple(cells)))

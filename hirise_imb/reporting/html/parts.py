@@ -18,7 +18,7 @@ from hirise_imb.reporting.summary.values import FreeSpreadRecord, IntervalRecord
 _SHARES = (0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.92)
 """Limits between the colours s1 to s9 of the stylesheet for shares of a class; a share of 0 has no colour.
 
-The steps are narrower near 0 and 1, so that few mistakes stay visible.
+The steps are narrower near 0 and 1, so that few errors stay visible.
 """
 
 _CHANGES = (0.05, 0.1, 0.2, 0.35)

@@ -36,6 +36,7 @@ from hirise_imb.reporting.html.study_tables import (
     shared_words,
     strategies_table,
 )
+from hirise_imb.reporting.pairing import PASSED
 from hirise_imb.reporting.results import Contrast
 from hirise_imb.reporting.summary.records import (
     ArmRecord,
@@ -79,6 +80,8 @@ class PageView:
     """The arms in the order of tables."""
     base: ArmRecord
     """The reference arm."""
+    alignment_doubt: str
+    """Result of the check whether predictions and labels belong together, if it did not pass; otherwise empty."""
     most_seeds: int
     metrics: tuple[Metric, ...]
     rare_words: str
@@ -210,6 +213,7 @@ def _common(content: Content, extras: Extras, focus: str) -> dict[str, Any]:
         "arms": arms,
         "base": arms_by_name[content["reference"]],
         "focus": arms_by_name[focus],
+        "alignment_doubt": "" if content["pairing"].startswith(PASSED) else content["pairing"],
         "most_seeds": max(len(arm["seeds"]) for arm in arms),
         "metrics": tuple(METRICS.values()),
         "rare_words": f"Rare classes are all but {majority}."
