@@ -114,7 +114,7 @@ class ArmTable:
             titles = {arm["name"]: self._title(arm, families.get(arm["name"], "")) for arm in arms}
         # The strategies as declared give the order of families, which does not depend on the results.
         declared = {record["name"]: place for place, record in enumerate(self.content["strategies"])}
-        first = {title: _LAST for title in titles.values()}
+        first = dict.fromkeys(titles.values(), _LAST)
         for name, place in declared.items():
             if name in titles:
                 first[titles[name]] = min(first[titles[name]], place)

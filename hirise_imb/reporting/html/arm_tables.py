@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hirise_imb.metrics.registry import METRICS
-from hirise_imb.reporting.formatting import MISSING, count_range, duration, p_digits, percent, plural, score
+from hirise_imb.reporting.formatting import duration, p_digits, percent, score
 from hirise_imb.reporting.html.parts import (
     Cell,
     Difference,
@@ -156,14 +156,12 @@ def reports_compared(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
         else:
             against, test = arm["vs_baseline"], arm["vs_baseline"]["test"]
             notes = (signed_interval(against["interval"]),) if against["interval"] else ()
-            gain = against["scores"]["macro_f1"]
             clear = test is not None and test["p_holm"] <= content["inference"]["alpha"]
+            difference = Difference.of(against["scores"]["macro_f1"], clear)
             cells += [
                 Cell(breakable(arm["name"]), css="name"),
                 Cell(score(arm["scores"]["macro_f1"]["mean"])),
-                Cell()
-                if against["arm"] == arm["name"]
-                else Cell("", notes=notes, difference=Difference.of(gain, clear)),
+                Cell() if against["arm"] == arm["name"] else Cell("", notes=notes, difference=difference),
                 Cell(p_digits(test["p_holm"])) if test else Cell(),
             ]
         rows.append(Row(breakable(origin["name"]), tuple(cells)))
