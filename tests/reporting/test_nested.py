@@ -474,7 +474,7 @@ def test_a_folder_of_another_kind_is_refused_before_anything_is_written(results:
 def test_the_list_has_both_reports(results: Results, tmp_path: Path) -> None:
     write_report(results, tmp_path / "by-hand")
     page = write_index(tmp_path).read_text(encoding="utf-8")
-    rows = re.findall(r'<tr><th scope="row"><a href="(.*?)">.*?</th> <td class="name">(.*?)</td>', page)
+    rows = re.findall(r'<tr><th scope="row"><a href="(.*?)">.*?</th> <td class="name wrap">(.*?)</td>', page)
     assert rows == [
         ("by-hand/report.html", "study, nested cross-validation"),
         ("by-hand/given-split/report.html", "study"),

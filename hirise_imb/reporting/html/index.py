@@ -109,7 +109,7 @@ def _row(entry: Entry) -> Row:
     arms = {arm["name"]: arm for arm in summary["arms"]}
     base, landmarks = arms[summary["reference"]]["scores"]["macro_f1"]["mean"], sum(summary["support"])
     cells = (
-        Cell(entry.kind, css="name"),
+        Cell(entry.kind, css="name wrap"),
         Cell(f"{landmarks:,}", landmarks),
         number(summary["inference"]["sources"]),
         number(len(arms)),
