@@ -196,7 +196,7 @@ def _are_same_fits(one: Arm, other: Arm) -> bool:
 
 def _origin(label: str, report: Results, arms: Sequence[Arm], duplicates: Mapping[str, str]) -> Origin:
     """Returns the record of a report; the arm that it advises may be listed under an earlier report."""
-    choice = verdict(report).choice
+    choice = verdict(report).choice if report.strategies else None
     chosen = None if choice is None else f"{label}/{choice}"
     if chosen is not None:
         chosen = duplicates.get(chosen, chosen)

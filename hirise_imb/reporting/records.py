@@ -144,7 +144,7 @@ class Origin:
     arms: tuple[str, ...]
     """Names of its arms in the comparison, in the order of its own tables."""
     chosen: str | None
-    """The arm that its own verdict advises, which may be its control or baseline; None without one."""
+    """The arm that its own verdict advises, which may be its control or baseline; None without a strategy."""
 
 
 @dataclass(frozen=True)
