@@ -20,15 +20,13 @@ from hirise_imb.reporting.html.parts import (
     columns,
     common_scale,
     interval_cell,
+    p_cell,
     signed_interval,
     spread_cell,
 )
 from hirise_imb.reporting.results import CONTRASTS, Contrast
 from hirise_imb.reporting.summary.records import AgainstRecord, ArmRecord, StudyContent, SwapTestRecord
 from hirise_imb.reporting.terms import Terms, choose_terms
-
-SHOWN_P = 0.2
-"""Largest adjusted p value that the table shows; larger ones say no more than that chance explains the difference."""
 
 _CHANCE = "not distinguishable from chance"
 
@@ -188,7 +186,7 @@ class ArmTable:
         yield Cell(score(arm["val_macro_f1"]), arm["val_macro_f1"], _MAIN)
         yield spread_cell(arm["scores"]["macro_f1"], len(arm["seeds"]))
         yield self._difference(arm, self._primary, self._scale(self._primary))
-        yield _p_cell(arm, self._primary, _MAIN)
+        yield p_cell(test["p_holm"] if test else None, _MAIN)
         yield Cell(score(test["resolvable"]), test["resolvable"], _MAIN) if test else Cell(css=_MAIN)
         if content["majority"] is not None:
             spread = arm["scores"].get("macro_f1_rare")
@@ -201,7 +199,7 @@ class ArmTable:
         if self._primary == "vs_control":
             other = _test(arm, "vs_baseline")
             yield self._difference(arm, "vs_baseline", None, _ALL)
-            yield _p_cell(arm, "vs_baseline", _ALL)
+            yield p_cell(other["p_holm"] if other else None, _ALL)
             yield Cell(score(other["resolvable"]), other["resolvable"], _ALL) if other else Cell(css=_ALL)
 
     def _difference(self, arm: ArmRecord, contrast: Contrast, scale: tuple[float, float] | None, css: str = "") -> Cell:
@@ -250,12 +248,3 @@ def _test(arm: ArmRecord, contrast: Contrast) -> SwapTestRecord | None:
     """Returns the test of a comparison; None if the comparison is not tested."""
     against = _compared(arm, contrast)
     return against["test"] if against else None
-
-
-def _p_cell(arm: ArmRecord, contrast: Contrast, css: str) -> Cell:
-    """Returns the adjusted p value if it is small enough to say something, otherwise an empty cell."""
-    test = _test(arm, contrast)
-    if test is None:
-        return Cell(css=css)
-    p = test["p_holm"]
-    return Cell(p_digits(p) if p <= SHOWN_P else "", p, css)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
-from hirise_imb.reporting.formatting import MISSING, count, percent, points, score, signed
+from hirise_imb.reporting.formatting import MISSING, count, p_digits, percent, points, score, signed
 from hirise_imb.reporting.summary.records import ArmRecord
 from hirise_imb.reporting.summary.values import FreeSpreadRecord, IntervalRecord, SpreadRecord
 
@@ -222,6 +222,15 @@ def interval_text(interval: IntervalRecord | None) -> str:
 def signed_interval(interval: IntervalRecord | None) -> str:
     """Returns an interval of differences."""
     return f"{signed(interval['low'])} to {signed(interval['high'])}" if interval else MISSING
+
+
+SHOWN_P = 0.2
+"""Largest adjusted p value that tables show; larger ones say no more than that chance explains the difference."""
+
+
+def p_cell(p: float | None, css: str = "") -> Cell:
+    """Returns a cell with an adjusted p value, which is empty if the value is too large to say something."""
+    return Cell(css=css) if p is None else Cell(p_digits(p) if p <= SHOWN_P else "", p, css)
 
 
 def share_cell(part: float, total: float, notes: tuple[str, ...] | None = None) -> Cell:
