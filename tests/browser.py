@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
@@ -30,7 +31,7 @@ def start_browser() -> Iterator[Browser]:
 class LoadedPage:
     """A page that was opened from disk with the network off, and what it complained of or asked for."""
 
-    def __init__(self, context: BrowserContext, path: Path) -> None:
+    def __init__(self, context: BrowserContext, path: Path, fragment: str) -> None:
         self.messages: list[str] = []
         self.requests: list[str] = []
         context.set_offline(True)
@@ -38,16 +39,26 @@ class LoadedPage:
         self.page.on("console", lambda message: self.messages.append(message.text))
         self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.as_uri())
+        self.page.goto(path.as_uri() + fragment)
         self.page.wait_for_load_state("load")
 
 
 @contextmanager
-def open_page(browser: Browser, path: Path, width: int = 1440, *, scripts: bool = True) -> Iterator[LoadedPage]:
+def open_page(
+    browser: Browser,
+    path: Path,
+    width: int = 1440,
+    *,
+    fragment: str = "",
+    scheme: Literal["light", "dark"] = "light",
+    scripts: bool = True,
+) -> Iterator[LoadedPage]:
     """Open a page in a window of this width."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, java_script_enabled=scripts)
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, java_script_enabled=scripts, color_scheme=scheme
+    )
     try:
-        yield LoadedPage(context, path)
+        yield LoadedPage(context, path, fragment)
     finally:
         context.close()
 

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 def describe_strategies(strategies: Iterable[Strategy]) -> dict[str, Any]:
     """Returns the strategies as they were tuned, and the hyperparameters that they share.
 
-    Keys: `strategies`, each with its name, summary, source and own hyperparameters; `shared_parameters`, those of the
-    optimiser, each with the names of the strategies that search it in its declared range. If the study definition
-    narrows a range, it is listed with the strategy, together with the declared range.
+    Keys: `strategies`, each with its name, summary, source, family and own hyperparameters; `shared_parameters`, those
+    of the optimiser, each with the names of the strategies that search it in its declared range. If the study
+    definition narrows a range, it is listed with the strategy, together with the declared range.
     """
     from hirise_imb.strategies import OptimiserParameters, search_space
 
@@ -33,7 +33,7 @@ def describe_strategies(strategies: Iterable[Strategy]) -> dict[str, Any]:
             if parameter != declared[parameter.name]:
                 entry["range"] += f" (declared: {declared[parameter.name].describe_range()})"
             own_parameters.append(entry)
-        about = {"name": strategy.name, "summary": strategy.summary, "source": strategy.source}
+        about = {key: getattr(strategy, key) for key in ("name", "summary", "source", "family")}
         entries.append(about | {"starts_from": list(strategy.depends_on), "parameters": own_parameters})
     return {"strategies": entries, "shared_parameters": list(shared.values())}
 

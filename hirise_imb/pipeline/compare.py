@@ -19,6 +19,7 @@ from hirise_imb.reporting.formatting import join_words, plural
 from hirise_imb.reporting.read import read_report
 from hirise_imb.reporting.records import Arm, Omitted, Origin
 from hirise_imb.reporting.results import GIVEN_SPLIT_FOLDER, Results
+from hirise_imb.reporting.verdict import verdict
 from hirise_imb.utils.errors import UserError
 
 
@@ -194,8 +195,9 @@ def _are_same_fits(one: Arm, other: Arm) -> bool:
 
 
 def _origin(label: str, report: Results, arms: Sequence[Arm], duplicates: Mapping[str, str]) -> Origin:
-    """Returns the record of a report; its best strategy may be listed under an earlier report."""
-    chosen = f"{label}/{report.chosen.name}" if report.chosen else None
+    """Returns the record of a report; the arm that it advises may be listed under an earlier report."""
+    choice = verdict(report).choice if report.strategies else None
+    chosen = None if choice is None else f"{label}/{choice}"
     if chosen is not None:
         chosen = duplicates.get(chosen, chosen)
     return Origin(label, report.name, report.setting, tuple(arm.name for arm in arms), chosen)

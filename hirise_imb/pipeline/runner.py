@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, StudyDefinition, check_known
-from hirise_imb.data.resolve import SYNTHETIC
+from hirise_imb.data.resolve import ARCHIVE, SYNTHETIC, expand_variable
 from hirise_imb.pipeline.appendix import describe_strategies
 from hirise_imb.pipeline.cost import estimate_steps
 from hirise_imb.pipeline.division_fits import REFERENCE_RECIPES, DivisionFits, DivisionFitter, fit_divisions
@@ -253,8 +253,8 @@ def _build_results(
         if repeats > 1:
             folds = f"{repeats} repeats of {folds}"
     counts = (
-        f"{folds}up to {definition.trials} trials a strategy, {plural(seeds, 'seed')} a trial, "
-        f"{plural(definition.refits, 'seed')} a fit"
+        f"{folds}up to {definition.trials} trials per strategy, {plural(seeds, 'seed')} per trial, "
+        f"{plural(definition.refits, 'seed')} per configuration"
     )
     names = [arm.name for arm in arms if arm.name != BASELINE]
     per_division = {"repeat", "outer_fold"}
@@ -284,7 +284,10 @@ def _build_results(
 
 def _describe_data(context: TrainingContext) -> str:
     """Returns sentences about data and features, without the final full stop."""
-    data = f"Landmarks: {context.definition.data}."
-    if context.definition.data == SYNTHETIC:
+    name, title = context.definition.data, context.manifest.spec.title
+    data = f"Landmarks: {title}."
+    if name == SYNTHETIC:
         data = "Landmarks: synthetic, drawn by this program. Nothing here is a result about Mars."
+    elif name != ARCHIVE and (path := expand_variable(name)).stem != title:
+        data = f"Landmarks: {title} ({path.name})."
     return f"{data} {context.description}"

@@ -147,9 +147,11 @@ def _name_other(results: Results, arm: Arm, contrast: Contrast, *, full: bool = 
 
 def _describe_origin(results: Results, origin: Origin) -> str:
     arms = {arm.name: arm for arm in results.arms}
+    if origin.chosen == results.reference:
+        return f"{origin.name} advises the reference, {origin.chosen}."
     if origin.chosen is not None:
         return (
-            f"{origin.chosen}, the best strategy of {origin.name} {results.terms.best}, "
+            f"{origin.chosen}, the arm that {origin.name} advises, "
             f"{compare_with_reference(results, arms[origin.chosen])}"
         )
     others = [name for name in origin.arms if name != results.reference]
@@ -249,10 +251,10 @@ def caution(results: Results) -> str:
 
 
 def _describe_reach(results: Results) -> str:
-    """Returns that small gains can't be detected in a nested cross-validation; empty if nothing is tested."""
+    """Returns that small differences can't be detected in a nested cross-validation; empty if nothing is tested."""
     if results.outer_folds is None or not any(family.min_detectable_difference for family in results.families.values()):
         return ""
-    return "Smaller gains stay out of reach: these sources can't tell them from chance."
+    return "On these sources, smaller differences are not distinguishable from chance."
 
 
 def _describe_untested(results: Results) -> str:

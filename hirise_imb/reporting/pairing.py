@@ -16,6 +16,9 @@ from hirise_imb.reporting.terms import GIVEN_SPLIT, Terms
 DRAWS = 2_000
 """Number of random pairings of each fit: enough to detect p < 0.001, and few because a report may have 100 fits."""
 
+PASSED = "Label-alignment check passed"
+"""Start of the result if every fit is better than chance."""
+
 Ints = NDArray[np.int64]
 
 
@@ -61,7 +64,7 @@ def describe(statistics: Mapping[str, Sequence[Statistic]], total: int, terms: T
     doubtful = {name: [fit for fit in fits if fit.p_above >= LEVEL] for name, fits in statistics.items()}
     doubts = [_describe_doubt(name, fits, len(statistics[name])) for name, fits in doubtful.items() if fits]
     if not doubts:
-        return f"Predictions and labels belong together: every fit has {_describe_hits(better, total, terms)}."
+        return f"{PASSED}: every fit has {_describe_hits(better, total, terms)}."
     text = (
         f"Not clearly better than the same predictions paired with shuffled labels (p >= {LEVEL}): "
         f"{'; '.join(doubts)}. Such a fit has learned nothing, or the {total} {terms.landmark}s are too few to decide, "

@@ -147,7 +147,7 @@ class Origin:
     arms: tuple[str, ...]
     """Names of its arms in the comparison, in the order of its own tables."""
     chosen: str | None
-    """Its best strategy on validation; None if it has no strategy."""
+    """The arm that its own verdict advises, which may be its control or baseline; None without a strategy."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class AugmentationStrategy(Strategy[AugmentationParameters]):
 
     name = "augmentation"
     summary = "the last layers of the backbone are trained on views drawn at random, mixed or not"
+    family = "depth and schedule"
     source = "Krizhevsky et al. 2012; Zhang et al. 2018; Chou et al. 2020"
     parameters = AugmentationParameters
     depends_on = ("partial_unfreeze",)

@@ -95,6 +95,8 @@ class Strategy(ABC, Generic[P]):
     name: ClassVar[str]
     summary: ClassVar[str]
     """One line for help texts and reports."""
+    family: ClassVar[str] = ""
+    """What a group of strategies has in common, such as `loss`; reports list a family together."""
     source: ClassVar[str]
     """Paper and year."""
     parameters: type[P]

@@ -27,6 +27,7 @@ class ClassBiasStrategy(PosthocStrategy[ClassBiasParameters]):
 
     name = "class_bias"
     summary = "offsets of the control's logits are tuned for macro F1"
+    family = "after training"
     source = "Lipton et al. 2014"
     parameters = ClassBiasParameters
 

@@ -47,6 +47,7 @@ class ClassWeightsStrategy(TrainedStrategy[ClassWeightsParameters]):
 
     name = "class_weights"
     summary = "rows of rare classes weigh more in the loss"
+    family = "loss"
     source = "King & Zeng 2001; Cui et al. 2019"
     parameters = ClassWeightsParameters
 

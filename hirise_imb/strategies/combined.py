@@ -81,6 +81,7 @@ class CombinedStrategy(TrainedStrategy[CombinedParameters]):
 
     name = "combined"
     summary = "compositions of the other remedies"
+    family = "heads and features"
     source = "Zhang et al. 2021 (bag of tricks)"
     parameters = CombinedParameters
 

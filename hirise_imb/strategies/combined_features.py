@@ -16,6 +16,7 @@ class CombinedFeaturesStrategy(Strategy[CompositionParameters]):
 
     name = "combined_features"
     summary = "compositions of the other remedies on the features that representation selects"
+    family = "heads and features"
     source = "Zhang et al. 2021 (bag of tricks)"
     parameters = CompositionParameters
     depends_on = (RepresentationStrategy.name,)

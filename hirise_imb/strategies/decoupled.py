@@ -45,6 +45,7 @@ class DecoupledStrategy(Strategy[DecoupledParameters]):
 
     name = "decoupled"
     summary = "the head is balanced on rows drawn by class, after fine-tuning on natural ones"
+    family = "depth and schedule"
     source = "Kang et al. 2020"
     parameters = DecoupledParameters
     depends_on = ("partial_unfreeze",)

@@ -44,6 +44,7 @@ class EnsembleStrategy(PosthocStrategy[EnsembleParameters]):
 
     name = "ensemble"
     summary = "the control's fits with several seeds, or heads of several kinds, are averaged"
+    family = "heads and features"
     source = "Lakshminarayanan et al. 2017"
     parameters = EnsembleParameters
 

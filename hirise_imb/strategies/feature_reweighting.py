@@ -35,6 +35,7 @@ class FeatureReweightingStrategy(Strategy[FeatureReweightingParameters]):
 
     name = "feature_reweighting"
     summary = "logistic regressions on subsets balanced over class and source, averaged"
+    family = "heads and features"
     source = "Kirichenko et al. 2023"
     parameters = FeatureReweightingParameters
 

@@ -36,6 +36,7 @@ class FocalLossStrategy(TrainedStrategy[FocalLossParameters]):
 
     name = "focal_loss"
     summary = "well-classified rows weigh less in the loss"
+    family = "loss"
     source = "Lin et al. 2017; Cui et al. 2019"
     parameters = FocalLossParameters
 

@@ -57,6 +57,7 @@ class LdamDrwStrategy(TrainedStrategy[LdamDrwParameters]):
 
     name = "ldam_drw"
     summary = "rare classes must win by a wider margin, and weigh more in late epochs"
+    family = "loss"
     source = "Cao et al. 2019"
     parameters = LdamDrwParameters
 

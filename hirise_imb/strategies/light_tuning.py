@@ -51,6 +51,7 @@ class LightTuningStrategy(Strategy[LightTuningParameters]):
 
     name = "light_tuning"
     summary = "normalisation layers alone are tuned, below a head started at class means or trained"
+    family = "depth and schedule"
     source = "Shi et al. 2024"
     parameters = LightTuningParameters
     trains_backbone = True

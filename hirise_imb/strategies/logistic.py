@@ -30,6 +30,7 @@ class LogisticStrategy(Strategy[LogisticParameters]):
 
     name = "logistic"
     summary = "logistic regression with class weights, solved to convergence"
+    family = "heads and features"
     source = "King & Zeng 2001; Kirichenko et al. 2023"
     parameters = LogisticParameters
 

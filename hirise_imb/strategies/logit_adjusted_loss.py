@@ -27,6 +27,7 @@ class LogitAdjustedLossStrategy(TrainedStrategy[LogitAdjustedLossParameters]):
 
     name = "logit_adjusted_loss"
     summary = "the loss contains the prior, so that logits need not learn it"
+    family = "loss"
     source = "Menon et al. 2021; Ren et al. 2020"
     parameters = LogitAdjustedLossParameters
 

@@ -27,6 +27,7 @@ class LogitAdjustmentStrategy(PosthocStrategy[LogitAdjustmentParameters]):
 
     name = "logit_adjustment"
     summary = "the log prior is subtracted from the control's logits"
+    family = "after training"
     source = "Menon et al. 2021"
     parameters = LogitAdjustmentParameters
 

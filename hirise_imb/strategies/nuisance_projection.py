@@ -26,6 +26,7 @@ class NuisanceProjectionStrategy(TrainedStrategy[NuisanceProjectionParameters]):
 
     name = "nuisance_projection"
     summary = "directions in which sources differ are projected out of the features"
+    family = "heads and features"
     source = "Solomonoff et al. 2005; Hatch et al. 2006; Sun & Saenko 2016"
     parameters = NuisanceProjectionParameters
 

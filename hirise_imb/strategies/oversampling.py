@@ -53,6 +53,7 @@ class OversamplingStrategy(TrainedStrategy[OversamplingParameters]):
 
     name = "oversampling"
     summary = "images of rare classes are seen more often"
+    family = "data"
     source = "Buda et al. 2018; Kang et al. 2020; Doran et al. 2020 (split file)"
     parameters = OversamplingParameters
 

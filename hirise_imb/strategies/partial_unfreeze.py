@@ -35,6 +35,7 @@ class PartialUnfreezeStrategy(Strategy[PartialUnfreezeParameters]):
 
     name = "partial_unfreeze"
     summary = "the last layers of the backbone are trained too, after the head"
+    family = "depth and schedule"
     source = "Kumar et al. 2022"
     parameters = PartialUnfreezeParameters
     trains_backbone = True

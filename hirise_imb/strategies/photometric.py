@@ -27,6 +27,7 @@ class PhotometricStrategy(TrainedStrategy[PhotometricParameters]):
 
     name = "photometric"
     summary = "the contrast of each image is normalised before the backbone"
+    family = "heads and features"
     source = "Reinhard et al. 2001"
     parameters = PhotometricParameters
 

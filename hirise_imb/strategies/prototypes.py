@@ -48,6 +48,7 @@ class PrototypesStrategy(Strategy[PrototypesParameters]):
 
     name = "prototypes"
     summary = "classes are means of features: nothing is trained"
+    family = "heads and features"
     source = "Kang et al. 2020; Wang et al. 2019; Ledoit & Wolf 2004"
     parameters = PrototypesParameters
 

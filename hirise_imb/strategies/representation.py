@@ -42,6 +42,7 @@ class RepresentationStrategy(Strategy[RepresentationParameters]):
 
     name = "representation"
     summary = "layers below the top and their second-order statistics take the place of the top"
+    family = "heads and features"
     source = "Yosinski et al. 2014; Lin et al. 2015"
     parameters = RepresentationParameters
 

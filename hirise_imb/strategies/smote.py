@@ -40,6 +40,7 @@ class SmoteStrategy(TrainedStrategy[SmoteParameters]):
 
     name = "smote"
     summary = "synthetic features of rare classes are interpolated between landmarks"
+    family = "data"
     source = "Chawla et al. 2002; Han et al. 2005; He et al. 2008"
     parameters = SmoteParameters
 

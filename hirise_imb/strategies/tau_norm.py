@@ -36,6 +36,7 @@ class TauNormStrategy(PosthocStrategy[TauNormParameters]):
 
     name = "tau_norm"
     summary = "weights of the control's head are divided by a power of their norm"
+    family = "after training"
     source = "Kang et al. 2020"
     parameters = TauNormParameters
 

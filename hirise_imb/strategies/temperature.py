@@ -26,6 +26,7 @@ class TemperatureStrategy(PosthocStrategy[TemperatureParameters]):
 
     name = "temperature"
     summary = "the control's probabilities are calibrated"
+    family = "after training"
     source = "Guo et al. 2017; Alexandari et al. 2020"
     parameters = TemperatureParameters
 

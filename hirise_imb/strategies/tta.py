@@ -32,6 +32,7 @@ class TtaStrategy(PosthocStrategy[TtaParameters]):
 
     name = "tta"
     summary = "the control's predictions are averaged over rotated and mirrored views"
+    family = "heads and features"
     source = "Shanmugam et al. 2021"
     parameters = TtaParameters
     views = DIHEDRAL

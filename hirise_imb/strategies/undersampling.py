@@ -29,6 +29,7 @@ class UndersamplingStrategy(TrainedStrategy[UndersamplingParameters]):
 
     name = "undersampling"
     summary = "predictions of heads that each see a part of the majority class are averaged"
+    family = "data"
     source = "Liu et al. 2009"
     parameters = UndersamplingParameters
 

@@ -55,7 +55,7 @@ def test_a_metric_that_is_registered_is_in_everything(toy: Metric, tmp_path: Pat
     assert arms[1]["vs_baseline"]["scores"]["toy_brier"] < 0
     page, lines = ((folder / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
     assert 'data-first="ascending">Brier score of the toy</th>' in page  # less is better
-    assert f">{mean:.3f}<" in page
+    assert f">{mean:.3f} <" in page
     assert "| Brier score of the toy |" in lines
     assert f"| {mean:.3f} (" in lines
     console = Console(width=80, record=True, file=io.StringIO(), force_terminal=False)
@@ -72,7 +72,7 @@ def test_a_score_that_a_summary_lacks_is_shown_as_missing() -> None:
     content = of_study(results)
     for arm in content["arms"]:
         del arm["scores"]["kappa"]
-    view = study_view(content, Extras({}, None, {arm.name: 1.0 for arm in results.arms}, "", ""))
+    view = study_view(content, Extras({}, {}, None, {arm.name: 1.0 for arm in results.arms}, "", ""))
     place = 1 + list(METRICS).index("kappa")
     assert view.scores.head[0][place].text == "kappa"
     assert {row.cells[place - 1].text for row in view.scores.rows} == {"–"}

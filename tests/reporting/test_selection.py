@@ -166,7 +166,7 @@ def test_the_report_stores_and_shows_what_selection_cost(results: Results, tmp_p
     row = f"| shift | 0.745 | 0.725 | {outer(results, 'shift'):.3f} | +0.020 |"
     assert row in (tmp_path / "report.md").read_text(encoding="utf-8")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert '<section id="selection">' in page
+    assert '<details class="fold" id="selection">' in page
     assert "tau = 0.5 (3), 1 (2), 0.25 (1); kind = a" in page
 
 

@@ -1,4 +1,4 @@
-"""Tables of a report with a row for each arm."""
+"""Tables of a report with a row for each arm, apart from the main one in `arm_table`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hirise_imb.metrics.registry import METRICS
-from hirise_imb.reporting.formatting import MISSING, count_range, duration, p_digits, percent, plural, score
-from hirise_imb.reporting.html.details import name_twin
+from hirise_imb.reporting.formatting import duration, p_digits, percent, score
 from hirise_imb.reporting.html.parts import (
     Cell,
     Difference,
     Heading,
     Row,
-    Span,
     Table,
+    arm_row,
     breakable,
     columns,
     interval_cell,
@@ -25,8 +24,7 @@ from hirise_imb.reporting.html.parts import (
     spread_cell,
     text_table,
 )
-from hirise_imb.reporting.results import CONTRASTS, Contrast
-from hirise_imb.reporting.summary.records import AgainstRecord, ArmRecord, StudyContent
+from hirise_imb.reporting.summary.records import ArmRecord, StudyContent
 from hirise_imb.reporting.terms import Terms, choose_terms
 
 
@@ -37,102 +35,11 @@ class ArmTables:
     content: StudyContent
     arms: tuple[ArmRecord, ...]
     """The arms in the order of the tables."""
-    reference_name: str
-    """Name of the reference in sentences and headings."""
 
     @property
     def terms(self) -> Terms:
         """Words of the design."""
         return choose_terms(nested=self.content["outer_folds"] is not None)
-
-    @property
-    def most_seeds(self) -> int:
-        """Largest number of seeds of any arm."""
-        return max(len(arm["seeds"]) for arm in self.arms)
-
-    def every_arm(self) -> Table:
-        """Returns macro F1 of each arm with its interval, and its differences from its control and the reference."""
-        scales = {contrast: self._scale(contrast) for contrast in self.contrasts}
-        names = {"vs_control": "its control", "vs_baseline": self.reference_name}
-        first_row = [
-            Heading("arm", "text", "name", rows=2),
-            Heading("macro F1", "", "group edge", columns=3),
-            *(
-                Heading("macro F1 compared with " + breakable(names[contrast]), "", "group edge", columns=3)
-                for contrast in self.contrasts
-            ),
-        ]
-        test_notes = ("range over seeds",) if self.most_seeds > 1 else ()
-        second_row = [
-            Heading(self.terms.inner, css="edge"),
-            Heading(self.terms.outer, notes=test_notes),
-            Heading("95 % interval", notes=("over sources",)),
-        ]
-        for contrast in self.contrasts:
-            n_tests = self.content["inference"][contrast]["tests"]
-            second_row += [
-                Heading("difference", css="edge", notes=("95 % interval",)),
-                Heading("p, Holm", notes=(f"of {n_tests}", "one test"), ascending=True),
-                Heading("minimum detectable difference", ascending=True),
-            ]
-        rows = [self._row(place, self._every_arm_cells(arm, scales)) for place, arm in enumerate(self.arms)]
-        head = (tuple(first_row), columns(*second_row, start=1))
-        return Table("Every arm", "sort sticky loose", head, tuple(rows))
-
-    @property
-    def contrasts(self) -> tuple[Contrast, ...]:
-        """The comparisons that have columns: that with the control, if there is one, and that with the reference."""
-        return CONTRASTS if self.content["control"] else ("vs_baseline",)
-
-    def _scale(self, contrast: Contrast) -> tuple[float, float]:
-        """Returns the scale that all bars of a contrast share, which includes 0, so that lengths can be compared."""
-        gaps = [gap for arm in self.arms if (against := arm[contrast]) and (gap := against["interval"])]
-        return min([0.0, *(gap["low"] for gap in gaps)]), max([0.0, *(gap["high"] for gap in gaps)])
-
-    def _every_arm_cells(self, arm: ArmRecord, scales: Mapping[Contrast, tuple[float, float]]) -> list[Cell]:
-        cells = [
-            Cell(score(arm["val_macro_f1"]), arm["val_macro_f1"]).edge(),
-            spread_cell(arm["scores"]["macro_f1"], len(arm["seeds"])),
-            interval_cell(arm["uncertainty"]["macro_f1"]),
-        ]
-        for contrast in self.contrasts:
-            cells += _against_cells(arm, arm[contrast], scales[contrast])
-        return cells
-
-    def class_f1(self) -> Table:
-        """Returns the F1 of each class and arm, and the mean over the rare classes if there is a majority class."""
-        content, rare = self.content, self.content.get("majority") is not None
-        classes = [
-            Heading(name, css="" if k else "edge", notes=(f"n = {n}", plural(sources, "source")))
-            for k, (name, n, sources) in enumerate(
-                zip(content["classes"], content["support"], content["sources"], strict=True)
-            )
-        ]
-        mean_heading = [Heading("rare classes", css="edge", notes=("mean",))] if rare else []
-        head = columns(Heading("arm", "text"), *mean_heading, *classes)
-        best = [max(arm["per_class"]["f1"][k]["mean"] for arm in self.arms) for k in range(len(classes))]
-        rows = []
-        for place, arm in enumerate(self.arms):
-            cells = [self._class_cell(arm, k, best[k]) for k in range(len(classes))]
-            cells[0] = cells[0].edge()
-            if rare:
-                spread, gains = arm["scores"].get("macro_f1_rare"), self._gains(arm)
-                difference = _difference(gains, "macro_f1_rare") if gains else None
-                cells.insert(0, spread_cell(spread, 1, difference).edge())
-            rows.append(self._row(place, cells))
-        return Table("F1 of each class", "sort sticky loose", (head,), tuple(rows))
-
-    def _class_cell(self, arm: ArmRecord, label: int, best: float) -> Cell:
-        if not self.content["support"][label]:
-            return Cell()
-        mean, gains = arm["per_class"]["f1"][label]["mean"], self._gains(arm)
-        difference = None
-        if gains is not None:
-            difference = Difference.of(gains["per_class"]["f1"][label], gains["per_class_clear"]["f1"][label])
-        # With fewer sources, the highest mean says little about other sources.
-        enough_sources = self.content["sources"][label] >= self.content["inference"]["least_sources"]
-        is_best = enough_sources and len(self.arms) > 1 and mean == best
-        return Cell(score(mean), mean, css="best" if is_best else "", difference=difference)
 
     def intervals(self) -> Table:
         """Returns intervals over sources under both rules for undrawn classes, and intervals over images."""
@@ -165,7 +72,7 @@ class ArmTables:
                 narrow.edge(),
                 width,
             )
-            rows.append(Row(breakable(arm["name"]), cells))
+            rows.append(arm_row(arm, cells))
         return Table("Intervals of macro F1", "sort sticky loose", (head,), tuple(rows))
 
     def searches(self) -> Table | None:
@@ -194,7 +101,7 @@ class ArmTables:
                 Cell(score(value), value),
                 Cell(settings_text(arm), css="settings"),
             )
-            rows.append(Row(breakable(arm["name"]), cells))
+            rows.append(arm_row(arm, cells))
         return Table("The searches", "sort sticky", (head,), tuple(rows)) if rows else None
 
     def failures(self) -> Table | None:
@@ -222,95 +129,40 @@ class ArmTables:
                 Cell(duration(arm_seconds), arm_seconds),
                 Cell(percent(arm_seconds / total), arm_seconds) if total else Cell(),
             )
-            rows.append(Row(breakable(arm["name"]), cells))
+            rows.append(arm_row(arm, cells))
         counts = [sum(n_trials.values()), sum(n_fits.values())]
         every = Row("all", (*(Cell(str(n)) for n in counts), Cell(duration(total)), Cell("")))
-        return Table("Cost", "sort sticky", (head,), tuple(rows), (every,))
-
-    def _row(self, place: int, cells: Sequence[Cell]) -> Row:
-        """Returns the row of an arm, with a link to its details and a tag for its role."""
-        arm, content = self.arms[place]["name"], self.content
-        preferred = {content["chosen"], *(origin["chosen"] for origin in content["origins"])}
-        record, css = self.arms[place], "tag"
-        tags = []
-        if arm == content["reference"]:
-            tags.append("reference")
-        elif record["role"] == "control" and content["control"]:
-            tags.append(
-                "control" if arm == content["control"] else f"control, mean of {count_range(record['members'])}"
-            )
-        elif arm in preferred:
-            tags.append(f"best {self.terms.best}")
-            css = "tag pick"
-        if record["identical_to"] is not None:
-            tags.append(f"identical to {name_twin(content, record['identical_to'])}")
-        tag = ", ".join(tags)
-        # A comparison has a line below its reference alone, since each of its reports has arms of all roles.
-        n_before = sum(other["role"] != "strategy" for other in self.arms) if content["kind"] == "study" else 1
-        last = place == n_before - 1 and place < len(self.arms) - 1
-        return Row(breakable(arm), tuple(cells), f"#arm-{place + 1}", tag, css, last)
-
-    def _gains(self, arm: ArmRecord) -> AgainstRecord | None:
-        """Returns the differences between an arm and the reference; None for the reference itself."""
-        return None if arm["name"] == self.content["reference"] else arm["vs_baseline"]
-
-
-def _against_cells(arm: ArmRecord, against: AgainstRecord | None, scale: tuple[float, float]) -> list[Cell]:
-    """Returns the cells of a comparison: the difference with its interval, p values and what could be detected."""
-    if against is None or against["arm"] == arm["name"]:
-        return [Cell().edge(), Cell(), Cell()]
-    gap, test, gain = against["interval"], against["test"], against["scores"]["macro_f1"]
-    span = Span.of(gap, gain, *scale) if gap else None
-    notes = (signed_interval(gap),) if gap else ()
-    cells = [Cell("", gain, notes=notes, difference=_difference(against, "macro_f1"), span=span).edge()]
-    if test is None:
-        return [*cells, Cell("identical" if arm["identical_to"] == against["arm"] else MISSING), Cell()]
-    cells.append(Cell(p_digits(test["p_holm"]), test["p_holm"], notes=(p_digits(test["p"]),)))
-    return [*cells, Cell(score(test["resolvable"]), test["resolvable"])]
-
-
-def _difference(gains: AgainstRecord, metric: str) -> Difference | None:
-    """Returns the difference in a registered score; None if either arm lacks the score."""
-    if metric not in gains["scores"]:
-        return None
-    return Difference.of(gains["scores"][metric], gains["scores_clear"][metric])
-
-
-def _gain_cell(gains: AgainstRecord, metric: str) -> Cell:
-    return Cell("", gains["scores"][metric], difference=_difference(gains, metric))
+        return Table("Cost", "sort sticky", (head,), tuple(rows), foot=(every,))
 
 
 def reports_compared(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
-    """Returns the reports of a comparison with the best strategy of each."""
+    """Returns the reports of a comparison with the arm that each of them advises."""
     terms = choose_terms(nested=content["outer_folds"] is not None)
-    titles = (
-        "report",
-        "study",
-        "arms",
-        f"best strategy {terms.best}",
-        f"macro F1, {terms.outer}",
-        "difference from " + breakable(content["reference"]),
-        "95 % interval",
-        "p",
-        "p, Holm",
+    head = (
+        *(Heading(title, "", "name") for title in ("report", "study")),
+        Heading("arms", ""),
+        Heading("choice of the report", "", "name"),
+        Heading(f"macro F1, {terms.outer}", ""),
+        Heading("difference from " + breakable(content["reference"]), "", notes=("95 % interval",)),
+        Heading("adjusted p", ""),
     )
     arms_by_name = {arm["name"]: arm for arm in arms}
-    head = tuple(Heading(title, "", "name" if place in (0, 1, 3) else "") for place, title in enumerate(titles))
     rows = []
     for origin in content["origins"]:
         arm = arms_by_name.get(origin["chosen"] or "")
-        cells = [Cell(breakable(origin["study"]), css="name"), Cell(str(len(origin["arms"])))]
+        cells = [Cell(breakable(origin["study"]), css="name"), number(len(origin["arms"]))]
         if arm is None:
-            cells += [Cell(css="name"), *(Cell() for _ in range(5))]
+            cells += [Cell(css="name"), Cell(), Cell(), Cell()]
         else:
-            test = arm["vs_baseline"]["test"]
+            against, test = arm["vs_baseline"], arm["vs_baseline"]["test"]
+            notes = (signed_interval(against["interval"]),) if against["interval"] else ()
+            clear = test is not None and test["p_holm"] <= content["inference"]["alpha"]
+            difference = Difference.of(against["scores"]["macro_f1"], clear)
             cells += [
                 Cell(breakable(arm["name"]), css="name"),
                 Cell(score(arm["scores"]["macro_f1"]["mean"])),
-                _gain_cell(arm["vs_baseline"], "macro_f1") if test else Cell(),
-                Cell(signed_interval(arm["vs_baseline"]["interval"])),
-                *(Cell(p_digits(p)) for p in ((test["p"], test["p_holm"]) if test else ())),
-                *(Cell() for _ in range(0 if test else 2)),
+                Cell() if against["arm"] == arm["name"] else Cell("", notes=notes, difference=difference),
+                Cell(p_digits(test["p_holm"])) if test else Cell(),
             ]
         rows.append(Row(breakable(origin["name"]), tuple(cells)))
     return Table("The reports compared", "loose", (head,), tuple(rows), caption="The reports compared")
@@ -323,10 +175,7 @@ def all_scores(arms: Sequence[ArmRecord]) -> Table:
         Heading("arm", "text"), *(Heading(metric.label, ascending=not metric.higher_is_better) for metric in metrics)
     )
     rows = [
-        Row(
-            breakable(arm["name"]),
-            tuple(spread_cell(arm["scores"].get(metric.name), len(arm["seeds"])) for metric in metrics),
-        )
+        arm_row(arm, tuple(spread_cell(arm["scores"].get(metric.name), len(arm["seeds"])) for metric in metrics))
         for arm in arms
     ]
     return Table("Scores", "sort sticky loose", (head,), tuple(rows))

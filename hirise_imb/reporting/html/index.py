@@ -94,12 +94,12 @@ def _table(entries: list[Entry]) -> Table:
         Heading("report", "text"),
         Heading("kind", "text"),
         *(Heading(title) for title in ("landmarks", "sources", "arms", "baseline, macro F1")),
-        Heading("best strategy on validation", "text", notes=("or by inner score",)),
+        Heading("choice", "text", notes=("of the report",)),
         Heading("its macro F1"),
-        Heading("from its control"),
-        Heading("p, Holm", ascending=True),
-        Heading("from the baseline"),
-        Heading("p, Holm", ascending=True),
+        Heading("from its control", notes=("95 % interval",)),
+        Heading("adjusted p", ascending=True),
+        Heading("from the baseline", notes=("95 % interval",)),
+        Heading("adjusted p", ascending=True),
     )
     return Table("Reports", "sort sticky loose", (head,), tuple(_row(entry) for entry in entries))
 
@@ -109,24 +109,24 @@ def _row(entry: Entry) -> Row:
     arms = {arm["name"]: arm for arm in summary["arms"]}
     base, landmarks = arms[summary["reference"]]["scores"]["macro_f1"]["mean"], sum(summary["support"])
     cells = (
-        Cell(entry.kind, css="name"),
+        Cell(entry.kind, css="name wrap"),
         Cell(f"{landmarks:,}", landmarks),
         number(summary["inference"]["sources"]),
         number(len(arms)),
         Cell(score(base), base),
-        *_best_cells(arms.get(summary["chosen"] or "")),
+        *_choice_cells(arms.get((summary["verdict"]["choice"] if "verdict" in summary else None) or "")),
     )
     return Row(breakable(entry.place), cells, link=entry.link)
 
 
-def _best_cells(best: ArmRecord | None) -> list[Cell]:
-    """Returns the cells of the best strategy on validation and its differences; dashes without one."""
-    if best is None:
+def _choice_cells(choice: ArmRecord | None) -> list[Cell]:
+    """Returns the cells of the arm that a report advises and its differences; dashes without one."""
+    if choice is None:
         return [Cell(css="name"), Cell(), Cell(), Cell(), Cell(), Cell()]
-    macro_f1 = best["scores"]["macro_f1"]["mean"]
-    cells = [Cell(breakable(best["name"]), css="name"), Cell(score(macro_f1), macro_f1)]
-    for against in (best["vs_control"], best["vs_baseline"]):
-        if against is None:
+    macro_f1 = choice["scores"]["macro_f1"]["mean"]
+    cells = [Cell(breakable(choice["name"]), css="name"), Cell(score(macro_f1), macro_f1)]
+    for against in (choice["vs_control"], choice["vs_baseline"]):
+        if against is None or against["arm"] == choice["name"]:
             cells += [Cell(), Cell()]
             continue
         gain, interval, test = against["scores"]["macro_f1"], against["interval"], against["test"]

@@ -1,4 +1,4 @@
-"""The parts of pages: tables of cells, confusion matrices and key figures, with all text and colour classes.
+"""The parts of pages: tables of cells and confusion matrices, with all text and colour classes.
 
 Templates lay out these parts and compute nothing.
 """
@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
-from hirise_imb.reporting.formatting import MISSING, count, percent, points, score, signed
+from hirise_imb.reporting.formatting import MISSING, count, p_digits, percent, points, score, signed
 from hirise_imb.reporting.summary.records import ArmRecord
 from hirise_imb.reporting.summary.values import FreeSpreadRecord, IntervalRecord, SpreadRecord
 
 _SHARES = (0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.92)
 """Limits between the colours s1 to s9 of the stylesheet for shares of a class; a share of 0 has no colour.
 
-The steps are narrower near 0 and 1, so that few mistakes stay visible.
+The steps are narrower near 0 and 1, so that few errors stay visible.
 """
 
 _CHANGES = (0.05, 0.1, 0.2, 0.35)
-"""Limits between the colours p1 to p5 (more) or m1 to m5 (fewer) for differences of shares."""
+"""Limits between the colours p1 to p5 (better) or m1 to m5 (worse) for differences of shares."""
 
 AnySpread = SpreadRecord | FreeSpreadRecord
 
@@ -34,15 +34,20 @@ def breakable(name: str) -> Markup:
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference from another arm, bold and coloured if the ranges over seeds are disjoint."""
+    """A difference from another arm, bold and coloured if a test or an interval distinguishes it from chance."""
 
     text: str
     css: str
 
     @classmethod
-    def of(cls, value: float, clear: bool) -> Difference:
+    def of(cls, value: float, clear: bool = False) -> Difference:
         """Returns the text and colour class of a difference."""
         return cls(signed(value), "diff" if not clear else "diff up" if value > 0 else "diff down")
+
+    @classmethod
+    def with_interval(cls, value: float, interval: IntervalRecord | None) -> Difference:
+        """Returns the text and colour class of a difference, which is emphasised if its interval excludes 0."""
+        return cls.of(value, interval is not None and (interval["low"] > 0 or interval["high"] < 0))
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,19 @@ class Span:
     mean: str
 
     @classmethod
-    def of(cls, interval: IntervalRecord, mean: float, low: float, high: float) -> Span | None:
-        """Returns the positions on a scale from `low` to `high`; None if these are equal."""
-        if high <= low:
+    def of(cls, interval: IntervalRecord | None, mean: float, scale: tuple[float, float]) -> Span | None:
+        """Returns the positions on a scale; None without an interval or if the ends of the scale are equal."""
+        low, high = scale
+        if interval is None or high <= low:
             return None
         places = [f"{100 * (value - low) / (high - low):.1f}" for value in (0, interval["low"], interval["high"], mean)]
         return cls(*places)
+
+
+def common_scale(intervals: Iterable[IntervalRecord | None]) -> tuple[float, float]:
+    """Returns the scale that all bars of a column share, which includes 0, so that lengths can be compared."""
+    there = [interval for interval in intervals if interval is not None]
+    return min([0.0, *(one["low"] for one in there)]), max([0.0, *(one["high"] for one in there)])
 
 
 @dataclass(frozen=True)
@@ -110,11 +122,11 @@ class Row:
     name: str | Markup | None
     """Heading of the row; None if it shares the heading of an earlier row."""
     cells: tuple[Cell, ...]
+    arm: str = ""
+    """Name of the arm that the heading selects; empty if it selects none."""
     link: str = ""
-    tag: str = ""
-    tag_css: str = "tag"
-    last: bool = False
-    """Whether the row ends a group, which a thick line marks."""
+    tags: tuple[str, ...] = ()
+    css: str = ""
     rows: int = 1
     """Number of rows that share the heading."""
 
@@ -125,15 +137,45 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Rows of a table below a heading of their own."""
+
+    title: str
+    aside: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A line at the end of a table that stands for the rows of several arms."""
+
+    text: str
+    arms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Table:
     """A table, in a region that scrolls by itself."""
 
     label: str
     css: str
     head: tuple[tuple[Heading, ...], ...]
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = ()
+    groups: tuple[Group, ...] = ()
+    """The rows where they are grouped, instead of `rows`."""
     foot: tuple[Row, ...] = ()
+    folds: tuple[Fold, ...] = ()
     caption: str = ""
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return sum(heading.columns for heading in self.head[0])
+
+
+def arm_row(arm: ArmRecord, cells: Iterable[Cell]) -> Row:
+    """Returns the row of an arm, whose name selects it."""
+    return Row(breakable(arm["name"]), tuple(cells), arm=arm["name"])
 
 
 def columns(*headings: Heading, start: int = 0) -> tuple[Heading, ...]:
@@ -180,6 +222,15 @@ def interval_text(interval: IntervalRecord | None) -> str:
 def signed_interval(interval: IntervalRecord | None) -> str:
     """Returns an interval of differences."""
     return f"{signed(interval['low'])} to {signed(interval['high'])}" if interval else MISSING
+
+
+SHOWN_P = 0.2
+"""Largest adjusted p value that tables show; larger ones say no more than that chance explains the difference."""
+
+
+def p_cell(p: float | None, css: str = "") -> Cell:
+    """Returns a cell with an adjusted p value, which is empty if the value is too large to say something."""
+    return Cell(css=css) if p is None else Cell(p_digits(p) if p <= SHOWN_P else "", p, css)
 
 
 def share_cell(part: float, total: float, notes: tuple[str, ...] | None = None) -> Cell:
@@ -237,11 +288,10 @@ def matrix_difference(
         for j, (first, second) in enumerate(zip(counts[0][i], counts[1][i], strict=True) if n else ()):
             gain = first - second
             text = points(gain / n)
-            cells.append(
-                MatrixCell(text, _mark_diagonal(_shift(gain / n), i == j), "" if text == "0" else f"{gain:+.1f}")
-            )
+            css = _mark_diagonal(_shift(gain / n, good=(gain > 0) == (i == j)), i == j)
+            cells.append(MatrixCell(text, css, "" if text == "0" else f"{gain:+.1f}"))
         rows.append((name, tuple(cells) or _no_landmarks(classes)))
-    aside = "percentage points, landmarks below; blue and + more, orange and - fewer"
+    aside = "percentage points, landmarks below; blue better (more hits, fewer errors), orange worse"
     return Matrix(label, title, aside, tuple(classes), tuple(rows))
 
 
@@ -259,22 +309,11 @@ def _shade(share: float) -> str:
     return f"s{1 + bisect(_SHARES, share)}" if share > 0 else "s0"
 
 
-def _shift(difference: float) -> str:
+def _shift(difference: float, *, good: bool) -> str:
     """Returns the colour class of a cell that shows a difference of shares."""
     if abs(difference) < 0.0005:  # is written as 0
         return "s0"
-    return f"{'p' if difference > 0 else 'm'}{1 + bisect(_CHANGES, abs(difference))}"
-
-
-@dataclass(frozen=True)
-class KeyFigure:
-    """One of the key figures at the top of a page."""
-
-    term: str
-    figure: str | Markup
-    aside: str
-    first: bool = False
-    span: Span | None = None
+    return f"{'p' if good else 'm'}{1 + bisect(_CHANGES, abs(difference))}"
 
 
 def settings_text(arm: ArmRecord) -> str:

@@ -10,9 +10,8 @@ from hirise_imb.reporting.html.parts import (
     Cell,
     Difference,
     Heading,
-    Row,
     Table,
-    breakable,
+    arm_row,
     columns,
     number,
     signed_interval,
@@ -50,7 +49,7 @@ def class_differences(content: StudyContent, arms: Sequence[ArmRecord], contrast
         css = "edge" if place == 0 or (place == 1 and content["majority"] is not None) else ""
         headings.append(Heading(name, css=css, notes=notes))
     rows = []
-    for place, arm in enumerate(arms, 1):
+    for arm in arms:
         against = arm[contrast]
         if against is None or against["arm"] == arm["name"]:
             continue
@@ -58,16 +57,15 @@ def class_differences(content: StudyContent, arms: Sequence[ArmRecord], contrast
             _class_cell(against, k, heading.css) if content["support"][k] else Cell(css=heading.css)
             for k, heading in zip(order, headings, strict=True)
         ]
-        rows.append(Row(breakable(arm["name"]), tuple(cells), f"#arm-{place}"))
+        rows.append(arm_row(arm, cells))
     head = columns(Heading("arm", "text"), *headings)
     return Table("Differences of each class", "sort sticky loose", (head,), tuple(rows)) if rows else None
 
 
 def _class_cell(against: AgainstRecord, label: int, css: str) -> Cell:
     gain, interval = against["per_class"]["f1"][label], against["per_class_interval"][label]
-    excludes_zero = interval is not None and (interval["low"] > 0 or interval["high"] < 0)
     notes = (signed_interval(interval),) if interval else ()
-    return Cell("", gain, css=css, notes=notes, difference=Difference.of(gain, excludes_zero))
+    return Cell("", gain, css=css, notes=notes, difference=Difference.with_interval(gain, interval))
 
 
 def selection_view(content: StudyContent, arms: Sequence[ArmRecord]) -> SelectionView | None:
@@ -115,7 +113,7 @@ def _selection_table(content: StudyContent, arms: Sequence[ArmRecord], inner: st
             second_row.append(Heading("no change", notes=("predicts as its control",), ascending=True))
         second_row.append(Heading("values (folds)", "", "name"))
     rows = []
-    for place, arm in enumerate(arms, 1):
+    for arm in arms:
         cost = arm["selection_cost"]
         cells = [
             Cell(score(cost["best_trial"]), cost["best_trial"]).edge(),
@@ -132,7 +130,7 @@ def _selection_table(content: StudyContent, arms: Sequence[ArmRecord], inner: st
             if content["control"]:
                 cells.append(_share_cell(cost["divisions_as_control"], arm))
             cells.append(Cell(_stability_text(cost["stability"], len(arm["selections"])), css="settings narrow"))
-        rows.append(Row(breakable(arm["name"]), tuple(cells), f"#arm-{place}"))
+        rows.append(arm_row(arm, cells))
     head = (tuple(first_row), columns(*second_row, start=1))
     return Table("What selection cost", "sort sticky loose", head, tuple(rows))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hirise_imb.reporting.formatting import MISSING, count, p_digits, percent, score, signed
+from hirise_imb.reporting.formatting import MISSING, count, percent, score, signed
 from hirise_imb.reporting.html.parts import (
     Cell,
     Heading,
@@ -14,6 +14,7 @@ from hirise_imb.reporting.html.parts import (
     breakable,
     columns,
     number,
+    p_cell,
     share_cell,
     signed_interval,
     text_table,
@@ -21,7 +22,7 @@ from hirise_imb.reporting.html.parts import (
 from hirise_imb.reporting.summary.records import ArmRecord, Content, ParameterRecord, StudyContent
 
 
-def operating_point_table(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
+def operating_point_table(content: Content, arms: Sequence[ArmRecord]) -> Table:
     """Returns the coverage and precision of each class if only confident predictions are shown."""
     support = content["support"]
     first_row = [
@@ -47,7 +48,7 @@ def operating_point_table(content: StudyContent, arms: Sequence[ArmRecord]) -> T
         accuracy = point["accuracy"]
         foot.append(Cell() if accuracy is None else Cell(percent(accuracy), notes=(counts,)))
     head = (tuple(first_row), columns(*pairs, start=2))
-    return Table("Operating point", "sort sticky", head, tuple(rows), (Row("all", tuple(foot)),))
+    return Table("Operating point", "sort sticky", head, tuple(rows), foot=(Row("all", tuple(foot)),))
 
 
 def data_table(content: Content) -> Table:
@@ -77,26 +78,26 @@ def given_split_table(content: StudyContent) -> Table | None:
     if given is None:
         return None
     other = "its control" if content["control"] else content["reference"]
+    here = {arm["name"] for arm in content["arms"]}
     head = columns(
         Heading("arm", "text"),
         Heading("validation"),
         Heading("test macro F1"),
         Heading("difference from " + breakable(other), notes=("95 % interval",), css="edge"),
-        Heading("p, Holm", notes=(f"of {given['tests']}",), ascending=True),
+        Heading("adjusted p", notes=(f"of {given['tests']}",), ascending=True),
         Heading("outer macro F1", css="edge"),
     )
     rows = []
     for arm in given["arms"]:
         notes = (signed_interval(arm["interval"]),) if arm["interval"] else ()
-        p = arm["p_holm"]
         cells = (
             Cell(score(arm["val_macro_f1"]), arm["val_macro_f1"]),
             Cell(score(arm["macro_f1"]), arm["macro_f1"]),
             Cell(signed(arm["difference"]), arm["difference"], notes=notes).edge(),
-            Cell() if p is None else Cell(p_digits(p), p),
+            p_cell(arm["p_holm"]),
             Cell(score(arm["outer_macro_f1"]), arm["outer_macro_f1"]).edge(),
         )
-        rows.append(Row(breakable(arm["name"]), cells))
+        rows.append(Row(breakable(arm["name"]), cells, arm=arm["name"] if arm["name"] in here else ""))
     return Table("The given split", "sort sticky loose", (head,), tuple(rows))
 
 

@@ -9,21 +9,19 @@ from typing import Any
 
 from hirise_imb.metrics.registry import METRICS, Metric, label_of
 from hirise_imb.reporting.formatting import MISSING, percent, plural, score
+from hirise_imb.reporting.html.arm_table import ArmTable
 from hirise_imb.reporting.html.arm_tables import ArmTables, all_scores, reports_compared
-from hirise_imb.reporting.html.details import (
-    Detail,
+from hirise_imb.reporting.html.panels import (
+    ArmFigure,
     Panel,
-    arm_detail,
+    arm_figures,
     arm_panel,
-    arm_title,
     class_interval_words,
     fit_words,
 )
-from hirise_imb.reporting.html.key_figures import baseline_keys, nested_keys, study_keys
 from hirise_imb.reporting.html.parts import (
     Cell,
     Heading,
-    KeyFigure,
     Row,
     Table,
     breakable,
@@ -35,17 +33,19 @@ from hirise_imb.reporting.html.selection_tables import SelectionView, class_diff
 from hirise_imb.reporting.html.study_tables import (
     data_table,
     given_split_table,
-    operating_point_table,
     parameters_table,
     shared_words,
     strategies_table,
 )
+from hirise_imb.reporting.pairing import PASSED
 from hirise_imb.reporting.results import Contrast
 from hirise_imb.reporting.summary.records import (
     ArmRecord,
     BaselineContent,
+    CardRecord,
     Content,
     StudyContent,
+    VerdictRecord,
 )
 from hirise_imb.reporting.terms import Terms, choose_terms
 
@@ -82,13 +82,20 @@ class PageView:
     """The arms in the order of tables."""
     base: ArmRecord
     """The reference arm."""
+    alignment_doubt: str
+    """Result of the check whether predictions and labels belong together, if it did not pass; otherwise empty."""
     most_seeds: int
     metrics: tuple[Metric, ...]
     rare_words: str
     """Sentence that says which classes are rare."""
-    keys: tuple[KeyFigure, ...]
+    cards: Sequence[CardRecord]
+    """Short facts at the top of the page."""
+    focus: ArmRecord
+    """The arm whose panel is shown first, and the only one without scripts and on paper."""
+    panels: tuple[Panel, ...]
+    """The panel of each arm, in the order of tables."""
+    arm_figures: tuple[ArmFigure, ...]
     scores: Table
-    details: tuple[Detail, ...]
     data: Table
     fit_words: Mapping[str, str]
     """Sentences about the training of each arm, for Markdown."""
@@ -101,15 +108,13 @@ class StudyView(PageView):
     compares: bool
     against: str
     """Name of the reference in sentences."""
-    focus: ArmRecord
-    """The arm whose classes are shown first."""
-    focus_title: str
-    focus_panel: Panel
+    verdict: VerdictRecord
     reports: Table | None
-    every_arm: Table
+    arm_table: Table
+    chance: str
+    """Sentence about the strategies that are distinguishable from chance."""
     given_split: Table | None
     """Scores of the given split, in the report of a nested cross-validation."""
-    class_f1: Table
     class_differences: Table | None
     """Differences from the control, or else the reference, in each class."""
     selection: SelectionView | None
@@ -121,7 +126,6 @@ class StudyView(PageView):
     """Share of the resamples that draw all classes, in per cent."""
     dash_words: str
     """Sentence that says why intervals are missing; empty if none is."""
-    operating_point: Table
     confidence: str
     searches: Table | None
     failures: Table | None
@@ -148,39 +152,30 @@ class BaselineView(PageView):
 def study_view(content: StudyContent, extras: Extras) -> StudyView:
     """Returns the view of the page of a study or a comparison."""
     compares = content["kind"] == "comparison"
-    common = _common(content, extras)
-    arms, base = common["arms"], common["base"]
-    arms_by_name = {arm["name"]: arm for arm in arms}
-    chosen = arms_by_name.get(content["chosen"] or "")
     candidates = content["shown"][1:] or content["order"][1:] or content["order"]
-    focus = chosen or arms_by_name[next(arm["name"] for arm in arms if arm["name"] in candidates)]
+    first = content["verdict"]["choice"] or next(name for name in content["order"] if name in candidates)
+    common = _common(content, extras, first)
+    arms, base = common["arms"], common["base"]
     against = content["reference"] if compares else "the baseline"
-    tables = ArmTables(content, arms, against)
+    tables, arm_table = ArmTables(content, arms), ArmTable(content, arms, against)
     omitted = [(breakable(s["name"]), s["summary"], s["reason"]) for s in content["omitted"]]
     return StudyView(
         **common,
-        keys=nested_keys(content, arms_by_name, tables.contrasts[0])
-        if common["terms"].nested
-        else study_keys(content, chosen, arms_by_name)
-        if chosen
-        else (),
+        verdict=content["verdict"],
+        cards=content["verdict"]["cards"],
         compares=compares,
         against=against,
-        focus=focus,
-        focus_title=arm_title(focus, base),
-        focus_panel=arm_panel(content, focus, base, "Shown: "),
         reports=reports_compared(content, arms) if compares else None,
-        every_arm=tables.every_arm(),
+        arm_table=arm_table.build(),
+        chance=arm_table.describe_chance(),
         given_split=given_split_table(content),
-        class_f1=tables.class_f1(),
-        class_differences=class_differences(content, arms, tables.contrasts[0]),
+        class_differences=class_differences(content, arms, arm_table.contrasts[0]),
         selection=selection_view(content, arms),
         intervals=tables.intervals(),
-        contrasts=tables.contrasts,
+        contrasts=arm_table.contrasts,
         any_identical=any(arm["identical_to"] is not None for arm in arms),
         complete_share=percent(content["inference"]["complete_share"]),
         dash_words=_dash_words(content, arms),
-        operating_point=operating_point_table(content, [arm for arm in arms if arm["name"] in content["shown"]]),
         confidence=f"{base['decided']['confidence']:g}",
         searches=tables.searches(),
         failures=tables.failures(),
@@ -198,20 +193,19 @@ def study_view(content: StudyContent, extras: Extras) -> StudyView:
 
 def baseline_view(content: BaselineContent, extras: Extras) -> BaselineView:
     """Returns the view of the page of a reference run."""
-    common = _common(content, extras)
+    common = _common(content, extras, content["reference"])
     return BaselineView(
         **common,
-        keys=baseline_keys(content),
+        cards=baseline_cards(content),
         published=_published(content),
         seeds=plural(len(common["base"]["seeds"]), "seed"),
     )
 
 
-def _common(content: Content, extras: Extras) -> dict[str, Any]:
-    """Returns the fields that all kinds of pages have in common, except the key figures."""
+def _common(content: Content, extras: Extras, focus: str) -> dict[str, Any]:
+    """Returns the fields that all kinds of pages have in common, except the cards."""
     arms_by_name = {arm["name"]: arm for arm in content["arms"]}
     arms = tuple(arms_by_name[name] for name in content["order"])
-    base = arms_by_name[content["reference"]]
     majority = content.get("majority")
     return {
         "content": content,
@@ -219,17 +213,36 @@ def _common(content: Content, extras: Extras) -> dict[str, Any]:
         "kind": KINDS[content["kind"]] + (", nested cross-validation" if content["outer_folds"] is not None else ""),
         "terms": choose_terms(nested=content["outer_folds"] is not None),
         "arms": arms,
-        "base": base,
+        "base": arms_by_name[content["reference"]],
+        "focus": arms_by_name[focus],
+        "alignment_doubt": "" if content["pairing"].startswith(PASSED) else content["pairing"],
         "most_seeds": max(len(arm["seeds"]) for arm in arms),
         "metrics": tuple(METRICS.values()),
         "rare_words": f"Rare classes are all but {majority}."
         if majority
         else "No class dominates, so all classes count as rare.",
+        "panels": tuple(arm_panel(content, arm, arms_by_name) for arm in arms),
+        "arm_figures": arm_figures(extras.arm_pictures),
         "scores": all_scores(arms),
-        "details": tuple(arm_detail(content, arm, base, place) for place, arm in enumerate(arms, 1)),
         "data": data_table(content),
         "fit_words": {arm["name"]: fit_words(content, arm) for arm in arms},
     }
+
+
+def baseline_cards(content: BaselineContent) -> list[CardRecord]:
+    """Returns the scores of the complete table, and how many published scores lie in the shuffled range."""
+    cards: list[CardRecord] = []
+    for row in content["comparison"]:
+        if row["class"] != "all" or row["metric"] == "weighted_f1":
+            continue
+        text = f"{score(row['aligned'])} with aligned labels, {score(row['shuffled'])} with shuffled labels"
+        if row["shuffled_low"] is not None and row["shuffled_high"] is not None:
+            text += f" (95 % range {score(row['shuffled_low'])} to {score(row['shuffled_high'])})"
+        term = label_of(row["metric"])
+        cards.append({"title": f"{term[0].upper()}{term[1:]}", "text": f"{text}."})
+    in_range = [row["published_in_range"] for row in content["comparison"] if row["published_in_range"] is not None]
+    text = f"{sum(in_range)} of {len(in_range)} lie in the 95 % range of this model's predictions with shuffled labels."
+    return [*cards, {"title": "Published scores", "text": text}]
 
 
 def _dash_words(content: StudyContent, arms: Sequence[ArmRecord]) -> str:

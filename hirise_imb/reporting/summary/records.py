@@ -366,6 +366,7 @@ class StrategyRecord(TypedDict):
     name: str
     summary: str
     source: str
+    family: NotRequired[Annotated[str, "Group in tables; empty without one, missing in earlier reports"]]
     starts_from: list[str]
     parameters: list[ParameterRecord]
 
