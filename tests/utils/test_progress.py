@@ -1,6 +1,7 @@
 """Progress where there is no terminal, and the messages of the command line."""
 
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -81,5 +82,6 @@ def test_the_command_line_sends_messages_to_standard_error_once(
     progress.say("100 % of {this} is [bold]plain[/]")
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "100 % of {this} is [bold]plain[/]\n"
+    # No terminal: a log, whose lines have a time of day.
+    assert re.fullmatch(r"\d\d:\d\d:\d\d 100 % of \{this\} is \[bold\]plain\[/\]\n", captured.err)
     assert not logger.propagate

@@ -22,8 +22,8 @@ def test_a_step_has_a_line_at_its_end_with_the_time_left(clock: Clock, said: pyt
             clock.now += 90
             show(3)
     assert said.messages == [
-        "plain: 3 of 3 trials, 10.0 s each; demo: 25 %, 90 s left",
-        "smote: 3 of 3 trials, 30.0 s each; demo: 100 %",
+        "plain: 3 trials in 30 s; demo: 25 %, 90 s left",
+        "smote: 3 trials in 90 s; demo: 100 %",
     ]
 
 
@@ -42,14 +42,14 @@ def test_what_others_or_earlier_runs_did_takes_no_time_here(clock: Clock, said: 
             clock.now += 50
             show(10)
     # Half of b took 50 s, and so c will take 100 s.
-    assert said.messages == ["b: 10 of 10 trials, 10.0 s each; demo: 67 %, 2 min left"]
+    assert said.messages == ["b: 10 trials in 50 s; demo: 67 %, 2 min left"]
 
 
 def test_a_step_without_an_estimate_counts_as_nothing(clock: Clock, said: pytest.LogCaptureFixture) -> None:
     with StudyProgress("demo", {"a": 10.0}) as progress, progress.step("further control", 1, "fits") as show:
         clock.now += 5
         show(1)
-    assert said.messages == ["further control: 1 of 1 fits, 5.0 s each; demo: 0 %"]
+    assert said.messages == ["further control in 5 s; demo: 0 %, 10 s left"]
 
 
 def test_on_a_terminal_the_task_is_above_the_step_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
