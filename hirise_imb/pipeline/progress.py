@@ -41,14 +41,14 @@ def expect_fits(
     progress: StudyProgress, context: TrainingContext, divisions: Sequence[Division], strategies: Sequence[Strategy]
 ) -> None:
     """Replaces the rough estimate of all searches and fits by that of each of them; the features are ready."""
-    progress.skip_part(_FEATURES)
+    progress.end_part(_FEATURES)
     progress.expect(_FITS, estimate_steps(strategies, context.definition, divisions, context.card))
 
 
 def expect_searches(progress: StudyProgress, scheduler: SearchScheduler) -> None:
     """Replaces the rough estimate of a study by that of each of its searches, for a process that does nothing else."""
     context, divisions, strategies = scheduler.context, scheduler.divisions, scheduler.strategies
-    progress.skip_part(_FEATURES)
+    progress.end_part(_FEATURES)
     seconds = estimate_steps(strategies, context.definition, divisions, context.card)
     searches = [division.search_step(strategy.name) for division in divisions for strategy in strategies]
     progress.expect(_FITS, {search: seconds[search] for search in searches})
@@ -67,4 +67,4 @@ def count_earlier_work(
 
 def end_fits(progress: StudyProgress) -> None:
     """Counts all searches and fits as done: those that were not needed, and those that a time limit left out."""
-    progress.skip_part(_FITS)
+    progress.end_part(_FITS)

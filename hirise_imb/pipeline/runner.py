@@ -23,7 +23,7 @@ from hirise_imb.pipeline.progress import (
     open_progress,
 )
 from hirise_imb.pipeline.rebuild import WRITING
-from hirise_imb.pipeline.saved_models import check_option, find_obstacle, save_models
+from hirise_imb.pipeline.saved_models import SaveModels, check_option, find_obstacle, save_models
 from hirise_imb.reporting import Baseline, Results, write_baseline, write_report
 from hirise_imb.reporting.baseline import check_comparable
 from hirise_imb.reporting.formatting import plural
@@ -84,9 +84,7 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
     """
     strategies = strategies_to_search(definition)
     manifest = load_manifest(definition)
-    if not options.replace:
-        _check_larger_report(definition, out)
-    models = check_option(options.save_models, definition)
+    models = check_options(definition, out, options)
     by_design: dict[str, Results] = {}
     fits: dict[str, list[DivisionFits]] = {}
     with (
@@ -133,6 +131,17 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
         elif options.save_models is None:
             say(f"No model is saved: {find_obstacle(definition)}.")
     return results, page
+
+
+def check_options(definition: StudyDefinition, out: Path, options: RunOptions) -> SaveModels:
+    """Checks that a run may write what it would; returns which models it saves.
+
+    Raises:
+        UserError: it would replace a larger report, or save models that the study does not have.
+    """
+    if not options.replace:
+        _check_larger_report(definition, out)
+    return check_option(options.save_models, definition)
 
 
 def join_study(definition: StudyDefinition, out: Path, place: Path | str) -> None:

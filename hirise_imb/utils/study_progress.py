@@ -146,9 +146,11 @@ class StudyProgress:
         """
         self._part_of(step).advance(step, share, 0.0)
 
-    def skip_part(self, part: str) -> None:
-        """Counts all steps of a part as done: those that were not worked on were not needed."""
-        for step in self._parts[part].expected:
+    def end_part(self, part: str) -> None:
+        """Leaves out the steps of a part that is complete which nobody worked on: they were not needed."""
+        ended = self._parts[part]
+        ended.expected = {step: seconds for step, seconds in ended.expected.items() if step in ended.shares}
+        for step in ended.expected:
             self.skip(step)
 
     def count_trials(self, step: str, strategy: str, best: float | None, finished: int, failed: int) -> None:
@@ -219,7 +221,8 @@ class StudyProgress:
         whole.add_column(ratio=1)
         whole.add_column(justify="right", no_wrap=True)
         whole.add_column(justify="right", no_wrap=True)
-        text = "" if left is None else f"{format_duration(left)} left"
+        # A step that takes longer than expected has no time left to show.
+        text = f"{format_duration(left)} left" if left is not None and left >= 1 else ""
         whole.add_row(Text(self._what), ProgressBar(1.0, share), Text(f"{100 * share:.0f} %"), Text(text))
         lines: list[RenderableType] = [whole]
         lines += [align_elapsed(step.describe(now), now - step.begin, width) for step in self._steps[-1:]]
@@ -229,7 +232,7 @@ class StudyProgress:
             lines += [Text(f"Best validation score so far{where}", style="dim"), self._render_scores(scores)]
         if self._trials:
             finished, failed = (sum(counts) for counts in zip(*self._trials.values(), strict=True))
-            lines.append(Text(f"Trials: {finished:,} finished, {failed:,} of them failed", style="dim"))
+            lines.append(Text(f"Trials: {finished:,} finished, {failed:,} failed", style="dim"))
         return Group(*lines)
 
     def _render_scores(self, scores: Mapping[str, float | None]) -> Table:
@@ -254,10 +257,11 @@ class StudyProgress:
         return next((part for part in self._parts.values() if step in part.expected), self._parts[""])
 
     def _estimate(self, now: float) -> tuple[float, float | None]:
-        """Returns the share of the study that is done, and the seconds left; None before anything was done."""
-        total = sum(part.rate * part.total for part in self._parts.values())
+        """Returns the share of the study that is done, and the seconds left; None if no step has an estimate."""
+        total = sum(part.total for part in self._parts.values())
+        # By the first estimates, so that the share never goes back.
+        share = 1 - sum(part.left for part in self._parts.values()) / total if total else 0.0
         left = sum(part.rate * part.left for part in self._parts.values())
-        share = 1 - left / total if total else 0.0
         for step in self._steps[-1:]:
             # What the step at work has spent on its present unit is not left, but at most the whole unit.
             part = self._part_of(step.name)
@@ -269,7 +273,7 @@ class StudyProgress:
         """Returns the share that is done, and the time left where it can be estimated."""
         share, left = self._estimate(now)
         text = f"{100 * share:.0f} %"
-        return text if not left else f"{text}, {format_duration(left)} left"
+        return text if left is None or left < 1 else f"{text}, {format_duration(left)} left"
 
 
 def _place(step: str) -> str:
