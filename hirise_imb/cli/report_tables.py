@@ -28,7 +28,7 @@ def print_comparison(results: Results, page: Path, console: Console) -> None:
     lines = [line for line in (answer.headline, answer.advice) if line]
     arms = _choose_arms(results, answer.choice, console.width)
     table = _arrange_by_arm(results, arms)
-    if Measurement.get(console, console.options, table).maximum > console.width:
+    if Measurement.get(console, console.options.update(width=10 * console.width), table).maximum > console.width:
         table = _arrange_by_class(results, arms, _count_free_lines([*lines, _describe(page)], console) - 1)
     for n, line in enumerate(lines):
         console.print(line, style="bold" if n == 0 else None)
@@ -123,7 +123,7 @@ def _class_score(results: Results, arm: Arm, label: int) -> str:
 
 def _make_table(first: str, headings: Sequence[str]) -> Table:
     """Returns a table without rows and lines."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column(first, no_wrap=True, overflow="ellipsis", max_width=_NAME_WIDTH, vertical="bottom")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True, overflow="ellipsis", max_width=_NAME_WIDTH)

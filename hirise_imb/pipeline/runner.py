@@ -189,7 +189,8 @@ def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Bas
         )
     given_split = replace(definition, evaluation=(GIVEN_SPLIT,))
     with _lock(definition, out), open_progress(given_split, manifest, []) as progress:
-        context = TrainingContext.prepare(definition, manifest, [])
+        with show_stage("Preparing the features"):
+            context = TrainingContext.prepare(definition, manifest, [])
         division = context.given_split
         expect_fits(progress, context, [division], [])
         progress.skip(division.fits_step(BASELINE_TO_THE_END))

@@ -26,7 +26,7 @@ from hirise_imb.strategies import STRATEGIES, RecipeContext, Strategy, check_vec
 from hirise_imb.training.context import Division, TrainingContext
 from hirise_imb.training.outcome import Outcome
 from hirise_imb.utils.errors import FitFailed
-from hirise_imb.utils.progress import ProgressCallback
+from hirise_imb.utils.progress import ProgressCallback, show_stage
 from hirise_imb.utils.study_progress import StudyProgress
 
 _POLL_SECONDS = 0.5
@@ -218,7 +218,8 @@ def open_scheduler(
     # Before the features: a wrong address is reported at once, not after an hour of extraction.
     storage = connect(database)
     try:
-        context = TrainingContext.prepare(definition, manifest, strategies)
+        with show_stage("Preparing the features"):
+            context = TrainingContext.prepare(definition, manifest, strategies)
         divisions = [division for design in definition.evaluation for division in context.divisions(design)]
         scheduler = SearchScheduler(context, divisions, strategies, storage, database, Leases(storage.engine), out)
         scheduler.open_independent_searches()

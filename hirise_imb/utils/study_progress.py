@@ -92,7 +92,8 @@ class _Step:
 
     def describe_end(self) -> str:
         """Returns the name and the amount of work."""
-        return self.name if self.total == 1 else f"{self.name}: {self.total:.0f} {self.unit}"
+        earlier = f" ({self.already:.0f} of them earlier)" if self.already else ""
+        return self.name if self.total == 1 else f"{self.name}: {self.total:.0f} {self.unit}{earlier}"
 
 
 class StudyProgress:
@@ -237,7 +238,7 @@ class StudyProgress:
 
     def _render_scores(self, scores: Mapping[str, float | None]) -> Table:
         """Returns the best scores of strategies, in as many columns as the width allows."""
-        n_columns = max(1, self._console.width // (_SCORE_WIDTH + 1))
+        n_columns = max(1, (self._console.width + 1) // (_SCORE_WIDTH + 1))
         grid = Table.grid(padding=(0, 1, 0, 0))
         for _ in range(n_columns):
             grid.add_column(width=_SCORE_WIDTH, no_wrap=True, overflow="ellipsis")
@@ -245,7 +246,7 @@ class StudyProgress:
         for name, best in scores.items():
             value = "  -  " if best is None else f"{best:.3f}"
             cell = Text(name, no_wrap=True)
-            cell.truncate(_SCORE_WIDTH - len(value) - 2, overflow="ellipsis", pad=True)
+            cell.truncate(_SCORE_WIDTH - len(value) - 1, overflow="ellipsis", pad=True)
             cells.append(cell.append(f" {value}"))
         n_rows = -(-len(cells) // n_columns)
         for row in range(n_rows):  # down the columns
