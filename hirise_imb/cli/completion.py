@@ -10,11 +10,11 @@ from hirise_imb.cli.parsing import PROGRAM, Subparsers, add_command
 
 _DESCRIPTION = f"""\
 Print a script that lets a shell complete commands, options and file names with
-the Tab key. The script is static: print it again after an update.
+the Tab key. Send the output to this file, again after an update:
 
-  bash: {PROGRAM} completion bash > ~/.local/share/bash-completion/completions/{PROGRAM}
-  zsh:  {PROGRAM} completion zsh > DIR/_{PROGRAM}, where DIR is in $fpath
-  fish: {PROGRAM} completion fish > ~/.config/fish/completions/{PROGRAM}.fish
+  bash: ~/.local/share/bash-completion/completions/{PROGRAM}
+  zsh:  a folder of $fpath, as _{PROGRAM}
+  fish: ~/.config/fish/completions/{PROGRAM}.fish
 """
 
 _SHELLS = ("bash", "zsh", "fish")

@@ -29,9 +29,9 @@ def add_commands(subparsers: Subparsers) -> None:
 
 
 def _init(options: argparse.Namespace) -> int:
+    from hirise_imb.cli.plan_tables import format_time
     from hirise_imb.config import default_definition
     from hirise_imb.pipeline.definition_file import fit_definition, write_definition
-    from hirise_imb.reporting.formatting import duration
 
     data = options.data
     if data is None:
@@ -46,11 +46,13 @@ def _init(options: argparse.Namespace) -> int:
     if not hours > 0:
         raise UserError(f"A study can't run for {hours:g} hours: give a number above 0.")
     path = options.file or Path(f"{default_definition({'data': data}).name}.toml")
+    if path.exists():
+        raise UserError(f"{path} exists: name another file, or remove it.")
     definition, seconds = fit_definition(data, hours * 3600, path)
     write_definition(definition, path)
     if seconds > hours * 3600:
         print(f"The smallest study takes longer than {hours:g} h on these data.")
-    print(f"Expected time on two cores: about {duration(seconds)}. Run it with: {PROGRAM} run {path}")
+    print(f"Expected time on two cores: {format_time(seconds)}. Run it with: {PROGRAM} run {path}")
     print(f"Definition: {path}")
     return 0
 

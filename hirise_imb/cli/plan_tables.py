@@ -95,13 +95,15 @@ def print_cost(plan: StudyPlan, console: Console) -> None:
     if definition.features:
         table.add_row("features, from a table", "", "", "", "")
     else:
-        table.add_row(f"features, {features.n_views:,} views", "", "", _disk(features.bytes), _time(features.seconds))
+        table.add_row(
+            f"features, {features.n_views:,} views", "", "", _disk(features.bytes), format_time(features.seconds)
+        )
     for design in plan.designs:
         name = design.name
         if name != GIVEN_SPLIT:
             name += f", {plural(design.n_divisions, 'outer fold')}"
         table.add_row(
-            name, f"{design.fits:,}", f"{design.fine_tuning_fits:,}", _disk(design.bytes), _time(design.seconds)
+            name, f"{design.fits:,}", f"{design.fine_tuning_fits:,}", _disk(design.bytes), format_time(design.seconds)
         )
     table.add_section()
     table.add_row(
@@ -109,7 +111,7 @@ def print_cost(plan: StudyPlan, console: Console) -> None:
         f"{sum(design.fits for design in plan.designs):,}",
         f"{sum(design.fine_tuning_fits for design in plan.designs):,}",
         _disk(features.bytes + sum(design.bytes for design in plan.designs)),
-        _time(features.seconds + sum(design.seconds for design in plan.designs)),
+        format_time(features.seconds + sum(design.seconds for design in plan.designs)),
     )
     console.print(table)
     trials = plural(definition.trials, "trial")
@@ -145,7 +147,7 @@ def _disk(n_bytes: float) -> str:
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{max(n_bytes / 1e6, 1):,.0f} MB"
 
 
-def _time(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """Formats a rough duration in minutes, or in hours where there are many."""
     minutes = seconds / 60
     if minutes < 1:

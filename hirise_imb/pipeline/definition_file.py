@@ -16,7 +16,6 @@ from hirise_imb.pipeline.plan import plan_features
 from hirise_imb.search import strategies_to_search
 from hirise_imb.strategies import CONTROL, STRATEGIES
 from hirise_imb.training.context import find_card, load_manifest
-from hirise_imb.utils.errors import UserError
 
 _ALL = tuple(name for name in STRATEGIES if name != CONTROL)
 _SIZES: tuple[Mapping[str, Any], ...] = (
@@ -102,7 +101,7 @@ def write_definition(definition: StudyDefinition, path: Path) -> None:
     """Writes a definition with a comment above each key.
 
     Raises:
-        UserError: the file exists.
+        FileExistsError: the file exists; nothing is overwritten.
     """
     lines = [
         "# A study: strategies against class imbalance, compared on one data set.",
@@ -112,11 +111,8 @@ def write_definition(definition: StudyDefinition, path: Path) -> None:
         if key.name != "overrides":
             lines += ["", *textwrap.wrap(_COMMENTS[key.name], _WIDTH, initial_indent="# ", subsequent_indent="# ")]
             lines += _format(key.name, getattr(definition, key.name))
-    try:
-        with path.open("x", encoding="utf-8", newline="\n") as file:
-            file.write("\n".join([*lines, ""]))
-    except FileExistsError as error:
-        raise UserError(f"{path} exists: name another file, or remove it.") from error
+    with path.open("x", encoding="utf-8", newline="\n") as file:
+        file.write("\n".join([*lines, ""]))
 
 
 def _format(key: str, value: object) -> list[str]:

@@ -215,7 +215,7 @@ class _MessageHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
     def emit(self, record: logging.LogRecord) -> None:
         if _live_consoles:
-            _live_consoles[-1].print(Text(record.getMessage()), soft_wrap=True)
+            _live_consoles[-1].print(Text(record.getMessage()))
         else:
             super().emit(record)
 

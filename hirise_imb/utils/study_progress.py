@@ -40,9 +40,11 @@ class _Part:
     shares: dict[str, float] = field(default_factory=dict)
     """Share of each step that is done."""
     work: float = 0.0
-    """Expected seconds of what was done since the start."""
+    """Expected seconds of what was done since the start, without the first piece of work."""
     seconds: float = 0.0
     """Seconds that it took."""
+    is_warm: bool = False
+    """Whether the first piece of work is done, which also pays for loading and compiling."""
 
     @property
     def rate(self) -> float:
@@ -63,8 +65,10 @@ class _Part:
         """Counts work on a step; a step that is new here was done so far before the start."""
         before = self.shares.setdefault(step, share)
         self.shares[step] = max(before, share)
-        self.work += (self.shares[step] - before) * self.expected.get(step, 0.0)
-        self.seconds += seconds
+        if self.is_warm or not seconds:
+            self.work += (self.shares[step] - before) * self.expected.get(step, 0.0)
+            self.seconds += seconds
+        self.is_warm = self.is_warm or seconds > 0
 
 
 @dataclass
@@ -101,7 +105,7 @@ class StudyProgress:
 
     The time left follows from the expected seconds of the steps. Each part of the study corrects them by the ratio of
     the time that its finished work took to the time expected for it. Work that was finished before the start counts as
-    done and does not enter that ratio.
+    done and does not enter that ratio; nor does the first piece of work, which also pays for loading and compiling.
     """
 
     def __init__(self, what: str, expected: Mapping[str, float] | None = None, console: Console | None = None) -> None:
