@@ -118,7 +118,6 @@ class StudyProgress:
         self._steps: list[_Step] = []
         self._scores: dict[str, dict[str, float | None]] = {}
         self._trials: dict[str, tuple[int, int]] = {}
-        self._begin = time.monotonic()
         self._console = open_console() if console is None else console
         self._is_live = self._console.is_interactive and log.isEnabledFor(logging.INFO)
         self._stack = ExitStack()
@@ -193,8 +192,8 @@ class StudyProgress:
             nonlocal last_line
             now = time.monotonic()
             # Epochs of a trial do not count before its end: with early stopping they say little about the time left.
-            if int(done) > int(step.done) or (total < 1 and done > step.done):
-                part.advance(name, int(done) / total if total >= 1 else 1.0, now - step.checkpoint)
+            if int(done) > int(step.done):
+                part.advance(name, int(done) / total, now - step.checkpoint)
                 step.checkpoint = now
             is_end = step.done < total <= done
             step.done = max(step.done, done)
@@ -230,13 +229,16 @@ class StudyProgress:
         text = f"{format_duration(left)} left" if left is not None and left >= 1 else ""
         whole.add_row(Text(self._what), ProgressBar(1.0, share), Text(f"{100 * share:.0f} %"), Text(text))
         lines: list[RenderableType] = [whole]
-        lines += [align_elapsed(step.describe(now), now - step.begin, width) for step in self._steps[-1:]]
-        place = _place(self._steps[-1].name) if self._steps else ""
-        if scores := self._scores.get(place):
+        step = next(iter(self._steps[-1:]), None)
+        if step is not None:
+            lines.append(align_elapsed(step.describe(now), now - step.begin, width))
+        place = _place(step.name) if step is not None else ""
+        # Copies, because another thread draws the view.
+        if scores := dict(self._scores.get(place, {})):
             where = f", {place}" if place else ""
             lines += [Text(f"Best validation score so far{where}", style="dim"), self._render_scores(scores)]
-        if self._trials:
-            finished, failed = (sum(counts) for counts in zip(*self._trials.values(), strict=True))
+        if trials := list(self._trials.values()):
+            finished, failed = (sum(counts) for counts in zip(*trials, strict=True))
             lines.append(Text(f"Trials: {finished:,} finished, {failed:,} failed", style="dim"))
         return Group(*lines)
 

@@ -87,7 +87,12 @@ def test_the_page_is_opened(
     is_possible: bool, report: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or is_possible)
+
+    def open_address(address: str) -> bool:
+        opened.append(address)
+        return is_possible
+
+    monkeypatch.setattr(webbrowser, "open", open_address)
     assert main(["report", str(report), "--open", "--quiet"]) == (0 if is_possible else 2)
     assert opened == [(report / "report.html").as_uri()]
     error = (
