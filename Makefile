@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: study test test-all test-networks test-extras coverage check bench
+.PHONY: study test test-all test-networks test-extras coverage check bench docs docs-links
 
 study: .venv/ready
 	$(BIN)/hirise-imb run
@@ -38,6 +38,17 @@ test-extras: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
+
+# The documentation site, in docs/_build/html; every warning is an error. Its examples run, so this is a test as well.
+docs: .venv/docs
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+docs-links: docs
+	$(BIN)/python tools/check_links.py docs/_build/html
+
+.venv/docs: .venv/ready
+	$(BIN)/python -m pip install --quiet --group docs
+	touch .venv/docs
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and 'Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ...')"
