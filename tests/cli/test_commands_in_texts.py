@@ -60,8 +60,8 @@ def commands(texts: list[tuple[str, str]]) -> set[tuple[str, str]]:
 
 
 def check(command: str) -> None:
-    """Checks that a command can be parsed."""
-    words = shlex.split(command, comments=True)
+    """Checks that a command can be parsed, up to the file that its output goes to."""
+    words = shlex.split(command.partition(" > ")[0], comments=True)
     # Texts refer to these commands without what they require.
     if words not in (["work"], ["models"], ["predict"], ["export"]) and words[-1] != "--help":
         build_parser().parse_args(words)
