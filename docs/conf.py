@@ -42,12 +42,9 @@ html_theme_options = {
     "show_toc_level": 2,
     "navbar_align": "left",
     "secondary_sidebar_items": ["page-toc"],
-    "pygments_light_style": "tango",
-    "pygments_dark_style": "monokai",
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-pygments_style = "tango"
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -97,7 +94,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "show_signature": False,
     "matplotlib_animations": False,
-    "remove_config_comments": True,
+    "write_computation_times": False,
 }
 load_tensorflow()  # here, without its messages, before autodoc imports it with the losses
 
