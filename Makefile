@@ -40,8 +40,9 @@ bench: .venv/ready
 	$(BIN)/python -m benchmarks
 
 # The documentation site, in docs/_build/html; every warning is an error. Its examples run, so this is a test as well.
+# All pages are read anew (-E): what they generate from the code must not be that of an earlier build.
 docs: .venv/docs
-	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/sphinx-build -E -W --keep-going -q -b html docs docs/_build/html
 
 docs-links: docs
 	$(BIN)/python tools/check_links.py docs/_build/html
