@@ -17,7 +17,8 @@ ROOMS: dict[str, tuple[float, int, str]] = {
     # room: horizontal centre (0 to 1), row from the top, content
     "study": (0.21, 0, "python -m entry"),
     "testing": (0.80, 3, "checks for plug-ins"),
-    "cli": (0.40, 1, "commands, tables"),
+    "cli": (0.32, 1, "commands, tables"),
+    "api": (0.56, 1, "scripts, notebooks"),
     "pipeline": (0.21, 2, "whole studies"),
     "review": (0.44, 2, "what to label next"),
     "export": (0.67, 2, "for other runtimes"),
@@ -26,9 +27,12 @@ ROOMS: dict[str, tuple[float, int, str]] = {
     "search": (0.32, 4, "Optuna, leases"),
     "training": (0.54, 5, "recipe to run"),
     "strategies": (0.78, 6, "recipe families"),
-    "recipe": (0.56, 7, "one way to fit"),
-    "models": (0.56, 8, "heads, closed forms"),
-    "imbalance": (0.560, 9, "remedies"),
+    "recipe": (0.60, 7, "one way to fit"),
+    "losses": (0.91, 8, "for Keras"),
+    "samplers": (0.41, 8, "imbalanced-learn"),
+    "estimators": (0.38, 7, "scikit-learn"),
+    "models": (0.60, 8, "heads, closed forms"),
+    "imbalance": (0.60, 9, "remedies"),
     "features": (0.68, 10, "cache, views"),
     "backbones": (0.74, 11, "pretrained networks"),
     "metrics": (0.235, 11, "scores, bootstrap"),
@@ -37,7 +41,7 @@ ROOMS: dict[str, tuple[float, int, str]] = {
     "config": (0.89, 13, "study definition"),
     "utils": (0.50, 14, "files, errors"),
 }
-WIDTH, ROW, BOX = 880, 74, (170, 46)
+WIDTH, ROW, BOX = 1000, 74, (170, 46)
 SVG = Path(__file__).parents[1] / "docs" / "architecture.svg"
 
 

@@ -45,6 +45,7 @@ def add_commands(subparsers: Subparsers) -> None:
     report.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the report")
     report.add_argument("--thumbnails", action="store_true", help="show landmarks on the page")
     report.add_argument("--data", help="place of the landmarks, if it is not the one that the study used")
+    report.add_argument("--mlflow", metavar="URI", help="export the report to MLflow at this tracking URI")
     models = add_command(subparsers, "models", _models, "list the models saved with a report", _MODELS)
     models.add_argument("folder", type=Path, metavar="REPORT", help="folder of the report")
 
@@ -63,12 +64,18 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from hirise_imb.pipeline.mlflow_export import check_mlflow, export_report
     from hirise_imb.pipeline.rebuild import rebuild_report
+    from hirise_imb.reporting.read import read_report
 
     if options.data is not None and not options.thumbnails:
         raise UserError("--data is the place of the landmarks for --thumbnails: give both, or neither.")
+    if options.mlflow is not None:
+        check_mlflow(options.mlflow)
     page = rebuild_report(options.folder, thumbnails=options.thumbnails, data=options.data)
     print(f"Report: {page}")
+    if options.mlflow is not None:
+        export_report(read_report(options.folder), options.folder, options.mlflow)
     return 0
 
 

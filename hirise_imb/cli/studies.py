@@ -126,6 +126,7 @@ def add_commands(subparsers: Subparsers) -> None:
     )
     address = "address of the database, such as postgresql://user:password@host/database"
     run.add_argument("--storage", metavar="URL", help=f"{address} (default: a file in OUT/studies/)")
+    run.add_argument("--mlflow", metavar="URI", help="export the report to MLflow at this tracking URI")
     work.add_argument("--storage", metavar="URL", required=True, help=address)
     baseline.add_argument(
         "--rows",
@@ -189,6 +190,7 @@ def _run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from hirise_imb.cli.report_tables import print_comparison
+    from hirise_imb.pipeline.mlflow_export import check_mlflow, export_report
     from hirise_imb.pipeline.runner import RunOptions, run_study
 
     run_options = RunOptions(
@@ -200,10 +202,14 @@ def _run(options: argparse.Namespace) -> int:
         save_models=options.save_models,
     )
     _interrupt_on_termination()
+    if options.mlflow is not None:
+        check_mlflow(options.mlflow)
     results, page = run_study(_read_definition(options), options.out, run_options)
     console = Console()
     print_comparison(results, console)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    if options.mlflow is not None:
+        export_report(results, page.parent, options.mlflow)
     return 0
 
 

@@ -157,14 +157,24 @@ class Resamples:
         return expanded_percentile_interval(values[np.isfinite(values)], int(self.sources[label]))
 
 
-def bootstrap_sources(counts: SourceCounts, draws: int = N_RESAMPLES) -> Resamples:
+def bootstrap_sources(counts: SourceCounts, draws: int = N_RESAMPLES, seed: int = 0) -> Resamples:
     """Resamples sources and fits with replacement, crossed (Owen 2007).
 
     Every resample of sources is combined with a resample of fits, so intervals include the randomness of training. The
-    draws depend only on the numbers of sources and fits, so that differences between arms are paired.
+    draws depend only on the seed and the numbers of sources and fits, so that differences between arms are paired.
     """
-    sources = len(counts.support)
-    return _resample(counts, _draw_counts(sources, draws, 0), np.ones(sources), _draw_fits(counts, draws))
+    weights, shares = draw_resamples(len(counts.support), len(counts.hits), draws, seed)
+    return _resample(counts, weights, np.ones(len(counts.support)), shares)
+
+
+def draw_resamples(n_sources: int, n_fits: int, draws: int, seed: int = 0) -> tuple[Floats, Floats]:
+    """Draws sources and fits with replacement.
+
+    Returns:
+        How often each source counts in each resample, shape (draws, n_sources), and the share of each fit, shape
+        (draws, n_fits).
+    """
+    return _draw_counts(n_sources, draws, seed), _draw_fits(n_fits, draws, seed)
 
 
 def expanded_percentile_interval(values: Floats, clusters: int, level: float = LEVEL) -> Interval | None:
@@ -216,7 +226,7 @@ def image_interval(
     kinds, repeats = np.unique(np.vstack([labels, predicted]), axis=1, return_counts=True)
     counts = SourceCounts.of(kinds[0], kinds[1:], np.arange(len(repeats)), n_classes)
     weights = np.random.default_rng(2).multinomial(len(labels), repeats / len(labels), draws).astype(float)
-    return _resample(counts, weights, repeats.astype(float), _draw_fits(counts, draws)).interval(undrawn)
+    return _resample(counts, weights, repeats.astype(float), _draw_fits(len(predicted), draws, 0)).interval(undrawn)
 
 
 def macro_f1_bound(
@@ -267,10 +277,10 @@ def _resample(counts: SourceCounts, weights: Floats, split: Floats, shares: Floa
     )
 
 
-def _draw_fits(counts: SourceCounts, draws: int) -> Floats:
+def _draw_fits(n_fits: int, draws: int, seed: int) -> Floats:
     """Returns the share of each fit in each resample, shape (draws, n_fits)."""
     # Not the seed of the sources, so that an arm with as many fits as sources does not get the same draws twice.
-    return _draw_counts(len(counts.hits), draws, 1) / len(counts.hits)
+    return _draw_counts(n_fits, draws, seed + 1) / n_fits
 
 
 def _count_pairs(sources: Ints, classes: Ints, size: tuple[int, int]) -> Ints:

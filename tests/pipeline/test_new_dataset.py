@@ -21,6 +21,8 @@ from hirise_imb.pipeline.cost import images_per_second
 from hirise_imb.pipeline.plan import plan_study
 from hirise_imb.reporting.terms import NO_SOURCES
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 TILES = DataCard(
     name="tiles",
     title="Coloured tiles",

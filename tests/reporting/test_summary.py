@@ -207,8 +207,8 @@ BROKEN: dict[str, tuple[Change, str]] = {
         lambda s: s["arms"][1]["selections"][0]["trials"][0].update(state="done"),
         "trials[0].state: 'done' is",
     ),
-    "an older version": (lambda s: s.update(schema_version=3), "it has schema version 3, but this program reads 5"),
-    "no version": (lambda s: s.pop("schema_version"), "it has schema version None, but this program reads 5"),
+    "an older version": (lambda s: s.update(schema_version=3), "it has schema version 3, but this program reads 6"),
+    "no version": (lambda s: s.pop("schema_version"), "it has schema version None, but this program reads 6"),
     "no arm": (lambda s: s.update(arms=[]), "at $.arms: "),
     "a name that leads away": (lambda s: s["arms"][1].update(name="../../x"), "at $.arms[1].name: '../../x' does not"),
     "a digest that is none": (lambda s: s["files"].update(x="12"), "at $.files.x: '12' does not match"),
@@ -235,6 +235,11 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "an order without an arm": (lambda s: s["order"].pop(), "at $.order: it does not name each arm once"),
     "a reference that is none": (lambda s: s.update(reference="plain"), "at $.reference: it is not the first arm"),
     "a choice that is none": (lambda s: s.update(chosen="smote"), "at $.chosen: 'smote' is not one of the arms"),
+    "a verdict for an arm that is none": (
+        lambda s: s["verdict"].update(choice="smote"),
+        "at $.verdict.choice: 'smote' is not one of the arms",
+    ),
+    "an outcome that is none": (lambda s: s["verdict"].update(outcome="great"), "at $.verdict.outcome: 'great' is not"),
     "a control that is none": (lambda s: s.update(control="smote"), "at $.control: 'smote' is not one of the arms"),
     "a line that is none": (lambda s: s["shown"].append("smote"), "at $.shown: 'smote' is not one of the arms"),
 }

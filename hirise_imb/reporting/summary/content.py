@@ -39,9 +39,11 @@ from hirise_imb.reporting.summary.records import (
     SwapTestRecord,
     TrialRecord,
     UncertaintyRecord,
+    VerdictRecord,
 )
 from hirise_imb.reporting.summary.values import FreeSpreadRecord, IntervalRecord, SpreadRecord
 from hirise_imb.reporting.terms import NO_SOURCES
+from hirise_imb.reporting.verdict import Verdict, verdict
 
 
 def of_study(results: Results) -> StudyContent:
@@ -49,11 +51,22 @@ def of_study(results: Results) -> StudyContent:
     return {
         "kind": "comparison" if results.origins else "study",
         **facts(results),
+        "verdict": _verdict(verdict(results)),
         "headline": narrative.headline(results),
         "caution": narrative.caution(results),
         "protocol": protocol(results),
         "strategies": results.appendix["strategies"],
         "shared_parameters": results.appendix["shared_parameters"],
+    }
+
+
+def _verdict(answer: Verdict) -> VerdictRecord:
+    return {
+        "outcome": answer.outcome,
+        "headline": answer.headline,
+        "advice": answer.advice,
+        "choice": answer.choice,
+        "cards": [{"title": card.title, "text": card.text} for card in answer.cards],
     }
 
 

@@ -33,8 +33,9 @@ from hirise_imb.reporting.summary.values import (
     ScoreSpreads,
     Share,
 )
+from hirise_imb.reporting.verdict import Outcome
 
-SCHEMA_VERSION: Literal[5] = 5
+SCHEMA_VERSION: Literal[6] = 6
 
 WHOLE_TABLE = ("accuracy", "macro_f1", "weighted_f1", "kappa")
 """Scores of the complete table in the comparison of the reference run with the published table."""
@@ -375,7 +376,7 @@ FigureRecord = TypedDict(
 class Facts(TypedDict):
     """The content that all kinds of pages have in common."""
 
-    schema_version: Literal[5]
+    schema_version: Literal[6]
     study: Annotated[str, "Name of the study, or of the comparison", Rule(minLength=1)]
     setting: Annotated[str, "What was run"]
     pairing: Annotated[str, "Whether predictions and labels belong together"]
@@ -401,10 +402,32 @@ class Facts(TypedDict):
     origins: Annotated[list[OriginRecord], "The reports that are compared"]
 
 
+class CardRecord(TypedDict):
+    """One reason why the results are as certain as they are."""
+
+    title: str
+    text: str
+
+
+class VerdictRecord(TypedDict):
+    """The answer of a report."""
+
+    outcome: Annotated[
+        str,
+        "Whether a strategy beats the control significantly, none does, or the best one is worse",
+        Rule(enum=list(get_args(Outcome))),
+    ]
+    headline: Annotated[str, "The answer in a sentence"]
+    advice: Annotated[str, "Which arm to choose, with its difference from the control; empty if nothing was compared"]
+    choice: Annotated[ArmName | None, "The arm that the advice names; null in a comparison"]
+    cards: Annotated[list[CardRecord], "The reasons, the most important first"]
+
+
 class StudyContent(Facts):
     """The content of the page of a study or a comparison."""
 
     kind: Literal["study", "comparison"]
+    verdict: VerdictRecord
     headline: str
     caution: str
     protocol: list[str]
@@ -430,6 +453,7 @@ class Summary(Facts):
     """The `summary.json` of any kind of report; `schema` adds which keys each kind has."""
 
     kind: Annotated[Literal["study", "comparison", "baseline"], "Kind of report"]
+    verdict: NotRequired[Annotated[VerdictRecord, "The answer in short"]]
     headline: Annotated[str, "The answer"]
     caution: Annotated[str, "Limits of the numbers"]
     protocol: NotRequired[Annotated[list[str], "How choices were made"]]

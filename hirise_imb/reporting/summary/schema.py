@@ -30,7 +30,7 @@ def generate_schema() -> Schema:
 
 def _kinds() -> list[Schema]:
     """Returns rules for the keys that each kind of report must have and must not have."""
-    study = ("protocol", "strategies", "shared_parameters")
+    study = ("verdict", "protocol", "strategies", "shared_parameters")
     baseline = ("reading", "comparison")
     alone = dict.fromkeys(study, False) | {"arms": {"maxItems": 1}}
     return [
@@ -114,7 +114,10 @@ def _find_arm_fault(summary: Mapping[str, Any]) -> str | None:
         return "at $.order: it does not name each arm once"
     if summary["reference"] != names[0]:
         return "at $.reference: it is not the first arm"
-    for key, named in (("control", [summary["control"]]), ("chosen", [summary["chosen"]]), ("shown", summary["shown"])):
+    named_arms = {key: [summary[key]] for key in ("control", "chosen")} | {"shown": summary["shown"]}
+    if "verdict" in summary:
+        named_arms["verdict.choice"] = [summary["verdict"]["choice"]]
+    for key, named in named_arms.items():
         if unknown := set(named) - {*names, None}:
             return f"at $.{key}: {min(unknown)!r} is not one of the arms"
     for place, arm in enumerate(summary["arms"]):
