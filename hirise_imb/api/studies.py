@@ -20,7 +20,7 @@ def run(
     workers: int = 1,
     storage: str | None = None,
     timeout: float | None = None,
-    thumbnails: bool = False,
+    pictures: str = "auto",
     replace: bool = False,
     save_models: str | None = None,
     mlflow: str | None = None,
@@ -40,7 +40,7 @@ def run(
         workers: number of processes that search on this machine.
         storage: address of the database; None for a file in `out`.
         timeout: seconds after which no further trials are started; None for no limit.
-        thumbnails: whether the page shows landmarks.
+        pictures: whether the page shows landmarks: `auto` (where their licence is known), `yes` or `no`.
         replace: whether a report with more trials or more refits may be replaced.
         save_models: `none`, `chosen` (those of the baseline and of the arms that validation chose) or `all`; None for
             `chosen` where the study has models.
@@ -56,7 +56,7 @@ def run(
     from hirise_imb.pipeline.mlflow_export import check_mlflow, export_report
     from hirise_imb.pipeline.runner import RunOptions, run_study
 
-    options = RunOptions(storage, workers, timeout, thumbnails, replace, save_models)
+    options = RunOptions(storage, workers, timeout, pictures, replace, save_models)
     study = _read_definition(definition, overrides)
     if mlflow is not None:
         check_mlflow(mlflow)

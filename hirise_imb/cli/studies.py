@@ -115,7 +115,12 @@ def add_commands(subparsers: Subparsers) -> None:
         "--workers", type=int, default=1, help="number of processes that search on this machine (default: 1)"
     )
     run.add_argument("--timeout", type=float, metavar="SECONDS", help="start no further trials after this time")
-    run.add_argument("--thumbnails", action="store_true", help="show landmarks on the page, embedded at small size")
+    run.add_argument(
+        "--pictures",
+        default="auto",
+        metavar="WHEN",
+        help="landmarks on the page: yes, no, or auto (where the licence of the images is known, the default)",
+    )
     run.add_argument(
         "--replace", action="store_true", help="replace a report that was made with more trials or more refits"
     )
@@ -197,7 +202,7 @@ def _run(options: argparse.Namespace) -> int:
         storage=options.storage,
         workers=options.workers,
         timeout=options.timeout,
-        thumbnails=options.thumbnails,
+        pictures=options.pictures,
         replace=options.replace,
         save_models=options.save_models,
     )

@@ -19,6 +19,7 @@ from hirise_imb.reporting import selection, tables
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.figures import gallery, style
 from hirise_imb.reporting.figures.gallery import Draw
+from hirise_imb.reporting.html.pictures import LandmarkPictures
 from hirise_imb.reporting.html.render import render
 from hirise_imb.reporting.html.view import BaselineView, Extras, StudyView, baseline_view, study_view
 from hirise_imb.reporting.results import GIVEN_SPLIT_FOLDER, Results
@@ -31,7 +32,10 @@ from hirise_imb.utils.progress import say
 
 
 def write_report(
-    results: Results, folder: Path, thumbnails: Mapping[str, Any] | None = None, leave: Collection[str] = ()
+    results: Results,
+    folder: Path,
+    make_pictures: Callable[[Results], LandmarkPictures | None] | None = None,
+    leave: Collection[str] = (),
 ) -> Path:
     """Writes all files of the report of a study or a comparison; returns the path of the page.
 
@@ -44,7 +48,7 @@ def write_report(
     Args:
         results: results that the report shows.
         folder: folder of the report.
-        thumbnails: images of landmarks for the page, as `make_thumbnails` returns them.
+        make_pictures: returns the pictures of landmarks for a page; None for pages without any.
         leave: names of the files that the results were read from. They are not written, so that a report can still be
             read if rebuilding it is interrupted.
 
@@ -52,17 +56,19 @@ def write_report(
         UserError: the folder contains another kind of report.
     """
     content = of_study(results)
+    # Before anything is written: an image may be missing.
+    landmarks = make_pictures(results) if make_pictures else None
     if results.given_split is not None:
         # An earlier report of another kind is refused before anything is written.
         _list_earlier_files(folder, content["kind"])
         prefix = f"{GIVEN_SPLIT_FOLDER}/"
         inner_leave = {name.removeprefix(prefix) for name in leave if name.startswith(prefix)}
-        write_report(results.given_split, folder / GIVEN_SPLIT_FOLDER, leave=inner_leave)
+        write_report(results.given_split, folder / GIVEN_SPLIT_FOLDER, make_pictures, inner_leave)
     data = {"per_class.csv": tables.per_class(results), "selection.csv": selection.table(results)}
     if results.outer_folds is not None:
         data["outer_folds.csv"] = results.outer_folds
     files = _Files(folder, leave)
-    page = _write(results, content, data, gallery.of_study(results), thumbnails, files)
+    page = _write(results, content, data, gallery.of_study(results), landmarks, files)
     if results.given_split is None:
         _remove_report(folder / GIVEN_SPLIT_FOLDER)
     return page
@@ -80,7 +86,7 @@ def _write(
     content: Content,
     data: dict[str, pd.DataFrame],
     figures: Mapping[str, Draw],
-    thumbnails: Mapping[str, Any] | None,
+    landmarks: LandmarkPictures | None,
     files: _Files,
 ) -> Path:
     """Writes a report: the tables and figures of its kind, and the files that all reports have."""
@@ -93,7 +99,7 @@ def _write(
     for arm in results.arms:
         files.write(f"predictions/{arm.name}.parquet", partial(tables.write_predictions, results, arm))
     pictures = {name: _write_drawing(name, draw, files) for name, draw in figures.items()}
-    _write_pages(results, content, files, pictures, thumbnails)
+    _write_pages(results, content, files, pictures, landmarks)
     files.text("study.toml", results.study_toml)
     files.text("environment.json", _json(results.environment))
     files.text("summary.json", _json({**content, "files": dict(sorted(files.digests.items()))}))
@@ -188,11 +194,11 @@ def _write_pages(
     content: Content,
     files: _Files,
     pictures: dict[str, str],
-    thumbnails: Mapping[str, Any] | None,
+    landmarks: LandmarkPictures | None,
 ) -> None:
     extras = Extras(
         pictures=pictures,
-        thumbnails=thumbnails,
+        landmarks=landmarks,
         seconds={arm.name: arm.seconds for arm in results.arms},
         study_toml=results.study_toml,
         environment=_json(results.environment),

@@ -30,6 +30,7 @@ from hirise_imb.reporting.html.parts import (
     settings_text,
     text_table,
 )
+from hirise_imb.reporting.html.pictures import LandmarkPictures
 from hirise_imb.reporting.html.selection_tables import SelectionView, class_differences, selection_view
 from hirise_imb.reporting.html.study_tables import (
     data_table,
@@ -58,7 +59,8 @@ class Extras:
 
     pictures: Mapping[str, str]
     """Figures as data addresses, by file name."""
-    thumbnails: Mapping[str, Any] | None
+    landmarks: LandmarkPictures | None
+    """Pictures of landmarks; None for a page without any."""
     seconds: Mapping[str, float]
     """Wall time in seconds by arm."""
     study_toml: str
