@@ -164,7 +164,7 @@ def bootstrap_sources(counts: SourceCounts, draws: int = N_RESAMPLES) -> Resampl
     draws depend only on the numbers of sources and fits, so that differences between arms are paired.
     """
     sources = len(counts.support)
-    return _resample(counts, _draw_counts(sources, draws, 0), np.ones(sources), _draw_fits(counts, draws))
+    return _resample(counts, draw_counts(sources, draws, 0), np.ones(sources), _draw_fits(counts, draws))
 
 
 def expanded_percentile_interval(values: Floats, clusters: int, level: float = LEVEL) -> Interval | None:
@@ -235,7 +235,7 @@ def macro_f1_bound(
     """
     fits, sources = len(counts.hits), len(counts.support)
     shares = np.full((draws, fits), 1 / fits)
-    resamples = _resample(counts, _draw_counts(sources, draws, 0), np.ones(sources), shares)
+    resamples = _resample(counts, draw_counts(sources, draws, 0), np.ones(sources), shares)
     return float(np.quantile(resamples.macro_f1(undrawn), quantile))
 
 
@@ -270,7 +270,7 @@ def _resample(counts: SourceCounts, weights: Floats, split: Floats, shares: Floa
 def _draw_fits(counts: SourceCounts, draws: int) -> Floats:
     """Returns the share of each fit in each resample, shape (draws, n_fits)."""
     # Not the seed of the sources, so that an arm with as many fits as sources does not get the same draws twice.
-    return _draw_counts(len(counts.hits), draws, 1) / len(counts.hits)
+    return draw_counts(len(counts.hits), draws, 1) / len(counts.hits)
 
 
 def _count_pairs(sources: Ints, classes: Ints, size: tuple[int, int]) -> Ints:
@@ -279,7 +279,7 @@ def _count_pairs(sources: Ints, classes: Ints, size: tuple[int, int]) -> Ints:
 
 
 @lru_cache(maxsize=4)
-def _draw_counts(size: int, draws: int, seed: int) -> Floats:
+def draw_counts(size: int, draws: int, seed: int) -> Floats:
     """Returns how often each of `size` items is drawn in each resample, shape (draws, size).
 
     All arms share the cached array, so it is made read-only.
