@@ -192,7 +192,7 @@ def scripted(values: Sequence[float], fails: Callable[[int], str | None] = lambd
 def test_the_trial_with_the_highest_value_is_chosen(storage: Storage) -> None:
     chosen = run_search(storage, 4, scripted([0.2, 0.7, 0.6, 0.1])).choose().get()
     assert chosen.place == 1
-    assert chosen.val_macro_f1 == pytest.approx(0.7)
+    assert chosen.score == pytest.approx(0.7)
     assert chosen.settings == TRAINED.space.complete({"power": 0.5})
     assert chosen.recipe == TRAINED.recipe(chosen.settings, CONTEXT)
     assert [entry["state"] for entry in chosen.history] == ["complete"] * 4
@@ -202,7 +202,7 @@ def test_the_trial_with_the_highest_value_is_chosen(storage: Storage) -> None:
 def test_a_choice_among_fewer_trials_ignores_later_ones(storage: Storage) -> None:
     run_search(storage, 4, scripted([0.2, 0.5, 0.6, 0.1]))
     chosen = open_search(storage, 2).choose().get()
-    assert chosen.val_macro_f1 == pytest.approx(0.5)
+    assert chosen.score == pytest.approx(0.5)
     assert len(chosen.history) == 2
 
 
@@ -333,7 +333,7 @@ def test_a_strategy_that_depends_on_another_changes_its_recipe(storage: Storage)
 
 def test_a_result_can_be_written_as_json(storage: Storage) -> None:
     chosen = run_search(storage, 2).choose().get()
-    assert json.loads(json.dumps([chosen.settings, chosen.history, chosen.val_macro_f1]))
+    assert json.loads(json.dumps([chosen.settings, chosen.history, chosen.score]))
 
 
 # --- the database ---
