@@ -127,6 +127,13 @@ def test_the_seed_decides_what_is_sampled(storage: Storage, tmp_path: Path) -> N
 # --- continuing a study ---
 
 
+def test_a_study_with_another_metric_does_not_continue_with_macro_f1(storage: Storage) -> None:
+    trial_store = open_trial_store(storage, "demo/class_weights", FACTS | {"metric": "g_mean"}, "G-mean")
+    assert trial_store.study.metric_names == ["validation G-mean"]
+    with pytest.raises(UserError, match="begun with metric g_mean, not with metric macro_f1"):
+        open_trial_store(storage, "demo/class_weights", FACTS)
+
+
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
@@ -136,6 +143,7 @@ def test_the_seed_decides_what_is_sampled(storage: Storage, tmp_path: Path) -> N
         ),
         ({"data": "abc", "seed": 1}, "begun with seed 0, not with seed 1"),
         ({"data": "abc", "seed": 0, "trial_seeds": 3}, "begun with no trial_seeds, not with trial_seeds 3"),
+        ({"data": "abc", "seed": 0, "metric": "g_mean"}, "begun with metric macro_f1, not with metric g_mean"),
     ],
 )
 def test_other_facts_are_refused(facts: dict[str, str | int], message: str, storage: Storage) -> None:
