@@ -219,7 +219,7 @@ def _arm(name: str, place: int, images: tuple[str, ...], labels: NDArray[np.int6
         division="given split",
         recipe=Recipe().to_dict(),
         settings={"learning_rate": 0.001, "weight_decay": 0.01} if place else {},
-        val_macro_f1=float(rng.random()),
+        val_score=float(rng.random()),
         trials=[{"state": "complete", "value": float(value)} for value in rng.random(20)] if place else [],
     )
     return Arm(

@@ -94,6 +94,12 @@ class StudyDefinition:
     evaluation: tuple[str, ...] = EVALUATIONS
     """Designs by which arms are evaluated: `given-split` (searches on training and validation, scores on test) and
     `nested-cv` (searches without each of the outer folds of all sources, scores on that fold)."""
+    metric: str = "macro_f1"
+    """Target metric, which searches maximise, choices follow and tests are of: `macro_f1`, `balanced_accuracy`,
+    `g_mean`, `mean_average_precision`, `recall_at_precision:P` with a precision such as 0.9, or `cost`."""
+    costs: tuple[str, ...] = ()
+    """Costs of mistakes for the metric `cost`: lines `true class, predicted class, cost`, where `*` stands for every
+    class and later lines take precedence. Other mistakes cost 1."""
     outer_folds: int = 5
     """Number of outer folds of the nested cross-validation."""
     repeats: int = 1
@@ -146,8 +152,10 @@ class StudyDefinition:
 
     def to_toml(self) -> str:
         """Returns the text of a TOML file that `load_definition` reads back as this definition."""
-        values = asdict(self) | {"strategies": list(self.strategies), "evaluation": list(self.evaluation)}
-        for key in ("overrides", *(_BACKBONE_KEYS if self.features else ())):
+        values = asdict(self)
+        values |= {key: list(values[key]) for key in ("strategies", "evaluation", "costs")}
+        unused = (*(_BACKBONE_KEYS if self.features else ()), *(() if self.costs else ("costs",)))
+        for key in ("overrides", *unused):
             del values[key]
         if any(self.overrides.values()):
             tables = {name: self.overrides.get(name, {}) for name in self.strategies}

@@ -130,7 +130,7 @@ def make_arm(
 
 
 def with_selection(arm: Arm, **changes: Any) -> Arm:  # noqa: ANN401
-    """The arm with other values in each of its selections, such as another `val_macro_f1`."""
+    """The arm with other values in each of its selections, such as another `val_score`."""
     return replace(arm, selections=tuple(replace(selection, **changes) for selection in arm.selections))
 
 
@@ -214,7 +214,7 @@ def make_nested_results(
             replace(
                 selection,
                 division=f"fold {fold + 1}" if repeats == 1 else f"repeat {repeat + 1}, fold {fold + 1}",
-                val_macro_f1=float(vals[repeat, fold]),
+                val_score=float(vals[repeat, fold]),
                 settings=selection.settings and selection.settings | {"layers": fold},
             )
             for repeat in range(repeats)

@@ -93,8 +93,15 @@ def test_the_toml_of_a_definition_reads_back_as_it(study: StudyDefinition) -> No
     found = tomllib.loads(study.to_toml())
     assert not study.overrides
     expected = asdict(study) | {"strategies": list(study.strategies), "evaluation": list(study.evaluation)}
-    del expected["overrides"]
+    del expected["overrides"], expected["costs"]
     assert found == expected
+
+
+def test_costs_are_part_of_the_definition_as_they_were_written(tmp_path: Path) -> None:
+    text = 'metric = "cost"\ncosts = ["impact ejecta, other, 10", "*, crater, 0.5"]\n'
+    found = config.load_definition(written(tmp_path, text), {})
+    assert (found.metric, found.costs) == ("cost", ("impact ejecta, other, 10", "*, crater, 0.5"))
+    assert config.load_definition(written(tmp_path, found.to_toml()), {}) == found
 
 
 def test_the_toml_of_a_definition_loads(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class Comparison(Display):
 
     @property
     def share_above(self) -> float:
-        """Share of the bootstrap resamples in which the first arm has the higher macro F1."""
+        """Share of the bootstrap resamples in which the first arm has the higher score."""
         return self._against.share_above
 
     @property
@@ -83,17 +83,24 @@ class Comparison(Display):
         return self._test.informative_sources
 
     def frame(self) -> pd.DataFrame:
-        """Returns a row for macro F1, and one for the F1 of each class.
+        """Returns a row for the target metric, and one for the F1 of each class.
 
-        Columns: score (`macro_f1` or `f1`), class (`all` for macro F1), landmarks, sources, difference, its 95 %
-        confidence interval over sources (low, high), p and min_detectable_difference (macro F1 alone). No interval is
-        adjusted for the number of classes.
+        Columns: score (the key of the target metric, or `f1`), class (`all` for the former), landmarks, sources,
+        difference, its 95 % confidence interval over sources (low, high), p and min_detectable_difference (of the
+        target metric alone). No interval is adjusted for the number of classes.
         """
         results = self._results
         size = self.min_detectable_difference
         test = {"p": self.p, "min_detectable_difference": np.nan if size is None else size}
         rows = [
-            ("macro_f1", "all", len(results.test), results.inference.total, self.difference, self._against.interval)
+            (
+                results.target.key,
+                "all",
+                len(results.test),
+                results.inference.total,
+                self.difference,
+                self._against.interval,
+            )
         ]
         columns = zip(
             results.classes,
@@ -113,20 +120,20 @@ class Comparison(Display):
         return table
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draws the differences of macro F1 and of the F1 of each class with their 95 % confidence intervals.
+        """Draws the differences of the target metric and of the F1 of each class with their 95 % confidence intervals.
 
-        The grey band is smaller than the minimum detectable difference of macro F1. Blue and orange intervals are
-        above and below 0.
+        The grey band is smaller than the minimum detectable difference of the target metric. Blue and orange intervals
+        are above and below 0.
         """
         points = []
         for row in self.frame().to_dict("records"):
             colour = (
                 ROLE_COLOURS["strategy"] if row["low"] > 0 else ROLE_COLOURS["control"] if row["high"] < 0 else SOFT
             )
-            is_macro = row["score"] == "macro_f1"
-            name = "macro F1" if is_macro else f"{row['class']} ({row['landmarks']})"
+            is_main = row["class"] == "all" and row["score"] != "f1"
+            name = self._results.target.label if is_main else f"{row['class']} ({row['landmarks']})"
             band = row["min_detectable_difference"]
-            points.append(ForestRow(name, row["difference"], row["low"], row["high"], colour, is_macro, band))
+            points.append(ForestRow(name, row["difference"], row["low"], row["high"], colour, is_main, band))
         return drawing.draw_forest(points, f"difference in F1, {self.arm} minus {self.other}", zero=True, ax=ax)
 
     def __repr__(self) -> str:
@@ -136,9 +143,10 @@ class Comparison(Display):
             interval = f"95 % interval {signed(self.interval[0])} to {signed(self.interval[1])}"
         size = self.min_detectable_difference
         detectable = "no difference is detectable" if size is None else f"minimum detectable difference {size:.3f}"
+        score = f"{self._results.target.label} {signed(self.difference)}"
         return (
-            f"{self.arm} minus {self.other}: macro F1 {signed(self.difference)} ({interval}), {p_value(self.p)} in one "
-            f"swap test over {plural(self._results.inference.total, 'source')}, not adjusted; {detectable}."
+            f"{self.arm} minus {self.other}: {score} ({interval}), {p_value(self.p)} in one swap test over "
+            f"{plural(self._results.inference.total, 'source')}, not adjusted; {detectable}."
         )
 
     def _repr_html_(self) -> str:

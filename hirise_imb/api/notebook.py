@@ -46,7 +46,7 @@ def render_report(report: Report, results: Results) -> str:
         f'<p style="font-size:1.3em;margin:.3em 0"><span style="background:{colour};color:#fff;border-radius:.3em;'
         f'padding:.1em .4em;font-size:.7em">{badge}</span> <strong>{escape(verdict.headline)}</strong></p>'
         f"<p>{escape(verdict.advice)}</p>{table.to_html(index=False, border=0)}{more}"
-        f'<img alt="Differences in macro F1 of the arms, with 95 % confidence intervals" '
+        f'<img alt="Differences in {results.target.label} of the arms, with 95 % confidence intervals" '
         f'src="data:image/svg+xml;base64,{_draw_forest(report, table["arm"].tolist())}"></div>'
     )
 
@@ -66,8 +66,8 @@ def _table(report: Report, results: Results) -> tuple[pd.DataFrame, int]:
     is_main = rows["role"].eq("strategy") | rows["arm"].isin([report.baseline, report.control])
     shown = rows[is_main & rows["identical_to"].isna()].head(_MOST_ARMS)
     terms = results.terms
-    table = pd.DataFrame({"arm": shown["arm"], f"{terms.inner} macro F1": shown["validation"].map(score)})
-    table[f"{terms.outer} macro F1"] = shown["macro_f1"].map(score)
+    table = pd.DataFrame({"arm": shown["arm"], f"{terms.inner} {results.target.label}": shown["validation"].map(score)})
+    table[f"{terms.outer} {results.target.label}"] = shown[results.target.key].map(score)
     if shown["difference"].notna().any():
         columns = ["difference", "difference_low", "difference_high"]
         table["difference (95 % interval)"] = [_interval(*values) for values in shown[columns].to_numpy().tolist()]

@@ -49,10 +49,10 @@ class Arms(Display):
     def frame(self, contrast: Contrast | None = None) -> pd.DataFrame:
         """Returns a row for each arm.
 
-        Columns: arm, role, identical_to (an arm with the same predicted classes), validation (macro F1 in the
-        cross-validation that scores arms), macro_f1 (of the tested landmarks, mean over seeds) with its range over
-        seeds (seeds_low, seeds_high) and its 95 % confidence interval over sources (low, high). Then, about the other
-        arm of the contrast: other, difference with its interval (difference_low, difference_high), the p value of the
+        Columns: arm, role, identical_to (an arm with the same predicted classes), validation (in the cross-validation
+        that scores arms), the target metric by its key, such as macro_f1 (of the tested landmarks, mean over seeds)
+        with its range over seeds (seeds_low, seeds_high) and its 95 % confidence interval over sources (low, high).
+        Then, about the other arm of the contrast: other, difference with its interval (difference_low, difference_high), the p value of the
         swap test (p), the same after Holm over all tests of the contrast (p_holm), and min_detectable_difference.
 
         Args:
@@ -70,7 +70,7 @@ class Arms(Display):
         """Draws the difference in macro F1 of each arm from the other arm of the contrast, with 95 % intervals.
 
         Grey bands are smaller than the minimum detectable difference. Orange marks the control, green and bold the best
-        strategy on validation. A report with a single arm shows its macro F1.
+        strategy on validation. A report with a single arm shows its score.
 
         Args:
             ax: axes to draw on; None for those of a new figure.
@@ -86,8 +86,10 @@ class Arms(Display):
             rows = rows[rows["arm"].isin([find_arm(results, name).name for name in arms])]
         if len(rows) == 1:
             [only] = rows.to_dict("records")
-            points = [ForestRow(only["arm"], only["macro_f1"], only["low"], only["high"], ROLE_COLOURS[only["role"]])]
-            return drawing.draw_forest(points, f"macro F1 {results.terms.where}", zero=False, ax=ax)
+            points = [
+                ForestRow(only["arm"], only[results.target.key], only["low"], only["high"], ROLE_COLOURS[only["role"]])
+            ]
+            return drawing.draw_forest(points, f"{results.target.label} {results.terms.where}", zero=False, ax=ax)
         points = []
         for row in rows[rows["difference"].notna()].to_dict("records"):
             chosen = row["arm"] in results.preferred
@@ -105,7 +107,7 @@ class Arms(Display):
         other = results.reference
         if self._choose(contrast) == "vs_control":
             other = "the control" + (" that averages as many fits" if results.averaged_controls else "")
-        return drawing.draw_forest(points, f"difference in macro F1 from {other}", zero=True, ax=ax)
+        return drawing.draw_forest(points, f"difference in {results.target.label} from {other}", zero=True, ax=ax)
 
     def _choose(self, contrast: Contrast | None) -> Contrast:
         contrast = contrast or self._results.contrasts[0]
@@ -116,15 +118,15 @@ class Arms(Display):
 
     def _row(self, arm: Arm, contrast: Contrast) -> dict[str, Any]:
         results = self._results
-        macro, interval = results.macro(arm.name), results.inference.resamples[arm.name].interval()
+        main, interval = results.main_score(arm.name), results.inference.interval(arm.name)
         row: dict[str, Any] = {
             "arm": arm.name,
             "role": arm.role,
             "identical_to": results.identical.get(arm.name),
-            "validation": arm.val_macro_f1,
-            "macro_f1": macro.mean,
-            "seeds_low": macro.low,
-            "seeds_high": macro.high,
+            "validation": arm.val_score,
+            results.target.key: main.mean,
+            "seeds_low": main.low,
+            "seeds_high": main.high,
             **dict(zip(("low", "high"), ends(interval), strict=True)),
             "other": None,
             **dict.fromkeys(("difference", "difference_low", "difference_high"), np.nan),
@@ -133,7 +135,7 @@ class Arms(Display):
         other = results.other_of(arm, contrast)
         if other is None or other == arm.name:
             return row
-        row |= {"other": other, "difference": results.gain(arm.name, "macro_f1", other)}
+        row |= {"other": other, "difference": results.main_gain(arm.name, other)}
         row["difference_low"], row["difference_high"] = ends(results.inference.against(arm.name, other).interval)
         if (test := results.families[contrast].tests.get(arm.name)) is not None:
             size = test.swap.min_detectable_difference

@@ -46,7 +46,7 @@ class Trials(Display):
         """
         names = [arm.name for arm in self._results.shown] if arms is None else arms
         parts = [self.frame(name) for name in names]
-        label = f"best {self._results.terms.inner} macro F1 so far"
+        label = f"best {self._results.terms.inner} {self._results.target.label} so far"
         return drawing.draw_steps(pd.concat(parts, ignore_index=True), label, ax)
 
 
@@ -64,8 +64,8 @@ class Selection(Display):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draws outer against inner scores; below the line of equal scores, selection promised more than it kept."""
-        terms = self._results.terms
-        return drawing.draw_inner_outer(self.frame(), (f"{terms.inner} macro F1", f"{terms.outer} macro F1"), ax)
+        terms, label = self._results.terms, self._results.target.label
+        return drawing.draw_inner_outer(self.frame(), (f"{terms.inner} {label}", f"{terms.outer} {label}"), ax)
 
 
 class Sources(Display):

@@ -87,10 +87,14 @@ def _choose_arms(results: Results, choice: str | None, width: int) -> list[Arm]:
 def _arrange_by_arm(results: Results, arms: Sequence[Arm]) -> Table:
     """Returns a table with a column for each rare class; the words of headings are below each other."""
     rare = results.classes.rare_ids
-    table = _make_table("F1", ["\n".join(name.split()) for name in ("macro", *(results.classes[k] for k in rare))])
+    table = _make_table(
+        "F1", ["\n".join(name.split()) for name in (results.target.label, *(results.classes[k] for k in rare))]
+    )
     table.add_row("landmarks", str(len(results.test)), *(str(results.support[k]) for k in rare))
     for arm in arms:
-        table.add_row(arm.name, score(results.macro(arm.name).mean), *(_class_score(results, arm, k) for k in rare))
+        table.add_row(
+            arm.name, score(results.main_score(arm.name).mean), *(_class_score(results, arm, k) for k in rare)
+        )
     return table
 
 
@@ -105,8 +109,8 @@ def _arrange_by_class(results: Results, arms: Sequence[Arm], n_rows: int) -> Tab
     table = _make_table("F1", ["landmarks", *(arm.name for arm in arms)])
     rare = list(results.classes.rare_ids)
     if len(rare) < n_rows:
-        macro = (score(results.macro(arm.name).mean) for arm in arms)
-        table.add_row("macro F1", str(len(results.test)), *macro)
+        macro = (score(results.main_score(arm.name).mean) for arm in arms)
+        table.add_row(results.target.label, str(len(results.test)), *macro)
     n_left_out = 0 if len(rare) <= n_rows else len(rare) - (n_rows - 1)
     by_support = sorted(rare, key=lambda label: results.support[label])
     for label in sorted(by_support[: len(rare) - n_left_out]):

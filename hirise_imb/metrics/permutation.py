@@ -80,7 +80,7 @@ def swap_test(one: SourceCounts, other: SourceCounts, draws: int = N_RESAMPLES, 
     n_as_large = int(np.count_nonzero(sizes >= abs(observed) - ROUNDING))
     # The observed assignment is one of all exchanges, but not of the random ones; counting it keeps the test valid.
     p = n_as_large / len(swaps) if exact else (1 + n_as_large) / (1 + draws)
-    return SwapTest(observed, p, _min_detectable(sizes, exact), len(informative), exact)
+    return SwapTest(observed, p, min_detectable(sizes, exact), len(informative), exact)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -106,7 +106,7 @@ def _mean_macro_f1(counts: Floats, support: NDArray[np.int64]) -> Floats:
     return np.asarray(f1.mean(axis=(-1, -2)))
 
 
-def _min_detectable(sizes: Floats, exact: bool) -> float | None:
+def min_detectable(sizes: Floats, exact: bool) -> float | None:
     """Returns the smallest size with p <= `ALPHA`: one that few enough exchanges reach or exceed."""
     ascending = np.sort(sizes)
     values = np.unique(ascending)

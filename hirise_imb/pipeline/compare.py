@@ -42,6 +42,7 @@ def merge_reports(folders: Sequence[Path], name: str) -> Results:
             raise UserError(f"{folder} is itself a comparison: name the reports that it compares instead.")
         _check_same_design(folders[0], reports[0], folder, report)
         _check_same_test(folders[0], reports[0], folder, report)
+        _check_same_metric(folders[0], reports[0], folder, report)
         _check_same_folds(folders[0], reports[0], folder, report)
     labels = _label_reports(folders)
     definitions = {label: tomllib.loads(report.study_toml) for label, report in zip(labels, reports, strict=True)}
@@ -76,6 +77,8 @@ def merge_reports(folders: Sequence[Path], name: str) -> Results:
         ),
         origins=tuple(origins),
         outer_folds=first.outer_folds,
+        target=first.target,
+        costs=first.costs,
     )
 
 
@@ -90,6 +93,14 @@ def _check_same_design(first_folder: Path, first: Results, folder: Path, report:
         f"{nested} is the report of a nested cross-validation, and {given} is one of the given split: scores can be "
         f"compared only within one design, so name {instead}."
     )
+
+
+def _check_same_metric(first_folder: Path, first: Results, folder: Path, report: Results) -> None:
+    if first.target != report.target:
+        raise UserError(
+            f"The searches of {folder} maximised {report.target.name}, and those of {first_folder} {first.target.name}: "
+            "compare reports with the same metric (and costs)."
+        )
 
 
 def _check_same_folds(first_folder: Path, first: Results, folder: Path, report: Results) -> None:

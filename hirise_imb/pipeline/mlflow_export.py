@@ -271,7 +271,7 @@ def _describe_scores(results: Results, arm: Arm) -> dict[str, float]:
     They are means over seeds; `vs_control/` and `vs_baseline/` are differences in macro F1 with their p values.
     """
     metrics: dict[str, float] = {name: spread.mean for name, spread in results.headline_scores(arm.name).items()}
-    metrics["validation_macro_f1"] = arm.val_macro_f1
+    metrics["validation_macro_f1"] = arm.val_score
     metrics |= _name_ends("macro_f1", results.inference.resamples[arm.name].interval())
     metrics["seconds"] = arm.seconds
     for metric in CLASS_METRICS:
@@ -281,7 +281,7 @@ def _describe_scores(results: Results, arm: Arm) -> dict[str, float]:
         other = results.other_of(arm, contrast)
         if other is None or other == arm.name:
             continue
-        metrics[f"{contrast}/difference"] = results.gain(arm.name, "macro_f1", other)
+        metrics[f"{contrast}/difference"] = results.main_gain(arm.name, other)
         metrics |= _name_ends(f"{contrast}/difference", results.inference.against(arm.name, other).interval)
         if (test := results.families[contrast].tests.get(arm.name)) is not None:
             metrics |= {f"{contrast}/p": test.swap.p, f"{contrast}/p_holm": test.p_holm}

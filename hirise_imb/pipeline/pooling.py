@@ -77,7 +77,7 @@ def _pool_arm(name: str, fits: Sequence[DivisionFits], repeats: int, images: Seq
                 division=one.division.name,
                 recipe=part.recipe.to_dict(),
                 settings=dict(part.settings),
-                val_macro_f1=part.validation.score,
+                val_score=part.validation.score,
                 trials=list(part.trials),
                 members=part.recipe.n_averaged,
                 space=part.space,

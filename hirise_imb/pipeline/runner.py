@@ -297,6 +297,8 @@ def _build_results(
         appendix=describe_strategies(strategy for strategy in strategies if strategy.name in names),
         environment=environment.describe() | facts,
         outer_folds=list_outer_folds(divisions, repeats, manifest) if is_nested else None,
+        target=context.trainer.target,
+        costs=definition.costs,
     )
 
 

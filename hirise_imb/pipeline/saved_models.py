@@ -186,7 +186,9 @@ def _describe(
             probabilities,
             results.classes,
             has_sources=manifest.has_sources,
-            nested_macro_f1=nested.macro(arm.name).mean if nested is not None and in_nested else None,
+            nested_macro_f1=nested.headline_scores(arm.name)["macro_f1"].mean
+            if nested is not None and in_nested
+            else None,
         ),
         "operating_point": describe_confidence(results.labels, probabilities, calibrated, results.classes),
         "packages": results.environment["packages"],

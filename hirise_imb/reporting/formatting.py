@@ -19,6 +19,11 @@ def signed(value: float | None) -> str:
     return MISSING if value is None else f"{round(value, 3) + 0.0:+.3f}"
 
 
+def upper_first(text: str) -> str:
+    """Returns a text that begins with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
 def p_digits(p: float) -> str:
     """Formats a p value with two decimals, or three if it is small: `0.28`, `0.004`, `< 0.001`."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"

@@ -24,6 +24,8 @@ from hirise_imb.metrics.bootstrap import (
     leave_one_source_out,
 )
 from hirise_imb.metrics.permutation import SwapTest, holm, swap_test
+from hirise_imb.metrics.target_inference import ArmScores, swap_test_of
+from hirise_imb.metrics.targets import MACRO_F1, Target
 
 IMAGE_DRAWS = 2_000
 """Number of resamples of images, enough for an interval that is shown only as a warning."""
@@ -31,17 +33,18 @@ IMAGE_DRAWS = 2_000
 _FEWEST_ARMS = 3
 """Fewest arms with a rank correlation: that of two arms is always 1 or -1."""
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class ArmDifference:
-    """The difference in macro F1 between two arms on the same resampled sources."""
+    """The difference in the target metric between two arms on the same resampled sources."""
 
     interval: Interval | None
     """Confidence interval of the difference; None if none can be given."""
     share_above: float
-    """Share of resamples in which the first arm has the higher macro F1."""
+    """Share of resamples in which the first arm has the higher score."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,15 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> RankCor
 class Inference:
     """Resamples and tests of all arms of a report, each computed once, on the same resampled sources."""
 
-    def __init__(self, labels: Ints, sources: pd.Series[str], predicted: Mapping[str, Ints], classes: ClassSet) -> None:
+    def __init__(
+        self,
+        labels: Ints,
+        sources: pd.Series[str],
+        predicted: Mapping[str, Ints],
+        classes: ClassSet,
+        target: Target = MACRO_F1,
+        probabilities: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> None:
         """Counts the hits and predictions of each fit in each source.
 
         Args:
@@ -112,6 +123,9 @@ class Inference:
             sources: names of the sources, shape (n,).
             predicted: predicted classes of each fit, shape (n_fits, n), by arm.
             classes: classes of the data set.
+            target: metric of intervals and tests; those of single classes are of F1.
+            probabilities: probabilities of each fit, shape (n_fits, n, n_classes), by arm; needed for any target but
+                macro F1.
         """
         numbers, names = pd.factorize(sources)
         self.names = [str(name) for name in names]
@@ -120,6 +134,10 @@ class Inference:
             for arm, fits in predicted.items()
         }
         self._labels, self._predicted, self._classes = labels, predicted, classes
+        self._arm_scores = {
+            arm: ArmScores(target, labels, numbers.astype(np.int64), fits)
+            for arm, fits in ({} if target is MACRO_F1 else probabilities or {}).items()
+        }
 
     @property
     def total(self) -> int:
@@ -130,6 +148,20 @@ class Inference:
     def resamples(self) -> dict[str, Resamples]:
         """Bootstrap resamples by arm."""
         return {arm: bootstrap_sources(counts) for arm, counts in self.counts.items()}
+
+    @cached_property
+    def draws(self) -> dict[str, Floats]:
+        """The target metric in each resample of sources and fits, shape (n_draws,), by arm."""
+        if self._arm_scores:
+            return {arm: scores.resample() for arm, scores in self._arm_scores.items()}
+        return {arm: resamples.macro_f1() for arm, resamples in self.resamples.items()}
+
+    def interval(self, arm: str) -> Interval | None:
+        """Returns the confidence interval of the target metric; None if none can be given."""
+        return self._interval_of(self.draws[arm])
+
+    def _interval_of(self, values: Floats) -> Interval | None:
+        return expanded_percentile_interval(values[np.isfinite(values)], self.total)
 
     @cached_property
     def by_image(self) -> dict[str, Interval | None]:
@@ -148,16 +180,22 @@ class Inference:
         Args:
             pairs: names of the arms, with the name of the arm that each is compared with.
         """
-        swaps = {arm: swap_test(self.counts[arm], self.counts[other]) for arm, other in pairs.items()}
+        swaps = {arm: self.swap_test(arm, other) for arm, other in pairs.items()}
         adjusted = holm([swap.p for swap in swaps.values()])
         return Family(
             {arm: AdjustedTest(pairs[arm], swap, p) for (arm, swap), p in zip(swaps.items(), adjusted, strict=True)}
         )
 
+    def swap_test(self, arm: str, other: str) -> SwapTest:
+        """Tests whether an arm differs from another in the target metric."""
+        if self._arm_scores:
+            return swap_test_of(self._arm_scores[arm], self._arm_scores[other])
+        return swap_test(self.counts[arm], self.counts[other])
+
     def against(self, arm: str, other: str) -> ArmDifference:
-        """Returns the difference in macro F1 between an arm and another."""
-        gains = self.resamples[arm].gain_over(self.resamples[other])
-        return ArmDifference(expanded_percentile_interval(gains, self.total), float((gains > ROUNDING).mean()))
+        """Returns the difference in the target metric between an arm and another."""
+        gains = self.draws[arm] - self.draws[other]
+        return ArmDifference(self._interval_of(gains), float((gains > ROUNDING).mean()))
 
     def class_differences(self, arm: str, other: str) -> list[Interval | None]:
         """Returns the interval of the difference in F1 between an arm and another, for each class.

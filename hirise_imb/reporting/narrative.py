@@ -27,12 +27,12 @@ def headline(results: Results) -> str:
     if results.outer_folds is not None:
         return nested_headline(results)
     base, control = results.arms[0], results.control
-    base_f1 = results.macro(base.name).mean
+    base_f1 = results.main_score(base.name).mean
     references = f" {_describe_references(results)}" if control or results.to_the_end else ""
     if results.chosen is None:
         return (
-            f"No strategy gave a result here. The baseline reaches macro F1 {base_f1:.3f} on the test split."
-            f"{references}"
+            f"No strategy gave a result here. The baseline reaches {results.target.label} {base_f1:.3f} on the test "
+            f"split.{references}"
         )
     return (
         f"{_introduce(results, results.chosen)} {_compare_chosen(results, results.chosen)}{references} "
@@ -50,8 +50,8 @@ def _compare_chosen(results: Results, arm: Arm) -> str:
     control = results.control_for(arm)
     if control is None:
         return compare_with_reference(results, arm)
-    gain = results.gain(arm.name, "macro_f1", results.reference)
-    baseline = results.macro(results.reference).mean
+    gain = results.main_gain(arm.name, results.reference)
+    baseline = results.main_score(results.reference).mean
     words, verdict = _interval(results, arm, results.reference), _verdict(results, arm, "vs_baseline")
     return (
         f"{_compare_with(results, arm, 'vs_control')} Against the baseline, which reaches {baseline:.3f}, the "
@@ -62,9 +62,9 @@ def _compare_chosen(results: Results, arm: Arm) -> str:
 def _compare_with(results: Results, arm: Arm, contrast: Contrast) -> str:
     other = results.other_of(arm, contrast)
     assert other is not None
-    score, reference = results.macro(arm.name).mean, results.macro(other).mean
+    score, reference = results.main_score(arm.name).mean, results.main_score(other).mean
     return (
-        f"reaches macro F1 {score:.3f} {results.terms.where}, against {reference:.3f} for "
+        f"reaches {results.target.label} {score:.3f} {results.terms.where}, against {reference:.3f} for "
         f"{_name_other(results, arm, contrast, full=True)}: {score - reference:+.3f} "
         f"({_interval(results, arm, other)} over {plural(results.inference.total, 'source')}), "
         f"{_verdict(results, arm, contrast)}."
@@ -91,7 +91,8 @@ def _describe_family(results: Results, contrast: Contrast) -> str:
     sizes = family.min_detectable_difference
     if sizes is None:
         return f"No difference to {reference} could be statistically significant on {where} (p <= {ALPHA:g})."
-    text = f"On {where}, the minimum detectable difference in macro F1 to {reference} (one test, p <= {ALPHA:g}) is"
+    size = f"the minimum detectable difference in {results.target.label} to {reference}"
+    text = f"On {where}, {size} (one test, p <= {ALPHA:g}) is"
     if len(family) == 1:
         return f"{text} {sizes.low:.3f}."
     return (
@@ -164,10 +165,10 @@ def _introduce(results: Results, best: Arm) -> str:
     """Returns the subject of the headline: the best strategy on validation, and whether it beats the references."""
     control = results.control_for(best)
     references = {"the baseline": results.arms[0]} | ({"the control": control} if control else {})
-    unbeaten = [name for name, arm in references.items() if best.val_macro_f1 <= arm.val_macro_f1]
+    unbeaten = [name for name, arm in references.items() if best.val_score <= arm.val_score]
     if unbeaten:
         return f"On validation no strategy beats {' or '.join(unbeaten)}; the best one, {best.name},"
-    ties = [arm.name for arm in results.strategies[1:] if arm.val_macro_f1 == best.val_macro_f1]
+    ties = [arm.name for arm in results.strategies[1:] if arm.val_score == best.val_score]
     tie = f" (tied with {', '.join(ties)})" if ties else ""
     return f"{best.name}, the best strategy on validation{tie},"
 
@@ -178,15 +179,15 @@ def _describe_references(results: Results) -> str:
     if results.control is not None:
         interval = results.inference.against(results.control.name, results.reference).interval
         words = f" ({interval.low:+.3f} to {interval.high:+.3f})" if interval else ""
-        gain = results.gain(results.control.name, "macro_f1", results.reference)
-        reached = results.macro(results.control.name).mean
+        gain = results.main_gain(results.control.name, results.reference)
+        reached = results.main_score(results.control.name).mean
         sentences.append(
             f"Tuning alone gives {gain:+.3f}{words} over the baseline: the control, {results.control.name}, reaches "
             f"{reached:.3f}."
         )
     if results.to_the_end is not None:
-        gain = results.gain(results.to_the_end.name, "macro_f1", results.reference)
-        reached = results.macro(results.to_the_end.name).mean
+        gain = results.main_gain(results.to_the_end.name, results.reference)
+        reached = results.main_score(results.to_the_end.name).mean
         sentences.append(
             f"The recipe of the baseline reaches {reached:.3f} ({gain:+.3f}) if it is trained to the end, on training "
             "and validation landmarks."
@@ -196,7 +197,7 @@ def _describe_references(results: Results) -> str:
 
 def _count_gains(results: Results) -> str:
     """Returns how many strategies score above their control and above the baseline."""
-    scores = {arm.name: results.macro(arm.name).mean for arm in results.arms}
+    scores = {arm.name: results.main_score(arm.name).mean for arm in results.arms}
     total = len(results.strategies)
     above_baseline = sum(scores[arm.name] > scores[results.reference] for arm in results.strategies)
     text = f"{above_baseline} of {total} strategies score above the baseline on the test split."
@@ -284,7 +285,7 @@ def describe_rank_correlation(results: Results) -> str:
     else:
         meaning = f"so arms with higher {terms.inner} scores tend to have lower {terms.outer} scores"
     return (
-        f"{terms.inner.capitalize()} and {terms.outer} macro F1 of {arms} have the rank correlation "
+        f"{terms.inner.capitalize()} and {terms.outer} {results.target.label} of {arms} have the rank correlation "
         f"{correlation.rho:+.2f} (Spearman, {p_value(correlation.p)}), {meaning}."
     )
 

@@ -25,8 +25,11 @@ def nested_headline(results: Results) -> str:
     Without a control, the strategies are compared with the baseline.
     """
     if not results.strategies:
-        base = results.macro(results.reference).mean
-        sentences = [f"No strategy gave a result here. The baseline reaches macro F1 {base:.3f} in the outer folds."]
+        base = results.main_score(results.reference).mean
+        sentences = [
+            f"No strategy gave a result here. The baseline reaches {results.target.label} {base:.3f} in the outer "
+            "folds."
+        ]
     else:
         contrast = results.contrasts[0]
         leader = next(iter(rank_strategies(results, contrast)), None)
@@ -54,7 +57,7 @@ def rank_strategies(results: Results, contrast: Contrast, *, sign: int = 0) -> l
 def _gain(results: Results, arm: Arm, contrast: Contrast) -> float:
     other = results.other_of(arm, contrast)
     assert other is not None
-    return results.gain(arm.name, "macro_f1", other)
+    return results.main_gain(arm.name, other)
 
 
 def _describe_verdict(results: Results, contrast: Contrast, leader: Arm | None) -> str:
@@ -103,9 +106,10 @@ def _list_arms(results: Results, arms: Sequence[Arm], contrast: Contrast, by: st
 
 
 def _name_other(results: Results, contrast: Contrast) -> str:
-    if contrast == "vs_control" and results.control is not None:
-        return f"the tuned control ({results.control.name}, macro F1 {results.macro(results.control.name).mean:.3f})"
-    return f"the baseline (macro F1 {results.macro(results.reference).mean:.3f})"
+    control, label = results.control, results.target.label
+    if contrast == "vs_control" and control is not None:
+        return f"the tuned control ({control.name}, {label} {results.main_score(control.name).mean:.3f})"
+    return f"the baseline ({label} {results.main_score(results.reference).mean:.3f})"
 
 
 def _describe_classes(results: Results, arm: Arm, contrast: Contrast) -> str:
@@ -144,8 +148,8 @@ def _describe_classes(results: Results, arm: Arm, contrast: Contrast) -> str:
 def _describe_tuning(results: Results) -> Iterator[str]:
     """Yields what the control gains over the published recipe."""
     if results.control is not None:
-        gain = results.gain(results.control.name, "macro_f1", results.reference)
+        gain = results.main_gain(results.control.name, results.reference)
         interval = results.inference.against(results.control.name, results.reference).interval
         span = f" ({signed(interval.low)} to {signed(interval.high)})" if interval else ""
-        base = results.macro(results.reference).mean
+        base = results.main_score(results.reference).mean
         yield f"Tuning alone gives {signed(gain)}{span} over the published recipe, which reaches {base:.3f}."

@@ -55,15 +55,16 @@ def _describe_validation(results: Results) -> str:
         seeds = f"mean over {plural(results.trial_seeds, 'seed')}"
         if results.trial_seeds > 1:
             seeds += ", each with its own assignment of sources to folds"
+    label = results.target.label
     if results.outer_folds is None:
         text = (
-            "The validation score of every arm is macro F1 in a cross-validation over the training and validation "
+            f"The validation score of every arm is {label} in a cross-validation over the training and validation "
             f"splits with folds by source, {seeds}."
         )
     else:
         text = (
-            "The inner score of every arm is macro F1 in a cross-validation over the landmarks outside an outer fold "
-            f"with folds by source, {seeds} and the outer folds; its outer score is macro F1 of the pooled predictions."
+            f"The inner score of every arm is {label} in a cross-validation over the landmarks outside an outer fold "
+            f"with folds by source, {seeds} and the outer folds; its outer score is {label} of the pooled predictions."
         )
     if any(arm.has_search for arm in results.ordered):
         text += (
@@ -204,7 +205,7 @@ def _comparison_protocol(results: Results) -> Iterator[str]:
 def _describe_intervals(results: Results) -> str:
     complete, terms = results.inference.resamples[results.reference].complete_share, results.terms
     return (
-        f"Confidence intervals of macro F1 come from {N_RESAMPLES:,} resamples of the "
+        f"Confidence intervals of {results.target.label} come from {N_RESAMPLES:,} resamples of the "
         f"{plural(results.inference.total, terms.source)}, the same ones for all arms, and of the fits of each arm "
         f"(expanded percentiles, Hesterberg 2015). {percent(complete)} % of the resamples draw {terms.drawn}; in "
         f"the others, a class without a drawn source {_UNDRAWN[UNDRAWN].format(whole=terms.whole)}. A class has an "
@@ -217,8 +218,8 @@ def _describe_tests(results: Results) -> str:
     if results.control is not None:
         families.insert(0, "with the control that averages as many fits, which is the primary contrast,")
     text = (
-        f"Arms are compared {' and '.join(families)} by the source-level swap test on macro F1, two-sided, with Holm's "
-        f"(1979) correction{' in each of the two families' if len(families) > 1 else ''}."
+        f"Arms are compared {' and '.join(families)} by the source-level swap test on {results.target.label}, "
+        f"two-sided, with Holm's (1979) correction{' in each of the two families' if len(families) > 1 else ''}."
     )
     if results.identical:
         text += (

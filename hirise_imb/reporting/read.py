@@ -12,6 +12,7 @@ import pandas as pd
 
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.metrics.classification import Predictions
+from hirise_imb.metrics.targets import find_target
 from hirise_imb.reporting.records import Arm, Omitted, Origin, Role, Selection
 from hirise_imb.reporting.results import Results
 from hirise_imb.reporting.summary.records import ArmRecord, Summary
@@ -86,6 +87,8 @@ def read_report(folder: Path) -> Results:
         trial_seeds=summary["trial_seeds"],
         outer_folds=None if summary["outer_folds"] is None else pd.DataFrame(summary["outer_folds"]),
         given_split=_read_given_split(folder, summary),
+        target=find_target(summary["metric"]["name"], summary["metric"]["costs"], classes.names),
+        costs=tuple(summary["metric"]["costs"]),
         appendix={key: summary.get(key, []) for key in ("strategies", "shared_parameters")},
         origins=tuple(
             Origin(o["name"], o["study"], o["setting"], tuple(o["arms"]), o["chosen"]) for o in summary["origins"]
@@ -173,7 +176,7 @@ def _arm(
                 division=selection["division"],
                 recipe=selection["recipe"],
                 settings=selection["settings"],
-                val_macro_f1=selection["val_macro_f1"],
+                val_score=selection["val_score"],
                 trials=selection["trials"],
                 members=members,
                 space=cast("dict[str, dict[str, Any]]", selection.get("space", {})),

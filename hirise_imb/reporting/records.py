@@ -40,9 +40,9 @@ class Selection:
     """The recipe as `Recipe.to_dict` returns it."""
     settings: dict[str, str | float | int]
     """Hyperparameters that the search chose; empty for an arm without a search."""
-    val_macro_f1: float
-    """Validation score: macro F1 in the cross-validation, on the same folds and with the same seeds for all arms, which
-    are other folds and seeds than those of the trials."""
+    val_score: float
+    """Validation score: the target metric in the cross-validation, on the same folds and with the same seeds for all
+    arms, which are other folds and seeds than those of the trials."""
     trials: Sequence[Mapping[str, Any]]
     """State, value, hyperparameters (`params`) and reason of failure (`error`) of each finished trial, in order; empty
     for an arm without a search."""
@@ -102,9 +102,9 @@ class Arm:
             raise ValueError(f"role must be one of {', '.join(get_args(Role))}, got {self.role!r}")
 
     @property
-    def val_macro_f1(self) -> float:
+    def val_score(self) -> float:
         """Validation score, mean over divisions."""
-        return float(np.mean([selection.val_macro_f1 for selection in self.selections]))
+        return float(np.mean([selection.val_score for selection in self.selections]))
 
     @property
     def members(self) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from hirise_imb.metrics.classification import per_class_scores
 from hirise_imb.metrics.operating_point import OperatingPoint
 from hirise_imb.metrics.ranking import average_precision
 from hirise_imb.metrics.registry import Evaluation, evaluate
+from hirise_imb.metrics.targets import MACRO_F1, Target
 from hirise_imb.reporting.inference import Family, Inference, RankCorrelation, rank_correlation
 from hirise_imb.reporting.pairing import compare, describe
 from hirise_imb.reporting.records import Arm, Omitted, Origin, Spread
@@ -67,6 +68,10 @@ class Results:
     """Outer fold of each source; columns: repeat and fold (from 1), source. None for the given split."""
     given_split: Results | None = None
     """The results of the given split, which the report of a nested cross-validation also shows; None without them."""
+    target: Target = MACRO_F1
+    """The metric that the searches maximised, and that intervals and tests are of."""
+    costs: tuple[str, ...] = ()
+    """Costs of mistakes as the definition lists them, if the target depends on them."""
 
     @property
     def terms(self) -> Terms:
@@ -144,7 +149,7 @@ class Results:
         if self.origins:
             return self.arms[1:]
         remedies = [arm for arm in self.arms[1:] if arm.role == "strategy"]
-        return tuple(sorted(remedies, key=lambda arm: -arm.val_macro_f1))
+        return tuple(sorted(remedies, key=lambda arm: -arm.val_score))
 
     @cached_property
     def chosen(self) -> Arm | None:
@@ -231,7 +236,7 @@ class Results:
         if self.origins:
             return None
         arms = [arm for arm in self.ordered if arm.name not in self.identical]
-        return rank_correlation([arm.val_macro_f1 for arm in arms], [self.macro(arm.name).mean for arm in arms])
+        return rank_correlation([arm.val_score for arm in arms], [self.main_score(arm.name).mean for arm in arms])
 
     @cached_property
     def labels(self) -> Ints:
@@ -263,7 +268,8 @@ class Results:
     @cached_property
     def inference(self) -> Inference:
         """Confidence intervals and tests over sources."""
-        return Inference(self.labels, self.test["source"], self._predicted, self.classes)
+        probabilities = {arm.name: np.stack([fit.probabilities for fit in arm.predictions]) for arm in self.arms}
+        return Inference(self.labels, self.test["source"], self._predicted, self.classes, self.target, probabilities)
 
     @cached_property
     def pairings(self) -> dict[str, list[Statistic]]:
@@ -274,9 +280,13 @@ class Results:
         """Returns the registered scores of an arm over seeds by name, without those that are undefined for a seed."""
         return self._headline_scores[arm]
 
-    def macro(self, arm: str) -> Spread:
-        """Returns the macro F1 of an arm on the test split over seeds."""
-        return self.headline_scores(arm)["macro_f1"]
+    def main_score(self, arm: str) -> Spread:
+        """Returns the target metric of an arm on the tested landmarks over seeds."""
+        return self.headline_scores(arm)[self.target.key]
+
+    def main_gain(self, arm: str, other: str) -> float:
+        """Returns the mean of the target metric over seeds, minus that of another arm."""
+        return self.gain(arm, self.target.key, other)
 
     def per_class(self, arm: str, metric: str) -> list[Spread]:
         """Returns the precision, recall or F1 of each class over seeds."""
@@ -327,7 +337,15 @@ class Results:
 
     @cached_property
     def _headline_scores(self) -> dict[str, dict[str, Spread]]:
-        return {name: _spreads([evaluate(fit) for fit in fits]) for name, fits in self.evaluations.items()}
+        return {
+            name: _spreads([self._main_first(fit) | evaluate(fit) for fit in fits])
+            for name, fits in self.evaluations.items()
+        }
+
+    def _main_first(self, fit: Evaluation) -> dict[str, float]:
+        """Returns the target metric by its key, so that tables list it first."""
+        score = self.target.score(fit.labels, fit.probabilities)
+        return {} if np.isnan(score) else {self.target.key: score}
 
     @cached_property
     def _per_class(self) -> dict[str, dict[str, list[Spread]]]:

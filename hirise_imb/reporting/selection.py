@@ -86,7 +86,7 @@ class SelectionCost:
 def selection_cost(results: Results, arm: Arm) -> SelectionCost:
     """Returns what the selection of an arm cost."""
     control = results.control_for(arm)
-    inner, outer = arm.val_macro_f1, results.macro(arm.name).mean
+    inner, outer = arm.val_score, results.main_score(arm.name).mean
     compared = control is not None and control.name != arm.name
     return SelectionCost(
         arm=arm.name,
@@ -94,8 +94,8 @@ def selection_cost(results: Results, arm: Arm) -> SelectionCost:
         outer=outer,
         best_trial=_mean_over_divisions(arm, _best_trial),
         tuning_gain=_mean_over_divisions(arm, _tuning_gain),
-        control_gain_inner=inner - control.val_macro_f1 if control and compared else None,
-        control_gain_outer=outer - results.macro(control.name).mean if control and compared else None,
+        control_gain_inner=inner - control.val_score if control and compared else None,
+        control_gain_outer=outer - results.main_score(control.name).mean if control and compared else None,
         distinct_settings=len({tuple(sorted(selection.settings.items())) for selection in arm.selections}),
         divisions_as_control=_count_equal_divisions(results, arm, control) if control and compared else None,
         stability=tuple(_stabilities(arm)),

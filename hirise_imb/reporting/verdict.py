@@ -99,29 +99,29 @@ def _tuning(results: Results) -> str:
     test = results.families["vs_baseline"].tests.get(control.name) if control else None
     if control is None or test is None or test.p_holm > ALPHA:
         return ""
-    gain = results.gain(control.name, "macro_f1", results.reference)
+    gain = results.main_gain(control.name, results.reference)
     return ", but tuning alone beats the published baseline" if gain > 0 else ", which is worse than the baseline"
 
 
 def _choose(results: Results, better: list[Arm]) -> Arm:
     """Returns the arm to choose."""
     if better:
-        return max(better, key=lambda arm: arm.val_macro_f1)
+        return max(better, key=lambda arm: arm.val_score)
     best = results.chosen
     references = [results.arms[0], *([results.control] if results.control else [])]
     if best is not None and not _is_refuted(results, best):
         own = results.control_for(best)
         others = [*references, *([own] if own else [])]
-        if best.val_macro_f1 > max(arm.val_macro_f1 for arm in others):
+        if best.val_score > max(arm.val_score for arm in others):
             return best
-    return max(references, key=lambda arm: arm.val_macro_f1)
+    return max(references, key=lambda arm: arm.val_score)
 
 
 def _is_refuted(results: Results, arm: Arm) -> bool:
     """Checks whether a strategy does not score higher than the control on the tested landmarks."""
     control = results.control_for(arm)
     other = control.name if control else results.reference
-    return results.gain(arm.name, "macro_f1", other) <= 0
+    return results.main_gain(arm.name, other) <= 0
 
 
 def _advise(results: Results, outcome: Outcome, choice: Arm) -> str:
@@ -130,7 +130,7 @@ def _advise(results: Results, outcome: Outcome, choice: Arm) -> str:
         return f"{start} {choice.name}, {_describe_difference(results, choice, _contrast_of(results, choice))}."
     name = "the baseline" if choice.name == results.reference else f"{choice.name}, the control"
     best = results.chosen
-    if best is not None and best.val_macro_f1 > choice.val_macro_f1 and _is_refuted(results, best):
+    if best is not None and best.val_score > choice.val_score and _is_refuted(results, best):
         difference = _describe_difference(results, best, _contrast_of(results, best))
         return f"{start} {name}. The best strategy {results.terms.best}, {best.name}, has {difference}."
     return f"{start} {name}: no strategy has a higher {results.terms.inner} score."
@@ -157,7 +157,7 @@ def _describe_difference(results: Results, arm: Arm, contrast: Contrast) -> str:
         against = results.reference if results.origins else "the baseline"
     else:
         against = "the control that averages as many fits" if arm.averages else "the control"
-    return f"{signed(results.gain(arm.name, 'macro_f1', other))} macro F1{span} against {against}"
+    return f"{signed(results.main_gain(arm.name, other))} {results.target.label}{span} against {against}"
 
 
 def _cards(results: Results, choice: Arm | None) -> Iterator[Card]:
@@ -221,8 +221,8 @@ def _card_of_selection(results: Results) -> Iterator[Card]:
     control = results.control_for(best) if best else None
     if best is None or control is None:
         return
-    inner = best.val_macro_f1 - control.val_macro_f1
-    outer = results.gain(best.name, "macro_f1", control.name)
+    inner = best.val_score - control.val_score
+    outer = results.main_gain(best.name, control.name)
     if inner > 0 and outer < inner:
         yield Card(
             f"Gain {terms.best}, less {terms.where}",
@@ -234,7 +234,7 @@ def _card_of_selection(results: Results) -> Iterator[Card]:
 def _card_of_seeds(results: Results) -> Iterator[Card]:
     """Yields how far macro F1 of the control, or else the baseline, moves if only the seed changes."""
     arm = results.control or results.arms[0]
-    spread = results.macro(arm.name)
+    spread = results.main_score(arm.name)
     if len(arm.seeds) > 1 and spread.high > spread.low:
         name = "the control" if results.control else "the baseline"
         yield Card(
@@ -252,6 +252,6 @@ def _card_of_cap(results: Results) -> Iterator[Card]:
         return
     text = f"In {capped} of {fits} fits of the baseline, the best epoch is the last one allowed."
     if (longer := results.to_the_end) is not None:
-        gain = results.gain(longer.name, "macro_f1", base.name)
+        gain = results.main_gain(longer.name, base.name)
         text += f" Trained to the end, on training and validation landmarks, its recipe has {signed(gain)}."
     yield Card("The baseline stops early", text)

@@ -25,8 +25,8 @@ class SearchResult:
     settings: dict[str, str | float | int]
     place: SearchPlace
     """Place of the best trial."""
-    val_macro_f1: float
-    """Validation score of the best trial: macro F1 by cross-validation, the mean over seeds."""
+    score: float
+    """Validation score of the best trial: the target metric by cross-validation, the mean over seeds."""
     history: list[HistoryEntry]
     """State, value and hyperparameters (`params`) of each finished trial, by place, with the reason (`error`) of a
     failed one."""
@@ -57,7 +57,7 @@ def choose_best(trials: Mapping[SearchPlace, FrozenTrial], strategy: Strategy, c
         recipe=strategy.recipe(settings, context),
         settings=settings,
         place=best,
-        val_macro_f1=complete[best].values[0],
+        score=complete[best].values[0],
         history=[_history_entry(trial) for trial in trials.values()],
         space={
             name: _describe(distribution)

@@ -183,7 +183,7 @@ class SearchScheduler:
             study_name += f" after {hashlib.sha256(recipes.encode()).hexdigest()[:8]}"
         facts = dict(division.facts) | {"overrides": strategy.describe_overrides()}
         return Search(
-            open_trial_store(self.storage, study_name, facts),
+            open_trial_store(self.storage, study_name, facts, division.trainer.target.label),
             strategy,
             RecipeContext(self.context.cuts, bases, self.context.layers),
             strategy.max_trials(definition),
@@ -194,7 +194,9 @@ class SearchScheduler:
     def _train_next_trial(self, division: Division, search: Search, display: _StepDisplay) -> bool:
         step = division.search_step(search.strategy.name)
         show = display.show(step, search.n_trials, len(search.finished_trials()))
-        publish = make_publisher(self.storage, self.out, self.context.manifest.spec.classes)
+        publish = make_publisher(
+            self.storage, self.out, self.context.manifest.spec.classes, division.trainer.target.label
+        )
         return search.train_next_trial(self.leases, division.score_trial, show, publish)
 
 

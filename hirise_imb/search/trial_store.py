@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.metrics.classification import per_class_scores
+from hirise_imb.metrics.targets import MACRO_F1
 from hirise_imb.search.database import Storage
 from hirise_imb.search.identifiers import SearchPlace, TrialId, TrialNumber
 from hirise_imb.search.proposals import Proposal
@@ -40,6 +41,8 @@ class TrialStore:
 
     study: optuna.Study
     storage: Storage
+    label: str
+    """Name of the target metric, which is the value of a trial."""
 
     @property
     def study_id(self) -> int:
@@ -138,13 +141,16 @@ class TrialStore:
         return deaths
 
 
-def open_trial_store(storage: Storage, name: str, facts: Mapping[str, str | int]) -> TrialStore:
+def open_trial_store(
+    storage: Storage, name: str, facts: Mapping[str, str | int], label: str = MACRO_F1.label
+) -> TrialStore:
     """Creates the study `name`, or opens it to continue it.
 
     Args:
         storage: database of all searches.
         name: name of the study in the database.
         facts: what the trials depend on in addition to their settings.
+        label: name of the target metric, for the dashboard.
 
     Raises:
         UserError: the study exists and was begun with other facts, or with another version of the program.
@@ -155,8 +161,8 @@ def open_trial_store(storage: Storage, name: str, facts: Mapping[str, str | int]
     study.set_user_attr("facts", {"search": VERSION, **facts})
     # The upper bound on Optuna's version guards against changes of its experimental parts; users need no warning.
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
-        study.set_metric_names(["validation macro F1"])  # shown by the dashboard
-    return TrialStore(study, storage)
+        study.set_metric_names([f"validation {label}"])  # shown by the dashboard
+    return TrialStore(study, storage, label)
 
 
 def _check_facts(name: str, stored: Mapping[str, Any], facts: Mapping[str, str | int]) -> None:
@@ -168,7 +174,10 @@ def _check_facts(name: str, stored: Mapping[str, Any], facts: Mapping[str, str |
         raise UserError(
             f"The study {name} was begun with {age} version of this program and can't be continued: {remedy}"
         )
-    for key, value in facts.items():
+    # Studies that name no metric were made with macro F1.
+    default: dict[str, str | int] = {"metric": MACRO_F1.name}
+    stored = default | dict(stored)
+    for key, value in (default | dict(facts)).items():
         if stored.get(key) != value:
             begun_with = f"{key} {stored[key]}" if key in stored else f"no {key}"
             raise UserError(f"The study {name} was begun with {begun_with}, not with {key} {value}: {remedy}")

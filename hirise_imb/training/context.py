@@ -27,6 +27,7 @@ from hirise_imb.features.extraction import (
 )
 from hirise_imb.features.inputs import TOP_MEAN, FeatureKey, RequiredFeatures
 from hirise_imb.features.table import FeatureTable, read_feature_table
+from hirise_imb.metrics.targets import MACRO_F1, find_target
 from hirise_imb.recipe import Recipe
 from hirise_imb.strategies import Strategy
 from hirise_imb.training.epoch_loop import OnEpoch
@@ -177,6 +178,7 @@ class TrainingContext:
         paths = [manifest.path(image) for image in manifest.table["image"]]
         begin = time.monotonic()
         digests = image_digests(paths)
+        target = find_target(definition.metric, definition.costs, manifest.spec.classes.names)
         table = load_table(definition, manifest, digests)  # before TensorFlow, so that mistakes are reported at once
         environment.load_tensorflow()
         splits = make_splits(manifest, 2 * definition.trial_seeds)  # for trials and for arms
@@ -185,16 +187,19 @@ class TrainingContext:
             backbone = card.load(definition.weights, manifest.spec.image_shape, definition.precision)
             required = require_features(strategies, card)
             features = _extract(backbone, required, paths, splits.images.is_canonical, digests)
-            trainer = Trainer(backbone, splits, features)
+            trainer = Trainer(backbone, splits, features, target)
             origin = {"backbone": card.name, "weights": backbone.digest[:16], "precision": definition.precision}
             description = _describe_backbone(definition, backbone, paths)
         else:
-            trainer = Trainer(None, splits, {TOP_MEAN: Features.of(table.vectors)})
+            trainer = Trainer(None, splits, {TOP_MEAN: Features.of(table.vectors)}, target)
             origin = {"features": table.digest[:16]}
             made = f"made by {table.made_by}" if table.made_by else "the file does not say how they were made"
             description = f"Features: {definition.features} ({made}), {table.width:,} for each image"
         facts: dict[str, str | int] = {"dataset": manifest.spec.name, "data": data_digest(manifest, digests)}
         facts |= {**origin, "seed": definition.seed}
+        if target is not MACRO_F1:
+            # Left out for macro F1, so that fits from before other targets could be chosen still count.
+            facts["metric"] = " | ".join((definition.metric, *definition.costs))
         seconds = round(time.monotonic() - begin, 1)
         return cls(definition, manifest, trainer, description, table, facts, seconds)
 
@@ -245,6 +250,7 @@ def load_manifest(definition: StudyDefinition) -> Manifest:
     check_known("precision", definition.precision, PRECISIONS)
     card = DATASETS[check_known("data set", definition.dataset, DATASETS)]
     manifest = load_data(definition.data, card, definition.images)
+    find_target(definition.metric, definition.costs, manifest.spec.classes.names)
     if not definition.features:
         BACKBONES[definition.backbone].check_image_size(manifest.spec.image_shape)
     return manifest

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hirise_imb.config import GIVEN_SPLIT
-from hirise_imb.metrics.classification import Predictions
+from hirise_imb.metrics.classification import Predictions, macro_f1
 from hirise_imb.recipe import Recipe
 from hirise_imb.training.context import Division
 from hirise_imb.training.fitted import FittedModel
@@ -178,6 +178,7 @@ def _save_validation(validation: CrossValidation, path: Path) -> None:
         log_probabilities=validation.log_probabilities,
         temperatures=np.array(validation.temperatures),
         confusions=validation.confusions,
+        score=validation.score,
         notes=np.array(validation.notes, "U"),
         seconds=validation.seconds,
         **_history_arrays(validation.history),
@@ -194,9 +195,15 @@ def _load_validation(path: Path) -> CrossValidation:
             log_probabilities=stored["log_probabilities"],
             temperatures=tuple(stored["temperatures"].tolist()),
             confusions=stored["confusions"],
+            score=float(stored["score"]) if "score" in stored else _mean_macro_f1(stored["confusions"]),
             notes=tuple(stored["notes"].tolist()),
             seconds=float(stored["seconds"]),
         )
+
+
+def _mean_macro_f1(confusions: NDArray[np.int64]) -> float:
+    """Returns the validation score of a file that was written when macro F1 was the only target."""
+    return float(np.mean([macro_f1(confusion) for confusion in confusions]))
 
 
 def _history_arrays(history: pd.DataFrame) -> dict[str, NDArray[Any]]:

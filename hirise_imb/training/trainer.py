@@ -21,7 +21,8 @@ from hirise_imb.features.arrays import Features
 from hirise_imb.features.inputs import FeatureKey
 from hirise_imb.imbalance.logit_adjustment import Correction, cross_fit_adjustment
 from hirise_imb.imbalance.temperature import Temperature
-from hirise_imb.metrics.classification import Predictions, confusion_matrix, macro_f1
+from hirise_imb.metrics.classification import Predictions, confusion_matrix
+from hirise_imb.metrics.targets import MACRO_F1, Target
 from hirise_imb.recipe import Recipe
 from hirise_imb.training.epoch_loop import OnEpoch
 from hirise_imb.training.fitted import FittedHead, FittedModel, average_kinds, mean_log_probabilities
@@ -56,15 +57,12 @@ class CrossValidation:
     single kind."""
     confusions: Ints
     """Confusion matrix of each seed after adjustment, shape (n_seeds, n_classes, n_classes)."""
+    score: float
+    """Validation score: the target metric of all out-of-fold predictions after adjustment, mean over seeds."""
     notes: tuple[str, ...]
     """How the data of some fold limited the recipe, if it did."""
     seconds: float
     """Wall time."""
-
-    @property
-    def score(self) -> float:
-        """Validation score: mean over seeds of the macro F1 of all out-of-fold predictions."""
-        return float(np.mean([macro_f1(confusion) for confusion in self.confusions]))
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,13 @@ class Run:
 class Trainer:
     """Fits recipes on one data set. Networks and the latest fits are kept between runs."""
 
-    def __init__(self, backbone: Backbone | None, splits: DataSplits, features: Mapping[FeatureKey, Features]) -> None:
+    def __init__(
+        self,
+        backbone: Backbone | None,
+        splits: DataSplits,
+        features: Mapping[FeatureKey, Features],
+        target: Target = MACRO_F1,
+    ) -> None:
         """Takes the data and its features.
 
         Args:
@@ -106,12 +110,14 @@ class Trainer:
             splits: splits of the data set.
             features: features of all images in order, for every view, layer and statistic, and every cut, that recipes
                 name. Views that serve only prediction need rows for canonical images alone.
+            target: metric by which recipes are scored. Epochs are chosen as the recipe says, by macro F1 or loss.
         """
         import tensorflow as tf
 
         # Same seed, same machine, same numbers: without it, parallel reductions add up in any order.
         tf.config.experimental.enable_op_determinism()
         self.splits = splits
+        self.target = target
         self._backbone, self._features = backbone, features
         self._stages = StageRunner(backbone, splits, features)
 
@@ -122,7 +128,7 @@ class Trainer:
 
     def with_splits(self, splits: DataSplits) -> Trainer:
         """Returns a trainer of the same features with other splits, which shares its compiled networks."""
-        other = Trainer(self._backbone, splits, self._features)
+        other = Trainer(self._backbone, splits, self._features, self.target)
         other._stages.networks = self._stages.networks
         other._stages.inputs.concatenations = self._stages.inputs.concatenations
         return other
@@ -169,6 +175,7 @@ class Trainer:
             log_probabilities=averaged.astype(np.float32),
             temperatures=temperatures,
             confusions=np.stack([confusion_matrix(labels, z.argmax(axis=1), len(images.classes)) for z in adjusted]),
+            score=float(np.mean([self.target.score(labels, z) for z in adjusted])),
             notes=_merge_notes(fits),
             seconds=time.monotonic() - begin,
         )

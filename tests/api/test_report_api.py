@@ -108,7 +108,7 @@ def test_arms_have_the_figures_of_the_summary(study: hi.Report, summary: dict[st
     assert rows["arm"].tolist() == summary["order"]
     for row in rows.to_dict("records"):
         arm = record(summary, row["arm"])
-        assert row["validation"] == arm["val_macro_f1"]
+        assert row["validation"] == arm["val_score"]
         assert [row["macro_f1"], row["seeds_low"], row["seeds_high"]] == list(arm["scores"]["macro_f1"].values())
         assert [row["low"], row["high"]] == list(arm["uncertainty"]["macro_f1"].values())
         against = arm[contrast]

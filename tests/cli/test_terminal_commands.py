@@ -49,7 +49,7 @@ def test_the_end_shows_every_rare_class_of_both_references_and_the_choice(width:
         f1 = results.per_class(name, "f1")
         expected = [f"{f1[k].mean:.3f}" if results.support[k] else "–" for k in results.classes.rare_ids]
         assert row[2:] == expected
-        assert row[1] == f"{results.macro(name).mean:.3f}"
+        assert row[1] == f"{results.main_score(name).mean:.3f}"
     assert not any(re.match(r"focal_loss +\d", line) for line in lines)
 
 

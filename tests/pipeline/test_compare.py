@@ -433,7 +433,8 @@ def test_nested_reports_with_the_same_outer_folds_are_compared(nested: Path, tmp
     for arm in first.arms:
         assert results.headline_scores(f"first/{arm.name}") == first.headline_scores(arm.name)
     assert headline(results).startswith(
-        f"first/tta, the arm that first advises, reaches macro F1 {first.macro('tta').mean:.3f} in the outer folds, "
+        f"first/tta, the arm that first advises, reaches macro F1 {first.main_score('tta').mean:.3f} in the outer "
+        "folds, "
     )
     told = " ".join(summary_of(page.parent)["protocol"])
     assert f"on the same {len(first.test)} landmarks, with the same classes and outer folds;" in told

@@ -112,17 +112,17 @@ def test_the_documentation_has_its_numbers() -> None:
     luck = [cost.luck for arm in results.arms if (cost := selection_cost(results, arm)).luck is not None]
     for text in (
         f"{len(results.test):,} landmarks, {results.inference.total} sources",
-        f"the tuned control** (macro F1 {results.macro(control.name).mean:.3f})",
+        f"the tuned control** (macro F1 {results.main_score(control.name).mean:.3f})",
         f"`{best}`, {gain(best, to_control.tests[best].other)} over the control that averages as many fits (95 % "
         f"confidence interval {signed(interval.low)} to {signed(interval.high)}, "
         f"p = {p_digits(to_control.tests[best].swap.p)}; {p_digits(to_control.tests[best].p_holm)} after Holm over "
         f"{len(to_control)} comparisons)",
         f"{gain('representation', control.name)} over `plain` ({signed(features.low)} to {signed(features.high)})",
         f"{gain('combined_features', 'combined')} ({signed(combined.low)} to {signed(combined.high)}; one "
-        f"comparison, uncorrected) from the same features: from {results.macro('combined').mean:.3f} to "
-        f"{results.macro('combined_features').mean:.3f}",
+        f"comparison, uncorrected) from the same features: from {results.main_score('combined').mean:.3f} to "
+        f"{results.main_score('combined_features').mean:.3f}",
         f"{gain('plain-as-ensemble', control.name)} (`plain-as-ensemble`)",
-        f"the published recipe** ({results.macro('baseline').mean:.3f}): the control by "
+        f"the published recipe** ({results.main_score('baseline').mean:.3f}): the control by "
         f"{gain(control.name, 'baseline')} ({signed(tuned.low)} to {signed(tuned.high)}, "
         f"p = {p_digits(to_baseline.tests[control.name].p_holm)}",
         f"{n_better} of {len(results.strategies)} strategies. {gain('baseline_to_the_end', 'baseline')}",

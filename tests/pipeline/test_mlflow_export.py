@@ -129,7 +129,7 @@ def check_scores(metrics: dict[str, float], arm: dict[str, Any], classes: list[s
     for metric, spreads in arm["per_class"].items():
         for name, spread in zip(classes, spreads, strict=True):
             assert metrics[f"{prefix}{metric}/{name}"] == spread["mean"]
-    assert metrics[f"{prefix}validation_macro_f1"] == arm["val_macro_f1"]
+    assert metrics[f"{prefix}validation_macro_f1"] == arm["val_score"]
     for contrast in ("vs_control", "vs_baseline"):
         if (test := arm[contrast]["test"]) is not None:
             assert metrics[f"{prefix}{contrast}/difference"] == arm[contrast]["scores"]["macro_f1"]

@@ -199,7 +199,7 @@ def test_an_interrupted_rebuild_of_either_report_can_be_repeated(
     ("name", "folder", "told"),
     [
         ("report.html", True, "Is a directory"),
-        ("figures/macro_f1.png", True, "Is a directory"),
+        ("figures/arms.png", True, "Is a directory"),
         ("confusion", False, "File exists"),
     ],
 )
@@ -238,7 +238,7 @@ def test_all_that_a_report_was_made_from_is_read_back(study: Results, folders: d
                     assert one.probabilities.dtype == other.probabilities.dtype == np.float32
                     np.testing.assert_array_equal(one.probabilities, other.probabilities)
         fields = ("name", "role", "summary", "selections", "seeds", "best_epochs")
-        for field in (*fields, "capped", "members", "val_macro_f1", "notes"):
+        for field in (*fields, "capped", "members", "val_score", "notes"):
             assert getattr(mine, field) == getattr(theirs, field), field
         assert (mine.temperatures, mine.seconds, mine.has_epochs) == (
             theirs.temperatures,
@@ -520,7 +520,7 @@ def test_odd_results_are_written_again(make: Make, write_odd: Callable[[Make], P
 def test_odd_results_are_reported_as_what_they_are(tmp_path: Path) -> None:
 
     found = of_study(perfect(tmp_path / "perfect"))["arms"][1]
-    assert found["uncertainty"]["macro_f1"] is None
+    assert found["uncertainty"]["score"] is None
     assert found["uncertainty"]["macro_f1_by_image"] is None
     assert found["scores"]["macro_f1"] == {"mean": 1, "low": 1, "high": 1}
     assert found["decided"]["accuracy"] == 1

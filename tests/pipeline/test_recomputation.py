@@ -117,6 +117,7 @@ def make_fit(name: str, role: Role, runs: tuple[Run, ...]) -> ArmFit:
         log_probabilities=np.zeros((1, 1, 8), np.float32),
         temperatures=(1.0,),
         confusions=np.eye(8, dtype=np.int64)[None],
+        score=1.0,
         notes=(),
         seconds=1.0,
     )

@@ -292,7 +292,7 @@ def test_a_strategy_that_averages_stands_next_to_a_control_that_averages_as_many
     assert {name for name, arm in arms.items() if arm["role"] == "control"} == {"plain", "plain-x5"}
     # The ensemble of seeds is that control.
     pd.testing.assert_frame_equal(predictions(report, "ensemble"), predictions(report, "plain-x5"))
-    assert arms["ensemble"]["val_macro_f1"] == arms["plain-x5"]["val_macro_f1"]
+    assert arms["ensemble"]["val_score"] == arms["plain-x5"]["val_score"]
 
 
 # --- the same name for something else ---

@@ -102,7 +102,7 @@ def test_every_table_has_the_baselines_and_the_controls_before_the_strategies(re
     assert [arm.name for arm in results.ordered] == ORDER
     assert [arm.name for arm in results.strategies] == STRATEGIES
     assert pd.read_csv(folder / "per_class.csv")["arm"].unique().tolist() == ORDER
-    assert pd.read_csv(folder / "figures/macro_f1.csv")["arm"].tolist() == ORDER
+    assert pd.read_csv(folder / "figures/arms.csv")["arm"].tolist() == ORDER
     assert summary_of(folder)["order"] == ORDER
     page = re.sub("<wbr>", "", (folder / "report.html").read_text(encoding="utf-8"))
     tables = [re.findall(r'<th scope="row"[^>]*>(?:<a [^>]*>)?([\w-]+)', table) for table in page.split("</table>")]
@@ -124,7 +124,7 @@ def test_a_strategy_is_compared_with_the_control_that_averages_as_many(results: 
         assert arms[name]["vs_control"]["scores"]["macro_f1"] == pytest.approx(f1[name] - f1[other])
     assert (arms["undersampling"]["members"], arms["plain-x4"]["role"]) == ([4], "control")
     assert arms["baseline_to_the_end"]["role"] == "baseline_to_the_end"
-    table = pd.read_csv(folder / "figures/macro_f1.csv").set_index("arm")
+    table = pd.read_csv(folder / "figures/arms.csv").set_index("arm")
     assert {name: table.loc[name, "vs_control_arm"] for name in STRATEGIES} == CONTROLS
 
 
@@ -222,7 +222,7 @@ def test_a_comparison_tests_no_longer_baseline_and_no_control_that_averages(resu
 
 
 def test_the_headline_leads_with_the_control_and_names_both_baselines(results: Results) -> None:
-    f1 = {arm.name: results.macro(arm.name).mean for arm in results.arms}
+    f1 = {arm.name: results.main_score(arm.name).mean for arm in results.arms}
     told = headline(results)
     gain = f1["undersampling"] - f1["plain-x4"]
     assert told.startswith(
@@ -281,7 +281,7 @@ def test_fits_that_end_at_the_last_epoch_are_those_that_say_so(results: Results)
 
 def distinct(results: Results) -> tuple[list[float], list[float]]:
     arms = [arm for arm in results.ordered if arm.name not in IDENTICAL]
-    return [arm.val_macro_f1 for arm in arms], [results.macro(arm.name).mean for arm in arms]
+    return [arm.val_score for arm in arms], [results.main_score(arm.name).mean for arm in arms]
 
 
 def test_the_rank_correlation_is_that_of_scipy_over_distinct_arms(results: Results, folder: Path) -> None:
@@ -320,8 +320,8 @@ def test_its_p_value_is_the_share_of_orders_that_correlate_as_much() -> None:
 )
 def test_the_meaning_of_the_rank_correlation_is_said(results: Results, scores: Sequence[float], told: str) -> None:
     arms = [arm for arm in results.arms if arm.name not in IDENTICAL]
-    ranks = np.argsort(np.argsort([results.macro(arm.name).mean for arm in arms], kind="stable"))
-    changed = [with_selection(arm, val_macro_f1=scores[rank]) for arm, rank in zip(arms, ranks, strict=True)]
+    ranks = np.argsort(np.argsort([results.main_score(arm.name).mean for arm in arms], kind="stable"))
+    changed = [with_selection(arm, val_score=scores[rank]) for arm, rank in zip(arms, ranks, strict=True)]
     found = replace(results, arms=tuple(changed))
     assert told in caution(found)
 

@@ -456,7 +456,7 @@ def test_figures_of_a_nested_cross_validation_speak_of_outer_folds(results: Resu
         if name != "figures/class_distribution":
             for word in ("test", "validation", "best epoch"):
                 assert word not in written.replace("latest", "").replace("one test", "").replace("all tests", ""), name
-    assert "macro F1 in the outer folds" in words(nested, "figures/macro_f1")
+    assert "macro F1 in the outer folds" in words(nested, "figures/arms")
     assert {"inner folds", "outer fold"} < set(words(nested, "figures/curves-plain"))
     assert {"validation", "test", "best epoch"} < set(words(results, "figures/curves-plain"))
     assert any("mean over outer folds" in text for text in words(nested, "figures/best_so_far"))
@@ -669,8 +669,8 @@ def test_colours_of_figures_are_those_of_the_page(parts: Mapping[str, str]) -> N
 def test_marks_have_text_under_the_pointer(parts: Mapping[str, str], results: Results) -> None:
     for name, part in parts.items():
         assert "<title>" in part, name
-    [plain] = [text for text in titles_of(parts["figures/macro_f1"]) if text.startswith("plain: macro F1")][:1]
-    assert f"{results.macro('plain').mean:.3f}, 95 % confidence interval" in plain
+    [plain] = [text for text in titles_of(parts["figures/arms"]) if text.startswith("plain: macro F1")][:1]
+    assert f"{results.main_score('plain').mean:.3f}, 95 % confidence interval" in plain
     assert len(titles_of(parts["figures/f1_per_class"])) == len(results.arms) * len(CLASSES)
     sources = titles_of(parts["figures/sources"])
     assert sum("recall" in text for text in sources) == len(data(results, "sources"))

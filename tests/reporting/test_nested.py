@@ -269,7 +269,7 @@ def test_without_a_control_the_baseline_is_named_and_without_a_strategy_nothing_
     catalogue: Manifest,
 ) -> None:
     found = make_nested_results(catalogue, {"baseline": 0.3, "class_weights": 0.9})
-    base = found.macro("baseline").mean
+    base = found.main_score("baseline").mean
     assert (
         f"the only strategy beats the baseline (macro F1 {base:.3f}) by a difference that is statistically "
         "significant: class_weights by +"
@@ -329,7 +329,7 @@ def test_both_reports_are_complete_and_the_main_one_lists_the_other(results: Res
         against = arm["vs_control"] if row["name"] != "plain" else None
         assert row == {
             "name": arm["name"],
-            "val_macro_f1": arm["val_macro_f1"],
+            "val_score": arm["val_score"],
             "macro_f1": arm["scores"]["macro_f1"]["mean"],
             "difference": against["scores"]["macro_f1"] if against else None,
             "interval": against["interval"] if against else None,
@@ -344,7 +344,7 @@ def test_the_page_and_the_text_show_the_given_split(results: Results, folder: Pa
     assert '<a href="given-split/report.html">' in texts["html"]
     assert "[its own report](given-split/report.md)" in texts["md"]
     row = summary_of(folder)["given_split"]["arms"][2]
-    scores = [f"{row[key]:.3f}" for key in ("val_macro_f1", "macro_f1", "outer_macro_f1")]
+    scores = [f"{row[key]:.3f}" for key in ("val_score", "score", "outer_score")]
     difference, ends = f"{row['difference']:+.3f}", [f"{row['interval'][end]:+.3f}" for end in ("low", "high")]
     for name, text in texts.items():
         part = text[text.index("The published protocol: the given split") :]
@@ -470,7 +470,7 @@ def test_the_list_has_both_reports(results: Results, tmp_path: Path) -> None:
 
 
 def test_the_order_is_by_inner_score(results: Results) -> None:
-    tuned = [with_selection(arm, val_macro_f1=0.99) if arm.name == "tta" else arm for arm in results.arms]
+    tuned = [with_selection(arm, val_score=0.99) if arm.name == "tta" else arm for arm in results.arms]
     found = replace(results, arms=tuple(tuned))
     assert found.chosen is not None
     assert found.chosen.name == "tta"

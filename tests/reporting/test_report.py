@@ -120,7 +120,7 @@ def test_summary_is_json_with_a_version_and_finite_numbers(folder: Path) -> None
     assert selection["recipe"]["loss"] == {"kind": "Focal", "gamma": 2.5, "alpha_power": 0.0}
     assert focal["seeds"] == list(SEEDS)
     assert focal["best_epochs"] == [[2], [1]]
-    assert focal["val_macro_f1"] == selection["val_macro_f1"] == 0.6
+    assert focal["val_score"] == selection["val_score"] == 0.6
     assert selection["trials"] == TRIALS
     assert focal["capped"] == [[False], [False]]
     assert [(arm["role"], arm["members"]) for arm in summary["arms"]] == [
@@ -353,13 +353,13 @@ def test_the_headline_names_the_strategy_chosen_on_validation(results: Results) 
 
 def test_the_headline_names_strategies_that_are_as_good_on_validation(results: Results) -> None:
     base, *rest = results.arms
-    tied = replace(results, arms=(base, *(with_selection(arm, val_macro_f1=0.9) for arm in rest)))
+    tied = replace(results, arms=(base, *(with_selection(arm, val_score=0.9) for arm in rest)))
     first, second = (arm.name for arm in rest)
     assert headline(tied).startswith(f"{first}, the best strategy on validation (tied with {second}), reaches")
 
 
 def test_the_headline_says_where_validation_prefers_the_baseline(results: Results) -> None:
-    base = with_selection(results.arms[0], val_macro_f1=0.95)
+    base = with_selection(results.arms[0], val_score=0.95)
     found = headline(replace(results, arms=(base, *results.arms[1:])))
     assert found.startswith("On validation no strategy beats the baseline; the best one, focal_loss, reaches macro F1 ")
 
@@ -371,7 +371,7 @@ def test_fits_at_the_last_epoch_allowed_are_reported(results: Results) -> None:
     assert found.endswith(
         "Fits whose best epoch is the last one allowed, and which might gain from more: class_weights (1 of 2)."
     )
-    arms = [with_selection(replace(weights, name=f"a{n}"), val_macro_f1=0.9 - n / 100) for n in range(8)]
+    arms = [with_selection(replace(weights, name=f"a{n}"), val_score=0.9 - n / 100) for n in range(8)]
     found = caution(replace(results, arms=(results.arms[0], *arms)))
     assert found.endswith("more: " + ", ".join(f"a{n} (1 of 2)" for n in range(6)) + ", and 2 more arms.")
 

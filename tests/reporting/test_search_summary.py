@@ -134,7 +134,7 @@ def test_the_table_of_arms_shows_scores_and_differences(folder: Path) -> None:
     assert title[:6] == ["arm", "val", "test macro F1", "vs control", "vs baseline", "rare"]
     f1 = {name: f1_again(folder, name) for name in ORDER}
     macro = {name: found.mean(axis=1) for name, found in f1.items()}
-    val = {arm["name"]: arm["val_macro_f1"] for arm in summary_of(folder)["arms"]}
+    val = {arm["name"]: arm["val_score"] for arm in summary_of(folder)["arms"]}
     for row in rows:
         name = row[0]
         mean = macro[name].mean()
@@ -180,10 +180,10 @@ def test_the_headline_says_what_tuning_alone_gives(results: Results, folder: Pat
         f"the baseline: the control, plain, reaches {control:.3f}. {above[0]} of 5 strategies score above their "
         f"control on the test split, {above[1]} above the baseline."
     )
-    tuned = [with_selection(arm, val_macro_f1=0.6) if arm.name == "plain" else arm for arm in results.arms]
+    tuned = [with_selection(arm, val_score=0.6) if arm.name == "plain" else arm for arm in results.arms]
     text = headline(replace(results, arms=tuple(tuned)))
     assert text.startswith("On validation no strategy beats the control; the best one, partial_unfreeze, reaches")
-    tuned[0] = with_selection(tuned[0], val_macro_f1=0.6)
+    tuned[0] = with_selection(tuned[0], val_score=0.6)
     text = headline(replace(results, arms=tuple(tuned)))
     assert text.startswith("On validation no strategy beats the baseline or the control; the best one, partial_")
 
@@ -191,7 +191,7 @@ def test_the_headline_says_what_tuning_alone_gives(results: Results, folder: Pat
 def test_a_study_whose_strategies_failed_is_reported(results: Results, tmp_path: Path) -> None:
     base, control = results.arms[0], results.control
     assert control is not None
-    starts = [f"{results.macro(arm.name).mean:.3f}" for arm in (base, control)]
+    starts = [f"{results.main_score(arm.name).mean:.3f}" for arm in (base, control)]
     text = headline(replace(results, arms=(base,)))
     assert text == f"No strategy gave a result here. The baseline reaches macro F1 {starts[0]} on the test split."
     page = write_report(replace(results, arms=(base,)), tmp_path / "one").read_text(encoding="utf-8")
@@ -199,7 +199,7 @@ def test_a_study_whose_strategies_failed_is_reported(results: Results, tmp_path:
     assert "Not applicable here" in page
     assert "figures/best_so_far.png" not in contents(tmp_path / "one")
     text = headline(replace(results, arms=(base, control)))
-    gain = results.macro("plain").mean - results.macro("baseline").mean
+    gain = results.main_score("plain").mean - results.main_score("baseline").mean
     interval = results.inference.against("plain", "baseline").interval
     assert interval
     assert text == (

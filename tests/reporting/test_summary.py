@@ -168,7 +168,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
         lambda s: s["arms"][0]["scores"]["accuracy"].update(mean="1"),
         "at $.arms[0].scores.accuracy.mean: '1' is not of type 'number'",
     ),
-    "a score above one": (lambda s: s["arms"][0].update(val_macro_f1=1.5), "at $.arms[0].val_macro_f1: 1.5 is greater"),
+    "a score above one": (lambda s: s["arms"][0].update(val_score=1.5), "at $.arms[0].val_score: 1.5 is greater"),
     "kappa below -1": (lambda s: s["arms"][0]["scores"]["kappa"].update(low=-1.1), "scores.kappa.low: -1.1 is less"),
     "p of 2": (
         lambda s: s["arms"][1]["vs_baseline"]["test"].update(p=2),
@@ -271,8 +271,8 @@ def test_what_is_no_object_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_a_summary_that_breaks_it_is_not_written(results: Results, tmp_path: Path) -> None:
-    wrong = with_selection(results.arms[1], val_macro_f1=1.5)
-    with pytest.raises(ValueError, match=r"at \$\.arms\[1\]\.val_macro_f1: 1\.5 is greater"):
+    wrong = with_selection(results.arms[1], val_score=1.5)
+    with pytest.raises(ValueError, match=r"at \$\.arms\[1\]\.val_score: 1\.5 is greater"):
         write_report(replace(results, arms=(results.arms[0], wrong)), tmp_path)
     assert not (tmp_path / "summary.json").exists()
 

@@ -116,7 +116,7 @@ def test_cards_name_the_classes_of_few_sources_and_those_that_are_never_found() 
 
 def test_a_card_gives_the_range_that_seeds_alone_cover() -> None:
     results = study({"focal_loss": (0.55, 0.6)})
-    spread = results.macro("plain")
+    spread = results.main_score("plain")
     text = cards(results)["What seeds alone change"]
     assert f"{spread.low:.3f} to {spread.high:.3f}: a range of {spread.high - spread.low:.3f}" in text
     single = make_results(arm("baseline", "baseline", 0.3, 0.3, seeds=1))

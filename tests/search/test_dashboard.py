@@ -101,6 +101,7 @@ def make_validation(*confusions: NDArray[np.int64], **changes: Any) -> CrossVali
         capped=False,
         history=pd.DataFrame(),
         confusions=np.stack(confusions),
+        score=float(np.mean([_macro_f1(counts) for counts in confusions])),
         log_probabilities=np.zeros((len(confusions), 0, len(confusions[0])), np.float32),
         temperatures=(1.0,),
         notes=(),

@@ -127,6 +127,13 @@ def test_the_seed_decides_what_is_sampled(storage: Storage, tmp_path: Path) -> N
 # --- continuing a study ---
 
 
+def test_a_study_with_another_metric_does_not_continue_with_macro_f1(storage: Storage) -> None:
+    trial_store = open_trial_store(storage, "demo/class_weights", FACTS | {"metric": "g_mean"}, "G-mean")
+    assert trial_store.study.metric_names == ["validation G-mean"]
+    with pytest.raises(UserError, match="begun with metric g_mean, not with metric macro_f1"):
+        open_trial_store(storage, "demo/class_weights", FACTS)
+
+
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
@@ -136,6 +143,7 @@ def test_the_seed_decides_what_is_sampled(storage: Storage, tmp_path: Path) -> N
         ),
         ({"data": "abc", "seed": 1}, "begun with seed 0, not with seed 1"),
         ({"data": "abc", "seed": 0, "trial_seeds": 3}, "begun with no trial_seeds, not with trial_seeds 3"),
+        ({"data": "abc", "seed": 0, "metric": "g_mean"}, "begun with metric macro_f1, not with metric g_mean"),
     ],
 )
 def test_other_facts_are_refused(facts: dict[str, str | int], message: str, storage: Storage) -> None:
@@ -192,7 +200,7 @@ def scripted(values: Sequence[float], fails: Callable[[int], str | None] = lambd
 def test_the_trial_with_the_highest_value_is_chosen(storage: Storage) -> None:
     chosen = run_search(storage, 4, scripted([0.2, 0.7, 0.6, 0.1])).choose().get()
     assert chosen.place == 1
-    assert chosen.val_macro_f1 == pytest.approx(0.7)
+    assert chosen.score == pytest.approx(0.7)
     assert chosen.settings == TRAINED.space.complete({"power": 0.5})
     assert chosen.recipe == TRAINED.recipe(chosen.settings, CONTEXT)
     assert [entry["state"] for entry in chosen.history] == ["complete"] * 4
@@ -202,7 +210,7 @@ def test_the_trial_with_the_highest_value_is_chosen(storage: Storage) -> None:
 def test_a_choice_among_fewer_trials_ignores_later_ones(storage: Storage) -> None:
     run_search(storage, 4, scripted([0.2, 0.5, 0.6, 0.1]))
     chosen = open_search(storage, 2).choose().get()
-    assert chosen.val_macro_f1 == pytest.approx(0.5)
+    assert chosen.score == pytest.approx(0.5)
     assert len(chosen.history) == 2
 
 
@@ -333,7 +341,7 @@ def test_a_strategy_that_depends_on_another_changes_its_recipe(storage: Storage)
 
 def test_a_result_can_be_written_as_json(storage: Storage) -> None:
     chosen = run_search(storage, 2).choose().get()
-    assert json.loads(json.dumps([chosen.settings, chosen.history, chosen.val_macro_f1]))
+    assert json.loads(json.dumps([chosen.settings, chosen.history, chosen.score]))
 
 
 # --- the database ---

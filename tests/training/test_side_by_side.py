@@ -17,6 +17,8 @@ from hirise_imb.imbalance.class_weights import EffectiveNumber, InversePower
 from hirise_imb.imbalance.logit_adjustment import PosthocLogitAdjustment
 from hirise_imb.imbalance.losses import Focal, LabelDistributionAwareMargin, LogitAdjustedCrossEntropy
 from hirise_imb.imbalance.sampling import ClassSampling, RandomOversampling, Undersampling
+from hirise_imb.metrics.classification import macro_f1
+from hirise_imb.metrics.targets import find_target
 from hirise_imb.models.closed_form import Logistic, NearestMean
 from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.models.projection import NuisanceProjection
@@ -318,3 +320,17 @@ def test_a_recipe_that_the_data_does_not_allow_fails_with_the_reason(trainer: Tr
     with pytest.raises(NotApplicable, match="rank 40"):
         trainer.cross_validate(far, (0, 1))
     assert isinstance(trainer.cross_validate(QUICK, (0, 1)), CrossValidation)
+
+
+@pytest.mark.parametrize("name", ["g_mean", "mean_average_precision"])
+def test_recipes_are_scored_by_the_target(name: str, trainer: Trainer) -> None:
+    splits = trainer.splits
+    target = find_target(name, (), splits.images.classes.names)
+    other = Trainer(trainer.backbone, splits, trainer._features, target).with_splits(splits)
+    validation, usual = (one.cross_validate(FIXED, (0, 1)) for one in (other, trainer))
+    labels = splits.images.labels[splits.landmarks]
+    expected = [target.score(labels, logits) for logits in validation.log_probabilities]
+    assert validation.score == pytest.approx(np.mean(expected))
+    assert validation.score != usual.score
+    assert usual.score == pytest.approx(np.mean([macro_f1(confusion) for confusion in usual.confusions]))
+    assert bits(validation) == bits(usual)  # training does not depend on the target

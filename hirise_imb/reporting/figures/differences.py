@@ -64,7 +64,7 @@ def table(results: Results) -> pd.DataFrame:
             (
                 arm.name,
                 other,
-                results.gain(arm.name, "macro_f1", other),
+                results.main_gain(arm.name, other),
                 *((None, None) if interval is None else (interval.low, interval.high)),
                 None if test is None else test.swap.min_detectable_difference,
                 None if test is None else test.p_holm,
@@ -113,7 +113,7 @@ def differences(results: Results, data: pd.DataFrame, *, narrow: bool = False) -
     axes.grid(visible=False, axis="y")
     axes.locator_params(axis="x", nbins=4 if narrow else 10)
     axes.xaxis.set_major_formatter(format_difference)
-    axes.set_xlabel("difference in macro F1", fontsize=size)
+    axes.set_xlabel(f"difference in {results.target.label}", fontsize=size)
     zero = _name_zero(results, advised=bool(data["advised"].any()))
     axes.annotate(
         zero,

@@ -9,6 +9,7 @@ import pandas as pd
 
 from hirise_imb.metrics.bootstrap import Interval
 from hirise_imb.metrics.permutation import ALPHA
+from hirise_imb.metrics.targets import MACRO_F1
 from hirise_imb.reporting.figures.style import (
     GREY,
     GRID,
@@ -22,7 +23,7 @@ from hirise_imb.reporting.figures.style import (
     name_width,
     write_head,
 )
-from hirise_imb.reporting.formatting import p_digits, p_value, plural, score, signed
+from hirise_imb.reporting.formatting import p_digits, p_value, plural, score, signed, upper_first
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Contrast, Results
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def table(results: Results) -> pd.DataFrame:
-    """Returns a table with a row for each arm, all about macro F1 of the tested landmarks.
+    """Returns a table with a row for each arm, all about the target metric of the tested landmarks.
 
     Columns: mean, range over seeds, interval over sources and interval over images; then for the control and for the
     reference, with the contrast before the name: the other arm, the difference with its interval over sources, minimum
@@ -42,15 +43,17 @@ def table(results: Results) -> pd.DataFrame:
 
 
 def _row(results: Results, arm: Arm) -> dict[str, Any]:
-    inference, spread = results.inference, results.macro(arm.name)
-    interval, image = inference.resamples[arm.name].interval(), inference.by_image[arm.name]
-    row: dict[str, Any] = {"arm": arm.name, "macro_f1": spread.mean, "seeds_low": spread.low}
+    inference, spread = results.inference, results.main_score(arm.name)
+    # Intervals over images are only given for macro F1, as a warning of such intervals.
+    image = inference.by_image[arm.name] if results.target is MACRO_F1 else None
+    interval = inference.interval(arm.name)
+    row: dict[str, Any] = {"arm": arm.name, results.target.key: spread.mean, "seeds_low": spread.low}
     row |= {"seeds_high": spread.high, **_ends("sources", interval), **_ends("images", image)}
     for contrast in results.contrasts:
         other = results.other_of(arm, contrast)
         if other is None or other == arm.name:
             continue
-        row |= {f"{contrast}_arm": other, f"{contrast}_difference": results.gain(arm.name, "macro_f1", other)}
+        row |= {f"{contrast}_arm": other, f"{contrast}_difference": results.main_gain(arm.name, other)}
         row |= _ends(contrast, inference.against(arm.name, other).interval)
         if (test := results.families[contrast].tests.get(arm.name)) is not None:
             row[f"{contrast}_resolvable"] = test.swap.min_detectable_difference
@@ -62,8 +65,8 @@ def _ends(name: str, interval: Interval | None) -> dict[str, Any]:
     return {f"{name}_{end}": getattr(interval, end, None) for end in ("low", "high")}
 
 
-def macro_f1(results: Results) -> Figure:
-    """Draws macro F1 of each arm with its intervals and, if there are several, its differences from other arms."""
+def scores_of_arms(results: Results) -> Figure:
+    """Draws the target metric of each arm with its intervals, and the differences of several arms from others."""
     rows = [_row(results, arm) for arm in results.ordered]
     contrasts = results.contrasts if len(rows) > 1 else []
     notes = _explain_marks(results, rows)
@@ -74,17 +77,17 @@ def macro_f1(results: Results) -> Figure:
     for place, (arm, row) in enumerate(zip(results.ordered, rows, strict=True)):
         # A comparison has arms of several reports; only its reference is drawn as a baseline.
         colour = ROLE_COLOURS["strategy" if results.origins and place else arm.role]
-        text = _describe(row)
+        text = _describe(results, row)
         _lines(sides[0], place + 0.28, row, "images", GREY, 1.0, text)
         _lines(sides[0], place, row, "sources", colour, 1.2, text)
         _lines(sides[0], place, row, "seeds", colour, 4, text)
-        _mark(sides[0], row["macro_f1"], place, colour, PAPER, text)
+        _mark(sides[0], row[results.target.key], place, colour, PAPER, text)
         for axes, contrast in zip(sides[1:], contrasts, strict=True):
             if f"{contrast}_difference" in row:
                 _difference(axes, place, row, contrast, colour)
                 axes.annotate(_describe_test(results, arm, contrast), (1.01, place), **_MARGIN)
     _frame(sides, results, rows, contrasts)
-    write_head(canvas, f"Macro F1 {results.terms.where}", *notes)
+    write_head(canvas, f"{upper_first(results.target.label)} {results.terms.where}", *notes)
     return canvas
 
 
@@ -92,8 +95,8 @@ _MARGIN: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "fontsize": 8,
 """Place and size of the text to the right of the axes."""
 
 
-def _describe(row: dict[str, Any]) -> str:
-    text = f"{row['arm']}: macro F1 {score(row['macro_f1'])}"
+def _describe(results: Results, row: dict[str, Any]) -> str:
+    text = f"{row['arm']}: {results.target.label} {score(row[results.target.key])}"
     if row["sources_low"] is None:
         return text
     return f"{text}, 95 % confidence interval {score(row['sources_low'])} to {score(row['sources_high'])}"
@@ -137,11 +140,11 @@ def _lines(axes: Axes, place: float, row: dict[str, Any], name: str, colour: str
 def _frame(
     sides: Sequence[Axes], results: Results, rows: Sequence[dict[str, Any]], contrasts: Sequence[Contrast]
 ) -> None:
-    sides[0].axvline(rows[0]["macro_f1"], color=SLATE, linewidth=1, linestyle=":", zorder=0)
+    sides[0].axvline(rows[0][results.target.key], color=SLATE, linewidth=1, linestyle=":", zorder=0)
     sides[0].set_yticks(range(len(rows)), [row["arm"] for row in rows])
     emphasise(sides[0].get_yticklabels(), [arm.name in results.preferred for arm in results.ordered])
     sides[0].set_ylim(len(rows) - 0.4, -0.6)
-    sides[0].set_xlabel(f"macro F1 {results.terms.where}")
+    sides[0].set_xlabel(f"{results.target.label} {results.terms.where}")
     for axes in sides:
         axes.grid(visible=False, axis="y")
     for axes, contrast in zip(sides[1:], contrasts, strict=True):

@@ -50,7 +50,7 @@ Draw = Callable[[], Drawing]
 def of_study(results: Results) -> dict[str, Draw]:
     """Returns the figures of the report of a study or a comparison, by file name."""
     figures: dict[str, Draw] = {
-        "figures/macro_f1": lambda: Drawing(forest.macro_f1(results), forest.table(results)),
+        "figures/arms": lambda: Drawing(forest.scores_of_arms(results), forest.table(results)),
         "figures/f1_per_class": lambda: Drawing(overview.f1_per_class(results), tables.per_class(results)),
         "figures/sources": partial(_draw_table, results, sources.table, sources.sources),
         "figures/precision_recall": partial(
@@ -121,7 +121,7 @@ def _differences(results: Results) -> Drawing:
 
 def _hyperparameters(results: Results, arm: Arm) -> Drawing:
     data = hyperparameters.table(arm)
-    return Drawing(hyperparameters.hyperparameters(arm, data, results.terms), data, has_png=False)
+    return Drawing(hyperparameters.hyperparameters(arm, data, results), data, has_png=False)
 
 
 def _confusion(results: Results, arm: str) -> Drawing:

@@ -13,7 +13,7 @@ from hirise_imb.reporting import search_summary
 from hirise_imb.reporting.figures.style import BLUE, ORANGE, SLATE, add_hover_text, figure, write_head
 from hirise_imb.reporting.formatting import plural
 from hirise_imb.reporting.records import Arm, Selection
-from hirise_imb.reporting.terms import Terms
+from hirise_imb.reporting.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,7 +115,7 @@ def _distribution(space: Mapping[str, Any]) -> Any:  # noqa: ANN401
     return FloatDistribution(space["low"], space["high"], log=space["log"])
 
 
-def hyperparameters(arm: Arm, data: pd.DataFrame, terms: Terms) -> Figure:
+def hyperparameters(arm: Arm, data: pd.DataFrame, results: Results) -> Figure:
     """Draws a panel for each hyperparameter, the most important first, with a dot for each trial.
 
     With several searches, scores are differences from the mean of each: what the folds differ by would hide the rest.
@@ -142,7 +142,7 @@ def hyperparameters(arm: Arm, data: pd.DataFrame, terms: Terms) -> Figure:
         share = rows["importance"].iloc[0]
         axes.set_title(name if np.isnan(share) else f"{name}, {100 * share:.0f} %", fontsize=9.5, fontweight="bold")
     grid[0, 0].yaxis.get_major_locator().set_params(nbins=4)
-    score = f"{terms.inner} macro F1" + (" minus the mean of its fold" if several else "")
+    score = f"{results.terms.inner} {results.target.label}" + (" minus the mean of its fold" if several else "")
     enough = data["importance"].notna().any()
     meaning = f"Per cent: importance, how much the best {_BEST_SHARE:.0%} of the trials depend on it (PED-ANOVA)."
     too_few = f"Fewer than {_MIN_TRIALS_OF_IMPORTANCE} complete trials in each search: too few to estimate importance."
@@ -200,4 +200,4 @@ def _categories(settings: Sequence[Any] | pd.Series[Any]) -> list[Any]:
 
 def _describe(row: Mapping[Hashable, Any]) -> str:
     setting = f"{row['setting']:.3g}" if isinstance(row["setting"], float) else str(row["setting"])
-    return f"{row['division']}, trial {row['trial']}: {row['hyperparameter']} {setting}, macro F1 {row['value']:.3f}"
+    return f"{row['division']}, trial {row['trial']}: {row['hyperparameter']} {setting}, score {row['value']:.3f}"

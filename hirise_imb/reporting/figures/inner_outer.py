@@ -45,8 +45,8 @@ def inner_outer(results: Results, rows: pd.DataFrame) -> Figure:
     axes.set_aspect("equal")
     axes.xaxis.set_major_locator(MaxNLocator(7))
     axes.yaxis.set_major_locator(MaxNLocator(7))
-    axes.set_xlabel(f"{terms.inner} score: macro F1 with other seeds and folds than the trials")
-    axes.set_ylabel(f"{terms.outer} score: macro F1 on sources not used for it")
+    axes.set_xlabel(f"{terms.inner} score: {results.target.label} with other seeds and folds than the trials")
+    axes.set_ylabel(f"{terms.outer} score: {results.target.label} on sources not used for it")
     axes.legend(loc="best", handletextpad=0.2)
     _write_names(axes, results, rows, limits)
     write_head(

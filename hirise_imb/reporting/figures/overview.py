@@ -139,7 +139,7 @@ def best_so_far(results: Results) -> Figure:
     detail = "mean over outer folds" if several else "dot: the chosen trial"
     write_head(
         canvas,
-        f"Best {results.terms.inner} macro F1 so far",
+        f"Best {results.terms.inner} {results.target.label} so far",
         f"All panels have the same two axes; {detail}. Grey: the other searches.",
     )
     return canvas

@@ -183,8 +183,8 @@ class ArmTable:
 
     def _cells(self, arm: ArmRecord) -> Iterator[Cell]:
         content, test = self.content, _test(arm, self._primary)
-        yield Cell(score(arm["val_macro_f1"]), arm["val_macro_f1"], _MAIN)
-        yield spread_cell(arm["scores"]["macro_f1"], len(arm["seeds"]))
+        yield Cell(score(arm["val_score"]), arm["val_score"], _MAIN)
+        yield spread_cell(arm["scores"][content["metric"]["key"]], len(arm["seeds"]))
         yield self._difference(arm, self._primary, self._scale(self._primary))
         yield p_cell(test["p_holm"] if test else None, _MAIN)
         yield Cell(score(test["resolvable"]), test["resolvable"], _MAIN) if test else Cell(css=_MAIN)
@@ -193,7 +193,7 @@ class ArmTable:
             yield Cell(score(spread["mean"]), spread["mean"], _RARE) if spread else Cell(css=_RARE)
         for label in range(len(content["classes"])):
             yield self._class_cell(arm, label)
-        interval = interval_cell(arm["uncertainty"]["macro_f1"])
+        interval = interval_cell(arm["uncertainty"]["score"])
         yield Cell(interval.text, interval.value, _ALL)
         yield Cell(p_digits(test["p"]), test["p"], _ALL) if test else Cell(css=_ALL)
         if self._primary == "vs_control":
@@ -207,7 +207,7 @@ class ArmTable:
         against = _compared(arm, contrast)
         if against is None:
             return Cell(css=css)
-        gain, interval, test = against["scores"]["macro_f1"], against["interval"], against["test"]
+        gain, interval, test = against["scores"][self.content["metric"]["key"]], against["interval"], against["test"]
         difference = Difference.with_interval(gain, interval)
         if test is not None:
             difference = Difference.of(gain, test["p_holm"] <= self.content["inference"]["alpha"])

@@ -58,13 +58,13 @@ class ArmTables:
         )
         rows = []
         for arm in self.arms:
-            by_source, by_image = arm["uncertainty"]["macro_f1"], arm["uncertainty"]["macro_f1_by_image"]
+            undrawn, by_image = arm["uncertainty"]["macro_f1_undrawn"], arm["uncertainty"]["macro_f1_by_image"]
+            by_source = undrawn["others_mean" if self.content["inference"]["undrawn"] == "others_mean" else "own_f1"]
             narrow = Cell(interval_text(by_image), by_image["low"], css="soft") if by_image else Cell()
             width = Cell()
             if by_source and by_image:
                 share = (by_image["high"] - by_image["low"]) / (by_source["high"] - by_source["low"])
                 width = Cell(f"{percent(share)} %", share)
-            undrawn = arm["uncertainty"]["macro_f1_undrawn"]
             cells = (
                 spread_cell(arm["scores"]["macro_f1"], 1),
                 interval_cell(undrawn["others_mean"]).edge(),
@@ -77,9 +77,10 @@ class ArmTables:
 
     def searches(self) -> Table | None:
         """Returns the trials of each search and the chosen hyperparameters; None without a search."""
+        label = self.content["metric"]["label"]
         head = columns(
             Heading("strategy", "text"),
-            *(Heading(title) for title in ("trials", "complete", "failed", "best trial", "its macro F1")),
+            *(Heading(title) for title in ("trials", "complete", "failed", "best trial", f"its {label}")),
             Heading("chosen hyperparameters", "", "name"),
         )
         rows = []
@@ -142,7 +143,7 @@ def reports_compared(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
         *(Heading(title, "", "name") for title in ("report", "study")),
         Heading("arms", ""),
         Heading("choice of the report", "", "name"),
-        Heading(f"macro F1, {terms.outer}", ""),
+        Heading(f"{content['metric']['label']}, {terms.outer}", ""),
         Heading("difference from " + breakable(content["reference"]), "", notes=("95 % interval",)),
         Heading("adjusted p", ""),
     )
@@ -157,10 +158,10 @@ def reports_compared(content: StudyContent, arms: Sequence[ArmRecord]) -> Table:
             against, test = arm["vs_baseline"], arm["vs_baseline"]["test"]
             notes = (signed_interval(against["interval"]),) if against["interval"] else ()
             clear = test is not None and test["p_holm"] <= content["inference"]["alpha"]
-            difference = Difference.of(against["scores"]["macro_f1"], clear)
+            difference = Difference.of(against["scores"][content["metric"]["key"]], clear)
             cells += [
                 Cell(breakable(arm["name"]), css="name"),
-                Cell(score(arm["scores"]["macro_f1"]["mean"])),
+                Cell(score(arm["scores"][content["metric"]["key"]]["mean"])),
                 Cell() if against["arm"] == arm["name"] else Cell("", notes=notes, difference=difference),
                 Cell(p_digits(test["p_holm"])) if test else Cell(),
             ]

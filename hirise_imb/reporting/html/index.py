@@ -95,7 +95,7 @@ def _table(entries: list[Entry]) -> Table:
         Heading("kind", "text"),
         *(Heading(title) for title in ("landmarks", "sources", "arms", "baseline, macro F1")),
         Heading("choice", "text", notes=("of the report",)),
-        Heading("its macro F1"),
+        Heading("its score"),
         Heading("from its control", notes=("95 % interval",)),
         Heading("adjusted p", ascending=True),
         Heading("from the baseline", notes=("95 % interval",)),
@@ -107,29 +107,31 @@ def _table(entries: list[Entry]) -> Table:
 def _row(entry: Entry) -> Row:
     summary = entry.summary
     arms = {arm["name"]: arm for arm in summary["arms"]}
-    base, landmarks = arms[summary["reference"]]["scores"]["macro_f1"]["mean"], sum(summary["support"])
+    base, landmarks = arms[summary["reference"]]["scores"][summary["metric"]["key"]]["mean"], sum(summary["support"])
     cells = (
         Cell(entry.kind, css="name wrap"),
         Cell(f"{landmarks:,}", landmarks),
         number(summary["inference"]["sources"]),
         number(len(arms)),
         Cell(score(base), base),
-        *_choice_cells(arms.get((summary["verdict"]["choice"] if "verdict" in summary else None) or "")),
+        *_choice_cells(
+            arms.get((summary["verdict"]["choice"] if "verdict" in summary else None) or ""), summary["metric"]["key"]
+        ),
     )
     return Row(breakable(entry.place), cells, link=entry.link)
 
 
-def _choice_cells(choice: ArmRecord | None) -> list[Cell]:
+def _choice_cells(choice: ArmRecord | None, key: str) -> list[Cell]:
     """Returns the cells of the arm that a report advises and its differences; dashes without one."""
     if choice is None:
         return [Cell(css="name"), Cell(), Cell(), Cell(), Cell(), Cell()]
-    macro_f1 = choice["scores"]["macro_f1"]["mean"]
-    cells = [Cell(breakable(choice["name"]), css="name"), Cell(score(macro_f1), macro_f1)]
+    mean = choice["scores"][key]["mean"]
+    cells = [Cell(breakable(choice["name"]), css="name"), Cell(score(mean), mean)]
     for against in (choice["vs_control"], choice["vs_baseline"]):
         if against is None or against["arm"] == choice["name"]:
             cells += [Cell(), Cell()]
             continue
-        gain, interval, test = against["scores"]["macro_f1"], against["interval"], against["test"]
+        gain, interval, test = against["scores"][key], against["interval"], against["test"]
         notes = (signed_interval(interval),) if interval else ()
         cells.append(Cell(signed(gain), gain, notes=notes))
         cells.append(Cell(p_digits(test["p_holm"]), test["p_holm"]) if test else Cell())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from hirise_imb.reporting.formatting import count_range, p_digits, p_value, percent, plural, score, signed
+from hirise_imb.reporting.formatting import count_range, p_digits, p_value, percent, plural, score, signed, upper_first
 from hirise_imb.reporting.html.parts import (
     Cell,
     Difference,
@@ -107,11 +107,13 @@ def _comparison(arm: ArmRecord) -> AgainstRecord | None:
 
 def _score_words(content: Content, arm: ArmRecord, against: AgainstRecord | None) -> str:
     terms = choose_terms(nested=content["outer_folds"] is not None)
-    text = f"Macro F1 {score(arm['scores']['macro_f1']['mean'])} {terms.where}"
+    metric = content["metric"]
+    key = metric["key"]
+    text = f"{upper_first(metric['label'])} {score(arm['scores'][key]['mean'])} {terms.where}"
     if against is not None:
         interval = against["interval"]
         between = f" (95 % interval {signed_interval(interval)})" if interval else ""
-        text += f", {signed(against['scores']['macro_f1'])}{between} against {against['arm']}"
+        text += f", {signed(against['scores'][key])}{between} against {against['arm']}"
     return f"{text}."
 
 
@@ -168,7 +170,9 @@ def _test_words(content: Content, arm: ArmRecord) -> str:
             f"{p_digits(test['p_holm'])} after Holm)."
         )
         if test["informative_sources"] and against["share_above"] is not None:
-            texts.append(f"Its macro F1 is higher in {percent(against['share_above'])} % of the resamples.")
+            texts.append(
+                f"Its {content['metric']['label']} is higher in {percent(against['share_above'])} % of the resamples."
+            )
     return " ".join(texts)
 
 

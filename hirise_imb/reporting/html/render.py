@@ -38,6 +38,7 @@ def _environment() -> Environment:
         "percent": formatting.percent,
         "score": formatting.score,
         "signed": formatting.signed,
+        "upper_first": formatting.upper_first,
     }
     script = environment.get_template("page.js.jinja").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -87,7 +87,7 @@ def _selection_table(content: StudyContent, arms: Sequence[ArmRecord], inner: st
     nested = content["outer_folds"] is not None
     first_row = [
         Heading("arm", "text", "name", rows=2),
-        Heading("macro F1", "", "group edge", columns=3),
+        Heading(content["metric"]["label"], "", "group edge", columns=3),
         Heading("difference", "", "group edge", columns=2),
         Heading("gain of tuning", "", "group edge"),
     ]

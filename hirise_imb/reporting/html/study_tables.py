@@ -78,24 +78,24 @@ def given_split_table(content: StudyContent) -> Table | None:
     if given is None:
         return None
     other = "its control" if content["control"] else content["reference"]
-    here = {arm["name"] for arm in content["arms"]}
+    here, label = {arm["name"] for arm in content["arms"]}, content["metric"]["label"]
     head = columns(
         Heading("arm", "text"),
         Heading("validation"),
-        Heading("test macro F1"),
+        Heading(f"test {label}"),
         Heading("difference from " + breakable(other), notes=("95 % interval",), css="edge"),
         Heading("adjusted p", notes=(f"of {given['tests']}",), ascending=True),
-        Heading("outer macro F1", css="edge"),
+        Heading(f"outer {label}", css="edge"),
     )
     rows = []
     for arm in given["arms"]:
         notes = (signed_interval(arm["interval"]),) if arm["interval"] else ()
         cells = (
-            Cell(score(arm["val_macro_f1"]), arm["val_macro_f1"]),
-            Cell(score(arm["macro_f1"]), arm["macro_f1"]),
+            Cell(score(arm["val_score"]), arm["val_score"]),
+            Cell(score(arm["score"]), arm["score"]),
             Cell(signed(arm["difference"]), arm["difference"], notes=notes).edge(),
             p_cell(arm["p_holm"]),
-            Cell(score(arm["outer_macro_f1"]), arm["outer_macro_f1"]).edge(),
+            Cell(score(arm["outer_score"]), arm["outer_score"]).edge(),
         )
         rows.append(Row(breakable(arm["name"]), cells, arm=arm["name"] if arm["name"] in here else ""))
     return Table("The given split", "sort sticky loose", (head,), tuple(rows))

@@ -250,7 +250,7 @@ def _dash_words(content: StudyContent, arms: Sequence[ArmRecord]) -> str:
     if inference["sources"] < inference["least_sources"]:
         return f"With fewer than {inference['least_sources']} sources no interval can be estimated."
     differences = [arm["vs_baseline"]["interval"] for arm in arms if arm["name"] != content["reference"]]
-    if None in differences or any(arm["uncertainty"]["macro_f1"] is None for arm in arms):
+    if None in differences or any(arm["uncertainty"]["score"] is None for arm in arms):
         return "An interval is missing if all resamples are equal."
     return ""
 

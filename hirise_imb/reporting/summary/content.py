@@ -42,7 +42,7 @@ from hirise_imb.reporting.summary.records import (
     UncertaintyRecord,
     VerdictRecord,
 )
-from hirise_imb.reporting.summary.values import FreeSpreadRecord, IntervalRecord, SpreadRecord
+from hirise_imb.reporting.summary.values import FreeIntervalRecord, FreeSpreadRecord, IntervalRecord, SpreadRecord
 from hirise_imb.reporting.terms import NO_SOURCES
 from hirise_imb.reporting.verdict import Verdict, verdict
 
@@ -84,6 +84,12 @@ def facts(results: Results) -> Facts:
         "support": results.support.tolist(),
         "sources": results.sources.tolist(),
         "data": cast("list[DataRecord]", results.data.to_dict("records")),
+        "metric": {
+            "key": results.target.key,
+            "name": results.target.name,
+            "label": results.target.label,
+            "costs": list(results.costs),
+        },
         "reference": results.reference,
         "control": results.control.name if results.control else None,
         "chosen": results.chosen.name if results.chosen else None,
@@ -122,7 +128,7 @@ def _inference(results: Results) -> InferenceRecord:
 
 
 def _family(family: Family) -> FamilyRecord:
-    return {"tests": len(family), "resolvable": _interval(family.min_detectable_difference)}
+    return {"tests": len(family), "resolvable": _free_interval(family.min_detectable_difference)}
 
 
 def _arm(results: Results, arm: Arm, curves: str | None) -> ArmRecord:
@@ -141,7 +147,7 @@ def _arm(results: Results, arm: Arm, curves: str | None) -> ArmRecord:
         "capped": [list(flags) for flags in arm.capped],
         "notes": list(arm.notes),
         "temperatures": [list(values) for values in arm.temperatures],
-        "val_macro_f1": arm.val_macro_f1,
+        "val_score": arm.val_score,
         "selection_cost": _selection_cost(selection_cost(results, arm)),
         "failures": search_summary.failures(arm),
         "scores": {name: _free_spread(spread) for name, spread in results.headline_scores(arm.name).items()},
@@ -166,7 +172,7 @@ def _selection(selection: Selection) -> SelectionRecord:
         "division": selection.division,
         "settings": dict(selection.settings),
         "recipe": selection.recipe,
-        "val_macro_f1": selection.val_macro_f1,
+        "val_score": selection.val_score,
         "trials": cast("list[TrialRecord]", list(selection.trials)),
         "space": cast("dict[str, SpaceRecord]", dict(selection.space)),
         "search": search_summary.tally(selection),
@@ -202,6 +208,10 @@ def _interval(interval: Interval | None) -> IntervalRecord | None:
     return None if interval is None else {"low": interval.low, "high": interval.high}
 
 
+def _free_interval(interval: Interval | None) -> FreeIntervalRecord | None:
+    return None if interval is None else {"low": interval.low, "high": interval.high}
+
+
 def _statistic(statistic: Statistic) -> StatisticRecord:
     return {
         "observed": statistic.observed,
@@ -222,7 +232,7 @@ def _class_scores(results: Results, arm: str) -> ClassScoresRecord:
 def _uncertainty(results: Results, arm: str) -> UncertaintyRecord:
     inference, resamples = results.inference, results.inference.resamples[arm]
     return {
-        "macro_f1": _interval(resamples.interval()),
+        "score": _free_interval(inference.interval(arm)),
         "macro_f1_undrawn": {
             "others_mean": _interval(resamples.interval("others_mean")),
             "own_f1": _interval(resamples.interval("own_f1")),
@@ -247,7 +257,7 @@ def _operating_point(results: Results, arm: Arm) -> OperatingPointRecord:
 
 
 def _against(results: Results, arm: str, other: str, contrast: Contrast) -> AgainstRecord:
-    """Returns the differences from another arm, with the confidence interval and the test for macro F1."""
+    """Returns the differences from another arm, with the confidence interval and the test for the target metric."""
     # A score may be undefined for one of the arms.
     names = [name for name in results.headline_scores(arm) if name in results.headline_scores(other)]
     difference = None if arm == other else results.inference.against(arm, other)
@@ -272,7 +282,7 @@ def _against(results: Results, arm: str, other: str, contrast: Contrast) -> Agai
         "per_class": differences,
         "per_class_clear": flags,
         "per_class_interval": [_interval(interval) for interval in results.inference.class_differences(arm, other)],
-        "interval": _interval(difference.interval) if difference else None,
+        "interval": _free_interval(difference.interval) if difference else None,
         "share_above": difference.share_above if difference else None,
         "test": _swap_test(results.families[contrast].tests.get(arm)),
     }

@@ -13,7 +13,7 @@ def describe_given_split(results: Results) -> GivenSplitRecord | None:
     given = results.given_split
     if given is None:
         return None
-    outer = {arm.name: results.macro(arm.name).mean for arm in results.arms}
+    outer = {arm.name: results.main_score(arm.name).mean for arm in results.arms}
     return {
         "folder": GIVEN_SPLIT_FOLDER,
         "landmarks": len(given.test),
@@ -33,10 +33,10 @@ def _describe_arm(given: Results, arm: Arm, outer: float | None) -> GivenSplitAr
     test = given.families[contrast].tests.get(arm.name)
     return {
         "name": arm.name,
-        "val_macro_f1": arm.val_macro_f1,
-        "macro_f1": given.macro(arm.name).mean,
-        "difference": given.gain(arm.name, "macro_f1", other) if compared and other else None,
+        "val_score": arm.val_score,
+        "score": given.main_score(arm.name).mean,
+        "difference": given.main_gain(arm.name, other) if compared and other else None,
         "interval": None if interval is None else {"low": interval.low, "high": interval.high},
         "p_holm": None if test is None else test.p_holm,
-        "outer_macro_f1": outer,
+        "outer_score": outer,
     }

@@ -24,10 +24,12 @@ from hirise_imb.reporting.summary.values import (
     ClassSpreadsOrNone,
     Count,
     Difference,
+    FreeIntervalRecord,
     IntervalRecord,
     Mean,
     Positive,
     Probability,
+    Score,
     ScoreDifferences,
     ScoreFlags,
     ScoreSpreads,
@@ -91,7 +93,7 @@ class TallyRecord(TypedDict):
     complete: Count
     failed: Count
     best_trial: Positive | None
-    best_value: Share | None
+    best_value: Score | None
 
 
 class FailureRecord(TypedDict):
@@ -111,7 +113,7 @@ class UndrawnRecord(TypedDict):
 class UncertaintyRecord(TypedDict):
     """Confidence intervals of an arm's scores."""
 
-    macro_f1: Annotated[IntervalRecord | None, "Over sources, under the rule in inference.undrawn"]
+    score: Annotated[FreeIntervalRecord | None, "Of the target metric over sources"]
     macro_f1_undrawn: UndrawnRecord
     macro_f1_by_image: Annotated[IntervalRecord | None, "Over images as if they were independent, under the same rule"]
     f1: Annotated[ClassIntervals, "Over the sources of each class"]
@@ -135,7 +137,8 @@ class SwapTestRecord(TypedDict):
     p: Probability
     p_holm: Probability
     resolvable: Annotated[
-        Probability | None, "Minimum detectable difference; null if no difference could be significant"
+        Annotated[float, Rule(exclusiveMinimum=0)] | None,
+        "Minimum detectable difference; null if no difference could be significant",
     ]
     informative_sources: Count
     exact: bool
@@ -154,8 +157,8 @@ class AgainstRecord(TypedDict):
         "Confidence interval of the difference in F1 over the sources of each class, not corrected for the number of "
         "comparisons",
     ]
-    interval: Annotated[IntervalRecord | None, "Confidence interval of the difference in macro F1 over sources"]
-    share_above: Annotated[Share | None, "Share of resamples in which this arm has the higher macro F1"]
+    interval: Annotated[FreeIntervalRecord | None, "Confidence interval over sources of the difference in the target"]
+    share_above: Annotated[Share | None, "Share of resamples in which this arm has the higher score"]
     test: Annotated[SwapTestRecord | None, "Null if the comparison is not one of its family"]
 
 
@@ -182,7 +185,7 @@ class SelectionRecord(TypedDict):
             properties={"cut": {"type": "string"}, "monitor": {"enum": ["val_loss", "val_macro_f1", "none"]}},
         ),
     ]
-    val_macro_f1: Annotated[Share, "Validation score: macro F1 in the cross-validation of this division"]
+    val_score: Annotated[Score, "Validation score: the target metric in the cross-validation of this division"]
     trials: Annotated[list[TrialRecord], "Finished trials, in order"]
     space: NotRequired[Annotated[dict[str, SpaceRecord], "Range of each hyperparameter of the search"]]
     search: TallyRecord
@@ -200,17 +203,17 @@ class SelectionCostRecord(TypedDict):
     """The scores by which the settings of an arm were chosen, next to those on sources that were not used for it."""
 
     best_trial: Annotated[
-        Share | None, "Macro F1 by which the chosen trial was chosen, mean over divisions; null without a search"
+        Score | None, "Score by which the chosen trial was chosen, mean over divisions; null without a search"
     ]
-    inner: Annotated[Share, "Macro F1 of the recipe with other seeds and folds, mean over divisions"]
-    outer: Annotated[Share, "Macro F1 of the pooled predictions of the tested landmarks, mean over fits"]
-    luck: Annotated[Difference | None, "Score of the chosen trial minus the inner score; null without a search"]
-    gap: Annotated[Difference, "Inner minus outer score"]
+    inner: Annotated[Score, "Score of the recipe with other seeds and folds, mean over divisions"]
+    outer: Annotated[Score, "Score of the pooled predictions of the tested landmarks, mean over fits"]
+    luck: Annotated[float | None, "Score of the chosen trial minus the inner score; null without a search"]
+    gap: Annotated[float, "Inner minus outer score"]
     tuning_gain: Annotated[
-        Difference | None, "Chosen trial minus the first one, which has the defaults; null without a search"
+        float | None, "Chosen trial minus the first one, which has the defaults; null without a search"
     ]
-    control_gain_inner: Annotated[Difference | None, "Inner score minus that of its control; null for the control"]
-    control_gain_outer: Annotated[Difference | None, "Outer score minus that of its control; likewise"]
+    control_gain_inner: Annotated[float | None, "Inner score minus that of its control; null for the control"]
+    control_gain_outer: Annotated[float | None, "Outer score minus that of its control; likewise"]
     distinct_settings: Annotated[Positive, "Number of different settings that the divisions chose"]
     divisions_as_control: Annotated[
         Count | None, "Divisions in which all fits predict the same classes as those of the control; likewise"
@@ -239,7 +242,7 @@ class ArmRecord(TypedDict):
     capped: Annotated[list[list[bool]], "Whether the best epoch is the last one allowed, likewise"]
     notes: Annotated[list[str], "What the fits had to do differently from the recipe"]
     temperatures: Annotated[list[list[Annotated[float, Rule(exclusiveMinimum=0)]]], "Fitted temperatures, likewise"]
-    val_macro_f1: Annotated[Share, "Validation score: mean over divisions"]
+    val_score: Annotated[Score, "Validation score: mean over divisions"]
     selection_cost: SelectionCostRecord
     failures: list[FailureRecord]
     scores: ScoreSpreads
@@ -271,11 +274,11 @@ class FamilyRecord(TypedDict):
     """A family of tests, whose p values are adjusted together."""
 
     tests: Count
-    resolvable: Annotated[IntervalRecord | None, "Minimum detectable differences: lowest and highest over arms"]
+    resolvable: Annotated[FreeIntervalRecord | None, "Minimum detectable differences: lowest and highest over arms"]
 
 
 class RankCorrelationRecord(TypedDict):
-    """Spearman's rank correlation between validation score and test macro F1 over distinct arms."""
+    """Spearman's rank correlation between validation score and test score over distinct arms."""
 
     arms: Count
     rho: Annotated[Difference | None, "Null for fewer than three arms or equal scores"]
@@ -294,12 +297,12 @@ class GivenSplitArmRecord(TypedDict):
     """The scores of an arm on the given split, next to its score in the nested cross-validation."""
 
     name: ArmName
-    val_macro_f1: Annotated[Share, "Validation score"]
-    macro_f1: Annotated[Share, "Macro F1 on the test split, mean over seeds"]
-    difference: Annotated[Difference | None, "Difference in macro F1 of the primary contrast; null for the control"]
-    interval: Annotated[IntervalRecord | None, "Its confidence interval over the test sources"]
+    val_score: Annotated[Score, "Validation score"]
+    score: Annotated[Score, "Target metric on the test split, mean over seeds"]
+    difference: Annotated[float | None, "Difference of the primary contrast; null for the control"]
+    interval: Annotated[FreeIntervalRecord | None, "Its confidence interval over the test sources"]
     p_holm: Annotated[Probability | None, "p of the swap test, adjusted for the family; null if it is not tested"]
-    outer_macro_f1: Annotated[Share | None, "Macro F1 in the outer folds; null if the arm is not in the other report"]
+    outer_score: Annotated[Score | None, "Target metric in the outer folds; null if the arm is not in the other report"]
 
 
 class GivenSplitRecord(TypedDict):
@@ -387,6 +390,15 @@ FigureRecord = TypedDict(
 """A published score, and the scores of this model with aligned and with shuffled labels."""
 
 
+class MetricRecord(TypedDict):
+    """The target metric of a study, which searches maximise, and which intervals and tests are of."""
+
+    key: Annotated[str, "Key among the scores of arms", Rule(pattern="^[a-z][a-z0-9_]*$")]
+    name: Annotated[str, "Value of `metric` in the definition"]
+    label: Annotated[str, "Name in headings"]
+    costs: Annotated[list[str], "Value of `costs` in the definition"]
+
+
 class Facts(TypedDict):
     """The content that all kinds of pages have in common."""
 
@@ -399,6 +411,7 @@ class Facts(TypedDict):
     support: Annotated[ClassCounts, "Number of test landmarks of each class"]
     sources: Annotated[ClassCounts, "Number of test sources of each class"]
     data: Annotated[list[DataRecord], "Counts by split and class"]
+    metric: MetricRecord
     reference: Annotated[ArmName, "The arm that all others are compared with"]
     control: Annotated[ArmName | None, "The tuned recipe without a remedy; null if it is not among the arms"]
     chosen: Annotated[ArmName | None, "The strategy with the best validation score"]

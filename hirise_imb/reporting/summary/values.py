@@ -22,6 +22,8 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 Share = Annotated[float, _SHARE]
 Difference = Annotated[float, _DIFFERENCE]
+Score = Annotated[float, Rule(maximum=1)]
+"""A target metric, which may be below 0: savings are, if predictions cost more than those of a constant."""
 Count = Annotated[int, _COUNT]
 Positive = Annotated[int, _POSITIVE]
 Mean = Annotated[float, _COUNT]
@@ -77,6 +79,13 @@ class IntervalRecord(TypedDict):
 
     low: Difference
     high: Difference
+
+
+class FreeIntervalRecord(TypedDict):
+    """A confidence interval of the target metric, or of a difference in it."""
+
+    low: float
+    high: float
 
 
 ClassCounts = Annotated[list[Count], PER_CLASS]

@@ -68,7 +68,7 @@ def _describe_search(search: Search, result: Outcome[SearchResult], trials: Sequ
     paragraphs = [
         f"# {_escape(strategy.name)}",
         f"{_escape(summary)}. Source: {_escape(strategy.source)}.",
-        "The best trial is the one with the highest macro F1 on held-out folds, each made "
+        f"The best trial is the one with the highest {search.trial_store.label} on held-out folds, each made "
         "of complete observations; it is the mean over the seeds of a trial.",
         "## Trials",
         *_describe_trials(search, trials),
@@ -123,7 +123,7 @@ def _describe_best_trial(search: Search, trial: FrozenTrial) -> list[str]:
         for artifact in artifacts
         if artifact.filename == PICTURE
     ]
-    summary = f"{link}: macro F1 {trial.values[0]:.3f}{length}."
+    summary = f"{link}: {search.trial_store.label} {trial.values[0]:.3f}{length}."
     return [summary, *remarks, _format_table(("class", "F1"), scores), *pictures]
 
 

@@ -14,6 +14,7 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.trial import FrozenTrial
 
 from hirise_imb.data.dataset import ClassSet
+from hirise_imb.metrics.targets import MACRO_F1
 from hirise_imb.search.database import Storage
 from hirise_imb.search.trial_store import PublishTrial
 from hirise_imb.training.trainer import CrossValidation
@@ -45,13 +46,14 @@ def artifacts_folder(out: Path) -> Path:
     return out / "studies" / "artifacts"
 
 
-def make_publisher(storage: Storage, out: Path, classes: ClassSet) -> PublishTrial:
+def make_publisher(storage: Storage, out: Path, classes: ClassSet, label: str = MACRO_F1.label) -> PublishTrial:
     """Returns a function that adds the confusion matrix of a recipe, the mean over seeds, to its trial.
 
     Args:
         storage: database of the trials.
         out: folder that contains `studies/`.
         classes: classes of the data, which label rows and columns.
+        label: name of the target metric.
 
     Raises:
         UserError: the folder of the artifacts can't be written to.
@@ -59,7 +61,7 @@ def make_publisher(storage: Storage, out: Path, classes: ClassSet) -> PublishTri
     artifacts = FileSystemArtifactStore(ensure_folder(artifacts_folder(out)))
 
     def publish(trial: FrozenTrial, validation: CrossValidation) -> None:
-        title = f"Trial {trial.number}: macro F1 {validation.score:.3f} on held-out landmarks"
+        title = f"Trial {trial.number}: {label} {validation.score:.3f} on held-out landmarks"
         confusion = validation.confusions.mean(axis=0)
         with tempfile.TemporaryDirectory() as folder:
             picture, table = Path(folder, PICTURE), Path(folder, TABLE)
