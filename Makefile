@@ -1,7 +1,8 @@
 # The environment is made once, and again when pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# One process more than the two cores of the usual machine, since tests wait for processes, databases and browsers.
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: study test test-all test-networks test-extras coverage check bench
 
@@ -31,10 +32,10 @@ check: .venv/ready
 	$(BIN)/lint-imports
 	$(MAKE) test-all
 
-# What needs the optional packages: exports in their own runtimes, and predictions on Ray.
+# What needs the optional packages: exports in their own runtimes and to MLflow, and predictions on Ray.
 test-extras: .venv/ready
-	$(BIN)/python -m pip install --quiet --editable '.[onnx,openvino,ray]'
-	$(PYTEST) tests/export tests/cli/test_export.py tests/prediction/test_ray_engine.py
+	$(BIN)/python -m pip install --quiet --editable '.[onnx,openvino,ray,mlflow]'
+	$(PYTEST) tests/export tests/cli/test_export.py tests/prediction/test_ray_engine.py tests/pipeline/test_mlflow_export.py
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks

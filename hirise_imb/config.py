@@ -228,9 +228,21 @@ def load_definition(path: Path, options: Mapping[str, Any]) -> StudyDefinition:
 
 def default_definition(options: Mapping[str, Any]) -> StudyDefinition:
     """Returns the demo with `options` in place of its defaults, named after other data and a table of features."""
-    data, features = options.get("data", StudyDefinition.data), options.get("features", "")
+    return build_definition({}, options)
+
+
+def build_definition(keys: Mapping[str, Any], options: Mapping[str, Any]) -> StudyDefinition:
+    """Returns the definition with these keys; `options` take precedence over them, as over those of a file.
+
+    Without a name, it is named after its data and its table of features.
+
+    Raises:
+        UserError: a key or value is wrong.
+    """
+    both = {**keys, **options}
+    data, features = both.get("data", StudyDefinition.data), both.get("features", "")
     name = StudyDefinition.name if data == StudyDefinition.data else _name_of(Path(str(data)))
-    return _definition({"name": f"{name}-{_name_of(Path(str(features)))}" if features else name}, options)
+    return _definition({"name": f"{name}-{_name_of(Path(str(features)))}" if features else name, **keys}, options)
 
 
 def _name_of(path: Path) -> str:

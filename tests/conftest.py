@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import socket
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# There is a process of tests for each core: further threads would only wait for each other, at full load.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from handmade import short_training, without_figures
@@ -18,24 +21,32 @@ from worlds import TOY, small_copy
 from hirise_imb.backbones import BACKBONES, Backbone
 from hirise_imb.data import synthetic
 from hirise_imb.data.hirise import HIRISE
-from hirise_imb.utils.files import CACHE_VARIABLE
+from hirise_imb.utils.files import CACHE_VARIABLE, exclusive_lock
 from hirise_imb.utils.progress import log
 
+CACHE_NUMBERS = itertools.count()
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LONG = (
-    "test_workers.py",
     "test_distributed.py",
+    "test_contract.py",
+    "test_rebuild.py",
+    "test_workers.py",
+    "test_page.py",
     "test_resume.py",
+    "test_new_dataset.py",
+    "test_predict.py",
+    "test_real.py",
     "test_rounds.py",
     "test_head_kernel.py",
-    "test_rebuild.py",
     "test_runner.py",
+    "test_trainer.py",
+    "test_stages.py",
 )
-"""The files that take longest, in the order in which they start."""
+"""The files that take longest, in the order in which they start: those with many processes do not start together."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, so that at the end not one process works while the other waits."""
+    """Long files first, so that at the end no process works while the others wait."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
@@ -50,7 +61,8 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def cache(session_cache: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of the test's own."""
-    folder = tmp_path_factory.mktemp("cache")
+    # Numbered by hand: pytest would list all folders of the session to find the next number.
+    folder = tmp_path_factory.mktemp(f"cache-{next(CACHE_NUMBERS)}", numbered=False)
     monkeypatch.setenv(CACHE_VARIABLE, str(folder))
     return folder
 
@@ -90,8 +102,14 @@ def no_network() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def whole_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The synthetic sample, drawn once a session. Not to be changed."""
-    return synthetic.write(tmp_path_factory.mktemp("synthetic"))
+    """The synthetic sample, drawn once for all processes of a session. Not to be changed."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "synthetic"
+    with exclusive_lock(folder):
+        if not folder.exists():
+            synthetic.write(drawing := base / "drawing")
+            drawing.rename(folder)
+    return next(folder.iterdir())
 
 
 @pytest.fixture(scope="session")

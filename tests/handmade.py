@@ -28,7 +28,10 @@ from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results
 from hirise_imb.reporting.figures import (
     class_differences,
+    curves,
+    differences,
     forest,
+    hyperparameters,
     inner_outer,
     matrices,
     overview,
@@ -36,6 +39,7 @@ from hirise_imb.reporting.figures import (
     scores,
     sources,
     style,
+    svg,
 )
 from hirise_imb.reporting.records import Role, Selection
 from hirise_imb.strategies import CONTROL, STRATEGIES
@@ -282,12 +286,15 @@ def three_classes(majority: str | None = None) -> Results:
 
 DRAWINGS: dict[ModuleType, Sequence[str]] = {
     class_differences: ["class_differences"],
+    curves: ["curves"],
+    differences: ["differences"],
     forest: ["macro_f1"],
+    hyperparameters: ["hyperparameters"],
     inner_outer: ["inner_outer"],
     matrices: ["confusion", "confusion_difference"],
     overview: ["best_so_far", "f1_per_class"],
     probabilities: ["calibration", "precision_recall", "risk_coverage"],
-    scores: ["class_distribution", "curves", "published", "scores_per_class"],
+    scores: ["class_distribution", "published", "scores_per_class"],
     sources: ["sources"],
 }
 """What draws the figures of reports."""
@@ -302,14 +309,15 @@ def without_figures() -> Iterator[None]:
     with io.BytesIO() as buffer:
         Image.new("L", (1, 1)).save(buffer, "PNG")
         png = buffer.getvalue()
-    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>\n'
+    empty = '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>\n'
     with pytest.MonkeyPatch.context() as patch:
         for module, names in DRAWINGS.items():
             for name in names:
-                patch.setattr(module, name, lambda *_: None)
+                patch.setattr(module, name, lambda *_, **__: None)
         patch.setattr(style, "fix_layout", lambda _: None)
         patch.setattr(style, "write_png", lambda _, path: path.write_bytes(png))
-        patch.setattr(style, "write_svg", lambda _, path: path.write_text(svg, encoding="utf-8"))
+        patch.setattr(svg, "write_svg", lambda _, path: path.write_text(empty, encoding="utf-8"))
+        patch.setattr(svg, "draw_svg", lambda _: empty)
         yield
 
 

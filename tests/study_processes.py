@@ -19,32 +19,7 @@ from hirise_imb.utils.files import CACHE_VARIABLE
 DEADLINE = 240.0
 """Seconds after which a process counts as hanging."""
 
-_LAUNCHER = """\
-import os, sys, time
-from pathlib import Path
-from hirise_imb.backbones import BACKBONES
-from hirise_imb.cli import main
-from hirise_imb.search import leases
-from hirise_imb.testing.toy import TOY
-from hirise_imb.training import trainer
-
-BACKBONES[TOY.name] = TOY
-leases.Leases.__init__.__kwdefaults__.update(interval=0.5, grace=float(os.environ["GRACE"]))
-cross_validate = trainer.Trainer.cross_validate
-
-
-def cross_validate_when_allowed(self, recipe, seeds, on_epoch=None, first_assignment=0):
-    while os.environ["HOLD"] and on_epoch and Path(os.environ["HOLD"]).exists():
-        time.sleep(0.02)
-    return cross_validate(self, recipe, seeds, on_epoch, first_assignment)
-
-
-trainer.Trainer.cross_validate = cross_validate_when_allowed
-if __name__ == "__main__":
-    sys.exit(main.main())
-"""
-"""The command line with the toy backbone and a shorter grace; no trial is trained while the file HOLD exists, so that
-each process gets its trial, however long it takes to start. Workers that the study starts import it too."""
+_LAUNCHER = Path(__file__).with_name("study_launcher.py")
 
 T = TypeVar("T")
 
@@ -54,7 +29,7 @@ class Command:
     """The command line, in new processes."""
 
     folder: Path
-    """Folder of the launcher and the cache."""
+    """Folder that contains the cache."""
     hold: Path | None = None
     """A file: trials are acquired, but not trained, as long as it exists."""
     grace: float = 5.0
@@ -64,13 +39,10 @@ class Command:
         """Starts a process, both of whose output streams can be read from its stdout."""
         if self.hold:
             self.hold.touch()
-        launcher = self.folder / "launcher.py"
-        if not launcher.exists():  # another process may be about to read it
-            launcher.write_text(_LAUNCHER, encoding="utf-8")
         options = {"backbone": "toy", "weights": "random", **options}
         arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
         return subprocess.Popen(
-            [sys.executable, str(launcher), *map(str, words), *arguments],
+            [sys.executable, str(_LAUNCHER), *map(str, words), *arguments],
             env=os.environ
             | {CACHE_VARIABLE: str(self.folder / "cache"), "GRACE": str(self.grace), "HOLD": str(self.hold or "")}
             | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"},

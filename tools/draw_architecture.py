@@ -17,7 +17,8 @@ ROOMS: dict[str, tuple[float, int, str]] = {
     # room: horizontal centre (0 to 1), row from the top, content
     "study": (0.21, 0, "python -m entry"),
     "testing": (0.80, 3, "checks for plug-ins"),
-    "cli": (0.40, 1, "commands, tables"),
+    "cli": (0.32, 1, "commands, tables"),
+    "api": (0.56, 1, "scripts, notebooks"),
     "pipeline": (0.21, 2, "whole studies"),
     "review": (0.44, 2, "what to label next"),
     "export": (0.67, 2, "for other runtimes"),

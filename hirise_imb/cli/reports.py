@@ -20,11 +20,12 @@ The comparison is written to OUT/reports/NAME/.
 
 _REPORT = """\
 Rebuild a report from its own folder with this version of the program: the
-folder contains everything that is needed, so neither the data nor TensorFlow is
-used.
+folder contains everything that is needed but the pictures of landmarks.
 
---thumbnails adds small pictures of the most confident mistakes and of the rare
-classes to the page, from the landmarks that the study used or those of --data.
+The page shows a landmark of each class, and the most confident errors next to
+the nearest training landmarks, from the data that the study used or that of
+--data. With --pictures auto it shows them only if that data is the embedded
+sample or the published archive, whose licences are known.
 """
 
 
@@ -43,8 +44,9 @@ def add_commands(subparsers: Subparsers) -> None:
     compare.add_argument("--out", type=Path, default=Path(), help="folder for reports/ (default: here)")
     report = add_command(subparsers, "report", _report, "rebuild a report from its folder", _REPORT)
     report.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the report")
-    report.add_argument("--thumbnails", action="store_true", help="show landmarks on the page")
+    report.add_argument("--pictures", default="auto", metavar="WHEN", help="landmarks on the page: auto, yes or no")
     report.add_argument("--data", help="place of the landmarks, if it is not the one that the study used")
+    report.add_argument("--mlflow", metavar="URI", help="export the report to MLflow at this tracking URI")
     models = add_command(subparsers, "models", _models, "list the models saved with a report", _MODELS)
     models.add_argument("folder", type=Path, metavar="REPORT", help="folder of the report")
 
@@ -63,12 +65,18 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from hirise_imb.pipeline.mlflow_export import check_mlflow, export_report
     from hirise_imb.pipeline.rebuild import rebuild_report
+    from hirise_imb.reporting.read import read_report
 
-    if options.data is not None and not options.thumbnails:
-        raise UserError("--data is the place of the landmarks for --thumbnails: give both, or neither.")
-    page = rebuild_report(options.folder, thumbnails=options.thumbnails, data=options.data)
+    if options.data is not None and options.pictures == "no":
+        raise UserError("--data is the place of the landmarks for --pictures, which is no: leave out one of them.")
+    if options.mlflow is not None:
+        check_mlflow(options.mlflow)
+    page = rebuild_report(options.folder, pictures=options.pictures, data=options.data)
     print(f"Report: {page}")
+    if options.mlflow is not None:
+        export_report(read_report(options.folder), options.folder, options.mlflow)
     return 0
 
 

@@ -115,7 +115,12 @@ def add_commands(subparsers: Subparsers) -> None:
         "--workers", type=int, default=1, help="number of processes that search on this machine (default: 1)"
     )
     run.add_argument("--timeout", type=float, metavar="SECONDS", help="start no further trials after this time")
-    run.add_argument("--thumbnails", action="store_true", help="show landmarks on the page, embedded at small size")
+    run.add_argument(
+        "--pictures",
+        default="auto",
+        metavar="WHEN",
+        help="landmarks on the page: yes, no, or auto (where the licence of the images is known, the default)",
+    )
     run.add_argument(
         "--replace", action="store_true", help="replace a report that was made with more trials or more refits"
     )
@@ -126,6 +131,7 @@ def add_commands(subparsers: Subparsers) -> None:
     )
     address = "address of the database, such as postgresql://user:password@host/database"
     run.add_argument("--storage", metavar="URL", help=f"{address} (default: a file in OUT/studies/)")
+    run.add_argument("--mlflow", metavar="URI", help="export the report to MLflow at this tracking URI")
     work.add_argument("--storage", metavar="URL", required=True, help=address)
     baseline.add_argument(
         "--rows",
@@ -189,21 +195,26 @@ def _run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from hirise_imb.cli.report_tables import print_comparison
+    from hirise_imb.pipeline.mlflow_export import check_mlflow, export_report
     from hirise_imb.pipeline.runner import RunOptions, run_study
 
     run_options = RunOptions(
         storage=options.storage,
         workers=options.workers,
         timeout=options.timeout,
-        thumbnails=options.thumbnails,
+        pictures=options.pictures,
         replace=options.replace,
         save_models=options.save_models,
     )
     _interrupt_on_termination()
+    if options.mlflow is not None:
+        check_mlflow(options.mlflow)
     results, page = run_study(_read_definition(options), options.out, run_options)
     console = Console()
     print_comparison(results, console)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    if options.mlflow is not None:
+        export_report(results, page.parent, options.mlflow)
     return 0
 
 

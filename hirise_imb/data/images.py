@@ -1,7 +1,8 @@
-"""Decodes landmark images: one decoder for features, checks and thumbnails; and reads what their headers declare."""
+"""Decodes landmark images: one decoder for features, checks and thumbnails; and encodes them for pages."""
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,9 @@ FORMATS = ("JPEG", "PNG")
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Suffixes of image files, in lower case."""
+
+_QUALITY = 80
+"""JPEG quality of images on pages."""
 
 _MODES = {1: ("L", "one grey channel"), 3: ("RGB", "three colour channels")}
 """Pillow's mode and a description, by number of channels."""
@@ -66,6 +70,21 @@ def decode_image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
         raise UserError(f"{path} can't be read ({error.strerror or error}): import the data again.") from error
     except UnusableImage as error:
         raise UserError(f"{path} {error}: import the data again.") from error
+
+
+def encode_data_url(pixels: NDArray[np.uint8], size: int) -> str:
+    """Returns an image as a `data:` URL of a JPEG.
+
+    Args:
+        pixels: image, shape (rows, columns, channels).
+        size: largest width and height; a larger image is reduced, a smaller one stays as it is.
+    """
+    # Pillow accepts grey images only without a channel axis.
+    image = Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
+    image.thumbnail((size, size), Image.Resampling.LANCZOS)
+    with io.BytesIO() as buffer:
+        image.save(buffer, "JPEG", quality=_QUALITY)
+        return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.backbones import Backbone
+from hirise_imb.backbones import Backbone, BackboneCard
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.inputs import MAP, FeatureKey
 from hirise_imb.utils.errors import UserError
@@ -31,6 +32,9 @@ _FORMAT = 1
 """Version of the two files; it is part of the key, so that another version starts new stores."""
 _RECORD = np.dtype([("digest", "S64"), ("crc", "<u4")])
 """A record of the index: hexadecimal SHA-256 of the image file, and the checksum."""
+_KEY_FILE = "key.json"
+"""File of a store that says what its numbers depend on."""
+_WEIGHTS = re.compile('"weights": "([0-9a-f]{64})"')
 
 
 def stored_dtype(statistic: str) -> np.dtype[np.floating]:
@@ -54,29 +58,73 @@ def open_store(cache: Path, backbone: Backbone, key: FeatureKey, shape: tuple[in
         key: view, layer and statistic.
         shape: shape of one image's features.
     """
+    text = _identify(backbone.card, backbone.digest, backbone.precision, backbone.input_shape, key)
+    folder = ensure_folder(cache / "features" / _name_folder(backbone.card, key, text))
+    with exclusive_lock(folder / "rows"):
+        if not (folder / _KEY_FILE).exists():
+            write_atomically(folder / _KEY_FILE, lambda path: write_text(path, f"{text}\n"))
+        yield FeatureStore(folder, key, shape)
+
+
+def read_cached_features(
+    cache: Path,
+    card: BackboneCard,
+    weights: str,
+    precision: str,
+    input_shape: tuple[int, int, int],
+    key: FeatureKey,
+    digests: Sequence[str],
+) -> Features | None:
+    """Returns cached pooled features without building the backbone; None if the cache lacks those of an image.
+
+    Args:
+        cache: folder of all cached features.
+        card: facts about the backbone.
+        weights: first digits of the digest of its weights.
+        precision: number format of its arithmetic.
+        input_shape: shape of one image.
+        key: view, layer and statistic.
+        digests: hexadecimal SHA-256 of each image file.
+    """
+    for path in sorted((cache / "features").glob(f"*/{_KEY_FILE}")):
+        text = path.read_text(encoding="utf-8", errors="replace").rstrip()
+        # The name of the folder ends with the digest of the text, so that an edited file is not mistaken for a key.
+        if (found := _WEIGHTS.search(text)) is None or path.parent.name != _name_folder(card, key, text):
+            continue
+        if found[1].startswith(weights) and text == _identify(card, found[1], precision, input_shape, key):
+            with exclusive_lock(path.with_name("rows")):
+                store = FeatureStore(path.parent, key, (card.width(key.layer),))
+                return store.features(digests) if store.row_of.keys() >= set(digests) else None
+    return None
+
+
+def _identify(
+    card: BackboneCard, weights: str, precision: str, input_shape: tuple[int, int, int], key: FeatureKey
+) -> str:
+    """Returns everything that the numbers of a store depend on, as JSON."""
     identity = {
         "format": _FORMAT,
-        "backbone": backbone.card.name,
-        "weights": backbone.digest,
-        "precision": backbone.precision,
-        "preprocessing": backbone.card.preprocessing,
-        "input": backbone.input_shape,
+        "backbone": card.name,
+        "weights": weights,
+        "precision": precision,
+        "preprocessing": card.preprocessing,
+        "input": input_shape,
         "cut": key.layer,
         "dtype": stored_dtype(key.statistic).name,
     }
+    return json.dumps(identity | _name_variant(key), indent=1)
+
+
+def _name_variant(key: FeatureKey) -> dict[str, str]:
+    """Returns statistic and view, where they are named."""
     # What is not named: plain pixels, means of the top, and maps of cuts, so that older caches stay valid.
-    if not key.is_trunk_output:
-        identity["statistic"] = key.statistic
-    if key.view != "plain":
-        identity["view"] = key.view
-    text = json.dumps(identity, indent=1)
-    short = hashlib.sha256(text.encode()).hexdigest()[:12]
-    names = [backbone.card.name, key.layer, *(identity[name] for name in ("statistic", "view") if name in identity)]
-    folder = ensure_folder(cache / "features" / "-".join([*map(str, names), short]))
-    with exclusive_lock(folder / "rows"):
-        if not (folder / "key.json").exists():  # for people: the program does not read it
-            write_atomically(folder / "key.json", lambda path: write_text(path, f"{text}\n"))
-        yield FeatureStore(folder, key, shape)
+    variant = {} if key.is_trunk_output else {"statistic": key.statistic}
+    return variant if key.view == "plain" else variant | {"view": key.view}
+
+
+def _name_folder(card: BackboneCard, key: FeatureKey, identity: str) -> str:
+    short = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    return "-".join([card.name, key.layer, *_name_variant(key).values(), short])
 
 
 class FeatureStore:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hirise_imb.config import GIVEN_SPLIT
 from hirise_imb.imbalance.sampling import SplitFileRows
@@ -52,6 +53,8 @@ class ArmFit:
     """Finished trials of the search; empty without a search."""
     search_seconds: float
     """Wall time of the search."""
+    space: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Range of each hyperparameter of the search."""
 
     @property
     def seconds(self) -> float:
@@ -115,7 +118,11 @@ class DivisionFitter:
                 role: Role = "control" if strategy.name == CONTROL else "strategy"
                 arm = self._fit(strategy.name, role, strategy.summary, result.recipe)
                 arms[strategy.name] = replace(
-                    arm, settings=result.settings, trials=tuple(result.history), search_seconds=result.seconds
+                    arm,
+                    settings=result.settings,
+                    trials=tuple(result.history),
+                    search_seconds=result.seconds,
+                    space=result.space,
                 )
             except FitFailed as error:
                 failures[strategy.name] = strategy.summary, str(error)

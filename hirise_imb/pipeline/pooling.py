@@ -80,6 +80,7 @@ def _pool_arm(name: str, fits: Sequence[DivisionFits], repeats: int, images: Seq
                 val_macro_f1=part.validation.score,
                 trials=list(part.trials),
                 members=part.recipe.n_averaged,
+                space=part.space,
             )
             for one, part in zip(fits, parts, strict=True)
         ),

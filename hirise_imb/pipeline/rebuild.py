@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hirise_imb.config import check_known, check_name
 from hirise_imb.data import DATASETS
 from hirise_imb.data.load import load_data
+from hirise_imb.data.manifest import Manifest
 from hirise_imb.pipeline.compare import merge_reports, name_folder
+from hirise_imb.pipeline.landmark_pictures import PictureMaker, check_pictures, choose_pictures
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.html.index import INDEX, is_index, write_index
-from hirise_imb.reporting.html.thumbnails import make_thumbnails
 from hirise_imb.reporting.read import list_inputs, read_report, read_summary
 from hirise_imb.reporting.results import Results
 from hirise_imb.reporting.write import write_baseline, write_report
@@ -40,7 +40,7 @@ def compare_reports(folders: Sequence[Path], name: str | None, out: Path) -> tup
     return results, page
 
 
-def rebuild_report(folder: Path, *, thumbnails: bool = False, data: str | None = None) -> Path:
+def rebuild_report(folder: Path, *, pictures: str = "auto", data: str | None = None) -> Path:
     """Rebuilds a report from the files in its folder; returns the path of the page.
 
     The files that the report is read from are left untouched, so that an interruption can't destroy it. A list of
@@ -48,22 +48,24 @@ def rebuild_report(folder: Path, *, thumbnails: bool = False, data: str | None =
 
     Args:
         folder: folder of the report.
-        thumbnails: whether the page shows images of landmarks.
+        pictures: whether the page shows landmarks: `auto` (in the report of a study, if its data is there and the
+            licence of the images is known), `yes` or `no`.
         data: where the landmarks are; None means the data of the study.
 
     Raises:
         UserError: the folder does not contain a complete report, or the landmarks are missing.
     """
+    check_pictures(pictures)
     summary = read_summary(folder)
     results, leave = read_report(folder), list_inputs(folder)
     if summary["kind"] == "baseline":
-        if thumbnails:
+        if pictures == "yes":
             raise UserError(
-                f"{folder} is the report of a reference run, which shows no landmarks: leave out --thumbnails."
+                f"{folder} is the report of a reference run, which shows no landmarks: leave out --pictures."
             )
         page = write_baseline(Baseline(results), folder, leave)
     else:
-        page = write_report(results, folder, _read_thumbnails(results, data) if thumbnails else None, leave)
+        page = write_report(results, folder, _choose_pictures(results, pictures, data), leave)
     # The reports of a reference run and of the given split may be inside that of a study, so the list may be two
     # folders up.
     for parent in folder.resolve().parents[:2]:
@@ -72,18 +74,20 @@ def rebuild_report(folder: Path, *, thumbnails: bool = False, data: str | None =
     return page
 
 
-def _read_thumbnails(results: Results, data: str | None) -> Mapping[str, Any]:
+def _choose_pictures(results: Results, pictures: str, data: str | None) -> PictureMaker | None:
     definition = tomllib.loads(results.study_toml)
-    # A comparison lists the definitions of its reports; the landmarks are those of the first.
-    first = definition if not results.origins else next(iter(definition["reports"].values()))
-    card = DATASETS[check_known("data set", str(first["dataset"]), DATASETS)]
-    # The folder of images belongs to the table of the study; definitions in old reports name none.
-    images = str(first.get("images", "")) if data is None else ""
-    manifest = load_data(str(first["data"]) if data is None else data, card, images)
-    missing = sorted(set(results.test["image"]) - set(manifest.table["image"]))
-    if missing:
-        raise UserError(
-            f"{manifest.folder} lacks {len(missing)} of the {len(results.test)} {results.terms.landmark}s (first: "
-            f"{missing[0]}): name the data of this report with --data."
-        )
-    return make_thumbnails(results, manifest)
+    if results.origins:
+        if pictures == "auto":
+            return None  # the pages of the reports that are compared show their landmarks
+        # A comparison lists the definitions of its reports; the landmarks are those of the first.
+        definition = next(iter(definition["reports"].values()))
+    place, dataset = data or str(definition.get("data", "")), str(definition.get("dataset", ""))
+    if pictures == "auto" and (not place or dataset not in DATASETS):
+        return None
+
+    def load() -> Manifest:
+        card = DATASETS[check_known("data set", dataset, DATASETS)]
+        # The folder of images belongs to the table of the study; definitions in old reports name none.
+        return load_data(place, card, str(definition.get("images", "")) if data is None else "")
+
+    return choose_pictures(pictures, place, dataset, load)

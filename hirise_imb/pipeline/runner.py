@@ -16,13 +16,13 @@ from hirise_imb.data.resolve import ARCHIVE, SYNTHETIC, expand_variable
 from hirise_imb.pipeline.appendix import describe_strategies
 from hirise_imb.pipeline.cost import estimate_steps
 from hirise_imb.pipeline.division_fits import REFERENCE_RECIPES, DivisionFits, DivisionFitter, fit_divisions
+from hirise_imb.pipeline.landmark_pictures import check_pictures, choose_pictures
 from hirise_imb.pipeline.pooling import list_omitted, list_outer_folds, pool_arms, tested_landmarks
 from hirise_imb.pipeline.saved_models import check_option, find_obstacle, save_models
 from hirise_imb.reporting import Baseline, Results, write_baseline, write_report
 from hirise_imb.reporting.baseline import check_comparable
 from hirise_imb.reporting.formatting import plural
 from hirise_imb.reporting.html.index import write_index
-from hirise_imb.reporting.html.thumbnails import make_thumbnails
 from hirise_imb.reporting.results import BASELINE
 from hirise_imb.search import SearchResult, lock_study, open_scheduler, strategies_to_search, worker_pool
 from hirise_imb.strategies import Strategy
@@ -50,8 +50,8 @@ class RunOptions:
     """Number of processes on this machine."""
     timeout: float | None = None
     """Seconds after which no further trials are started."""
-    thumbnails: bool = False
-    """Whether the page shows images of landmarks."""
+    pictures: str = "auto"
+    """Whether the page shows landmarks: `auto` (if the licence of the images is known), `yes` or `no`."""
     replace: bool = False
     """Whether this run may replace a report with more trials or more refits."""
     save_models: str | None = None
@@ -59,7 +59,8 @@ class RunOptions:
     None means `chosen` where the study has models."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
+        """Checks the values."""
+        check_pictures(self.pictures)
         if self.workers < 1:
             raise UserError(f"--workers is {self.workers}: use 1 or more.")
         if self.timeout is not None and not self.timeout > 0:
@@ -113,7 +114,7 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
         assert results is not None  # a definition has a design
         if len(by_design) > 1:
             results = replace(results, given_split=by_design[GIVEN_SPLIT])
-        pictures = make_thumbnails(results, manifest) if options.thumbnails else None
+        pictures = choose_pictures(options.pictures, definition.data, definition.dataset, lambda: manifest)
         page = write_report(results, _report_folder(definition, out), pictures)
         write_index(out / "reports")
         if models != "none":

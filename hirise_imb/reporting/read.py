@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -126,7 +126,7 @@ def list_inputs(folder: Path) -> frozenset[str]:
     for arm in summary["arms"]:
         names.add(_PREDICTIONS.format(arm["name"]))
         if arm["has_epochs"]:
-            names.add(_CURVES.format(arm["name"]))
+            names.add(_CURVES.format(_owner_of_curves(arm)))
     if (given := summary["given_split"]) is not None:
         names |= {f"{given['folder']}/{name}" for name in list_inputs(folder / given["folder"])}
     return frozenset(names)
@@ -174,8 +174,9 @@ def _arm(
                 recipe=selection["recipe"],
                 settings=selection["settings"],
                 val_macro_f1=selection["val_macro_f1"],
-                trials=cast("list[dict[str, str | float | None]]", selection["trials"]),
+                trials=selection["trials"],
                 members=members,
+                space=cast("dict[str, dict[str, Any]]", selection.get("space", {})),
             )
             for selection, members in zip(stored["selections"], stored["members"], strict=True)
         ),
@@ -195,5 +196,10 @@ def _arm(
 def _histories(files: _ReportFiles, stored: ArmRecord) -> tuple[pd.DataFrame, ...]:
     if not stored["has_epochs"]:
         return tuple(pd.DataFrame() for _ in stored["seeds"])
-    table = pd.read_csv(files.path(_CURVES.format(stored["name"])))
+    table = pd.read_csv(files.path(_CURVES.format(_owner_of_curves(stored))))
     return tuple(table[table["seed"] == seed].drop(columns="seed").reset_index(drop=True) for seed in stored["seeds"])
+
+
+def _owner_of_curves(arm: ArmRecord) -> str:
+    """Returns the name of the arm whose file has the learning curves of this one: arms that share fits share it."""
+    return arm.get("curves", arm["name"])

@@ -6,8 +6,8 @@ strategies nor the data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -43,10 +43,13 @@ class Selection:
     val_macro_f1: float
     """Validation score: macro F1 in the cross-validation, on the same folds and with the same seeds for all arms, which
     are other folds and seeds than those of the trials."""
-    trials: list[dict[str, str | float | None]]
-    """State, value and reason of failure of each finished trial, in order; empty for an arm without a search."""
+    trials: Sequence[Mapping[str, Any]]
+    """State, value, hyperparameters (`params`) and reason of failure (`error`) of each finished trial, in order; empty
+    for an arm without a search."""
     members: int = 1
     """Number of fits or heads whose log-probabilities are averaged in each prediction."""
+    space: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Range of each hyperparameter that the trials tried: `low`, `high`, `log` and `integer`, or `choices`."""
 
     def __post_init__(self) -> None:
         """Checks the states of the trials."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,28 @@ def curves(arm: Arm) -> pd.DataFrame:
     """Returns a row for each seed and epoch: loss (cross-entropy in nats) and accuracy of each split."""
     parts = [history.assign(seed=seed) for seed, history in zip(arm.seeds, arm.histories, strict=True)]
     return pd.concat(parts, ignore_index=True)
+
+
+def share_curves(arms: Sequence[Arm]) -> dict[str, str]:
+    """Returns the name of the first arm with the same curves by the name of each arm that is trained in epochs.
+
+    Arms that differ only in what happens after training share their fits, and so their curves.
+    """
+    owners: dict[str, str] = {}
+    first: list[Arm] = []
+    for arm in arms:
+        if not arm.has_epochs:
+            continue
+        owner = next((other for other in first if _have_equal_curves(arm, other)), None)
+        if owner is None:
+            first.append(arm)
+        owners[arm.name] = arm.name if owner is None else owner.name
+    return owners
+
+
+def _have_equal_curves(arm: Arm, other: Arm) -> bool:
+    return (
+        arm.seeds == other.seeds
+        and arm.best_epochs == other.best_epochs
+        and all(one.equals(two) for one, two in zip(arm.histories, other.histories, strict=True))
+    )

@@ -5,7 +5,6 @@ Each file is written completely or not at all, and no file is touched that does 
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -14,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from hirise_imb.reporting import selection, tables
 from hirise_imb.reporting.baseline import Baseline
-from hirise_imb.reporting.figures import gallery, style
+from hirise_imb.reporting.figures import gallery, style, svg
 from hirise_imb.reporting.figures.gallery import Draw
+from hirise_imb.reporting.html.pictures import LandmarkPictures
 from hirise_imb.reporting.html.render import render
 from hirise_imb.reporting.html.view import BaselineView, Extras, StudyView, baseline_view, study_view
 from hirise_imb.reporting.results import GIVEN_SPLIT_FOLDER, Results
@@ -31,7 +32,10 @@ from hirise_imb.utils.progress import say
 
 
 def write_report(
-    results: Results, folder: Path, thumbnails: Mapping[str, Any] | None = None, leave: Collection[str] = ()
+    results: Results,
+    folder: Path,
+    make_pictures: Callable[[Results], LandmarkPictures | None] | None = None,
+    leave: Collection[str] = (),
 ) -> Path:
     """Writes all files of the report of a study or a comparison; returns the path of the page.
 
@@ -44,7 +48,7 @@ def write_report(
     Args:
         results: results that the report shows.
         folder: folder of the report.
-        thumbnails: images of landmarks for the page, as `make_thumbnails` returns them.
+        make_pictures: returns the pictures of landmarks for a page; None for pages without any.
         leave: names of the files that the results were read from. They are not written, so that a report can still be
             read if rebuilding it is interrupted.
 
@@ -52,17 +56,19 @@ def write_report(
         UserError: the folder contains another kind of report.
     """
     content = of_study(results)
+    # Before anything is written: an image may be missing.
+    landmarks = make_pictures(results) if make_pictures else None
     if results.given_split is not None:
         # An earlier report of another kind is refused before anything is written.
         _list_earlier_files(folder, content["kind"])
         prefix = f"{GIVEN_SPLIT_FOLDER}/"
         inner_leave = {name.removeprefix(prefix) for name in leave if name.startswith(prefix)}
-        write_report(results.given_split, folder / GIVEN_SPLIT_FOLDER, leave=inner_leave)
+        write_report(results.given_split, folder / GIVEN_SPLIT_FOLDER, make_pictures, inner_leave)
     data = {"per_class.csv": tables.per_class(results), "selection.csv": selection.table(results)}
     if results.outer_folds is not None:
         data["outer_folds.csv"] = results.outer_folds
     files = _Files(folder, leave)
-    page = _write(results, content, data, gallery.of_study(results), thumbnails, files)
+    page = _write(results, content, data, gallery.of_study(results), landmarks, files)
     if results.given_split is None:
         _remove_report(folder / GIVEN_SPLIT_FOLDER)
     return page
@@ -80,7 +86,7 @@ def _write(
     content: Content,
     data: dict[str, pd.DataFrame],
     figures: Mapping[str, Draw],
-    thumbnails: Mapping[str, Any] | None,
+    landmarks: LandmarkPictures | None,
     files: _Files,
 ) -> Path:
     """Writes a report: the tables and figures of its kind, and the files that all reports have."""
@@ -93,7 +99,7 @@ def _write(
     for arm in results.arms:
         files.write(f"predictions/{arm.name}.parquet", partial(tables.write_predictions, results, arm))
     pictures = {name: _write_drawing(name, draw, files) for name, draw in figures.items()}
-    _write_pages(results, content, files, pictures, thumbnails)
+    _write_pages(results, content, files, pictures, landmarks)
     files.text("study.toml", results.study_toml)
     files.text("environment.json", _json(results.environment))
     files.text("summary.json", _json({**content, "files": dict(sorted(files.digests.items()))}))
@@ -173,28 +179,36 @@ def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _write_drawing(name: str, draw: Draw, files: _Files) -> str:
-    """Writes a figure as PNG and SVG and its data as CSV; returns the SVG as a data address for the page."""
+def _write_drawing(name: str, draw: Draw, files: _Files) -> Markup:
+    """Writes a figure as PNG and SVG and its data as CSV; returns the SVG as a part of the page."""
     drawing = draw()
     files.csv(f"{name}.csv", drawing.data)
     style.fix_layout(drawing.figure)
-    files.write(f"{name}.png", partial(style.write_png, drawing.figure))
-    svg = files.write(f"{name}.svg", partial(style.write_svg, drawing.figure))
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+    if drawing.has_png:
+        files.write(f"{name}.png", partial(style.write_png, drawing.figure))
+    wide = svg.embed(files.write(f"{name}.svg", partial(svg.write_svg, drawing.figure)).decode(), name)
+    if drawing.narrow is None:
+        return wide
+    narrow = svg.embed(svg.draw_svg(drawing.narrow), f"{name}-narrow")
+    return Markup('<div class="wide-only">{}</div><div class="narrow-only">{}</div>').format(wide, narrow)
 
 
 def _write_pages(
     results: Results,
     content: Content,
     files: _Files,
-    pictures: dict[str, str],
-    thumbnails: Mapping[str, Any] | None,
+    pictures: dict[str, Markup],
+    landmarks: LandmarkPictures | None,
 ) -> None:
-    curves = {arm.name: f"figures/curves-{arm.name}" for arm in results.arms if arm.has_epochs}
+    curves = {arm: f"figures/curves-{owner}" for arm, owner in tables.share_curves(results.arms).items()}
+    searches = {arm.name: f"figures/hyperparameters-{arm.name}" for arm in results.arms}
     extras = Extras(
         pictures=pictures,
-        arm_pictures={"curves": curves},
-        thumbnails=thumbnails,
+        arm_pictures={
+            "curves": curves,
+            "hyperparameters": {arm: name for arm, name in searches.items() if name in pictures},
+        },
+        landmarks=landmarks,
         seconds={arm.name: arm.seconds for arm in results.arms},
         study_toml=results.study_toml,
         environment=_json(results.environment),

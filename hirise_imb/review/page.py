@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import shlex
 import string
 from dataclasses import dataclass
@@ -16,13 +15,13 @@ import numpy as np
 import pandas as pd
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from hirise_imb.data.additions import COLUMNS, FORMULA_STARTS, TEXT_MARK
 from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.images import encode_data_url
+from hirise_imb.features.neighbours import Neighbour
 from hirise_imb.reporting.formatting import percent, plural, score
 from hirise_imb.reporting.html.parts import breakable
-from hirise_imb.review.neighbours import Neighbour
 from hirise_imb.review.queue import Proposal, Review
 from hirise_imb.utils.files import ensure_folder, write_atomically, write_text
 
@@ -37,8 +36,6 @@ CLASS_KEYS = "123456789" + "".join(letter for letter in string.ascii_lowercase i
 
 _CROP, _THUMBNAIL = 227, 96
 """Largest width and height of a candidate, and those of its neighbours, in pixels."""
-_QUALITY = 80
-"""JPEG quality of the images."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +228,7 @@ def _card(place: int, one: Proposal, classes: ClassSet) -> Card:
         title=f"Candidate {place + 1}: {classes[one.label]}, probability {score(one.calibrated[one.label])}",
         id=one.id,
         source=one.source,
-        address=_encode(one.pixels, _CROP),
+        address=encode_data_url(one.pixels, _CROP),
         bars=tuple(
             Bar(
                 classes[label],
@@ -247,20 +244,8 @@ def _card(place: int, one: Proposal, classes: ClassSet) -> Card:
 
 def _picture(neighbour: Neighbour) -> Picture:
     return Picture(
-        neighbour.image, neighbour.source, score(neighbour.similarity), _encode(neighbour.pixels, _THUMBNAIL)
+        neighbour.image, neighbour.source, score(neighbour.similarity), encode_data_url(neighbour.pixels, _THUMBNAIL)
     )
-
-
-def _encode(pixels: NDArray[np.uint8], size: int) -> str:
-    """Returns an image as a data address of a JPEG, reduced to this size if it is larger."""
-    from PIL import Image
-
-    # Pillow accepts grey images only without a channel axis.
-    image = Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
-    image.thumbnail((size, size), Image.Resampling.LANCZOS)
-    with io.BytesIO() as buffer:
-        image.save(buffer, "JPEG", quality=_QUALITY)
-        return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 @cache

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from hirise_imb.data.dataset import ClassSet, NameGrammar
 from hirise_imb.data.images import UnusableImage, decode_content
+from hirise_imb.features.neighbours import LabelledLandmarks, Neighbour, pooled_features
 from hirise_imb.prediction.inputs import parse_name
 from hirise_imb.prediction.table import PredictionFacts, calibrated_columns, read_facts, read_predictions
 from hirise_imb.review.candidates import choose_candidates, expected_value, shortlist
 from hirise_imb.review.images import read_images
-from hirise_imb.review.neighbours import Neighbour, TrainingLandmarks, pooled_features
 from hirise_imb.utils.errors import UserError, bullet_list
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def build_review(
     features = pooled_features(backbone, pixels)
     landmarks = _number_landmarks(short["id"])
     candidates = choose_candidates(values[rows], sources[rows], landmarks, features, classes, per_class, per_source)
-    known = TrainingLandmarks(training.manifest, training.splits, backbone) if training else None
+    known = LabelledLandmarks.extract(training.manifest, training.splits, backbone) if training else None
     proposals = [
         Proposal(
             id=short["id"].iloc[one.row],

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hirise_imb.recipe import Recipe
@@ -12,7 +14,7 @@ from hirise_imb.search.identifiers import SearchPlace
 from hirise_imb.strategies import RecipeContext, Strategy
 from hirise_imb.utils.errors import FitFailed
 
-HistoryEntry = dict[str, str | float | None]
+HistoryEntry = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,10 @@ class SearchResult:
     val_macro_f1: float
     """Validation score of the best trial: macro F1 by cross-validation, the mean over seeds."""
     history: list[HistoryEntry]
-    """State and value of each finished trial, by place, with the reason (`error`) of a failed one."""
+    """State, value and hyperparameters (`params`) of each finished trial, by place, with the reason (`error`) of a
+    failed one."""
+    space: dict[str, dict[str, Any]]
+    """Range of each hyperparameter: `low`, `high`, `log` and `integer`, or `choices`."""
     seconds: float = field(compare=False)
     """Wall time of the finished trials in seconds, including those of earlier runs."""
 
@@ -54,10 +59,24 @@ def choose_best(trials: Mapping[SearchPlace, FrozenTrial], strategy: Strategy, c
         place=best,
         val_macro_f1=complete[best].values[0],
         history=[_history_entry(trial) for trial in trials.values()],
+        space={
+            name: _describe(distribution)
+            for trial in trials.values()
+            for name, distribution in trial.distributions.items()
+        },
         seconds=sum(trial.user_attrs.get("seconds", 0.0) for trial in trials.values()),
     )
 
 
 def _history_entry(trial: FrozenTrial) -> HistoryEntry:
-    entry: HistoryEntry = {"state": trial.state.name.lower(), "value": trial.value}
+    entry: HistoryEntry = {"state": trial.state.name.lower(), "value": trial.value, "params": dict(trial.params)}
     return entry | ({"error": trial.user_attrs["error"]} if "error" in trial.user_attrs else {})
+
+
+def _describe(distribution: BaseDistribution) -> dict[str, Any]:
+    """Returns the range of a hyperparameter as plain data, so that reports keep it."""
+    if isinstance(distribution, CategoricalDistribution):
+        return {"choices": list(distribution.choices)}
+    is_integer = isinstance(distribution, IntDistribution)
+    ends = {"low": distribution.low, "high": distribution.high}  # type: ignore[attr-defined]
+    return {**ends, "log": distribution.log, "integer": is_integer}  # type: ignore[attr-defined]

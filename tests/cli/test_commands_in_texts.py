@@ -110,7 +110,7 @@ def test_options_that_messages_name_exist() -> None:
         if place != "hirise_imb/utils/environment.py"  # which calls git
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text)
     }
-    assert {"--trials", "--replace", "--thumbnails"} < named
+    assert {"--trials", "--replace", "--pictures"} < named
     assert named <= known, sorted(named - known)
 
 

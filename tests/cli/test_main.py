@@ -384,6 +384,7 @@ def ask(database: Path, path: str) -> dict[str, object]:
     return found
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_ends_with_its_report_and_the_dashboard_shows_it(
     small_data: Path, toy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,8 @@ from hirise_imb.backbones import BACKBONES
 from hirise_imb.cli.main import main
 from hirise_imb.testing.toy import TOY
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 Command = Callable[..., int]
 
 WORDS = ["run", "--name", "demo", "--backbone", TOY.name, "--weights", "random"]
@@ -21,7 +23,7 @@ WORDS += ["--strategies", "temperature", "--evaluation", "given-split"]
 
 
 @pytest.fixture(scope="module")
-def finished(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(blank_figures: None, small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study with two trials and two refits. Not to be changed."""
     out = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:

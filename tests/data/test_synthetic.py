@@ -23,13 +23,8 @@ JPEG_ERROR = 5.0
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("synthetic")
-
-
-@pytest.fixture(scope="module")
-def sample(folder: Path) -> Path:
-    return write(folder, seed=0)
+def sample(whole_sample: Path) -> Path:
+    return whole_sample
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +73,9 @@ def variants(labels: dict[str, int], variant: str) -> list[tuple[str, str]]:
     return [(f"{landmark_of(name)}.jpg", name) for name in labels if variant_of(name) == variant]
 
 
-def test_the_layout_is_the_official_one(folder: Path, sample: Path) -> None:
-    assert sample == folder / "hirise-map-proj-v3_2"
-    assert [path.name for path in folder.iterdir()] == [sample.name]
+def test_the_layout_is_the_official_one(sample: Path) -> None:
+    assert sample.name == "hirise-map-proj-v3_2"
+    assert [path.name for path in sample.parent.iterdir()] == [sample.name]
     assert {path.name for path in sample.iterdir()} == {IMAGES, LABELS, SPLIT_ROWS, CLASS_MAP}
 
 

@@ -10,7 +10,7 @@ import shutil
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +25,9 @@ from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.images import decode_image
 from hirise_imb.features import extraction
 from hirise_imb.features.arrays import Features, concatenate_features
+from hirise_imb.features.cache import read_cached_features
+from hirise_imb.features.extraction import image_digests
+from hirise_imb.features.inputs import TOP_MEAN
 from hirise_imb.features.views import VIEWS
 from hirise_imb.utils.errors import UserError
 
@@ -480,6 +483,30 @@ def test_plain_features_have_the_key_they_had_before_there_were_views(
     folder = store_of(undisturbed[1], "late")
     assert (folder / "key.json").read_text() == f"{text}\n"
     assert folder.name == f"toy-late-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def test_cached_features_are_read_without_the_backbone(
+    backbone: Backbone, paths: list[Path], undisturbed: tuple[dict[str, Features], Path], filled: Path
+) -> None:
+    digests = image_digests(paths)
+
+    def read(weights: str = backbone.digest[:16], images: Sequence[str] = digests) -> Features | None:
+        return read_cached_features(filled, backbone.card, weights, "float32", (227, 227, 1), TOP_MEAN, images)
+
+    features = read()
+    assert features is not None
+    every = np.arange(len(paths))
+    np.testing.assert_array_equal(features.take(every), undisturbed[0][TOP].take(every))
+    other = ("0" if backbone.digest[0] != "0" else "1") * 16
+    assert read(weights=other) is None
+    assert read(images=[*digests, "0" * 64]) is None
+    assert read_cached_features(filled, backbone.card, "", "bfloat16", (227, 227, 1), TOP_MEAN, digests) is None
+    # An edited file names no features.
+    key = store_of(filled, TOP) / "key.json"
+    key.write_text(key.read_text().replace(backbone.digest, "f" * 64))
+    assert read() is None
+    assert read(weights="f" * 16) is None
+    assert read_cached_features(filled / "none", backbone.card, "", "float32", (227, 227, 1), TOP_MEAN, []) is None
 
 
 def test_an_unknown_view_is_refused(backbone: Backbone, paths: list[Path], tmp_path: Path) -> None:

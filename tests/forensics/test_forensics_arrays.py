@@ -20,10 +20,10 @@ def essence(finding: Finding) -> tuple[object, ...]:
 def test_lists_of_strings_and_of_numbers_are_the_table_itself() -> None:
     table = read_published()
     expected = examine(table)
-    columns = {metric: [str(figure) for figure in figures] for metric, figures in table.figures.items()}
+    columns: dict[str, Any] = {metric: [str(figure) for figure in figures] for metric, figures in table.figures.items()}
     strings = examine_table(**columns, supports=SUPPORTS, classes=table.classes)
     assert essence(strings) == essence(expected)
-    numbers = {metric: [float(figure) for figure in figures] for metric, figures in columns.items()}
+    numbers: dict[str, Any] = {metric: [float(figure) for figure in figures] for metric, figures in columns.items()}
     for decimals in (3, None):  # the longest number has three decimals, so that 0.84 is 0.840
         finding = examine_table(**numbers, supports=SUPPORTS, classes=table.classes, decimals=decimals)
         assert essence(finding) == essence(expected)
@@ -31,9 +31,9 @@ def test_lists_of_strings_and_of_numbers_are_the_table_itself() -> None:
 
 
 def test_averages_are_used() -> None:
-    columns = {"precision": ["0.9", "0.5"], "recall": None, "f1": None}
-    assert examine_table(**columns, supports=[90, 10]).verdict is not Verdict.INCONSISTENT  # type: ignore[arg-type]
-    finding = examine_table(**columns, supports=[90, 10], averages={"accuracy": 0.2})  # type: ignore[arg-type]
+    columns: dict[str, Any] = {"precision": ["0.9", "0.5"], "recall": None, "f1": None}
+    assert examine_table(**columns, supports=[90, 10]).verdict is not Verdict.INCONSISTENT
+    finding = examine_table(**columns, supports=[90, 10], averages={"accuracy": 0.2})
     assert finding.verdict is Verdict.INCONSISTENT
 
 

@@ -21,6 +21,7 @@ from hirise_imb.cli.main import main
 from hirise_imb.config import StudyDefinition
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.manifest import Manifest, read_manifest
+from hirise_imb.pipeline.landmark_pictures import choose_pictures
 from hirise_imb.pipeline.plan import plan_study
 from hirise_imb.pipeline.runner import run_baseline, run_study
 from hirise_imb.reporting import Results
@@ -111,6 +112,30 @@ def test_the_report_says_where_features_come_from(
     assert features["metadata"] == {"made_by": "the toy <backbone>", "pixels": "227"}
     assert environment["digests"]["features"] == features["digest"][:16]
     assert not {"backbone", "weights", "precision"} & environment["digests"].keys()
+
+
+def test_neighbours_on_the_page_are_nearest_in_the_table(
+    on_table: tuple[Results, Path], definition: StudyDefinition, table: Path, images: Manifest, tmp_path: Path
+) -> None:
+    results, _ = on_table
+    maker = choose_pictures("yes", definition.data, definition.dataset, lambda: images)
+    assert maker is not None
+    shown = maker(results)
+    assert shown is not None
+    content = pq.read_table(table).to_pydict()
+    vectors = dict(zip(content["image"], np.array(content["vector"]), strict=True))
+    first = shown.errors[0]
+    own = vectors[first.picture.image]
+    for group in first.groups:
+        for picture in group.pictures:
+            other = vectors[picture.image]
+            similarity = own @ other / np.linalg.norm(own) / np.linalg.norm(other)
+            assert float(picture.note) == pytest.approx(similarity, abs=1e-3)
+    moved = results.environment | {"features": results.environment["features"] | {"file": str(tmp_path / "gone")}}
+    without = maker(replace(results, environment=moved))
+    assert without is not None
+    assert all(one.groups == () for one in without.errors)
+    assert "gone is not the table of features that this study used" in without.caption
 
 
 def test_trials_and_fits_are_tied_to_the_content_of_the_table(

@@ -21,6 +21,8 @@ from hirise_imb.pipeline.cost import images_per_second
 from hirise_imb.pipeline.plan import plan_study
 from hirise_imb.reporting.terms import NO_SOURCES
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 TILES = DataCard(
     name="tiles",
     title="Coloured tiles",
@@ -109,7 +111,7 @@ def test_it_is_checked_studied_rebuilt_and_compared(
     assert not any(name in page for name in HIRISE.classes.names if name != HIRISE.classes.majority)
 
     before = summary["arms"]
-    assert main(["report", str(report), "--thumbnails"]) == 0
+    assert main(["report", str(report), "--pictures", "yes"]) == 0
     rebuilt = json.loads((report / "summary.json").read_text(encoding="utf-8"))
     assert rebuilt["arms"] == before
     assert "data:image/jpeg" in (report / "report.html").read_text(encoding="utf-8")
@@ -180,7 +182,7 @@ def test_an_annotation_table_is_studied_in_both_designs(
     assert summary["inference"]["sources"] == 4
     assert summary["support"] == [8, 24, 8]
     assert f'images = "{elsewhere}"' in (report / "study.toml").read_text(encoding="utf-8")
-    assert main(["report", str(report), "--thumbnails"]) == 0
+    assert main(["report", str(report), "--pictures", "yes"]) == 0
     assert "data:image/jpeg" in (report / "report.html").read_text(encoding="utf-8")
 
 
@@ -194,7 +196,7 @@ def test_shards_of_fifteen_classes_without_sources_are_studied(
     plan = plan_study(default_definition({"data": str(path), "backbone": toy, "evaluation": ["given-split"]}))
     speed = images_per_second(BACKBONES[toy])
     assert plan.features.seconds == pytest.approx(plan.features.n_views / speed * (64 / 227) ** 2)
-    report = study(path, tmp_path, toy, "--evaluation", "given-split", "--thumbnails")
+    report = study(path, tmp_path, toy, "--evaluation", "given-split", "--pictures", "yes")
     assert NO_SOURCES in " ".join(capsys.readouterr().out.split())
     summary = json.loads((report / "summary.json").read_text(encoding="utf-8"))
     assert summary["classes"] == list(LETTERS)

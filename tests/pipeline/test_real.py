@@ -21,6 +21,7 @@ from hirise_imb.recipe import Recipe
 from hirise_imb.training.trainer import Trainer
 
 pytestmark = [
+    pytest.mark.usefixtures("blank_figures"),
     pytest.mark.real,
     pytest.mark.skipif("HIRISE_SAMPLE" not in os.environ, reason="HIRISE_SAMPLE names no zip of real landmarks"),
 ]

@@ -325,9 +325,12 @@ def test_what_is_no_report_is_refused_in_a_sentence(
     (tmp_path / "loop").mkdir()
     (tmp_path / "loop" / "summary.json").symlink_to("summary.json")
     assert refused("report", tmp_path / "loop").startswith(f"{tmp_path / 'loop' / 'summary.json'} can't be read (")
-    told = refused("report", folders["study"], "--data", "synthetic")
-    assert told == "--data is the place of the landmarks for --thumbnails: give both, or neither."
-    assert "which shows no landmarks: leave out --thumbnails." in refused("report", folders["baseline"], "--thumbnails")
+    told = refused("report", folders["study"], "--data", "synthetic", "--pictures", "no")
+    assert told == "--data is the place of the landmarks for --pictures, which is no: leave out one of them."
+    told = refused("report", folders["baseline"], "--pictures", "yes")
+    assert "which shows no landmarks: leave out --pictures." in told
+    told = refused("report", folders["study"], "--pictures", "maybe")
+    assert told.startswith("There is no choice of pictures 'maybe'")
 
 
 # --- the command ---

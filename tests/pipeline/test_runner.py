@@ -165,12 +165,27 @@ def test_the_numbers_follow_from_the_predictions(original: Finished) -> None:
         )
 
 
-def test_thumbnails_are_on_the_page_alone(finished: Finished) -> None:
+def test_pictures_are_on_the_page_alone(finished: Finished) -> None:
+    page = finished.report / "report.html"
     before = results(finished.report)
-    assert b"data:image/jpeg" not in (finished.report / "report.html").read_bytes()
-    run_study(finished.definition, finished.out, RunOptions(thumbnails=True))
-    assert b"data:image/jpeg" in (finished.report / "report.html").read_bytes()
+    assert b"data:image/jpeg" not in page.read_bytes()
+    run_study(finished.definition, finished.out, RunOptions(pictures="yes"))
+    shown = page.read_bytes()
+    assert b"data:image/jpeg" in shown
+    assert b"Training landmark of the class" in shown
     assert results(finished.report) == before
+    # The same features, from the cache.
+    rebuild_report(finished.report, pictures="yes")
+    assert page.read_bytes() == shown
+    shutil.rmtree(finished.cache / "features")
+    rebuild_report(finished.report, pictures="yes")
+    assert b"Training landmark of the class" not in page.read_bytes()
+    assert b"the cache on this machine lacks the features of this study" in page.read_bytes()
+
+
+def test_a_choice_of_pictures_that_does_not_exist_is_refused_at_once() -> None:
+    with pytest.raises(UserError, match="There is no choice of pictures 'always'"):
+        RunOptions(pictures="always")
 
 
 def test_the_definition_in_its_folder_is_what_ran(original: Finished) -> None:

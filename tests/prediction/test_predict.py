@@ -24,6 +24,7 @@ import pytest
 from builders import CLASSES
 from PIL import Image
 from saved_models import POINT, write_toy_model
+from worlds import small_copy
 
 from hirise_imb.backbones import Backbone
 from hirise_imb.cli.main import main
@@ -544,7 +545,7 @@ def test_a_split_without_landmarks_is_refused(small_data: Path) -> None:
             list_inputs([str(small_data)], "val", HIRISE)
 
 
-LAUNCHER = """\
+LAUNCHER = f"""\
 import sys
 from hirise_imb.backbones import BACKBONES
 from hirise_imb.cli import main
@@ -552,43 +553,49 @@ from hirise_imb.prediction import shards
 from hirise_imb.testing.toy import TOY
 
 BACKBONES[TOY.name] = TOY
-shards.plan_shards.__defaults__ = (16,)
+shards.plan_shards.__defaults__ = ({ROWS},)
 sys.exit(main.main())
 """
+
+
+@pytest.fixture(scope="module")
+def more_data(whole_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with some 60 shards. Not to be changed."""
+    return small_copy(whole_sample, tmp_path_factory.mktemp("more") / "data", 16)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
 @pytest.mark.parametrize(("kind", "kills"), [("folder", 3), ("table", 1), ("data set", 1)])
 def test_a_prediction_that_is_killed_at_any_moment_ends_with_the_same_file(
-    kind: str, kills: int, whole_sample: Path, model: Path, tmp_path: Path
+    kind: str, kills: int, more_data: Path, model: Path, tmp_path: Path
 ) -> None:
     launcher = tmp_path / "launcher.py"
     launcher.write_text(LAUNCHER, encoding="utf-8")
-    words = [str(whole_sample / HIRISE.layout.image_folder)]
+    words = [str(more_data / HIRISE.layout.image_folder)]
     if kind == "table":
-        paths = sorted((whole_sample / HIRISE.layout.image_folder).iterdir())
+        paths = sorted((more_data / HIRISE.layout.image_folder).iterdir())
         content = [path.read_bytes() for path in paths]
         pq.write_table(pa.table({"id": [path.name for path in paths], "image": content}), tmp_path / "a.parquet")
         words = [str(tmp_path / "a.parquet")]
     elif kind == "data set":
-        words = [str(whole_sample), "--split", "all"]
+        words = [str(more_data), "--split", "all"]
 
-    def start(out: Path, cache: str) -> subprocess.Popen[bytes]:
+    def start(out: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, str(launcher), "predict", str(model), *words, "--out", str(out)],
-            env=os.environ | {CACHE_VARIABLE: str(tmp_path / cache), "TF_CPP_MIN_LOG_LEVEL": "3"},
+            env=os.environ | {CACHE_VARIABLE: str(tmp_path / "other cache"), "TF_CPP_MIN_LOG_LEVEL": "3"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
 
     undisturbed, out = tmp_path / "undisturbed.parquet", tmp_path / "killed.parquet"
-    assert start(undisturbed, "cache-1").wait(DEADLINE) == 0
+    assert main(["predict", str(model), *words, "--out", str(undisturbed)]) == 0
     parts = out.with_name(f"{out.name}.parts")
-    shard_count = -(-pq.read_metadata(undisturbed).num_rows // 16)
+    shard_count = -(-pq.read_metadata(undisturbed).num_rows // ROWS)
     rng = random.Random(0)
     for count in sorted(rng.sample(range(shard_count), kills)):
-        process = start(out, "cache-2")
+        process = start(out)
         try:
             end = time.monotonic() + DEADLINE
             while len(list(parts.glob("0*.parquet"))) < count or not parts.exists():
@@ -600,6 +607,6 @@ def test_a_prediction_that_is_killed_at_any_moment_ends_with_the_same_file(
             process.send_signal(signal.SIGKILL)
             process.wait()
     assert not out.exists()
-    assert start(out, "cache-2").wait(DEADLINE) == 0
+    assert start(out).wait(DEADLINE) == 0
     assert out.read_bytes() == undisturbed.read_bytes()
     assert not parts.exists()

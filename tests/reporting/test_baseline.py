@@ -223,7 +223,7 @@ def test_the_table_is_the_same_everywhere(folder: Path, baseline: Baseline) -> N
     for sentence in (summary["headline"], summary["reading"], summary["caution"], summary["pairing"]):
         assert page.replace("&lt;", "<").replace("&#39;", "'").count(sentence) == 1
         assert lines.count(sentence) == 1
-    assert not re.search(r"https?://|@import|url\(", page)
+    assert not re.search(r"https?://|@import|url\((?!#)", page)
     crater = table.iloc[5]
     cells = [f"{crater[name]:.3f}" for name in ("published", "aligned", "shuffled", "shuffled_low", "shuffled_high")]
     verdict = "yes" if crater["published_in_range"] in (True, "True") else "no"

@@ -17,7 +17,7 @@ from sklearn.metrics import f1_score
 
 from hirise_imb.reporting import Results, write_report
 from hirise_imb.reporting.figures import gallery
-from hirise_imb.reporting.figures.style import COLOURS
+from hirise_imb.reporting.figures.style import BAD, GOOD
 
 TABLE = make_landmarks()
 LABELS = TABLE["label"].to_numpy(np.int64)
@@ -135,7 +135,10 @@ def test_the_page_emphasises_intervals_without_zero_and_shows_the_cost_first(res
 def test_the_figure_has_a_panel_for_each_class_with_enough_sources(results: Results) -> None:
     drawing = gallery.of_study(results)["figures/class_differences"]()
     titles = [axes.get_title(loc="left") for axes in drawing.figure.axes]
-    assert titles == ["flat (the cost; own scale)\n84 from 21 sources", "hill\n15 from 8 sources"]
+    assert titles == ["flat (the cost)", "hill"]
+    counts = [{text.get_text() for text in axes.texts} for axes in drawing.figure.axes]
+    assert counts == [{"84 from 21 sources"}, {"15 from 8 sources"}]
+    assert any("Own scale: flat." in text.get_text() for text in drawing.figure.texts)
     assert [text.get_text() for text in drawing.figure.axes[0].get_yticklabels()] == [
         "baseline",
         "better",
@@ -147,7 +150,7 @@ def test_the_figure_has_a_panel_for_each_class_with_enough_sources(results: Resu
         points = [line for line in axes.lines if line.get_marker() == "o"]
         assert [np.ravel(point.get_xdata()).item() for point in points] == rows["difference"].tolist()
         for point, row in zip(points, rows.to_dict("records"), strict=True):
-            emphasised = to_hex(point.get_color()) in {colour.lower() for colour in COLOURS[:2]}
+            emphasised = to_hex(point.get_color()) in {GOOD, BAD}
             assert emphasised == (row["low"] > 0 or row["high"] < 0)
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from builders import CLASSES
 from handmade import role_of
+from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from numpy.typing import NDArray
 from scipy.special import softmax
@@ -21,9 +22,10 @@ from sklearn.metrics import accuracy_score, average_precision_score, confusion_m
 
 from hirise_imb.data import HIRISE, SPLITS
 from hirise_imb.metrics.classification import Predictions
-from hirise_imb.reporting import Arm, Results
-from hirise_imb.reporting.figures import gallery, style
+from hirise_imb.reporting import Arm, Results, html, tables
+from hirise_imb.reporting.figures import gallery, style, svg
 from hirise_imb.reporting.records import Origin, Selection
+from hirise_imb.reporting.verdict import verdict
 
 SUPPORT = (60, 24, 9, 5, 8, 3, 4, 2)
 SOURCES = (9, 8, 1, 2, 3, 1, 2, 1)
@@ -66,6 +68,7 @@ def arm_of(name: str, test: pd.DataFrame, fits: Sequence[Floats], trained: bool 
     history = pd.DataFrame({"epoch": [1, 2, 3]})
     for split in SPLITS:
         history = history.assign(**{f"{split}_loss": [2.0, 1.5, 1.25], f"{split}_accuracy": [0.5, 0.625, 0.75]})
+    history["train_loss"] += sum(map(ord, name)) / 2**16  # each arm has curves of its own
     return Arm(
         name=name,
         role=role_of(name),
@@ -257,6 +260,178 @@ def test_the_line_of_a_search_rises_where_a_complete_trial_is_the_best_so_far(re
     assert corners == [[2, 0.31], [5, 0.31], [5, 0.42], [6, 0.42]]
 
 
+def test_differences_are_from_the_control_and_sorted_and_say_which_arm_is_advised(results: Results) -> None:
+    table = data(results, "differences")
+    assert table["arm"].tolist() == ["remedy", "baseline"]
+    forest = data(results, "macro_f1").set_index("arm")
+    for row in table.to_dict("records"):
+        assert row["other"] == "plain"
+        expected = forest.loc[row["arm"]]
+        found = [row[name] for name in ("difference", "low", "high")]
+        assert found == pytest.approx([expected[f"vs_control_{name}"] for name in ("difference", "low", "high")])
+    assert table["p_holm"].tolist()[0] == pytest.approx(forest.loc["remedy", "vs_control_p_holm"])
+    assert table["advised"].tolist() == [name == verdict(results).choice for name in table["arm"]]
+    drawing = gallery.of_study(results)["figures/differences"]()
+    assert drawing.narrow is not None
+    for figure in (drawing.figure, drawing.narrow):
+        marks = [line for line in figure.axes[0].lines if line.get_marker() in ("o", "s")]
+        places = np.concatenate([np.asarray(line.get_xdata(), float) for line in marks])
+        assert places == pytest.approx(table["difference"].tolist())
+        names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        assert names == table["arm"].tolist()
+
+
+def test_arms_that_equal_the_control_share_one_row_of_differences() -> None:
+    test = landmarks()
+    labels = test["label"].to_numpy(np.int64)
+    fits = {"baseline": [guess(labels, 1)], "plain": [guess(labels, 2)], "remedy": [guess(labels, 3)]}
+    results = results_of(test, fits | {"twin": fits["plain"], "other_twin": fits["plain"]})
+    table = data(results, "differences")
+    assert table.loc[table["identical"], "arm"].tolist() == ["twin", "other_twin"]
+    figure = gallery.of_study(results)["figures/differences"]().figure
+    assert "twin" not in {label.get_text() for label in figure.axes[0].get_yticklabels()}
+    assert "identical to the control: twin and other_twin" in words(results, "figures/differences")
+
+
+def test_only_classes_with_ten_landmarks_have_a_precision_recall_curve(results: Results) -> None:
+    figure = gallery.of_study(results)["figures/precision_recall"]().figure
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["other (n = 60)", "crater (n = 24)"]
+    [omitted] = [text for text in words(results, "figures/precision_recall") if text.startswith("Too few for a curve")]
+    assert all(f"{name} ({n})" in omitted for name, n in zip(CLASSES[2:], SUPPORT[2:], strict=True))
+
+
+def test_risk_is_drawn_from_a_tenth_of_the_predictions_on(results: Results) -> None:
+    [axes] = gallery.of_study(results)["figures/risk_coverage"]().figure.axes
+    drawn = [places for line in axes.lines if len(places := np.asarray(line.get_xdata(), float)) > 1]
+    assert len(drawn) == len(results.shown)
+    assert all(0.1 <= places.min() < 0.12 for places in drawn)
+
+
+def cell_colours(results: Results, name: str, panel: int) -> list[str]:
+    """The colours of the cells of a matrix, row by row."""
+    [cells] = gallery.of_study(results)[name]().figure.axes[panel].collections
+    return [to_hex(colour) for colour in np.atleast_2d(cells.get_facecolor())]
+
+
+def test_fewer_errors_are_blue_and_fewer_hits_are_orange(results: Results) -> None:
+    changes = data(results, "confusion_difference")
+    colours = cell_colours(results, "figures/confusion_difference", 2)
+    assert len(colours) == len(changes) == 64
+    for colour, row in zip(colours, changes.to_dict("records"), strict=True):
+        is_hit = row["true_class"] == row["predicted_class"]
+        if abs(row["difference"]) >= 0.005:
+            better = (row["difference"] > 0) == is_hit
+            assert colour in (style.BETTER if better else style.WORSE)
+        else:
+            assert colour == style.PAPER
+
+
+def test_a_difference_that_may_be_chance_is_faint_whatever_its_size(results: Results) -> None:
+    colours = iter(cell_colours(results, "figures/f1_per_class", 0))
+    strong = 0
+    for arm in results.ordered:
+        intervals = results.inference.class_differences(arm.name, results.reference)
+        for interval in intervals:
+            excludes_zero = interval is not None and (interval.low > 0 or interval.high < 0)
+            is_strong = next(colours) in (*style.BETTER[1:], *style.WORSE[1:])
+            assert excludes_zero or not is_strong
+            strong += is_strong
+    assert strong > 0
+
+
+# Searches and fits of single arms
+
+
+def search_of(n: int, division: str = "given split") -> Selection:
+    """So many trials of which only the value of `rate` matters; `power` applies to half of them."""
+    rng = np.random.default_rng(n)
+    trials: list[dict[str, Any]] = []
+    for place in range(n):
+        params = {"rate": float(10 ** rng.uniform(-4, -1)), "kind": ("a", "b")[place % 2], "fixed": 1}
+        params |= {"power": float(rng.uniform())} if place % 2 else {}
+        trials.append({"state": "complete", "value": 0.5 + 0.1 * np.log10(params["rate"]) / 4, "params": params})
+    trials.append({"state": "fail", "value": None, "error": "no memory", "params": trials[0]["params"]})
+    space: dict[str, dict[str, Any]] = {"kind": {"choices": ["a", "b"]}}
+    space |= {"rate": {"low": 1e-4, "high": 0.1, "log": True, "integer": False}}
+    space |= {"power": {"low": 0.0, "high": 1.0, "log": False, "integer": False}}
+    space |= {"fixed": {"low": 1, "high": 1, "log": False, "integer": True}}
+    return Selection(division, {}, {}, 0.5, trials, space=space)
+
+
+def with_searches(results: Results, *selections: Selection) -> Results:
+    return replace(results, arms=tuple(replace(arm, selections=selections) for arm in results.arms))
+
+
+def test_each_trial_is_drawn_against_its_hyperparameters(results: Results) -> None:
+    selection = search_of(40)
+    searched = with_searches(results, selection)
+    drawing = gallery.of_study(searched)["figures/hyperparameters-remedy"]()
+    table = drawing.data
+    # The failed trial and what no trial varies are not there.
+    assert set(table["hyperparameter"]) == {"rate", "kind", "power"}
+    assert table.groupby("hyperparameter").size().to_dict() == {"rate": 40, "kind": 40, "power": 20}
+    for row in table.to_dict("records"):
+        trial = selection.trials[row["trial"] - 1]
+        assert (row["setting"], row["value"]) == (trial["params"][row["hyperparameter"]], trial["value"])
+    best = max(range(40), key=lambda place: selection.trials[place]["value"])
+    assert set(table.loc[table["chosen"], "trial"]) == {best + 1}
+    shares = table.groupby("hyperparameter")["importance"].first()
+    assert shares.sum() == pytest.approx(1)
+    assert shares.idxmax() == "rate"
+    axes = drawing.figure.axes[0]
+    assert axes.get_title(loc="left") == f"rate, {100 * shares['rate']:.0f} %"
+    assert axes.get_xscale() == "log"
+    drawn = np.sort(np.concatenate([np.asarray(line.get_xdata(), float) for line in axes.lines]))
+    assert drawn == pytest.approx(np.sort(table.loc[table["hyperparameter"] == "rate", "setting"].astype(float)))
+
+
+def test_scores_of_several_searches_are_differences_from_the_mean_of_each(results: Results) -> None:
+    searched = with_searches(divided(results), search_of(5, "fold 1"), search_of(6, "fold 2"))
+    table = data(searched, "hyperparameters-remedy")
+    rates = table[table["hyperparameter"] == "rate"]
+    assert rates.groupby("division")["difference"].mean().to_numpy() == pytest.approx([0, 0])
+    means = rates.groupby("division")["value"].transform("mean")
+    assert (rates["value"] - means).tolist() == pytest.approx(rates["difference"].tolist())
+    # Ten trials are needed in a search.
+    assert table["importance"].isna().all()
+    written = words(searched, "figures/hyperparameters-remedy")
+    assert any("too few to estimate importance" in text for text in written)
+
+
+def test_searches_without_hyperparameters_have_no_figure_of_them(results: Results) -> None:
+    assert not [name for name in gallery.of_study(results) if "hyperparameters" in name]
+    few = with_searches(results, search_of(2))
+    assert not [name for name in gallery.of_study(few) if "hyperparameters" in name]
+
+
+def test_arms_that_share_fits_share_a_file_of_curves(results: Results) -> None:
+    first, plain, remedy = results.arms
+    twin = replace(remedy, name="twin", histories=plain.histories)
+    other = replace(twin, name="other", seeds=(7, 8))  # other seeds are other fits
+    shared = replace(results, arms=(first, plain, remedy, twin, other))
+    owners = tables.share_curves(shared.arms)
+    assert owners == {"baseline": "baseline", "plain": "plain", "remedy": "remedy", "twin": "plain", "other": "other"}
+    drawn = gallery.of_study(shared)
+    assert {name for name in drawn if "curves-" in name} == {f"figures/curves-{name}" for name in set(owners.values())}
+    assert "plain, twin" in words(shared, "figures/curves-plain")
+
+
+def test_curves_show_macro_f1_and_what_early_stopping_monitored(results: Results) -> None:
+    *others, arm = results.arms
+    history = arm.histories[0].assign(val_macro_f1=[0.2, 0.3, 0.35])
+    [selection] = arm.selections
+    monitored = replace(selection, recipe={"monitor": "val_macro_f1"})
+    monitored_arm = replace(arm, histories=(history, history), selections=(monitored,))
+    changed = replace(results, arms=(*others, monitored_arm))
+    figure = gallery.of_study(changed)["figures/curves-remedy"]().figure
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["cross-entropy (nats)", "accuracy", "macro F1, monitored by early stopping"]
+    assert figure.axes[2].lines[0].get_ydata().tolist() == [0.2, 0.3, 0.35]  # type: ignore[union-attr]
+    low, high = figure.axes[1].get_ylim()
+    assert 0.4 < low < 0.5
+    assert 0.75 < high < 0.85
+
+
 # Classes of which little is known
 
 
@@ -285,7 +460,7 @@ def test_figures_of_a_nested_cross_validation_speak_of_outer_folds(results: Resu
     assert {"inner folds", "outer fold"} < set(words(nested, "figures/curves-plain"))
     assert {"validation", "test", "best epoch"} < set(words(results, "figures/curves-plain"))
     assert any("mean over outer folds" in text for text in words(nested, "figures/best_so_far"))
-    assert any("bold: best by inner score" in text for text in words(nested, "figures/f1_per_class"))
+    assert any("Bold: best by inner score" in text for text in words(nested, "figures/f1_per_class"))
 
 
 def test_calibration_of_a_nested_cross_validation_has_the_temperature_of_each_fold(results: Results) -> None:
@@ -310,7 +485,8 @@ def test_what_cannot_be_estimated_is_said_in_the_panel_of_the_class() -> None:
     assert written.count("no test landmark") == 1
     # Other and crater have sources enough, slope streak has no landmark.
     assert written.count("no interval can be estimated") == 5
-    assert words(results, "figures/precision_recall").count("no test landmark") == 1
+    [omitted] = [text for text in words(results, "figures/precision_recall") if text.startswith("Too few for a curve")]
+    assert omitted.count("no test landmark") == 1
     assert words(results, "figures/f1_per_class").count("–") == len(results.arms)
     assert words(results, "confusion/baseline").count("no test landmark") == 1
     assert "slope streak" not in set(data(results, "precision_recall")["class"])
@@ -418,7 +594,7 @@ def test_the_same_results_are_the_same_bytes(results: Results, tmp_path: Path) -
             canvas = draw().figure
             style.fix_layout(canvas)
             style.write_png(canvas, tmp_path / f"{run}.png")
-            style.write_svg(canvas, tmp_path / f"{run}.svg")
+            svg.write_svg(canvas, tmp_path / f"{run}.svg")
         for suffix in ("png", "svg"):
             one, two = ((tmp_path / f"{run}.{suffix}").read_bytes() for run in ("one", "two"))
             assert one == two, f"{name}.{suffix}"
@@ -440,7 +616,7 @@ def test_a_file_has_short_coordinates_and_keeps_what_is_drawn(tmp_path: Path) ->
     axes = canvas.subplots()
     axes.plot([0, 1 / 3, 1], [0, 2 / 3, 1], "o-", gid="drawn")
     assert axes.get_position().bounds == pytest.approx((0.125, 1 / 6, 0.75, 2 / 3))
-    style.write_svg(canvas, tmp_path / "short.svg")
+    svg.write_svg(canvas, tmp_path / "short.svg")
     text = (tmp_path / "short.svg").read_text(encoding="utf-8")
     ElementTree.fromstring(text)
     path = re.search(r'<g id="drawn">\s*<path d="([^"]*)"', text)
@@ -449,3 +625,76 @@ def test_a_file_has_short_coordinates_and_keeps_what_is_drawn(tmp_path: Path) ->
     places = axes.transData.transform(np.array([[0, 0], [1 / 3, 2 / 3], [1, 1]])) * 72 / canvas.dpi
     assert points == pytest.approx(np.column_stack([places[:, 0], 3 * 72 - places[:, 1]]), abs=0.011)
     assert not re.search(r' (?:d|x|y)="[^"]*\.[0-9]{3}', text)
+
+
+# Figures in a page
+
+
+@pytest.fixture(scope="module")
+def parts(results: Results) -> dict[str, str]:
+    """The figures of a page with searches, as parts of it, by name."""
+    drawn = gallery.of_study(with_searches(results, search_of(12)))
+    figures = {name: draw().figure for name, draw in drawn.items() if not name.startswith("confusion/")}
+    for canvas in figures.values():
+        style.fix_layout(canvas)
+    return {name: svg.embed(svg.draw_svg(canvas), name) for name, canvas in figures.items()}
+
+
+def test_figures_of_a_page_have_no_style_attributes_and_no_common_ids(parts: Mapping[str, str]) -> None:
+    ids: list[str] = []
+    for name, part in parts.items():
+        root = ElementTree.fromstring(part)
+        own = [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
+        assert all(reference in own for reference in re.findall(r"url\(#([^)]*)\)", part)), name
+        ids += own
+        assert not [element for element in root.iter() if "style" in element.attrib or element.tag == "style"], name
+        assert not re.search(r"href|<image|\bon[a-z]+=", part), name
+    assert len(ids) == len(set(ids)) > 5
+
+
+def test_colours_of_figures_are_those_of_the_page(parts: Mapping[str, str]) -> None:
+    defined: dict[str, list[str]] = {}
+    css = (Path(html.__file__).parent / "templates" / "figures.css.jinja").read_text(encoding="utf-8")
+    for name, colour in re.findall(r"(--[a-z0-9-]+): (#[0-9a-f]+);", css):
+        defined.setdefault(name, []).append(colour)
+    of_page = {"--paper", "--soft", "--line"}
+    for name, part in parts.items():
+        colours = set(re.findall(r'(?:fill|stroke)="([^"]*)"', part)) - {"none", "currentColor"}
+        assert all(colour.startswith("var(--") for colour in colours), name
+        used = {colour[4:-1] for colour in colours} - of_page
+        # A light and a dark one.
+        assert all(len(defined[colour]) == 2 for colour in used), name
+
+
+def test_marks_have_text_under_the_pointer(parts: Mapping[str, str], results: Results) -> None:
+    for name, part in parts.items():
+        assert "<title>" in part, name
+    [plain] = [text for text in titles_of(parts["figures/macro_f1"]) if text.startswith("plain: macro F1")][:1]
+    assert f"{results.macro('plain').mean:.3f}, 95 % confidence interval" in plain
+    assert len(titles_of(parts["figures/f1_per_class"])) == len(results.arms) * len(CLASSES)
+    sources = titles_of(parts["figures/sources"])
+    assert sum("recall" in text for text in sources) == len(data(results, "sources"))
+
+
+def titles_of(part: str) -> list[str]:
+    return [str(title.text) for title in ElementTree.fromstring(part).iter("title")]
+
+
+def test_a_mark_keeps_its_place_in_a_page() -> None:
+    canvas = style.figure(4, 3, (0.5, 0.5, 0.5, 0.5))
+    axes = canvas.subplots()
+    axes.plot([0, 0.25, 0.5, 0.75, 1], [0.1, 0.9, 0.2, 0.2, 0.8], color=style.BLUE)
+    [squares] = axes.plot([0.25], [0.9], "s", color=style.ORANGE)
+    style.add_hover_text(squares, "a <b> & c")
+    part = svg.embed(svg.draw_svg(canvas), "figures/some figure")
+    root = ElementTree.fromstring(part)
+    assert root.attrib["viewBox"] == "0 0 288 216"
+    assert (root.attrib["width"], root.attrib["height"]) == ("384", "288")
+    [line] = [path.attrib["d"] for path in root.iter("path") if path.get("stroke") == "var(--blue)"]
+    steps = np.array(re.findall(r"-?[0-9.]+", line.replace("h", "l").split("l", 1)[0][1:]), float)
+    places = axes.transData.transform(np.array([[0, 0.1], [0.25, 0.9]])) * 72 / canvas.dpi
+    assert steps == pytest.approx([places[0, 0], 216 - places[0, 1]], abs=0.011)
+    [square] = [path for path in root.iter("path") if path.get("fill") == "var(--orange)"]
+    corners = np.array(re.findall(r"-?[0-9.]+", square.attrib["d"].replace("H", " H").replace("V", " V")), float)
+    assert corners[0] == pytest.approx(places[1, 0] - 3, abs=0.011)
+    assert titles_of(part) == ["a <b> & c"]

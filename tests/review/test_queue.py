@@ -29,9 +29,9 @@ from hirise_imb.data.load import load_data
 from hirise_imb.data.manifest import Manifest, read_manifest
 from hirise_imb.features.extraction import extract_features
 from hirise_imb.features.inputs import TOP_MEAN
+from hirise_imb.features.neighbours import pooled_features
 from hirise_imb.review import Review, build_review, write_review
 from hirise_imb.review.images import read_images
-from hirise_imb.review.neighbours import pooled_features
 from hirise_imb.review.queue import TrainingData
 from hirise_imb.utils.errors import UserError
 

@@ -18,7 +18,7 @@ from study_processes import Command, kill_on_exit, read_results, wait_until
 from hirise_imb.search.database import connect, database_path
 
 TRIALS, OUTER_FOLDS = 9, 2
-STRATEGIES = ("class_weights", "logit_adjustment", "prototypes")
+STRATEGIES = ("logit_adjustment", "prototypes")
 SEARCHES = ("plain", *STRATEGIES)
 WORKERS = ("one", "two", "three")
 SECRETS = (PASSWORD, PASSWORD[4:], quote(PASSWORD, safe=""), quote_plus(PASSWORD))

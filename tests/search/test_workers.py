@@ -139,7 +139,7 @@ def test_workers_end_soon_after_the_study_was_killed_and_it_goes_on_later(
         process.kill()
         hold.unlink()
         wait_until(lambda: not any(map(is_alive, children)), seconds=30)
-    output = Command(folder).run("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)
+    output = Command(folder).run("run", out=tmp_path, data=small_data, workers=2, **OPTIONS)
     assert "A worker ended" not in output
     check_places(tmp_path)
     assert read_results(tmp_path / "reports" / "demo") == expected
@@ -147,20 +147,20 @@ def test_workers_end_soon_after_the_study_was_killed_and_it_goes_on_later(
 
 @LINUX
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_workers_that_are_asked_to_end_do_not_count_as_dead(
-    folder: Path, small_data: Path, expected: dict[str, bytes], tmp_path: Path, number: signal.Signals
+    folder: Path, small_data: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
     """As they are when the time is over, when the user interrupts the study, or when a cluster ends its job."""
     command = Command(folder, tmp_path / "hold")
-    with kill_on_exit(command.start("run", out=tmp_path, data=small_data, workers=3, **OPTIONS)) as process:
-        wait_until(lambda: started_trials(tmp_path) == 3, process)
-        process.send_signal(number)
-        output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
-    assert rows(tmp_path, "SELECT * FROM trials WHERE state = 'RUNNING'") == []
-    assert count_trials(tmp_path, "FAIL", "lost") == leased_trials(tmp_path) == 0
-    assert count_trials(tmp_path, "FAIL", "place") >= 3
+    for interruptions, number in enumerate([signal.SIGINT, signal.SIGTERM], 1):
+        with kill_on_exit(command.start("run", out=tmp_path, data=small_data, workers=2, **OPTIONS)) as process:
+            wait_until(lambda: started_trials(tmp_path) == 2, process)
+            process.send_signal(number)
+            output, _ = process.communicate(timeout=60)
+        assert process.returncode == 130, output
+        assert rows(tmp_path, "SELECT * FROM trials WHERE state = 'RUNNING'") == []
+        assert count_trials(tmp_path, "FAIL", "lost") == leased_trials(tmp_path) == 0
+        assert count_trials(tmp_path, "FAIL", "place") >= 2 * interruptions
     Command(folder).run("run", out=tmp_path, data=small_data, **OPTIONS)
     check_places(tmp_path)
     assert read_results(tmp_path / "reports" / "demo") == expected
@@ -200,6 +200,7 @@ def definition(toy: str, small_data: Path) -> StudyDefinition:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_study_whose_time_runs_out_reports_what_is_missing(definition: StudyDefinition, tmp_path: Path) -> None:
     report, page = run_study(definition, tmp_path / "short", RunOptions(timeout=1e-6))
     assert [arm.name for arm in report.arms] == ["baseline", "baseline_to_the_end"]
@@ -211,6 +212,7 @@ def test_a_study_whose_time_runs_out_reports_what_is_missing(definition: StudyDe
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_study_whose_time_runs_out_can_be_continued(definition: StudyDefinition, tmp_path: Path) -> None:
     few = dataclasses.replace(definition, trials=3)
     run_study(few, tmp_path / "short")  # so that there are some trials

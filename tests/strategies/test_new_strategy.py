@@ -21,6 +21,8 @@ from hirise_imb.testing import check_strategy
 from hirise_imb.testing.declarations import make_recipe
 from hirise_imb.utils.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @dataclass(frozen=True)
 class WiderParameters(OptimiserParameters):

@@ -9,15 +9,27 @@ import numpy as np
 import pandas as pd
 
 from hirise_imb.metrics.bootstrap import MIN_SOURCES
-from hirise_imb.reporting.figures.style import COLOURS, ROLE_COLOURS, SOFT, figure
-from hirise_imb.reporting.formatting import plural
+from hirise_imb.reporting.figures.style import (
+    BAD,
+    GOOD,
+    PAPER,
+    SLATE,
+    SOFT,
+    add_hover_text,
+    emphasise,
+    figure,
+    format_difference,
+    name_width,
+    write_head,
+)
+from hirise_imb.reporting.formatting import plural, signed
 from hirise_imb.reporting.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLUMNS = 4
+_COLUMNS = 5
 """Most panels in a row."""
 
 
@@ -50,11 +62,16 @@ def table(results: Results) -> pd.DataFrame:
 def class_differences(results: Results, rows: pd.DataFrame) -> Figure:
     """Draws a panel for each class with enough sources: the differences of all arms with their intervals."""
     labels, arms = classes_with_intervals(results), list(_compared(results))
-    n_columns = min(len(labels), _COLUMNS)
-    n_rows = -(-len(labels) // n_columns)
-    # Inches: constant heights for the axis and titles, and one for each arm.
-    canvas = figure(max(7, 2.6 + 2.3 * n_columns), 0.7 + n_rows * (0.75 + 0.21 * len(arms)))
-    grid = canvas.subplots(n_rows, n_columns, sharey=True, squeeze=False)
+    n_rows = -(-len(labels) // _COLUMNS)
+    n_columns = -(-len(labels) // n_rows)
+    names = name_width(arms, 9)
+    panel = (11 - names) / _COLUMNS
+    margins = (names, 0.1, 0.45, 1.05)
+    height = 0.16 * len(arms)
+    total = margins[2] + margins[3] + n_rows * height + 0.7 * (n_rows - 1)
+    canvas = figure(names + 0.1 + panel * n_columns, total, margins)
+    spaces = {"wspace": 0.1, "hspace": 0.7 / height}
+    grid = canvas.subplots(n_rows, n_columns, sharey=True, squeeze=False, gridspec_kw=spaces)
     for axes in list(grid.flat)[len(labels) :]:
         axes.remove()
     for axes, label in zip(grid.flat, labels, strict=False):
@@ -62,22 +79,24 @@ def class_differences(results: Results, rows: pd.DataFrame) -> Figure:
         # The majority class varies so little that its intervals would be points on the scale of the others.
         part = rows[(rows["class"] == results.classes.majority) == majority]
         _draw_panel(axes, part, results.classes[label], arms)
+        cost = " (the cost)" if majority else ""
         sources = plural(int(results.sources[label]), "source")
-        cost = " (the cost; own scale)" if majority else ""
-        axes.set_title(f"{results.classes[label]}{cost}\n{results.support[label]} from {sources}", fontsize=9)
+        axes.set_title(f"{results.classes[label]}{cost}", fontsize=9.5, fontweight="bold", pad=16)
+        counts = f"{results.support[label]} from {sources}"
+        style: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "fontsize": 8.5}
+        axes.annotate(counts, (0, 1), (0, 5), **style, color=SOFT)
     grid.flat[0].set_yticks(range(len(arms)), arms)
-    grid.flat[0].set_ylim(len(arms) - 0.4, -0.6)
+    grid.flat[0].set_ylim(len(arms) - 0.5, -0.5)
     for row in grid:
-        for name, arm in zip(row[0].get_yticklabels(), arms, strict=True):
-            name.set_fontweight("bold" if arm in results.preferred else "normal")
+        emphasise(row[0].get_yticklabels(), [arm in results.preferred for arm in arms])
     against = "the control" if results.control else results.reference
-    canvas.supxlabel(f"difference in F1 from {against}", fontsize=10)
-    canvas.suptitle(
-        "Circle: mean over seeds; line: 95 % confidence interval over the sources of the class.\nBlue and orange: "
-        "intervals without 0. Descriptive: not corrected for the number of classes and arms.",
-        x=0.01,
-        ha="left",
-        fontsize=9,
+    own_scale = "" if results.classes.majority is None else f" Own scale: {results.classes.majority}."
+    write_head(
+        canvas,
+        f"Difference in F1 of each class from {against}",
+        "Circle: mean over seeds; line: 95 % confidence interval over the sources of the class." + own_scale,
+        "Blue is better, orange is worse, where the interval excludes 0; not corrected for the number of classes and "
+        "arms.",
     )
     return canvas
 
@@ -95,15 +114,21 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, name: str, arms: Sequence[str]) 
     low, high = min(0.0, float(np.nanmin(ends))), max(0.0, float(np.nanmax(ends)))
     margin = 0.05 * max(high - low, 0.01)
     axes.set_xlim(low - margin, high + margin)
-    axes.locator_params(axis="x", nbins=4)
-    axes.axvline(0, color=ROLE_COLOURS["baseline"], linewidth=1, linestyle=":", zorder=2)
+    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_formatter(format_difference)
+    axes.axvline(0, color=SLATE, linewidth=1, zorder=2)
     for row in shown[shown["class"] == name].to_dict("records"):
         place = arms.index(row["arm"])
         excludes_zero = row["low"] > 0 or row["high"] < 0  # False without an interval
-        colour = SOFT if not excludes_zero else COLOURS[0] if row["difference"] > 0 else COLOURS[1]
-        width = 2.2 if excludes_zero else 1.0
-        axes.plot((row["low"], row["high"]), (place, place), color=colour, linewidth=width, zorder=3)
-        face = colour if excludes_zero else "white"
-        axes.plot(row["difference"], place, "o", color=face, markeredgecolor=colour, markersize=4.5, zorder=4)
-    axes.tick_params(axis="y", length=0)
+        colour = SLATE if not excludes_zero else GOOD if row["difference"] > 0 else BAD
+        text = f"{row['arm']}, {name}: {signed(row['difference'])} against {row['other']}"
+        if row["low"] <= row["high"]:
+            text += f", 95 % confidence interval {signed(row['low'])} to {signed(row['high'])}"
+            width = 2.2 if excludes_zero else 1.0
+            [line] = axes.plot((row["low"], row["high"]), (place, place), color=colour, linewidth=width, zorder=3)
+            add_hover_text(line, text)
+        face = colour if excludes_zero else PAPER
+        style: dict[str, Any] = {"color": face, "markeredgecolor": colour, "markersize": 4.5, "zorder": 4}
+        [mark] = axes.plot(row["difference"], place, "o", **style)
+        add_hover_text(mark, text)
     axes.grid(visible=False, axis="y")

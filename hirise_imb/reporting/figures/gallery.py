@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,7 +13,10 @@ from hirise_imb.reporting import search_summary, selection, tables
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.figures import (
     class_differences,
+    curves,
+    differences,
     forest,
+    hyperparameters,
     inner_outer,
     matrices,
     overview,
@@ -21,6 +24,7 @@ from hirise_imb.reporting.figures import (
     scores,
     sources,
 )
+from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Results
 
 if TYPE_CHECKING:
@@ -33,6 +37,10 @@ class Drawing:
 
     figure: Figure
     data: pd.DataFrame
+    narrow: Figure | None = None
+    """The same for a narrow screen, in the page only; None if the figure is legible there too."""
+    has_png: bool = True
+    """Whether the figure is also written as PNG; not if there are many of its kind, since that takes as long again."""
 
 
 Draw = Callable[[], Drawing]
@@ -53,6 +61,8 @@ def of_study(results: Results) -> dict[str, Draw]:
         ),
         "figures/risk_coverage": partial(_draw_table, results, probabilities.risk_table, probabilities.risk_coverage),
     }
+    if differences.compared_arms(results):
+        figures["figures/differences"] = partial(_differences, results)
     if (chosen := results.chosen) is not None:
         figures["figures/confusion_difference"] = lambda: Drawing(
             matrices.confusion_difference(results, chosen.name), tables.confusion_difference(results, chosen.name)
@@ -86,8 +96,12 @@ def _common_figures(results: Results) -> dict[str, Draw]:
     }
     for arm in results.arms:
         figures[f"confusion/{arm.name}"] = partial(_confusion, results, arm.name)
-        if arm.has_epochs:
-            figures[f"figures/curves-{arm.name}"] = partial(_curves, results, arm.name)
+    for arm in results.arms:
+        if hyperparameters.can_be_drawn(arm):
+            figures[f"figures/hyperparameters-{arm.name}"] = partial(_hyperparameters, results, arm)
+    owners = tables.share_curves(results.arms)
+    for name in dict.fromkeys(owners.values()):
+        figures[f"figures/curves-{name}"] = partial(_curves, results, name, owners)
     return figures
 
 
@@ -99,10 +113,22 @@ def _draw_table(
     return Drawing(draw(results, data), data)
 
 
+def _differences(results: Results) -> Drawing:
+    data = differences.table(results)
+    wide, narrow = (differences.differences(results, data, narrow=narrow) for narrow in (False, True))
+    return Drawing(wide, data, narrow)
+
+
+def _hyperparameters(results: Results, arm: Arm) -> Drawing:
+    data = hyperparameters.table(arm)
+    return Drawing(hyperparameters.hyperparameters(arm, data, results.terms), data, has_png=False)
+
+
 def _confusion(results: Results, arm: str) -> Drawing:
     return Drawing(matrices.confusion(results, arm), tables.confusion(results, arm))
 
 
-def _curves(results: Results, name: str) -> Drawing:
+def _curves(results: Results, name: str, owners: Mapping[str, str]) -> Drawing:
     arm = next(arm for arm in results.arms if arm.name == name)
-    return Drawing(scores.curves(arm, results.terms), tables.curves(arm))
+    others = [other for other, owner in owners.items() if owner == name and other != name]
+    return Drawing(curves.curves(arm, results.terms, others), tables.curves(arm))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from hirise_imb.reporting.figures.style import BACKGROUND, ROLE_COLOURS, figure
+from hirise_imb.reporting.figures.style import PALE, ROLE_COLOURS, add_hover_text, figure, write_head
 from hirise_imb.reporting.formatting import p_value, plural
 from hirise_imb.reporting.results import Results
 
@@ -23,27 +23,38 @@ _LINE_HEIGHT = 0.035
 
 def inner_outer(results: Results, rows: pd.DataFrame) -> Figure:
     """Draws outer against inner macro F1, one mark for each arm, with the identity line and the rank correlation."""
-    canvas = figure(8, 5.8)
+    from matplotlib.ticker import MaxNLocator
+
+    terms = results.terms
+    canvas = figure(7.6, 5.9, (0.7, 1.9, 0.55, 0.85))
     axes = canvas.subplots()
     scores = rows[["inner", "outer"]].to_numpy(float)
     ends = float(scores.min()), float(scores.max())
     margin = 0.08 * max(ends[1] - ends[0], 0.01)
     limits = ends[0] - margin, ends[1] + margin
-    axes.plot(limits, limits, color=BACKGROUND, linewidth=1.2, zorder=1)
+    axes.plot(limits, limits, color=PALE, linewidth=1.2, zorder=1)
     for role, part in rows.groupby("role", sort=False):
         name = {"baseline_to_the_end": "baseline, to the end"}.get(str(role), str(role))
-        colour, marker = ROLE_COLOURS[str(role)], _MARKERS[str(role)]
-        axes.scatter(part["inner"], part["outer"], 36, color=colour, marker=marker, alpha=0.85, label=name, zorder=3)
+        style: dict[str, Any] = {"color": ROLE_COLOURS[str(role)], "marker": _MARKERS[str(role)]}
+        marks = axes.scatter(part["inner"], part["outer"], 36, **style, linewidths=0, alpha=0.85, label=name, zorder=3)
+        scores_of_arms = part[["arm", "inner", "outer"]].itertuples(index=False)
+        texts = (f"{arm}: {terms.inner} score {x:.3f}, {terms.outer} score {y:.3f}" for arm, x, y in scores_of_arms)
+        add_hover_text(marks, *texts)
     axes.set_xlim(limits)
     axes.set_ylim(limits)
     axes.set_aspect("equal")
-    terms = results.terms
+    axes.xaxis.set_major_locator(MaxNLocator(7))
+    axes.yaxis.set_major_locator(MaxNLocator(7))
     axes.set_xlabel(f"{terms.inner} score: macro F1 with other seeds and folds than the trials")
     axes.set_ylabel(f"{terms.outer} score: macro F1 on sources not used for it")
-    axes.legend(loc="best", fontsize=8)
+    axes.legend(loc="best", handletextpad=0.2)
     _write_names(axes, results, rows, limits)
-    identity = f"Grey line: equal scores; below it, {terms.inner} scores promise more."
-    axes.set_title(f"{_describe_correlation(results)}\n{identity}", fontsize=9)
+    write_head(
+        canvas,
+        f"Do {terms.inner} scores foretell {terms.outer} scores?",
+        _describe_correlation(results),
+        f"Grey line: equal scores; below it, {terms.inner} scores promise more.",
+    )
     return canvas
 
 
@@ -67,7 +78,7 @@ def _write_names(axes: Axes, results: Results, rows: pd.DataFrame, limits: tuple
             fontsize=8,
             fontweight="bold" if row["arm"] in results.preferred else "normal",
             color=ROLE_COLOURS[row["role"]],
-            arrowprops={"arrowstyle": "-", "color": BACKGROUND, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 3},
+            arrowprops={"arrowstyle": "-", "color": PALE, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 3},
         )
 
 

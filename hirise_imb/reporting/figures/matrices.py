@@ -9,13 +9,22 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hirise_imb.reporting import tables
-from hirise_imb.reporting.figures.style import DIVERGING, SHARES, SOFT, figure, inks
+from hirise_imb.reporting.figures.style import (
+    SOFT,
+    difference_colour,
+    draw_cells,
+    figure,
+    share_colour,
+    text_colour,
+    write_head,
+)
 from hirise_imb.reporting.results import Results
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
 
 Floats = NDArray[np.float64]
 
@@ -29,15 +38,12 @@ def confusion(results: Results, arm: str) -> Figure:
     shares, counts = (_square(table[name], results) for name in ("share_of_true", "count"))
     size = max(_MIN_SIZE, len(results.classes))
     # Fixed margins and cell sizes, in inches: finding a layout would take longer than drawing, for each of many arms.
-    canvas = figure(1.85 + 0.56875 * size, 1.7 + 0.5125 * size, (1.75, 0.1, 1.1, 0.6))
+    canvas = figure(1.95 + 0.57 * size, 1.75 + 0.45 * size, (1.85, 0.1, 1.1, 0.65))
     axes = canvas.subplots()
-    image = axes.imshow(shares, cmap=SHARES, vmin=0, vmax=1, aspect="auto")
     texts = [[_share_and_count(*cell) for cell in zip(*row, strict=True)] for row in zip(shares, counts, strict=True)]
-    _write(axes, image, texts)
-    _frame(axes, results)
+    _draw(axes, results, [[share_colour(share) for share in row] for row in shares.tolist()], texts)
     _name_rows(axes, results)
-    title = f"{arm}\nabove: % of the true class; below: landmarks, mean over seeds"
-    canvas.suptitle(title, x=0.02, ha="left", fontsize=10)
+    write_head(canvas, arm, "above: % of the true class; below: landmarks, mean over seeds")
     return canvas
 
 
@@ -45,20 +51,32 @@ def confusion_difference(results: Results, arm: str) -> Figure:
     """Draws the confusion matrices of the reference and an arm in per cent, and their difference in points."""
     table = tables.confusion_difference(results, arm)
     base, shares_of_arm, change = (_square(table[name], results) for name in ("reference", "arm", "difference"))
-    size = max(_MIN_SIZE, len(results.classes))
-    canvas = figure(1.7 + 1.1625 * size, 1.55 + 0.36875 * size, (1.6, 0.1, 0.95, 0.6))
+    size, classes = max(_MIN_SIZE, len(results.classes)), results.classes
+    canvas = figure(1.75 + 1.1625 * size, 2 + 0.33 * size, (1.65, 0.1, 1.0, 1.0))
     panels = canvas.subplots(1, 3, sharey=True, gridspec_kw={"wspace": 0.05})
+
+    def describe(row: int, column: int) -> str:
+        before, after = (100 * float(shares[row, column]) for shares in (base, shares_of_arm))
+        is_error = "" if row == column else " (an error)"
+        text = f"{classes[row]} predicted as {classes[column]}{is_error}: {before:.1f} % by {results.reference}"
+        return f"{text}, {after:.1f} % by {arm} ({_hundredth((after - before) / 100, '+')} points)"
+
     for axes, name, shares in zip(panels, (results.reference, arm), (base, shares_of_arm), strict=False):
-        _write(axes, axes.imshow(shares, cmap=SHARES, vmin=0, vmax=1, aspect="auto"), _hundredths(shares, ""))
-        axes.set_title(f"{name}\n% of the true class", fontsize=10)
-    # Without a lower limit of the scale, differences of a fraction of a point would get strong colours.
-    limit = max(0.1, float(np.abs(change).max()))
-    image = panels[2].imshow(change, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
-    _write(panels[2], image, _hundredths(change, "+"))
-    panels[2].set_title("difference in percentage points\non the diagonal, plus is better", fontsize=10)
-    for axes in panels:
-        _frame(axes, results)
+        colours = [[share_colour(share) for share in row] for row in shares.tolist()]
+        _draw(axes, results, colours, _hundredths(shares, ""), describe)
+        axes.set_title(f"{name}, % of the true class", fontsize=9.5)
+    colours = [
+        [difference_colour(value, (value > 0) == (row == column)) for column, value in enumerate(line)]
+        for row, line in enumerate(change.tolist())
+    ]
+    _draw(panels[2], results, colours, _hundredths(change, "+"), describe)
+    panels[2].set_title("difference in percentage points", fontsize=9.5)
     _name_rows(panels[0], results)
+    write_head(
+        canvas,
+        f"What {arm} gets right that {results.reference} does not, and the reverse",
+        "Difference: blue is better (more correct predictions, on the diagonal, or fewer errors), orange is worse.",
+    )
     return canvas
 
 
@@ -83,32 +101,28 @@ def _hundredth(value: float, sign: str) -> str:
     return f"{rounded:{sign}d}".replace("-", "−") if rounded else "0"
 
 
-def _write(axes: Axes, image: AxesImage, texts: list[list[str]]) -> None:
-    """Writes text into the cells, dark or white, whichever is more legible."""
-    colours = inks(image)
+def _draw(
+    axes: Axes,
+    results: Results,
+    colours: list[list[str]],
+    texts: list[list[str]],
+    describe: Callable[[int, int], str] | None = None,
+) -> None:
+    """Draws the cells of a matrix with their text, dark or white, whichever is more legible."""
+    draw_cells(axes, colours, describe)
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
     for row, line in enumerate(texts):
         for column, text in enumerate(line):
-            if text:
-                style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
-                axes.text(column, row, text, color=str(colours[row, column]), **style)
-
-
-def _frame(axes: Axes, results: Results) -> None:
-    axes.grid(visible=False)
+            # Lines are separate, because in an SVG only a single line keeps its centre in another font.
+            parts = text.split("\n")
+            for part, offset in zip(parts, (0,) if len(parts) == 1 else (-0.2, 0.22), strict=True):
+                if part:
+                    axes.text(column, row + offset, part, color=text_colour(colours[row][column]), **style)
     classes = results.classes
-    axes.set_xticks(range(len(classes)), classes.names, rotation=40, ha="right", rotation_mode="anchor", fontsize=9)
+    axes.set_xticks(range(len(classes)), classes.names, rotation=40, ha="right", rotation_mode="anchor", fontsize=8.5)
     axes.set_xlabel("predicted class")
-    axes.tick_params(length=0)
     for row in np.flatnonzero(results.support == 0).tolist():
-        axes.text(
-            (len(classes) - 1) / 2,
-            row,
-            f"no {results.terms.landmark}",
-            ha="center",
-            va="center",
-            fontsize=8,
-            color=SOFT,
-        )
+        axes.text((len(classes) - 1) / 2, row, f"no {results.terms.landmark}", **style | {"color": SOFT})
 
 
 def _name_rows(axes: Axes, results: Results) -> None:

@@ -1,69 +1,107 @@
-"""Figures of a single arm, of the data, and of the comparison with the published table."""
+"""Figures of the data, of the classes of one arm, and of the comparison with the published table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
 from hirise_imb.data.dataset import SPLITS
 from hirise_imb.metrics.registry import CLASS_METRICS
 from hirise_imb.reporting.baseline import Baseline, ComparisonEntry
 from hirise_imb.reporting.figures.style import (
-    BACKGROUND,
-    COLOURS,
-    MARKS,
+    BLUE,
+    GREEN,
+    GRID,
+    INK,
+    ORANGE,
+    PALE,
     SPLIT_COLOURS,
-    SPLIT_LINES,
+    add_hover_text,
     figure,
+    name_width,
+    write_head,
 )
-from hirise_imb.reporting.records import Arm, Spread
 from hirise_imb.reporting.results import Results
-from hirise_imb.reporting.terms import Terms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_MARKS = {"published": INK, "aligned": BLUE, "shuffled": ORANGE}
+"""Colours of a published score, the score of a model, and the same with shuffled labels."""
+_SCORE_MARKERS = ("s", "^", "o")
+_SPLIT_MARKERS = {"train": "o", "val": "s", "test": "D"}
 _SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 
 def class_distribution(results: Results) -> Figure:
-    """Draws the landmarks of each class by split, on a logarithmic axis since they differ by a factor of hundreds."""
-    canvas = figure(_width(results), 3.8)
+    """Draws the landmarks of each class by split as dots, on a logarithmic axis since they differ by hundreds."""
+    classes = list(results.classes)
+    margins = (name_width(classes, 9), 0.4, 0.5, 0.7)
+    canvas = figure(7.5, margins[2] + margins[3] + 0.27 * len(classes), margins)
     axes = canvas.subplots()
-    summary = results.data
-    for n, split in enumerate(SPLITS):
-        counts = summary.loc[summary["split"] == split, "landmarks"].to_numpy()
-        _bars(axes, n, len(SPLITS), counts, _SPLIT_NAMES[split], SPLIT_COLOURS[split], "{:d}")
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=0.8)  # keeps the bar of a single landmark visible
-    axes.margins(y=0.15)
-    axes.set_ylabel("landmarks (log scale)")
-    _class_axis(axes, list(results.classes))
-    axes.legend(ncols=3)
+    counts = results.data.set_index(["split", "class"])["landmarks"]
+    for split, height in zip(SPLITS, (-0.2, 0, 0.2), strict=True):
+        values = [int(counts.get((split, name), 0)) for name in classes]
+        drawn = [(place, n) for place, n in enumerate(values) if n > 0]
+        style: dict[str, Any] = {"color": SPLIT_COLOURS[split], "marker": _SPLIT_MARKERS[split], "markersize": 5.5}
+        places = [place + height for place, _ in drawn]
+        [marks] = axes.plot([n for _, n in drawn], places, linestyle="none", **style, label=_SPLIT_NAMES[split])
+        add_hover_text(marks, *(f"{classes[place]}, {_SPLIT_NAMES[split]}: {n:,} landmarks" for place, n in drawn))
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, 0.8), high * 1.1)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_xlabel("landmarks (each line is ten times the one before)")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_ylim(len(classes) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    for edge in range(1, len(classes)):
+        axes.axhline(edge - 0.5, color=GRID, linewidth=0.6, zorder=0)
+    place = (0, 1 + 0.02)
+    axes.legend(ncols=3, loc="lower left", bbox_to_anchor=place, borderpad=0, handletextpad=0.1, columnspacing=1.2)
+    write_head(canvas, "Landmarks of each class")
     return canvas
 
 
 def scores_per_class(results: Results, arm: str) -> Figure:
     """Draws the precision, recall and F1 of each class for one arm, with ranges over seeds."""
-    canvas = figure(_width(results), 4.2)
+    classes = list(results.classes)
+    names = [f"{name} (n = {n})" for name, n in zip(classes, results.support, strict=True)]
+    margins = (name_width(names, 9), 0.3, 0.3, 0.95)
+    canvas = figure(9, margins[2] + margins[3] + 0.42 * len(classes), margins)
     axes = canvas.subplots()
-    for n, (metric, colour) in enumerate(zip(CLASS_METRICS, COLOURS, strict=False)):
-        _spread_bars(axes, n, len(CLASS_METRICS), results.per_class(arm, metric), CLASS_METRICS[metric], colour)
-    _score_axis(axes, results, f"{arm} on the test split", len(CLASS_METRICS))
+    for n, (metric, colour) in enumerate(zip(CLASS_METRICS, (GREEN, ORANGE, BLUE), strict=True)):
+        height = 0.25 * (n - 1)
+        for place, spread in enumerate(results.per_class(arm, metric)):
+            if not results.support[place]:
+                continue
+            axes.plot((spread.low, spread.high), (place + height,) * 2, color=colour, linewidth=3, alpha=0.4)
+            style: dict[str, Any] = {"color": colour, "markersize": 6, "clip_on": False}
+            [mark] = axes.plot(spread.mean, place + height, _SCORE_MARKERS[n], **style)
+            text = f"{classes[place]}: {CLASS_METRICS[metric]} {spread.mean:.3f}"
+            add_hover_text(mark, f"{text}, seeds {spread.low:.3f} to {spread.high:.3f}")
+        axes.plot([], [], _SCORE_MARKERS[n], color=colour, markersize=6, label=CLASS_METRICS[metric])
+    axes.set_yticks(range(len(classes)), names)
+    axes.set_ylim(len(classes) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.grid(visible=False, axis="y")
+    for edge in range(1, len(classes)):
+        axes.axhline(edge - 0.5, color=GRID, linewidth=0.6, zorder=0)
+    axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1.01), borderpad=0, handletextpad=0.1, columnspacing=1.2)
+    note = "Mark: mean over seeds; line: range over seeds."
+    write_head(canvas, f"Scores of each class: {arm} on the test split", note)
     return canvas
 
 
 def published(baseline: Baseline) -> Figure:
     """Draws the published score of each class, the range of shuffled pairings and the score of the aligned model."""
     classes = list(baseline.results.classes)
-    canvas = figure(10, 1 + 0.5 * len(classes))
-    title = "Published scores, this model, and the same predictions paired with shuffled labels"
-    canvas.suptitle(title, x=0.01, ha="left", fontsize=11)
-    panels = canvas.subplots(1, len(CLASS_METRICS), sharex=True, sharey=True)
+    names = [f"{name} ({n})" for name, n in zip(classes, baseline.results.support, strict=True)]
+    margins = (name_width(names, 9), 0.1, 0.3, 0.65)
+    canvas = figure(11, margins[2] + margins[3] + 0.46 * len(classes), margins)
+    spaces = {"wspace": 0.08}
+    panels = canvas.subplots(1, len(CLASS_METRICS), sharex=True, sharey=True, squeeze=False, gridspec_kw=spaces)[0]
     for axes, metric in zip(panels, CLASS_METRICS, strict=True):
         entries = baseline.of(metric)
         for entry in entries:
@@ -72,45 +110,10 @@ def published(baseline: Baseline) -> Figure:
         axes.set_title(CLASS_METRICS[metric])
         axes.set_xlim(-0.03, 1.03)
         axes.grid(visible=False, axis="y")
-    names = [f"{name} ({n})" for name, n in zip(classes, baseline.results.support, strict=True)]
     panels[0].set_yticks(range(len(classes)), names)
     panels[0].set_ylim(len(classes) - 0.4, -0.6)
-    panels[0].set_ylabel("class (test landmarks)")
+    write_head(canvas, "Published scores, this model, and the same predictions paired with shuffled labels")
     return canvas
-
-
-def curves(arm: Arm, terms: Terms) -> Figure:
-    """Draws loss and accuracy over epochs for train, validation and test; thin lines are seeds after the first."""
-    names = {"train": "train", "val": terms.inner_curve, "test": terms.outer_curve}
-    canvas = figure(9, 3.6, (0.75, 1.35, 0.55, 0.35))
-    for axes, quantity, unit in zip(canvas.subplots(1, 2), ("loss", "accuracy"), ("nats", "share"), strict=True):
-        for split in SPLITS:
-            _curve(axes, arm.histories, f"{split}_{quantity}", split, names[split])
-        if len(arm.selections) == 1:
-            axes.axvline(arm.best_epochs[0][0], color=BACKGROUND, linewidth=4, zorder=0, label="best epoch")
-        axes.set_title("cross-entropy" if quantity == "loss" else quantity)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(unit)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_ylim(0, 1)
-    # Outside the axes, where the legend can't cover a curve.
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return canvas
-
-
-def _curve(axes: Axes, histories: Sequence[pd.DataFrame], column: str, split: str, name: str) -> None:
-    for n, history in enumerate(histories):
-        first = n == 0
-        axes.plot(
-            history["epoch"],
-            history[column],
-            color=SPLIT_COLOURS[split],
-            linestyle=SPLIT_LINES[split],
-            label=name if first else None,
-            linewidth=1.8 if first else 0.7,
-            alpha=1 if first else 0.5,
-            marker="o" if len(history) == 1 else None,
-        )
 
 
 def _draw_entry(axes: Axes, place: int, entry: ComparisonEntry) -> None:
@@ -119,12 +122,16 @@ def _draw_entry(axes: Axes, place: int, entry: ComparisonEntry) -> None:
     assert entry.aligned is not None
     assert entry.published is not None
     null = entry.shuffled
-    axes.plot([null.mean, entry.aligned], [place, place], color="#d1d5db", linewidth=1, zorder=1)
+    axes.plot([null.mean, entry.aligned], [place, place], color=PALE, linewidth=1, zorder=1)
     # The edge keeps a range without width visible, such as that of a class that is never predicted.
-    colour = MARKS["shuffled"]
-    axes.barh(place, null.high - null.low, 0.5, null.low, color=colour, alpha=0.35, edgecolor=colour, linewidth=2)
-    axes.plot(entry.aligned, place, "o", color=MARKS["aligned"], markersize=8)
-    axes.plot(entry.published, place, "D", color=MARKS["published"], markersize=5)
+    colour = _MARKS["shuffled"]
+    style: dict[str, Any] = {"color": colour, "alpha": 0.35, "edgecolor": colour, "linewidth": 2}
+    [bar] = axes.barh(place, null.high - null.low, 0.5, null.low, **style)
+    add_hover_text(bar, f"{entry.name}: labels shuffled {null.low:.3f} to {null.high:.3f} (95 %)")
+    [mark] = axes.plot(entry.aligned, place, "o", color=_MARKS["aligned"], markersize=8)
+    add_hover_text(mark, f"{entry.name}: this model {entry.aligned:.3f}")
+    [mark] = axes.plot(entry.published, place, "D", color=_MARKS["published"], markersize=5)
+    add_hover_text(mark, f"{entry.name}: published {entry.published:.3f}")
 
 
 def _name_marks(axes: Axes, classes: Sequence[str], entries: Sequence[ComparisonEntry]) -> None:
@@ -141,48 +148,5 @@ def _name_marks(axes: Axes, classes: Sequence[str], entries: Sequence[Comparison
         ("published", "published", widest.published, 11, "left"),
         ("shuffled", "labels shuffled (95 %)", widest.shuffled.low, -18, "left"),
     ):
-        style: dict[str, Any] = {"fontsize": 9, "fontweight": "bold", "color": MARKS[kind], "ha": side}
+        style: dict[str, Any] = {"fontsize": 9, "fontweight": "bold", "color": _MARKS[kind], "ha": side}
         axes.annotate(text, (score, place), (0, offset), textcoords="offset points", **style)
-
-
-def _bars(
-    axes: Axes,
-    n: int,
-    n_groups: int,
-    values: np.ndarray[Any, Any],
-    label: str,
-    colour: str,
-    text: str,
-    errors: np.ndarray[Any, Any] | None = None,
-) -> None:
-    # The bars of a class fill 84 % of its place; the rest separates the classes.
-    width = 0.84 / n_groups
-    places = np.arange(len(values)) + (n - (n_groups - 1) / 2) * width
-    bars = axes.bar(places, values, width * 0.94, color=colour, label=label, yerr=errors, ecolor="#111827")
-    if text:
-        axes.bar_label(bars, [text.format(value) for value in values], fontsize=7, padding=1)
-
-
-def _spread_bars(axes: Axes, n: int, n_groups: int, spreads: Sequence[Spread], label: str, colour: str) -> None:
-    means = np.array([spread.mean for spread in spreads])
-    ranges = np.array([[s.mean - s.low for s in spreads], [s.high - s.mean for s in spreads]])
-    # The mean of equal values can differ from them in the last bit, and matplotlib refuses negative errors.
-    _bars(axes, n, n_groups, means, label, colour, "", errors=np.maximum(ranges, 0))
-
-
-def _score_axis(axes: Axes, results: Results, label: str, columns: int) -> None:
-    axes.set_ylim(0, 1)
-    axes.set_ylabel(label)
-    _class_axis(axes, [f"{name}\nn = {n}" for name, n in zip(results.classes, results.support, strict=True)])
-    axes.legend(ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1))
-
-
-def _width(results: Results) -> float:
-    """Returns the width in inches of a figure with bars for each class."""
-    return 2 + max(4, len(results.classes))
-
-
-def _class_axis(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_xticks(range(len(names)), names)
-    axes.tick_params(axis="x", length=0)
-    axes.grid(visible=False, axis="x")

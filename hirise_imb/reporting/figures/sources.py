@@ -5,13 +5,13 @@ A score of a class is only as certain as its sources are similar, which a single
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from hirise_imb.metrics.bootstrap import MIN_SOURCES
-from hirise_imb.reporting.figures.style import SOFT, class_panels, lines
+from hirise_imb.reporting.figures.style import SOFT, add_hover_text, class_panels, lines, name_width, write_head
 from hirise_imb.reporting.formatting import plural
 from hirise_imb.reporting.results import Results
 
@@ -42,12 +42,13 @@ def table(results: Results) -> pd.DataFrame:
 def sources(results: Results, rows: pd.DataFrame) -> Figure:
     """Draws a panel for each class: recall in each source, and F1 with its interval if there are enough sources."""
     largest = int(rows["landmarks"].max())
-    canvas, panels = class_panels(results.classes, 1.2 + 0.6 * len(results.shown))
+    names = [arm.name for arm in results.shown]
+    canvas, panels = class_panels(results.classes, 0.3 + 0.5 * len(names), 0.3, name_width(names, 9))
     for label, (axes, name) in enumerate(zip(panels, results.classes, strict=True)):
         n_sources = int(results.sources[label])
-        axes.set_title(f"{name}\n{results.support[label]} from {plural(n_sources, 'source')}", fontsize=9)
-        for place, (arm, line) in enumerate(zip(results.shown, lines(results.shown), strict=True)):
-            part = rows[(rows["arm"] == arm.name) & (rows["class"] == name)]
+        axes.set_title(f"{name}: {results.support[label]} from {plural(n_sources, 'source')}", fontsize=9)
+        for place, (arm, line) in enumerate(zip(names, lines(names), strict=True)):
+            part = rows[(rows["arm"] == arm) & (rows["class"] == name)]
             _dots(axes, place, part, largest, str(line["color"]))
             _f1(axes, place, part, str(line["color"]))
         if n_sources == 0:
@@ -56,17 +57,19 @@ def sources(results: Results, rows: pd.DataFrame) -> Figure:
             )
         elif n_sources < MIN_SOURCES:
             _note(axes, "no interval can be estimated")
-        elif rows.loc[
-            (rows["class"] == name) & rows["arm"].isin([arm.name for arm in results.shown]), "f1_low"
-        ].hasnans:
+        elif rows.loc[(rows["class"] == name) & rows["arm"].isin(names), "f1_low"].hasnans:
             _note(axes, "no line: no variation")
         axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0)
-    panels[0].set_yticks(range(len(results.shown)), [arm.name for arm in results.shown])
-    panels[0].set_ylim(len(results.shown) - 0.25, -0.6)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_ylim(len(names) - 0.25, -0.6)
     panels[0].set_xlim(-0.05, 1.05)
-    circles = f"circles: recall in each source, area by landmarks (largest: {largest})"
-    canvas.supxlabel(f"{circles}; diamond: F1 of the class; line: its 95 % interval over sources", fontsize=9)
+    panels[0].set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    circles = f"Circles: recall in each source, area by landmarks (largest: {largest})"
+    write_head(
+        canvas,
+        "Recall in each source",
+        f"{circles}. Diamond: F1 of the class; line: its 95 % confidence interval over sources.",
+    )
     return canvas
 
 
@@ -80,8 +83,11 @@ def _dots(axes: Axes, place: int, part: pd.DataFrame, largest: int, colour: str)
         return
     heights = place + np.linspace(-0.26, 0.1, len(part)) if len(part) > 1 else np.array([float(place) - 0.08])
     # All panels have one scale of areas. The constant keeps a single landmark visible.
-    sizes = 10 + 150 * part["landmarks"] / largest
-    axes.scatter(part["recall"], heights, sizes, color=colour, alpha=0.45, linewidths=0.5, edgecolors="white", zorder=3)
+    sizes = 9 + 110 * part["landmarks"] / largest
+    style: dict[str, Any] = {"alpha": 0.45, "linewidths": 0, "clip_on": False, "zorder": 3}
+    marks = axes.scatter(part["recall"], heights, sizes, color=colour, **style)
+    rows = part[["source", "recall", "landmarks", "arm"]].itertuples(index=False)
+    add_hover_text(marks, *(f"{source}: recall {recall:.2f} of {n} ({arm})" for source, recall, n, arm in rows))
 
 
 def _f1(axes: Axes, place: int, part: pd.DataFrame, colour: str) -> None:
@@ -91,4 +97,8 @@ def _f1(axes: Axes, place: int, part: pd.DataFrame, colour: str) -> None:
     height, row = place + 0.27, part.iloc[0]
     if np.isfinite(row["f1_low"]):
         axes.plot((row["f1_low"], row["f1_high"]), (height, height), color=colour, linewidth=1.5, zorder=4)
-    axes.plot(row["f1"], height, "D", color=colour, markersize=5, zorder=5, clip_on=False)
+    [mark] = axes.plot(row["f1"], height, "D", color=colour, markersize=5, zorder=5, clip_on=False)
+    text = f"{row['arm']}, {row['class']}: F1 {row['f1']:.3f}"
+    if np.isfinite(row["f1_low"]):
+        text += f", 95 % confidence interval {row['f1_low']:.3f} to {row['f1_high']:.3f}"
+    add_hover_text(mark, text)

@@ -28,6 +28,7 @@ from hirise_imb.reporting.html.parts import (
     settings_text,
     text_table,
 )
+from hirise_imb.reporting.html.pictures import LandmarkPictures
 from hirise_imb.reporting.html.selection_tables import SelectionView, class_differences, selection_view
 from hirise_imb.reporting.html.study_tables import (
     data_table,
@@ -60,7 +61,8 @@ class Extras:
     """Figures by file name."""
     arm_pictures: Mapping[str, Mapping[str, str]]
     """File names of the figures about one arm, by their kind and the name of the arm."""
-    thumbnails: Mapping[str, Any] | None
+    landmarks: LandmarkPictures | None
+    """Pictures of landmarks; None for a page without any."""
     seconds: Mapping[str, float]
     """Wall time in seconds by arm."""
     study_toml: str

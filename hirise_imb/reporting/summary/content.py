@@ -9,7 +9,7 @@ from hirise_imb.forensics import Statistic
 from hirise_imb.metrics.bootstrap import LEVEL, MIN_SOURCES, N_RESAMPLES, UNDRAWN, Interval
 from hirise_imb.metrics.operating_point import CONFIDENCE_THRESHOLD
 from hirise_imb.metrics.permutation import ALPHA
-from hirise_imb.reporting import narrative, search_summary
+from hirise_imb.reporting import narrative, search_summary, tables
 from hirise_imb.reporting.inference import AdjustedTest, Family
 from hirise_imb.reporting.protocol import protocol
 from hirise_imb.reporting.records import Arm, Selection, Spread
@@ -33,6 +33,7 @@ from hirise_imb.reporting.summary.records import (
     RankCorrelationRecord,
     SelectionCostRecord,
     SelectionRecord,
+    SpaceRecord,
     StabilityRecord,
     StatisticRecord,
     StudyContent,
@@ -72,6 +73,7 @@ def _verdict(answer: Verdict) -> VerdictRecord:
 
 def facts(results: Results) -> Facts:
     """Returns the content that all kinds of pages have in common."""
+    curves = tables.share_curves(results.arms)
     return {
         "schema_version": SCHEMA_VERSION,
         "study": results.name,
@@ -96,7 +98,7 @@ def facts(results: Results) -> Facts:
         "rank_correlation": cast("RankCorrelationRecord", asdict(results.rank_correlation))
         if results.rank_correlation
         else None,
-        "arms": [_arm(results, arm) for arm in results.arms],
+        "arms": [_arm(results, arm, curves.get(arm.name)) for arm in results.arms],
         "omitted": [{"name": s.name, "summary": s.summary, "reason": s.reason} for s in results.omitted],
         "origins": [cast("OriginRecord", asdict(origin) | {"arms": list(origin.arms)}) for origin in results.origins],
     }
@@ -123,9 +125,10 @@ def _family(family: Family) -> FamilyRecord:
     return {"tests": len(family), "resolvable": _interval(family.min_detectable_difference)}
 
 
-def _arm(results: Results, arm: Arm) -> ArmRecord:
+def _arm(results: Results, arm: Arm, curves: str | None) -> ArmRecord:
+    """Returns the record of an arm; `curves` is the arm whose file has its learning curves, None without epochs."""
     control = results.other_of(arm, "vs_control")
-    return {
+    record: ArmRecord = {
         "name": arm.name,
         "role": arm.role,
         "members": list(arm.members),
@@ -153,6 +156,9 @@ def _arm(results: Results, arm: Arm) -> ArmRecord:
         "pairing": [_statistic(statistic) for statistic in results.pairings[arm.name]],
         "confusion": results.confusion(arm.name).tolist(),
     }
+    if curves is not None:
+        record["curves"] = curves
+    return record
 
 
 def _selection(selection: Selection) -> SelectionRecord:
@@ -161,7 +167,8 @@ def _selection(selection: Selection) -> SelectionRecord:
         "settings": dict(selection.settings),
         "recipe": selection.recipe,
         "val_macro_f1": selection.val_macro_f1,
-        "trials": cast("list[TrialRecord]", selection.trials),
+        "trials": cast("list[TrialRecord]", list(selection.trials)),
+        "space": cast("dict[str, SpaceRecord]", dict(selection.space)),
         "search": search_summary.tally(selection),
     }
 

@@ -70,7 +70,18 @@ class TrialRecord(TypedDict):
 
     state: Literal["complete", "fail"]
     value: Annotated[Share | None, "Macro F1 on validation; null where the trial failed"]
+    params: NotRequired[Annotated[dict[str, str | float | int | bool], "Its hyperparameters"]]
     error: NotRequired[Annotated[str, "Why the trial failed"]]
+
+
+class SpaceRecord(TypedDict):
+    """The range of a hyperparameter: two ends, or choices."""
+
+    low: NotRequired[float]
+    high: NotRequired[float]
+    log: NotRequired[Annotated[bool, "Whether the scale is logarithmic"]]
+    integer: NotRequired[bool]
+    choices: NotRequired[list[str | float | int | bool]]
 
 
 class TallyRecord(TypedDict):
@@ -173,6 +184,7 @@ class SelectionRecord(TypedDict):
     ]
     val_macro_f1: Annotated[Share, "Validation score: macro F1 in the cross-validation of this division"]
     trials: Annotated[list[TrialRecord], "Finished trials, in order"]
+    space: NotRequired[Annotated[dict[str, SpaceRecord], "Range of each hyperparameter of the search"]]
     search: TallyRecord
 
 
@@ -219,6 +231,7 @@ class ArmRecord(TypedDict):
     selections: Annotated[list[SelectionRecord], "One for each division of the data", Rule(minItems=1)]
     seeds: Annotated[list[Count], "Seeds of the fits, in the order of all lists over seeds", Rule(minItems=1)]
     has_epochs: Annotated[bool, "Whether the arm is trained in epochs; false for a closed-form head"]
+    curves: NotRequired[Annotated[ArmName, "The arm whose file of learning curves is also that of this arm"]]
     best_epochs: Annotated[
         list[list[Count]],
         "Epochs of the final fits, or best epochs, by seed and division of its repeat; 0 for a closed-form head",

@@ -1,4 +1,4 @@
-"""Nearest training landmarks: what a candidate looks like to the backbone."""
+"""Nearest labelled landmarks: what an image looks like to the backbone."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from hirise_imb.features.inputs import TOP_MEAN
 from hirise_imb.utils.files import cache_root
 
 Floats = NDArray[np.floating]
+Bools = NDArray[np.bool_]
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbour:
-    """A training landmark that resembles a candidate."""
+    """A labelled landmark that resembles an image."""
 
     image: str
     source: str
@@ -41,28 +42,40 @@ def pooled_features(backbone: Backbone, pixels: Sequence[Pixels]) -> Floats:
     return features.take(np.arange(len(features)))
 
 
-class TrainingLandmarks:
-    """The landmarks of the rare classes that a model was trained on, with their cached features."""
+class LabelledLandmarks:
+    """Landmarks of known class with their features, among which the nearest to an image are found."""
 
-    def __init__(self, manifest: Manifest, splits: Sequence[str], backbone: Backbone) -> None:
-        """Reads the features of canonical images, and computes those that the cache lacks.
+    def __init__(self, manifest: Manifest, images: pd.DataFrame, features: Floats) -> None:
+        """Takes the landmarks.
 
         Args:
-            manifest: data that the model was trained on.
-            splits: splits whose landmarks are used.
-            backbone: backbone of the model.
+            manifest: data set.
+            images: rows of its table, one image a landmark.
+            features: pooled features of these images, shape (n, width).
+        """
+        self._manifest = manifest
+        self.images = images
+        self._unit = _normalise(features)
+
+    @classmethod
+    def extract(cls, manifest: Manifest, splits: Sequence[str], backbone: Backbone) -> LabelledLandmarks:
+        """Returns the landmarks of the rare classes in some splits; features that the cache lacks are computed.
 
         Raises:
             UserError: an image can't be decoded.
         """
         images = pd.concat([manifest.canonical_images(split) for split in splits])
-        self._images = images[images["label"].isin(manifest.spec.classes.rare_ids)]
-        self._manifest = manifest
-        paths = [manifest.path(image) for image in self._images["image"]]
+        images = images[images["label"].isin(manifest.spec.classes.rare_ids)]
+        paths = [manifest.path(image) for image in images["image"]]
         features = extract_features(backbone, [TOP_MEAN], paths, cache_root())[TOP_MEAN]
-        self._unit = _normalise(features.take(np.arange(len(paths))))
+        return cls(manifest, images, features.take(np.arange(len(paths))))
 
-    def nearest(self, features: Floats, label: int, number: int) -> list[Neighbour]:
+    def features_of(self, image: str) -> Floats:
+        """Returns the features of one of the landmarks, scaled to unit length, shape (width,)."""
+        row = int(np.flatnonzero(self.images["image"].to_numpy() == image)[0])
+        return np.asarray(self._unit[row])
+
+    def nearest(self, features: Floats, label: int, number: int, among: Bools | None = None) -> list[Neighbour]:
         """Returns the landmarks of a class that are nearest to an image.
 
         Landmarks of one source resemble each other, so the nearest of each source come first, then the second of each.
@@ -71,10 +84,15 @@ class TrainingLandmarks:
             features: pooled features of the image, shape (width,).
             label: class id.
             number: largest number of landmarks.
+            among: which landmarks are considered, shape (n,); None for all.
+
+        Raises:
+            UserError: an image can't be decoded.
         """
-        rows = np.flatnonzero(self._images["label"].to_numpy() == label)
+        of_class = self.images["label"].to_numpy() == label
+        rows = np.flatnonzero(of_class if among is None else of_class & among)
         similarities = self._unit[rows] @ _normalise(features)
-        ranked = self._images.iloc[rows].assign(similarity=similarities)
+        ranked = self.images.iloc[rows].assign(similarity=similarities)
         ranked = ranked.sort_values("similarity", ascending=False, kind="stable")
         turns = ranked.groupby("source").cumcount().sort_values(kind="stable").index
         columns = ranked.loc[turns, ["image", "source", "similarity"]].head(number)
