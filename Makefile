@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One process more than the two cores of the usual machine, since tests wait for processes, databases and browsers.
 PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: study test test-all test-networks test-extras coverage check bench
+.PHONY: study test test-all test-networks test-extras coverage check bench docs docs-links
 
 study: .venv/ready
 	$(BIN)/hirise-imb run
@@ -39,6 +39,18 @@ test-extras: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
+
+# The documentation site, in docs/_build/html; every warning is an error. Its examples run, so this is a test as well.
+# All pages are read anew (-E): what they generate from the code must not be that of an earlier build.
+docs: .venv/docs
+	$(BIN)/sphinx-build -E -W --keep-going -q -b html docs docs/_build/html
+
+docs-links: docs
+	$(BIN)/python tools/check_links.py docs/_build/html
+
+.venv/docs: .venv/ready
+	$(BIN)/python -m pip install --quiet --group docs
+	touch .venv/docs
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and 'Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ...')"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hirise_imb.config import GIVEN_SPLIT, NESTED_CV
 from hirise_imb.metrics.bootstrap import LEVEL, SourceCounts, bootstrap_sources, expanded_percentile_interval
 from hirise_imb.metrics.permutation import ALPHA, swap_test
-from hirise_imb.reporting.figures.style import COLOURS, ROLE_COLOURS, figure
+from hirise_imb.reporting.figures.style import BLUE, ORANGE, ROLE_COLOURS, figure
 from tools.nested_arms import N_SEEDS, Sample
 from tools.nested_simulation import REPEATED
 
@@ -183,8 +183,8 @@ def draw_power(power: pd.DataFrame) -> None:
     """Draws power against the true difference, a panel for each share of own errors."""
     looks = {
         GIVEN_SPLIT: ("given split, 33 test sources", ROLE_COLOURS["baseline"], ":", "D"),
-        NESTED_CV: ("nested cross-validation, 141 sources", COLOURS[0], "-", "o"),
-        REPEATED: ("the same, 3 repeats", COLOURS[1], "--", "s"),
+        NESTED_CV: ("nested cross-validation, 141 sources", BLUE, "-", "o"),
+        REPEATED: ("the same, 3 repeats", ORANGE, "--", "s"),
     }
     page = figure(10, 4.3)
     owns = sorted(power["own"].unique())

@@ -31,7 +31,7 @@ from hirise_imb.metrics.bootstrap import (
     image_interval,
 )
 from hirise_imb.metrics.permutation import ALPHA, swap_test
-from hirise_imb.reporting.figures.style import COLOURS, ROLE_COLOURS, figure
+from hirise_imb.reporting.figures.style import BLUE, GREEN, ORANGE, ROLE_COLOURS, figure
 
 CLASSES = HIRISE.classes.names
 DOCS = Path(__file__).parents[1] / "docs"
@@ -209,13 +209,13 @@ def draw(rows: pd.DataFrame) -> None:
     """Draws the figure of docs/uncertainty.md."""
     # Label, colour, line style and marker.
     looks = {
-        "sources": ("over sources, as in reports", COLOURS[0], "-", "o"),
-        "sources, own F1": ("over sources, own F1", COLOURS[2], "-.", "^"),
-        "images": ("over images", COLOURS[1], "--", "s"),
+        "sources": ("over sources, as in reports", BLUE, "-", "o"),
+        "sources, own F1": ("over sources, own F1", GREEN, "-.", "^"),
+        "images": ("over images", ORANGE, "--", "s"),
         "swap sources": ("swap of sources", ROLE_COLOURS["baseline"], ":", "D"),
-        "bootstrap sources": ("intervals, as in reports", COLOURS[0], "-", "o"),
-        "bootstrap sources, own F1": ("intervals, own F1", COLOURS[2], "-.", "^"),
-        "swap images": ("swap of images", COLOURS[1], "--", "s"),
+        "bootstrap sources": ("intervals, as in reports", BLUE, "-", "o"),
+        "bootstrap sources, own F1": ("intervals, own F1", GREEN, "-.", "^"),
+        "swap images": ("swap of images", ORANGE, "--", "s"),
     }
     intervals, tests = (rows[rows["question"] == question] for question in ("coverage", "rejected"))
     official = tests[tests["layout"] == "official"]

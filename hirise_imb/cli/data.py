@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hirise_imb.cli.parsing import Subparsers, add_command
+from hirise_imb.cli.tables import make_console
 
 if TYPE_CHECKING:
     from hirise_imb.data.dataset import DataCard
@@ -119,7 +120,6 @@ def _check_and_print(name: str, card: DataCard, images: str = "") -> int:
         card: data card of landmarks in the official layout.
         images: folder of the images of an annotation table; empty for the default.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from hirise_imb.cli.plan_tables import print_detectable, print_sources
@@ -134,7 +134,7 @@ def _check_and_print(name: str, card: DataCard, images: str = "") -> int:
     spec = manifest.spec
     check_images([manifest.path(image) for image in manifest.table["image"]], spec.image_shape)
     summary = manifest.summary().set_index(["split", "class"])
-    console = Console(markup=False)  # names of classes and paths may look like markup
+    console = make_console()
     for split in SPLITS:
         table = Table(title=split, title_justify="left")
         table.add_column("class", min_width=13)
@@ -149,5 +149,5 @@ def _check_and_print(name: str, card: DataCard, images: str = "") -> int:
     print_sources(manifest, console)
     print_detectable({design: detectable_difference(manifest, design) for design in EVALUATIONS}, N_FITS, console)
     option = f"--data {name}{f' --images {images}' if images else ''}"
-    console.print(f"No mistakes in {name}. Run a study on it with {option}", highlight=False, soft_wrap=True)
+    console.print(f"No mistakes in {name}. Run a study on it with {option}", soft_wrap=True)
     return 0

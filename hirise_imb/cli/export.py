@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hirise_imb.cli.parsing import Subparsers, add_command
+from hirise_imb.cli.parsing import Subparsers, add_command, add_quiet_option
 from hirise_imb.export import FORMATS
-from hirise_imb.utils.progress import say
+from hirise_imb.utils.progress import warn
 
 _DESCRIPTION = """\
 Writes a saved model as one network from pixels to calibrated probabilities; views, preprocessing, heads, adjustment and
@@ -37,6 +37,7 @@ def add_commands(subparsers: Subparsers) -> None:
         "--images", type=Path, metavar="FOLDER", help="images that the export is checked on (default: synthetic ones)"
     )
     parser.add_argument("--replace", action="store_true", help="replace an earlier export")
+    add_quiet_option(parser)
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -56,12 +57,12 @@ def _export(options: argparse.Namespace) -> int:
 
     export = export_model(Predictor.load(model, options.weights), export_format, path, images)
     comparison = export.comparison
-    say(
+    print(
         f"{export.path} ({export.bytes / 1e6:.1f} MB), described by {export.facts_path.name}. Largest difference in "
         f"probability from Keras on {comparison.images} {export.images}: {comparison.largest_difference:.1e}."
     )
     if not comparison.is_informative:
-        say(
+        warn(
             f"Only {comparison.uncertain} of these images have a confidence of at most 0.99, and others show few "
             f"errors: repeat the export with --images and landmarks of all classes."
         )

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from hirise_imb.cli.parsing import Subparsers, add_command
+from hirise_imb.cli.tables import make_console
 from hirise_imb.utils.errors import UserError
 
 _FORENSICS = """\
@@ -42,8 +43,6 @@ def add_commands(subparsers: Subparsers) -> None:
 
 
 def _forensics(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from hirise_imb import forensics
     from hirise_imb.cli.forensics_table import print_finding
 
@@ -55,5 +54,5 @@ def _forensics(options: argparse.Namespace) -> int:
             except ValueError as error:
                 raise UserError(f"--{name.replace('_', '-')} is {text!r}: it {error}.") from error
     table = forensics.read(options.table, options.supports, options.decimals)
-    print_finding(forensics.examine(table, averages), Console())
+    print_finding(forensics.examine(table, averages), make_console())
     return 0

@@ -22,9 +22,9 @@ def print_finding(finding: Finding, console: Console) -> None:
         )
     if finding.joint_ranges is not None:
         console.print(_joint_table(finding.joint_ranges, len(finding.table.classes)))
-    console.print(f"Verdict: {finding.verdict}.", style="bold", highlight=False)
+    console.print(f"Verdict: {finding.verdict}.", style="bold")
     # Class names are the user's: brackets in them are not markup.
-    console.print(f"{finding.reason[0].upper()}{finding.reason[1:]}.", highlight=False, markup=False)
+    console.print(f"{finding.reason[0].upper()}{finding.reason[1:]}.")
 
 
 def _row_table(finding: Finding) -> Table:

@@ -7,7 +7,7 @@ import errno
 import sys
 from collections.abc import Sequence
 
-from hirise_imb.cli import dashboard, data, export, forensics, predict, reports, review, studies
+from hirise_imb.cli import completion, dashboard, data, export, forensics, init, predict, reports, review, studies
 from hirise_imb.cli.parsing import PROGRAM, Command
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.progress import log_to_stderr
@@ -24,7 +24,7 @@ _USER_ERRNOS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 2 for an error that the user can fix, 130 for an interruption."""
     options = build_parser().parse_args(arguments)
-    log_to_stderr()
+    log_to_stderr(quiet=getattr(options, "quiet", False))
     command: Command = options.command
     try:
         return command(options)
@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         PROGRAM, description="Experiments on class imbalance for landmarks in orbital images of Mars."
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (studies, reports, predict, review, export, data, forensics, dashboard):
+    for group in (init, studies, reports, predict, review, export, data, forensics, dashboard):
         group.add_commands(subparsers)
+    completion.add_commands(subparsers, build_parser)
     return parser

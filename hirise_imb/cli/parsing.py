@@ -28,3 +28,9 @@ def add_command(
     )
     parser.set_defaults(command=command)
     return parser
+
+
+def add_quiet_option(*parsers: argparse.ArgumentParser) -> None:
+    """Adds the option that leaves out progress and messages."""
+    for parser in parsers:
+        parser.add_argument("--quiet", action="store_true", help="print only errors, warnings and the final result")

@@ -41,7 +41,7 @@ def print_sources(manifest: Manifest, console: Console) -> None:
     table.add_row("any class", *(f"{count:,}" for count in (sum(by_split), *by_split, n_landmarks)))
     console.print(table)
     if not manifest.has_sources:
-        console.print(NO_SOURCES, highlight=False)
+        console.print(NO_SOURCES)
     console.print()
 
 
@@ -72,31 +72,38 @@ def print_detectable(detectable: Mapping[str, DetectableDifference], n_fits: int
         f"between sources with a standard deviation of {BETWEEN}, and of {OWN} for each arm by itself; between "
         "arms with similar predictions, smaller differences can be detected."
     )
-    console.print(text, highlight=False)
+    console.print(text)
     smallest = min((found.all_classes for found in detectable.values() if found.all_classes is not None), default=None)
     if smallest is None or smallest > _SMALL_GAIN:
-        console.print(f"Gains of 0.01 to {_SMALL_GAIN} stay out of reach with these sources.", highlight=False)
+        console.print(f"Gains of 0.01 to {_SMALL_GAIN} stay out of reach with these sources.")
     console.print()
 
 
 def print_plan(plan: StudyPlan, console: Console) -> None:
     """Prints what a study can detect, and its fits, disk and time."""
-    definition, features = plan.definition, plan.features
     print_sources(plan.manifest, console)
-    print_detectable({design.name: design.detectable for design in plan.designs}, definition.refits, console)
+    print_detectable({design.name: design.detectable for design in plan.designs}, plan.definition.refits, console)
+    print_cost(plan, console)
+
+
+def print_cost(plan: StudyPlan, console: Console) -> None:
+    """Prints the fits, the disk and the time of a study."""
+    definition, features = plan.definition, plan.features
     table = empty_table(f"The study {definition.name} on {N_CORES} cores", padding=1)
     for column in ("", "fits at most", "fine-tuning", "disk", "time"):
         table.add_column(column, justify="right" if column else "left")
     if definition.features:
         table.add_row("features, from a table", "", "", "", "")
     else:
-        table.add_row(f"features, {features.n_views:,} views", "", "", _disk(features.bytes), _time(features.seconds))
+        table.add_row(
+            f"features, {features.n_views:,} views", "", "", _disk(features.bytes), format_time(features.seconds)
+        )
     for design in plan.designs:
         name = design.name
         if name != GIVEN_SPLIT:
             name += f", {plural(design.n_divisions, 'outer fold')}"
         table.add_row(
-            name, f"{design.fits:,}", f"{design.fine_tuning_fits:,}", _disk(design.bytes), _time(design.seconds)
+            name, f"{design.fits:,}", f"{design.fine_tuning_fits:,}", _disk(design.bytes), format_time(design.seconds)
         )
     table.add_section()
     table.add_row(
@@ -104,7 +111,7 @@ def print_plan(plan: StudyPlan, console: Console) -> None:
         f"{sum(design.fits for design in plan.designs):,}",
         f"{sum(design.fine_tuning_fits for design in plan.designs):,}",
         _disk(features.bytes + sum(design.bytes for design in plan.designs)),
-        _time(features.seconds + sum(design.seconds for design in plan.designs)),
+        format_time(features.seconds + sum(design.seconds for design in plan.designs)),
     )
     console.print(table)
     trials = plural(definition.trials, "trial")
@@ -119,7 +126,7 @@ def print_plan(plan: StudyPlan, console: Console) -> None:
         text += " Extraction is included; features that are cached take no time and no more disk."
         if BACKBONES[definition.backbone].images_per_second is None:
             text += f" The speed of {definition.backbone} was not measured: that of a small network is assumed."
-    console.print(text, highlight=False)
+    console.print(text)
     if features.unknown_cuts:
         console.print(
             f"The disk for features leaves out {', '.join(features.unknown_cuts)}, whose shapes the backbone "
@@ -140,7 +147,7 @@ def _disk(n_bytes: float) -> str:
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{max(n_bytes / 1e6, 1):,.0f} MB"
 
 
-def _time(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """Formats a rough duration in minutes, or in hours where there are many."""
     minutes = seconds / 60
     if minutes < 1:

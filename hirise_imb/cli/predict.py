@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hirise_imb.cli.parsing import Subparsers, add_command
+from hirise_imb.cli.parsing import Subparsers, add_command, add_quiet_option
+from hirise_imb.cli.tables import make_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,11 +58,10 @@ def add_commands(subparsers: Subparsers) -> None:
     predict.add_argument(
         "--workers", type=int, help="number of workers of --engine ray (default: one on each GPU, or on each core)"
     )
+    add_quiet_option(predict)
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from hirise_imb.config import check_known
     from hirise_imb.data import DATASETS, HIRISE
     from hirise_imb.prediction.evaluate import check_classes, evaluate_predictions
@@ -97,8 +97,9 @@ def _predict(options: argparse.Namespace) -> int:
     else:
         engine = predict_in_this_process(load)
     totals = run_prediction(request, engine)
-    console = Console(markup=False, emoji=False, highlight=False)  # paths and names of classes as they are
-    _print_totals(totals, request.threshold, console)
+    console = make_console()
+    if not options.quiet:
+        _print_totals(totals, request.threshold, console)
     if isinstance(listing, LandmarkListing) and options.evaluate:
         _print_evaluation(evaluate_predictions(options.out, listing.manifest), model, console)
     console.print(f"Predictions: {options.out}", soft_wrap=True)

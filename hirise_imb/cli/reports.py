@@ -6,7 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from hirise_imb.cli.parsing import Subparsers, add_command
+from hirise_imb.cli.page import add_open_option, open_page
+from hirise_imb.cli.parsing import Subparsers, add_command, add_quiet_option
+from hirise_imb.cli.tables import make_console
 from hirise_imb.utils.errors import UserError
 
 _COMPARE = """\
@@ -47,20 +49,24 @@ def add_commands(subparsers: Subparsers) -> None:
     report.add_argument("--pictures", default="auto", metavar="WHEN", help="landmarks on the page: auto, yes or no")
     report.add_argument("--data", help="place of the landmarks, if it is not the one that the study used")
     report.add_argument("--mlflow", metavar="URI", help="export the report to MLflow at this tracking URI")
+    for parser in (compare, report):
+        add_open_option(parser)
+    add_quiet_option(compare, report)
     models = add_command(subparsers, "models", _models, "list the models saved with a report", _MODELS)
     models.add_argument("folder", type=Path, metavar="REPORT", help="folder of the report")
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from hirise_imb.cli.report_tables import print_comparison
+    from hirise_imb.cli.report_tables import print_comparison, print_path
     from hirise_imb.pipeline.rebuild import compare_reports
 
     results, page = compare_reports(options.reports, options.name, options.out)
-    console = Console()
-    print_comparison(results, console)
-    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    if options.quiet:
+        print_path(page, make_console())
+    else:
+        print_comparison(results, page, make_console())
+    if options.open:
+        open_page(page)
     return 0
 
 
@@ -77,12 +83,12 @@ def _report(options: argparse.Namespace) -> int:
     print(f"Report: {page}")
     if options.mlflow is not None:
         export_report(read_report(options.folder), options.folder, options.mlflow)
+    if options.open:
+        open_page(page)
     return 0
 
 
 def _models(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from hirise_imb.cli.tables import empty_table
     from hirise_imb.pipeline.saved_models import list_models
     from hirise_imb.reporting.formatting import MISSING, percent, score
@@ -104,7 +110,7 @@ def _models(options: argparse.Namespace) -> int:
             "this one" if entry.is_current else "an earlier one",
         )
     if entries:
-        console = Console(markup=False, emoji=False, highlight=False)
+        console = make_console()
         console.print(table)
         threshold = entries[0].model.facts["operating_point"]["threshold"]
         console.print(f"Confident: calibrated probability of {threshold:g} or more.")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hirise_imb.cli.parsing import Subparsers, add_command
+from hirise_imb.cli.parsing import Subparsers, add_command, add_quiet_option
 from hirise_imb.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def add_commands(subparsers: Subparsers) -> None:
         help="at most N of a class and source (default: 3; with few sources, 10 finds more)",
     )
     review.add_argument("--replace", action="store_true", help="replace a page that exists")
+    add_quiet_option(review)
 
 
 def _count(text: str) -> int:

@@ -23,12 +23,12 @@ def print_strategies(console: Console) -> None:
 
 def print_strategy(strategy: Strategy, console: Console) -> None:
     """Prints one strategy with its parameters."""
-    console.print(f"{strategy.name}: {strategy.summary}", highlight=False)
-    console.print(f"Source: {strategy.source}", highlight=False)
+    console.print(f"{strategy.name}: {strategy.summary}")
+    console.print(f"Source: {strategy.source}")
     if strategy.depends_on:
-        console.print(f"Starts from the chosen recipe of: {', '.join(strategy.depends_on)}", highlight=False)
+        console.print(f"Starts from the chosen recipe of: {', '.join(strategy.depends_on)}")
     for line in describe_parameters(strategy.space):
-        console.print(line, highlight=False)
+        console.print(line)
 
 
 def describe_parameters(parameters: Iterable[Parameter]) -> list[str]:

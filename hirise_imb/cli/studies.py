@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hirise_imb.backbones import BACKBONES
-from hirise_imb.cli.parsing import Subparsers, add_command
-from hirise_imb.utils.progress import say
+from hirise_imb.cli.page import add_open_option, open_page
+from hirise_imb.cli.parsing import Subparsers, add_command, add_quiet_option
+from hirise_imb.cli.tables import make_console
 
 if TYPE_CHECKING:
     from hirise_imb.config import StudyDefinition
@@ -83,6 +84,7 @@ def add_commands(subparsers: Subparsers) -> None:
     baseline = add_command(subparsers, "baseline", _baseline, summary, _BASELINE)
     for parser in (run, work, plan, baseline):
         _add_definition_options(parser)
+    add_quiet_option(run, work, baseline)
     for parser in (run, work, plan):
         parser.add_argument(
             "--strategies",
@@ -130,6 +132,11 @@ def add_commands(subparsers: Subparsers) -> None:
         help="models kept in the report: none, chosen (baseline and chosen arms, the default) or all",
     )
     address = "address of the database, such as postgresql://user:password@host/database"
+    run.add_argument(
+        "--dry-run", action="store_true", help="print fits, disk and time; run nothing and write no report"
+    )
+    for parser in (run, baseline):
+        add_open_option(parser)
     run.add_argument("--storage", metavar="URL", help=f"{address} (default: a file in OUT/studies/)")
     run.add_argument("--mlflow", metavar="URI", help="export the report to MLflow at this tracking URI")
     work.add_argument("--storage", metavar="URL", required=True, help=address)
@@ -192,11 +199,9 @@ def _interrupt_on_termination() -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from hirise_imb.cli.report_tables import print_comparison
+    from hirise_imb.cli.report_tables import print_comparison, print_path
     from hirise_imb.pipeline.mlflow_export import check_mlflow, export_report
-    from hirise_imb.pipeline.runner import RunOptions, run_study
+    from hirise_imb.pipeline.runner import RunOptions, check_options, run_study
 
     run_options = RunOptions(
         storage=options.storage,
@@ -206,15 +211,27 @@ def _run(options: argparse.Namespace) -> int:
         replace=options.replace,
         save_models=options.save_models,
     )
+    definition = _read_definition(options)
+    if options.dry_run:
+        from hirise_imb.cli.plan_tables import print_cost
+        from hirise_imb.pipeline.plan import plan_study
+
+        plan = plan_study(definition)
+        check_options(definition, options.out, run_options)
+        print_cost(plan, make_console())
+        return 0
     _interrupt_on_termination()
     if options.mlflow is not None:
         check_mlflow(options.mlflow)
-    results, page = run_study(_read_definition(options), options.out, run_options)
-    console = Console()
-    print_comparison(results, console)
-    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    results, page = run_study(definition, options.out, run_options)
+    if options.quiet:
+        print_path(page, make_console())
+    else:
+        print_comparison(results, page, make_console())
     if options.mlflow is not None:
         export_report(results, page.parent, options.mlflow)
+    if options.open:
+        open_page(page)
     return 0
 
 
@@ -223,42 +240,39 @@ def _work(options: argparse.Namespace) -> int:
 
     _interrupt_on_termination()
     join_study(_read_definition(options), options.out, options.storage)
-    say("No trials are left.")
+    print("No trials are left.")
     return 0
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from hirise_imb.cli.plan_tables import print_plan
     from hirise_imb.pipeline.plan import plan_study
 
-    print_plan(plan_study(_read_definition(options)), Console())
+    print_plan(plan_study(_read_definition(options)), make_console())
     return 0
 
 
 def _baseline(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from hirise_imb.cli.report_tables import print_baseline
+    from hirise_imb.cli.report_tables import print_baseline, print_path
     from hirise_imb.pipeline.runner import run_baseline
 
     baseline, page = run_baseline(_read_definition(options), options.rows, options.out)
-    console = Console()
-    print_baseline(baseline, console)
-    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    if options.quiet:
+        print_path(page, make_console())
+    else:
+        print_baseline(baseline, page, make_console())
+    if options.open:
+        open_page(page)
     return 0
 
 
 def _strategies(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from hirise_imb.cli.strategy_list import print_strategies, print_strategy
     from hirise_imb.config import check_known
     from hirise_imb.strategies import STRATEGIES
 
     if options.name is None:
-        print_strategies(Console())
+        print_strategies(make_console())
     else:
-        print_strategy(STRATEGIES[check_known("strategy", options.name, STRATEGIES)], Console())
+        print_strategy(STRATEGIES[check_known("strategy", options.name, STRATEGIES)], make_console())
     return 0

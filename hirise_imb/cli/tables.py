@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
+
+
+def make_console() -> Console:
+    """Returns the console of results, standard output; names and paths with brackets or colons are printed as is."""
+    return Console(markup=False, emoji=False, highlight=False)
 
 
 def empty_table(title: str, padding: int = 0) -> Table:

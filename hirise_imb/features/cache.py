@@ -26,7 +26,7 @@ from hirise_imb.features.arrays import Features
 from hirise_imb.features.inputs import MAP, FeatureKey
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder, exclusive_lock, write_atomically, write_text
-from hirise_imb.utils.progress import say
+from hirise_imb.utils.progress import warn
 
 _FORMAT = 1
 """Version of the two files; it is part of the key, so that another version starts new stores."""
@@ -148,7 +148,7 @@ class FeatureStore:
         self.index.touch()
         records = self._records()
         if not self._is_intact(records):
-            say(f"The cached features in {folder} are damaged; they are computed again.")
+            warn(f"The cached features in {folder} are damaged; they are computed again.")
             records = records[:0]
         self._truncate(len(records))
         self.row_of = {str(record["digest"], "ascii"): row for row, record in enumerate(records)}

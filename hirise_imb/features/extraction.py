@@ -95,7 +95,8 @@ def _extract_view(
         if missing:
             needed = sum(store.row_bytes * sum(digest not in store.row_of for digest in missing) for store in stores)
             _check_space(cache, needed, len(missing))
-            _fill_stores(backbone.input_shape, trunk, stores, missing, keys[0].view)
+            n_cached = len(set(digests)) - len(missing)
+            _fill_stores(backbone.input_shape, trunk, stores, missing, keys[0].view, n_cached)
         return {store.key: store.features(digests) for store in stores}
 
 
@@ -231,6 +232,11 @@ def _compute_statistic(output: Any, key: FeatureKey) -> Any:  # noqa: ANN401  (T
     raise ValueError(f"there is no statistic {key.statistic!r}")
 
 
+def name_extraction(view: str) -> str:
+    """Returns the name under which the progress of a view is shown."""
+    return "features" if view == "plain" else f"features ({view})"
+
+
 def _check_space(cache: Path, needed: int, images: int) -> None:
     """Logs how much will be written, or refuses if there is too little space."""
     free = shutil.disk_usage(cache).free
@@ -248,13 +254,14 @@ def _fill_stores(
     stores: list[FeatureStore],
     missing: dict[str, Path],
     view: str,
+    n_cached: int,
 ) -> None:
     import tensorflow as tf
 
     compiled = trunk.compile()
     remaining = list(missing.items())
-    done = 0
-    with track("features" if view == "plain" else f"features ({view})", len(remaining), "images") as show:
+    done = n_cached
+    with track(name_extraction(view), n_cached + len(remaining), "images", already=n_cached) as show:
         for batch, pixels in _decode_batches(remaining, shape, view):
             outputs = compiled(tf.constant(pixels, tf.float32))
             for store in stores:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from hirise_imb.backbones import BackboneCard
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.progress import say
+from hirise_imb.utils.progress import warn
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -183,7 +183,7 @@ def _check_images(path: Path, names: Sequence[str], row_of: Mapping[str, int]) -
         repeated = next(name for name, count in Counter(names).items() if count > 1)
         raise UserError(f"{path} has several rows for {repeated}: leave one row for each image.")
     if others := [name for name in names if name not in row_of]:
-        say(f"{path} has {len(others)} images that the data set lacks ({_name_some(others)}): they are ignored.")
+        warn(f"{path} has {len(others)} images that the data set lacks ({_name_some(others)}): they are ignored.")
 
 
 def _check_digests(

@@ -14,8 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from hirise_imb.backbones import TOP, BackboneCard
-from hirise_imb.config import StudyDefinition
+from hirise_imb.config import GIVEN_SPLIT, StudyDefinition
+from hirise_imb.data.dataset import SPLITS
 from hirise_imb.data.folds import N_FOLDS
+from hirise_imb.data.manifest import Manifest
 from hirise_imb.features.inputs import feature_keys
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting.results import BASELINE, BASELINE_TO_THE_END
@@ -37,6 +39,10 @@ _CLOSED_FORM_SECONDS = 0.25 / (2174 * 1280)
 """
 _FINE_TUNING_SECONDS = 17 / 2174
 """Seconds of fine-tuning for each row."""
+REPORT_SECONDS = 1.0
+"""Seconds of testing an arm and writing its part of the report (benchmarks/results-before.md)."""
+AVERAGED_CONTROLS = "averaged controls"
+"""Name for progress of the controls of strategies that average fits; which are needed shows after the searches."""
 _LEAST_SECONDS = 2.0
 """Seconds of a strategy that shares the fits of another."""
 
@@ -107,6 +113,30 @@ def estimate_workload(strategies: Sequence[Strategy], definition: StudyDefinitio
     )
 
 
+def estimate_study(
+    strategies: Sequence[Strategy], definition: StudyDefinition, manifest: Manifest, backbone: BackboneCard
+) -> float:
+    """Estimates the seconds of all searches and fits of a study from the number of its images alone.
+
+    Args:
+        strategies: strategies to search, each after those it depends on.
+        definition: definition of the study.
+        manifest: data of the study.
+        backbone: backbone of the study.
+    """
+    n_images = {split: len(manifest.split(split)) for split in SPLITS}
+    seconds = 0.0
+    for design in definition.evaluation:
+        if design == GIVEN_SPLIT:
+            n_divisions, n_seeds, pool = 1, definition.trial_seeds, float(n_images["train"] + n_images["val"])
+        else:
+            n_divisions, n_seeds = definition.outer_folds * definition.repeats, definition.inner_seeds
+            pool = sum(n_images.values()) * (1 - 1 / definition.outer_folds)
+        sizes = FitSizes(n_seeds * N_FOLDS, definition.refits, pool * (1 - 1 / N_FOLDS), backbone)
+        seconds += n_divisions * estimate_workload(strategies, definition, sizes).seconds
+    return seconds
+
+
 def estimate_steps(
     strategies: Sequence[Strategy], definition: StudyDefinition, divisions: Sequence[Division], backbone: BackboneCard
 ) -> dict[str, float]:
@@ -127,13 +157,16 @@ def estimate_steps(
             rows=len(splits.pool) * (1 - 1 / N_FOLDS),
             backbone=backbone,
         )
-        reference = (sizes.validation + sizes.final) * sizes.estimate(Recipe())
+        once = sizes.validation + sizes.final
         for name in (BASELINE, BASELINE_TO_THE_END):
-            seconds[division.fits_step(name)] = reference
-        for name, workload in _estimate_strategies(strategies, definition, sizes).items():
+            seconds[division.fits_step(name)] = once * sizes.estimate(Recipe())
+        workloads = _estimate_strategies(strategies, definition, sizes)
+        averages = {workload.averages for workload in workloads.values()} - {1}
+        seconds[division.fits_step(AVERAGED_CONTROLS)] = once * sum(sizes.estimate(Recipe(members=n)) for n in averages)
+        for name, workload in workloads.items():
             expected = max(workload.seconds, _LEAST_SECONDS)
             searched = workload.trials * sizes.validation
-            share = searched / (searched + sizes.validation + sizes.final)
+            share = searched / (searched + once)
             seconds[division.search_step(name)] = share * expected
             seconds[division.fits_step(name)] = (1 - share) * expected
     return seconds

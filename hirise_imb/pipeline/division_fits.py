@@ -8,6 +8,7 @@ from typing import Any
 
 from hirise_imb.config import GIVEN_SPLIT
 from hirise_imb.imbalance.sampling import SplitFileRows
+from hirise_imb.pipeline.cost import AVERAGED_CONTROLS
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting.records import Role
 from hirise_imb.reporting.results import BASELINE, BASELINE_TO_THE_END
@@ -80,6 +81,21 @@ class DivisionFitter:
         """Takes the division, the store of its finished fits, and what shows how far they are."""
         self.division, self.store, self.progress = division, store, progress
 
+    def count_stored(self, recipes: Mapping[str, Recipe]) -> None:
+        """Tells the progress which fits are stored already.
+
+        Args:
+            recipes: chosen recipe of each strategy whose search is complete.
+        """
+        baselines = {BASELINE: REFERENCE_RECIPES["unique"], BASELINE_TO_THE_END: _to_the_end()}
+        for name, recipe in {**baselines, **recipes}.items():
+            kind = run_kind("baseline" if name == BASELINE else "strategy")
+            if stored := self._count_stored(kind, recipe):
+                self.progress.skip(self.division.fits_step(name), stored / len(self.division.refit_seeds))
+
+    def _count_stored(self, kind: str, recipe: Recipe) -> int:
+        return sum(self.store.has(kind, recipe, seed) for seed in self.division.refit_seeds)
+
     def fit_baseline(self, rows: str = "unique") -> ArmFit:
         """Fits the reference run as published.
 
@@ -100,8 +116,7 @@ class DivisionFitter:
         """
         pool = "training and validation" if self.division.key == GIVEN_SPLIT else "all other outer folds"
         summary = f"the reference run's recipe, trained until it gains no more, on {pool}"
-        recipe = replace(Recipe(), max_epochs=_NO_CAP)
-        return self._fit_untuned(BASELINE_TO_THE_END, "baseline_to_the_end", summary, recipe)
+        return self._fit_untuned(BASELINE_TO_THE_END, "baseline_to_the_end", summary, _to_the_end())
 
     def fit_strategies(
         self, strategies: Sequence[Strategy], results: Mapping[str, Outcome[SearchResult]]
@@ -146,8 +161,8 @@ class DivisionFitter:
         """Scores a recipe, fits it with each seed and predicts the tested landmarks."""
         trainer, seeds = self.division.trainer, self.division.refit_seeds
         kind = run_kind(role)
-        stored = sum(self.store.has(kind, recipe, seed) for seed in seeds)
-        with self.progress.step(self.division.fits_step(name), len(seeds), "fits", stored) as show:
+        step = self.division.fits_step(AVERAGED_CONTROLS if role == "control" and name != CONTROL else name)
+        with self.progress.step(step, len(seeds), "fits", self._count_stored(kind, recipe)) as show:
             validation = self.store.load_or_validate(
                 recipe, self.division.score_seeds, lambda: self.division.score_arm(recipe)
             )
@@ -166,6 +181,11 @@ class DivisionFitter:
             return self.division.trainer.fit_reference(recipe, seed)
         except FitFailed as error:
             raise FitFailed(f"with seed {seed}: {error}") from error
+
+
+def _to_the_end() -> Recipe:
+    """Returns the recipe of the reference run without a limit on epochs that binds."""
+    return replace(Recipe(), max_epochs=_NO_CAP)
 
 
 def fit_divisions(

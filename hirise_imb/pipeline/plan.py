@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -16,13 +17,11 @@ from hirise_imb.data.splits import DataSplits, make_outer_splits, make_splits
 from hirise_imb.features.cache import row_bytes
 from hirise_imb.features.inputs import MAP
 from hirise_imb.metrics.detectable import N_FITS, DetectableDifference, count_support, simulate_detectable_difference
-from hirise_imb.pipeline.cost import FitSizes, count_arms, estimate_workload, images_per_second
+from hirise_imb.pipeline.cost import REPORT_SECONDS, FitSizes, count_arms, estimate_workload, images_per_second
 from hirise_imb.search import strategies_to_search
 from hirise_imb.strategies import Strategy
 from hirise_imb.training.context import find_card, load_manifest, load_table, require_features
 
-_REPORT_SECONDS = 1.0
-"""Seconds of testing an arm and writing its part of the report (benchmarks/results-before.md)."""
 _REPORT_BYTES = 800_000
 """Bytes of an arm's part of a report: figures, tables and its part of the page (reports/real-sample)."""
 _TRIAL_BYTES = 60_000
@@ -37,13 +36,18 @@ _NAME_BYTES = 32
 class FeaturePlan:
     """The features that a study extracts, unless they are cached; none if they come from a table."""
 
-    n_views: int
-    """Number of views of images that go through the backbone."""
+    views: Mapping[str, int]
+    """Number of images that go through the backbone by view."""
     bytes: int
     """Disk for them, without the cuts in `unknown_cuts`."""
     seconds: float
     unknown_cuts: tuple[str, ...]
     """Cuts for fine-tuning whose shape the backbone does not declare."""
+
+    @property
+    def n_views(self) -> int:
+        """Number of views of images that go through the backbone."""
+        return sum(self.views.values())
 
 
 @dataclass(frozen=True)
@@ -107,17 +111,18 @@ def plan_study(definition: StudyDefinition) -> StudyPlan:
         definition,
         manifest,
         tuple(strategies),
-        _plan_features(card, manifest, strategies) if table is None else FeaturePlan(0, 0, 0.0, ()),
+        plan_features(card, manifest, strategies) if table is None else FeaturePlan({}, 0, 0.0, ()),
         tuple(_plan_design(name, definition, manifest, strategies, card) for name in definition.evaluation),
     )
 
 
-def _plan_features(card: BackboneCard, manifest: Manifest, strategies: Sequence[Strategy]) -> FeaturePlan:
+def plan_features(card: BackboneCard, manifest: Manifest, strategies: Sequence[Strategy]) -> FeaturePlan:
+    """Plans the extraction of the features that the strategies use."""
     required = require_features(strategies, card)
     n_images, n_landmarks = len(manifest.table), manifest.table["landmark"].nunique()
-    n_views, n_bytes, unknown = 0, 0, []
+    views, n_bytes, unknown = Counter[str](), 0, []
     for keys, count in ((required.images, n_images), (required.canonical_images, n_landmarks)):
-        n_views += count * len({key.view for key in keys})
+        views.update(dict.fromkeys({key.view for key in keys}, count))
         for key in keys:
             if key.statistic != MAP:
                 n_bytes += count * row_bytes((card.width(key.layer),), key.statistic)
@@ -127,8 +132,8 @@ def _plan_features(card: BackboneCard, manifest: Manifest, strategies: Sequence[
                 n_bytes += count * row_bytes((side, side, channels), key.statistic)
             else:
                 unknown.append(key.layer)
-    seconds = n_views / images_per_second(card) * manifest.spec.image_size**2 / _MEASURED_PIXELS
-    return FeaturePlan(n_views, n_bytes, seconds, tuple(dict.fromkeys(unknown)))
+    seconds = views.total() / images_per_second(card) * manifest.spec.image_size**2 / _MEASURED_PIXELS
+    return FeaturePlan(views, n_bytes, seconds, tuple(dict.fromkeys(unknown)))
 
 
 def _plan_design(
@@ -163,5 +168,5 @@ def _plan_design(
         fits=n_divisions * workload.fits,
         fine_tuning_fits=n_divisions * workload.fine_tuning_fits,
         bytes=n_arms * arm_bytes + n_divisions * workload.trials * _TRIAL_BYTES,
-        seconds=n_divisions * workload.seconds + n_arms * _REPORT_SECONDS,
+        seconds=n_divisions * workload.seconds + n_arms * REPORT_SECONDS,
     )

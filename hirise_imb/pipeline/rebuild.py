@@ -19,6 +19,10 @@ from hirise_imb.reporting.results import Results
 from hirise_imb.reporting.write import write_baseline, write_report
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder
+from hirise_imb.utils.progress import show_stage
+
+WRITING = "Writing the report"
+"""What the progress shows while a report is written."""
 
 
 def compare_reports(folders: Sequence[Path], name: str | None, out: Path) -> tuple[Results, Path]:
@@ -35,8 +39,9 @@ def compare_reports(folders: Sequence[Path], name: str | None, out: Path) -> tup
     name = "-vs-".join(map(name_folder, folders)) if name is None else name
     check_name(name)
     results = merge_reports(folders, name)
-    page = write_report(results, ensure_folder(out / "reports") / name)
-    write_index(out / "reports")
+    with show_stage(WRITING):
+        page = write_report(results, ensure_folder(out / "reports") / name)
+        write_index(out / "reports")
     return results, page
 
 
@@ -58,19 +63,19 @@ def rebuild_report(folder: Path, *, pictures: str = "auto", data: str | None = N
     check_pictures(pictures)
     summary = read_summary(folder)
     results, leave = read_report(folder), list_inputs(folder)
-    if summary["kind"] == "baseline":
-        if pictures == "yes":
-            raise UserError(
-                f"{folder} is the report of a reference run, which shows no landmarks: leave out --pictures."
-            )
-        page = write_baseline(Baseline(results), folder, leave)
-    else:
-        page = write_report(results, folder, _choose_pictures(results, pictures, data), leave)
-    # The reports of a reference run and of the given split may be inside that of a study, so the list may be two
-    # folders up.
-    for parent in folder.resolve().parents[:2]:
-        if is_index(parent / INDEX):
-            write_index(parent)
+    is_baseline = summary["kind"] == "baseline"
+    if is_baseline and pictures == "yes":
+        raise UserError(f"{folder} is the report of a reference run, which shows no landmarks: leave out --pictures.")
+    with show_stage(WRITING):
+        if is_baseline:
+            page = write_baseline(Baseline(results), folder, leave)
+        else:
+            page = write_report(results, folder, _choose_pictures(results, pictures, data), leave)
+        # The reports of a reference run and of the given split may be inside that of a study, so the list may be two
+        # folders up.
+        for parent in folder.resolve().parents[:2]:
+            if is_index(parent / INDEX):
+                write_index(parent)
     return page
 
 

@@ -7,33 +7,38 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, StudyDefinition, check_known
 from hirise_imb.data.resolve import ARCHIVE, SYNTHETIC, expand_variable
 from hirise_imb.pipeline.appendix import describe_strategies
-from hirise_imb.pipeline.cost import estimate_steps
 from hirise_imb.pipeline.division_fits import REFERENCE_RECIPES, DivisionFits, DivisionFitter, fit_divisions
 from hirise_imb.pipeline.landmark_pictures import check_pictures, choose_pictures
 from hirise_imb.pipeline.pooling import list_omitted, list_outer_folds, pool_arms, tested_landmarks
-from hirise_imb.pipeline.saved_models import check_option, find_obstacle, save_models
+from hirise_imb.pipeline.progress import (
+    count_earlier_work,
+    end_fits,
+    expect_fits,
+    expect_searches,
+    open_progress,
+)
+from hirise_imb.pipeline.rebuild import WRITING
+from hirise_imb.pipeline.saved_models import SaveModels, check_option, find_obstacle, save_models
 from hirise_imb.reporting import Baseline, Results, write_baseline, write_report
 from hirise_imb.reporting.baseline import check_comparable
 from hirise_imb.reporting.formatting import plural
 from hirise_imb.reporting.html.index import write_index
-from hirise_imb.reporting.results import BASELINE
+from hirise_imb.reporting.results import BASELINE, BASELINE_TO_THE_END
 from hirise_imb.search import SearchResult, lock_study, open_scheduler, strategies_to_search, worker_pool
 from hirise_imb.strategies import Strategy
 from hirise_imb.training.context import Division, TrainingContext, load_manifest
 from hirise_imb.training.outcome import Outcome
-from hirise_imb.training.run_store import open_run_store
+from hirise_imb.training.run_store import RunStore, open_run_store
 from hirise_imb.utils import environment
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder
-from hirise_imb.utils.progress import say
-from hirise_imb.utils.study_progress import StudyProgress
+from hirise_imb.utils.progress import say, show_stage
 
 
 @dataclass(frozen=True)
@@ -80,16 +85,22 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
     """
     strategies = strategies_to_search(definition)
     manifest = load_manifest(definition)
-    if not options.replace:
-        _check_larger_report(definition, out)
-    models = check_option(options.save_models, definition)
+    models = check_options(definition, out, options)
     by_design: dict[str, Results] = {}
     fits: dict[str, list[DivisionFits]] = {}
     with (
         _lock(definition, out),
+        open_progress(definition, manifest, strategies) as progress,
         open_scheduler(definition, manifest, strategies, out, options.storage) as scheduler,
     ):
         context = scheduler.context
+        expect_fits(progress, context, scheduler.divisions, strategies)
+
+        def open_store(division: Division) -> RunStore:
+            keeps_models = models != "none" and division.key == GIVEN_SPLIT
+            return open_run_store(out, definition.name, division, keeps_models=keeps_models)
+
+        count_earlier_work(progress, scheduler, open_store)
         if options.storage is None:
             # This process has the lock of the study, so leases in the file belong to processes that ended.
             scheduler.leases.clear(f"{definition.name}/")
@@ -100,30 +111,38 @@ def run_study(definition: StudyDefinition, out: Path, options: RunOptions = RunO
             scheduler.run(progress, deadline, division)
             return scheduler.choose_results(division)
 
-        with (
-            worker_pool(options.workers - 1, logs, join_study, definition, out, scheduler.database),
-            _show_progress(context, scheduler.divisions, strategies) as progress,
-        ):
+        with worker_pool(options.workers - 1, logs, join_study, definition, out, scheduler.database):
             for design in definition.evaluation:
-                keeps_models = models != "none" and design == GIVEN_SPLIT
-                stores = partial(open_run_store, out, definition.name, keeps_models=keeps_models)
-                fits[design] = fit_divisions(context.divisions(design), stores, strategies, search, progress)
+                fits[design] = fit_divisions(context.divisions(design), open_store, strategies, search, progress)
                 by_design[design] = _build_results(context, design, fits[design], strategies, out)
         # Still under the lock: two processes must not write one report.
         results = by_design.get(NESTED_CV, by_design.get(GIVEN_SPLIT))
         assert results is not None  # a definition has a design
         if len(by_design) > 1:
             results = replace(results, given_split=by_design[GIVEN_SPLIT])
-        pictures = choose_pictures(options.pictures, definition.data, definition.dataset, lambda: manifest)
-        page = write_report(results, _report_folder(definition, out), pictures)
-        write_index(out / "reports")
+        end_fits(progress)
+        with show_stage(WRITING):
+            pictures = choose_pictures(options.pictures, definition.data, definition.dataset, lambda: manifest)
+            page = write_report(results, _report_folder(definition, out), pictures)
+            write_index(out / "reports")
         if models != "none":
             (given,) = fits[GIVEN_SPLIT]
-            store = open_run_store(out, definition.name, given.division, keeps_models=True)
-            save_models(models, context, given, store, by_design, page.parent)
+            with show_stage("Saving models"):
+                save_models(models, context, given, open_store(given.division), by_design, page.parent)
         elif options.save_models is None:
             say(f"No model is saved: {find_obstacle(definition)}.")
     return results, page
+
+
+def check_options(definition: StudyDefinition, out: Path, options: RunOptions) -> SaveModels:
+    """Checks that a run may write what it would; returns which models it saves.
+
+    Raises:
+        UserError: it would replace a larger report, or save models that the study does not have.
+    """
+    if not options.replace:
+        _check_larger_report(definition, out)
+    return check_option(options.save_models, definition)
 
 
 def join_study(definition: StudyDefinition, out: Path, place: Path | str) -> None:
@@ -141,9 +160,11 @@ def join_study(definition: StudyDefinition, out: Path, place: Path | str) -> Non
     manifest = load_manifest(definition)
     address = None if isinstance(place, Path) else place
     with (
+        open_progress(definition, manifest, strategies) as progress,
         open_scheduler(definition, manifest, strategies, out, address) as scheduler,
-        _show_progress(scheduler.context, scheduler.divisions, strategies) as progress,
     ):
+        expect_searches(progress, scheduler)
+        scheduler.count_finished(progress)
         scheduler.run(progress)
 
 
@@ -167,13 +188,16 @@ def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Bas
         raise UserError(
             f"{definition.data} has only one test landmark, but a shuffled pairing needs two: use other data."
         )
-    with _lock(definition, out):
-        context = TrainingContext.prepare(definition, manifest, [])
+    given_split = replace(definition, evaluation=(GIVEN_SPLIT,))
+    with _lock(definition, out), open_progress(given_split, manifest, []) as progress:
+        with show_stage("Preparing the features"):
+            context = TrainingContext.prepare(definition, manifest, [])
         division = context.given_split
+        expect_fits(progress, context, [division], [])
+        progress.skip(division.fits_step(BASELINE_TO_THE_END))
         # The study of the same name saves the model of the baseline, and reuses the fits of this command.
         store = open_run_store(out, definition.name, division, keeps_models=True)
-        with _show_progress(context, [division], []) as progress:
-            arm = DivisionFitter(division, store, progress).fit_baseline(rows)
+        arm = DivisionFitter(division, store, progress).fit_baseline(rows)
         fits = [DivisionFits(division, {arm.name: arm}, {})]
     header = f"# The reference run of this study alone: hirise-imb baseline --rows {rows}\n"
     seeds = f"{definition.refits} seed{'s' if definition.refits > 1 else ''}"
@@ -185,16 +209,10 @@ def run_baseline(definition: StudyDefinition, rows: str, out: Path) -> tuple[Bas
     )
     folder = BASELINE if rows == "unique" else f"{BASELINE}-{rows}"
     baseline = Baseline(results)
-    page = write_baseline(baseline, _report_folder(definition, out) / folder)
-    write_index(out / "reports")
+    with show_stage(WRITING):
+        page = write_baseline(baseline, _report_folder(definition, out) / folder)
+        write_index(out / "reports")
     return baseline, page
-
-
-def _show_progress(
-    context: TrainingContext, divisions: Sequence[Division], strategies: Sequence[Strategy]
-) -> StudyProgress:
-    steps = estimate_steps(strategies, context.definition, divisions, context.card)
-    return StudyProgress(context.definition.name, steps)
 
 
 def _report_folder(definition: StudyDefinition, out: Path) -> Path:

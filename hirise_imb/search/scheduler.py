@@ -10,6 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from optuna.trial import TrialState
+
 from hirise_imb.config import GIVEN_SPLIT, StudyDefinition
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.recipe import Recipe
@@ -24,7 +26,7 @@ from hirise_imb.strategies import STRATEGIES, RecipeContext, Strategy, check_vec
 from hirise_imb.training.context import Division, TrainingContext
 from hirise_imb.training.outcome import Outcome
 from hirise_imb.utils.errors import FitFailed
-from hirise_imb.utils.progress import ProgressCallback
+from hirise_imb.utils.progress import ProgressCallback, show_stage
 from hirise_imb.utils.study_progress import StudyProgress
 
 _POLL_SECONDS = 0.5
@@ -82,6 +84,13 @@ class SearchScheduler:
                 if not strategy.depends_on:
                     self._get_search(division, strategy)
 
+    def count_finished(self, progress: StudyProgress) -> None:
+        """Tells the progress which searches, and which shares of others, were finished before this process."""
+        for division, search in self._incomplete_searches(progress):
+            step = division.search_step(search.strategy.name)
+            progress.skip(step, len(search.finished_trials()) / search.n_trials)
+            _count_trials(division, search, progress)
+
     def run(self, progress: StudyProgress, deadline: float | None = None, until: Division | None = None) -> None:
         """Trains trials until all searches are complete.
 
@@ -98,6 +107,7 @@ class SearchScheduler:
                     if self._is_complete(needed):
                         return
                     if self._train_next_trial(division, search, display):
+                        _count_trials(division, search, progress)
                         break  # look at the first search again: one of its trials may be free by now
                 else:
                     if self._is_complete(needed):
@@ -114,6 +124,11 @@ class SearchScheduler:
                 except FitFailed as failure:
                     self._results[part] = Outcome(failure=failure)
         return {strategy.name: self._results[division.key, strategy.name] for strategy in self.strategies}
+
+    def chosen_recipes(self, division: Division) -> dict[str, Recipe]:
+        """Returns the chosen recipe of each complete search of a division by strategy, without those that failed."""
+        results = {s.name: self._results.get((division.key, s.name), Outcome()) for s in self.strategies}
+        return {name: result.value.recipe for name, result in results.items() if result.value is not None}
 
     def _is_complete(self, divisions: Sequence[Division]) -> bool:
         return all((division.key, s.name) in self._results for division in divisions for s in self.strategies)
@@ -134,6 +149,7 @@ class SearchScheduler:
                 if search.is_complete():
                     self._results[part] = search.choose()
                     write_study_note(search)
+                    _count_trials(division, search, progress)
                     progress.skip(division.search_step(strategy.name))
                 else:
                     yield division, search
@@ -202,13 +218,22 @@ def open_scheduler(
     # Before the features: a wrong address is reported at once, not after an hour of extraction.
     storage = connect(database)
     try:
-        context = TrainingContext.prepare(definition, manifest, strategies)
+        with show_stage("Preparing the features"):
+            context = TrainingContext.prepare(definition, manifest, strategies)
         divisions = [division for design in definition.evaluation for division in context.divisions(design)]
         scheduler = SearchScheduler(context, divisions, strategies, storage, database, Leases(storage.engine), out)
         scheduler.open_independent_searches()
         yield scheduler
     finally:
         storage.engine.dispose()
+
+
+def _count_trials(division: Division, search: Search, progress: StudyProgress) -> None:
+    """Tells the progress the best score of a search and the numbers of its trials."""
+    trials = search.finished_trials().values()
+    scores = [trial.values[0] for trial in trials if trial.state is TrialState.COMPLETE]
+    step, strategy = division.search_step(search.strategy.name), search.strategy.name
+    progress.count_trials(step, strategy, max(scores, default=None), len(trials), len(trials) - len(scores))
 
 
 class _StepDisplay:
@@ -230,6 +255,6 @@ class _StepDisplay:
         """Returns the callback of a search; begins its step if that of another search is shown."""
         if step != self._step:
             self._stack.close()
-            self._show = self._stack.enter_context(self._progress.step(step, n_trials, "trials", n_finished))
+            self._show = self._stack.enter_context(self._progress.step(step, n_trials, "trials", n_finished, "trial"))
             self._step = step
         return self._show

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hirise_imb.utils.progress import log_to_stderr, say
+from hirise_imb.utils.progress import log_to_stderr, warn
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def worker_pool(count: int, logs: Path, work: Callable[..., None], *arguments: A
     finally:
         for process, path in zip(processes, paths, strict=True):
             if not process.is_alive() and process.exitcode != 0:
-                say(f"A worker ended with code {process.exitcode}: see {path}.")
+                warn(f"A worker ended with code {process.exitcode}: see {path}.")
             process.terminate()
             process.join()
 

@@ -80,12 +80,16 @@ class Division:
         return self.trainer.cross_validate(recipe, self.score_seeds, first_assignment=len(self.trial_seeds))
 
     def search_step(self, strategy: str) -> str:
-        """Returns the name of a strategy's search among the steps of a study, such as `fold 2: smote`."""
-        return strategy if self.key == GIVEN_SPLIT else f"{self.name}: {strategy}"
+        """Returns the name of a strategy's search among the steps of a study: `fold 2 of 5: searching smote`."""
+        return f"{self._place}: searching {strategy}"
 
     def fits_step(self, arm: str) -> str:
-        """Returns the name of an arm's fits among the steps of a study, such as `fold 2: smote fits`."""
-        return f"{self.search_step(arm)} fits"
+        """Returns the name of an arm's fits among the steps of a study: `fold 2 of 5: fitting smote`."""
+        return f"{self._place}: fitting {arm}"
+
+    @property
+    def _place(self) -> str:
+        return self.name if self.key == GIVEN_SPLIT else f"{self.name} of {self.facts['outer_folds']}"
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def test_a_model_is_exported_next_to_its_folder(
 
     assert main(["export", str(folder), "--format", "keras"]) == 0
     path = folder.parent / "exports" / "arm.keras"
-    assert "Largest difference in probability from Keras on 64 synthetic landmarks: " in capsys.readouterr().err
+    assert "Largest difference in probability from Keras on 64 synthetic landmarks: " in capsys.readouterr().out
     facts = json.loads((path.parent / "arm.keras.json").read_text(encoding="utf-8"))
     model = read_model(folder)
     assert facts["model"] == model.digest

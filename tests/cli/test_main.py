@@ -24,6 +24,7 @@ from review_files import encode_noise
 from worlds import change_split_file, storage
 
 from hirise_imb.cli.main import main
+from hirise_imb.cli.report_tables import MAX_LINES
 from hirise_imb.data import DATASETS, manifest
 from hirise_imb.data.dataset import SPLITS, ClassSet
 from hirise_imb.data.hirise import HIRISE
@@ -35,6 +36,7 @@ from hirise_imb.utils.errors import FitFailed
 
 COMMANDS: tuple[list[str], ...] = (
     [],
+    ["init"],
     ["run"],
     ["work"],
     ["plan"],
@@ -50,6 +52,7 @@ COMMANDS: tuple[list[str], ...] = (
     ["data", "check"],
     ["data", "add"],
     ["review"],
+    ["completion"],
 )
 
 Refused = Callable[..., str]
@@ -97,7 +100,7 @@ def test_every_command_explains_itself_without_heavy_packages() -> None:
         assert text.startswith(" ".join(["usage: hirise-imb", *words]))
     assert all(words[0] in texts[0] for words in COMMANDS if words)
     for option in ("--name", "--data", "--backbone", "--weights", "--strategies", "--trials", "--refits", "--seed"):
-        assert option in texts[1]
+        assert option in texts[COMMANDS.index(["run"])]
     assert "--rows" in texts[COMMANDS.index(["baseline"])]
 
 
@@ -400,8 +403,11 @@ def test_a_run_ends_with_its_report_and_the_dashboard_shows_it(
     report = out / "reports" / "mine"
     assert printed.endswith(f"Report: {report / 'report.html'}\n")
     searched = {"plain", "focal_loss", "logit_adjustment"}
-    for name in ("baseline", *searched):
-        assert name in printed
+    for name in ("baseline", "plain"):
+        assert f"\n{name} " in printed
+    summary = json.loads((report / "summary.json").read_text(encoding="utf-8"))
+    assert {"baseline", *searched} < {arm["name"] for arm in summary["arms"]}
+    assert len(printed.splitlines()) <= MAX_LINES
     assert tomllib.loads((report / "study.toml").read_text())["trials"] == 1  # the option, not the file
     database = out / "studies" / "studies.db"
     studies = ask(database, "/api/studies")["study_summaries"]

@@ -316,7 +316,7 @@ def test_the_command_names_the_comparison_after_its_folders(
     printed = capsys.readouterr().out
     assert printed.endswith(f"Report: {folder / 'report.html'}\n")
     check_files(folder)
-    assert summary_of(folder)["headline"] in " ".join(printed.split())
+    assert summary_of(folder)["verdict"]["headline"] in " ".join(printed.split())
     assert summary_of(folder)["headline"].startswith("big has no other arm. half/focal_loss, the arm that half advises")
     assert (tmp_path / "reports" / "index.html").exists()
 
@@ -387,8 +387,9 @@ def test_a_name_that_holds_a_study_is_refused(out: Path, tmp_path: Path, capsys:
     reports = [str(place / "reports" / name) for name in ("half", "big")]
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
     assert main(["compare", *reports, "--name", "half", "--out", str(place)]) == 2
-    assert capsys.readouterr().err == (
-        f"error: {place / 'reports' / 'half'} contains the report of a study: give this comparison another name.\n"
+    _, last = capsys.readouterr().err.splitlines()  # after that it is written
+    assert last == (
+        f"error: {place / 'reports' / 'half'} contains the report of a study: give this comparison another name."
     )
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
 

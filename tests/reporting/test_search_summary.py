@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import math
 import re
 from dataclasses import replace
@@ -22,24 +21,19 @@ from handmade import (
     make_arm,
     make_catalogue,
     make_results,
-    role_of,
     summary_of,
     with_selection,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.lines import Line2D
-from rich.console import Console
 from sklearn import metrics
 
-from hirise_imb.cli.report_tables import print_comparison
 from hirise_imb.data.manifest import Manifest
-from hirise_imb.metrics.registry import METRICS
 from hirise_imb.models.closed_form import NearestMean
 from hirise_imb.recipe import Recipe
 from hirise_imb.reporting import Arm, Omitted, Results, write_report
 from hirise_imb.reporting.figures.overview import best_so_far as figure
-from hirise_imb.reporting.formatting import p_digits
 from hirise_imb.reporting.narrative import headline
 from hirise_imb.reporting.protocol import protocol
 from hirise_imb.reporting.records import Selection
@@ -415,72 +409,3 @@ def test_the_appendix_lists_what_is_declared(folder: Path) -> None:
     assert set(shared) == {"learning_rate", "weight_decay"}
     power = next(p for p in summary["strategies"][0]["parameters"] if p["name"] == "power")
     assert power["when"] == "scheme is inverse_power"
-
-
-# --- the terminal ---
-
-
-def shown(results: Results, width: int) -> str:
-    console = Console(width=width, record=True, file=io.StringIO(), force_terminal=False)
-    print_comparison(results, console)
-    return console.export_text()
-
-
-@pytest.mark.parametrize("control", [True, False])
-@pytest.mark.parametrize("seeds", [1, 2])
-def test_every_arm_has_one_whole_row(control: bool, seeds: int, results: Results) -> None:
-    names = [name for name in STRATEGIES if control or name != "plain"]
-    arms = [replace(results.arms[1], name=name, role=role_of(name)) for name in names]
-    every = tuple(
-        replace(
-            arm,
-            seeds=SEEDS[:seeds],
-            predictions=arm.predictions[:seeds],
-            temperatures=arm.temperatures[:seeds],
-        )
-        for arm in (results.arms[0], *arms)
-    )
-    found = replace(results, arms=every)
-    wide = 128 if control else 120
-    for width in (80, 100, 120, 128, 200):
-        text = shown(found, width)
-        lines = [line.rstrip() for line in text.splitlines()]
-        assert max(map(len, lines)) <= width
-        assert "…" not in text
-        gain = r" +([+-]\d\.\d{3}|–)"
-        classes = r"( +\d\.\d{3}){8} +–"  # the rare ones together, seven, and spider without a test landmark
-        for name in ("baseline", *names):
-            interval, p = r" +\d\.\d{3}-\d\.\d{3}", " +–" if name == "baseline" else r" +(< 0\.001|\d\.\d{2,3}|–|=)"
-            row = rf"{name}( +\d\.\d{{3}}){{2}}{interval}{(gain + p) * (1 + control)}"
-            rows = [row + classes] if width >= wide else [row, name + classes]
-            for expected in rows:
-                assert len([line for line in lines if re.fullmatch(expected, line)]) == 1, (name, expected)
-        if width >= wide:
-            assert all(f" {name}" in " ".join(text.split()) for name in CLASSES)
-        else:
-            headings = text[text.index("F1 of each class") : text.index("Other scores")]
-            assert all(word in headings for name in CLASSES for word in name.split())
-
-
-def test_the_terminal_shows_the_scores(results: Results, folder: Path) -> None:
-    f1 = {name: f1_again(folder, name) for name in ("baseline", "plain", "focal_loss")}
-    macro = {name: found.mean() for name, found in f1.items()}
-    mine = f1["focal_loss"]
-    arm = next(arm for arm in summary_of(folder)["arms"] if arm["name"] == "focal_loss")
-    ends = arm["uncertainty"]["macro_f1"]
-    start = ["focal_loss", "0.480", f"{macro['focal_loss']:.3f}", f"{ends['low']:.3f}-{ends['high']:.3f}"]
-    for contrast, name in (("vs_control", "plain"), ("vs_baseline", "baseline")):
-        start += [f"{macro['focal_loss'] - macro[name]:+.3f}", *p_digits(arm[contrast]["test"]["p_holm"]).split()]
-    rare = f"{mine[:, 1:].mean():.3f}"
-    classes = [rare, *(f"{value:.3f}" for value in mine.mean(axis=0)[:7]), "–"]
-    scores = [f"{arm['scores'][name]['mean']:.3f}" for name in list(METRICS)[2:]]
-    for width in (80, 128):
-        text = shown(results, width)
-        rows = [line.split() for line in text.splitlines() if line.startswith("focal_loss  ")]
-        expected = [[*start, *classes]] if width == 128 else [start, ["focal_loss", *classes]]
-        assert rows[: len(expected)] == expected
-        assert [cell for row in rows[len(expected) :] for cell in row[1:]] == scores
-        words = " ".join(text.split())
-        assert headline(results) in words
-        assert results.pairing() in words
-        assert f"synthetic is not applicable here: {' '.join(REASON.split())}" in words

@@ -1,13 +1,14 @@
 """Progress where there is no terminal, and the messages of the command line."""
 
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
 from clocks import Clock
 
 from hirise_imb.utils import progress
-from hirise_imb.utils.progress import track
+from hirise_imb.utils.progress import format_duration, show_stage, track
 
 
 def test_lines_give_amount_rate_and_time_left(
@@ -65,6 +66,29 @@ def test_no_time_passed_is_no_error(said: pytest.LogCaptureFixture) -> None:
     assert said.messages[0].startswith("features: 1 of 2 images, ")
 
 
+def test_a_stage_is_announced_and_its_time_is_logged(clock: Clock, said: pytest.LogCaptureFixture) -> None:
+    with show_stage("Writing the report"):
+        clock.now += 20
+    assert said.messages == ["Writing the report ...", "Writing the report: done in 20 s"]
+
+
+def test_an_interactive_console_needs_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as continuous integration does for its logs
+    with track("features", 2, "images") as show:
+        show(2)
+    assert len(said.messages) == 1
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (99.4, "99 s"), (100, "2 min"), (5940, "99 min"), (7260, "2 h 1 min")]
+)
+def test_durations_have_at_most_two_units(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
 @pytest.fixture
 def logger() -> Iterator[logging.Logger]:
     log = logging.getLogger("hirise_imb")
@@ -81,5 +105,15 @@ def test_the_command_line_sends_messages_to_standard_error_once(
     progress.say("100 % of {this} is [bold]plain[/]")
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "100 % of {this} is [bold]plain[/]\n"
+    # No terminal: a log, whose lines have a time of day.
+    assert re.fullmatch(r"\d\d:\d\d:\d\d 100 % of \{this\} is \[bold\]plain\[/\]\n", captured.err)
     assert not logger.propagate
+
+
+def test_a_quiet_command_line_prints_warnings_alone(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    progress.log_to_stderr(quiet=True)
+    progress.say("a message")
+    progress.warn("a warning")
+    with track("features", 1, "images") as show:
+        show(1)
+    assert capsys.readouterr().err[9:] == "a warning\n"
