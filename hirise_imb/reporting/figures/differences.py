@@ -99,7 +99,9 @@ def differences(results: Results, data: pd.DataFrame, *, narrow: bool = False) -
     n_rows = len(rows) + bool(twins)
     notes = _notes(results, rows, narrow=narrow)
     names = name_width(rows["arm"], size)
-    margins = (names, 0.55 if narrow else 1.95, 0.42, 0.16 * len(notes) + 0.26)
+    # To the right of the axes there are the difference, its interval and, if it is significant, its p value.
+    numbers = 0.55 if narrow else 2.75 if (rows["p_holm"] <= ALPHA).any() else 1.95
+    margins = (names, numbers, 0.42, 0.16 * len(notes) + 0.26)
     width = max(3.45, names + 2) if narrow else 11.4
     canvas = figure(width, margins[2] + margins[3] + _ROW * (n_rows + 0.3), margins)
     axes = canvas.subplots()

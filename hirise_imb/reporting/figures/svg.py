@@ -79,7 +79,8 @@ def embed(svg: str, name: str) -> Markup:
     text = _BACKGROUND.sub("", _ROOT.sub(open_root, svg, count=1), count=1)
     text = _REFERENCE.sub(rf"\g<1>{prefix}-\g<2>", text)
     text = _LINES.sub(_use_steps, text)
-    text = text.replace("</text><", "</text>\n<")  # or numbers fuse for readers of the text alone
+    # Without white space, numbers fuse for readers of the text alone.
+    text = text.replace("</text><", "</text>\n<").replace("</title>", "</title>\n")
     return Markup(_COLOUR.sub(lambda match: f'{match[1]}="{CSS_COLOURS.get(match[2], match[2])}"', text).rstrip())
 
 
