@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from drawn_results import (
     data,
@@ -14,9 +16,11 @@ from drawn_results import (
     with_searches,
     words,
 )
+from handmade import SEEDS, guesses, make_arm, make_catalogue, make_results, summary_of, with_selection, without_figures
 
-from hirise_imb.reporting import Results, tables
+from hirise_imb.reporting import Results, tables, write_report
 from hirise_imb.reporting.figures import gallery
+from hirise_imb.reporting.read import list_inputs, read_report
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +96,33 @@ def test_curves_show_macro_f1_and_what_early_stopping_monitored(results: Results
     low, high = figure.axes[1].get_ylim()
     assert 0.4 < low < 0.5
     assert 0.75 < high < 0.85
+
+
+def test_a_report_keeps_hyperparameters_and_one_file_for_curves_that_arms_share(tmp_path: Path) -> None:
+    catalogue = make_catalogue(tmp_path / "data")
+    truth = catalogue.canonical_images("test")["label"].tolist()
+    arms = [
+        make_arm(catalogue, name, [guesses(truth, 0.8, seed) for seed in SEEDS], val)
+        for name, val in (("baseline", 0.4), ("plain", 0.5), ("tta", 0.5))
+    ]
+    search = search_of(12)
+    arms = [with_selection(arm, trials=search.trials, space=search.space) for arm in arms]
+    searched = make_results(catalogue, *arms)
+    with without_figures():
+        write_report(searched, tmp_path / "report")
+    stored = {arm["name"]: arm for arm in summary_of(tmp_path / "report")["arms"]}
+    assert {name: arm["curves"] for name, arm in stored.items()} == {
+        "baseline": "baseline",
+        "plain": "plain",
+        "tta": "plain",
+    }
+    assert not (tmp_path / "report/figures/curves-tta.csv").exists()
+    assert "figures/curves-plain.csv" in list_inputs(tmp_path / "report")
+    again = read_report(tmp_path / "report")
+    for before, after in zip(searched.arms, again.arms, strict=True):
+        assert [list(one.trials) for one in after.selections] == [list(one.trials) for one in before.selections]
+        assert [one.space for one in after.selections] == [one.space for one in before.selections]
+        for one, two in zip(before.histories, after.histories, strict=True):
+            pd.testing.assert_frame_equal(one, two)
+    table = pd.read_csv(tmp_path / "report/figures/hyperparameters-tta.csv")
+    assert len(table) == 12 + 12 + 6
