@@ -77,7 +77,8 @@ def titles_of(part: str) -> list[str]:
 def test_a_mark_keeps_its_place_in_a_page() -> None:
     canvas = style.figure(4, 3, (0.5, 0.5, 0.5, 0.5))
     axes = canvas.subplots()
-    axes.plot([0, 0.25, 0.5, 0.75, 1], [0.1, 0.9, 0.2, 0.2, 0.8], color=style.BLUE)
+    xs, ys = [0, 0.25, 0.5, 0.75, 0.75, 1], [0.1, 0.9, 0.2, 0.2, 0.5, 0.8]
+    axes.plot(xs, ys, color=style.BLUE)
     [squares] = axes.plot([0.25], [0.9], "s", color=style.ORANGE)
     style.add_hover_text(squares, "a <b> & c")
     part = svg.embed(svg.draw_svg(canvas), "figures/some figure")
@@ -85,10 +86,23 @@ def test_a_mark_keeps_its_place_in_a_page() -> None:
     assert root.attrib["viewBox"] == "0 0 288 216"
     assert (root.attrib["width"], root.attrib["height"]) == ("384", "288")
     [line] = [path.attrib["d"] for path in root.iter("path") if path.get("stroke") == "var(--blue)"]
-    steps = np.array(re.findall(r"-?[0-9.]+", line.replace("h", "l").split("l", 1)[0][1:]), float)
-    places = axes.transData.transform(np.array([[0, 0.1], [0.25, 0.9]])) * 72 / canvas.dpi
-    assert steps == pytest.approx([places[0, 0], 216 - places[0, 1]], abs=0.011)
+    drawn = axes.transData.transform(np.column_stack([xs, ys])) * 72 / canvas.dpi
+    places = np.column_stack([drawn[:, 0], 216 - drawn[:, 1]])
+    np.testing.assert_allclose(corners_of(line), places, atol=0.011)
     [square] = [path for path in root.iter("path") if path.get("fill") == "var(--orange)"]
     corners = np.array(re.findall(r"-?[0-9.]+", square.attrib["d"].replace("H", " H").replace("V", " V")), float)
     assert corners[0] == pytest.approx(places[1, 0] - 3, abs=0.011)
     assert titles_of(part) == ["a <b> & c"]
+
+
+def corners_of(path: str) -> list[tuple[float, float]]:
+    """The corners of a path that consists of a start and of steps."""
+    x, y = 0.0, 0.0
+    corners = []
+    for command, text in re.findall(r"([A-Za-z])([^A-Za-z]*)", path):
+        numbers = [float(number) for number in text.split()]
+        steps = {"h": [(number, 0.0) for number in numbers], "v": [(0.0, number) for number in numbers]}
+        for right, down in steps.get(command, list(zip(numbers[::2], numbers[1::2], strict=False))):
+            x, y = x + right, y + down
+            corners.append((x, y))
+    return corners
