@@ -314,7 +314,6 @@ def without_figures() -> Iterator[None]:
         for module, names in DRAWINGS.items():
             for name in names:
                 patch.setattr(module, name, lambda *_, **__: None)
-        patch.setattr(style, "fix_layout", lambda _: None)
         patch.setattr(style, "write_png", lambda _, path: path.write_bytes(png))
         patch.setattr(svg, "write_svg", lambda _, path: path.write_text(empty, encoding="utf-8"))
         patch.setattr(svg, "draw_svg", lambda _: empty)

@@ -52,8 +52,9 @@ class Arms(Display):
         Columns: arm, role, identical_to (an arm with the same predicted classes), validation (in the cross-validation
         that scores arms), the target metric by its key, such as macro_f1 (of the tested landmarks, mean over seeds)
         with its range over seeds (seeds_low, seeds_high) and its 95 % confidence interval over sources (low, high).
-        Then, about the other arm of the contrast: other, difference with its interval (difference_low, difference_high), the p value of the
-        swap test (p), the same after Holm over all tests of the contrast (p_holm), and min_detectable_difference.
+        Then, about the other arm of the contrast: other, difference with its interval (difference_low,
+        difference_high), the p value of the swap test (p), the same after Holm over all tests of the contrast (p_holm),
+        and min_detectable_difference.
 
         Args:
             contrast: `vs_control` or `vs_baseline`; None for the primary one, which is the control if there is one.

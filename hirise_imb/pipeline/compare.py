@@ -98,8 +98,8 @@ def _check_same_design(first_folder: Path, first: Results, folder: Path, report:
 def _check_same_metric(first_folder: Path, first: Results, folder: Path, report: Results) -> None:
     if first.target != report.target:
         raise UserError(
-            f"The searches of {folder} maximised {report.target.name}, and those of {first_folder} {first.target.name}: "
-            "compare reports with the same metric (and costs)."
+            f"The searches of {folder} maximised {report.target.name}, and those of {first_folder} "
+            f"{first.target.name}: compare reports with the same metric (and costs)."
         )
 
 

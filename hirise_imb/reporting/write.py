@@ -183,7 +183,6 @@ def _write_drawing(name: str, draw: Draw, files: _Files) -> Markup:
     """Writes a figure as PNG and SVG and its data as CSV; returns the SVG as a part of the page."""
     drawing = draw()
     files.csv(f"{name}.csv", drawing.data)
-    style.fix_layout(drawing.figure)
     if drawing.has_png:
         files.write(f"{name}.png", partial(style.write_png, drawing.figure))
     wide = svg.embed(files.write(f"{name}.svg", partial(svg.write_svg, drawing.figure)).decode(), name)

@@ -3,118 +3,41 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-import pandas as pd
 import pytest
 from builders import CLASSES
-from handmade import role_of
+from drawn_results import (
+    SOURCES,
+    SUPPORT,
+    certain,
+    data,
+    divided,
+    guess,
+    labels_of,
+    landmarks,
+    results_of,
+    usual,
+    words,
+)
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
-from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, average_precision_score, confusion_matrix, f1_score, precision_recall_curve
 
-from hirise_imb.data import HIRISE, SPLITS
-from hirise_imb.metrics.classification import Predictions
-from hirise_imb.reporting import Arm, Results, html, tables
+from hirise_imb.reporting import Results
 from hirise_imb.reporting.figures import gallery, style, svg
-from hirise_imb.reporting.records import Origin, Selection
+from hirise_imb.reporting.records import Origin
 from hirise_imb.reporting.verdict import verdict
-
-SUPPORT = (60, 24, 9, 5, 8, 3, 4, 2)
-SOURCES = (9, 8, 1, 2, 3, 1, 2, 1)
-
-Floats = NDArray[np.float64]
-
-
-def landmarks(support: Sequence[int] = SUPPORT, sources: Sequence[int] = SOURCES) -> pd.DataFrame:
-    """So many landmarks of each class, from its sources in turn."""
-    labels = np.repeat(np.arange(8), support)
-    turns = [n % sources[label] for label, count in enumerate(support) for n in range(count)]
-    names = [f"ESP_00000{turn}_1000" for turn in turns]
-    images = [f"{name}_RED-{n:04}.jpg" for n, name in enumerate(names)]
-    return pd.DataFrame({"image": images, "landmark": [i[:-4] for i in images], "source": names, "label": labels})
-
-
-def guess(labels: NDArray[np.int64], seed: int, sure: float = 2.0) -> Floats:
-    """Probabilities that know something of the labels, some of them equal."""
-    logits = np.random.default_rng(seed).normal(size=(len(labels), 8)) + sure * np.eye(8)[labels]
-    rounded = np.round(softmax(1.5 * logits, axis=1), 2) + 0.001
-    return np.asarray(rounded / rounded.sum(axis=1, keepdims=True))
-
-
-def certain(predicted: NDArray[np.int64]) -> Floats:
-    return np.asarray(0.9 * np.eye(8)[predicted] + 0.0125)
-
-
-TRIALS: list[dict[str, str | float | None]] = [
-    {"state": "fail", "value": None, "error": "no memory"},
-    {"state": "complete", "value": 0.31},
-    {"state": "complete", "value": 0.25},
-    {"state": "fail", "value": 0.99},
-    {"state": "complete", "value": 0.42},
-    {"state": "complete", "value": 0.40},
-]
-
-
-def arm_of(name: str, test: pd.DataFrame, fits: Sequence[Floats], trained: bool = True) -> Arm:
-    seeds = range(len(fits))
-    history = pd.DataFrame({"epoch": [1, 2, 3]})
-    for split in SPLITS:
-        history = history.assign(**{f"{split}_loss": [2.0, 1.5, 1.25], f"{split}_accuracy": [0.5, 0.625, 0.75]})
-    history["train_loss"] += sum(map(ord, name)) / 2**16  # each arm has curves of its own
-    return Arm(
-        name=name,
-        role=role_of(name),
-        summary="what it does",
-        selections=(Selection("given split", {}, {}, 0.5, TRIALS if name != "baseline" else []),),
-        seeds=tuple(seeds),
-        predictions=tuple(Predictions(tuple(test["image"]), fit.astype(np.float32)) for fit in fits),
-        histories=tuple(history if trained else pd.DataFrame() for _ in seeds),
-        best_epochs=tuple((2 if trained else 0,) for _ in seeds),
-        capped=tuple((False,) for _ in seeds),
-        temperatures=tuple((1.5 - 0.75 * seed,) for seed in seeds),
-        seconds=1.0,
-    )
-
-
-def results_of(test: pd.DataFrame, fits: Mapping[str, Sequence[Floats]], computed: Sequence[str] = ()) -> Results:
-    data = pd.DataFrame({"split": np.repeat(SPLITS, 8), "class": CLASSES * 3, "landmarks": range(1, 25)})
-    arms = tuple(arm_of(name, test, found, name not in computed) for name, found in fits.items())
-    return Results("by-hand", "Made up.", "", HIRISE.classes, test, data, arms, {})
-
-
-def usual(seeds: int = 2, test: pd.DataFrame | None = None, names: Sequence[str] = ("plain", "remedy")) -> Results:
-    test = landmarks() if test is None else test
-    labels = test["label"].to_numpy(np.int64)
-    arms = {
-        name: [guess(labels, 10 * n + seed, 1.0 + 0.5 * n) for seed in range(seeds)]
-        for n, name in enumerate(("baseline", *names))
-    }
-    return results_of(test, arms)
 
 
 @pytest.fixture(scope="module")
 def results() -> Results:
     return usual()
-
-
-def data(results: Results, name: str) -> pd.DataFrame:
-    return gallery.of_study(results)[f"figures/{name}"]().data
-
-
-def words(results: Results, name: str) -> list[str]:
-    return [text.get_text() for text in gallery.of_study(results)[name]().figure.findobj(Text)]
-
-
-def labels_of(arm: Arm) -> list[NDArray[np.int64]]:
-    return [fit.probabilities.argmax(axis=1) for fit in arm.predictions]
 
 
 # What they show
@@ -339,114 +262,7 @@ def test_a_difference_that_may_be_chance_is_faint_whatever_its_size(results: Res
     assert strong > 0
 
 
-# Searches and fits of single arms
-
-
-def search_of(n: int, division: str = "given split") -> Selection:
-    """So many trials of which only the value of `rate` matters; `power` applies to half of them."""
-    rng = np.random.default_rng(n)
-    trials: list[dict[str, Any]] = []
-    for place in range(n):
-        params = {"rate": float(10 ** rng.uniform(-4, -1)), "kind": ("a", "b")[place % 2], "fixed": 1}
-        params |= {"power": float(rng.uniform())} if place % 2 else {}
-        trials.append({"state": "complete", "value": 0.5 + 0.1 * np.log10(params["rate"]) / 4, "params": params})
-    trials.append({"state": "fail", "value": None, "error": "no memory", "params": trials[0]["params"]})
-    space: dict[str, dict[str, Any]] = {"kind": {"choices": ["a", "b"]}}
-    space |= {"rate": {"low": 1e-4, "high": 0.1, "log": True, "integer": False}}
-    space |= {"power": {"low": 0.0, "high": 1.0, "log": False, "integer": False}}
-    space |= {"fixed": {"low": 1, "high": 1, "log": False, "integer": True}}
-    return Selection(division, {}, {}, 0.5, trials, space=space)
-
-
-def with_searches(results: Results, *selections: Selection) -> Results:
-    return replace(results, arms=tuple(replace(arm, selections=selections) for arm in results.arms))
-
-
-def test_each_trial_is_drawn_against_its_hyperparameters(results: Results) -> None:
-    selection = search_of(40)
-    searched = with_searches(results, selection)
-    drawing = gallery.of_study(searched)["figures/hyperparameters-remedy"]()
-    table = drawing.data
-    # The failed trial and what no trial varies are not there.
-    assert set(table["hyperparameter"]) == {"rate", "kind", "power"}
-    assert table.groupby("hyperparameter").size().to_dict() == {"rate": 40, "kind": 40, "power": 20}
-    for row in table.to_dict("records"):
-        trial = selection.trials[row["trial"] - 1]
-        assert (row["setting"], row["value"]) == (trial["params"][row["hyperparameter"]], trial["value"])
-    best = max(range(40), key=lambda place: selection.trials[place]["value"])
-    assert set(table.loc[table["chosen"], "trial"]) == {best + 1}
-    shares = table.groupby("hyperparameter")["importance"].first()
-    assert shares.sum() == pytest.approx(1)
-    assert shares.idxmax() == "rate"
-    axes = drawing.figure.axes[0]
-    assert axes.get_title(loc="left") == f"rate, {100 * shares['rate']:.0f} %"
-    assert axes.get_xscale() == "log"
-    drawn = np.sort(np.concatenate([np.asarray(line.get_xdata(), float) for line in axes.lines]))
-    assert drawn == pytest.approx(np.sort(table.loc[table["hyperparameter"] == "rate", "setting"].astype(float)))
-
-
-def test_scores_of_several_searches_are_differences_from_the_mean_of_each(results: Results) -> None:
-    searched = with_searches(divided(results), search_of(5, "fold 1"), search_of(6, "fold 2"))
-    table = data(searched, "hyperparameters-remedy")
-    rates = table[table["hyperparameter"] == "rate"]
-    assert rates.groupby("division")["difference"].mean().to_numpy() == pytest.approx([0, 0])
-    means = rates.groupby("division")["value"].transform("mean")
-    assert (rates["value"] - means).tolist() == pytest.approx(rates["difference"].tolist())
-    # Ten trials are needed in a search.
-    assert table["importance"].isna().all()
-    written = words(searched, "figures/hyperparameters-remedy")
-    assert any("too few to estimate importance" in text for text in written)
-
-
-def test_searches_without_hyperparameters_have_no_figure_of_them(results: Results) -> None:
-    assert not [name for name in gallery.of_study(results) if "hyperparameters" in name]
-    few = with_searches(results, search_of(2))
-    assert not [name for name in gallery.of_study(few) if "hyperparameters" in name]
-
-
-def test_arms_that_share_fits_share_a_file_of_curves(results: Results) -> None:
-    first, plain, remedy = results.arms
-    twin = replace(remedy, name="twin", histories=plain.histories)
-    other = replace(twin, name="other", seeds=(7, 8))  # other seeds are other fits
-    shared = replace(results, arms=(first, plain, remedy, twin, other))
-    owners = tables.share_curves(shared.arms)
-    assert owners == {"baseline": "baseline", "plain": "plain", "remedy": "remedy", "twin": "plain", "other": "other"}
-    drawn = gallery.of_study(shared)
-    assert {name for name in drawn if "curves-" in name} == {f"figures/curves-{name}" for name in set(owners.values())}
-    assert "plain, twin" in words(shared, "figures/curves-plain")
-
-
-def test_curves_show_macro_f1_and_what_early_stopping_monitored(results: Results) -> None:
-    *others, arm = results.arms
-    history = arm.histories[0].assign(val_macro_f1=[0.2, 0.3, 0.35])
-    [selection] = arm.selections
-    monitored = replace(selection, recipe={"monitor": "val_macro_f1"})
-    monitored_arm = replace(arm, histories=(history, history), selections=(monitored,))
-    changed = replace(results, arms=(*others, monitored_arm))
-    figure = gallery.of_study(changed)["figures/curves-remedy"]().figure
-    titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles == ["cross-entropy (nats)", "accuracy", "macro F1, monitored by early stopping"]
-    assert figure.axes[2].lines[0].get_ydata().tolist() == [0.2, 0.3, 0.35]  # type: ignore[union-attr]
-    low, high = figure.axes[1].get_ylim()
-    assert 0.4 < low < 0.5
-    assert 0.75 < high < 0.85
-
-
 # Classes of which little is known
-
-
-def divided(results: Results) -> Results:
-    """The same as results of a nested cross-validation with two outer folds, the second of which is hotter."""
-    sources = sorted(set(results.test["source"]))
-    rows = [(1, 1 + place % 2, source) for place, source in enumerate(sources)]
-    arms = []
-    for arm in results.arms:
-        [selection] = arm.selections
-        selections = tuple(replace(selection, division=f"fold {n}") for n in (1, 2))
-        pairs = tuple((temperature, temperature + 1) for [temperature] in arm.temperatures)
-        epochs = tuple(2 * of_seed for of_seed in arm.best_epochs)
-        arms.append(replace(arm, selections=selections, temperatures=pairs, best_epochs=epochs))
-    return replace(results, arms=tuple(arms), outer_folds=pd.DataFrame(rows, columns=["repeat", "fold", "source"]))
 
 
 def test_figures_of_a_nested_cross_validation_speak_of_outer_folds(results: Results) -> None:
@@ -592,23 +408,11 @@ def test_the_same_results_are_the_same_bytes(results: Results, tmp_path: Path) -
     for name, draw in drawn.items():
         for run in ("one", "two"):
             canvas = draw().figure
-            style.fix_layout(canvas)
             style.write_png(canvas, tmp_path / f"{run}.png")
             svg.write_svg(canvas, tmp_path / f"{run}.svg")
         for suffix in ("png", "svg"):
             one, two = ((tmp_path / f"{run}.{suffix}").read_bytes() for run in ("one", "two"))
             assert one == two, f"{name}.{suffix}"
-
-
-@pytest.mark.parametrize("name", ["macro_f1", "f1_per_class"])
-def test_a_fixed_layout_is_the_one_that_drawing_finds(name: str, results: Results) -> None:
-    fixed, drawn = (gallery.of_study(results)[f"figures/{name}"]().figure for _ in range(2))
-    style.fix_layout(fixed)
-    assert fixed.get_layout_engine() is None
-    for canvas in (fixed, drawn):
-        canvas.draw_without_rendering()
-    for one, other in zip(fixed.axes, drawn.axes, strict=True):
-        np.testing.assert_allclose(one.get_position().bounds, other.get_position().bounds, atol=1e-12)
 
 
 def test_a_file_has_short_coordinates_and_keeps_what_is_drawn(tmp_path: Path) -> None:
@@ -625,76 +429,3 @@ def test_a_file_has_short_coordinates_and_keeps_what_is_drawn(tmp_path: Path) ->
     places = axes.transData.transform(np.array([[0, 0], [1 / 3, 2 / 3], [1, 1]])) * 72 / canvas.dpi
     assert points == pytest.approx(np.column_stack([places[:, 0], 3 * 72 - places[:, 1]]), abs=0.011)
     assert not re.search(r' (?:d|x|y)="[^"]*\.[0-9]{3}', text)
-
-
-# Figures in a page
-
-
-@pytest.fixture(scope="module")
-def parts(results: Results) -> dict[str, str]:
-    """The figures of a page with searches, as parts of it, by name."""
-    drawn = gallery.of_study(with_searches(results, search_of(12)))
-    figures = {name: draw().figure for name, draw in drawn.items() if not name.startswith("confusion/")}
-    for canvas in figures.values():
-        style.fix_layout(canvas)
-    return {name: svg.embed(svg.draw_svg(canvas), name) for name, canvas in figures.items()}
-
-
-def test_figures_of_a_page_have_no_style_attributes_and_no_common_ids(parts: Mapping[str, str]) -> None:
-    ids: list[str] = []
-    for name, part in parts.items():
-        root = ElementTree.fromstring(part)
-        own = [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
-        assert all(reference in own for reference in re.findall(r"url\(#([^)]*)\)", part)), name
-        ids += own
-        assert not [element for element in root.iter() if "style" in element.attrib or element.tag == "style"], name
-        assert not re.search(r"href|<image|\bon[a-z]+=", part), name
-    assert len(ids) == len(set(ids)) > 5
-
-
-def test_colours_of_figures_are_those_of_the_page(parts: Mapping[str, str]) -> None:
-    defined: dict[str, list[str]] = {}
-    css = (Path(html.__file__).parent / "templates" / "figures.css.jinja").read_text(encoding="utf-8")
-    for name, colour in re.findall(r"(--[a-z0-9-]+): (#[0-9a-f]+);", css):
-        defined.setdefault(name, []).append(colour)
-    of_page = {"--paper", "--soft", "--line"}
-    for name, part in parts.items():
-        colours = set(re.findall(r'(?:fill|stroke)="([^"]*)"', part)) - {"none", "currentColor"}
-        assert all(colour.startswith("var(--") for colour in colours), name
-        used = {colour[4:-1] for colour in colours} - of_page
-        # A light and a dark one.
-        assert all(len(defined[colour]) == 2 for colour in used), name
-
-
-def test_marks_have_text_under_the_pointer(parts: Mapping[str, str], results: Results) -> None:
-    for name, part in parts.items():
-        assert "<title>" in part, name
-    [plain] = [text for text in titles_of(parts["figures/arms"]) if text.startswith("plain: macro F1")][:1]
-    assert f"{results.main_score('plain').mean:.3f}, 95 % confidence interval" in plain
-    assert len(titles_of(parts["figures/f1_per_class"])) == len(results.arms) * len(CLASSES)
-    sources = titles_of(parts["figures/sources"])
-    assert sum("recall" in text for text in sources) == len(data(results, "sources"))
-
-
-def titles_of(part: str) -> list[str]:
-    return [str(title.text) for title in ElementTree.fromstring(part).iter("title")]
-
-
-def test_a_mark_keeps_its_place_in_a_page() -> None:
-    canvas = style.figure(4, 3, (0.5, 0.5, 0.5, 0.5))
-    axes = canvas.subplots()
-    axes.plot([0, 0.25, 0.5, 0.75, 1], [0.1, 0.9, 0.2, 0.2, 0.8], color=style.BLUE)
-    [squares] = axes.plot([0.25], [0.9], "s", color=style.ORANGE)
-    style.add_hover_text(squares, "a <b> & c")
-    part = svg.embed(svg.draw_svg(canvas), "figures/some figure")
-    root = ElementTree.fromstring(part)
-    assert root.attrib["viewBox"] == "0 0 288 216"
-    assert (root.attrib["width"], root.attrib["height"]) == ("384", "288")
-    [line] = [path.attrib["d"] for path in root.iter("path") if path.get("stroke") == "var(--blue)"]
-    steps = np.array(re.findall(r"-?[0-9.]+", line.replace("h", "l").split("l", 1)[0][1:]), float)
-    places = axes.transData.transform(np.array([[0, 0.1], [0.25, 0.9]])) * 72 / canvas.dpi
-    assert steps == pytest.approx([places[0, 0], 216 - places[0, 1]], abs=0.011)
-    [square] = [path for path in root.iter("path") if path.get("fill") == "var(--orange)"]
-    corners = np.array(re.findall(r"-?[0-9.]+", square.attrib["d"].replace("H", " H").replace("V", " V")), float)
-    assert corners[0] == pytest.approx(places[1, 0] - 3, abs=0.011)
-    assert titles_of(part) == ["a <b> & c"]

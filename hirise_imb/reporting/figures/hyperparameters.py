@@ -127,10 +127,11 @@ def hyperparameters(arm: Arm, data: pd.DataFrame, results: Results) -> Figure:
     many = any(_are_slanted(space.get(name, {}).get("choices", ())) for name in names)
     n_columns = min(len(names), _COLUMNS)
     n_rows = -(-len(names) // n_columns)
-    margins, panel, gap = (0.6, 0.15, 0.65 if many else 0.3, 1.05), 1.25, 0.9 if many else 0.62
-    width = margins[0] + margins[1] + (11 - margins[0] - margins[1]) * n_columns / _COLUMNS
-    height = margins[2] + margins[3] + n_rows * panel + (n_rows - 1) * gap
-    canvas = figure(max(width, 6.5), height, (*margins[:1], margins[1] + max(6.5 - width, 0), *margins[2:]))
+    left, bottom, top, panel, gap = 0.6, 0.65 if many else 0.3, 1.05, 1.25, 0.9 if many else 0.62
+    needed = left + 10.25 * n_columns / _COLUMNS
+    width = max(needed, 6.5)  # the text above needs as much
+    height = bottom + top + n_rows * panel + (n_rows - 1) * gap
+    canvas = figure(width, height, (left, width - needed + 0.15, bottom, top))
     spaces = {"wspace": 0.12, "hspace": gap / panel}
     grid = canvas.subplots(n_rows, n_columns, sharey=True, squeeze=False, gridspec_kw=spaces)
     for axes in grid.flat[len(names) :]:

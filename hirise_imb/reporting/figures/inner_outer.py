@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from hirise_imb.reporting.figures.style import PALE, ROLE_COLOURS, add_hover_text, figure, write_head
+from hirise_imb.reporting.figures.style import PALE, ROLE_COLOURS, add_hover_text, figure, name_width, write_head
 from hirise_imb.reporting.formatting import p_value, plural
 from hirise_imb.reporting.results import Results
 
@@ -26,7 +26,8 @@ def inner_outer(results: Results, rows: pd.DataFrame) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     terms = results.terms
-    canvas = figure(7.6, 5.9, (0.7, 1.9, 0.55, 0.85))
+    right = name_width(_arms_with_names(results, rows), 8) + 0.2
+    canvas = figure(5.7 + right, 5.9, (0.7, right, 0.55, 0.85))
     axes = canvas.subplots()
     scores = rows[["inner", "outer"]].to_numpy(float)
     ends = float(scores.min()), float(scores.max())

@@ -14,6 +14,7 @@ from hirise_imb.reporting.figures.style import (
     difference_colour,
     draw_cells,
     figure,
+    name_width,
     share_colour,
     text_colour,
     write_head,
@@ -38,7 +39,8 @@ def confusion(results: Results, arm: str) -> Figure:
     shares, counts = (_square(table[name], results) for name in ("share_of_true", "count"))
     size = max(_MIN_SIZE, len(results.classes))
     # Fixed margins and cell sizes, in inches: finding a layout would take longer than drawing, for each of many arms.
-    canvas = figure(1.95 + 0.57 * size, 1.75 + 0.45 * size, (1.85, 0.1, 1.1, 0.65))
+    left = _left_margin(results)
+    canvas = figure(left + 0.1 + 0.57 * size, 1.75 + 0.45 * size, (left, 0.1, 1.1, 0.65))
     axes = canvas.subplots()
     texts = [[_share_and_count(*cell) for cell in zip(*row, strict=True)] for row in zip(shares, counts, strict=True)]
     _draw(axes, results, [[share_colour(share) for share in row] for row in shares.tolist()], texts)
@@ -52,7 +54,8 @@ def confusion_difference(results: Results, arm: str) -> Figure:
     table = tables.confusion_difference(results, arm)
     base, shares_of_arm, change = (_square(table[name], results) for name in ("reference", "arm", "difference"))
     size, classes = max(_MIN_SIZE, len(results.classes)), results.classes
-    canvas = figure(1.75 + 1.1625 * size, 2 + 0.33 * size, (1.65, 0.1, 1.0, 1.0))
+    left = _left_margin(results)
+    canvas = figure(left + 0.1 + 1.1625 * size, 2 + 0.33 * size, (left, 0.1, 1.0, 1.0))
     panels = canvas.subplots(1, 3, sharey=True, gridspec_kw={"wspace": 0.05})
 
     def describe(row: int, column: int) -> str:
@@ -125,7 +128,16 @@ def _draw(
         axes.text((len(classes) - 1) / 2, row, f"no {results.terms.landmark}", **style | {"color": SOFT})
 
 
+def _left_margin(results: Results) -> float:
+    """Returns the width of the names of the rows and of what they are, in inches."""
+    return 0.3 + name_width(_row_names(results), 9)
+
+
+def _row_names(results: Results) -> list[str]:
+    return [f"{name} ({n})" for name, n in zip(results.classes, results.support, strict=True)]
+
+
 def _name_rows(axes: Axes, results: Results) -> None:
-    names = [f"{name} ({n})" for name, n in zip(results.classes, results.support, strict=True)]
+    names = _row_names(results)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylabel(f"true class ({results.terms.landmark}s)")

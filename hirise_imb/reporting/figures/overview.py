@@ -48,7 +48,8 @@ def f1_per_class(results: Results) -> Figure:
     """
     rows, classes = results.ordered, results.classes
     margins = (name_width((arm.name for arm in rows), 9), 0.1, 0.1, 1.35)
-    width = margins[0] + 0.1 + max(4, len(classes)) * 0.98
+    column = max(0.98, name_width(classes, 8.5))
+    width = margins[0] + 0.1 + max(4, len(classes)) * column
     canvas = figure(width, margins[2] + margins[3] + 0.2 * len(rows), margins)
     axes = canvas.subplots()
     scores = [results.per_class(arm.name, "f1") for arm in rows]

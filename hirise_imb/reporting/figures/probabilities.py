@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hirise_imb.metrics.calibration import ReliabilityDiagram, apply_temperature
 from hirise_imb.metrics.operating_point import CONFIDENCE_THRESHOLD
 from hirise_imb.metrics.ranking import precision_at_hits, risk_at_coverage
-from hirise_imb.reporting.figures.style import PALE, add_hover_text, class_panels, figure, lines, write_head
+from hirise_imb.reporting.figures.style import PALE, add_hover_text, class_panels, figure, lines, name_width, write_head
 from hirise_imb.reporting.formatting import join_words
 from hirise_imb.reporting.records import Arm
 from hirise_imb.reporting.results import Results
@@ -52,7 +52,9 @@ def precision_recall(results: Results, table: pd.DataFrame) -> Figure:
     A grey line is the precision of random guessing. Classes without a panel are named above.
     """
     labels = _classes_with_panels(results)
-    canvas, panels = class_panels(labels, 1.75, 0.6, 0.65, 1.3)
+    n_columns = max(1, min(4, int(10 / (0.5 + name_width((arm.name for arm in results.shown), 9)))))
+    legend = 0.2 * -(-len(results.shown) // n_columns)
+    canvas, panels = class_panels(labels, 1.75, 0.6, 0.65, 1.05 + legend)
     for axes, label in zip(panels, labels, strict=True):
         name, n = results.classes[label], int(results.support[label])
         axes.set_title(f"{name} (n = {n})", fontsize=9.5)
@@ -71,7 +73,7 @@ def precision_recall(results: Results, table: pd.DataFrame) -> Figure:
                 # Lines of a class that is hard to find pass through the lower left corner, those of others do not.
                 x, y = (0.03, 0.04) if average_precision.mean > 0.3 else (0.85, 0.6)
                 axes.text(x, y + 0.1 * (len(results.shown) - place - 1), text, color=line["color"], fontsize=9)
-    _name_lines(canvas, results)
+    _name_lines(canvas, results, n_columns)
     panels[0].set_xlim(0, 1.01)
     panels[0].set_ylim(0, 1.04)
     panels[0].set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
@@ -97,13 +99,19 @@ def _name_omitted(results: Results, labels: Sequence[int]) -> list[str]:
     return [f"Too few for a curve ({few}): {join_words(names)}."] if names else []
 
 
-def _name_lines(canvas: Figure, results: Results) -> None:
+def _name_lines(canvas: Figure, results: Results, n_columns: int) -> None:
     """Names the lines of arms once above all panels, because those of a comparison are longer than a panel."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], **line) for line in lines(results.shown)]
     place = (0.0, 1 - 0.6 / canvas.get_figheight())
-    style: dict[str, Any] = {"ncols": 4, "fontsize": 9, "handlelength": 1.8, "borderpad": 0.2, "columnspacing": 1.4}
+    style: dict[str, Any] = {
+        "ncols": n_columns,
+        "fontsize": 9,
+        "handlelength": 1.8,
+        "borderpad": 0.2,
+        "columnspacing": 1.4,
+    }
     canvas.legend(handles, [arm.name for arm in results.shown], loc="upper left", bbox_to_anchor=place, **style)
 
 

@@ -127,21 +127,20 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
-def figure(width: float, height: float, margins: Sequence[float] | None = None) -> Figure:
+def figure(width: float, height: float, margins: tuple[float, float, float, float]) -> Figure:
     """Returns an empty figure that does not need a window system.
+
+    Margins are fixed: computing a layout from what is drawn takes longer than drawing.
 
     Args:
         width: width of the figure in inches; a page is 11 inches wide.
         height: height of the figure in inches.
-        margins: left, right, bottom and top margin around the axes in inches. Without margins, the layout is computed
-            from what is drawn, which takes longer than drawing.
+        margins: left, right, bottom and top margin around the axes in inches.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     mpl.rcParams.update(_SETTINGS)
-    if margins is None:
-        return Figure(figsize=(width, height), dpi=120, layout="constrained")
     left, right, bottom, top = margins
     canvas = Figure(figsize=(width, height), dpi=120)
     canvas.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
@@ -253,16 +252,6 @@ def emphasise(names: Sequence[Text], emphasised: Iterable[bool]) -> None:
     """Writes some names, such as those of rows, in bold."""
     for name, bold in zip(names, emphasised, strict=True):
         name.set_fontweight("bold" if bold else "normal")
-
-
-def fix_layout(canvas: Figure) -> None:
-    """Places the axes of a figure for good, so that files written of it need not do so again.
-
-    With a layout engine, even with matplotlib's placeholder "none", a figure is drawn once more for each file.
-    """
-    if (engine := canvas.get_layout_engine()) is not None:
-        engine.execute(canvas)
-        canvas.set_layout_engine(None)
 
 
 def write_png(canvas: Figure, path: Path) -> None:
