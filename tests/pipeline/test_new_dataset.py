@@ -88,7 +88,7 @@ def test_it_is_checked_studied_rebuilt_and_compared(
     strategies = "smote,undersampling,partial_unfreeze,class_bias,prototypes,photometric"
     report = run(tmp_path, tiles, toy, strategies)
     printed = capsys.readouterr().out
-    assert all(name in printed for name in TILES.classes)
+    assert all(name in printed for name in TILES.classes if name != "grass")  # the rare classes
     summary = json.loads((report / "summary.json").read_text(encoding="utf-8"))
     assert summary["classes"] == ["grass", "sand", "water"]
     assert summary["majority"] == "grass"
@@ -197,7 +197,7 @@ def test_shards_of_fifteen_classes_without_sources_are_studied(
     speed = images_per_second(BACKBONES[toy])
     assert plan.features.seconds == pytest.approx(plan.features.n_views / speed * (64 / 227) ** 2)
     report = study(path, tmp_path, toy, "--evaluation", "given-split", "--pictures", "yes")
-    assert NO_SOURCES in " ".join(capsys.readouterr().out.split())
+    assert NO_SOURCES in (report / "report.md").read_text(encoding="utf-8")
     summary = json.loads((report / "summary.json").read_text(encoding="utf-8"))
     assert summary["classes"] == list(LETTERS)
     assert summary["majority"] is None
