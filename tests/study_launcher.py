@@ -29,7 +29,7 @@ def cross_validate_when_allowed(
     self: Trainer, recipe: Recipe, seeds: Sequence[int], on_epoch: OnEpoch | None = None, first_assignment: int = 0
 ) -> CrossValidation:
     while os.environ["HOLD"] and on_epoch and Path(os.environ["HOLD"]).exists():
-        time.sleep(0.02)
+        time.sleep(0.05)
     return cross_validate(self, recipe, seeds, on_epoch, first_assignment)
 
 

@@ -78,7 +78,7 @@ def wait_until(condition: Callable[[], T], *processes: subprocess.Popen[str], se
     while not (value := condition()):
         assert time.monotonic() < end, "the condition did not become true"
         assert all(process.poll() is None for process in processes), "a process ended before it became true"
-        time.sleep(0.02)
+        time.sleep(0.1)  # each look may take a new connection to a database
     return value
 
 
