@@ -112,7 +112,8 @@ def test_options_that_messages_name_exist() -> None:
     named = {
         option
         for place, text in package_texts()
-        if place != "hirise_imb/utils/environment.py"  # which calls git
+        # The first calls git, the second names variables of style sheets.
+        if place not in ("hirise_imb/utils/environment.py", "hirise_imb/reporting/figures/style.py")
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text)
     }
     assert {"--trials", "--replace", "--pictures"} < named
