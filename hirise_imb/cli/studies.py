@@ -87,6 +87,17 @@ def add_commands(subparsers: Subparsers) -> None:
     add_quiet_option(run, work, baseline)
     for parser in (run, work, plan):
         parser.add_argument(
+            "--metric",
+            help="target of searches, choices and tests: macro_f1 (the default), balanced_accuracy, g_mean, "
+            "mean_average_precision, recall_at_precision:P such as recall_at_precision:0.9, or cost",
+        )
+        parser.add_argument(
+            "--costs",
+            action="append",
+            metavar="'TRUE, PREDICTED, COST'",
+            help="cost of a mistake for --metric cost, such as 'impact ejecta, other, 10'; repeat it for others",
+        )
+        parser.add_argument(
             "--strategies",
             type=lambda text: text.split(","),
             metavar="A,B,...",

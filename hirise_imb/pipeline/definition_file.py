@@ -57,6 +57,14 @@ _COMMENTS = {
         "Designs: given-split (selected on training and validation, scored on test) and nested-cv (each source tested "
         "once; detects smaller differences)."
     ),
+    "metric": (
+        "Score that searches maximise, choices follow and tests are of: macro_f1, balanced_accuracy, g_mean, "
+        "mean_average_precision, recall_at_precision:0.9 (or another precision), or cost."
+    ),
+    "costs": (
+        "For the metric cost: lines such as 'impact ejecta, other, 10' (true class, predicted class, cost); * stands "
+        "for every class, and other mistakes cost 1."
+    ),
     "outer_folds": "Number of outer folds of nested-cv.",
     "repeats": "Number of nested cross-validations, each with other outer folds.",
     "inner_seeds": "Number of seeds with which a trial is scored in nested-cv.",

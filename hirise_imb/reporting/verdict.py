@@ -100,7 +100,7 @@ def _tuning(results: Results) -> str:
     if control is None or test is None or test.p_holm > ALPHA:
         return ""
     gain = results.main_gain(control.name, results.reference)
-    return ", but tuning alone beats the published baseline" if gain > 0 else ", which is worse than the baseline"
+    return ", which beats the published baseline" if gain > 0 else ", which is worse than the published baseline"
 
 
 def _choose(results: Results, better: list[Arm]) -> Arm:
@@ -156,7 +156,7 @@ def _describe_difference(results: Results, arm: Arm, contrast: Contrast) -> str:
     if contrast == "vs_baseline":
         against = results.reference if results.origins else "the baseline"
     else:
-        against = "the control that averages as many fits" if arm.averages else "the control"
+        against = "a control that averages as many fits" if arm.averages else "the control"
     return f"{signed(results.main_gain(arm.name, other))} {results.target.label}{span} against {against}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -33,9 +34,16 @@ def test_scikit_learn_checks_of_samplers(estimator: Estimator, check: Callable[[
     check(estimator)
 
 
+def name_part(part: object) -> str:
+    """The name of a sampler or of a check, without its address, which differs between the processes of a test run."""
+    return part.func.__name__ if isinstance(part, functools.partial) else str(part)
+
+
 # imbalanced-learn's own decorator hands pytest a generator, which pytest refuses.
 @pytest.mark.parametrize(
-    ("estimator", "check"), [pair for sampler in SAMPLERS for pair in estimator_checks_generator(sampler)], ids=str
+    ("estimator", "check"),
+    [pair for sampler in SAMPLERS for pair in estimator_checks_generator(sampler)],
+    ids=name_part,
 )
 def test_imbalanced_learn_checks(estimator: Estimator, check: Callable[[Estimator], None]) -> None:
     check(estimator)

@@ -87,7 +87,7 @@ def test_a_selected_strategy_that_is_significantly_worse_is_called_worse() -> No
 
 def test_what_tuning_gains_is_part_of_the_answer_only_if_it_is_significant() -> None:
     tuned = verdict(study({"focal_loss": (0.89, 0.9), "smote": (0.6, 0.4)}, control=(0.9, 0.95)))
-    assert tuned.headline.endswith(", but tuning alone beats the published baseline.")
+    assert tuned.headline.endswith(", which beats the published baseline.")
     equal = verdict(study({"focal_loss": (0.35, 0.9)}, control=(0.32, 0.3)))
     assert "tuning" not in equal.headline
 

@@ -209,7 +209,7 @@ def _notes(results: Results, rows: pd.DataFrame, *, narrow: bool) -> list[str]:
     if rows["low"].notna().any():
         marks.append("line: 95 % confidence interval")
     if rows["min_detectable_difference"].notna().any():
-        marks.append("grey band: too small to detect in one test")
+        marks.append("grey band: too small to detect (both for one comparison)")
     if any(arm.role != "strategy" for arm in results.arms if arm.name in set(rows["arm"])):
         marks.append("squares: baselines" if not results.origins else "squares: baselines and controls")
     significant = int((rows["p_holm"] <= ALPHA).sum())
@@ -218,7 +218,12 @@ def _notes(results: Results, rows: pd.DataFrame, *, narrow: bool) -> list[str]:
     if not tested:
         words = ""
     elif not significant:
-        lowest = p_digits(float(rows["p_holm"].min()))
-        words = f"no difference is statistically significant (p {lowest} or more after Holm)"
+        lowest = rows.loc[rows["p_holm"].idxmin()]
+        p = p_digits(float(lowest["p_holm"]))
+        words = (
+            f"none of {tested} strategies differs significantly after Holm correction (lowest p: {p}, {lowest['arm']})"
+        )
+    if results.averaged_controls:
+        marks.append("a strategy that averages fits is compared with a control that averages as many")
     text = "; ".join(filter(None, (*marks, words)))
     return wrap(f"{text[:1].upper()}{text[1:]}.", 46 if narrow else 175) if text else []
