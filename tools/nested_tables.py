@@ -186,7 +186,7 @@ def draw_power(power: pd.DataFrame) -> None:
         NESTED_CV: ("nested cross-validation, 141 sources", BLUE, "-", "o"),
         REPEATED: ("the same, 3 repeats", ORANGE, "--", "s"),
     }
-    page = figure(10, 4.3)
+    page = figure(10, 4.3, (0.7, 0.2, 0.6, 0.4))
     owns = sorted(power["own"].unique())
     for axes, own in zip(page.subplots(1, len(owns)), owns, strict=True):
         axes.axhline(POWER, color="black", linewidth=1)

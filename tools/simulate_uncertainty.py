@@ -233,7 +233,8 @@ def draw(rows: pd.DataFrame) -> None:
         (official[official["gain"] == 0], (*arms, "swap images"), ALPHA),
         (official[official["own"] == USUAL.own], arms, ALPHA),
     )
-    page = figure(10, 7.6)
+    page = figure(10, 7.6, (0.7, 0.2, 0.6, 0.4))
+    page.subplots_adjust(wspace=0.25, hspace=0.4)
     for axes, panel, content in zip(page.subplots(2, 2).flat, panels, contents, strict=True):
         (title, axis_name, across), (data, names, nominal) = panel, content
         axes.axhline(nominal, color="black", linewidth=1, label=f"nominal, {nominal:.0%}")

@@ -114,7 +114,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, name: str, arms: Sequence[str]) 
     low, high = min(0.0, float(np.nanmin(ends))), max(0.0, float(np.nanmax(ends)))
     margin = 0.05 * max(high - low, 0.01)
     axes.set_xlim(low - margin, high + margin)
-    axes.locator_params(axis="x", nbins=5)
+    axes.locator_params(axis="x", nbins=3)
     axes.xaxis.set_major_formatter(format_difference)
     axes.axvline(0, color=SLATE, linewidth=1, zorder=2)
     for row in shown[shown["class"] == name].to_dict("records"):
