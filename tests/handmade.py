@@ -288,7 +288,7 @@ DRAWINGS: dict[ModuleType, Sequence[str]] = {
     class_differences: ["class_differences"],
     curves: ["curves"],
     differences: ["differences"],
-    forest: ["macro_f1"],
+    forest: ["scores_of_arms"],
     hyperparameters: ["hyperparameters"],
     inner_outer: ["inner_outer"],
     matrices: ["confusion", "confusion_difference"],
