@@ -218,7 +218,7 @@ def _notes(results: Results, rows: pd.DataFrame, *, narrow: bool) -> list[str]:
     if not tested:
         words = ""
     elif not significant:
-        lowest = rows.loc[rows["p_holm"].idxmin()]
+        lowest = rows.sort_values("p_holm").iloc[0]
         p = p_digits(float(lowest["p_holm"]))
         words = (
             f"none of {tested} strategies differs significantly after Holm correction (lowest p: {p}, {lowest['arm']})"
