@@ -13,6 +13,7 @@ from hirise_imb.data.dataset import SPLITS
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.metrics.bootstrap import MIN_SOURCES
 from hirise_imb.metrics.detectable import BETWEEN, OWN, PAIRS, DetectableDifference
+from hirise_imb.metrics.targets import MACRO_F1
 from hirise_imb.pipeline.cost import N_CORES
 from hirise_imb.pipeline.plan import StudyPlan
 from hirise_imb.reporting.formatting import MISSING, plural
@@ -45,13 +46,16 @@ def print_sources(manifest: Manifest, console: Console) -> None:
     console.print()
 
 
-def print_detectable(detectable: Mapping[str, DetectableDifference], n_fits: int, console: Console) -> None:
+def print_detectable(
+    detectable: Mapping[str, DetectableDifference], n_fits: int, console: Console, metric: str = MACRO_F1.name
+) -> None:
     """Prints the minimum detectable difference of macro F1 under each design.
 
     Args:
         detectable: minimum detectable differences by design.
         n_fits: number of fits of each simulated arm.
         console: console to print to.
+        metric: target metric of the study.
     """
     table = empty_table("Minimum detectable difference of macro F1", padding=1)
     table.add_column("design")
@@ -73,6 +77,8 @@ def print_detectable(detectable: Mapping[str, DetectableDifference], n_fits: int
         "arms with similar predictions, smaller differences can be detected."
     )
     console.print(text)
+    if metric != MACRO_F1.name:
+        console.print(f"The target metric of this study is {metric}, for which nothing is simulated.")
     smallest = min((found.all_classes for found in detectable.values() if found.all_classes is not None), default=None)
     if smallest is None or smallest > _SMALL_GAIN:
         console.print(f"Gains of 0.01 to {_SMALL_GAIN} stay out of reach with these sources.")
@@ -82,7 +88,8 @@ def print_detectable(detectable: Mapping[str, DetectableDifference], n_fits: int
 def print_plan(plan: StudyPlan, console: Console) -> None:
     """Prints what a study can detect, and its fits, disk and time."""
     print_sources(plan.manifest, console)
-    print_detectable({design.name: design.detectable for design in plan.designs}, plan.definition.refits, console)
+    detectable = {design.name: design.detectable for design in plan.designs}
+    print_detectable(detectable, plan.definition.refits, console, plan.definition.metric)
     print_cost(plan, console)
 
 

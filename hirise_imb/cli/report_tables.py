@@ -10,6 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from hirise_imb.metrics.targets import MACRO_F1
 from hirise_imb.reporting.baseline import ALL, Baseline
 from hirise_imb.reporting.formatting import MISSING, score
 from hirise_imb.reporting.records import Arm
@@ -88,7 +89,8 @@ def _arrange_by_arm(results: Results, arms: Sequence[Arm]) -> Table:
     """Returns a table with a column for each rare class; the words of headings are below each other."""
     rare = results.classes.rare_ids
     table = _make_table(
-        "F1", ["\n".join(name.split()) for name in (results.target.label, *(results.classes[k] for k in rare))]
+        "F1" if results.target is MACRO_F1 else "F1 of classes",
+        ["\n".join(name.split()) for name in (results.target.label, *(results.classes[k] for k in rare))],
     )
     table.add_row("landmarks", str(len(results.test)), *(str(results.support[k]) for k in rare))
     for arm in arms:

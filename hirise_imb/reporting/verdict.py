@@ -100,7 +100,7 @@ def _tuning(results: Results) -> str:
     if control is None or test is None or test.p_holm > ALPHA:
         return ""
     gain = results.main_gain(control.name, results.reference)
-    return ", which beats the published baseline" if gain > 0 else ", which is worse than the published baseline"
+    return ", which beats the published recipe" if gain > 0 else ", which is worse than the published recipe"
 
 
 def _choose(results: Results, better: list[Arm]) -> Arm:
@@ -127,7 +127,9 @@ def _is_refuted(results: Results, arm: Arm) -> bool:
 def _advise(results: Results, outcome: Outcome, choice: Arm) -> str:
     start = "Choose" if outcome == "clear" else "If you must choose:"
     if choice.role == "strategy":
-        return f"{start} {choice.name}, {_describe_difference(results, choice, _contrast_of(results, choice))}."
+        why = "" if outcome == "clear" else f" (best {results.terms.best})"
+        difference = _describe_difference(results, choice, _contrast_of(results, choice))
+        return f"{start} {choice.name}{why}, {difference}."
     name = "the baseline" if choice.name == results.reference else f"{choice.name}, the control"
     best = results.chosen
     if best is not None and best.val_score > choice.val_score and _is_refuted(results, best):

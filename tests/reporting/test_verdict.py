@@ -57,7 +57,9 @@ def test_without_a_significant_difference_the_answer_is_inconclusive() -> None:
     assert answer.outcome == "inconclusive"
     assert answer.headline.startswith("No strategy reliably beats the tuned control")
     gain = results.gain("focal_loss", "macro_f1", "plain")
-    assert answer.advice.startswith(f"If you must choose: focal_loss, {gain:+.3f} macro F1 (95 % CI ")
+    assert answer.advice.startswith(
+        f"If you must choose: focal_loss (best by inner score), {gain:+.3f} macro F1 (95 % CI "
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_a_selected_strategy_that_is_significantly_worse_is_called_worse() -> No
 
 def test_what_tuning_gains_is_part_of_the_answer_only_if_it_is_significant() -> None:
     tuned = verdict(study({"focal_loss": (0.89, 0.9), "smote": (0.6, 0.4)}, control=(0.9, 0.95)))
-    assert tuned.headline.endswith(", which beats the published baseline.")
+    assert tuned.headline.endswith(", which beats the published recipe.")
     equal = verdict(study({"focal_loss": (0.35, 0.9)}, control=(0.32, 0.3)))
     assert "tuning" not in equal.headline
 

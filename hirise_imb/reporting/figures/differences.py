@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_ROW = 0.145
-"""Height of a row in inches."""
+_ROWS = (0.145, 0.22)
+"""Smallest and largest height of a row in inches."""
+_HEIGHT = 3.7
+"""Height of all rows in inches, as far as the limits of a row allow: with it, the figure fits a first screen."""
 _COLUMNS = (
     "arm",
     "other",
@@ -103,7 +105,8 @@ def differences(results: Results, data: pd.DataFrame, *, narrow: bool = False) -
     numbers = 0.55 if narrow else 2.75 if (rows["p_holm"] <= ALPHA).any() else 1.95
     margins = (names, numbers, 0.42, 0.16 * len(notes) + 0.26)
     width = max(3.45, names + 2) if narrow else 11.4
-    canvas = figure(width, margins[2] + margins[3] + _ROW * (n_rows + 0.3), margins)
+    height = min(max(_HEIGHT / n_rows, _ROWS[0]), _ROWS[1])
+    canvas = figure(width, margins[2] + margins[3] + height * (n_rows + 0.3), margins)
     axes = canvas.subplots()
     roles = {arm.name: arm for arm in results.arms}
     for place, row in enumerate(rows.to_dict("records")):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hirise_imb.reporting.formatting import count_range, join_words, p_digits, plural, score, signed
 from hirise_imb.reporting.html.panels import name_twin
 from hirise_imb.reporting.html.parts import (
+    SHOWN_P,
     Cell,
     Difference,
     Fold,
@@ -81,7 +82,8 @@ class ArmTable:
             return ""
         clear = [name for name, test in tests.items() if test["p_holm"] <= alpha]
         if clear:
-            return f"{join_words(clear)}: distinguishable from chance (adjusted p <= {alpha:g}). All others are not."
+            others = " All others are not." if len(clear) < len(tests) else ""
+            return f"{join_words(clear)}: distinguishable from chance (adjusted p <= {alpha:g}).{others}"
         least = min(tests, key=lambda name: tests[name]["p_holm"])
         return (
             f"No difference from {other} is distinguishable from chance; the smallest adjusted p is "
@@ -140,16 +142,17 @@ class ArmTable:
         low, high = self._scale(self._primary)
         n_tests = content["inference"][self._primary]["tests"]
         yield Heading("strategy" if content["kind"] == "study" else "arm", "text")
-        yield Heading(f"{terms.inner} score", css=_MAIN)
+        label = content["metric"]["label"]
+        yield Heading(f"{terms.inner} score", css=_MAIN, notes=(label,))
         yield Heading(
             f"{terms.outer} score",
-            notes=("range over seeds",) if any(len(arm["seeds"]) > 1 for arm in self.arms) else (),
+            notes=(label, "range over seeds") if any(len(arm["seeds"]) > 1 for arm in self.arms) else (label,),
         )
         yield Heading(
             "difference from " + breakable(self._name_other()),
             notes=("95 % interval", f"bars from {signed(low)} to {signed(high)}") if high > low else (),
         )
-        yield Heading("adjusted p", css=_MAIN, notes=(f"of {n_tests}",), ascending=True)
+        yield Heading("adjusted p", css=_MAIN, notes=(f"of {n_tests}", f"n.s.: above {SHOWN_P:g}"), ascending=True)
         yield Heading("minimum detectable difference", css=_MAIN, ascending=True)
         if content["majority"] is not None:
             yield Heading("rare classes", css=_RARE, notes=("mean F1",))

@@ -229,8 +229,8 @@ SHOWN_P = 0.2
 
 
 def p_cell(p: float | None, css: str = "") -> Cell:
-    """Returns a cell with an adjusted p value, which is empty if the value is too large to say something."""
-    return Cell(css=css) if p is None else Cell(p_digits(p) if p <= SHOWN_P else "", p, css)
+    """Returns a cell with an adjusted p value, or `n.s.` (not significant) if it is too large to say something."""
+    return Cell(css=css) if p is None else Cell(p_digits(p) if p <= SHOWN_P else "n.s.", p, css)
 
 
 def share_cell(part: float, total: float, notes: tuple[str, ...] | None = None) -> Cell:
