@@ -222,10 +222,8 @@ def _notes(results: Results, rows: pd.DataFrame, *, narrow: bool) -> list[str]:
         words = ""
     elif not significant:
         lowest = rows.sort_values("p_holm").iloc[0]
-        p = p_digits(float(lowest["p_holm"]))
-        words = (
-            f"none of {tested} strategies differs significantly after Holm correction (lowest p: {p}, {lowest['arm']})"
-        )
+        p = f"lowest p of {tested}: {p_digits(float(lowest['p_holm']))}, {lowest['arm']}"
+        words = f"no difference is significant after Holm correction ({p})"
     if results.averaged_controls:
         marks.append("a strategy that averages fits is compared with a control that averages as many")
     text = "; ".join(filter(None, (*marks, words)))
