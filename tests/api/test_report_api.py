@@ -110,7 +110,7 @@ def test_arms_have_the_figures_of_the_summary(study: hi.Report, summary: dict[st
         arm = record(summary, row["arm"])
         assert row["validation"] == arm["val_score"]
         assert [row["macro_f1"], row["seeds_low"], row["seeds_high"]] == list(arm["scores"]["macro_f1"].values())
-        assert [row["low"], row["high"]] == list(arm["uncertainty"]["macro_f1"].values())
+        assert [row["low"], row["high"]] == list(arm["uncertainty"]["score"].values())
         against = arm[contrast]
         if against["arm"] == row["arm"]:
             assert pd.isna([row["other"], row["difference"], row["p"]]).all()
@@ -331,7 +331,7 @@ def test_the_given_split_is_a_report_of_its_own(study: hi.Report, folder: Path, 
     assert given is not None
     assert (given.design, given.folder) == ("given-split", folder / "given-split")
     assert given.given_split is None
-    stored = {arm["name"]: arm["macro_f1"] for arm in summary["given_split"]["arms"]}
+    stored = {arm["name"]: arm["score"] for arm in summary["given_split"]["arms"]}
     assert dict(given.arms.frame()[["arm", "macro_f1"]].to_numpy().tolist()) == stored
 
 

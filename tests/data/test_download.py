@@ -419,7 +419,10 @@ def test_without_a_terminal_progress_is_ten_log_lines(
     assert re.fullmatch(r"a\.zip: 0\.1 of 0\.1 MB, \d+\.\d MB/s", shown[-1])
 
 
-def test_on_a_terminal_progress_is_a_bar(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_progress_is_a_bar(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hirise_imb")  # as the command line does
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stderr", terminal)
