@@ -66,11 +66,12 @@ def rebuild_report(folder: Path, *, pictures: str = "auto", data: str | None = N
     is_baseline = summary["kind"] == "baseline"
     if is_baseline and pictures == "yes":
         raise UserError(f"{folder} is the report of a reference run, which shows no landmarks: leave out --pictures.")
+    landmarks = None if is_baseline else _choose_pictures(results, pictures, data)
     with show_stage(WRITING):
         if is_baseline:
             page = write_baseline(Baseline(results), folder, leave)
         else:
-            page = write_report(results, folder, _choose_pictures(results, pictures, data), leave)
+            page = write_report(results, folder, landmarks, leave)
         # The reports of a reference run and of the given split may be inside that of a study, so the list may be two
         # folders up.
         for parent in folder.resolve().parents[:2]:

@@ -348,7 +348,7 @@ def test_both_rules_for_undrawn_classes_are_shown(results: Results, folder: Path
             interval = resamples.interval(rule)
             assert interval is not None
             assert both[rule] == pytest.approx({"low": interval.low, "high": interval.high})
-        assert stored["uncertainty"]["macro_f1"] == both[summary["inference"]["undrawn"]]
+        assert stored["uncertainty"]["score"] == both[summary["inference"]["undrawn"]]
         cells = [f"{ends['low']:.3f} to {ends['high']:.3f}" for ends in (both["others_mean"], both["own_f1"])]
         assert f"| {stored['name']} | {' | '.join(cells)} |" in text
         table = page[page.index('aria-label="Intervals of macro F1"') :].split("</table>")[0]

@@ -44,7 +44,7 @@ def results() -> Results:
 
 
 def test_macro_f1_is_that_of_scikit_learn_with_its_range_and_its_difference(results: Results) -> None:
-    table = data(results, "macro_f1").set_index("arm")
+    table = data(results, "arms").set_index("arm")
     assert list(table.index) == [arm.name for arm in results.ordered]
     reached = {
         arm.name: [
@@ -186,7 +186,7 @@ def test_the_line_of_a_search_rises_where_a_complete_trial_is_the_best_so_far(re
 def test_differences_are_from_the_control_and_sorted_and_say_which_arm_is_advised(results: Results) -> None:
     table = data(results, "differences")
     assert table["arm"].tolist() == ["remedy", "baseline"]
-    forest = data(results, "macro_f1").set_index("arm")
+    forest = data(results, "arms").set_index("arm")
     for row in table.to_dict("records"):
         assert row["other"] == "plain"
         expected = forest.loc[row["arm"]]
@@ -311,7 +311,7 @@ def test_what_cannot_be_estimated_is_said_in_the_panel_of_the_class() -> None:
 
 def test_two_sources_have_no_interval() -> None:
     results = usual(test=landmarks(SUPPORT, (2, 2, 1, 2, 2, 1, 2, 1)))
-    table = data(results, "macro_f1")
+    table = data(results, "arms")
     assert table[["sources_low", "sources_high", "vs_baseline_low", "vs_baseline_high"]].isna().to_numpy().all()
     assert table["vs_baseline_resolvable"].isna().all()
     assert table["images_low"].notna().all()

@@ -330,11 +330,11 @@ def test_both_reports_are_complete_and_the_main_one_lists_the_other(results: Res
         assert row == {
             "name": arm["name"],
             "val_score": arm["val_score"],
-            "macro_f1": arm["scores"]["macro_f1"]["mean"],
+            "score": arm["scores"]["macro_f1"]["mean"],
             "difference": against["scores"]["macro_f1"] if against else None,
             "interval": against["interval"] if against else None,
             "p_holm": against["test"]["p_holm"] if against and against["test"] else None,
-            "outer_macro_f1": outer[arm["name"]],
+            "outer_score": outer[arm["name"]],
         }
     assert [row["p_holm"] is None for row in stored["arms"]] == [True, True, False, False, False]
 

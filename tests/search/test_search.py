@@ -252,7 +252,9 @@ def test_a_failed_run_is_recorded_once_and_not_repeated(storage: Storage) -> Non
     chosen = search.choose().get()
     assert chosen.place == 4  # neither 1 nor 6
     assert len(chosen.history) == 10
-    assert chosen.history[6] == {"state": "fail", "value": None, "error": "the loss is no number"}
+    failure = {"state": "fail", "value": None, "error": "the loss is no number"}
+    assert {key: chosen.history[6][key] for key in failure} == failure
+    assert chosen.history[6]["params"] == finished_trials(search)[6][2]
     assert all("error" not in chosen.history[place] for place in range(10) if place not in reasons)
 
 
