@@ -106,10 +106,11 @@ class GMean(DecisionTarget):
 
 @dataclass(frozen=True)
 class CostSavings(DecisionTarget):
-    """Savings over the best constant prediction, by a matrix of costs (normalised cost, Drummond and Holte 2006).
+    """Savings over the best constant prediction, by a matrix of costs.
 
     1 minus the cost of all predictions, divided by the cost of predicting for every landmark the one class for which
-    this is cheapest: 1 without a mistake, 0 for a classifier that is no better than that, below 0 for a worse one.
+    this is cheapest: 1 without a mistake, 0 for a classifier that is no better than that, below 0 for a worse one. The
+    quotient is a normalised expected cost (Drummond and Holte 2006), with the best constant prediction as reference.
     """
 
     key: str = "cost_savings"

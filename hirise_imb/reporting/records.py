@@ -162,7 +162,3 @@ class Spread:
     def of(cls, values: Sequence[float]) -> Spread:
         """Returns the mean, smallest and largest of some values."""
         return cls(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
-
-    def apart(self, other: Spread) -> bool:
-        """Checks whether the two ranges are disjoint."""
-        return self.low > other.high or self.high < other.low

@@ -300,20 +300,10 @@ class Results:
         """Returns the mean of a registered score over seeds, minus that of another arm."""
         return self.headline_scores(arm)[name].mean - self.headline_scores(other)[name].mean
 
-    def gain_is_clear(self, arm: str, name: str, other: str) -> bool:
-        """Checks whether the ranges of a score over seeds are disjoint; False if either arm has a single seed."""
-        first, second = (self.headline_scores(which)[name] for which in (arm, other))
-        return self._have_several_seeds(arm, other) and first.apart(second)
-
     def difference(self, arm: str, metric: str, other: str) -> Floats:
         """Returns the mean score of each class over seeds, minus that of another arm, shape (n_classes,)."""
         pairs = zip(self.per_class(arm, metric), self.per_class(other, metric), strict=True)
         return np.array([first.mean - second.mean for first, second in pairs])
-
-    def clear(self, arm: str, metric: str, other: str) -> list[bool]:
-        """Checks for each class whether the ranges over seeds are disjoint; False if either arm has a single seed."""
-        pairs = zip(self.per_class(arm, metric), self.per_class(other, metric), strict=True)
-        return [self._have_several_seeds(arm, other) and first.apart(second) for first, second in pairs]
 
     def confusion(self, arm: str) -> Floats:
         """Returns the mean confusion matrix over seeds, shape (n_classes, n_classes); rows are true classes."""
@@ -331,9 +321,6 @@ class Results:
     def _predicted(self) -> dict[str, Ints]:
         """Predicted classes of each fit by arm, shape (n_fits, n)."""
         return {arm.name: np.stack([fit.labels() for fit in arm.predictions]) for arm in self.arms}
-
-    def _have_several_seeds(self, *arms: str) -> bool:
-        return all(len(self.evaluations[arm]) > 1 for arm in arms)
 
     @cached_property
     def _headline_scores(self) -> dict[str, dict[str, Spread]]:

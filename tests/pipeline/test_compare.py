@@ -547,16 +547,13 @@ def test_the_list_is_written_again_from_within_and_no_page_of_somebody_else(
     assert own.read_text() == "<title>My site, with reports of hirise_imb</title>"
 
 
-def test_where_seeds_are_of_different_number_no_range_is_said_to_lie_apart(
+def test_where_seeds_are_of_different_number_the_caution_says_which_arms_have_no_range(
     catalogue: Manifest, out: Path, tmp_path: Path
 ) -> None:
     single = study(catalogue, "single", {"baseline": 0.3}, [5])
     write_report(single, tmp_path / "single")
     results, _ = compare_reports([tmp_path / "single", out / "reports" / "half"], "mixed", tmp_path)
     assert results.gain("half/focal_loss", "macro_f1", "single/baseline") > 0.1
-    assert not results.gain_is_clear("half/focal_loss", "macro_f1", "single/baseline")
-    assert not any(results.clear("half/focal_loss", "f1", "single/baseline"))
-    assert results.gain_is_clear("half/focal_loss", "macro_f1", "half/tta")
     told = caution(results)
     assert told.startswith(
         "Ranges are over seeds, confidence intervals over sources. Arms that were fitted with one seed have no"

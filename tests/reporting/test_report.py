@@ -376,16 +376,6 @@ def test_fits_at_the_last_epoch_allowed_are_reported(results: Results) -> None:
     assert found.endswith("more: " + ", ".join(f"a{n} (1 of 2)" for n in range(6)) + ", and 2 more arms.")
 
 
-def test_a_difference_is_clear_where_ranges_over_seeds_lie_apart(results: Results) -> None:
-    for arm in ("class_weights", "focal_loss"):
-        mine, base = results.per_class(arm, "f1"), results.per_class("baseline", "f1")
-        apart = [a.low > b.high or a.high < b.low for a, b in zip(mine, base, strict=True)]
-        assert results.clear(arm, "f1", "baseline") == apart
-    arms = (replace(arm, predictions=arm.predictions[:1], temperatures=arm.temperatures[:1]) for arm in results.arms)
-    single = replace(results, arms=tuple(arms))
-    assert not any(single.clear("focal_loss", "f1", "baseline"))
-
-
 # --- whether predictions and labels belong together ---
 
 

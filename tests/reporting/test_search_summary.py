@@ -156,10 +156,6 @@ def test_differences_to_the_control_follow_from_the_predictions(folder: Path) ->
         np.testing.assert_allclose(found["per_class"]["f1"], gain, atol=1e-12)
         np.testing.assert_allclose(table.loc[arm["name"], "f1_vs_control"], gain, atol=1e-12)
         assert found["scores"]["macro_f1"] == pytest.approx(gain.mean(), abs=1e-12)
-        low, high = (bound(mine.mean(axis=1)) for bound in (min, max))
-        apart = low > control.mean(axis=1).max() or high < control.mean(axis=1).min()
-        assert found["scores_clear"]["macro_f1"] == apart
-    assert any(arm["vs_control"]["scores_clear"]["macro_f1"] for arm in summary_of(folder)["arms"])
 
 
 def test_the_headline_says_what_tuning_alone_gives(results: Results, folder: Path) -> None:

@@ -21,7 +21,6 @@ from hirise_imb.reporting.summary.records import (
     AgainstRecord,
     ArmRecord,
     ClassDifferencesRecord,
-    ClassFlagsRecord,
     ClassScoresRecord,
     DataRecord,
     Facts,
@@ -270,17 +269,10 @@ def _against(results: Results, arm: str, other: str, contrast: Contrast) -> Agai
         "recall": gains("recall"),
         "f1": gains("f1"),
     }
-    flags: ClassFlagsRecord = {
-        "precision": results.clear(arm, "precision", other),
-        "recall": results.clear(arm, "recall", other),
-        "f1": results.clear(arm, "f1", other),
-    }
     return {
         "arm": other,
         "scores": {name: results.gain(arm, name, other) for name in names},
-        "scores_clear": {name: results.gain_is_clear(arm, name, other) for name in names},
         "per_class": differences,
-        "per_class_clear": flags,
         "per_class_interval": [_interval(interval) for interval in results.inference.class_differences(arm, other)],
         "interval": _free_interval(difference.interval) if difference else None,
         "share_above": difference.share_above if difference else None,

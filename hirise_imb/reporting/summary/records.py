@@ -17,7 +17,6 @@ from hirise_imb.reporting.summary.values import (
     ArmName,
     ClassCounts,
     ClassDifferences,
-    ClassFlags,
     ClassIntervals,
     ClassMeans,
     ClassSpreads,
@@ -31,7 +30,6 @@ from hirise_imb.reporting.summary.values import (
     Probability,
     Score,
     ScoreDifferences,
-    ScoreFlags,
     ScoreSpreads,
     Share,
 )
@@ -57,14 +55,6 @@ class ClassDifferencesRecord(TypedDict):
     precision: ClassDifferences
     recall: ClassDifferences
     f1: ClassDifferences
-
-
-class ClassFlagsRecord(TypedDict):
-    """Whether the ranges over seeds of two arms are disjoint, for each class."""
-
-    precision: ClassFlags
-    recall: ClassFlags
-    f1: ClassFlags
 
 
 class TrialRecord(TypedDict):
@@ -149,9 +139,7 @@ class AgainstRecord(TypedDict):
 
     arm: Annotated[ArmName, "The other arm"]
     scores: ScoreDifferences
-    scores_clear: ScoreFlags
     per_class: ClassDifferencesRecord
-    per_class_clear: ClassFlagsRecord
     per_class_interval: Annotated[
         ClassIntervals,
         "Confidence interval of the difference in F1 over the sources of each class, not corrected for the number of "

@@ -94,7 +94,6 @@ ClassSpreads = Annotated[list[SpreadRecord], PER_CLASS]
 ClassSpreadsOrNone = Annotated[list[SpreadRecord | None], PER_CLASS]
 ClassIntervals = Annotated[list[IntervalRecord | None], PER_CLASS]
 ClassDifferences = Annotated[list[Difference], PER_CLASS]
-ClassFlags = Annotated[list[bool], PER_CLASS]
 
 ScoreSpreads = Annotated[
     dict[str, FreeSpreadRecord],
@@ -105,9 +104,4 @@ ScoreDifferences = Annotated[
     dict[str, float],
     "Differences between means over seeds",
     _scores({m.name: _gain(m) for m in METRICS.values()}, {"type": "number"}),
-]
-ScoreFlags = Annotated[
-    dict[str, bool],
-    "Whether the ranges over seeds are disjoint",
-    _scores({m.name: {"type": "boolean"} for m in METRICS.values()}, {"type": "boolean"}),
 ]
