@@ -205,16 +205,17 @@ def draw_sources(rows: pd.DataFrame, classes: Sequence[str], title: str, ax: Axe
 
 
 def draw_data(rows: pd.DataFrame, ax: Axes | None) -> Axes:
-    """Draws the landmarks of each class and split on a logarithmic axis."""
+    """Draws the number of landmarks of each class and split as marks on a logarithmic axis."""
     classes = rows["class"].unique().tolist()
     ax = new_axes(max(6.0, 1.1 * len(classes)), 3.6) if ax is None else ax
     splits = rows["split"].unique().tolist()
     for place, split in enumerate(splits):
-        heights = rows.loc[rows["split"] == split, "landmarks"]
-        ax.bar(np.arange(len(classes)) + (place - (len(splits) - 1) / 2) * 0.27, heights, 0.27, label=split, zorder=2)
+        counts = rows.loc[rows["split"] == split, "landmarks"]
+        places = np.arange(len(classes)) + (place - (len(splits) - 1) / 2) * 0.2
+        ax.plot(places, counts.where(counts > 0), "o", label=split, zorder=2)  # a bar has no length on this scale
     ax.set_xticks(range(len(classes)), [_wrap(name) for name in classes], fontsize=8)
     ax.set_yscale("log")
-    ax.set_ylim(bottom=0.8)  # keeps the bar of a single landmark visible
+    ax.set_ylim(bottom=0.8)  # keeps the mark of a single landmark visible
     ax.set_ylabel("landmarks")
     ax.legend(fontsize=8, frameon=False)
     _tidy(ax, axis="y")
