@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -281,6 +282,20 @@ def _draw_fits(n_fits: int, draws: int, seed: int) -> Floats:
     """Returns the share of each fit in each resample, shape (draws, n_fits)."""
     # Not the seed of the sources, so that an arm with as many fits as sources does not get the same draws twice.
     return _draw_counts(n_fits, draws, seed + 1) / n_fits
+
+
+def count_confusions(labels: Ints, predicted: Ints, sources: Ints, n_classes: int) -> Ints:
+    """Returns the confusion matrix of each fit in each source, shape (n_fits, n_sources, n_classes, n_classes).
+
+    Args:
+        labels: true classes, shape (n,).
+        predicted: predicted classes of each fit, shape (n_fits, n).
+        sources: index of the source of each landmark, from 0, shape (n,).
+        n_classes: number of classes of the data set.
+    """
+    shape = (int(sources.max()) + 1, n_classes, n_classes)
+    cells = (sources * n_classes + labels) * n_classes + predicted
+    return np.stack([np.bincount(fit, minlength=prod(shape)).reshape(shape) for fit in cells])
 
 
 def _count_pairs(sources: Ints, classes: Ints, size: tuple[int, int]) -> Ints:

@@ -9,7 +9,7 @@ equally good arms different far too often (docs/uncertainty.md). Unlike a bootst
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import lcm
@@ -31,7 +31,7 @@ class SwapTest:
     """Result of a swap test."""
 
     difference: float
-    """Macro F1 of the first arm minus that of the second, each the mean over fits."""
+    """Score of the first arm minus that of the second, each the mean over fits: of macro F1, if no other is named."""
     p: float
     """Two-sided p value: the share of exchanges with a difference at least as large as the observed one if all
     exchanges are counted, or (1 + count) / (1 + draws) if they are random."""
@@ -64,23 +64,43 @@ def swap_test(one: SourceCounts, other: SourceCounts, draws: int = N_RESAMPLES, 
     first, second = _pair_fits(one, other)
     # Exchanging a source with equal counts changes nothing, so only the informative sources multiply the exchanges.
     informative = np.flatnonzero((first != second).any(axis=(0, 2, 3)))
-    exact = 2 ** len(informative) <= draws
-    if exact:
-        swaps = np.array(list(product((0.0, 1.0), repeat=len(informative))))
-    else:
-        swaps = np.random.default_rng(seed).integers(0, 2, (draws, len(informative))).astype(float)
     support = one.support.sum(axis=0)
-    # What each exchange adds to the totals of the first arm and takes from those of the second.
-    shifts = np.einsum("dg,fgcn->dfcn", swaps, (second - first)[:, informative])
+    changes = (second - first)[:, informative]
     first, second = first.sum(axis=1), second.sum(axis=1)
-    differences = _mean_macro_f1(first + shifts, support) - _mean_macro_f1(second - shifts, support)
+
+    def exchange(swaps: Floats) -> Floats:
+        # What each exchange adds to the totals of the first arm and takes from those of the second.
+        shifts = np.einsum("dg,fgcn->dfcn", swaps, changes)
+        return _mean_macro_f1(first + shifts, support) - _mean_macro_f1(second - shifts, support)
+
     observed = float(_mean_macro_f1(first, support) - _mean_macro_f1(second, support))
-    sizes = np.abs(differences)
+    return judge_exchanges(observed, exchange, len(informative), draws, seed)
+
+
+def judge_exchanges(
+    observed: float, exchange: Callable[[Floats], Floats], n_informative: int, draws: int, seed: int
+) -> SwapTest:
+    """Compares an observed difference with those that exchanges of the predictions of two arms produce.
+
+    Args:
+        observed: score of the first arm minus that of the second.
+        exchange: returns the difference after each exchange, shape (n_exchanges,), from what is exchanged: 1 for each
+            informative source whose predictions are, 0 for the others, shape (n_exchanges, n_informative).
+        n_informative: number of sources in which the arms differ.
+        draws: number of random exchanges; all exchanges are used if there are no more.
+        seed: seed of the random exchanges.
+    """
+    exact = 2**n_informative <= draws
+    if exact:
+        swaps = np.array(list(product((0.0, 1.0), repeat=n_informative)))
+    else:
+        swaps = np.random.default_rng(seed).integers(0, 2, (draws, n_informative)).astype(float)
+    sizes = np.abs(exchange(swaps))
     # Sums in another order differ in the last bits; an equal difference must count as one that is as large.
     n_as_large = int(np.count_nonzero(sizes >= abs(observed) - ROUNDING))
     # The observed assignment is one of all exchanges, but not of the random ones; counting it keeps the test valid.
     p = n_as_large / len(swaps) if exact else (1 + n_as_large) / (1 + draws)
-    return SwapTest(observed, p, min_detectable(sizes, exact), len(informative), exact)
+    return SwapTest(observed, p, _min_detectable(sizes, exact), n_informative, exact)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -106,7 +126,7 @@ def _mean_macro_f1(counts: Floats, support: NDArray[np.int64]) -> Floats:
     return np.asarray(f1.mean(axis=(-1, -2)))
 
 
-def min_detectable(sizes: Floats, exact: bool) -> float | None:
+def _min_detectable(sizes: Floats, exact: bool) -> float | None:
     """Returns the smallest size with p <= `ALPHA`: one that few enough exchanges reach or exceed."""
     ascending = np.sort(sizes)
     values = np.unique(ascending)

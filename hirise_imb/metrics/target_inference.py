@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from math import lcm
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.metrics.bootstrap import N_RESAMPLES, ROUNDING, draw_resamples
-from hirise_imb.metrics.permutation import SwapTest, min_detectable
+from hirise_imb.metrics.bootstrap import N_RESAMPLES, count_confusions, draw_resamples
+from hirise_imb.metrics.permutation import SwapTest, judge_exchanges
 from hirise_imb.metrics.targets import DecisionTarget, RankingTarget, Target
 
 N_RANKINGS = 2_000
@@ -50,11 +49,8 @@ class ArmScores:
     @cached_property
     def confusions(self) -> Floats:
         """Confusion matrix of each fit in each source, shape (n_fits, n_sources, n_classes, n_classes)."""
-        n_classes = self.probabilities.shape[2]
-        shape = (self.n_sources, n_classes, n_classes)
-        cells = (self.sources * n_classes + self.labels) * n_classes + self.probabilities.argmax(axis=2)
-        counts = [np.bincount(fit, minlength=int(np.prod(shape))).reshape(shape) for fit in cells]
-        return np.stack(counts).astype(float)
+        predicted = self.probabilities.argmax(axis=2)
+        return count_confusions(self.labels, predicted, self.sources, self.probabilities.shape[2]).astype(float)
 
     def score_draws(self, weights: Floats) -> Floats:
         """Returns the score of each fit with the sources weighted, shape (n_fits, n_draws).
@@ -95,19 +91,13 @@ def swap_test_of(one: ArmScores, other: ArmScores, seed: int = 0) -> SwapTest:
         raise ValueError("the arms were not tested on the same landmarks")
     differs = _find_differences(one, other)
     informative = np.flatnonzero(np.bincount(one.sources[differs], minlength=one.n_sources))
-    draws = one.n_draws
-    exact = 2 ** len(informative) <= draws
-    swaps = np.zeros(((2 ** len(informative)) if exact else draws, one.n_sources))
-    if exact:
-        swaps[:, informative] = list(product((0.0, 1.0), repeat=len(informative)))
-    else:
-        swaps[:, informative] = np.random.default_rng(seed).integers(0, 2, (draws, len(informative)))
-    differences = _exchange(one, other, swaps)
-    observed = one.score() - other.score()
-    sizes = np.abs(differences)
-    n_as_large = int(np.count_nonzero(sizes >= abs(observed) - ROUNDING))
-    p = n_as_large / len(swaps) if exact else (1 + n_as_large) / (1 + draws)
-    return SwapTest(observed, p, min_detectable(sizes, exact), len(informative), exact)
+
+    def exchange(swaps: Floats) -> Floats:
+        of_source = np.zeros((len(swaps), one.n_sources))
+        of_source[:, informative] = swaps
+        return _exchange(one, other, of_source)
+
+    return judge_exchanges(one.score() - other.score(), exchange, len(informative), one.n_draws, seed)
 
 
 def _find_differences(one: ArmScores, other: ArmScores) -> NDArray[np.bool_]:

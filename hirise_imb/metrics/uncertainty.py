@@ -20,6 +20,7 @@ from hirise_imb.metrics.bootstrap import (
     N_RESAMPLES,
     SourceCounts,
     bootstrap_sources,
+    count_confusions,
     draw_resamples,
     expanded_percentile_interval,
 )
@@ -292,9 +293,8 @@ class _Rows:
         if metric == "macro_f1":
             return bootstrap_sources(self.count(predicted), n_resamples, seed).macro_f1()
         weights, shares = draw_resamples(self.n_sources, len(predicted), n_resamples, seed)
-        cells = (self.sources * n_classes + self.true) * n_classes + predicted
-        size = self.n_sources * n_classes**2
-        by_source = np.stack([np.bincount(fit, minlength=size).reshape(self.n_sources, -1) for fit in cells])
+        confusions = count_confusions(self.true, predicted, self.sources, n_classes)
+        by_source = confusions.reshape(len(predicted), self.n_sources, -1)
         scores = np.empty((n_resamples, len(predicted)))
         for start in range(0, n_resamples, _CHUNK):
             drawn = np.rint(weights[start : start + _CHUNK] @ by_source).astype(np.int64)

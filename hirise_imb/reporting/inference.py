@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -114,7 +115,7 @@ class Inference:
         predicted: Mapping[str, Ints],
         classes: ClassSet,
         target: Target = MACRO_F1,
-        probabilities: Mapping[str, NDArray[np.float32]] | None = None,
+        probabilities: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
     ) -> None:
         """Counts the hits and predictions of each fit in each source.
 
@@ -124,8 +125,8 @@ class Inference:
             predicted: predicted classes of each fit, shape (n_fits, n), by arm.
             classes: classes of the data set.
             target: metric of intervals and tests; those of single classes are of F1.
-            probabilities: probabilities of each fit, shape (n_fits, n, n_classes), by arm; needed for any target but
-                macro F1.
+            probabilities: probabilities of each fit, shape (n_fits, n, n_classes), by arm; empty for macro F1, which
+                is computed faster from the predicted classes.
         """
         numbers, names = pd.factorize(sources)
         self.names = [str(name) for name in names]
@@ -135,8 +136,7 @@ class Inference:
         }
         self._labels, self._predicted, self._classes = labels, predicted, classes
         self._arm_scores = {
-            arm: ArmScores(target, labels, numbers.astype(np.int64), fits)
-            for arm, fits in ({} if target is MACRO_F1 else probabilities or {}).items()
+            arm: ArmScores(target, labels, numbers.astype(np.int64), fits) for arm, fits in probabilities.items()
         }
 
     @property

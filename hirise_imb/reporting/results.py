@@ -268,7 +268,9 @@ class Results:
     @cached_property
     def inference(self) -> Inference:
         """Confidence intervals and tests over sources."""
-        probabilities = {arm.name: np.stack([fit.probabilities for fit in arm.predictions]) for arm in self.arms}
+        # Macro F1 needs no more than the predicted classes.
+        arms = () if self.target is MACRO_F1 else self.arms
+        probabilities = {arm.name: np.stack([fit.probabilities for fit in arm.predictions]) for arm in arms}
         return Inference(self.labels, self.test["source"], self._predicted, self.classes, self.target, probabilities)
 
     @cached_property

@@ -59,7 +59,8 @@ class ArmTables:
         rows = []
         for arm in self.arms:
             undrawn, by_image = arm["uncertainty"]["macro_f1_undrawn"], arm["uncertainty"]["macro_f1_by_image"]
-            by_source = undrawn["others_mean" if self.content["inference"]["undrawn"] == "others_mean" else "own_f1"]
+            others_mean = self.content["inference"]["undrawn"] == "others_mean"
+            by_source = undrawn["others_mean"] if others_mean else undrawn["own_f1"]
             narrow = Cell(interval_text(by_image), by_image["low"], css="soft") if by_image else Cell()
             width = Cell()
             if by_source and by_image:
