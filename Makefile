@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One process more than the two cores of the usual machine, since tests wait for processes, databases and browsers.
 PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: study test test-all test-networks test-extras coverage check bench docs docs-links
+.PHONY: study test test-all test-networks test-extras torture coverage check bench docs docs-links
 
 study: .venv/ready
 	$(BIN)/hirise-imb run
@@ -36,6 +36,10 @@ check: .venv/ready
 test-extras: .venv/ready
 	$(BIN)/python -m pip install --quiet --editable '.[onnx,openvino,ray,mlflow]'
 	$(PYTEST) tests/export tests/cli/test_export.py tests/prediction/test_ray_engine.py tests/pipeline/test_mlflow_export.py
+
+# Every attack of docs/reliability.md, many times with random seeds, and the table of that page: half an hour.
+torture: .venv/ready
+	cd tests && ../$(BIN)/python -m torture
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
