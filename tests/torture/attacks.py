@@ -16,7 +16,6 @@ from typing import Final
 from unittest import mock
 
 import torture
-
 from hirise_imb.utils.files import CACHE_VARIABLE, exclusive_lock
 
 

@@ -18,9 +18,8 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torture.attacks import Attack, Outcome, all_attacks
-
 from hirise_imb.utils.files import write_text
+from torture.attacks import Attack, Outcome, all_attacks
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"

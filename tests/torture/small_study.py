@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 
 from study_processes import read_results
-from torture.attacks import Attempt
-from torture.commands import Finished, environment, finish, start
 from worlds import small_copy
 
 from hirise_imb.data import synthetic
 from hirise_imb.utils.files import CACHE_VARIABLE
+from torture.attacks import Attempt
+from torture.commands import Finished, environment, finish, start
 
 NAME = "demo"
 
