@@ -1,6 +1,7 @@
 """Pictures and notes for the Optuna dashboard, and the server that shows it.
 
-`pictures` draws the confusion matrix of each trial, `notes` describes each search, `server` runs the dashboard.
+`pictures` draws the confusion matrix of each trial, `notes` describes each search, `server` runs the dashboard, and
+`protection` keeps pages of other sites from using it.
 """
 
 from hirise_imb.search.dashboard.notes import write_study_note
