@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.data.dataset import ClassSet
+from hirise_imb.utils.errors import NotFinite
 
 Ints = NDArray[np.int64]
 
@@ -44,7 +45,7 @@ class TrainingFeatures:
                 f"labels must be from 0 to {len(self.classes) - 1}, got {self.labels.min()} to {self.labels.max()}"
             )
         if not np.isfinite(self.features).all():
-            raise ValueError("features must be finite")
+            raise NotFinite("features must be finite")
 
     def counts(self) -> Ints:
         """Returns the number of images of each class, shape (n_classes,)."""

@@ -12,6 +12,8 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hirise_imb.utils.errors import NotFinite
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Logits = NDArray[np.floating]
@@ -23,7 +25,8 @@ class Correction:
     """The map z -> scale * z + offsets.
 
     Raises:
-        ValueError: the scale is not positive, or a number is not finite.
+        ValueError: the scale is not positive.
+        NotFinite: a number is not finite.
     """
 
     scale: float
@@ -35,18 +38,20 @@ class Correction:
         if not 0 < self.scale < np.inf:
             raise ValueError(f"scale must be positive and finite, got {self.scale}")
         if np.ndim(self.offsets) != 1 or not np.isfinite(self.offsets).all():
-            raise ValueError(f"offsets must be finite numbers, one for each class, got {self.offsets}")
+            raise NotFinite(f"offsets must be finite numbers, one for each class, got {self.offsets}")
 
     def __call__(self, logits: Logits) -> Floats:
         """Returns corrected logits in float64, shape (n, n_classes).
 
         Raises:
-            ValueError: the logits have another shape, or are not finite.
+            ValueError: the logits have another shape.
+            NotFinite: a logit is not finite, before or after the correction.
         """
         z = copy_logits(logits)
         if z.shape[1] != len(self.offsets):
             raise ValueError(f"logits must have shape (n, {len(self.offsets)}), got {z.shape}")
-        return self.scale * z + self.offsets
+        with np.errstate(over="ignore"):
+            return copy_logits(self.scale * z + self.offsets)
 
 
 class Adjustment(Protocol):
@@ -66,8 +71,9 @@ class Adjustment(Protocol):
             prior: share of each class among the training rows as sampled, shape (n_classes,).
 
         Raises:
-            ValueError: a shape does not fit, logits are not finite, a label is not a class id, the prior does not sum
-                to 1, or the adjustment learns from landmarks and there are none.
+            ValueError: a shape does not fit, a label is not a class id, the prior does not sum to 1, or the adjustment
+                learns from landmarks and there are none.
+            NotFinite: a logit is not finite.
         """
         ...
 
@@ -182,13 +188,14 @@ def copy_logits(logits: Logits) -> Floats:
     """Returns a copy in float64.
 
     Raises:
-        ValueError: the logits do not have two axes, or are not finite.
+        ValueError: the logits do not have two axes.
+        NotFinite: a logit is not finite.
     """
     z = np.array(logits, np.float64)
     if z.ndim != 2:
         raise ValueError(f"logits must have shape (n, n_classes), got {z.shape}")
     if not np.isfinite(z).all():
-        raise ValueError("logits must be finite, got infinity or NaN")
+        raise NotFinite("logits must be finite, got infinity or NaN")
     return z
 
 

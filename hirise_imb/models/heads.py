@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.models.linear import MIN_SQUARED_LENGTH, LinearClassifier
+from hirise_imb.utils.errors import NotFinite
 
 Tensor = Any
 """A TensorFlow tensor; TensorFlow ships no types."""
@@ -87,9 +88,14 @@ def class_mean_state(
         n_classes: number of classes of the data set.
         seed: seed of the weights of classes without training images, which are random.
         scale: scale of the head.
+
+    Raises:
+        NotFinite: a mean or variance exceeds the range of float32.
     """
     rows = features.astype(np.float64)
     mean, variance = rows.mean(axis=0), rows.var(axis=0)
+    if not max(np.abs(mean).max(), variance.max()) < np.finfo(np.float32).max:
+        raise NotFinite("the mean and the variance of each feature must be in the range of float32")
     normalised = (rows - mean) / np.sqrt(variance + EPSILON)
     head = initial_state(features.shape[1], n_classes, seed, scale)
     for k in np.unique(labels):

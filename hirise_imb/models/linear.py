@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.models.preparation import Preparation
-from hirise_imb.utils.errors import NotApplicable
+from hirise_imb.utils.errors import NotApplicable, NotFinite
 
 Floats = NDArray[np.float64]
 
@@ -25,7 +25,8 @@ class LinearClassifier:
     """logits = kernel x + bias, with x = (p - centre) * gain for prepared features p, to unit length if `unit`.
 
     Raises:
-        ValueError: shapes do not fit each other, or numbers are not finite.
+        ValueError: shapes do not fit each other.
+        NotFinite: a number is not finite.
     """
 
     kernel: Floats
@@ -52,7 +53,7 @@ class LinearClassifier:
             if values.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {values.shape}")
             if not np.isfinite(values).all():
-                raise ValueError(f"{name} must be finite, got {values[~np.isfinite(values)][0]}")
+                raise NotFinite(f"{name} must be finite, got {values[~np.isfinite(values)][0]}")
 
     def logits(self, features: NDArray[np.floating]) -> Floats:
         """Computes logits in float64, shape (n, n_classes).

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.models.projection import project_out
+from hirise_imb.utils.errors import NotFinite
 
 Floats = NDArray[np.float64]
 F = TypeVar("F", bound=np.floating)
@@ -22,7 +23,8 @@ class Standardisation:
     """(h - centre) * gain for features h.
 
     Raises:
-        ValueError: shapes differ, or numbers are not finite.
+        ValueError: shapes differ.
+        NotFinite: a number is not finite.
     """
 
     centre: Floats
@@ -35,7 +37,7 @@ class Standardisation:
         if self.centre.ndim != 1 or self.centre.shape != self.gain.shape:
             raise ValueError(f"centre and gain must have shape (width,), got {self.centre.shape} and {self.gain.shape}")
         if not (np.isfinite(self.centre).all() and np.isfinite(self.gain).all()):
-            raise ValueError("centre and gain must be finite")
+            raise NotFinite("centre and gain must be finite")
 
     @classmethod
     def of(cls, features: NDArray[np.floating]) -> Standardisation:
@@ -87,10 +89,12 @@ class Preparation:
         return self.standardisation is None and self.directions is None
 
     def apply(self, features: NDArray[F]) -> NDArray[F]:
-        """Returns prepared features in the precision of the features, shape (n, width)."""
+        """Returns prepared features in the precision of the features, shape (n, width); some may overflow it."""
         if self.standardisation is not None:
-            centre, gain = (part.astype(features.dtype) for part in vars(self.standardisation).values())
-            features = (features - centre) * gain
+            # Whoever fits or predicts with infinite or NaN features refuses them.
+            with np.errstate(over="ignore", invalid="ignore"):
+                centre, gain = (part.astype(features.dtype) for part in vars(self.standardisation).values())
+                features = (features - centre) * gain
         return self.project(features)
 
     def project(self, rows: NDArray[F]) -> NDArray[F]:

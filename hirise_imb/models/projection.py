@@ -33,12 +33,16 @@ def source_means(features: NDArray[np.floating], sources: Ints) -> tuple[Floats,
 def project_out(features: NDArray[F], directions: Floats) -> NDArray[F]:
     """Removes the component of features along the directions, h - (h U) U^T, in the precision of the features.
 
+    Some numbers may overflow it.
+
     Args:
         features: shape (n, width).
         directions: U, orthonormal columns, shape (width, rank).
     """
     basis = directions.astype(features.dtype)
-    return features - (features @ basis) @ basis.T
+    # Whoever fits or predicts with infinite or NaN features refuses them.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return features - (features @ basis) @ basis.T
 
 
 @dataclass(frozen=True)

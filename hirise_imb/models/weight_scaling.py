@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.imbalance.logit_adjustment import log_softmax
-from hirise_imb.utils.errors import NotApplicable
+from hirise_imb.utils.errors import NotApplicable, NotFinite
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -53,7 +53,8 @@ class WeightScaling:
             counts: number of training images of each class, shape (n_classes,).
 
         Raises:
-            ValueError: a shape does not fit, logits are not finite, or the counts are not those of the labels.
+            ValueError: a shape does not fit, or the counts are not those of the labels.
+            NotFinite: a logit is not finite.
             NotApplicable: the optimiser did not converge.
         """
         from scipy.optimize import minimize
@@ -62,7 +63,7 @@ class WeightScaling:
         if z.shape != (len(labels), len(counts)) or not len(z):
             raise ValueError(f"logits must have shape ({len(labels)}, {len(counts)}) and not be empty, got {z.shape}")
         if not np.isfinite(z).all():
-            raise ValueError("logits must be finite")
+            raise NotFinite("logits must be finite")
         if not np.array_equal(np.bincount(labels, minlength=len(counts)), counts):
             raise ValueError("counts must be the number of labels of each class")
         rows, present = np.arange(len(z)), counts > 0

@@ -12,10 +12,10 @@ from hirise_imb.backbones import BACKBONES, TOP, Backbone
 from hirise_imb.features.arrays import Features, concatenate_features
 from hirise_imb.features.extraction import PixelFeatures
 from hirise_imb.features.inputs import FeatureKey
-from hirise_imb.imbalance.logit_adjustment import softmax
+from hirise_imb.imbalance.logit_adjustment import copy_logits, softmax
 from hirise_imb.prediction.model_file import SavedModel
 from hirise_imb.training.tail_network import Network
-from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.errors import NotFinite, UserError
 
 Floats = NDArray[np.float64]
 
@@ -91,6 +91,9 @@ class Predictor:
 
         Args:
             features: features of the same images for each key of the model.
+
+        Raises:
+            UserError: the weights of the model are so large that numbers are not finite.
         """
         spec = self.model.features
         views = []
@@ -98,11 +101,18 @@ class Predictor:
             keys = spec.keys_of(view)
             parts = [features[key] for key in keys]
             views.append(parts[0] if len(parts) == 1 else concatenate_features(parts))
-        by_fit = [fit.log_probabilities(views, self._network) for fit in self.model.fits]
-        pairs = zip(by_fit, self.model.fits, strict=True)
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                by_fit = [fit.log_probabilities(views, self._network) for fit in self.model.fits]
+                scaled = [copy_logits(z / fit.temperature) for z, fit in zip(by_fit, self.model.fits, strict=True)]
+        except NotFinite as error:
+            raise UserError(
+                f"The model {self.model.name} can't predict these images ({error}): its weights are damaged, or do "
+                f"not belong to its backbone; restore it, or run the study again."
+            ) from error
         return ModelOutput(
             probabilities=np.mean([np.exp(logits) for logits in by_fit], axis=0),
-            calibrated=np.mean([softmax(logits / fit.temperature) for logits, fit in pairs], axis=0),
+            calibrated=np.mean([softmax(logits) for logits in scaled], axis=0),
         )
 
     def _check_shapes(self) -> None:

@@ -72,7 +72,7 @@ def train_validated(
         on_epoch: called after each epoch.
 
     Raises:
-        FitFailed: the loss on held-out landmarks became infinite or NaN.
+        FitFailed: the loss on held-out landmarks, or on the test split, became infinite or NaN.
     """
     best = _Best(learners, rule)
     rows: list[dict[str, float]] = []
@@ -89,7 +89,7 @@ def train_validated(
             validation = {"val_loss": scores.loss, "val_accuracy": scores.accuracy, "val_macro_f1": scores.macro_f1}
             row = _describe(epoch, sums) | validation
             if test is not None:
-                row |= _describe_test(learners[0][0].logits(test.features), test.labels)
+                row |= _describe_test(epoch, learners[0][0].logits(test.features), test.labels)
             rows.append(row)
             best.update(epoch, scores)
             if on_epoch is not None:
@@ -105,7 +105,7 @@ def train_epochs(learners: Learners, epochs: int, test: EvaluationSet) -> Traini
     """Trains for a number of epochs, without held-out landmarks; histories have no validation columns.
 
     Raises:
-        FitFailed: the loss on the training rows became infinite or NaN.
+        FitFailed: the loss on the training rows, or on the test split, became infinite or NaN.
     """
     rows: list[list[dict[str, float]]] = [[] for _ in learners]
     with _trainer(learners, [test.features] * len(learners)) as train_all:
@@ -114,7 +114,7 @@ def train_epochs(learners: Learners, epochs: int, test: EvaluationSet) -> Traini
             if not np.isfinite([part.entropy for part in sums]).all():
                 raise FitFailed(f"train_loss became infinite or NaN in epoch {epoch}")
             for of_seed, part, logits in zip(rows, sums, predicted, strict=True):
-                of_seed.append(_describe(epoch, [part]) | _describe_test(logits, test.labels))
+                of_seed.append(_describe(epoch, [part]) | _describe_test(epoch, logits, test.labels))
     snapshots = tuple(tuple(learner.snapshot() for learner in folds) for folds in learners)
     return TrainingResult(tuple(map(pd.DataFrame, rows)), epochs, False, snapshots)
 
@@ -199,6 +199,8 @@ def _describe(epoch: int, sums: Sequence[EpochSums]) -> dict[str, float]:
     return {"epoch": epoch, "train_loss": entropy / rows, "train_accuracy": hits / rows}
 
 
-def _describe_test(logits: NDArray[np.float32], labels: Ints) -> dict[str, float]:
+def _describe_test(epoch: int, logits: NDArray[np.float32], labels: Ints) -> dict[str, float]:
+    if not np.isfinite(logits).all():
+        raise FitFailed(f"test_loss became infinite or NaN in epoch {epoch}")
     accuracy = float((logits.argmax(axis=1) == labels).mean())
     return {"test_loss": log_loss(labels, softmax(logits)), "test_accuracy": accuracy}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.features.arrays import Features
-from hirise_imb.imbalance.logit_adjustment import Correction, log_softmax
+from hirise_imb.imbalance.logit_adjustment import Correction, copy_logits, log_softmax
 from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.models.preparation import Preparation, Standardisation
 from hirise_imb.training.tail_network import Network
@@ -136,8 +136,11 @@ def mean_log_probabilities(
         heads: heads of one kind.
         views: features of the same images in each view.
         network: network of trained tails; unused without one.
+
+    Raises:
+        NotFinite: a logit is not finite.
     """
-    parts = [log_softmax(head.logits(features, network)) for features in views for head in heads]
+    parts = [log_softmax(copy_logits(head.logits(features, network))) for features in views for head in heads]
     return np.asarray(np.mean(parts, axis=0))
 
 

@@ -3,6 +3,6 @@
 Any room may import them.
 """
 
-from hirise_imb.utils.errors import FitFailed, NotApplicable, UserError
+from hirise_imb.utils.errors import FitFailed, NotApplicable, NotFinite, UserError
 
-__all__ = ["FitFailed", "NotApplicable", "UserError"]
+__all__ = ["FitFailed", "NotApplicable", "NotFinite", "UserError"]

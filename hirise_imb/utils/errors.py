@@ -22,5 +22,12 @@ class FitFailed(Exception):
     """A recipe could not be fitted; the message gives the reason. Raised within a trial, it fails that trial alone."""
 
 
+class NotFinite(FitFailed, ValueError):
+    """A number became infinite or NaN, in a fit or in arrays that are given; the message says which one.
+
+    Within a trial it is a reason to fail, and for a caller who has given the arrays an error in a value.
+    """
+
+
 class NotApplicable(FitFailed):
     """A recipe can't be fitted to this data set, whatever the seed; the message gives the reason."""
