@@ -155,7 +155,9 @@ class DivisionFitter:
         try:
             return self._fit(name, role, summary, recipe)
         except FitFailed as error:
-            raise UserError(f"The baseline can't be fitted ({error}): check the weights and the images.") from error
+            raise UserError(
+                f"The baseline can't be fitted ({error}): check the weights and the images, or the table of features."
+            ) from error
 
     def _fit(self, name: str, role: Role, summary: str, recipe: Recipe) -> ArmFit:
         """Scores a recipe, fits it with each seed and predicts the tested landmarks."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,8 +50,7 @@ def choose_best(trials: Mapping[SearchPlace, FrozenTrial], strategy: Strategy, c
     """
     complete = {place: trial for place, trial in trials.items() if trial.state is TrialState.COMPLETE}
     if not complete:
-        reasons = [trial.user_attrs["error"] for trial in trials.values() if "error" in trial.user_attrs]
-        raise FitFailed(reasons[0] if reasons else "no trial was finished in time")
+        raise FitFailed(_describe_failures(trials.values()))
     best = max(complete, key=lambda place: (complete[place].values[0], -place))
     settings = complete[best].params
     return SearchResult(
@@ -66,6 +66,17 @@ def choose_best(trials: Mapping[SearchPlace, FrozenTrial], strategy: Strategy, c
         },
         seconds=sum(trial.user_attrs.get("seconds", 0.0) for trial in trials.values()),
     )
+
+
+def _describe_failures(trials: Collection[FrozenTrial]) -> str:
+    """Returns how many trials failed, and why, if there are none but failed ones."""
+    if not trials:
+        return "no trial was finished in time"
+    reasons = Counter(str(trial.user_attrs["error"]) for trial in trials)
+    [(reason, count)] = reasons.most_common(1)
+    if len(trials) == 1:
+        return reason
+    return f"all {len(trials)} trials failed{'' if len(reasons) == 1 else f', {count} of them for this reason'}: {reason}"
 
 
 def _history_entry(trial: FrozenTrial) -> HistoryEntry:

@@ -348,7 +348,7 @@ def test_a_baseline_that_can_not_be_fitted_says_why(
     monkeypatch.setattr(Trainer, "fit_reference", fail)
     assert refused("run", "--data", small_data, "--backbone", toy, "--weights", "random") == (
         "The baseline can't be fitted (with seed 0: val_loss became inf in epoch 3): check the weights and the "
-        "images.\n"
+        "images, or the table of features.\n"
     )
 
 
