@@ -38,7 +38,7 @@ from hirise_imb.training.run_store import RunStore, open_run_store
 from hirise_imb.utils import environment
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder
-from hirise_imb.utils.progress import say, show_stage
+from hirise_imb.utils.progress import say, show_stage, warn
 
 
 @dataclass(frozen=True)
@@ -265,6 +265,9 @@ def _build_results(
     seeds = definition.inner_seeds if is_nested else definition.trial_seeds
     test = tested_landmarks(divisions, manifest)
     arms = pool_arms(fits, repeats, list(test["image"]))
+    omitted = list_omitted(fits)
+    for one in omitted:
+        warn(f"{design}: {one.name} has no result, since {one.reason.rstrip('.')}.")
     folds = ""
     if is_nested:
         folds = f"{definition.outer_folds} outer folds, "
@@ -292,7 +295,7 @@ def _build_results(
         test=test,
         data=manifest.summary().drop(columns="label"),
         arms=tuple(arms),
-        omitted=tuple(list_omitted(fits)),
+        omitted=tuple(omitted),
         trial_seeds=seeds,
         appendix=describe_strategies(strategy for strategy in strategies if strategy.name in names),
         environment=environment.describe() | facts,

@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 import shutil
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -20,17 +19,27 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.backbones import Backbone, Trainable
+from hirise_imb.backbones import PRECISIONS, Backbone, Trainable
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.data.download import digest_of
 from hirise_imb.features.inputs import FeatureSpec, Input
 from hirise_imb.prediction.records import FORMAT, BackboneRecord, FeatureSpecRecord, ModelRecord
 from hirise_imb.reporting.summary.json_schema import schema_of
 from hirise_imb.training.fitted import FittedModel
+from hirise_imb.utils.arrays import read_arrays
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder, write_text
 
 FACTS, WEIGHTS, SUMS, CARD = "model.json", "weights.npz", "SHA256SUMS", "README.md"
+
+_MAX_SUMS = 1000
+"""Bytes of the file of digests that are read; it has fewer."""
+
+_MAX_FACTS = 64 << 20
+"""Bytes that `model.json` may have; the sources of a data set of a million images take a tenth of it."""
+
+_MAX_SIDE = 1 << 14
+"""Rows and columns that an image may have; a network for larger ones is built only by a damaged file."""
 
 _AGAIN = "restore it, or run the study again"
 
@@ -50,11 +59,16 @@ class SavedModel:
     """SHA-256 of the file of digests, which identifies the model."""
 
     def __post_init__(self) -> None:
-        """Checks the numbers of seeds and classes, and the names of views and poolings."""
+        """Checks the numbers of seeds and classes, the shape of images, and the names of views, poolings, precision."""
         if len(self.fits) != len(self.facts["seeds"]):
             raise ValueError(f"there are {len(self.fits)} fits for {len(self.facts['seeds'])} seeds")
         if any(fit.n_classes != len(self.facts["classes"]) for fit in self.fits):
             raise ValueError(f"the fits have {self.fits[0].n_classes} classes, but {len(self.facts['classes'])} names")
+        *sides, channels = self.facts["image_shape"]
+        if not all(1 <= side <= _MAX_SIDE for side in sides) or channels not in (1, 3):
+            raise ValueError(f"its images have {' x '.join(map(str, self.facts['image_shape']))} numbers")
+        if self.facts["backbone"]["precision"] not in PRECISIONS:
+            raise ValueError(f"its precision is not one of {', '.join(PRECISIONS)}")
         _ = self.classes, self.features  # they check their values
 
     @property
@@ -164,20 +178,21 @@ def read_model(folder: Path) -> SavedModel:
     Raises:
         UserError: there is no model, a file is damaged, or it was written by another version of this program.
     """
-    try:
-        sums = (folder / SUMS).read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
+    # A folder from elsewhere may have a pipe or a device of this name, whose reading would never end.
+    if not (folder / SUMS).is_file():
         raise UserError(
             f"There is no model in {folder}: name a folder that contains {SUMS}, such as one that `hirise-imb models "
             f"REPORT` lists."
-        ) from error
+        )
+    with (folder / SUMS).open("rb") as file:
+        sums = file.read(_MAX_SUMS)
     _verify(folder, sums)
     facts = _read_facts(folder / FACTS)
     try:
         by_fit = _read_arrays(folder / WEIGHTS, len(facts["seeds"]))
         fits = tuple(FittedModel.from_arrays(arrays) for arrays in by_fit)
         return SavedModel(facts, fits, hashlib.sha256(sums).hexdigest())
-    except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+    except ValueError as error:
         raise UserError(f"{folder} is not a model that this program can use ({error}): {_AGAIN}.") from error
 
 
@@ -196,6 +211,8 @@ def _verify(folder: Path, sums: bytes) -> None:
 
 
 def _read_facts(path: Path) -> ModelRecord:
+    if path.stat().st_size > _MAX_FACTS:
+        raise UserError(f"{path} has more than {_MAX_FACTS >> 20} MB: {_AGAIN}.")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -214,16 +231,14 @@ def _read_arrays(path: Path, n_fits: int) -> list[dict[str, NDArray[Any]]]:
     """Reads the arrays of each fit.
 
     Raises:
-        ValueError: an array belongs to no fit.
+        ValueError: the file is damaged, or an array belongs to no fit.
     """
     by_fit: list[dict[str, NDArray[Any]]] = [{} for _ in range(n_fits)]
-    # A file that numpy opens itself stays open where it is damaged.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-        for name in stored.files:
-            match = re.fullmatch(r"fits\.([0-9]{1,6})\.(.+)", name)
-            if match is None or int(match[1]) >= n_fits:
-                raise ValueError(f"the array {name} belongs to no fit")
-            by_fit[int(match[1])][match[2]] = stored[name]
+    for name, array in read_arrays(path).items():
+        match = re.fullmatch(r"fits\.([0-9]{1,6})\.(.+)", name)
+        if match is None or int(match[1]) >= n_fits:
+            raise ValueError(f"the array {name} belongs to no fit")
+        by_fit[int(match[1])][match[2]] = array
     return by_fit
 
 

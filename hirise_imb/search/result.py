@@ -76,7 +76,9 @@ def _describe_failures(trials: Collection[FrozenTrial]) -> str:
     [(reason, count)] = reasons.most_common(1)
     if len(trials) == 1:
         return reason
-    return f"all {len(trials)} trials failed{'' if len(reasons) == 1 else f', {count} of them for this reason'}: {reason}"
+    return (
+        f"all {len(trials)} trials failed{'' if len(reasons) == 1 else f', {count} of them for this reason'}: {reason}"
+    )
 
 
 def _history_entry(trial: FrozenTrial) -> HistoryEntry:

@@ -192,7 +192,7 @@ def test_a_study_whose_strategies_failed_is_reported(results: Results, tmp_path:
     assert text == f"No strategy gave a result here. The baseline reaches macro F1 {starts[0]} on the test split."
     page = write_report(replace(results, arms=(base,)), tmp_path / "one").read_text(encoding="utf-8")
     assert "The searches" not in page
-    assert "Not applicable here" in page
+    assert "Strategies without a result" in page
     assert "figures/best_so_far.png" not in contents(tmp_path / "one")
     text = headline(replace(results, arms=(base, control)))
     gain = results.main_score("plain").mean - results.main_score("baseline").mean
@@ -212,7 +212,7 @@ def test_what_is_not_applicable_is_reported_as_text(folder: Path) -> None:
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "with seed 3: &lt;b&gt;one&lt;/b&gt; landmark" in page
     text = (folder / "report.md").read_text(encoding="utf-8")
-    row = rows_of(text, "Not applicable here")[1]
+    row = rows_of(text, "Strategies without a result")[1]
     assert row == ["synthetic", "makes up rows", "with seed 3: &lt;b>one&lt;/b> landmark \\| of spider"]
 
 

@@ -325,7 +325,7 @@ def test_the_note_says_why_there_is_no_best_trial(storage: Storage, out: Path) -
     body = note(search)
     reason = r"loss is \<nan\> in epoch 3 \| \*odd\* \[text\](x) \`\_a\_\` \& more"
     assert f"2 of 2 are finished: 0 complete, 2 failed.\n\n- 2 failed: {reason}\n" in body
-    assert f"There is no best trial: {reason}." in body
+    assert f"There is no best trial: all 2 trials failed: {reason}." in body
     assert "## Best trial" not in body
 
 

@@ -270,7 +270,7 @@ def test_the_sampler_ignores_what_a_failed_trial_reported(tmp_path: Path) -> Non
 
 def test_where_all_trials_failed_the_first_reason_is_given(storage: Storage) -> None:
     search = run_search(storage, 10, FakeFit(fails=lambda place: f"reason {place}"))
-    with pytest.raises(FitFailed, match=r"^reason 0$"):
+    with pytest.raises(FitFailed, match=r"^all 10 trials failed, 1 of them for this reason: reason 0$"):
         search.choose().get()
     assert trial_states(search.trial_store.study) == ["FAIL"] * 10
 

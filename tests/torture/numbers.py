@@ -31,7 +31,7 @@ from hirise_imb.strategies import STRATEGIES, RecipeContext, Strategy
 from hirise_imb.strategies.parameters import Categorical, Float, Integer, Value
 from hirise_imb.testing.strategies import make_quick_recipe, noisy_fits
 from hirise_imb.testing.toy import CUTS, LAYERS, TOY, Toy
-from hirise_imb.training import head_kernel, stages
+from hirise_imb.training import epoch_loop, head_kernel, stages
 from hirise_imb.training.epoch_loop import Learners, TrainingResult
 from hirise_imb.training.learners import HeadLearner
 from hirise_imb.training.tail_network import Network
@@ -126,7 +126,9 @@ def fit_or_give_reason(toy: Toy, recipe: Recipe) -> str:
     return ""
 
 
-@attack(Area.NUMBERS, "Settings at the ends of their spaces, on zero, constant, huge, infinite or NaN features", tries=60)
+@attack(
+    Area.NUMBERS, "Settings at the ends of their spaces, on zero, constant, huge, infinite or NaN features", tries=60
+)
 def extreme_settings(attempt: Attempt) -> Outcome:
     toy, kind = noisy_fits().toy, attempt.random.choice(list(DISTURBANCES))
     rng = np.random.default_rng(attempt.seed)
@@ -136,11 +138,9 @@ def extreme_settings(attempt: Attempt) -> Outcome:
     frozen = [strategy for strategy in STRATEGIES.values() if not strategy.trains_backbone]
     tuned = [strategy for strategy in STRATEGIES.values() if strategy.trains_backbone]
     chosen = attempt.random.sample(tuned, 1) if attempt.seed % 12 == 11 else attempt.random.sample(frozen, 4)
-    reasons = []
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        for strategy in chosen:
-            reasons.append(fit_or_give_reason(toy, make_extreme_recipe(strategy, attempt.random)))
+        reasons = [fit_or_give_reason(toy, make_extreme_recipe(strategy, attempt.random)) for strategy in chosen]
     return Outcome.RECORDED if any(reasons) else Outcome.CORRECT
 
 
@@ -175,7 +175,10 @@ TRIALS = 4
 
 def is_chosen(share: float, seed: int, what: str, rate: float) -> bool:
     """Draws, with the given share, whether something happens to all fits of a learning rate but the baseline's."""
-    return rate != np.float32(Recipe().learning_rate) and random.Random(f"{seed} {what} {rate}").random() < share
+    return (
+        np.float32(rate) != np.float32(Recipe().learning_rate)
+        and random.Random(f"{seed} {what} {rate}").random() < share
+    )
 
 
 @contextmanager
@@ -186,18 +189,18 @@ def diverging_fits(seed: int, share: float) -> Iterator[None]:
         seed: of the choice of learning rates.
         share: share of the learning rates whose trials diverge, and of those whose final fits do.
     """
-    train_epoch, train_epochs = head_kernel.train_epoch, stages.train_epochs
+    train_epoch, train_epochs = head_kernel.train_epoch, epoch_loop.train_epochs
 
     def train_and_diverge(*arguments: Any) -> Any:  # noqa: ANN401
         sums = train_epoch(*arguments)
-        if is_chosen(share, seed, "trial", arguments[17]) and arguments[-1] > 0:
+        if is_chosen(share, seed, "trial", float(arguments[17])) and arguments[-1] > 0:
             arguments[4][:] = np.nan
         return sums
 
     def diverge_and_train(learners: Learners, *arguments: Any) -> TrainingResult:  # noqa: ANN401
         for learner in (learner for folds in learners for learner in folds):
             assert isinstance(learner, HeadLearner)
-            if is_chosen(share, seed, "final", learner._schedule.options(1).learning_rate):
+            if is_chosen(share, seed, "final", float(learner._schedule.options(1).learning_rate)):
                 learner._state.stacked[:] = np.nan
         return train_epochs(learners, *arguments)
 
@@ -226,7 +229,9 @@ def expect_failures_in_report(out: Path) -> int:
             failed += reasons.total()
             if name in omitted:
                 assert escape(omitted[name]) in page
-                assert "plain" in omitted or not trials or reasons.total() in (0, len(trials)) or "epoch" in omitted[name]
+                assert (
+                    "plain" in omitted or not trials or reasons.total() in (0, len(trials)) or "epoch" in omitted[name]
+                )
             else:
                 assert {one["reason"]: one["trials"] for one in arms[name]["failures"]} == reasons, name
                 [selection] = arms[name]["selections"]

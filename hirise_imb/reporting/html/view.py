@@ -180,7 +180,7 @@ def study_view(content: StudyContent, extras: Extras) -> StudyView:
         searches=tables.searches(),
         failures=tables.failures(),
         cost=tables.cost(extras.seconds),
-        omitted=text_table("Not applicable here", ("strategy", "what it does", "reason"), omitted, (1, 2))
+        omitted=text_table("Strategies without a result", ("strategy", "what it does", "reason"), omitted, (1, 2))
         if omitted
         else None,
         strategies=strategies_table(content),
