@@ -7,10 +7,8 @@ from typing import Any
 
 import numba
 
-from hirise_imb.utils.progress import log
 
-
-def compile_function(**options: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def compile_function(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # noqa: ANN401
     """Returns a decorator that compiles a function when it is first called, without the interpreter's lock.
 
     The machine code is cached next to the module or in the user's cache folder; if neither can be written, each process
@@ -22,9 +20,9 @@ def compile_function(**options: object) -> Callable[[Callable[..., Any]], Callab
 
     def compile_cached(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
-            return numba.njit(nogil=True, cache=True, **options)(function)
+            compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True, **options)(function)
         except RuntimeError:  # numba has found no folder for the cache
-            log.debug("%s is compiled anew in each process: no folder for its cache.", function.__name__)
-            return numba.njit(nogil=True, **options)(function)
+            compiled = numba.njit(nogil=True, **options)(function)
+        return compiled
 
     return compile_cached
