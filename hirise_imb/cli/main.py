@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        print("error: the output has no reader any more; let it read on, and run the command again.", file=sys.stderr)
+        return 2
     except OSError as error:
         if error.errno not in _USER_ERRNOS:
             raise

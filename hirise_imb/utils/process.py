@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import io
 import os
@@ -27,6 +28,7 @@ def prepare_process() -> None:
         # A stream that a test or a calling program has put in place is left as it is.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_LACKING)
+    atexit.register(_flush_output)
     # Warnings of libraries are for their developers; turned into errors, they would stop a study.
     if any(option.partition(":")[0].startswith("e") for option in sys.warnoptions):
         warnings.simplefilter("default")
@@ -52,6 +54,14 @@ def _open_descriptors() -> None:
         if getattr(sys, name) is None:
             mode = "r" if descriptor == 0 else "w"
             setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _flush_output() -> None:
+    """Prints what is left, or forgets it if nobody reads: otherwise the interpreter would print an error at its end."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _replace_lacking(error: UnicodeError) -> tuple[str, int]:
