@@ -283,10 +283,6 @@ def compare_reports(
             raise UserError("A comparison that was not written can't be compared: name the reports that it compares.")
         folders.append(folder)
     if out is not None:
-        import matplotlib as mpl
-
-        # Reports have settings of their own for figures, which must not stay behind in a notebook.
-        with mpl.rc_context():
-            results, page = rebuild.compare_reports(folders, name, Path(out))
+        results, page = rebuild.compare_reports(folders, name, Path(out))
         return Report(results, page.parent)
     return Report(merge_reports(folders, "-vs-".join(map(name_folder, folders)) if name is None else name))

@@ -50,8 +50,6 @@ def run(
     Raises:
         UserError: the definition can't be run here; a later run can use everything that was written before.
     """
-    import matplotlib as mpl
-
     from hirise_imb.api.report import Report
     from hirise_imb.pipeline.mlflow_export import check_mlflow, export_report
     from hirise_imb.pipeline.runner import RunOptions, run_study
@@ -60,9 +58,7 @@ def run(
     study = _read_definition(definition, overrides)
     if mlflow is not None:
         check_mlflow(mlflow)
-    # Reports have settings of their own for figures, which must not stay behind in a notebook.
-    with mpl.rc_context():
-        results, page = run_study(study, Path(out), options)
+    results, page = run_study(study, Path(out), options)
     if mlflow is not None:
         export_report(results, page.parent, mlflow)
     return Report(results, page.parent)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from hirise_imb.cli import completion, dashboard, data, export, forensics, init, predict, reports, review, studies
 from hirise_imb.cli.parsing import PROGRAM, Command
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.process import prepare_process
 from hirise_imb.utils.progress import log_to_stderr
 
 # Nothing heavy is imported by the command groups until a command runs: `--help` must answer at once.
@@ -23,6 +24,7 @@ _USER_ERRNOS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 2 for an error that the user can fix, 130 for an interruption."""
+    prepare_process()
     options = build_parser().parse_args(arguments)
     log_to_stderr(quiet=getattr(options, "quiet", False))
     command: Command = options.command
@@ -30,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        print("error: the output has no reader any more; let it read on, and run the command again.", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in _USER_ERRNOS:

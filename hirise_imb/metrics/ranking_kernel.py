@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hirise_imb.utils.compilation import compile_function
 
-@njit(cache=True, nogil=True)
+
+@compile_function()
 def score_curves(
     positive: NDArray[np.bool_],
     is_threshold: NDArray[np.bool_],

@@ -98,7 +98,8 @@ def _write(
         files.csv(name, table)
     for arm in results.arms:
         files.write(f"predictions/{arm.name}.parquet", partial(tables.write_predictions, results, arm))
-    pictures = {name: _write_drawing(name, draw, files) for name, draw in figures.items()}
+    with style.figure_settings():
+        pictures = {name: _write_drawing(name, draw, files) for name, draw in figures.items()}
     _write_pages(results, content, files, pictures, landmarks)
     files.text("study.toml", results.study_toml)
     files.text("environment.json", _json(results.environment))

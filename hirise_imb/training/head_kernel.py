@@ -13,16 +13,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from hirise_imb.utils.compilation import compile_function
 
 # All loops are in this module: the cache of compiled functions notices changes of a function's own file, but not of
 # those that it calls in another.
 #
 # Sums may be reordered to use vector instructions. Infinities and NaN keep their meaning: a run that diverges must be
 # noticed.
-_compile = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
+_compile = compile_function(error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 _EPSILON = np.float32(1e-3)
 _MOMENTUM = np.float32(0.99)

@@ -47,9 +47,11 @@ def load_tensorflow() -> None:
     printed if the import fails, or if the user has requested them by setting TF_CPP_MIN_LOG_LEVEL.
     """
     level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # With an unknown flag in this variable, TensorFlow ends the process, and only its message says why.
+    intercept = level == "3" and "TF_XLA_FLAGS" not in os.environ
     with tempfile.TemporaryFile() as buffer:
         terminal = os.dup(2)
-        if level == "3":
+        if intercept:
             os.dup2(buffer.fileno(), 2)
         try:
             import tensorflow as tf

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hirise_imb.utils.errors import UserError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence, Sized
+    from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -127,6 +130,28 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
+@contextmanager
+def figure_settings() -> Iterator[None]:
+    """Lets figures of reports look the same everywhere, whatever a `matplotlibrc` or a calling program has set.
+
+    What was set before is restored at the end of the block.
+
+    Raises:
+        UserError: matplotlib can't be imported with the settings of the user.
+    """
+    try:
+        import matplotlib as mpl
+    except ValueError as error:  # UnicodeDecodeError, too
+        raise UserError(
+            f"matplotlib can't be imported ({error}): fix or remove the file matplotlibrc that it finds, and unset "
+            f"MPLBACKEND."
+        ) from error
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_SETTINGS)
+        yield
+
+
 def figure(width: float, height: float, margins: tuple[float, float, float, float]) -> Figure:
     """Returns an empty figure that does not need a window system.
 
@@ -137,10 +162,8 @@ def figure(width: float, height: float, margins: tuple[float, float, float, floa
         height: height of the figure in inches.
         margins: left, right, bottom and top margin around the axes in inches.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    mpl.rcParams.update(_SETTINGS)
     left, right, bottom, top = margins
     canvas = Figure(figsize=(width, height), dpi=120)
     canvas.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
