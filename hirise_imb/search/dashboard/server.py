@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -13,6 +12,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from hirise_imb.search.database import connect, display_address
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder
+from hirise_imb.utils.interruption import end_at_interruption
 from hirise_imb.utils.progress import say
 
 
@@ -44,7 +44,7 @@ def serve_dashboard(database: Path | str, artifacts: Path, port: int) -> None:
         except OSError as error:
             raise UserError(f"Port {port} can't be used ({error.strerror}): choose another with --port.") from error
         say(f"The dashboard of {name} is at http://127.0.0.1:{port}/ until you press Ctrl-C.")
-        with server, suppress(KeyboardInterrupt):
+        with server, end_at_interruption():
             server.serve_forever()
     finally:
         storage.engine.dispose()
