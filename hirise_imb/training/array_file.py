@@ -54,10 +54,10 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """
     with path.open("rb") as file:
         content = file.read()
-    if content[-_DIGITS:] != _digest(path, content[:-_DIGITS]):
-        # Earlier versions wrote no digest: their files end with the zip, which has checksums of its own.
-        if not content[-_END_OF_ZIP:].startswith(_SIGNATURE):
-            raise DamagedFile("its digest is another one")
+    # Earlier versions wrote no digest: their files end with the zip, which has checksums of its own.
+    has_digest = not content[-_END_OF_ZIP:].startswith(_SIGNATURE)
+    if has_digest and content[-_DIGITS:] != _digest(path, content[:-_DIGITS]):
+        raise DamagedFile("its digest is another one")
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             return dict(stored)
