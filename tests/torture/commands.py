@@ -15,7 +15,7 @@ from pathlib import Path
 from hirise_imb.cli import main
 
 LAUNCHER = Path(__file__).parents[1] / "study_launcher.py"
-DEADLINE = 240.0
+DEADLINE = 600.0
 """Seconds after which a command counts as hanging."""
 
 
