@@ -12,8 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from hirise_imb import study
 from hirise_imb.backbones import BACKBONES
-from hirise_imb.cli import main
 from hirise_imb.recipe import Recipe
 from hirise_imb.search import leases
 from hirise_imb.testing.toy import TOY
@@ -39,4 +39,4 @@ if __name__ == "__main__":
     from handmade import without_figures
 
     with without_figures():
-        sys.exit(main.main())
+        sys.exit(study.main())

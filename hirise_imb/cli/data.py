@@ -39,11 +39,15 @@ and landmarks follow from the seed; seed 0 is the sample of the demo.
 """
 
 
+_SAVED = "what was downloaded is saved; the same command continues from there."
+
+
 def add_commands(subparsers: Subparsers) -> None:
     """Adds the commands of this module."""
     data = subparsers.add_parser("data", help="fetch, import, draw, check or add landmarks", description=_DATA)
     actions = data.add_subparsers(required=True, metavar="ACTION")
-    add_command(actions, "fetch", _fetch, "download the official archive (0.9 GB, Zenodo record 4002935, CC BY 4.0)")
+    summary = "download the official archive (0.9 GB, Zenodo record 4002935, CC BY 4.0)"
+    add_command(actions, "fetch", _fetch, summary, saved=_SAVED)
     summary = "unpack and check an archive, or check a folder"
     import_ = add_command(actions, "import", _import, summary, _IMPORT)
     import_.add_argument("path", type=Path, metavar="PATH", help="zip, folder or annotation table")

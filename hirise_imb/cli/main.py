@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from hirise_imb.cli import completion, dashboard, data, export, forensics, init, predict, reports, review, studies
 from hirise_imb.cli.parsing import PROGRAM, Command
+from hirise_imb.utils import interruption
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.process import prepare_process
 from hirise_imb.utils.progress import log_to_stderr
@@ -30,21 +31,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Command = options.command
     try:
         return command(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        print("error: the output has no reader any more; let it read on, and run the command again.", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in _USER_ERRNOS:
+    except (Exception, KeyboardInterrupt) as error:
+        if interruption.is_interruption(error):
+            interruption.acknowledge()
+            interruption.report(options.saved)
+            return interruption.EXIT_CODE
+        if (sentence := _describe(error)) is None:
             raise
-        place = error.filename2 or error.filename or "the disk"
-        print(f"error: {place}: {error.strerror}; fix that and run the command again.", file=sys.stderr)
+        print(f"error: {sentence}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command continues from here.", file=sys.stderr)
-        return 130
+
+
+def _describe(error: BaseException) -> str | None:
+    """Returns the sentence for an error that the user can fix; None for an error of the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, BrokenPipeError):
+        return "the output has no reader any more; let it read on, and run the command again."
+    if isinstance(error, OSError) and error.errno in _USER_ERRNOS:
+        place = error.filename2 or error.filename or "the disk"
+        return f"{place}: {error.strerror}; fix that and run the command again."
+    return None
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from hirise_imb.utils import interruption
+
 PROGRAM = "hirise-imb"
 """The console script; `python -m hirise_imb.study` is the same."""
 
@@ -17,16 +19,30 @@ Subparsers = Any
 
 
 def add_command(
-    subparsers: Subparsers, name: str, command: Command, summary: str, description: str | None = None
+    subparsers: Subparsers,
+    name: str,
+    command: Command,
+    summary: str,
+    description: str | None = None,
+    saved: str = interruption.CONTINUES,
 ) -> argparse.ArgumentParser:
-    """Adds a command; its help shows the description with its line breaks, or the summary if there is none."""
+    """Adds a command.
+
+    Args:
+        subparsers: where it is added.
+        name: name of the command.
+        command: function that runs it.
+        summary: what it does, in the list of all commands.
+        description: what its help shows, with its line breaks; default: the summary.
+        saved: what is saved when it is interrupted, and how to go on.
+    """
     parser: argparse.ArgumentParser = subparsers.add_parser(
         name,
         help=summary,
         description=description or summary,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(command=command)
+    parser.set_defaults(command=command, saved=saved)
     return parser
 
 

@@ -31,9 +31,12 @@ continues where it was interrupted.
 """
 
 
+_SAVED = "finished shards are saved; the same command continues from there."
+
+
 def add_commands(subparsers: Subparsers) -> None:
     """Adds the commands of this module."""
-    predict = add_command(subparsers, "predict", _predict, "predict images with a saved model", _PREDICT)
+    predict = add_command(subparsers, "predict", _predict, "predict images with a saved model", _PREDICT, _SAVED)
     predict.add_argument("model", type=Path, metavar="MODEL", help="folder of the model")
     predict.add_argument("inputs", nargs="+", metavar="INPUT", help="images, folders, zips, tables or a data set")
     predict.add_argument("--out", type=Path, required=True, metavar="FILE.parquet", help="file that is written")

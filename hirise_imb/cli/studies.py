@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +40,8 @@ and models that predict new images (see `hirise-imb models`, `predict`) to
 OUT/reports/NAME/models/.
 """
 
+_SAVED = "finished features, trials and fits are saved; the same command continues from there."
+
 _WORK = """\
 Work on the searches of a study that runs elsewhere, until none is left. All
 processes need the same DEFINITION, data and weights, and one database:
@@ -77,11 +78,11 @@ The report is written to OUT/reports/NAME/baseline/ (or baseline-split-file/).
 
 def add_commands(subparsers: Subparsers) -> None:
     """Adds the commands of this module."""
-    run = add_command(subparsers, "run", _run, "run or continue a study and write its report", _RUN)
-    work = add_command(subparsers, "work", _work, "work on the searches of a study that runs elsewhere", _WORK)
+    run = add_command(subparsers, "run", _run, "run or continue a study and write its report", _RUN, _SAVED)
+    work = add_command(subparsers, "work", _work, "work on the searches of a study that runs elsewhere", _WORK, _SAVED)
     plan = add_command(subparsers, "plan", _plan, "show what a study can detect, and what it takes; run nothing", _PLAN)
     summary = "compare the reference run with the published table"
-    baseline = add_command(subparsers, "baseline", _baseline, summary, _BASELINE)
+    baseline = add_command(subparsers, "baseline", _baseline, summary, _BASELINE, _SAVED)
     for parser in (run, work, plan, baseline):
         _add_definition_options(parser)
     add_quiet_option(run, work, baseline)
@@ -201,14 +202,6 @@ def _read_definition(options: argparse.Namespace) -> StudyDefinition:
     return load_definition(options.definition, overrides) if options.definition else default_definition(overrides)
 
 
-def _interrupt_on_termination() -> None:
-    """Treats SIGTERM, with which the scheduler of a cluster ends a job, like Ctrl-C.
-
-    An interrupted process closes its trials and releases its leases; one that is killed leaves that to the others.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
 def _run(options: argparse.Namespace) -> int:
     from hirise_imb.cli.report_tables import print_comparison, print_path
     from hirise_imb.pipeline.mlflow_export import check_mlflow, export_report
@@ -231,7 +224,6 @@ def _run(options: argparse.Namespace) -> int:
         check_options(definition, options.out, run_options)
         print_cost(plan, make_console())
         return 0
-    _interrupt_on_termination()
     if options.mlflow is not None:
         check_mlflow(options.mlflow)
     results, page = run_study(definition, options.out, run_options)
@@ -249,7 +241,6 @@ def _run(options: argparse.Namespace) -> int:
 def _work(options: argparse.Namespace) -> int:
     from hirise_imb.pipeline.runner import join_study
 
-    _interrupt_on_termination()
     join_study(_read_definition(options), options.out, options.storage)
     print("No trials are left.")
     return 0

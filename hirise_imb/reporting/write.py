@@ -27,7 +27,7 @@ from hirise_imb.reporting.summary.content import of_study
 from hirise_imb.reporting.summary.records import Content
 from hirise_imb.reporting.summary.schema import find_fault
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import ensure_folder, write_atomically, write_text
+from hirise_imb.utils.files import ensure_folder, remove_leftovers, write_atomically, write_text
 from hirise_imb.utils.progress import say
 
 
@@ -94,6 +94,8 @@ def _write(
         raise ValueError(f"the summary violates its schema: {fault}")
     folder = ensure_folder(files.folder)
     earlier = _list_earlier_files(folder, content["kind"])
+    for place in (folder, *(folder / name for name in ("predictions", "confusion", "figures"))):
+        remove_leftovers(place)
     for name, table in data.items():
         files.csv(name, table)
     for arm in results.arms:

@@ -21,7 +21,6 @@ from hirise_imb.search.leases import Leases
 from hirise_imb.search.result import SearchResult
 from hirise_imb.search.search import Search
 from hirise_imb.search.trial_store import open_trial_store
-from hirise_imb.search.workers import is_orphaned
 from hirise_imb.strategies import STRATEGIES, RecipeContext, Strategy, check_vectors_suffice, select_strategies
 from hirise_imb.training.context import Division, TrainingContext
 from hirise_imb.training.outcome import Outcome
@@ -102,7 +101,7 @@ class SearchScheduler:
         """
         needed = self.divisions if until is None else (until,)
         with _StepDisplay(progress) as display:
-            while not (is_orphaned() or (deadline is not None and time.monotonic() >= deadline)):
+            while deadline is None or time.monotonic() < deadline:
                 for division, search in self._incomplete_searches(progress):
                     if self._is_complete(needed):
                         return

@@ -6,13 +6,18 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+from hirise_imb.utils.interruption import end_at_interruption, install_handlers, is_requested
 from hirise_imb.utils.progress import log_to_stderr, warn
+
+_PATIENCE = 30.0
+"""Seconds after which a worker that was asked to end is killed."""
 
 
 @contextmanager
@@ -31,22 +36,40 @@ def worker_pool(count: int, logs: Path, work: Callable[..., None], *arguments: A
     context = multiprocessing.get_context("spawn")
     paths = [logs.with_name(f"{logs.name}.worker-{number}.log") for number in range(1, count + 1)]
     processes = [context.Process(target=_run_worker, args=(path, work, arguments), daemon=True) for path in paths]
-    for process in processes:
-        process.start()
     try:
+        with _interruptions_blocked():
+            for process in processes:
+                process.start()
         yield
     finally:
         for process, path in zip(processes, paths, strict=True):
-            if not process.is_alive() and process.exitcode != 0:
+            if process.pid is None:
+                continue  # interrupted before it was started
+            if not process.is_alive() and process.exitcode != 0 and not is_requested():
                 warn(f"A worker ended with code {process.exitcode}: see {path}.")
             process.terminate()
-            process.join()
+        deadline = time.monotonic() + _PATIENCE
+        for process in processes:
+            if process.pid is not None:
+                process.join(max(0.0, deadline - time.monotonic()))
+                process.kill()
+                process.join()
 
 
-def is_orphaned() -> bool:
-    """Returns whether this process is a worker whose parent has ended or was killed."""
-    parent = multiprocessing.parent_process()
-    return parent is not None and not parent.is_alive()
+@contextmanager
+def _interruptions_blocked() -> Iterator[None]:
+    """Lets processes that the block starts never receive Ctrl-C, which a terminal sends to all processes of a command.
+
+    They would print an error while they import. Instead, the process that has started them ends them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run_worker(log: Path, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -56,11 +79,17 @@ def _run_worker(log: Path, work: Callable[..., None], arguments: tuple[Any, ...]
     os.dup2(descriptor, 2)
     sys.stdout = sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
     log_to_stderr()
-    signal.signal(signal.SIGTERM, _exit_on_signal)
-    work(*arguments)
+    # An interruption lets the search close its trials as interrupted. Left running, they would later count as trials in
+    # which a worker has died.
+    install_handlers(worker=True)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with end_at_interruption():
+        work(*arguments)
 
 
-def _exit_on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    # An exception, unlike the default end by the signal, lets the search close its trials as interrupted. Left running,
-    # they would later count as trials in which a worker has died.
-    raise SystemExit(0)
+def _end_with_parent() -> None:
+    """Interrupts this process when the one that has started it was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # a worker was started by another process
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,15 +17,22 @@ from numpy.typing import NDArray
 from hirise_imb.config import GIVEN_SPLIT
 from hirise_imb.metrics.classification import Predictions, macro_f1
 from hirise_imb.recipe import Recipe
+from hirise_imb.training.array_file import DamagedFile, read_arrays, write_arrays
 from hirise_imb.training.context import Division
 from hirise_imb.training.fitted import FittedModel
 from hirise_imb.training.trainer import CrossValidation, Run
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import ensure_folder, write_atomically
+from hirise_imb.utils.files import ensure_folder, remove_leftovers
+from hirise_imb.utils.progress import warn
 
 _HISTORY_PREFIX = "history_"
 _VERSION = 5
 """Version of the file format; it is part of the file names, so files of other versions are never read."""
+_FILES = f"{'[0-9a-f]' * 16}.npz"
+"""Pattern of the file names; temporary files, which a killed process leaves, have others."""
+
+T = TypeVar("T")
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,19 @@ class RunStore:
             FitFailed: the fit failed; nothing is stored.
         """
         paths = {seed: self._path(name, recipe, seed) for seed in seeds}
-        missing = [seed for seed in seeds if not self.has(name, recipe, seed)]
+        runs = {seed: self._load(path) for seed, path in paths.items()}
+        missing = [seed for seed, run in runs.items() if run is None]
         if missing:
             for seed, run in zip(missing, fit(missing), strict=True):
+                path = paths[seed]
                 if self.keeps_models:
-                    self._store_model(self._model_path(paths[seed]), run)
-                write_atomically(paths[seed], partial(_save, run))
-        return [_load(path) for path in paths.values()]
+                    assert run.model is not None  # a run that was just fitted has one
+                    ensure_folder(self._model_path(path).parent)
+                    write_arrays(self._model_path(path), run.model.to_arrays())
+                write_arrays(path, _run_to_arrays(run))
+                # Read again, so that results do not depend on whether a run was stored before.
+                runs[seed] = _run_from_arrays(read_arrays(path))
+        return [run for run in runs.values() if run is not None]
 
     def load_or_validate(
         self, recipe: Recipe, seeds: Sequence[int], fit: Callable[[], CrossValidation]
@@ -72,14 +83,14 @@ class RunStore:
             FitFailed: the fit failed; nothing is stored.
         """
         path = self._path(f"cross-validation {list(seeds)}", recipe, seeds[0])
-        if path.exists():
-            return _load_validation(path)
+        if (stored := _read(path, _validation_from_arrays)) is not None:
+            return stored
         validation = fit()
-        write_atomically(path, partial(_save_validation, validation))
+        write_arrays(path, _validation_to_arrays(validation))
         return validation
 
     def has(self, name: str, recipe: Recipe, seed: int) -> bool:
-        """Checks whether the run is stored, with its model if the store keeps models."""
+        """Returns whether there are files of the run, and of its model if the store keeps models."""
         path = self._path(name, recipe, seed)
         return path.exists() and (not self.keeps_models or self._model_path(path).exists())
 
@@ -91,26 +102,37 @@ class RunStore:
         """
         path = self._model_path(self._path(name, recipe, seed))
         try:
-            # A file that numpy opens itself stays open where it is damaged.
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                return FittedModel.from_arrays(dict(stored))
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path} is damaged ({error}): delete it and run the study again.") from error
+            return FittedModel.from_arrays(read_arrays(path))
+        except (OSError, ValueError, DamagedFile) as error:
+            raise UserError(f"{path} can't be read any more ({error}): run the study again.") from error
 
     def test_accesses(self) -> dict[str, int | str]:
-        """Returns how often stored runs have predicted the test split, and the first and the last time (UTC)."""
-        times = []
-        for path in sorted(self.folder.glob("*.npz")):
-            with np.load(path) as stored:
-                if "test_probabilities" in stored:
-                    times.append(str(stored["made"]))
-        return {"predictions": len(times)} | ({"first": min(times), "last": max(times)} if times else {})
+        """Returns how often stored runs have predicted the test split, and the first and the last time (UTC).
 
-    def _store_model(self, path: Path, run: Run) -> None:
-        assert run.model is not None  # a run that was just fitted has one
-        arrays = run.model.to_arrays()
-        ensure_folder(path.parent)
-        write_atomically(path, lambda part: np.savez(part, allow_pickle=False, **arrays))
+        A fit that was repeated, because its file was damaged or lacked the model, is counted once, at the time of its
+        repetition: it predicts the same. Files that can't be read are counted on their own, since they may be fits.
+        """
+        times, unreadable = [], 0
+        for path in sorted(self.folder.glob(_FILES)):
+            try:
+                stored = read_arrays(path)
+            except DamagedFile:
+                unreadable += 1
+                continue
+            if "test_probabilities" in stored:
+                times.append(str(stored["made"]))
+        return (
+            {"predictions": len(times)}
+            | ({"first": min(times), "last": max(times)} if times else {})
+            | ({"unreadable": unreadable} if unreadable else {})
+        )
+
+    def _load(self, path: Path) -> Run | None:
+        """Returns a stored run; None if it, or the model that the store keeps with it, is missing or damaged."""
+        run = _read(path, _run_from_arrays)
+        if run is not None and self.keeps_models and _read(self._model_path(path), FittedModel.from_arrays) is None:
+            return None
+        return run
 
     def _model_path(self, path: Path) -> Path:
         return self.folder / "models" / path.name
@@ -123,7 +145,7 @@ class RunStore:
 
 
 def open_run_store(out: Path, study: str, division: Division, *, keeps_models: bool = False) -> RunStore:
-    """Opens the store of a division's finished fits, and creates its folder.
+    """Opens the store of a division's finished fits, and creates its folder. The study has to be locked.
 
     Args:
         out: folder that contains `studies/`.
@@ -134,71 +156,77 @@ def open_run_store(out: Path, study: str, division: Division, *, keeps_models: b
     folder = out / "studies" / f"{study}.runs"
     if division.key != GIVEN_SPLIT:
         folder = folder / division.key.replace(" ", "-")
-    return RunStore(ensure_folder(folder), division.facts, keeps_models)
+    for place in (ensure_folder(folder), folder / "models"):
+        remove_leftovers(place)
+    return RunStore(folder, division.facts, keeps_models)
 
 
-def _save(run: Run, path: Path) -> None:
-    np.savez(
-        path,
-        allow_pickle=False,
-        seed=run.seed,
-        best_epoch=run.best_epoch,
+def _read(path: Path, convert: Callable[[Arrays], T]) -> T | None:
+    """Returns what is stored in a file; None, with a message, if it is damaged, and None if there is none."""
+    try:
+        return convert(read_arrays(path))
+    except FileNotFoundError:
+        return None
+    except (DamagedFile, KeyError, ValueError, TypeError, AttributeError) as error:
+        warn(f"The stored fit {path} is damaged ({error}); it is repeated.")
+        return None
+
+
+def _run_to_arrays(run: Run) -> Arrays:
+    return {
+        "seed": np.array(run.seed),
+        "best_epoch": np.array(run.best_epoch),
         # numpy stores a string with four bytes for each character, and a byte string with one.
-        test_images=np.array(run.test.images, "S"),
-        test_probabilities=run.test.probabilities,
-        temperature=run.temperature,
-        notes=np.array(run.notes, "U"),
-        seconds=run.seconds,
-        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        "test_images": np.array(run.test.images, "S"),
+        "test_probabilities": run.test.probabilities,
+        "temperature": np.array(run.temperature),
+        "notes": np.array(run.notes, "U"),
+        "seconds": np.array(run.seconds),
+        "made": np.array(datetime.now(UTC).isoformat(timespec="seconds")),
         **_history_arrays(run.history),
+    }
+
+
+def _run_from_arrays(stored: Arrays) -> Run:
+    return Run(
+        seed=int(stored["seed"]),
+        history=_history(stored),
+        best_epoch=int(stored["best_epoch"]),
+        test=Predictions(tuple(name.decode() for name in stored["test_images"].tolist()), stored["test_probabilities"]),
+        temperature=float(stored["temperature"]),
+        notes=tuple(stored["notes"].tolist()),
+        seconds=float(stored["seconds"]),
     )
 
 
-def _load(path: Path) -> Run:
-    with np.load(path) as stored:
-        names = tuple(name.decode() for name in stored["test_images"].tolist())
-        return Run(
-            seed=int(stored["seed"]),
-            history=_history(stored),
-            best_epoch=int(stored["best_epoch"]),
-            test=Predictions(names, stored["test_probabilities"]),
-            temperature=float(stored["temperature"]),
-            notes=tuple(stored["notes"].tolist()),
-            seconds=float(stored["seconds"]),
-        )
-
-
-def _save_validation(validation: CrossValidation, path: Path) -> None:
-    np.savez(
-        path,
-        allow_pickle=False,
-        seeds=np.array(validation.seeds),
-        epochs=np.array(validation.epochs, np.int64),
-        capped=validation.capped,
-        log_probabilities=validation.log_probabilities,
-        temperatures=np.array(validation.temperatures),
-        confusions=validation.confusions,
-        score=validation.score,
-        notes=np.array(validation.notes, "U"),
-        seconds=validation.seconds,
+def _validation_to_arrays(validation: CrossValidation) -> Arrays:
+    return {
+        "seeds": np.array(validation.seeds),
+        "epochs": np.array(validation.epochs, np.int64),
+        "capped": np.array(validation.capped),
+        "log_probabilities": validation.log_probabilities,
+        "temperatures": np.array(validation.temperatures),
+        "confusions": validation.confusions,
+        "score": np.array(validation.score),
+        "notes": np.array(validation.notes, "U"),
+        "seconds": np.array(validation.seconds),
         **_history_arrays(validation.history),
+    }
+
+
+def _validation_from_arrays(stored: Arrays) -> CrossValidation:
+    return CrossValidation(
+        seeds=tuple(stored["seeds"].tolist()),
+        epochs=tuple(stored["epochs"].tolist()),
+        capped=bool(stored["capped"]),
+        history=_history(stored),
+        log_probabilities=stored["log_probabilities"],
+        temperatures=tuple(stored["temperatures"].tolist()),
+        confusions=stored["confusions"],
+        score=float(stored["score"]) if "score" in stored else _mean_macro_f1(stored["confusions"]),
+        notes=tuple(stored["notes"].tolist()),
+        seconds=float(stored["seconds"]),
     )
-
-
-def _load_validation(path: Path) -> CrossValidation:
-    with np.load(path) as stored:
-        return CrossValidation(
-            seeds=tuple(stored["seeds"].tolist()),
-            epochs=tuple(stored["epochs"].tolist()),
-            capped=bool(stored["capped"]),
-            history=_history(stored),
-            log_probabilities=stored["log_probabilities"],
-            temperatures=tuple(stored["temperatures"].tolist()),
-            confusions=stored["confusions"],
-            score=float(stored["score"]) if "score" in stored else _mean_macro_f1(stored["confusions"]),
-            notes=tuple(stored["notes"].tolist()),
-            seconds=float(stored["seconds"]),
-        )
 
 
 def _mean_macro_f1(confusions: NDArray[np.int64]) -> float:
@@ -210,6 +238,6 @@ def _history_arrays(history: pd.DataFrame) -> dict[str, NDArray[Any]]:
     return {f"{_HISTORY_PREFIX}{name}": history[name].to_numpy() for name in history}
 
 
-def _history(stored: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
+def _history(stored: Arrays) -> pd.DataFrame:
     columns = [name for name in stored if name.startswith(_HISTORY_PREFIX)]
     return pd.DataFrame({name.removeprefix(_HISTORY_PREFIX): stored[name] for name in columns})

@@ -56,6 +56,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         part.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of `write_atomically` that killed processes left in a folder.
+
+    No other process may be writing there.
+    """
+    for path in folder.glob(".*.part*"):
+        path.unlink(missing_ok=True)
+
+
 def file_mask() -> int:
     """Returns the mask of permissions of new files: temporary folders are made so that nobody else can read them."""
     mask = os.umask(0)

@@ -361,7 +361,9 @@ def test_an_interruption_says_how_to_continue(
     monkeypatch.setattr("hirise_imb.features.extraction.decode_image", interrupted)
     arguments = ["run", "--data", str(small_data), "--backbone", toy, "--weights", "random", "--out", str(tmp_path)]
     assert main(arguments) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "interrupted: the same command continues from here."
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "interrupted: finished features, trials and fits are saved; the same command continues from there."
+    )
 
 
 # --- a whole run, and the dashboard ---

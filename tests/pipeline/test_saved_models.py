@@ -173,11 +173,15 @@ def test_the_fits_of_the_baseline_command_are_reused(finished: Finished, monkeyp
     assert len(models) == finished.definition.refits
 
 
-def test_a_damaged_stored_model_is_named(finished: Finished) -> None:
-    for path in (finished.out / "studies" / "t.runs" / "models").iterdir():
+def test_a_damaged_stored_model_is_named_and_fitted_again(finished: Finished, caplog: pytest.LogCaptureFixture) -> None:
+    before = {entry.model.name: entry.model.digest for entry in list_models(finished.report)[0]}
+    paths = list((finished.out / "studies" / "t.runs" / "models").iterdir())
+    for path in paths:
         path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match="is damaged"):
-        finished.run("all")
+    finished.run("all")
+    for path in paths:
+        assert f"{path} is damaged" in caplog.text
+    assert {entry.model.name: entry.model.digest for entry in list_models(finished.report)[0]} == before
 
 
 def test_a_model_of_an_earlier_report_is_marked(finished: Finished) -> None:

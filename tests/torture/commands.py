@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hirise_imb.cli import main
 
 LAUNCHER = Path(__file__).parents[1] / "study_launcher.py"
-DEADLINE = 240.0
+DEADLINE = 600.0
 """Seconds after which a command counts as hanging."""
 
 
@@ -62,21 +63,33 @@ def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, **quiet, **variables}
 
 
-def start(*words: object, toy: bool = True, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+def start(
+    *words: object,
+    toy: bool = True,
+    env: Mapping[str, str] | None = None,
+    program: Sequence[str] | None = None,
+    session: bool = False,
+) -> subprocess.Popen[str]:
     """Starts the command line in a process of its own.
 
     Args:
         words: arguments.
         toy: the toy backbone is known and figures are blank, so that a study takes seconds.
         env: whole environment of the process; default `environment()`.
+        program: arguments of the interpreter in place of the command line.
+        session: whether the process gets a session, and so a group of processes, of its own.
     """
-    program = [str(LAUNCHER)] if toy else ["-m", "hirise_imb.study"]
+    if program is None:
+        program = [str(LAUNCHER)] if toy else ["-m", "hirise_imb.study"]
     return subprocess.Popen(
         [sys.executable, *program, *map(str, words)],
         env=environment() if env is None else env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=session,
+        # A shell that runs attacks in the background lets them, and what they start, ignore interruptions.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

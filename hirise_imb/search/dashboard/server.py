@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from contextlib import suppress
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -18,6 +17,7 @@ from hirise_imb.search.dashboard.protection import protect
 from hirise_imb.search.database import connect, display_address
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder
+from hirise_imb.utils.interruption import end_at_interruption
 from hirise_imb.utils.progress import say
 
 
@@ -51,7 +51,7 @@ def serve_dashboard(database: Path | str, artifacts: Path, port: int) -> None:
         except OSError as error:
             raise UserError(f"Port {port} can't be used ({error.strerror}): choose another with --port.") from error
         say(f"The dashboard of {name} is at http://127.0.0.1:{port}/ until you press Ctrl-C.")
-        with server, suppress(KeyboardInterrupt):
+        with server, end_at_interruption():
             server.serve_forever()
     finally:
         storage.engine.dispose()
