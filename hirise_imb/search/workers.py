@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.progress import log_to_stderr, warn
 
 
@@ -57,7 +58,11 @@ def _run_worker(log: Path, work: Callable[..., None], arguments: tuple[Any, ...]
     sys.stdout = sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
     log_to_stderr()
     signal.signal(signal.SIGTERM, _exit_on_signal)
-    work(*arguments)
+    try:
+        work(*arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

@@ -10,7 +10,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import sqlalchemy
 from optuna.artifacts import FileSystemArtifactStore
 
-from hirise_imb.search.database import connect, display_address
+from hirise_imb.search.database import display_address, open_database
+from hirise_imb.search.digests import warn_of_damaged_trials
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder
 from hirise_imb.utils.progress import say
@@ -34,8 +35,8 @@ def serve_dashboard(database: Path | str, artifacts: Path, port: int) -> None:
     # Optuna would create the missing file, and a user who has mistyped the folder would see an empty dashboard.
     if file is not None and not file.exists():
         raise UserError(f"There is no database {file}: run a study first, or give its place with --out or --storage.")
-    storage = connect(database)
-    try:
+    with open_database(database) as storage:
+        warn_of_damaged_trials(storage)
         application = wsgi(storage, artifact_store=FileSystemArtifactStore(ensure_folder(artifacts)))
         try:
             # The dashboard asks for no password and can delete studies, so it accepts connections from this machine
@@ -46,8 +47,6 @@ def serve_dashboard(database: Path | str, artifacts: Path, port: int) -> None:
         say(f"The dashboard of {name} is at http://127.0.0.1:{port}/ until you press Ctrl-C.")
         with server, suppress(KeyboardInterrupt):
             server.serve_forever()
-    finally:
-        storage.engine.dispose()
 
 
 class _ThreadingServer(ThreadingMixIn, WSGIServer):
