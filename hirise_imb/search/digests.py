@@ -82,7 +82,7 @@ def warn_of_damaged_trials(storage: Storage) -> None:
         UserError: a row can't be decoded.
     """
     for name in optuna.get_all_study_names(storage):
-        with refuse_damaged_rows(storage.engine.url, name):
+        with refuse_damaged_rows(storage, name):
             study = optuna.load_study(study_name=name, storage=storage)
             if _EARLIER_DIGESTS not in storage.get_study_system_attrs(storage.get_study_id_from_name(name)):
                 continue

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.request import url2pathname
 
 from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
@@ -64,11 +65,11 @@ def explain_failures(url: URL) -> Iterator[None]:
 
 
 @contextmanager
-def refuse_damaged_rows(url: URL, study: str) -> Iterator[None]:
+def refuse_damaged_rows(storage: RDBStorage, study: str) -> Iterator[None]:
     """Replaces errors of Optuna's decoding of a study by a sentence for the user.
 
     Args:
-        url: address of the database.
+        storage: storage of the database.
         study: name of the study that the block reads.
 
     Raises:
@@ -80,7 +81,7 @@ def refuse_damaged_rows(url: URL, study: str) -> Iterator[None]:
         if isinstance(error, KeyError) and error.args == (_NOT_FOUND,):
             raise  # the study was deleted; its rows are not damaged
         cause = f"{type(error).__name__} in study {study}: {describe_cause(error)}"
-        raise UserError(f"{display_url(url)} is damaged ({cause}): {DAMAGE_REMEDY}") from error
+        raise UserError(f"{display_url(storage.engine.url)} is damaged ({cause}): {DAMAGE_REMEDY}") from error
 
 
 def display_url(url: URL) -> str:

@@ -90,7 +90,7 @@ class TrialStore:
             close_as_interrupted(self.storage, [self.trial_id(TrialNumber(number)) for number in damaged])
 
     def _read_trials(self, *states: TrialState) -> list[FrozenTrial]:
-        with refuse_damaged_rows(self.storage.engine.url, self.study.study_name):
+        with refuse_damaged_rows(self.storage, self.study.study_name):
             return self.study.get_trials(deepcopy=False, states=states)
 
     def start_trial(self, place: SearchPlace, proposal: Proposal) -> TrialId:
@@ -192,18 +192,16 @@ def open_trial_store(
         UserError: the study exists and was begun with other facts, or with another version of the program, or a row of
             it can't be decoded.
     """
-    with refuse_damaged_rows(storage.engine.url, name):
+    with refuse_damaged_rows(storage, name):
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
-        attributes, has_trials = study.user_attrs, bool(study.get_trials(deepcopy=False))
-        storage.get_study_system_attrs(storage.get_study_id_from_name(name))  # read here so that damage is refused
-    if "facts" in attributes or has_trials:
-        _check_facts(name, attributes.get("facts", {}), facts)
-    study.set_user_attr("facts", {"search": VERSION, **facts})
-    # The upper bound on Optuna's version guards against changes of its experimental parts; users need no warning.
-    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
-        study.set_metric_names([f"validation {label}"])  # shown by the dashboard
-    store_earlier_digests(study, storage)
-    trial_store = TrialStore(study, storage, label)
+        if "facts" in study.user_attrs or study.get_trials(deepcopy=False):
+            _check_facts(name, study.user_attrs.get("facts", {}), facts)
+        study.set_user_attr("facts", {"search": VERSION, **facts})
+        # The upper bound on Optuna's version guards against changes of its experimental parts; users need no warning.
+        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+            study.set_metric_names([f"validation {label}"])  # shown by the dashboard
+        store_earlier_digests(study, storage)
+        trial_store = TrialStore(study, storage, label)
     trial_store.close_damaged_trials()
     return trial_store
 

@@ -62,15 +62,18 @@ def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, **quiet, **variables}
 
 
-def start(*words: object, toy: bool = True, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+def start(
+    *words: object, toy: bool = True, env: Mapping[str, str] | None = None, launcher: Path = LAUNCHER
+) -> subprocess.Popen[str]:
     """Starts the command line in a process of its own.
 
     Args:
         words: arguments.
         toy: the toy backbone is known and figures are blank, so that a study takes seconds.
         env: whole environment of the process; default `environment()`.
+        launcher: program that is started if `toy`.
     """
-    program = [str(LAUNCHER)] if toy else ["-m", "hirise_imb.study"]
+    program = [str(launcher)] if toy else ["-m", "hirise_imb.study"]
     return subprocess.Popen(
         [sys.executable, *program, *map(str, words)],
         env=environment() if env is None else env,
