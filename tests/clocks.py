@@ -34,6 +34,8 @@ def let_clock_jump(seed: int) -> None:
     class JumpingDatetime(true_datetime):  # type: ignore[valid-type, misc]
         """A date and time whose present jumps."""
 
+        __slots__ = ()  # C extensions rely on the size of an instance
+
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
             return true_datetime.fromtimestamp(jumping_time(), tz)

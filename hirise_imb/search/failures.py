@@ -87,7 +87,7 @@ def refuse_damaged_rows(storage: RDBStorage, study: str) -> Iterator[None]:
 def display_url(url: URL) -> str:
     """Returns the file or the address of a database without its password, and without options, which may have one."""
     if url.get_backend_name() == "sqlite" and "uri" in url.query:
-        return url2pathname(str(url.database).removeprefix("file:"))
+        return url2pathname(str(url.database).removeprefix("file://"))
     return url.set(query={}).render_as_string(hide_password=True)
 
 

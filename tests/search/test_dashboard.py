@@ -443,10 +443,10 @@ def test_a_note_can_be_written_for_any_trials(data: st.DataObject) -> None:
         attributes: dict[str, Any] = {"place": place, "epochs": [3], "capped": False, "seconds": 1.0}
         attributes |= {f"f1/{name}": 0.5 for name in CLASSES.names}
         value = data.draw(st.sampled_from(scores))
-        trial = create_trial(params=chosen, distributions=distributions, value=value, user_attrs=attributes)
-        trial.number = place
-        trial.system_attrs = {DIGEST: compute_digest(trial)}
-        search.trial_store.study.add_trial(trial)
+        complete = create_trial(params=chosen, distributions=distributions, value=value, user_attrs=attributes)
+        complete.number = place
+        complete.system_attrs = {DIGEST: compute_digest(complete)}
+        search.trial_store.study.add_trial(complete)
     write_study_note(search)
     part = section(search, "Importance of parameters")
     if count < 8:

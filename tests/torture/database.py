@@ -90,7 +90,7 @@ def _undisturbed_results(folder: Path) -> Results:
 
 
 def expect_refusal_or_results(path: Path, expected: Results) -> Outcome:
-    """Continues a search; fails unless the database is refused in one sentence, or the results are the expected ones."""
+    """Continues a search; fails unless the database is refused in one sentence, or ends with the expected results."""
     fit = Fit()
     try:
         results = search(path, fit)
@@ -221,9 +221,7 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@attack(
-    Area.DISK, "a limit on the size of files reached while trials are stored, then the same again", tries=20, quick=1
-)
+@attack(Area.DISK, "a limit on file size reached while trials are stored, then the same again", tries=20, quick=1)
 def limit_size_of_database(attempt: Attempt) -> Outcome:
     folder, expected = undisturbed(attempt)
     largest = max(file.stat().st_size for file in (folder / "killed").iterdir())
