@@ -1,10 +1,19 @@
-"""The command line of `study_launcher.py`, with a clock that jumps by hours; `$CLOCK_SEED` decides when."""
+"""The command line of `study_launcher.py`, with a clock that jumps by hours; `$CLOCK_SEED` decides when.
+
+Worker processes that a study starts import this file too.
+"""
 
 import os
-import runpy
-from pathlib import Path
+import sys
 
+import study_launcher
 from clocks import let_clock_jump
+from handmade import without_figures
+
+import hirise_imb.pipeline.runner  # noqa: F401  (its modules get the clock)
 
 let_clock_jump(int(os.environ["CLOCK_SEED"]))
-runpy.run_path(str(Path(__file__).with_name("study_launcher.py")), run_name=__name__)
+
+if __name__ == "__main__":
+    with without_figures():
+        sys.exit(study_launcher.main.main())
