@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import TypeAlias
+from urllib.parse import quote, quote_plus
 
 import pytest
 import sqlalchemy
@@ -31,18 +32,45 @@ Answers: TypeAlias = "multiprocessing.queues.Queue[object]"
 
 USER = "tester"
 PASSWORD = "Zq9 of/the:tests?"
+SECRETS = (PASSWORD, PASSWORD[4:], quote(PASSWORD, safe=""), quote_plus(PASSWORD))
 
 
-@dataclass(frozen=True)
+def check_secrecy(outputs: list[str], *folders: Path) -> None:
+    """Checks that no output and no file holds the password."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert files
+    for secret in SECRETS:
+        assert all(secret not in output for output in outputs)
+        assert [path for path in files if secret.encode() in path.read_bytes()] == []
+
+
+@dataclass
 class Server:
     """It listens on this machine and asks for the password."""
 
     port: int
+    _launch: Callable[[], subprocess.Popen[bytes]] = field(repr=False)
+    """Starts the process of the server and waits until it answers."""
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _numbers: Iterator[int] = field(default_factory=count, repr=False)
 
     def url(self, database: str, *, user: str = USER, password: str = PASSWORD) -> str:
         made = sqlalchemy.URL.create("postgresql", user, password, "127.0.0.1", self.port, database)
         return made.render_as_string(hide_password=False)
+
+    def start(self) -> None:
+        """Starts the server, with the databases that it had."""
+        self._process = self._launch()
+
+    def stop(self, number: int = signal.SIGINT) -> None:
+        """Stops the server.
+
+        Args:
+            number: SIGINT cuts its clients off in order, SIGQUIT lets it end as in a crash.
+        """
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(timeout=30)
 
     def do(self, statement: str, database: str = "postgres") -> None:
         """Execute a statement outside of any transaction."""
@@ -85,16 +113,21 @@ def postgresql() -> Iterator[Server]:
         subprocess.run([*as_user, *initdb, "-E", "UTF8", "--locale=C"], check=True, capture_output=True, cwd=folder)
         port = _free_port()
         options = [f"-cport={port}", "-clisten_addresses=127.0.0.1", "-cunix_socket_directories=", "-cfsync=off"]
-        with (folder / "log").open("w") as log:
-            server = subprocess.Popen(
-                [*as_user, programs / "postgres", "-D", data, *options], stdout=log, stderr=log, cwd=folder
-            )
+
+        def launch() -> subprocess.Popen[bytes]:
+            with (folder / "log").open("w") as log:
+                process = subprocess.Popen(
+                    [*as_user, programs / "postgres", "-D", data, *options], stdout=log, stderr=log, cwd=folder
+                )
+            _wait_until_ready(process, programs, port, folder / "log")
+            return process
+
+        server = Server(port, launch)
+        server.start()
         try:
-            _wait_until_ready(server, programs, port, folder / "log")
-            yield Server(port)
+            yield server
         finally:
-            server.send_signal(signal.SIGINT)  # "fast": clients are cut off
-            server.wait(timeout=30)
+            server.stop()
 
 
 def _programs() -> Path:

@@ -4,7 +4,7 @@ Proposals become trials, each trial is trained under a lease, the scheduler goes
 the dashboard shows all searches.
 """
 
-from hirise_imb.search.database import connect, database_path, lock_study
+from hirise_imb.search.database import connect, database_path, lock_study, open_database
 from hirise_imb.search.identifiers import SearchPlace, TrialId, TrialNumber
 from hirise_imb.search.leases import Lease, Leases
 from hirise_imb.search.result import SearchResult
@@ -28,6 +28,7 @@ __all__ = [
     "connect",
     "database_path",
     "lock_study",
+    "open_database",
     "open_scheduler",
     "open_trial_store",
     "strategies_to_search",

@@ -12,8 +12,10 @@ import sqlalchemy
 from filelock import FileLock, Timeout
 from sqlalchemy import URL, event
 
+from hirise_imb.search.failures import DAMAGE_REMEDY, describe_cause, display_url, explain_failures
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder, exclusive_lock
+from hirise_imb.utils.progress import warn
 
 Storage = optuna.storages.RDBStorage
 
@@ -60,6 +62,25 @@ def lock_study(path: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def open_database(database: Path | str) -> Iterator[Storage]:
+    """Opens a database, or creates it, while the block lasts.
+
+    Args:
+        database: as for `connect`.
+
+    Raises:
+        UserError: the database can't be opened, or it fails while the block lasts: its disk is full, its file is
+            damaged, its server has gone.
+    """
+    storage = connect(database)
+    try:
+        with explain_failures(storage.engine.url):
+            yield storage
+    finally:
+        storage.engine.dispose()
+
+
 def connect(database: Path | str) -> Storage:
     """Opens a database, or creates it.
 
@@ -69,8 +90,8 @@ def connect(database: Path | str) -> Storage:
         database: a file, or an address: sqlite:///..., postgresql://..., mysql+DRIVER://...
 
     Raises:
-        UserError: the address is malformed, its driver is missing, the server refuses, or the file or database does
-            not belong to this version of Optuna. No message shows a password.
+        UserError: the address is malformed, its driver is missing, the server refuses, the file is damaged, or the file
+            or database does not belong to this version of Optuna. No message shows a password.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if isinstance(database, Path):
@@ -85,11 +106,7 @@ def display_address(database: Path | str) -> str:
     Raises:
         UserError: the address is malformed.
     """
-    return str(database) if isinstance(database, Path) else _display_url(_parse_address(database))
-
-
-def _display_url(url: URL) -> str:
-    return url.set(query={}).render_as_string(hide_password=True)
+    return str(database) if isinstance(database, Path) else display_url(_parse_address(database))
 
 
 def _parse_address(address: str) -> URL:
@@ -115,24 +132,48 @@ def _parse_address(address: str) -> URL:
 
 
 def _connect_file(path: Path) -> Storage:
-    url = URL.create("sqlite", database=str(path))
     ensure_folder(path.parent)
-    try:
-        # One process at a time creates the tables, as on servers.
-        with exclusive_lock(path):
+    # A path may contain ?, which ends the path in an address. As a URI it is quoted, and SQLite itself decodes it.
+    url = URL.create("sqlite", database=path.absolute().as_uri(), query={"uri": "true"})
+    # One process at a time creates the tables, as on servers.
+    with explain_failures(url), exclusive_lock(path):
+        if path.exists():
+            _check_file(path, url)
+        try:
             storage = _create_storage(url, {"connect_args": {"timeout": LOCK_TIMEOUT}})
-            # Only after the tables exist: while Optuna creates them, it opens a second connection inside a transaction
-            # of the first one, which BEGIN IMMEDIATE would make it wait for.
-            event.listen(storage.engine, "connect", _configure_sqlite)
-            event.listen(storage.engine, "begin", _begin_immediately)
-            storage.engine.dispose()  # drops the connections that were made without the listeners
-            storage.engine.connect().close()  # the first connection switches the file to write-ahead logging
-    except Exception as error:
-        cause = _root_cause(error)
-        if cause in ("file is not a database", "unable to open database file") or isinstance(error, RuntimeError):
+        except (RuntimeError, AssertionError) as error:  # which Optuna raises for the tables of another version
+            cause = describe_cause(error)
             raise UserError(f"{path} is not a database of this Optuna version ({cause}): move it away.") from error
-        raise
+        # Only after the tables exist: while Optuna creates them, it opens a second connection inside a transaction
+        # of the first one, which BEGIN IMMEDIATE would make it wait for.
+        event.listen(storage.engine, "connect", _configure_sqlite)
+        event.listen(storage.engine, "begin", _begin_immediately)
+        storage.engine.dispose()  # drops the connections that were made without the listeners
+        storage.engine.connect().close()  # the first connection switches the file to write-ahead logging
     return storage
+
+
+def _check_file(path: Path, url: URL) -> None:
+    """Checks the structure of an existing file, before anything is written to it.
+
+    Raises:
+        UserError: the file is damaged, or belongs to another program.
+    """
+    if path.is_file() and not path.stat().st_size:
+        # A process that is killed at its start leaves an empty file, and so does a program that truncates it.
+        warn(f"{path} is empty: all searches begin anew.")
+        return
+    # Each page and each index: 0.1 s for 2,000 trials. What it can't see, a changed value, the trials' digests show.
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args={"timeout": LOCK_TIMEOUT})
+    with engine.connect() as connection:
+        problem = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
+        tables = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
+        columns = connection.exec_driver_sql("SELECT name FROM pragma_table_info('studies')").scalars().all()
+    if problem != "ok":
+        raise UserError(f"{path} is damaged ({' '.join(str(problem).split())}): {DAMAGE_REMEDY}")
+    # Optuna creates the table of studies first, so it is there even if the creation was interrupted.
+    if tables and "study_name" not in columns:
+        raise UserError(f"{path} is a database of another program: name another file, or move it away.")
 
 
 def _configure_sqlite(connection: Any, _: object) -> None:  # noqa: ANN401  (the connection of any driver)
@@ -156,7 +197,7 @@ def _begin_immediately(connection: sqlalchemy.Connection) -> None:
 
 
 def _connect_server(url: URL) -> Storage:
-    name, backend = _display_url(url), url.get_backend_name()
+    name, backend = display_url(url), url.get_backend_name()
     try:
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
@@ -166,17 +207,17 @@ def _connect_server(url: URL) -> Storage:
     try:
         connection = engine.connect()
     except Exception as error:  # of any class: each driver has errors of its own for options
-        cause = _redact(url, _root_cause(error))
+        cause = describe_cause(error, url)
         raise UserError(
             f"{name} can't be opened ({cause}): check host, port, user, password and name of the database."
         ) from error
-    with connection:
+    with explain_failures(url), connection:
         connection.exec_driver_sql(_TABLE_CREATION_LOCKS[backend])  # released when the connection closes
         try:
             storage = _create_storage(url, {"pool_pre_ping": True})  # replaces connections that the server has cut
         except (RuntimeError, sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
             raise UserError(
-                f"{name} can't store studies of this Optuna version ({_redact(url, _root_cause(error))}): name a "
+                f"{name} can't store studies of this Optuna version ({describe_cause(error, url)}): name a "
                 f"database in which the user may create tables."
             ) from error
     if backend == "postgresql":
@@ -192,21 +233,6 @@ def _limit_idle_transactions(connection: Any, _: object) -> None:  # noqa: ANN40
     cursor.execute(f"SET idle_in_transaction_session_timeout = '{LOCK_TIMEOUT}s'")
     cursor.close()
     connection.commit()
-
-
-def _root_cause(error: BaseException) -> str:
-    """Returns the driver's message in one line; SQLAlchemy's own adds statements and a link to it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())
-
-
-def _redact(url: URL, message: str) -> str:
-    """Returns a driver's message without the passwords in the address or its options."""
-    options = [str(value) for key, value in url.query.items() if "pass" in key]
-    for secret in filter(None, (url.password, *options)):
-        message = message.replace(str(secret), "***")
-    return message
 
 
 def _create_storage(url: URL, engine_options: dict[str, Any]) -> Storage:

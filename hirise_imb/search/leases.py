@@ -157,7 +157,9 @@ class Leases:
         would have to wait for the grace to pass.
         """
         with self._engine.begin() as connection:
-            connection.execute(_TABLE.delete().where(_COLUMNS.trial.startswith(prefix, autoescape=True)))
+            # Not with LIKE, which SQLite applies without regard to case.
+            start = sqlalchemy.func.substr(_COLUMNS.trial, 1, len(prefix))
+            connection.execute(_TABLE.delete().where(start == prefix))
         self._observations.clear()
 
     def _claim(self, trial: str, owner: str) -> bool:

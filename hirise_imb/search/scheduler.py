@@ -16,7 +16,7 @@ from hirise_imb.config import GIVEN_SPLIT, StudyDefinition
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.recipe import Recipe
 from hirise_imb.search.dashboard import make_publisher, write_study_note
-from hirise_imb.search.database import Storage, connect, database_path
+from hirise_imb.search.database import Storage, database_path, open_database
 from hirise_imb.search.leases import Leases
 from hirise_imb.search.result import SearchResult
 from hirise_imb.search.search import Search
@@ -213,20 +213,18 @@ def open_scheduler(
         address: address of the database; None for the file below `out`.
 
     Raises:
-        UserError: the database can't be opened, the features can't be computed, or the study was begun with other data.
+        UserError: the database can't be opened, or fails while the block lasts; the features can't be computed; the
+            study was begun with other data.
     """
     database = database_path(out) if address is None else address
     # Before the features: a wrong address is reported at once, not after an hour of extraction.
-    storage = connect(database)
-    try:
+    with open_database(database) as storage:
         with show_stage("Preparing the features"):
             context = TrainingContext.prepare(definition, manifest, strategies)
         divisions = [division for design in definition.evaluation for division in context.divisions(design)]
         scheduler = SearchScheduler(context, divisions, strategies, storage, database, Leases(storage.engine), out)
         scheduler.open_independent_searches()
         yield scheduler
-    finally:
-        storage.engine.dispose()
 
 
 def _count_trials(division: Division, search: Search, progress: StudyProgress) -> None:

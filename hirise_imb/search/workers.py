@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.interruption import end_at_interruption, install_handlers, is_requested
 from hirise_imb.utils.progress import log_to_stderr, warn
 
@@ -84,7 +85,11 @@ def _run_worker(log: Path, work: Callable[..., None], arguments: tuple[Any, ...]
     install_handlers(worker=True)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with end_at_interruption():
-        work(*arguments)
+        try:
+            work(*arguments)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from error
 
 
 def _end_with_parent() -> None:

@@ -40,6 +40,7 @@ from hirise_imb.recipe import Recipe
 from hirise_imb.search.dashboard import artifacts_folder, make_publisher, write_study_note
 from hirise_imb.search.dashboard.notes import SEPARATOR
 from hirise_imb.search.database import Storage, connect, database_path
+from hirise_imb.search.digests import DIGEST, compute_digest
 from hirise_imb.search.identifiers import SearchPlace
 from hirise_imb.search.leases import Leases
 from hirise_imb.search.search import Fit, Search
@@ -442,9 +443,10 @@ def test_a_note_can_be_written_for_any_trials(data: st.DataObject) -> None:
         attributes: dict[str, Any] = {"place": place, "epochs": [3], "capped": False, "seconds": 1.0}
         attributes |= {f"f1/{name}": 0.5 for name in CLASSES.names}
         value = data.draw(st.sampled_from(scores))
-        search.trial_store.study.add_trial(
-            create_trial(params=chosen, distributions=distributions, value=value, user_attrs=attributes)
-        )
+        complete = create_trial(params=chosen, distributions=distributions, value=value, user_attrs=attributes)
+        complete.number = place
+        complete.system_attrs = {DIGEST: compute_digest(complete)}
+        search.trial_store.study.add_trial(complete)
     write_study_note(search)
     part = section(search, "Importance of parameters")
     if count < 8:

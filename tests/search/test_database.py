@@ -127,7 +127,9 @@ def test_no_password_is_ever_shown(before: str, after: str) -> None:
     assert SECRET not in text
 
 
-@pytest.mark.parametrize("name", ["plain.db", "a b%20c.db", "{x}.db", "what?.db", "a@b@c.db", "é#1.db"])
+@pytest.mark.parametrize(
+    "name", ["plain.db", "a b%20c.db", "{x}.db", "what?.db", "a@b@c.db", "é#1.db", "a?b #%25/{é}.db"]
+)
 def test_a_path_may_have_any_name(name: str, tmp_path: Path) -> None:
     path = tmp_path / "new" / name
     storage = connect(path)

@@ -8,11 +8,10 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 import pytest
 import sqlalchemy
-from servers import PASSWORD, Server
+from servers import Server, check_secrecy
 from study_processes import Command, kill_on_exit, read_results, wait_until
 
 from hirise_imb.search.database import connect, database_path
@@ -21,7 +20,6 @@ TRIALS, OUTER_FOLDS = 9, 2
 STRATEGIES = ("logit_adjustment", "prototypes")
 SEARCHES = ("plain", *STRATEGIES)
 WORKERS = ("one", "two", "three")
-SECRETS = (PASSWORD, PASSWORD[4:], quote(PASSWORD, safe=""), quote_plus(PASSWORD))
 
 
 _RECORD_WORKERS = """
@@ -85,15 +83,6 @@ def read_trials(database: Database) -> list[tuple[Any, ...]]:
         "LEFT JOIN trial_user_attributes lost ON lost.trial_id = trials.trial_id AND lost.key = 'lost' "
         "WHERE place.key = 'place' ORDER BY trials.trial_id"
     )
-
-
-def check_secrecy(outputs: list[str], *folders: Path) -> None:
-    """Checks that no output and no file holds the password."""
-    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-    assert files
-    for secret in SECRETS:
-        assert all(secret not in output for output in outputs)
-        assert [path for path in files if secret.encode() in path.read_bytes()] == []
 
 
 @pytest.mark.slow

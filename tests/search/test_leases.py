@@ -97,7 +97,7 @@ def test_times_that_make_no_sense_are_refused(times: tuple[float, float]) -> Non
 
 
 def test_a_process_that_is_alone_clears_the_leases_of_its_study_alone(engine: Engine) -> None:
-    trials = ["a_/1", "a_/2", "ab/1", "b/a_/1"]
+    trials = ["a_/1", "a_/2", "ab/1", "A_/1", "b/a_/1"]
     assert all(Leases(engine).acquire(trial) for trial in trials)  # never entered: they never beat
     leases = Leases(engine)
     assert not any(leases.acquire(trial) for trial in trials)

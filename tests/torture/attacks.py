@@ -28,6 +28,7 @@ class Outcome(StrEnum):
     REFUSED = "refused in one sentence"
     RECORDED = "recorded as failed, the rest went on"
     HARMLESS = "nothing executed, nothing disclosed"
+    NOT_TRIED = "not tried, since this machine can't"
 
 
 class Area(StrEnum):

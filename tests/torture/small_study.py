@@ -27,11 +27,12 @@ def data(attempt: Attempt) -> Path:
     return attempt.prepare("small-data", make) / "data"
 
 
-def words(attempt: Attempt, out: Path) -> list[object]:
-    """Returns the arguments that run the study."""
+def words(attempt: Attempt, out: Path, **others: object) -> list[object]:
+    """Returns the arguments that run the study; others replace or follow those that it has."""
     options = {
         **{"name": NAME, "data": data(attempt), "out": out, "backbone": "toy", "weights": "random"},
         **{"strategies": "class_weights", "trials": 3, "refits": 2, "outer-folds": 2},
+        **others,
     }
     return ["run", *(word for option, value in options.items() for word in (f"--{option}", value))]
 
@@ -51,10 +52,12 @@ def undisturbed(attempt: Attempt) -> Path:
     return attempt.prepare("undisturbed", make) / "out"
 
 
-def expect_same_report(attempt: Attempt, out: Path) -> None:
-    """Fails unless the report of the study equals the undisturbed one, but for times."""
+def expect_same_report(attempt: Attempt, out: Path, name: str = NAME) -> None:
+    """Fails unless the report of the study, under this name, equals the undisturbed one, but for times."""
     expected = read_results(undisturbed(attempt) / "reports" / NAME)
-    actual = read_results(out / "reports" / NAME)
+    actual = read_results(out / "reports" / name)
+    # The summary has the name.
+    actual = {key: content.replace(f'"{name}"'.encode(), f'"{NAME}"'.encode()) for key, content in actual.items()}
     assert actual.keys() == expected.keys()
     for name, content in expected.items():
         assert actual[name] == content, f"{name} differs from that of an undisturbed study"

@@ -14,7 +14,8 @@ import sqlalchemy
 from optuna.artifacts import FileSystemArtifactStore
 
 from hirise_imb.search.dashboard.protection import protect
-from hirise_imb.search.database import connect, display_address
+from hirise_imb.search.database import display_address, open_database
+from hirise_imb.search.digests import warn_of_damaged_trials
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder
 from hirise_imb.utils.interruption import end_at_interruption
@@ -41,8 +42,8 @@ def serve_dashboard(database: Path | str, artifacts: Path, port: int) -> None:
         raise UserError(f"There is no database {file}: run a study first, or give its place with --out or --storage.")
     # It would print tracebacks; the handler says what could not be answered.
     logging.getLogger("optuna_dashboard").setLevel(logging.CRITICAL)
-    storage = connect(database)
-    try:
+    with open_database(database) as storage:
+        warn_of_damaged_trials(storage)
         application = wsgi(storage, artifact_store=FileSystemArtifactStore(ensure_folder(artifacts)))
         try:
             # The dashboard asks for no password and can delete studies, so it accepts connections from this machine
@@ -53,8 +54,6 @@ def serve_dashboard(database: Path | str, artifacts: Path, port: int) -> None:
         say(f"The dashboard of {name} is at http://127.0.0.1:{port}/ until you press Ctrl-C.")
         with server, end_at_interruption():
             server.serve_forever()
-    finally:
-        storage.engine.dispose()
 
 
 class _ThreadingServer(ThreadingMixIn, WSGIServer):
