@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.keras_configuration import configure_keras
 
 if TYPE_CHECKING:
     import keras
@@ -89,17 +90,17 @@ class BackboneCard:
         Raises:
             UserError: the images are too small, or the weights are not available.
         """
+        self.check_image_size(input_shape)
+        configure_keras()
         import keras
 
-        self.check_image_size(input_shape)
         if weights == "random":
             keras.utils.set_random_seed(0)
-        default_policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(PRECISIONS[precision])
         try:
             return Backbone(self, self.build(weights, input_shape), precision)
         finally:
-            keras.config.set_dtype_policy(default_policy)
+            keras.config.set_dtype_policy(PRECISIONS["float32"])
 
     def check_image_size(self, input_shape: InputShape) -> None:
         """Raises UserError if images of this shape are smaller than the network accepts."""
