@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hirise_imb.utils.errors import UserError
@@ -29,21 +26,6 @@ InputShape = tuple[int, int, int]
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 """Keras' dtype policy for each precision; weights and pooled features are float32 in both."""
-
-
-def read_weights(network: keras.Model, path: Path) -> None:
-    """Loads all weights of `network` from a Keras weights file.
-
-    Raises:
-        ValueError: the file can't be read, or contains the weights of another network.
-    """
-    with warnings.catch_warnings():
-        # When layers keep their random weights because the file lacks them, Keras only warns.
-        warnings.filterwarnings("error", message="Skipping nested container")
-        try:
-            network.load_weights(path)
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, UserWarning) as error:
-            raise ValueError(f"{path} does not contain weights of {network.name}.") from error
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 
 from hirise_imb.backbones import Backbone, Trainable
 from hirise_imb.data.dataset import ClassSet
-from hirise_imb.data.download import digest_of
 from hirise_imb.features.inputs import FeatureSpec, Input
 from hirise_imb.prediction.records import FORMAT, BackboneRecord, FeatureSpecRecord, ModelRecord
 from hirise_imb.reporting.summary.json_schema import schema_of
 from hirise_imb.training.fitted import FittedModel
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import ensure_folder, write_text
+from hirise_imb.utils.files import check_regular_file, digest_of, ensure_folder, write_text
 
 FACTS, WEIGHTS, SUMS, CARD = "model.json", "weights.npz", "SHA256SUMS", "README.md"
 
@@ -164,6 +163,7 @@ def read_model(folder: Path) -> SavedModel:
     Raises:
         UserError: there is no model, a file is damaged, or it was written by another version of this program.
     """
+    check_regular_file(folder / SUMS)
     try:
         sums = (folder / SUMS).read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
