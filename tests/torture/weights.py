@@ -96,7 +96,8 @@ def damage_weights_without_digest(attempt: Attempt) -> Outcome:
         return Outcome.REFUSED
     weights = _network().get_weights()
     assert all(np.isfinite(weight).all() for weight in weights)
-    return Outcome.CORRECT if Backbone(LITE0, _network()).digest == _embedded_digest() else Outcome.RECORDED
+    # The report, the feature cache and the stored fits tell weights apart by this digest.
+    return Outcome.CORRECT if Backbone(LITE0, _network()).digest == _embedded_digest() else Outcome.NAMED
 
 
 def _lack(rng: Random, file: h5py.File, name: str) -> None:
@@ -183,12 +184,13 @@ import numpy as np
 from hirise_imb.backbones import BACKBONES
 backbone = BACKBONES["efficientnet-lite0"].load("imagenet", (64, 64, 1))
 pixels = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 1)).astype("float32")
-features = [np.asarray(backbone.trunk("top")(pixels)), np.asarray(backbone.tail("block7")(backbone.trunk("block7")(pixels)))]
+cut = backbone.trunk("block7")(pixels)
+features = [np.asarray(backbone.trunk("top")(pixels)), np.asarray(backbone.tail("block7")(cut))]
 print(backbone.digest, *(hashlib.sha256(values.tobytes()).hexdigest() for values in features), features[0].dtype)
 """
 
 
-@attack(Area.DISK, "Another `keras.json` or KERAS_BACKEND: number format, epsilon, order of dimensions", tries=12)
+@attack(Area.DISK, "Another `keras.json` or KERAS_BACKEND: number format, epsilon, order of dimensions", tries=8)
 def change_keras_settings(attempt: Attempt) -> Outcome:
     def run(settings: str | None, **variables: str) -> subprocess.CompletedProcess[str]:
         home = attempt.folder / f"home-{len(list(attempt.folder.iterdir()))}"
