@@ -207,11 +207,19 @@ def _inputs(attempt: Attempt) -> dict[str, Callable[[str], Finished]]:
 
         return run
 
-    def report(name: str, *words: object) -> Callable[[str], Finished]:
+    def report(name: str) -> Callable[[str], Finished]:
         def run(kind: str) -> Finished:
             place = _report(attempt)
             _replace(next(place.glob(name)), kind)
-            return call(*words, place)
+            return call("report", place)
+
+        return run
+
+    def model(name: str) -> Callable[[str], Finished]:
+        def run(kind: str) -> Finished:
+            place = Path(shutil.copytree(_model(attempt), folder / "model"))
+            _replace(place / name, kind)
+            return call("predict", place, data_, "--out", folder / "p.parquet")
 
         return run
 
@@ -222,11 +230,10 @@ def _inputs(attempt: Attempt) -> dict[str, Callable[[str], Finished]]:
         **{name: data(name) for name in (*layout.files, layout.image_folder, "image")},
         **{name: path(name, "data", "check") for name in ("data.zip", "table.csv", "table.parquet")},
         "definition": path("study.toml", "plan"),
-        "summary": report("summary.json", "report"),
-        "predictions": report("predictions/*.parquet", "report"),
+        "summary": report("summary.json"),
+        "predictions": report("predictions/*.parquet"),
         "published table": path("table.csv", "forensics"),
-        "model": report("models/*/SHA256SUMS", "models"),
-        "model weights": report("models/*/weights.npz", "models"),
+        **{f"model: {name}": model(name) for name in ("SHA256SUMS", "model.json", "weights.npz")},
         "images": path("images.jpg", "predict", _model(attempt), "--out", folder / "p.parquet"),
         "image table": path("images.parquet", "predict", _model(attempt), "--out", folder / "p.parquet"),
         "predicted images": path("p.parquet", "review", "--images", data_, "--out", folder / "review"),
@@ -248,7 +255,10 @@ def replace_input(attempt: Attempt) -> Outcome:
     with _known_toy(), _deadline():
         finished = inputs[name](kind)
     assert finished.code == 2, (name, kind, finished)
-    finished.expect_sentence()
+    if name == "image":  # one message names all images that can't be used
+        assert "error: 1 of" in finished.err, finished
+    else:
+        finished.expect_sentence()
     return Outcome.REFUSED
 
 
@@ -262,18 +272,19 @@ def replace_output(attempt: Attempt) -> Outcome:
     if kind == "folder":
         (place / "something").touch()
     target = place if kind == "folder" or rng.random() < 0.5 else place / "below"
+    predictions = place / "below.parquet"
+    if kind == "folder":
+        (predictions := folder / "a-folder.parquet").mkdir()
     study = ["run", "--data", data, "--backbone", TOY.name, "--weights", "random", "--strategies", "tau_norm"]
     commands: list[list[object]] = [
         ["data", "draw", "--seed", 1, "--out", target],
-        ["predict", model, data / HIRISE.layout.image_folder, "--out", target.with_suffix(".parquet")],
+        ["predict", model, data / HIRISE.layout.image_folder, "--out", predictions],
         ["export", model, "--format", "keras", "--out", target],
         ["init", target],
     ]
     if kind != "folder":
         commands += [[*study, "--out", target], ["compare", *[_report(attempt)] * 2, "--out", target]]
     command = rng.choice(commands)
-    if command[0] == "predict":
-        place.rename(place.with_suffix(".parquet"))
     with _known_toy(), _deadline():
         call(*command).expect_sentence()
     return Outcome.REFUSED
