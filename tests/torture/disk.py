@@ -85,9 +85,9 @@ def damage_feature_cache(attempt: Attempt) -> Outcome:
 @contextmanager
 def _read_only(folder: Path) -> Iterator[None]:
     """Makes a folder read-only: by a mount where this process may, and otherwise by permissions or by pretence."""
-    mounted = _run("mount", "--bind", folder, folder)
+    mounted = run_program("mount", "--bind", folder, folder)
     if mounted:
-        assert _run("mount", "-o", "remount,ro,bind", folder)
+        assert run_program("mount", "-o", "remount,ro,bind", folder)
     try:
         if mounted or os.getuid():
             for path in [] if mounted else [*folder.rglob("*"), folder]:
@@ -98,13 +98,14 @@ def _read_only(folder: Path) -> Iterator[None]:
                 yield
     finally:
         if mounted:
-            assert _run("umount", folder)
+            assert run_program("umount", folder)
         elif os.getuid():
             for path in [folder, *folder.rglob("*")]:
                 path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _run(*command: object) -> bool:
+def run_program(*command: object) -> bool:
+    """Returns whether a program exists and succeeds."""
     try:
         return subprocess.run([str(word) for word in command], capture_output=True, check=False).returncode == 0
     except FileNotFoundError:
@@ -137,14 +138,14 @@ def read_only_feature_cache(attempt: Attempt) -> Outcome:
 
 
 @contextmanager
-def _known_toy() -> Iterator[None]:
+def known_toy() -> Iterator[None]:
     """The toy backbone is known to commands in this process."""
     with mock.patch.dict(BACKBONES, {TOY.name: TOY}):
         yield
 
 
 @contextmanager
-def _deadline() -> Iterator[None]:
+def deadline() -> Iterator[None]:
     """Fails if the block hangs."""
 
     def stop(*_: object) -> None:
@@ -186,7 +187,8 @@ def _report(attempt: Attempt) -> Path:
     return Path(shutil.copytree(small_study.undisturbed(attempt) / "reports" / small_study.NAME, attempt.folder / "r"))
 
 
-def _model(attempt: Attempt) -> Path:
+def undisturbed_model(attempt: Attempt) -> Path:
+    """Returns the folder of a saved model of the undisturbed study."""
     return next((small_study.undisturbed(attempt) / "reports" / small_study.NAME / "models").iterdir())
 
 
@@ -217,7 +219,7 @@ def _inputs(attempt: Attempt) -> dict[str, Callable[[str], Finished]]:
 
     def model(name: str) -> Callable[[str], Finished]:
         def run(kind: str) -> Finished:
-            place = Path(shutil.copytree(_model(attempt), folder / "model"))
+            place = Path(shutil.copytree(undisturbed_model(attempt), folder / "model"))
             _replace(place / name, kind)
             return call("predict", place, data_, "--out", folder / "p.parquet")
 
@@ -234,8 +236,8 @@ def _inputs(attempt: Attempt) -> dict[str, Callable[[str], Finished]]:
         "predictions": report("predictions/*.parquet"),
         "published table": path("table.csv", "forensics"),
         **{f"model: {name}": model(name) for name in ("SHA256SUMS", "model.json", "weights.npz")},
-        "images": path("images.jpg", "predict", _model(attempt), "--out", folder / "p.parquet"),
-        "image table": path("images.parquet", "predict", _model(attempt), "--out", folder / "p.parquet"),
+        "images": path("images.jpg", "predict", undisturbed_model(attempt), "--out", folder / "p.parquet"),
+        "image table": path("images.parquet", "predict", undisturbed_model(attempt), "--out", folder / "p.parquet"),
         "predicted images": path("p.parquet", "review", "--images", data_, "--out", folder / "review"),
         "weights": path("w.h5", "run", "--data", data_, "--out", folder / "out", "--trials", 1, "--weights"),
     }
@@ -252,7 +254,7 @@ def replace_input(attempt: Attempt) -> Outcome:
     inputs = _inputs(attempt)
     name = attempt.random.choice(sorted(inputs))
     kind = attempt.random.choice(["pipe", "socket", "device", "folder", "loop"])
-    with _known_toy(), _deadline():
+    with known_toy(), deadline():
         finished = inputs[name](kind)
     assert finished.code == 2, (name, kind, finished)
     if name == "image":  # one message names all images that can't be used
@@ -267,7 +269,7 @@ def replace_input(attempt: Attempt) -> Outcome:
 )
 def replace_output(attempt: Attempt) -> Outcome:
     folder, rng = attempt.folder, attempt.random
-    model, data = _model(attempt), small_study.data(attempt)
+    model, data = undisturbed_model(attempt), small_study.data(attempt)
     place = _replace(folder / "place", kind := rng.choice(["file", "folder", "loop", "pipe"]))
     if kind == "folder":
         (place / "something").touch()
@@ -285,6 +287,6 @@ def replace_output(attempt: Attempt) -> Outcome:
     if kind != "folder":
         commands += [[*study, "--out", target], ["compare", *[_report(attempt)] * 2, "--out", target]]
     command = rng.choice(commands)
-    with _known_toy(), _deadline():
+    with known_toy(), deadline():
         call(*command).expect_sentence()
     return Outcome.REFUSED
