@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from handmade import without_figures
+
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.utils.files import CACHE_VARIABLE
 from torture import small_study
@@ -61,7 +63,7 @@ def _list(*folders: Path) -> list[str]:
 @attack(
     Area.DISK,
     "No file may grow beyond a random size: imported data, predictions, exports, rebuilt and compared reports",
-    tries=40,
+    tries=12,
     quick=1,
 )
 def limit_file_size(attempt: Attempt) -> Outcome:
@@ -69,7 +71,7 @@ def limit_file_size(attempt: Attempt) -> Outcome:
     commands, undisturbed = _commands(attempt, out), _commands(attempt, fresh)
     name = attempt.random.choice(sorted(commands))
     cache = Path(os.environ[CACHE_VARIABLE])
-    with known_toy(), deadline():
+    with known_toy(), deadline(), without_figures():
         with _limit_file_size(int(10 ** attempt.random.uniform(0, 6))):
             finished = commands[name]()
         if finished.code:
@@ -84,7 +86,12 @@ def limit_file_size(attempt: Attempt) -> Outcome:
     return Outcome.REFUSED if finished.code else Outcome.CORRECT
 
 
-@attack(Area.DISK, "The disk is full at a random write of a run; some space is freed, then the same command", tries=5)
+@attack(
+    Area.DISK,
+    "The disk is full at a random write of a run; some space is freed, then the same command",
+    tries=4,
+    quick=0,
+)
 def fill_disk(attempt: Attempt) -> Outcome:
     place = attempt.folder / "disk"
     place.mkdir()
@@ -109,7 +116,7 @@ def fill_disk(attempt: Attempt) -> Outcome:
     return Outcome.SAME
 
 
-@attack(Area.DISK, "No file of a run may grow beyond a random size, then the same command", tries=4)
+@attack(Area.DISK, "No file of a run may grow beyond a random size, then the same command", tries=3, quick=0)
 def limit_file_size_of_run(attempt: Attempt) -> Outcome:
     small_study.undisturbed(attempt)
     with _limit_file_size(int(10 ** attempt.random.uniform(1, 6))):  # child processes get the limit
