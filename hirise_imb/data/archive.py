@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from hirise_imb.data.dataset import Layout
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import ensure_folder, exclusive_lock
+from hirise_imb.utils.files import check_regular_file, ensure_folder, exclusive_lock
 from hirise_imb.utils.progress import track
 
 CHUNK = 1 << 20
@@ -59,6 +59,7 @@ def unpack(zip_path: Path, folder: Path, layout: Layout | None) -> Path:
 
 def has_split_file(zip_path: Path, layout: Layout) -> bool:
     """Returns whether a zip contains the split file of a layout; False if it can't be read."""
+    check_regular_file(zip_path)
     try:
         with zipfile.ZipFile(zip_path) as archive:
             return any(PurePosixPath(name).name == layout.split_file for name in archive.namelist())

@@ -1,6 +1,5 @@
 """Downloads a published archive: with checksum, and resumed after an interruption."""
 
-import hashlib
 import re
 import shutil
 import time
@@ -14,7 +13,7 @@ import requests
 from hirise_imb import __version__
 from hirise_imb.data.dataset import Archive
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import ensure_folder, exclusive_lock
+from hirise_imb.utils.files import digest_of, ensure_folder, exclusive_lock
 from hirise_imb.utils.progress import ProgressCallback, log, track
 
 USER_AGENT = f"hirise_imb/{__version__} (+https://doi.org/10.5281/zenodo.4002935)"
@@ -136,13 +135,20 @@ def _request(archive: Archive, part: Path, start: int, show: ProgressCallback) -
     if start:
         headers["Range"] = f"bytes={start}-"
     try:
-        with requests.get(archive.address, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        with _open(archive, headers) as response:
             first = _first_byte(archive, response, start)
             _receive(archive, response, part, first, show)
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         raise _Retry(f"the connection failed: {type(error).__name__}") from error
     except requests.RequestException as error:
         raise _manual_download_error(archive, f"The download failed ({error}):") from error
+
+
+def _open(archive: Archive, headers: dict[str, str]) -> requests.Response:
+    try:
+        return requests.get(archive.address, headers=headers, stream=True, timeout=TIMEOUT)
+    except ValueError as error:  # the server sent the client to an address that is none
+        raise _manual_download_error(archive, f"The download failed ({str(error)[:100]}):") from error
 
 
 def _first_byte(archive: Archive, response: requests.Response, start: int) -> int:
@@ -159,8 +165,8 @@ def _first_byte(archive: Archive, response: requests.Response, start: int) -> in
             raise _Retry(f"the server sent {content_range!r} instead of the bytes from {start} on")
         first = start
     length = response.headers.get("Content-Length", "")
-    if length.isdecimal() and int(length) != archive.size - first:
-        raise _Retry(f"the server offers {int(length):,} bytes instead of {archive.size - first:,}")
+    if length.isdecimal() and length != str(archive.size - first):
+        raise _Retry(f"the server offers {length[:20]} bytes instead of {archive.size - first:,}")
     return first
 
 
@@ -204,9 +210,3 @@ def _fault(archive: Archive, path: Path) -> str:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def digest_of(path: Path, algorithm: str) -> str:
-    """Returns the hexadecimal digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()

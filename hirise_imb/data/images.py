@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hirise_imb.utils.errors import UserError, bullet_list
+from hirise_imb.utils.files import check_regular_file
 from hirise_imb.utils.progress import track
 
 _MAX_SHOWN = 20
@@ -64,6 +65,7 @@ def decode_image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     Raises:
         UserError: the file can't be read, or is not a complete JPEG or PNG of this size and number of channels.
     """
+    check_regular_file(path)
     try:
         return decode_content(path.read_bytes(), shape)
     except OSError as error:
@@ -113,6 +115,7 @@ def read_formats(paths: Sequence[Path]) -> list[Format | None]:
 
 
 def _read_format(path: Path) -> Format | None:
+    check_regular_file(path)
     try:
         with Image.open(path, formats=FORMATS) as image:
             return Format(*image.size, image.mode)

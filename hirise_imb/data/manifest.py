@@ -24,6 +24,7 @@ from hirise_imb.data.dataset import (
     SourceColumn,
 )
 from hirise_imb.utils.errors import UserError, bullet_list
+from hirise_imb.utils.files import check_regular_file
 
 _MAX_SHOWN = 50
 """Number of mistakes that one message lists; the others are counted."""
@@ -114,6 +115,7 @@ def read_manifest(data_folder: Path, spec: DataCard) -> Manifest:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Returns the non-empty lines with their numbers, counted from 1."""
+    check_regular_file(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:

@@ -10,10 +10,10 @@ from pathlib import Path
 from hirise_imb.data import synthetic
 from hirise_imb.data.archive import has_split_file, unpack
 from hirise_imb.data.dataset import Archive, DataCard, Layout
-from hirise_imb.data.download import digest_of, download_archive, is_archive
+from hirise_imb.data.download import download_archive, is_archive
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import cache_root, ensure_folder, exclusive_lock, file_mask
+from hirise_imb.utils.files import cache_root, digest_of, ensure_folder, exclusive_lock, file_mask
 from hirise_imb.utils.progress import say
 
 SYNTHETIC = "synthetic"
@@ -60,8 +60,8 @@ def expand_variable(data: str) -> Path:
 
 
 def data_cache() -> Path:
-    """Returns the folder for data that is unpacked, and creates it."""
-    return ensure_folder(cache_root() / "data")
+    """Returns the folder for data that is unpacked; it need not exist."""
+    return cache_root() / "data"
 
 
 def find_data_folder(folder: Path, layout: Layout) -> Path:
@@ -138,11 +138,12 @@ def _official_archive() -> Archive:
 
 
 def _synthetic_folder() -> Path:
-    cache = ensure_folder(cache_root())
-    folder = cache / f"synthetic-{synthetic.VERSION}"
-    with exclusive_lock(folder):
-        if not folder.is_dir():
-            _write_synthetic(folder, 0)
+    folder = cache_root() / f"synthetic-{synthetic.VERSION}"
+    if not folder.is_dir():
+        ensure_folder(folder.parent)
+        with exclusive_lock(folder):
+            if not folder.is_dir():  # another process may have drawn it meanwhile
+                _write_synthetic(folder, 0)
     return find_data_folder(folder, HIRISE.layout)
 
 

@@ -21,10 +21,9 @@ import pandas as pd
 
 from hirise_imb.data.annotations import FILE, LABEL, SOURCE, SPLIT, SPLIT_NAMES
 from hirise_imb.data.archive import MAX_MEMBER
-from hirise_imb.data.download import digest_of
 from hirise_imb.data.tables import CLASS_FILE, read_columns
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import exclusive_lock, write_text
+from hirise_imb.utils.files import digest_of, ensure_folder, exclusive_lock, write_text
 from hirise_imb.utils.progress import say, track
 
 if TYPE_CHECKING:
@@ -71,21 +70,27 @@ def unpack_shards(shards: Sequence[Path], cache: Path) -> Path:
         digests = [f"{path.name} {digest_of(path, 'sha256')}" for path in used]
         digest = hashlib.sha256("\n".join(digests).encode()).hexdigest()
         folder = cache / f"{shards[0].parent.resolve().name or 'shards'}-{digest[:12]}"
-        with exclusive_lock(folder):
-            if not folder.exists():
-                # Written to a temporary folder and renamed: a folder of that name is always complete.
-                work = Path(tempfile.mkdtemp(prefix=".shards-", dir=cache))
-                try:
-                    _write_images({path: splits[path] for path in used}, work)
-                    work.replace(folder)
-                finally:
-                    shutil.rmtree(work, ignore_errors=True)
+        if not folder.exists():
+            ensure_folder(cache)
+            with exclusive_lock(folder):
+                if not folder.exists():  # another process may have unpacked them meanwhile
+                    _unpack_new({path: splits[path] for path in used}, folder)
     except OSError as error:
         raise UserError(
             f"The images in {shards[0].parent} can't be unpacked into {cache} ({error.strerror or error}): fix that "
             "and try again."
         ) from error
     return folder / TABLE
+
+
+def _unpack_new(splits: Mapping[Path, str], folder: Path) -> None:
+    # Written to a temporary folder and renamed: a folder of that name is always complete.
+    work = Path(tempfile.mkdtemp(prefix=".shards-", dir=folder.parent))
+    try:
+        _write_images(splits, work)
+        work.replace(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _split_name(path: Path) -> str:

@@ -13,6 +13,7 @@ from hirise_imb.data.annotations import FILE, REQUIRED, SOURCE, Annotations
 from hirise_imb.data.archive import is_safe
 from hirise_imb.data.manifest import raise_mistakes
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.files import check_regular_file
 
 LAYOUT = "annotation-table"
 SUFFIXES = (".csv", ".parquet")
@@ -44,6 +45,7 @@ def read_strings(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     Raises:
         UserError: the file can't be read.
     """
+    check_regular_file(path)
     try:
         if path.suffix.lower() == ".csv":
             return _read_csv(path, columns)
@@ -78,6 +80,7 @@ def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 def read_columns(path: Path) -> list[str]:
     """Returns the names of the columns of a table; none if it can't be read."""
+    check_regular_file(path)
     try:
         if path.suffix.lower() == ".csv":
             with path.open(encoding="utf-8-sig", newline="") as file:
@@ -97,6 +100,7 @@ def read_class_names(path: Path) -> dict[int, str] | None:
     Raises:
         UserError: the file can't be read or has another form.
     """
+    check_regular_file(path)
     if not path.is_file():
         return None
     try:

@@ -25,7 +25,7 @@ from hirise_imb.backbones import Backbone, BackboneCard
 from hirise_imb.features.arrays import Features
 from hirise_imb.features.inputs import MAP, FeatureKey
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import ensure_folder, exclusive_lock, write_atomically, write_text
+from hirise_imb.utils.files import ensure_folder, exclusive_lock, is_writable, write_atomically, write_text
 from hirise_imb.utils.progress import warn
 
 _FORMAT = 1
@@ -59,10 +59,23 @@ def open_store(cache: Path, backbone: Backbone, key: FeatureKey, shape: tuple[in
         shape: shape of one image's features.
     """
     text = _identify(backbone.card, backbone.digest, backbone.precision, backbone.input_shape, key)
-    folder = ensure_folder(cache / "features" / _name_folder(backbone.card, key, text))
-    with exclusive_lock(folder / "rows"):
+    folder = cache / "features" / _name_folder(backbone.card, key, text)
+    if not (folder / _KEY_FILE).exists():
+        ensure_folder(folder)
+    with _open_folder(folder, key, shape) as store:
         if not (folder / _KEY_FILE).exists():
             write_atomically(folder / _KEY_FILE, lambda path: write_text(path, f"{text}\n"))
+        yield store
+
+
+@contextmanager
+def _open_folder(folder: Path, key: FeatureKey, shape: tuple[int, ...]) -> Iterator[FeatureStore]:
+    """Opens the store in a folder, locked against other processes where it can be written to."""
+    if not is_writable(folder):
+        # On a read-only disk, whose features may be all that is needed. Whoever may write there only appends.
+        yield FeatureStore(folder, key, shape, read_only=True)
+        return
+    with exclusive_lock(folder / "rows"):
         yield FeatureStore(folder, key, shape)
 
 
@@ -92,8 +105,7 @@ def read_cached_features(
         if (found := _WEIGHTS.search(text)) is None or path.parent.name != _name_folder(card, key, text):
             continue
         if found[1].startswith(weights) and text == _identify(card, found[1], precision, input_shape, key):
-            with exclusive_lock(path.with_name("rows")):
-                store = FeatureStore(path.parent, key, (card.width(key.layer),))
+            with _open_folder(path.parent, key, (card.width(key.layer),)) as store:
                 return store.features(digests) if store.row_of.keys() >= set(digests) else None
     return None
 
@@ -130,35 +142,41 @@ def _name_folder(card: BackboneCard, key: FeatureKey, identity: str) -> str:
 class FeatureStore:
     """The cached features of one key."""
 
-    def __init__(self, folder: Path, key: FeatureKey, shape: tuple[int, ...]) -> None:
+    def __init__(self, folder: Path, key: FeatureKey, shape: tuple[int, ...], *, read_only: bool = False) -> None:
         """Opens or creates the files of a store; rows that an interruption or damage left unusable are dropped.
 
         Args:
             folder: folder of the store.
             key: view, layer and statistic.
             shape: shape of one image's features.
+            read_only: leaves the files as they are; unusable rows are only ignored.
         """
+        self.folder = folder
         self.key = key
         self.shape = shape
         self.dtype = stored_dtype(key.statistic)
         self.row_bytes = row_bytes(shape, key.statistic)
         self.data = folder / "rows.bin"
         self.index = folder / "index.bin"
-        self.data.touch()
-        self.index.touch()
+        if not read_only:
+            self.data.touch()
+            self.index.touch()
         records = self._records()
         if not self._is_intact(records):
             warn(f"The cached features in {folder} are damaged; they are computed again.")
             records = records[:0]
-        self._truncate(len(records))
+        if not read_only:
+            self._truncate(len(records))
         self.row_of = {str(record["digest"], "ascii"): row for row, record in enumerate(records)}
 
     def _records(self) -> NDArray[np.void]:
-        content = self.index.read_bytes()
+        content = self.index.read_bytes() if self.index.exists() else b""
         return np.frombuffer(content[: len(content) // _RECORD.itemsize * _RECORD.itemsize], _RECORD)
 
     def _is_intact(self, records: NDArray[np.void]) -> bool:
         """Returns whether every record has the checksum of its digest and row."""
+        if not self.data.exists():
+            return not len(records)
         with self.data.open("rb") as data:
             return all(_checksum(record["digest"], data.read(self.row_bytes)) == record["crc"] for record in records)
 

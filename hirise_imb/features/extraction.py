@@ -21,6 +21,7 @@ from hirise_imb.features.cache import FeatureStore, open_store, stored_dtype
 from hirise_imb.features.inputs import GEM_EXPONENT, FeatureKey
 from hirise_imb.features.views import VIEWS, Pixels, ViewedPixels
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.files import digest_of, ensure_folder
 from hirise_imb.utils.progress import say, track
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _MIN_FREE_BYTES = 256 << 20
 def image_digests(paths: Sequence[Path]) -> list[str]:
     """Returns the hexadecimal SHA-256 of each file."""
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), paths))
+        return list(pool.map(lambda path: digest_of(path, "sha256"), paths))
 
 
 def data_digest(manifest: Manifest, digests: Sequence[str] | None = None) -> str:
@@ -93,6 +94,8 @@ def _extract_view(
         cached = set.intersection(*(set(store.row_of) for store in stores))
         missing = {digest: path for digest, path in zip(digests, paths, strict=True) if digest not in cached}
         if missing:
+            for store in stores:
+                ensure_folder(store.folder)  # a store on a read-only disk is only useful if it is complete
             needed = sum(store.row_bytes * sum(digest not in store.row_of for digest in missing) for store in stores)
             _check_space(cache, needed, len(missing))
             n_cached = len(set(digests)) - len(missing)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hirise_imb.utils.errors import UserError, bullet_list
+from hirise_imb.utils.files import check_regular_file
 
 METRICS = ("precision", "recall", "f1")
 
@@ -162,6 +163,7 @@ def read(path: Path, supports: str | None = None, decimals: int | None = None) -
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
+    check_regular_file(path)
     try:
         reader = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
         lines = [(reader.line_num, line) for line in reader if any(line)]

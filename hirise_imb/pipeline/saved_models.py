@@ -10,7 +10,6 @@ from typing import Literal, cast, get_args
 import numpy as np
 
 from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, StudyDefinition, check_known
-from hirise_imb.data.download import digest_of
 from hirise_imb.imbalance.logit_adjustment import softmax
 from hirise_imb.pipeline.division_fits import ArmFit, DivisionFits, run_kind
 from hirise_imb.pipeline.model_card import write_card
@@ -30,6 +29,7 @@ from hirise_imb.reporting.results import BASELINE, GIVEN_SPLIT_FOLDER, Results
 from hirise_imb.training.context import TrainingContext
 from hirise_imb.training.run_store import RunStore
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.files import digest_of
 from hirise_imb.utils.progress import say
 
 FOLDER = "models"

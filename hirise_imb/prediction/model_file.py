@@ -21,14 +21,13 @@ from numpy.typing import NDArray
 
 from hirise_imb.backbones import PRECISIONS, Backbone, Trainable
 from hirise_imb.data.dataset import ClassSet
-from hirise_imb.data.download import digest_of
 from hirise_imb.features.inputs import FeatureSpec, Input
 from hirise_imb.prediction.records import FORMAT, BackboneRecord, FeatureSpecRecord, ModelRecord
 from hirise_imb.reporting.summary.json_schema import schema_of
 from hirise_imb.training.fitted import FittedModel
 from hirise_imb.utils.arrays import read_arrays
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import ensure_folder, write_text
+from hirise_imb.utils.files import check_regular_file, digest_of, ensure_folder, write_text
 
 FACTS, WEIGHTS, SUMS, CARD = "model.json", "weights.npz", "SHA256SUMS", "README.md"
 
@@ -179,6 +178,7 @@ def read_model(folder: Path) -> SavedModel:
         UserError: there is no model, a file is damaged, or it was written by another version of this program.
     """
     # A folder from elsewhere may have a pipe or a device of this name, whose reading would never end.
+    check_regular_file(folder / SUMS)
     if not (folder / SUMS).is_file():
         raise UserError(
             f"There is no model in {folder}: name a folder that contains {SUMS}, such as one that `hirise-imb models "
@@ -234,7 +234,9 @@ def _read_arrays(path: Path, n_fits: int) -> list[dict[str, NDArray[Any]]]:
         ValueError: the file is damaged, or an array belongs to no fit.
     """
     by_fit: list[dict[str, NDArray[Any]]] = [{} for _ in range(n_fits)]
-    for name, array in read_arrays(path).items():
+    with path.open("rb") as file:
+        arrays = read_arrays(file)
+    for name, array in arrays.items():
         match = re.fullmatch(r"fits\.([0-9]{1,6})\.(.+)", name)
         if match is None or int(match[1]) >= n_fits:
             raise ValueError(f"the array {name} belongs to no fit")

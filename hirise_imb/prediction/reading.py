@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -122,7 +123,10 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 def _read_file(path: str) -> bytes:
     try:
-        _check_size(Path(path).stat().st_size)
+        facts = Path(path).stat()
+        if not stat.S_ISREG(facts.st_mode):  # reading a pipe may never end
+            raise UnusableImage("is not a regular file")
+        _check_size(facts.st_size)
         return Path(path).read_bytes()
     except OSError as error:
         raise UnusableImage(f"can't be read ({error.strerror or error})") from error

@@ -19,6 +19,7 @@ from hirise_imb.reporting.summary.records import ArmRecord, Summary
 from hirise_imb.reporting.summary.schema import find_fault
 from hirise_imb.reporting.tables import probability_columns
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.files import check_regular_file
 
 _AGAIN = "run its study again to rewrite it"
 _PREDICTIONS = "predictions/{}.parquet"
@@ -33,6 +34,7 @@ def read_summary(folder: Path) -> Summary:
         UserError: the file is missing, can't be read, or violates its schema.
     """
     path = folder / "summary.json"
+    check_regular_file(path)
     try:
         summary: Summary = json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
@@ -146,6 +148,7 @@ class _ReportFiles:
 
     def path(self, name: str) -> Path:
         path = self.folder / name
+        check_regular_file(path)
         try:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hirise_imb.utils.arrays import read_arrays
 from hirise_imb.utils.files import write_atomically
 
 _DIGITS = 64
@@ -22,15 +21,13 @@ _END_OF_ZIP = 22
 """Bytes of the record at the end of a zip file without a comment."""
 _SIGNATURE = b"PK\5\6"
 """First bytes of that record."""
-_FAULTS = (ValueError, KeyError, EOFError, OSError, RuntimeError, MemoryError, OverflowError, TypeError, struct.error)
-"""Exceptions of numpy and `zipfile` on damaged files, in addition to two of their own."""
 
 
 class DamagedFile(Exception):
     """A file of arrays is not as it was written."""
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def write_verified(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Writes arrays, none of them of objects, into one file; it appears complete or not at all."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
@@ -45,7 +42,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     write_atomically(path, write)
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def read_verified(path: Path) -> dict[str, NDArray[Any]]:
     """Reads the arrays of a file.
 
     Raises:
@@ -59,9 +56,8 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     if has_digest and content[-_DIGITS:] != _digest(path, content[:-_DIGITS]):
         raise DamagedFile("its digest is another one")
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            return dict(stored)
-    except (*_FAULTS, zipfile.BadZipFile, zlib.error) as error:
+        return read_arrays(io.BytesIO(content))
+    except ValueError as error:
         raise DamagedFile(str(error)) from error
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hirise_imb.config import GIVEN_SPLIT
 from hirise_imb.metrics.classification import Predictions, macro_f1
 from hirise_imb.recipe import Recipe
-from hirise_imb.training.array_file import DamagedFile, read_arrays, write_arrays
+from hirise_imb.training.array_file import DamagedFile, read_verified, write_verified
 from hirise_imb.training.context import Division
 from hirise_imb.training.fitted import FittedModel
 from hirise_imb.training.trainer import CrossValidation, Run
@@ -68,10 +68,10 @@ class RunStore:
                 if self.keeps_models:
                     assert run.model is not None  # a run that was just fitted has one
                     ensure_folder(self._model_path(path).parent)
-                    write_arrays(self._model_path(path), run.model.to_arrays())
-                write_arrays(path, _run_to_arrays(run))
+                    write_verified(self._model_path(path), run.model.to_arrays())
+                write_verified(path, _run_to_arrays(run))
                 # Read again, so that results do not depend on whether a run was stored before.
-                runs[seed] = _run_from_arrays(read_arrays(path))
+                runs[seed] = _run_from_arrays(read_verified(path))
         return [run for run in runs.values() if run is not None]
 
     def load_or_validate(
@@ -86,7 +86,7 @@ class RunStore:
         if (stored := _read(path, _validation_from_arrays)) is not None:
             return stored
         validation = fit()
-        write_arrays(path, _validation_to_arrays(validation))
+        write_verified(path, _validation_to_arrays(validation))
         return validation
 
     def has(self, name: str, recipe: Recipe, seed: int) -> bool:
@@ -102,7 +102,7 @@ class RunStore:
         """
         path = self._model_path(self._path(name, recipe, seed))
         try:
-            return FittedModel.from_arrays(read_arrays(path))
+            return FittedModel.from_arrays(read_verified(path))
         except (OSError, ValueError, DamagedFile) as error:
             raise UserError(f"{path} can't be read any more ({error}): run the study again.") from error
 
@@ -115,7 +115,7 @@ class RunStore:
         times, unreadable = [], 0
         for path in sorted(self.folder.glob(_FILES)):
             try:
-                stored = read_arrays(path)
+                stored = read_verified(path)
             except DamagedFile:
                 unreadable += 1
                 continue
@@ -164,7 +164,7 @@ def open_run_store(out: Path, study: str, division: Division, *, keeps_models: b
 def _read(path: Path, convert: Callable[[Arrays], T]) -> T | None:
     """Returns what is stored in a file; None, with a message, if it is damaged, and None if there is none."""
     try:
-        return convert(read_arrays(path))
+        return convert(read_verified(path))
     except FileNotFoundError:
         return None
     except (DamagedFile, KeyError, ValueError, TypeError, AttributeError) as error:

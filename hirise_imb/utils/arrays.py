@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 import zipfile
-from pathlib import Path
 from tokenize import TokenError
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,23 +24,23 @@ _DAMAGES: Final = (
 """Errors of the libraries on a file that numpy has not written like this."""
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Reads all arrays of a file by name. No code from the file runs, and it takes no more memory than the file.
+def read_arrays(file: BinaryIO) -> dict[str, NDArray[Any]]:
+    """Reads all arrays of a file by name. No code from the file runs, and they take no more memory than the file.
 
     Raises:
-        OSError: the file can't be opened.
         ValueError: it is damaged, or not as `numpy.savez` writes it.
     """
-    with path.open("rb") as file, warnings.catch_warnings():
+    size = file.seek(0, io.SEEK_END)
+    with warnings.catch_warnings():
         # Of headers that were not written by this version of numpy.
         warnings.simplefilter("ignore", UserWarning)
         try:
             with zipfile.ZipFile(file) as archive:
-                _check_entries(archive, path.stat().st_size)
+                _check_entries(archive, size)
                 return {entry.filename.removesuffix(_SUFFIX): _read(archive, entry) for entry in archive.infolist()}
         except _DAMAGES as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{path.name} is not a file of arrays: {reason}") from error
+            raise ValueError(f"it is not a file of arrays: {reason}") from error
 
 
 def _check_entries(archive: zipfile.ZipFile, size: int) -> None:

@@ -1,6 +1,8 @@
 """Where the suite keeps its files, and how it writes them: completely or not at all."""
 
+import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,15 +29,28 @@ def ensure_folder(folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Tried by writing: permission bits do not show a read-only file system.
-        probe = folder / f".write-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        _try_to_write(folder)
     except OSError as error:
         raise UserError(
             f"{folder} can't be written to ({error.strerror}): choose another folder, or make this one writable."
         ) from error
     return folder
+
+
+def is_writable(folder: Path) -> bool:
+    """Returns whether files can be written into a folder."""
+    try:
+        _try_to_write(folder)
+    except OSError:
+        return False
+    return True
+
+
+def _try_to_write(folder: Path) -> None:
+    # Permission bits do not show a read-only file system.
+    probe = folder / f".write-{os.getpid()}"
+    probe.touch()
+    probe.unlink()
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -61,8 +76,31 @@ def remove_leftovers(folder: Path) -> None:
 
     No other process may be writing there.
     """
-    for path in folder.glob(".*.part*"):
+    for path in folder.glob(".*.[0-9]*.part*"):
         path.unlink(missing_ok=True)
+
+
+def check_regular_file(path: Path) -> None:
+    """Checks that reading a path ends: a pipe, a socket or a device may have no end, or wait for a writer.
+
+    A path that does not exist, or is a folder, is left to its reader, which knows what is missing.
+
+    Raises:
+        UserError: there is something else than a file or a folder.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{path} is a pipe, a socket or a device: name a regular file.")
+
+
+def digest_of(path: Path, algorithm: str) -> str:
+    """Returns the hexadecimal digest of a file."""
+    check_regular_file(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def file_mask() -> int:

@@ -25,6 +25,7 @@ class Outcome(StrEnum):
     SAME = "same report as undisturbed"
     CORRECT = "correct results"
     REPAIRED = "noticed and repaired"
+    NAMED = "named in the report"
     REFUSED = "refused in one sentence"
     RECORDED = "recorded as failed, the rest went on"
     HARMLESS = "nothing executed, nothing disclosed"

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from study_processes import read_results
 
-from hirise_imb.training.array_file import DamagedFile, read_arrays, write_arrays
+from hirise_imb.training.array_file import DamagedFile, read_verified, write_verified
 from hirise_imb.utils.files import CACHE_VARIABLE
 from torture import small_study
 from torture.attacks import Area, Attempt, Outcome, attack
@@ -403,14 +403,14 @@ def damage_arrays(attempt: Attempt) -> Outcome:
     path = attempt.folder / "fit.npz"
     has_digest = attempt.random.random() < 0.5
     if has_digest:
-        write_arrays(path, arrays)
+        write_verified(path, arrays)
     else:
         np.savez(path, allow_pickle=False, **arrays)  # as earlier versions did
     content = path.read_bytes()
     cut = attempt.random.random() < 0.2
     path.write_bytes(content[: attempt.random.randrange(len(content))] if cut else flip_bit(attempt, content))
     try:
-        stored = read_arrays(path)
+        stored = read_verified(path)
     except DamagedFile:
         return Outcome.REPAIRED
     assert not has_digest, "a damaged file was read"
