@@ -73,7 +73,6 @@ def _compare(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from hirise_imb.pipeline.mlflow_export import check_mlflow, export_report
     from hirise_imb.pipeline.rebuild import rebuild_report
-    from hirise_imb.reporting.read import read_report
 
     if options.data is not None and options.pictures == "no":
         raise UserError("--data is the place of the landmarks for --pictures, which is no: leave out one of them.")
@@ -82,7 +81,7 @@ def _report(options: argparse.Namespace) -> int:
     page = rebuild_report(options.folder, pictures=options.pictures, data=options.data)
     print(f"Report: {page}")
     if options.mlflow is not None:
-        export_report(read_report(options.folder), options.folder, options.mlflow)
+        export_report(options.folder, options.mlflow)
     if options.open:
         open_page(page)
     return 0

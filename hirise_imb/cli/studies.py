@@ -240,7 +240,7 @@ def _run(options: argparse.Namespace) -> int:
     else:
         print_comparison(results, page, make_console())
     if options.mlflow is not None:
-        export_report(results, page.parent, options.mlflow)
+        export_report(page.parent, options.mlflow)
     if options.open:
         open_page(page)
     return 0
