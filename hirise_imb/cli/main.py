@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from hirise_imb.cli import completion, dashboard, data, export, forensics, init, predict, reports, review, studies
-from hirise_imb.cli.parsing import PROGRAM, Command
+from hirise_imb.cli.parsing import PROGRAM, Command, Parser
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.progress import log_to_stderr
+from hirise_imb.utils.terminal import write_line
 
 # Nothing heavy is imported by the command groups until a command runs: `--help` must answer at once.
 
@@ -29,24 +30,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        write_line(f"error: {error}", sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in _USER_ERRNOS:
             raise
         place = error.filename2 or error.filename or "the disk"
-        print(f"error: {place}: {error.strerror}; fix that and run the command again.", file=sys.stderr)
+        write_line(f"error: {place}: {error.strerror}; fix that and run the command again.", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: the same command continues from here.", file=sys.stderr)
+        write_line("interrupted: the same command continues from here.", sys.stderr)
         return 130
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of all commands."""
-    parser = argparse.ArgumentParser(
-        PROGRAM, description="Experiments on class imbalance for landmarks in orbital images of Mars."
-    )
+    parser = Parser(PROGRAM, description="Experiments on class imbalance for landmarks in orbital images of Mars.")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in (init, studies, reports, predict, review, export, data, forensics, dashboard):
         group.add_commands(subparsers)

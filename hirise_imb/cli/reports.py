@@ -10,6 +10,7 @@ from hirise_imb.cli.page import add_open_option, open_page
 from hirise_imb.cli.parsing import Subparsers, add_command, add_quiet_option
 from hirise_imb.cli.tables import make_console
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.terminal import write_line
 
 _COMPARE = """\
 Compare reports that were tested on the same landmarks: strategies of one study,
@@ -79,7 +80,7 @@ def _report(options: argparse.Namespace) -> int:
     if options.mlflow is not None:
         check_mlflow(options.mlflow)
     page = rebuild_report(options.folder, pictures=options.pictures, data=options.data)
-    print(f"Report: {page}")
+    write_line(f"Report: {page}")
     if options.mlflow is not None:
         export_report(options.folder, options.mlflow)
     if options.open:
@@ -116,5 +117,5 @@ def _models(options: argparse.Namespace) -> int:
         console.print("Scores on the test split are of the mean of all fits; the report has means over single fits.")
         console.print(f"Folder: {entries[0].folder.parent}/MODEL", soft_wrap=True)
     for fault in faults:
-        print(f"error: {fault}", file=sys.stderr)
+        write_line(f"error: {fault}", sys.stderr)
     return 2 if faults else 0

@@ -11,6 +11,7 @@ from hirise_imb.backbones import BACKBONES
 from hirise_imb.cli.page import add_open_option, open_page
 from hirise_imb.cli.parsing import Subparsers, add_command, add_quiet_option
 from hirise_imb.cli.tables import make_console
+from hirise_imb.utils.terminal import write_line
 
 if TYPE_CHECKING:
     from hirise_imb.config import StudyDefinition
@@ -251,7 +252,7 @@ def _work(options: argparse.Namespace) -> int:
 
     _interrupt_on_termination()
     join_study(_read_definition(options), options.out, options.storage)
-    print("No trials are left.")
+    write_line("No trials are left.")
     return 0
 
 
