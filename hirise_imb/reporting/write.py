@@ -32,6 +32,9 @@ from hirise_imb.utils.files import ensure_folder, write_atomically, write_text
 from hirise_imb.utils.progress import say
 from hirise_imb.utils.strict_json import parse_json
 
+_FORMULA = tuple("=+-@\t\r")
+"""First characters of what spreadsheets take for a formula."""
+
 
 def write_report(
     results: Results,
@@ -137,10 +140,21 @@ class _Files:
         return content
 
     def csv(self, name: str, table: pd.DataFrame) -> None:
-        self.write(name, partial(table.to_csv, index=False, lineterminator="\n"))
+        self.write(name, partial(_defuse(table).to_csv, index=False, lineterminator="\n"))
 
     def text(self, name: str, text: str) -> None:
         self.write(name, lambda path: write_text(path, text))
+
+
+def _defuse(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table in which no name would be computed by a spreadsheet: those like formulas begin with a quote."""
+    table = table.rename(columns=_quote_formula)
+    names = table.select_dtypes(["str", "object"]).columns
+    return table.assign(**{name: table[name].map(_quote_formula) for name in names})
+
+
+def _quote_formula(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULA else cell
 
 
 def _list_earlier_files(folder: Path, kind: str) -> set[str]:
