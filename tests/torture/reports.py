@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import random
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ from handmade import guesses, make_arm, make_catalogue, make_nested_results, mak
 from hirise_imb.api.report import compare_reports, read_report
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.reporting import Results, write_report
+from hirise_imb.reporting.read import read_report as read_results
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.progress import log
 from torture.attacks import Area, Attempt, Outcome, attack
 from torture.commands import call
 
@@ -46,6 +50,50 @@ def _write_reports(folder: Path) -> None:
     with without_figures():
         for name, results in {"one": one, "other": other, "nested": nested}.items():
             write_report(results, folder / name)
+
+
+def _replace_until(stop: Path, reports: Path, place: Path, settings: tuple[str, str]) -> None:
+    """Writes two reports into the same folder in turn until a file exists."""
+    log.setLevel("ERROR")
+    both = [read_results(reports / name) for name in settings]
+    with without_figures():
+        while not stop.exists():
+            for results in both:
+                write_report(results, place)
+
+
+@attack(Area.CONCURRENCY, "A report replaced again and again while others read, compare and rebuild it", tries=4)
+def replace_report(attempt: Attempt) -> Outcome:
+    reports = attempt.prepare("hand-made-reports", _write_reports)
+    place, stop = attempt.folder / "report", attempt.folder / "stop"
+    states = [_describe_state(read_results(reports / name)) for name in ("one", "other")]
+    shutil.copytree(reports / "one", place)
+    arguments = (stop, reports, place, ("one", "other"))
+    writer = multiprocessing.get_context("spawn").Process(target=_replace_until, args=arguments)
+    writer.start()
+    try:
+        for _ in range(8):
+            time.sleep(attempt.random.uniform(0, 0.5))
+            assert _describe_state(read_results(place)) in states
+            with without_figures():
+                if attempt.random.random() < 0.5:
+                    call("report", place).expect_success()
+                else:
+                    compared = call("compare", place, reports / "one", "--name", "c", "--out", attempt.folder)
+                    compared.expect_success()
+        assert writer.is_alive()
+    finally:
+        stop.touch()
+        writer.join()
+    assert writer.exitcode == 0
+    assert _describe_state(read_results(place)) in states
+    return Outcome.CORRECT
+
+
+def _describe_state(results: Results) -> tuple[object, ...]:
+    """Returns what tells two reports apart: what their summary says, and their predictions."""
+    arms = [(arm.name, [fit.probabilities.tobytes() for fit in arm.predictions]) for arm in results.arms]
+    return results.setting, results.study_toml, repr(arms)
 
 
 @attack(Area.DISK, "Content of a report edited, its digests corrected; then `report`, `compare` and the API", tries=60)
