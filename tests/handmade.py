@@ -25,7 +25,7 @@ from hirise_imb.data.manifest import Manifest, read_manifest
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.pipeline.appendix import describe_strategies
 from hirise_imb.recipe import Recipe
-from hirise_imb.reporting import Arm, Omitted, Results
+from hirise_imb.reporting import Arm, Omitted, Results, write_report
 from hirise_imb.reporting.figures import (
     class_differences,
     curves,
@@ -41,6 +41,7 @@ from hirise_imb.reporting.figures import (
     style,
     svg,
 )
+from hirise_imb.reporting.read import read_report
 from hirise_imb.reporting.records import Role, Selection
 from hirise_imb.strategies import CONTROL, STRATEGIES
 from hirise_imb.training.epoch_loop import Learners, StoppingRule, TrainingResult, train_validated
@@ -339,7 +340,16 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """The files of a folder, but for the locks of those who write it."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def rewrite_report(folder: Path) -> Path:
+    """Write a report again from its files, whatever scores its summary has; nothing is drawn."""
+    with pytest.MonkeyPatch.context() as patch, without_figures():
+        patch.setattr("hirise_imb.reporting.read.find_contradiction", lambda *_: None)
+        return write_report(read_report(folder), folder).parent
 
 
 def check_files(folder: Path) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""Figures of the API, each drawn on axes that the caller may give."""
+"""Figures of the API, each drawn on axes that the caller may give.
+
+Names of classes are drawn as they are: Matplotlib would read `$` as the begin of a formula.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,7 @@ def draw_forest(rows: Sequence[ForestRow], label: str, *, zero: bool, ax: Axes |
             ax.barh(place, 2 * row.band, 0.7, -row.band, color=_PALE, alpha=0.5, zorder=1)
         ax.plot((row.low, row.high), (place, place), color=row.colour, linewidth=1.4, zorder=3)
         ax.plot(row.value, place, "o", color=row.colour, markersize=5.5, zorder=4)
-    ax.set_yticks(range(len(rows)), [row.name for row in rows])
+    ax.set_yticks(range(len(rows)), [row.name for row in rows], parse_math=False)
     for name, row in zip(ax.get_yticklabels(), rows, strict=True):
         name.set_fontweight("bold" if row.bold else "normal")
     ax.set_ylim(len(rows) - 0.4, -0.6)
@@ -87,11 +90,11 @@ def draw_matrix(counts: NDArray[np.float64], names: Sequence[str], title: str, a
         text = f"{value:.0f}" if value == round(value) else f"{value:.1f}"
         colour = "white" if shares[row, column] > _DARK else "black"
         ax.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
-    ax.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(names)), names)
+    ax.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor", parse_math=False)
+    ax.set_yticks(range(len(names)), names, parse_math=False)
     ax.set_xlabel("predicted class")
     ax.set_ylabel("true class")
-    ax.set_title(title, fontsize=10)
+    ax.set_title(title, fontsize=10, parse_math=False)
     ax.tick_params(length=0)
     ax.grid(visible=False)
     return ax
@@ -116,7 +119,7 @@ def draw_class_bars(rows: pd.DataFrame, metric: str, label: str, ax: Axes | None
         ax.bar(centres, part[metric], width, label=arm, yerr=np.maximum(ends, 0), error_kw={"linewidth": 1}, zorder=2)
     sizes = rows.drop_duplicates("class")["support"]
     names = [f"{_wrap(name)}\nn = {n}" for name, n in zip(classes, sizes, strict=True)]
-    ax.set_xticks(range(len(classes)), names, fontsize=8)
+    ax.set_xticks(range(len(classes)), names, fontsize=8, parse_math=False)
     ax.set_ylim(0, 1)
     ax.set_ylabel(label)
     ax.legend(fontsize=8, frameon=False)
@@ -195,11 +198,11 @@ def draw_sources(rows: pd.DataFrame, classes: Sequence[str], title: str, ax: Axe
         first = part.iloc[0]
         ax.plot((first["f1_low"], first["f1_high"]), (place + 0.27,) * 2, color=ROLE_COLOURS["baseline"], zorder=4)
         ax.plot(first["f1"], place + 0.27, "D", color=ROLE_COLOURS["baseline"], markersize=5, zorder=5)
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), names, parse_math=False)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlim(-0.03, 1.03)
     ax.set_xlabel("circles: recall in each source, area by landmarks; diamond: F1 with 95 % interval over sources")
-    ax.set_title(title, fontsize=10)
+    ax.set_title(title, fontsize=10, parse_math=False)
     _tidy(ax)
     return ax
 
@@ -213,7 +216,7 @@ def draw_data(rows: pd.DataFrame, ax: Axes | None) -> Axes:
         counts = rows.loc[rows["split"] == split, "landmarks"]
         places = np.arange(len(classes)) + (place - (len(splits) - 1) / 2) * 0.2
         ax.plot(places, counts.where(counts > 0), "o", label=split, zorder=2)  # a bar has no length on this scale
-    ax.set_xticks(range(len(classes)), [_wrap(name) for name in classes], fontsize=8)
+    ax.set_xticks(range(len(classes)), [_wrap(name) for name in classes], fontsize=8, parse_math=False)
     ax.set_yscale("log")
     ax.set_ylim(bottom=0.8)  # keeps the mark of a single landmark visible
     ax.set_ylabel("landmarks")

@@ -230,7 +230,7 @@ class Report:
 
         if self.folder is None:
             raise UserError("This comparison was not written: give compare_reports a folder with out=.")
-        return export_report(self._results, self.folder, uri)
+        return export_report(self.folder, uri)
 
     def __repr__(self) -> str:
         """Returns the verdict and the arms as text."""

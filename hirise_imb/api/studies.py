@@ -60,7 +60,7 @@ def run(
         check_mlflow(mlflow)
     results, page = run_study(study, Path(out), options)
     if mlflow is not None:
-        export_report(results, page.parent, mlflow)
+        export_report(page.parent, mlflow)
     return Report(results, page.parent)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hirise_imb.cli.parsing import PROGRAM, Subparsers, add_command
+from hirise_imb.utils.terminal import write_line
 
 _DESCRIPTION = f"""\
 Print a script that lets a shell complete commands, options and file names with
@@ -43,7 +44,7 @@ def _print_script(options: argparse.Namespace) -> int:
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
         elif action.type is Path or action.metavar in ("FILE", "PATH", "INPUT") or action.dest == "data":
             action.complete = shtab.FILE  # type: ignore[attr-defined]
-    print(shtab.complete(parser, options.shell))
+    write_line(shtab.complete(parser, options.shell))
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hirise_imb.cli.parsing import Subparsers, add_command
 from hirise_imb.cli.tables import make_console
+from hirise_imb.utils.terminal import write_line
 
 if TYPE_CHECKING:
     from hirise_imb.data.dataset import DataCard
@@ -93,7 +94,7 @@ def _draw(options: argparse.Namespace) -> int:
     from hirise_imb.data.resolve import draw_landmarks
 
     folder = draw_landmarks(options.out, options.seed)
-    print(f"Landmarks: {folder}")
+    write_line(f"Landmarks: {folder}")
     return 0
 
 
@@ -111,8 +112,8 @@ def _add(options: argparse.Namespace) -> int:
     contents = read_images([image.id for image in additions.images], options.images)
     write_additions(base, additions, contents, options.out)
     for sentence in describe_additions(additions, base.spec.classes):
-        print(sentence)
-    print(f"Data: {options.out}. Run a study on it with --data {options.out}")
+        write_line(sentence)
+    write_line(f"Data: {options.out}. Run a study on it with --data {options.out}")
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from hirise_imb.cli.parsing import Subparsers, add_command, add_quiet_option
 from hirise_imb.export import FORMATS
 from hirise_imb.utils.progress import warn
+from hirise_imb.utils.terminal import write_line
 
 _DESCRIPTION = """\
 Writes a saved model as one network from pixels to calibrated probabilities; views, preprocessing, heads, adjustment and
@@ -57,7 +58,7 @@ def _export(options: argparse.Namespace) -> int:
 
     export = export_model(Predictor.load(model, options.weights), export_format, path, images)
     comparison = export.comparison
-    print(
+    write_line(
         f"{export.path} ({export.bytes / 1e6:.1f} MB), described by {export.facts_path.name}. Largest difference in "
         f"probability from Keras on {comparison.images} {export.images}: {comparison.largest_difference:.1e}."
     )

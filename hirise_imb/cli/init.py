@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hirise_imb.cli.parsing import PROGRAM, Subparsers, add_command
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.terminal import write_line
 
 _INIT = """\
 Write a study definition in which every key is explained. Two questions are asked
@@ -51,9 +52,9 @@ def _init(options: argparse.Namespace) -> int:
     definition, seconds = fit_definition(data, hours * 3600, path)
     write_definition(definition, path)
     if seconds > hours * 3600:
-        print(f"The smallest study takes longer than {hours:g} h on these data.")
-    print(f"Expected time on two cores: {format_time(seconds)}. Run it with: {PROGRAM} run {path}")
-    print(f"Definition: {path}")
+        write_line(f"The smallest study takes longer than {hours:g} h on these data.")
+    write_line(f"Expected time on two cores: {format_time(seconds)}. Run it with: {PROGRAM} run {path}")
+    write_line(f"Definition: {path}")
     return 0
 
 

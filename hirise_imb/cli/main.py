@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 
 from hirise_imb.cli import completion, dashboard, data, export, forensics, init, predict, reports, review, studies
-from hirise_imb.cli.parsing import PROGRAM, Command
+from hirise_imb.cli.parsing import PROGRAM, Command, Parser
 from hirise_imb.utils import interruption
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.process import prepare_process
 from hirise_imb.utils.progress import log_to_stderr
+from hirise_imb.utils.terminal import write_line
 
 # Nothing heavy is imported by the command groups until a command runs: `--help` must answer at once.
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return interruption.EXIT_CODE
         if (sentence := _describe(error)) is None:
             raise
-        print(f"error: {sentence}", file=sys.stderr)
+        write_line(f"error: {sentence}", sys.stderr)
         return 2
 
 
@@ -57,9 +58,7 @@ def _describe(error: BaseException) -> str | None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of all commands."""
-    parser = argparse.ArgumentParser(
-        PROGRAM, description="Experiments on class imbalance for landmarks in orbital images of Mars."
-    )
+    parser = Parser(PROGRAM, description="Experiments on class imbalance for landmarks in orbital images of Mars.")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in (init, studies, reports, predict, review, export, data, forensics, dashboard):
         group.add_commands(subparsers)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
+
+from hirise_imb.utils.terminal import escape_controls
 
 from hirise_imb.utils import interruption
 
@@ -16,6 +18,14 @@ Command = Callable[[argparse.Namespace], int]
 
 Subparsers = Any
 """argparse keeps this type private."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors show arguments with their control characters escaped."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the usage and an error, and exits with code 2."""
+        super().error(escape_controls(message))
 
 
 def add_command(

@@ -10,6 +10,7 @@ from hirise_imb.cli.page import add_open_option, open_page
 from hirise_imb.cli.parsing import Subparsers, add_command, add_quiet_option
 from hirise_imb.cli.tables import make_console
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.terminal import write_line
 
 _COMPARE = """\
 Compare reports that were tested on the same landmarks: strategies of one study,
@@ -73,16 +74,15 @@ def _compare(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from hirise_imb.pipeline.mlflow_export import check_mlflow, export_report
     from hirise_imb.pipeline.rebuild import rebuild_report
-    from hirise_imb.reporting.read import read_report
 
     if options.data is not None and options.pictures == "no":
         raise UserError("--data is the place of the landmarks for --pictures, which is no: leave out one of them.")
     if options.mlflow is not None:
         check_mlflow(options.mlflow)
     page = rebuild_report(options.folder, pictures=options.pictures, data=options.data)
-    print(f"Report: {page}")
+    write_line(f"Report: {page}")
     if options.mlflow is not None:
-        export_report(read_report(options.folder), options.folder, options.mlflow)
+        export_report(options.folder, options.mlflow)
     if options.open:
         open_page(page)
     return 0
@@ -117,5 +117,5 @@ def _models(options: argparse.Namespace) -> int:
         console.print("Scores on the test split are of the mean of all fits; the report has means over single fits.")
         console.print(f"Folder: {entries[0].folder.parent}/MODEL", soft_wrap=True)
     for fault in faults:
-        print(f"error: {fault}", file=sys.stderr)
+        write_line(f"error: {fault}", sys.stderr)
     return 2 if faults else 0

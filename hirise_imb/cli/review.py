@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hirise_imb.cli.parsing import Subparsers, add_command, add_quiet_option
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.terminal import write_line
 
 if TYPE_CHECKING:
     from hirise_imb.backbones import Backbone
@@ -79,15 +80,15 @@ def _review(options: argparse.Namespace) -> int:
     except UserError as error:
         if options.data is not None:
             raise
-        print(f"The training data can't be used; name them with --data to see what candidates resemble: {error}")
+        write_line(f"The training data can't be used; name them with --data to see what candidates resemble: {error}")
         training = None
     review = build_review(
         options.predictions, options.images, backbone, training, options.candidates, options.per_source
     )
     page = write_review(review, options.out)
     for label in review.classes.rare_ids:
-        print(f"{review.classes[label]}: {describe_candidates(review, label)}")
-    print(f"Review: {page}")
+        write_line(f"{review.classes[label]}: {describe_candidates(review, label)}")
+    write_line(f"Review: {page}")
     return 0
 
 
@@ -130,7 +131,7 @@ def _find_training_data(
 
     name = options.data if options.data is not None else model.facts["training_data"]["data"] if model else None
     if name is None:
-        print("The training data are not known: name them with --data to see what candidates resemble.")
+        write_line("The training data are not known: name them with --data to see what candidates resemble.")
         return None
     splits = tuple(model.facts["training_data"]["splits"]) if model else ("train", "val")
     manifest = load_data(name, DATASETS.get(facts.dataset, HIRISE))
@@ -143,7 +144,7 @@ def _find_training_data(
     if model is not None and not is_of_model:
         if options.data is None:
             raise UserError(f"{name} has changed since the model was trained on it.")
-        print(
+        write_line(
             f"{name} is not the data that the model was trained on: the page shows its landmarks, and leaves out its "
             "images."
         )

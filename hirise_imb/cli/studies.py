@@ -10,6 +10,7 @@ from hirise_imb.backbones import BACKBONES
 from hirise_imb.cli.page import add_open_option, open_page
 from hirise_imb.cli.parsing import Subparsers, add_command, add_quiet_option
 from hirise_imb.cli.tables import make_console
+from hirise_imb.utils.terminal import write_line
 
 if TYPE_CHECKING:
     from hirise_imb.config import StudyDefinition
@@ -232,7 +233,7 @@ def _run(options: argparse.Namespace) -> int:
     else:
         print_comparison(results, page, make_console())
     if options.mlflow is not None:
-        export_report(results, page.parent, options.mlflow)
+        export_report(page.parent, options.mlflow)
     if options.open:
         open_page(page)
     return 0
@@ -242,7 +243,7 @@ def _work(options: argparse.Namespace) -> int:
     from hirise_imb.pipeline.runner import join_study
 
     join_study(_read_definition(options), options.out, options.storage)
-    print("No trials are left.")
+    write_line("No trials are left.")
     return 0
 
 

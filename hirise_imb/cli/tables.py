@@ -6,10 +6,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from hirise_imb.utils.terminal import SafeConsole
+
 
 def make_console() -> Console:
-    """Returns the console of results, standard output; names and paths with brackets or colons are printed as is."""
-    return Console(markup=False, emoji=False, highlight=False)
+    """Returns the console of results, standard output; names and paths are printed as they are."""
+    return SafeConsole(highlight=False)
 
 
 def empty_table(title: str, padding: int = 0) -> Table:

@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 DRAWS = 9_999
 """Default number of random pairings for a Monte Carlo p value."""
 
+_ENTRIES = 4_000_000
+"""Entries of the random pairings that are in memory at once."""
+
 SMALLEST_P = 1 / (1 + DRAWS)
 """Smallest p value that `DRAWS` random pairings can give."""
 
@@ -103,8 +106,14 @@ class PermutationNull:
         """Draws random pairings; returns the hits of each class, shape (draws, n_classes)."""
         from scipy.stats import random_table
 
-        tables = random_table(self.support, self.predicted).rvs(draws, random_state=seed)
-        return np.asarray(np.diagonal(tables, axis1=1, axis2=2), np.int64)
+        # Whole tables take gigabytes if there are many classes, so they are drawn in parts that take up to some 32 MB.
+        part = max(1, _ENTRIES // len(self.support) ** 2)
+        tables, state = random_table(self.support, self.predicted), np.random.RandomState(seed)
+        parts = [
+            np.diagonal(tables.rvs(min(part, draws - done), random_state=state), axis1=1, axis2=2).astype(np.int64)
+            for done in range(0, draws, part)
+        ]
+        return np.concatenate(parts)
 
     def hit_distribution(self, label: int) -> tuple[Ints, Floats]:
         """Returns the possible numbers of hits of a class and their hypergeometric probabilities, shape (n,) each."""

@@ -25,6 +25,15 @@ _AVERAGES = ("accuracy", "micro avg", "macro avg", "weighted avg", "samples avg"
 _LISTED_FAULTS = 10
 """Most faults that one message lists."""
 
+_LONGEST_CELL = 200
+"""Most characters of a name or a figure, which messages repeat."""
+
+_LONGEST_CELL = 200
+"""Most characters of a name or a figure, which messages repeat."""
+
+MOST_CLASSES = 150
+"""Most classes of a table: the time of random pairings grows with their square, to minutes for more."""
+
 _DIGITS = 20
 """Digits of a support that are read; a number with that many is too large, whatever follows."""
 
@@ -177,6 +186,17 @@ def _rows(path: Path) -> list[dict[str, str]]:
     header = [_NAMES.get(name.strip().lower(), name.strip().lower()) for name in lines[0][1]]
     if len(set(header)) < len(header):
         raise UserError(f"{path} names a column twice: {', '.join(header)}.")
+    for number, line in lines:
+        if max(map(len, line)) > _LONGEST_CELL:
+            raise UserError(f"{path} has a cell of more than {_LONGEST_CELL} characters in line {number}: shorten it.")
+    for number, line in lines:
+        if max(map(len, line)) > _LONGEST_CELL:
+            raise UserError(f"{path} has a cell of more than {_LONGEST_CELL} characters in line {number}: shorten it.")
+    if len(lines) - 1 > MOST_CLASSES:
+        raise UserError(
+            f"{path} has {len(lines) - 1:,} classes, and a table may have up to {MOST_CLASSES}: merge classes of few "
+            "labels."
+        )
     for number, line in lines[1:]:
         if len(line) != len(header):
             raise UserError(f"{path} has {len(line)} cells in line {number}, but {len(header)} columns: fix the line.")

@@ -19,8 +19,9 @@ from urllib.parse import unquote, urlsplit
 
 from hirise_imb.metrics.bootstrap import Interval
 from hirise_imb.metrics.registry import CLASS_METRICS
-from hirise_imb.reporting.read import read_summary
+from hirise_imb.reporting.read import read_report, read_summary
 from hirise_imb.reporting.records import Arm
+from hirise_imb.reporting.report_files import lock_report
 from hirise_imb.reporting.results import GIVEN_SPLIT_FOLDER, Results
 from hirise_imb.reporting.summary.records import Summary
 from hirise_imb.reporting.verdict import verdict
@@ -70,19 +71,24 @@ def check_mlflow(uri: str) -> None:
         pass
 
 
-def export_report(results: Results, folder: Path, uri: str) -> str:
+def export_report(folder: Path, uri: str) -> str:
     """Exports a report; returns the id of its run.
 
     Args:
-        results: results that the report was made from.
         folder: folder of the report.
         uri: tracking URI of MLflow, such as `http://localhost:5000` or `sqlite:///mlflow.db`.
 
     Raises:
-        UserError: MLflow is not installed, can't be reached or refuses, or there is no report in the folder. No message
-            shows a password.
+        UserError: MLflow is not installed, can't be reached or refuses, or there is no report in the folder that can be
+            read. No message shows a password.
     """
-    summary = read_summary(folder)
+    read_summary(folder)  # there must be a report before its folder can be locked
+    # What is exported is one report, also while another process replaces it.
+    with lock_report(folder):
+        return _export(read_report(folder), read_summary(folder), folder, uri)
+
+
+def _export(results: Results, summary: Summary, folder: Path, uri: str) -> str:
     report = hashlib.sha256((folder / "summary.json").read_bytes()).hexdigest()
     place = _redact(uri, uri)
     with _open_client(uri) as client:

@@ -15,6 +15,7 @@ from hirise_imb.pipeline.landmark_pictures import PictureMaker, check_pictures, 
 from hirise_imb.reporting.baseline import Baseline
 from hirise_imb.reporting.html.index import INDEX, is_index, write_index
 from hirise_imb.reporting.read import list_inputs, read_report, read_summary
+from hirise_imb.reporting.report_files import lock_report
 from hirise_imb.reporting.results import Results
 from hirise_imb.reporting.write import write_baseline, write_report
 from hirise_imb.utils.errors import UserError
@@ -61,22 +62,23 @@ def rebuild_report(folder: Path, *, pictures: str = "auto", data: str | None = N
         UserError: the folder does not contain a complete report, or the landmarks are missing.
     """
     check_pictures(pictures)
-    summary = read_summary(folder)
-    results, leave = read_report(folder), list_inputs(folder)
-    is_baseline = summary["kind"] == "baseline"
+    is_baseline = read_summary(folder)["kind"] == "baseline"
     if is_baseline and pictures == "yes":
         raise UserError(f"{folder} is the report of a reference run, which shows no landmarks: leave out --pictures.")
-    landmarks = None if is_baseline else _choose_pictures(results, pictures, data)
-    with show_stage(WRITING):
-        if is_baseline:
-            page = write_baseline(Baseline(results), folder, leave)
-        else:
-            page = write_report(results, folder, landmarks, leave)
-        # The reports of a reference run and of the given split may be inside that of a study, so the list may be two
-        # folders up.
-        for parent in folder.resolve().parents[:2]:
-            if is_index(parent / INDEX):
-                write_index(parent)
+    # A run that writes the same report at once would leave a summary of the one with the predictions of the other.
+    with lock_report(ensure_folder(folder)):
+        results, leave = read_report(folder), list_inputs(folder)
+        landmarks = None if is_baseline else _choose_pictures(results, pictures, data)
+        with show_stage(WRITING):
+            if is_baseline:
+                page = write_baseline(Baseline(results), folder, leave)
+            else:
+                page = write_report(results, folder, landmarks, leave)
+    # The reports of a reference run and of the given split may be inside that of a study, so the list may be two
+    # folders up.
+    for parent in folder.resolve().parents[:2]:
+        if is_index(parent / INDEX):
+            write_index(parent)
     return page
 
 

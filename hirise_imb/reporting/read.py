@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import tomllib
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,14 +14,17 @@ from hirise_imb.data.dataset import ClassSet
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.metrics.targets import find_target
 from hirise_imb.reporting.records import Arm, Omitted, Origin, Role, Selection
+from hirise_imb.reporting.report_files import AGAIN, InconsistentReport, ReportFiles, lock_report
 from hirise_imb.reporting.results import Results
+from hirise_imb.reporting.stored_predictions import IDENTITY, read_predictions
+from hirise_imb.reporting.summary.consistency import find_contradiction
 from hirise_imb.reporting.summary.records import ArmRecord, Summary
 from hirise_imb.reporting.summary.schema import find_fault
 from hirise_imb.reporting.tables import probability_columns
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import check_regular_file
+from hirise_imb.utils.strict_json import parse_json
 
-_AGAIN = "run its study again to rewrite it"
 _PREDICTIONS = "predictions/{}.parquet"
 _CURVES = "figures/curves-{}.csv"
 """Files of an arm; the name of the arm replaces the braces."""
@@ -36,47 +39,53 @@ def read_summary(folder: Path) -> Summary:
     path = folder / "summary.json"
     check_regular_file(path)
     try:
-        summary: Summary = json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
+        summary: Summary = parse_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise UserError(f"There is no report in {folder}: name a folder that contains summary.json.") from error
     except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}): make it readable, or {_AGAIN}.") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}): {_AGAIN}.") from error
+        raise UserError(f"{path} can't be read ({error.strerror}): make it readable, or {AGAIN}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}): {AGAIN}.") from error
     if (fault := find_fault(summary)) is not None:
-        raise UserError(f"{path} is not a summary that this program can read ({fault}): {_AGAIN}.")
+        raise UserError(f"{path} is not a summary that this program can read ({fault}): {AGAIN}.")
     return summary
-
-
-def _reject_constant(name: str) -> float:
-    """Refuses NaN and infinities, which Python accepts in JSON although the standard does not."""
-    raise ValueError(f"{name} is not a number")
 
 
 def read_report(folder: Path) -> Results:
     """Reads the results that a report was made from, with those of the given split inside it.
 
+    While another process replaces the report, its files do not belong together; then this waits for that process, and
+    reads again.
+
     Raises:
-        UserError: a file is missing, or differs from the one that was written with the report.
+        UserError: a file is missing, differs from the one that was written with the report, has content that no study
+            can have written, or contradicts another.
     """
+    try:
+        return _read(folder)
+    except InconsistentReport:
+        with lock_report(folder):
+            return _read(folder)
+
+
+def _read(folder: Path) -> Results:
     summary = read_summary(folder)
-    files = _ReportFiles(folder, summary["files"])
-    environment = json.loads(files.text("environment.json"))
-    tables = {arm["name"]: _predictions(files, arm) for arm in summary["arms"]}
-    identity = ["image", "landmark", "source", "true_class"]
-    test = next(iter(tables.values()))[0][identity].reset_index(drop=True)
-    for name, fits in tables.items():
-        if not all(fit[identity].reset_index(drop=True).equals(test) for fit in fits):
-            raise UserError(
-                f"{folder}: the predictions of {name} are not for the test landmarks of the report: {_AGAIN}."
-            )
+    files = ReportFiles(folder, summary["files"])
+    environment = _read_environment(files)
     classes = _class_set(summary)
+    tables = {arm["name"]: _predictions(files, arm, classes, sum(summary["support"])) for arm in summary["arms"]}
+    test = next(iter(tables.values()))[0][IDENTITY].reset_index(drop=True)
+    for name, fits in tables.items():
+        if not all(fit[IDENTITY].reset_index(drop=True).equals(test) for fit in fits):
+            raise UserError(
+                f"{folder}: the predictions of {name} are not for the test landmarks of the report: {AGAIN}."
+            )
     test["label"] = [classes.names.index(name) for name in test.pop("true_class")]
     seconds = environment.get("seconds", {})
-    return Results(
+    results = Results(
         name=summary["study"],
         setting=summary["setting"],
-        study_toml=files.text("study.toml"),
+        study_toml=_read_definition(files),
         classes=classes,
         test=test,
         data=pd.DataFrame(summary["data"]),
@@ -96,6 +105,47 @@ def read_report(folder: Path) -> Results:
             Origin(o["name"], o["study"], o["setting"], tuple(o["arms"]), o["chosen"]) for o in summary["origins"]
         ),
     )
+    if (place := find_contradiction(summary, results)) is not None:
+        raise InconsistentReport(
+            f"{folder / 'summary.json'} contradicts the predictions of the report ({place}): {AGAIN}."
+        )
+    return results
+
+
+def _read_environment(files: ReportFiles) -> dict[str, Any]:
+    """Reads versions, hardware, digests and wall times.
+
+    Raises:
+        UserError: they are not an object, or the times are not numbers.
+    """
+    name = "environment.json"
+    try:
+        environment = parse_json(files.read(name))
+    except ValueError as error:
+        raise files.refuse(name, error) from error
+    if not isinstance(environment, dict):
+        raise files.refuse(name, "it is not an object")
+    seconds = environment.get("seconds", {})
+    if not isinstance(seconds, dict) or not all(
+        type(value) in (int, float) and value >= 0 for value in seconds.values()
+    ):
+        raise files.refuse(name, "its seconds are not times")
+    return environment
+
+
+def _read_definition(files: ReportFiles) -> str:
+    """Reads the definition of the study, or those of the reports of a comparison, as TOML.
+
+    Raises:
+        UserError: they are not TOML.
+    """
+    name = "study.toml"
+    try:
+        text = files.read(name).decode("utf-8")
+        tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise files.refuse(name, "it is nested too deeply" if isinstance(error, RecursionError) else error) from error
+    return text
 
 
 def _read_given_split(folder: Path, summary: Summary) -> Results | None:
@@ -112,7 +162,7 @@ def _read_given_split(folder: Path, summary: Summary) -> Results | None:
     place = folder / summary["given_split"]["folder"]
     given = read_report(place)
     if given.outer_folds is not None or (given.name, given.classes) != (summary["study"], _class_set(summary)):
-        raise UserError(f"{place} is not the report of the given split of {summary['study']}: {_AGAIN}.")
+        raise UserError(f"{place} is not the report of the given split of {summary['study']}: {AGAIN}.")
     return given
 
 
@@ -137,38 +187,17 @@ def list_inputs(folder: Path) -> frozenset[str]:
     return frozenset(names)
 
 
-class _ReportFiles:
-    """The files of a report, checked against the digests in its summary.
-
-    Scores are computed again from these files, so a file that was edited would contradict the page without notice.
-    """
-
-    def __init__(self, folder: Path, digests: dict[str, str]) -> None:
-        self.folder, self.digests = folder, digests
-
-    def path(self, name: str) -> Path:
-        path = self.folder / name
-        check_regular_file(path)
-        try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise UserError(f"{path} is missing: restore it, or {_AGAIN}.") from error
-        if digest != self.digests.get(name):
-            raise UserError(f"{path} is not the file that was written with the report: restore it, or {_AGAIN}.")
-        return path
-
-    def text(self, name: str) -> str:
-        return self.path(name).read_text(encoding="utf-8")
-
-
-def _predictions(files: _ReportFiles, arm: ArmRecord) -> list[pd.DataFrame]:
+def _predictions(files: ReportFiles, arm: ArmRecord, classes: ClassSet, n_landmarks: int) -> list[pd.DataFrame]:
     """Reads the predictions of an arm, one table for each seed."""
-    table = pd.read_parquet(files.path(_PREDICTIONS.format(arm["name"])))
-    return [table[table["seed"] == seed] for seed in arm["seeds"]]
+    name = _PREDICTIONS.format(arm["name"])
+    try:
+        return read_predictions(files.read(name), classes, arm["seeds"], n_landmarks)
+    except ValueError as error:
+        raise files.refuse(name, error) from error
 
 
 def _arm(
-    files: _ReportFiles, stored: ArmRecord, fits: list[pd.DataFrame], probabilities: list[str], seconds: float
+    files: ReportFiles, stored: ArmRecord, fits: list[pd.DataFrame], probabilities: list[str], seconds: float
 ) -> Arm:
     return Arm(
         name=stored["name"],
@@ -199,10 +228,14 @@ def _arm(
     )
 
 
-def _histories(files: _ReportFiles, stored: ArmRecord) -> tuple[pd.DataFrame, ...]:
+def _histories(files: ReportFiles, stored: ArmRecord) -> tuple[pd.DataFrame, ...]:
     if not stored["has_epochs"]:
         return tuple(pd.DataFrame() for _ in stored["seeds"])
-    table = pd.read_csv(files.path(_CURVES.format(_owner_of_curves(stored))))
+    name = _CURVES.format(_owner_of_curves(stored))
+    try:
+        table = pd.read_csv(BytesIO(files.read(name)))
+    except ValueError as error:
+        raise files.refuse(name, error) from error
     return tuple(table[table["seed"] == seed].drop(columns="seed").reset_index(drop=True) for seed in stored["seeds"])
 
 

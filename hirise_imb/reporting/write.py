@@ -22,6 +22,7 @@ from hirise_imb.reporting.figures.gallery import Draw
 from hirise_imb.reporting.html.pictures import LandmarkPictures
 from hirise_imb.reporting.html.render import render
 from hirise_imb.reporting.html.view import BaselineView, Extras, StudyView, baseline_view, study_view
+from hirise_imb.reporting.report_files import lock_report
 from hirise_imb.reporting.results import GIVEN_SPLIT_FOLDER, Results
 from hirise_imb.reporting.summary.content import of_study
 from hirise_imb.reporting.summary.records import Content
@@ -29,6 +30,10 @@ from hirise_imb.reporting.summary.schema import find_fault
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder, remove_leftovers, write_atomically, write_text
 from hirise_imb.utils.progress import say
+from hirise_imb.utils.strict_json import parse_json
+
+_FORMULA = tuple("=+-@\t\r")
+"""First characters of what spreadsheets take for a formula."""
 
 
 def write_report(
@@ -40,7 +45,8 @@ def write_report(
     """Writes all files of the report of a study or a comparison; returns the path of the page.
 
     Files of an earlier report that this one does not have, such as those of a strategy that was left out, are removed.
-    `summary.json` is written last, so that it never lists a file that is not there.
+    `summary.json` is written last, so that it never lists a file that is not there. Meanwhile the folder is locked, so
+    that two processes do not mix their reports, and readers wait.
 
     The results of the given split that a nested cross-validation also has get a complete report of their own in a
     folder inside this one. It is written first, so that the report that links to it never lacks it.
@@ -58,19 +64,20 @@ def write_report(
     content = of_study(results)
     # Before anything is written: an image may be missing.
     landmarks = make_pictures(results) if make_pictures else None
-    if results.given_split is not None:
-        # An earlier report of another kind is refused before anything is written.
-        _list_earlier_files(folder, content["kind"])
-        prefix = f"{GIVEN_SPLIT_FOLDER}/"
-        inner_leave = {name.removeprefix(prefix) for name in leave if name.startswith(prefix)}
-        write_report(results.given_split, folder / GIVEN_SPLIT_FOLDER, make_pictures, inner_leave)
     data = {"per_class.csv": tables.per_class(results), "selection.csv": selection.table(results)}
     if results.outer_folds is not None:
         data["outer_folds.csv"] = results.outer_folds
-    files = _Files(folder, leave)
-    page = _write(results, content, data, gallery.of_study(results), landmarks, files)
-    if results.given_split is None:
-        _remove_report(folder / GIVEN_SPLIT_FOLDER)
+    with lock_report(ensure_folder(folder)):
+        if results.given_split is not None:
+            # An earlier report of another kind is refused before anything is written.
+            _list_earlier_files(folder, content["kind"])
+            prefix = f"{GIVEN_SPLIT_FOLDER}/"
+            inner_leave = {name.removeprefix(prefix) for name in leave if name.startswith(prefix)}
+            write_report(results.given_split, folder / GIVEN_SPLIT_FOLDER, make_pictures, inner_leave)
+        files = _Files(folder, leave)
+        page = _write(results, content, data, gallery.of_study(results), landmarks, files)
+        if results.given_split is None:
+            _remove_report(folder / GIVEN_SPLIT_FOLDER)
     return page
 
 
@@ -78,7 +85,9 @@ def write_baseline(baseline: Baseline, folder: Path, leave: Collection[str] = ()
     """Writes all files of the report of a reference run, as `write_report` does for a study."""
     data = {"published.csv": baseline.table()}
     figures = gallery.of_baseline(baseline)
-    return _write(baseline.results, baseline.to_dict(), data, figures, None, _Files(folder, leave))
+    content = baseline.to_dict()
+    with lock_report(ensure_folder(folder)):
+        return _write(baseline.results, content, data, figures, None, _Files(folder, leave))
 
 
 def _write(
@@ -92,7 +101,7 @@ def _write(
     """Writes a report: the tables and figures of its kind, and the files that all reports have."""
     if (fault := find_fault({**content, "files": {}})) is not None:
         raise ValueError(f"the summary violates its schema: {fault}")
-    folder = ensure_folder(files.folder)
+    folder = files.folder
     earlier = _list_earlier_files(folder, content["kind"])
     for place in (folder, *(folder / name for name in ("predictions", "confusion", "figures"))):
         remove_leftovers(place)
@@ -134,10 +143,21 @@ class _Files:
         return content
 
     def csv(self, name: str, table: pd.DataFrame) -> None:
-        self.write(name, partial(table.to_csv, index=False, lineterminator="\n"))
+        self.write(name, partial(_defuse(table).to_csv, index=False, lineterminator="\n"))
 
     def text(self, name: str, text: str) -> None:
         self.write(name, lambda path: write_text(path, text))
+
+
+def _defuse(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table in which no name would be computed by a spreadsheet: those like formulas begin with a quote."""
+    table = table.rename(columns=_quote_formula)
+    names = table.select_dtypes(["str", "object"]).columns
+    return table.assign(**{name: table[name].map(_quote_formula) for name in names})
+
+
+def _quote_formula(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULA else cell
 
 
 def _list_earlier_files(folder: Path, kind: str) -> set[str]:
@@ -152,7 +172,7 @@ def _list_earlier_files(folder: Path, kind: str) -> set[str]:
     if not path.exists():
         return set()
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = parse_json(path.read_bytes())
         names = {str(name) for name in [*summary["files"], path.name]}
         earlier_kind = summary.get("kind", kind)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -171,6 +191,8 @@ def _remove_report(folder: Path) -> None:
     say(f"Removing the report in {folder}, which this run does not have.")
     for name in sorted(_list_earlier_files(folder, "study"), key=lambda name: name == "summary.json"):
         (folder / name).unlink(missing_ok=True)
+    for lock in folder.glob(".*.lock"):
+        lock.unlink()
     for place in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
         if not any(place.iterdir()):
             place.rmdir()

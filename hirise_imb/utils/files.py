@@ -117,8 +117,11 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Locks `path` against other processes, waiting while one of them has the lock."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    """Locks `path` against other processes and threads, waiting while one of them has the lock.
+
+    A thread that has the lock may take it again.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
     # The first attempt does not wait, so that the user learns why the second one does.
     try:
         lock.acquire(timeout=0)

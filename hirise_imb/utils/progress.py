@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column
 from rich.text import Text
 
+from hirise_imb.utils.terminal import SafeConsole, escape_controls
+
 log = logging.getLogger("hirise_imb")
 
 ProgressCallback = Callable[[float], None]
@@ -39,7 +41,7 @@ _live_consoles: list[Console] = []
 def open_console() -> Console:
     """Opens the console of messages and progress, standard error; it is interactive on a terminal alone."""
     # Continuous integration sets FORCE_COLOR for its logs: colours are wanted there, a moving view is not.
-    return Console(stderr=True, force_interactive=None if sys.stderr.isatty() else False, markup=False, emoji=False)
+    return SafeConsole(stderr=True, force_interactive=None if sys.stderr.isatty() else False)
 
 
 @contextmanager
@@ -208,7 +210,7 @@ class _MessageHandler(logging.StreamHandler):  # type: ignore[type-arg]
     """Prints messages above a live view, plainly on a terminal, and with the time of day elsewhere."""
 
     def format(self, record: logging.LogRecord) -> str:
-        message = super().format(record)
+        message = escape_controls(super().format(record))
         if self.stream.isatty():
             return message
         return f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {message}"

@@ -14,7 +14,16 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from handmade import SEEDS, guesses, make_arm, make_catalogue, make_nested_results, make_results, summary_of
+from handmade import (
+    SEEDS,
+    guesses,
+    make_arm,
+    make_catalogue,
+    make_nested_results,
+    make_results,
+    rewrite_report,
+    summary_of,
+)
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from pandas.testing import assert_frame_equal
@@ -382,6 +391,7 @@ def test_reports_are_compared_without_writing_anything(study: hi.Report, folder:
     stored = summary_of(other)
     stored["files"]["predictions/tta.parquet"] = stored["files"]["predictions/focal_loss.parquet"]
     (other / "summary.json").write_text(json.dumps(stored), encoding="utf-8")
+    rewrite_report(other)
     both = hi.compare_reports([study, other], name="both")
     assert both.name == "both"
     assert {"by-hand/baseline", "by-hand/tta", "other/tta"} <= set(both.arms)

@@ -138,7 +138,7 @@ def check_scores(metrics: dict[str, float], arm: dict[str, Any], classes: list[s
 
 
 def test_a_report_becomes_a_run_with_a_run_for_each_arm(results: Results, folder: Path, store: str) -> None:
-    run = export_report(results, folder, store)
+    run = export_report(folder, store)
     parent, summary = client_of(store).get_run(run), summary_of(folder)
     given = summary_of(folder / "given-split")
     assert parent.info.status == "FINISHED"
@@ -165,22 +165,22 @@ def test_a_report_becomes_a_run_with_a_run_for_each_arm(results: Results, folder
 def test_an_unchanged_report_is_skipped(
     results: Results, folder: Path, store: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = export_report(results, folder, store)
+    run = export_report(folder, store)
     before = {one.info.run_id: one.info.end_time for one in list_runs(store)}
     with caplog.at_level("INFO", "hirise_imb"):
-        assert export_report(results, folder, store) == run
+        assert export_report(folder, store) == run
     assert "nothing is exported again" in caplog.text
     assert {one.info.run_id: one.info.end_time for one in list_runs(store)} == before
 
 
 def test_a_rebuilt_report_updates_its_runs(results: Results, folder: Path, store: str, tmp_path: Path) -> None:
-    run = export_report(results, folder, store)
+    run = export_report(folder, store)
     rebuilt = Path(shutil.copytree(folder, tmp_path / "rebuilt"))
     summary = summary_of(rebuilt)
     summary["setting"] = "other words"
     (rebuilt / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     before = client_of(store).get_run(run).data.tags
-    assert export_report(results, rebuilt, store) == run
+    assert export_report(rebuilt, store) == run
     after = client_of(store).get_run(run).data.tags
     assert after[RESULTS_TAG] == before[RESULTS_TAG]
     assert after[REPORT_TAG] != before[REPORT_TAG]
@@ -198,17 +198,17 @@ def test_an_interrupted_export_is_completed(
     with monkeypatch.context() as patch:
         patch.setattr("hirise_imb.pipeline.mlflow_export._describe_run", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            export_report(results, folder, store)
+            export_report(folder, store)
     assert all(REPORT_TAG not in run.data.tags for run in list_runs(store))
-    run = export_report(results, folder, store)
+    run = export_report(folder, store)
     assert client_of(store).get_run(run).info.status == "FINISHED"
     assert len(list_runs(store)) == 1 + len(RIGHT)
 
 
 def test_other_results_get_runs_of_their_own(results: Results, folder: Path, store: str, tmp_path: Path) -> None:
-    first = export_report(results, folder, store)
+    first = export_report(folder, store)
     fewer = replace(results, arms=results.arms[:2], given_split=None)
-    other = export_report(fewer, write_report(fewer, tmp_path / "fewer").parent, store)
+    other = export_report(write_report(fewer, tmp_path / "fewer").parent, store)
     assert other != first
     assert set(find_children(store, other)) == {"baseline", "plain"}
     assert set(find_children(store, first)) == set(RIGHT)
@@ -222,7 +222,7 @@ def test_class_names_become_names_that_mlflow_accepts(store: str, tmp_path: Path
         classes=ClassSet(names),
         data=results.data.assign(**{"class": np.resize(np.array(names), len(results.data))}),
     )
-    run = export_report(results, write_report(results, tmp_path / "names").parent, store)
+    run = export_report(write_report(results, tmp_path / "names").parent, store)
     client = client_of(store)
     runs = client.search_runs([client.get_run(run).info.experiment_id], f"tags.`mlflow.parentRunId` = '{run}'")
     keys = {name.removeprefix("f1/") for name in runs[0].data.metrics if name.startswith("f1/")}
@@ -233,7 +233,7 @@ def test_a_deleted_experiment_is_an_error(results: Results, folder: Path, store:
     client = client_of(store)
     client.delete_experiment(client.create_experiment("by-hand"))
     with pytest.raises(UserError, match=r"experiment by-hand of MLflow at sqlite:.* was deleted: restore it"):
-        export_report(results, folder, store)
+        export_report(folder, store)
 
 
 @pytest.mark.parametrize(

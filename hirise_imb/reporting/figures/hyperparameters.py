@@ -161,6 +161,8 @@ def _count_trials(data: pd.DataFrame) -> int:
 
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, height: str, space: Mapping[str, Any]) -> None:
+    from matplotlib.ticker import LogFormatter
+
     choices = list(space.get("choices", ())) or _categories(rows["setting"])
     places = rows["setting"].map(choices.index) if choices else rows["setting"].astype(float)
     chosen = rows["chosen"].to_numpy(bool)
@@ -178,6 +180,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, height: str, space: Mapping[str,
     elif space.get("log"):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(_format_power)
+        axes.xaxis.set_minor_formatter(LogFormatter())
     else:
         axes.locator_params(axis="x", nbins=4, integer=bool(space.get("integer")))
 

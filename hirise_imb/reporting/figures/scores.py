@@ -36,6 +36,8 @@ _SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 def class_distribution(results: Results) -> Figure:
     """Draws the landmarks of each class by split as dots, on a logarithmic axis since they differ by hundreds."""
+    from matplotlib.ticker import LogFormatter
+
     classes = list(results.classes)
     margins = (name_width(classes, 9), 0.4, 0.5, 0.7)
     canvas = figure(7.5, margins[2] + margins[3] + 0.27 * len(classes), margins)
@@ -52,6 +54,7 @@ def class_distribution(results: Results) -> Figure:
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, 0.8), high * 1.1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_minor_formatter(LogFormatter())
     axes.set_xlabel("landmarks (each line is ten times the one before)")
     axes.set_yticks(range(len(classes)), classes)
     axes.set_ylim(len(classes) - 0.5, -0.5)

@@ -125,6 +125,8 @@ _SETTINGS: dict[Any, Any] = {
     "legend.fontsize": 9,
     # Letters stay text in an SVG: the file is small, and a page shows them in its own font.
     "svg.fonttype": "none",
+    # A `$` in the name of a class is no formula.
+    "text.parse_math": False,
     # Without a salt, ids inside an SVG are random, and equal figures would not be equal files.
     "svg.hashsalt": "hirise_imb",
 }

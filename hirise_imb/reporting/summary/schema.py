@@ -79,8 +79,11 @@ def _find_class_fault(summary: object) -> str | None:
         classes, rows = list(summary["classes"]), list(summary["data"])  # type: ignore[index]
         splits = dict.fromkeys(row["split"] for row in rows)
         class_lists = [[row["class"] for row in rows if row["split"] == split] for split in splits]
+        majority = summary["majority"]  # type: ignore[index]
     except (KeyError, TypeError):
         return None
+    if majority is not None and majority not in classes:
+        return "at $.majority: it is not one of the classes"
     return None if all(names == classes for names in class_lists) else "at $.classes: they are not those of $.data"
 
 
