@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,15 +112,19 @@ def read_manifest(data_folder: Path, spec: DataCard) -> Manifest:
     return Manifest(spec, folder, table)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path) -> list[tuple[int, str]]:
     """Returns the non-empty lines with their numbers, counted from 1."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # Windows programs begin a text file with a byte-order mark
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: name a folder or zip in the official layout.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): fetch or import the data again.") from error
-    return ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}): fetch or import the data again.") from error
+    # Not splitlines, which also ends lines at characters that editors and the unpacking of zips do not end them at.
+    lines = enumerate(io.StringIO(text, newline=None), 1)
+    return [(number, line.rstrip("\n")) for number, line in lines if line.strip()]
 
 
 def raise_mistakes(path: Path, mistakes: list[str]) -> None:
