@@ -15,7 +15,7 @@ import pandas as pd
 
 from hirise_imb.data.archive import is_safe
 from hirise_imb.data.dataset import SPLITS, ClassSet, DatasetSpec, ImageName, NameGrammar, NoSources, SourceColumn
-from hirise_imb.data.images import Format, read_formats
+from hirise_imb.data.images import MAX_SIDE, Format, read_formats
 from hirise_imb.data.manifest import Manifest, check_splits, raise_mistakes
 from hirise_imb.data.registry import DATASETS
 from hirise_imb.utils.errors import UserError
@@ -204,6 +204,11 @@ def _common_format(annotations: Annotations, images: pd.DataFrame) -> Format:
     if most.channels is None:
         raise UserError(
             f"The images of {annotations.path} have Pillow's mode {most.mode}: convert them to L (8-bit grey) or RGB."
+        )
+    if max(most.width, most.height) > MAX_SIDE:
+        raise UserError(
+            f"The images of {annotations.path} have {most.width} x {most.height} pixels: reduce them, or crop them to "
+            f"landmarks, to at most {MAX_SIDE} x {MAX_SIDE}."
         )
     if most.width != most.height:
         raise UserError(

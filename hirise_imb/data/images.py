@@ -27,6 +27,12 @@ FORMATS = ("JPEG", "PNG")
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Suffixes of image files, in lower case."""
 
+MAX_BYTES = 64 << 20
+"""Largest size of an image file; an official image has about 14 kB."""
+
+MAX_SIDE = 2048
+"""Largest width and height of images; a batch of larger ones does not fit into the memory of most machines."""
+
 _QUALITY = 80
 """JPEG quality of images on pages."""
 
@@ -66,6 +72,8 @@ def decode_image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
         UserError: the file can't be read, or is not a complete JPEG or PNG of this size and number of channels.
     """
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise UnusableImage(f"has {size:,} bytes, over the limit of {MAX_BYTES:,}")
         return decode_content(path.read_bytes(), shape)
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror or error}): import the data again.") from error
@@ -117,7 +125,7 @@ def _read_format(path: Path) -> Format | None:
     try:
         with Image.open(path, formats=FORMATS) as image:
             return Format(*image.size, image.mode)
-    except (OSError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # of any kind, as above
         return None
 
 
