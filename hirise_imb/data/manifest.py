@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -135,6 +136,15 @@ def raise_mistakes(path: Path, mistakes: list[str]) -> None:
         raise UserError(f"{path} contains {count}; fix the file or import the data again:{listing}")
 
 
+def find_invisible(name: str) -> str:
+    """Returns the code of the first control or invisible character of a name, such as `U+202E`; empty if it has none.
+
+    Such a name can't be told from others, and can change what a terminal or a page shows.
+    """
+    hidden = (char for char in name if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp"))
+    return next((f"U+{ord(char):04X}" for char in hidden), "")
+
+
 def _check_classes(path: Path, spec: DataCard) -> None:
     expected = [f"{number},{name}" for number, name in enumerate(spec.classes)]
     lines = [(number, line.strip()) for number, line in _lines(path)]
@@ -193,6 +203,8 @@ def _line_mistakes(fields: list[str], line: str, spec: DataCard) -> list[str]:
     if _parse_name(fields, spec) is None:
         assert not isinstance(spec.identity, SourceColumn)  # with a column, any name is valid
         mistakes.append(f"file name {fields[0]!r} is not {spec.identity.form}")
+    if isinstance(spec.identity, SourceColumn) and (code := find_invisible(fields[0] + fields[3])):
+        mistakes.append(f"the file name {fields[0]!r} or source {fields[3]!r} contains the invisible character {code}")
     if _parse_class_id(fields[1], spec.classes) is None:
         mistakes.append(f"unknown class id {fields[1]!r}")
     if fields[2] not in SPLITS:

@@ -56,6 +56,14 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         part.unlink(missing_ok=True)
 
 
+def is_file(path: Path) -> bool:
+    """Returns whether there is a file; False for a path that the file system can't have."""
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
+
+
 def file_mask() -> int:
     """Returns the mask of permissions of new files: temporary folders are made so that nobody else can read them."""
     mask = os.umask(0)
