@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -14,10 +13,14 @@ import tomli_w
 
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import check_regular_file
+from hirise_imb.utils.toml_file import read_toml
 
 GIVEN_SPLIT, NESTED_CV = "given-split", "nested-cv"
 EVALUATIONS = (GIVEN_SPLIT, NESTED_CV)
 """Designs of an evaluation: the given test split, or each source once in a nested cross-validation."""
+
+MAX_WORKERS = 1000
+"""Greatest number of processes that one machine starts for a command."""
 
 CONTROL = "plain"
 """The strategy that only tunes the optimiser. It is always tuned: a remedy is credited with its gain over it."""
@@ -123,12 +126,8 @@ class StudyDefinition:
         """Checks every value except names that other rooms define."""
         _check_types(self)
         check_name(self.name)
-        minima = {"seed": 0, "outer_folds": 2}
-        counts = ("trials", "fine_tuning_trials", "trial_seeds", "inner_seeds", "outer_folds", "repeats", "refits")
-        for name in (*counts, "seed"):
-            minimum = minima.get(name, 1)
-            if getattr(self, name) < minimum:
-                raise UserError(f"{name} is {getattr(self, name)}: use {minimum} or more.")
+        for name, (low, high) in _LIMITS.items():
+            check_count(name, getattr(self, name), low, high)
         # The seeds of numpy's RandomState, which imbalanced-learn draws from, have 32 bits.
         if self.seed + max(2 * self.trial_seeds, 2 * self.inner_seeds, self.refits * self.repeats) > 2**32:
             raise UserError(
@@ -166,6 +165,18 @@ class StudyDefinition:
             }
         return tomli_w.dumps(values)
 
+
+_LIMITS: Mapping[str, tuple[int, int | None]] = {
+    "trials": (1, 10**6),
+    "fine_tuning_trials": (1, 10**6),
+    "trial_seeds": (1, 1000),
+    "inner_seeds": (1, 1000),
+    "outer_folds": (2, 1000),
+    "repeats": (1, 1000),
+    "refits": (1, 1000),
+    "seed": (0, None),
+}
+"""Least and greatest value of each number. A study with the greatest ones would not end, but it can be planned."""
 
 _BACKBONE_KEYS = ("backbone", "weights", "precision")
 """Keys without a meaning where features come from a table."""
@@ -209,6 +220,18 @@ def check_name(name: str) -> None:
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == "index.html":
         raise UserError(f"The name {name!r} can't name a folder: use up to 100 letters, digits, '.', '_' and '-'.")
+
+
+def check_count(name: str, value: int, low: int, high: int | None) -> None:
+    """Checks a number that the user gives.
+
+    Raises:
+        UserError: it is below `low` or above `high`.
+    """
+    if value < low:
+        raise UserError(f"{name} is {value}: use {low} or more.")
+    if high is not None and value > high:
+        raise UserError(f"{name} is {value}: use {high:,} or less.")
 
 
 def check_known(kind: str, name: str, names: Collection[str]) -> str:
@@ -310,15 +333,13 @@ def _override(key: str, value: object) -> Override:
 def _read(path: Path) -> dict[str, Any]:
     check_regular_file(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except FileNotFoundError as error:
         examples = sorted(map(str, Path("studies").glob("*.toml")))
         hint = f"; there are {', '.join(examples)}" if examples else ""
         raise UserError(f"There is no study definition {path}{hint}.") from error
     except IsADirectoryError as error:
         raise UserError(f"{path} is a folder: name a study definition, a TOML file.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}.") from error
 
 
 def _check_types(definition: StudyDefinition) -> None:
@@ -330,6 +351,9 @@ def _check_types(definition: StudyDefinition) -> None:
         is_valid = isinstance(value, expected_type) and not isinstance(value, bool)
         if is_valid and isinstance(value, tuple):
             is_valid = all(isinstance(entry, str) for entry in value)
+        # Python decodes bytes on the command line that are not UTF-8 as halves of surrogates, which no file can store.
+        if isinstance(value, str) and value.encode(errors="replace").decode() != value:
+            raise UserError(f"{key.name} is {value!r}, which has bytes that are not UTF-8: rename the file or folder.")
         if not is_valid:
             text = _literal(list(value) if isinstance(value, tuple) else value)
             raise UserError(f"{key.name} is {text}: it must be {descriptions[expected_type]}.")

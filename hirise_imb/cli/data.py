@@ -130,6 +130,7 @@ def _check_and_print(name: str, card: DataCard, images: str = "") -> int:
     from hirise_imb.cli.plan_tables import print_detectable, print_sources
     from hirise_imb.config import EVALUATIONS
     from hirise_imb.data.dataset import SPLITS
+    from hirise_imb.data.duplicates import find_duplicates
     from hirise_imb.data.images import check_images
     from hirise_imb.data.load import load_data
     from hirise_imb.metrics.detectable import N_FITS
@@ -137,7 +138,8 @@ def _check_and_print(name: str, card: DataCard, images: str = "") -> int:
 
     manifest = load_data(name, card, images)
     spec = manifest.spec
-    check_images([manifest.path(image) for image in manifest.table["image"]], spec.image_shape)
+    pixel_digests = check_images([manifest.path(image) for image in manifest.table["image"]], spec.image_shape)
+    duplicates = find_duplicates(manifest, pixel_digests)
     summary = manifest.summary().set_index(["split", "class"])
     console = make_console()
     for split in SPLITS:
@@ -154,5 +156,9 @@ def _check_and_print(name: str, card: DataCard, images: str = "") -> int:
     print_sources(manifest, console)
     print_detectable({design: detectable_difference(manifest, design) for design in EVALUATIONS}, N_FITS, console)
     option = f"--data {name}{f' --images {images}' if images else ''}"
-    console.print(f"No mistakes in {name}. Run a study on it with {option}", soft_wrap=True)
+    if duplicates:
+        console.print(duplicates.describe(), soft_wrap=True)
+    console.print(
+        f"No {'other ' if duplicates else ''}mistakes in {name}. Run a study on it with {option}", soft_wrap=True
+    )
     return 0

@@ -6,9 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from hirise_imb.utils.terminal import escape_controls
-
 from hirise_imb.utils import interruption
+from hirise_imb.utils.terminal import escape_controls
 
 PROGRAM = "hirise-imb"
 """The console script; `python -m hirise_imb.study` is the same."""

@@ -15,10 +15,11 @@ import pandas as pd
 
 from hirise_imb.data.archive import is_safe
 from hirise_imb.data.dataset import SPLITS, ClassSet, DatasetSpec, ImageName, NameGrammar, NoSources, SourceColumn
-from hirise_imb.data.images import Format, read_formats
-from hirise_imb.data.manifest import Manifest, check_splits, raise_mistakes
+from hirise_imb.data.images import MAX_SIDE, Format, read_formats
+from hirise_imb.data.manifest import Manifest, check_splits, find_invisible, raise_mistakes
 from hirise_imb.data.registry import DATASETS
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.files import is_file
 
 FILE, LABEL, SPLIT, SOURCE = "file", "label", "split", "source"
 REQUIRED = (FILE, LABEL, SPLIT)
@@ -127,6 +128,8 @@ def _find_mistakes(
             yield f"row {row}: unknown split {written!r}, expected one of {', '.join(SPLIT_NAMES)}"
         elif not image.source and not problem:
             yield f"row {row}: the source is empty, but other rows have one"
+        elif code := find_invisible(image.source):
+            yield f"row {row}: the source {image.source!r} contains the invisible character {code}"
         elif not problem:
             split = SPLIT_NAMES[written]
             if (other := first_values.setdefault(("source", image.source), split)) != split:
@@ -141,7 +144,9 @@ def _find_problem(folder: Path, file: str) -> str:
         return "the file is empty"
     if not is_safe(file):
         return f"the path {file!r} leads outside the folder; write it relative to the folder, with `/`"
-    if not (folder / file).is_file():
+    if code := find_invisible(file):
+        return f"the path {file!r} contains the invisible character {code}; rename the image"
+    if not is_file(folder / file):
         return f"{file} is missing from {folder}"
     return ""
 
@@ -157,24 +162,30 @@ def _name_classes(annotations: Annotations) -> tuple[dict[str, int], tuple[str, 
     """
     present = {label for label in annotations.table[LABEL] if label}
     by_id = annotations.class_names
-    if by_id is None and all(map(_is_id, present)):
+    if by_id is None and all(is_class_id(label.removeprefix("-")) for label in present):
         # Negative numbers stand for images without a label; they are reported as unknown classes.
         by_id = {number: f"class {number}" for number in map(int, present) if number >= 0}
     names = tuple(sorted(present)) if by_id is None else tuple(by_id[number] for number in sorted(by_id))
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
         raise UserError(f"{annotations.path} gives the name {twice!r} to two classes: rename one of them.")
+    if invisible := [name for name in names if find_invisible(name)]:
+        raise UserError(
+            f"{annotations.path} has the class {invisible[0]!r}, which contains the invisible character "
+            f"{find_invisible(invisible[0])}: rename it."
+        )
     if RESERVED in names:
         raise UserError(f"{annotations.path} has a class {RESERVED!r}, which reports use for the mean: rename it.")
     class_of = {name: place for place, name in enumerate(names)}
     if by_id is not None:
         ids = {number: place for place, number in enumerate(sorted(by_id))}
-        class_of |= {label: ids[int(label)] for label in present if _is_id(label) and int(label) in ids}
+        class_of |= {label: ids[int(label)] for label in present if is_class_id(label) and int(label) in ids}
     return class_of, names
 
 
-def _is_id(label: str) -> bool:
-    return re.fullmatch(r"-?[0-9]{1,9}", label) is not None
+def is_class_id(label: str) -> bool:
+    """Returns whether a label can be the id of a class: up to nine digits."""
+    return re.fullmatch(r"[0-9]{1,9}", label) is not None
 
 
 def _majority(names: tuple[str, ...], images: pd.DataFrame) -> str | None:
@@ -204,6 +215,11 @@ def _common_format(annotations: Annotations, images: pd.DataFrame) -> Format:
     if most.channels is None:
         raise UserError(
             f"The images of {annotations.path} have Pillow's mode {most.mode}: convert them to L (8-bit grey) or RGB."
+        )
+    if max(most.width, most.height) > MAX_SIDE:
+        raise UserError(
+            f"The images of {annotations.path} have {most.width} x {most.height} pixels: reduce them, or crop them to "
+            f"landmarks, to at most {MAX_SIDE} x {MAX_SIDE}."
         )
     if most.width != most.height:
         raise UserError(

@@ -3,6 +3,7 @@
 A zip is untrusted input: nothing in it may decide where a file is written or how much disk it takes.
 """
 
+import io
 import re
 import shutil
 import stat
@@ -25,6 +26,10 @@ MAX_SHARD = 4 << 30
 MAX_TOTAL = 20 << 30
 """Largest number of bytes of all unpacked files together; the official archive has about 1 GB."""
 
+MAX_RATIO = 200
+"""Largest ratio of the bytes of all unpacked files to those of the zip, where the former are more than twice `MAX_MEMBER`;
+images hardly shrink, and text files by a tenth to a thirtieth."""
+
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".csv", ".parquet", ".json")
 """Suffixes of the files that are unpacked where the layout is not the official one."""
 
@@ -35,8 +40,8 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Unicode
 def unpack(zip_path: Path, folder: Path, layout: Layout | None) -> Path:
     """Extracts the files of a layout from `zip_path` into the new data folder `folder`, and returns it.
 
-    The folder that contains the split file inside the zip becomes `folder`; sidecars (`__MACOSX`, `._*`) and all other
-    files are left out. Without a layout, all images, tables and names of classes are extracted with their paths. A
+    The folder that contains the split file inside the zip becomes `folder`; only the text files and the images that the
+    split file names are extracted. Without a layout, all images, tables and names of classes are extracted with their paths. A
     folder that is complete already is left as it is.
 
     Raises:
@@ -79,7 +84,7 @@ def _unpack_new(zip_path: Path, folder: Path, layout: Layout | None) -> None:
         shutil.rmtree(part)
     try:
         with zipfile.ZipFile(zip_path) as archive:
-            members = _members(zip_path, archive.infolist(), layout)
+            members = _members(zip_path, archive, layout)
             _check_sizes(zip_path, members, layout, folder.parent)
             _extract(archive, members, part)
         part.rename(folder)
@@ -89,8 +94,9 @@ def _unpack_new(zip_path: Path, folder: Path, layout: Layout | None) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _members(zip_path: Path, entries: list[zipfile.ZipInfo], layout: Layout | None) -> dict[str, zipfile.ZipInfo]:
+def _members(zip_path: Path, archive: zipfile.ZipFile, layout: Layout | None) -> dict[str, zipfile.ZipInfo]:
     """Checks every entry, and returns those of the layout by their path inside the data folder."""
+    entries = archive.infolist()
     for entry in entries:
         _check_entry(zip_path, entry)
     files = [entry for entry in entries if not entry.is_dir() and not entry.filename.startswith("__MACOSX/")]
@@ -107,11 +113,17 @@ def _members(zip_path: Path, entries: list[zipfile.ZipInfo], layout: Layout | No
         if entry.filename.startswith(root) and wanted.fullmatch(path):
             _check_member(zip_path, entry, layout, repeated=path in members)
             members[path] = entry
-    if layout is not None:
-        _check_complete(zip_path, members, layout)
-    elif not members:
-        raise UserError(f"{zip_path} contains neither images nor tables: name another zip, or a folder.")
-    return members
+    if layout is None:
+        if not members:
+            raise UserError(f"{zip_path} contains neither images nor tables: name another zip, or a folder.")
+        return members
+    _check_complete(zip_path, members, layout)
+    named = set(layout.files)
+    with archive.open(members[layout.split_file]) as split_file:
+        # Bytes that are not UTF-8 are reported when the unpacked file is read.
+        for line in io.TextIOWrapper(split_file, "utf-8-sig", "replace"):
+            named.update(f"{layout.image_folder}/{name}" for name in line.split()[:1])
+    return {path: entry for path, entry in members.items() if path in named}
 
 
 def _check_complete(zip_path: Path, names: Iterable[str], layout: Layout) -> None:
@@ -169,6 +181,11 @@ def _check_sizes(zip_path: Path, members: dict[str, zipfile.ZipInfo], layout: La
     total = sum(entry.file_size for entry in members.values())
     if total > MAX_TOTAL:
         raise UserError(f"{zip_path} unpacks to {total:,} bytes, over the limit of {MAX_TOTAL:,}: {_advise(layout)}.")
+    if total > max(2 * MAX_MEMBER, MAX_RATIO * zip_path.stat().st_size):
+        raise UserError(
+            f"{zip_path} unpacks to {total:,} bytes, over {MAX_RATIO} times its size, as no zip of images does: "
+            f"{_advise(layout)}."
+        )
     free = shutil.disk_usage(place).free
     if total > free:
         raise UserError(

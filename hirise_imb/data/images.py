@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,12 @@ FORMATS = ("JPEG", "PNG")
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Suffixes of image files, in lower case."""
+
+MAX_BYTES = 64 << 20
+"""Largest size of an image file; an official image has about 14 kB."""
+
+MAX_SIDE = 2048
+"""Largest width and height of images; a batch of larger ones does not fit into the memory of most machines."""
 
 _QUALITY = 80
 """JPEG quality of images on pages."""
@@ -67,6 +74,8 @@ def decode_image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """
     check_regular_file(path)
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise UnusableImage(f"has {size:,} bytes, over the limit of {MAX_BYTES:,}")
         return decode_content(path.read_bytes(), shape)
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror or error}): import the data again.") from error
@@ -119,28 +128,30 @@ def _read_format(path: Path) -> Format | None:
     try:
         with Image.open(path, formats=FORMATS) as image:
             return Format(*image.size, image.mode)
-    except (OSError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # of any kind, as above
         return None
 
 
-def check_images(paths: Sequence[Path], shape: tuple[int, int, int]) -> None:
-    """Checks that every file can be decoded; `shape` as in `decode_image`.
+def check_images(paths: Sequence[Path], shape: tuple[int, int, int]) -> list[str]:
+    """Checks that every file can be decoded; returns the SHA-256 of the pixels of each. `shape` as in `decode_image`.
 
     Raises:
         UserError: some files can't be decoded; one message names all of them.
     """
-    broken = []
+    digests, broken = [], []
     with ThreadPoolExecutor() as pool, track("checking", len(paths), "images") as show:
-        for done, fault in enumerate(pool.map(partial(_fault, shape=shape), paths), 1):
+        for done, (digest, fault) in enumerate(pool.map(partial(_check_image, shape=shape), paths), 1):
             show(done)
+            digests.append(digest)
             broken += [fault] if fault else []
     if broken:
         raise UserError(f"{len(broken)} of {len(paths)} images can't be used:{bullet_list(broken, _MAX_SHOWN)}")
+    return digests
 
 
-def _fault(path: Path, shape: tuple[int, int, int]) -> str:
+def _check_image(path: Path, shape: tuple[int, int, int]) -> tuple[str, str]:
+    """Returns the digest of the pixels, and what is wrong with the file; one of them is empty."""
     try:
-        decode_image(path, shape)
+        return hashlib.sha256(np.ascontiguousarray(decode_image(path, shape)).data).hexdigest(), ""
     except UserError as error:
-        return str(error)
-    return ""
+        return "", str(error)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,16 +114,20 @@ def read_manifest(data_folder: Path, spec: DataCard) -> Manifest:
     return Manifest(spec, folder, table)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path) -> list[tuple[int, str]]:
     """Returns the non-empty lines with their numbers, counted from 1."""
     check_regular_file(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # Windows programs begin a text file with a byte-order mark
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: name a folder or zip in the official layout.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): fetch or import the data again.") from error
-    return ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}): fetch or import the data again.") from error
+    # Not splitlines, which also ends lines at characters that editors and the unpacking of zips do not end them at.
+    lines = enumerate(io.StringIO(text, newline=None), 1)
+    return [(number, line.rstrip("\n")) for number, line in lines if line.strip()]
 
 
 def raise_mistakes(path: Path, mistakes: list[str]) -> None:
@@ -131,6 +136,15 @@ def raise_mistakes(path: Path, mistakes: list[str]) -> None:
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         listing = bullet_list(mistakes, _MAX_SHOWN)
         raise UserError(f"{path} contains {count}; fix the file or import the data again:{listing}")
+
+
+def find_invisible(name: str) -> str:
+    """Returns the code of the first control or invisible character of a name, such as `U+202E`; empty if it has none.
+
+    Such a name can't be told from others, and can change what a terminal or a page shows.
+    """
+    hidden = (char for char in name if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp"))
+    return next((f"U+{ord(char):04X}" for char in hidden), "")
 
 
 def _check_classes(path: Path, spec: DataCard) -> None:
@@ -191,6 +205,8 @@ def _line_mistakes(fields: list[str], line: str, spec: DataCard) -> list[str]:
     if _parse_name(fields, spec) is None:
         assert not isinstance(spec.identity, SourceColumn)  # with a column, any name is valid
         mistakes.append(f"file name {fields[0]!r} is not {spec.identity.form}")
+    if isinstance(spec.identity, SourceColumn) and (code := find_invisible(fields[0] + fields[3])):
+        mistakes.append(f"the file name {fields[0]!r} or source {fields[3]!r} contains the invisible character {code}")
     if _parse_class_id(fields[1], spec.classes) is None:
         mistakes.append(f"unknown class id {fields[1]!r}")
     if fields[2] not in SPLITS:

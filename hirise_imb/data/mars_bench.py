@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from hirise_imb.data.annotations import FILE, LABEL, SOURCE, SPLIT, SPLIT_NAMES, Annotations
+from hirise_imb.data.annotations import FILE, LABEL, SOURCE, SPLIT, SPLIT_NAMES, Annotations, is_class_id
 from hirise_imb.data.archive import is_safe
 from hirise_imb.data.images import SUFFIXES
 from hirise_imb.data.tables import CLASS_FILE, read_class_names, read_columns, read_strings
+from hirise_imb.utils.files import is_file
 
 LAYOUT = "mars-bench"
 TABLE = "annotation.csv"
@@ -52,7 +53,7 @@ def read_mars_bench(folder: Path) -> Annotations:
 
 def _name(label: str, names: dict[int, str] | None) -> str:
     """Returns the name of a class that is given by its id or name."""
-    return names.get(int(label), label) if names is not None and label.isascii() and label.isdigit() else label
+    return names.get(int(label), label) if names is not None and is_class_id(label) else label
 
 
 def _find_image(folder: Path, split: str, class_folder: str, file: str) -> str:
@@ -65,7 +66,7 @@ def _find_image(folder: Path, split: str, class_folder: str, file: str) -> str:
     if not file or not is_safe(file) or not is_safe(path):
         return path if file and is_safe(file) else file
     candidates = (path, *(path + suffix for suffix in SUFFIXES), file)
-    return next((candidate for candidate in candidates if (folder / candidate).is_file()), path)
+    return next((candidate for candidate in candidates if is_file(folder / candidate)), path)
 
 
 def _list_images(folder: Path) -> pd.DataFrame:

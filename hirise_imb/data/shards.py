@@ -127,6 +127,8 @@ def _write_images(splits: Mapping[Path, str], folder: Path) -> None:
 def _check_columns(path: Path, schema: pa.Schema) -> None:
     import pyarrow as pa
 
+    if twice := [name for name in (IMAGE, LABEL, SOURCE) if schema.names.count(name) > 1]:
+        raise UserError(f"{path} has the column {twice[0]} twice: leave one of them out.")
     if LABEL not in schema.names:
         raise UserError(f"{path} lacks the column {LABEL}: shards must have {IMAGE} and {LABEL}.")
     image, label = schema.field(IMAGE).type, schema.field(LABEL).type
@@ -143,7 +145,7 @@ def _class_names(schema: pa.Schema) -> dict[str, str] | None:
     try:
         content = json.loads((schema.metadata or {})[b"huggingface"])
         names = content["info"]["features"][LABEL]["names"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
         return {str(number): name for number, name in enumerate(names)}

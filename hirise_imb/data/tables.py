@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from hirise_imb.data.annotations import FILE, REQUIRED, SOURCE, Annotations
+from hirise_imb.data.annotations import FILE, REQUIRED, SOURCE, Annotations, is_class_id
 from hirise_imb.data.archive import is_safe
 from hirise_imb.data.manifest import raise_mistakes
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import check_regular_file
+from hirise_imb.utils.files import check_regular_file, is_file
 
 LAYOUT = "annotation-table"
 SUFFIXES = (".csv", ".parquet")
@@ -105,14 +105,14 @@ def read_class_names(path: Path) -> dict[int, str] | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} can't be read ({error}): fix the file.") from error
     if isinstance(content, list):
         content = {str(number): name for number, name in enumerate(content)}
     if isinstance(content, dict) and content:
         if all(isinstance(value, int) and not isinstance(value, bool) for value in content.values()):
             content = {str(number): name for name, number in content.items()}
-        if all(key.isascii() and key.isdigit() and isinstance(value, str) for key, value in content.items()):
+        if all(is_class_id(key) and isinstance(value, str) for key, value in content.items()):
             return {int(key): value.strip() for key, value in content.items()}
     raise UserError(f'{path} must give the name of each class by its id, such as {{"0": "crater"}}: fix the file.')
 
@@ -126,7 +126,7 @@ def _to_strings(column: pd.Series) -> pd.Series:
 
 def _image_folder(folder: Path, table: pd.DataFrame) -> Path:
     first = str(table[FILE].iloc[0]) if FILE in table and len(table) else ""
-    if not first or not is_safe(first) or (folder / first).is_file():
+    if not first or not is_safe(first) or is_file(folder / first):
         return folder
-    inside = [path for path in folder.iterdir() if path.is_dir() and (path / first).is_file()]
+    inside = [path for path in folder.iterdir() if path.is_dir() and is_file(path / first)]
     return inside[0] if len(inside) == 1 else folder

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, StudyDefinition, check_known
+from hirise_imb.config import GIVEN_SPLIT, MAX_WORKERS, NESTED_CV, StudyDefinition, check_count, check_known
 from hirise_imb.data.resolve import ARCHIVE, SYNTHETIC, expand_variable
 from hirise_imb.pipeline.appendix import describe_strategies
 from hirise_imb.pipeline.division_fits import REFERENCE_RECIPES, DivisionFits, DivisionFitter, fit_divisions
@@ -66,8 +66,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         """Checks the values."""
         check_pictures(self.pictures)
-        if self.workers < 1:
-            raise UserError(f"--workers is {self.workers}: use 1 or more.")
+        check_count("--workers", self.workers, 1, MAX_WORKERS)
         if self.timeout is not None and not self.timeout > 0:
             raise UserError(f"--timeout is {self.timeout:g}: give a number of seconds above 0.")
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hirise_imb.config import MAX_WORKERS, check_count
 from hirise_imb.prediction.engine import PixelPredictor
 from hirise_imb.prediction.parts import Parts
 from hirise_imb.prediction.shards import Shard
@@ -153,8 +154,8 @@ def predict_with_ray(model: Path, weights: str | None, workers: int | None = Non
     Raises:
         UserError: Ray is not installed, or the number of workers is not positive.
     """
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers is {workers}: use 1 or more.")
+    if workers is not None:
+        check_count("--workers", workers, 1, MAX_WORKERS)
     ray = _import_ray()
 
     def predict(_: PredictionRequest, shards: Iterator[Shard], parts: Parts, progress: Progress) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.interruption import end_at_interruption, install_handlers, is_requested
 from hirise_imb.utils.progress import log_to_stderr, warn
+from hirise_imb.utils.terminal import write_line
 
 _PATIENCE = 30.0
 """Seconds after which a worker that was asked to end is killed."""
@@ -88,7 +89,7 @@ def _run_worker(log: Path, work: Callable[..., None], arguments: tuple[Any, ...]
         try:
             work(*arguments)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            write_line(f"error: {error}", sys.stderr)
             raise SystemExit(2) from error
 
 

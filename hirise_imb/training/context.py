@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hirise_imb.backbones import BACKBONES, PRECISIONS, Backbone, BackboneCard
 from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, StudyDefinition, check_known
+from hirise_imb.data.duplicates import find_duplicates
 from hirise_imb.data.load import load_data
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.data.registry import DATASETS
@@ -34,6 +35,7 @@ from hirise_imb.training.epoch_loop import OnEpoch
 from hirise_imb.training.trainer import CrossValidation, Trainer
 from hirise_imb.utils import environment
 from hirise_imb.utils.files import cache_root
+from hirise_imb.utils.progress import warn
 
 GIVEN_SPLIT_NAME = "given split"
 """Name of the only division of the given split."""
@@ -178,6 +180,8 @@ class TrainingContext:
         paths = [manifest.path(image) for image in manifest.table["image"]]
         begin = time.monotonic()
         digests = image_digests(paths)
+        if duplicates := find_duplicates(manifest, digests):
+            warn(duplicates.describe())
         target = find_target(definition.metric, definition.costs, manifest.spec.classes.names)
         table = load_table(definition, manifest, digests)  # before TensorFlow, so that mistakes are reported at once
         environment.load_tensorflow()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_MAX_LENGTH = 400
+"""Largest number of characters of an item that are shown."""
+
 
 def bullet_list(items: Sequence[str], limit: int) -> str:
     """Returns the first `limit` items as indented lines of a message, and counts the others."""
     remainder = f"\n  ... and {len(items) - limit} more" if len(items) > limit else ""
-    return "".join(f"\n  {item}" for item in items[:limit]) + remainder
+    shown = [item if len(item) <= _MAX_LENGTH else f"{item[:_MAX_LENGTH]} ..." for item in items[:limit]]
+    return "".join(f"\n  {item}" for item in shown) + remainder
 
 
 class UserError(Exception):

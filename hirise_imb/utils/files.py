@@ -71,6 +71,14 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         part.unlink(missing_ok=True)
 
 
+def is_file(path: Path) -> bool:
+    """Returns whether there is a file; False for a path that the file system can't have."""
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files of `write_atomically` that killed processes left in a folder.
 

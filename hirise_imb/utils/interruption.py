@@ -98,7 +98,8 @@ def report(saved: str = CONTINUES) -> None:
         saved: sentence that says what is saved, and how to go on.
     """
     with suppress(OSError, ValueError):  # standard error may be closed: the terminal may be gone
-        print(f"interrupted: {saved}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"interrupted: {saved}\n")
+        sys.stderr.flush()
 
 
 def end_process(code: int) -> NoReturn:

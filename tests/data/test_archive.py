@@ -11,6 +11,7 @@ import stat
 import struct
 import tracemalloc
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO
@@ -30,7 +31,9 @@ ROOT = "hirise-map-proj-v3_2/"
 IMAGE = "map-proj-v3_2/ESP_011283_2265_RED-0030.jpg"
 CONTENT = {
     "labels-map-proj_v3_2.txt": b"ESP_011283_2265_RED-0030.jpg 7\n",
-    "labels-map-proj_v3_2_train_val_test.txt": b"ESP_011283_2265_RED-0030.jpg 7 train\n",
+    "labels-map-proj_v3_2_train_val_test.txt": (
+        b"ESP_011283_2265_RED-0030.jpg 7 train\nESP_011283_2265_RED-0030-r90.jpg 7 train\n"
+    ),
     "landmarks_map-proj-v3_2_classmap.csv": b"0,other\n",
     IMAGE: b"\xff\xd8" + bytes(3000) + b"\xff\xd9",
     "map-proj-v3_2/ESP_011283_2265_RED-0030-r90.jpg": b"\xff\xd8 another \xff\xd9",
@@ -58,6 +61,11 @@ def make_zip(
         for entry, data in (extra or {}).items():
             archive.writestr(entry, data, method)
     return path
+
+
+def split_file(images: Iterable[str]) -> bytes:
+    """A split file with these images."""
+    return "".join(f"{image.rpartition('/')[2]} 0 train\n" for image in images).encode()
 
 
 def set_in_directory(path: Path, name: str, offset: int, layout: str, value: int) -> None:
@@ -181,9 +189,22 @@ def test_a_file_of_absurd_size_is_refused(zip_path: Path) -> None:
     )
 
 
+def test_images_that_the_split_file_does_not_name_are_not_unpacked(tmp_path: Path) -> None:
+    zip_path = make_zip(tmp_path / "a.zip", CONTENT | {"map-proj-v3_2/other.jpg": b"x"})
+    assert below(unpack(zip_path, tmp_path / "data", HIRISE.layout)) == CONTENT
+
+
+def test_more_than_200_times_the_size_of_the_zip_is_refused(tmp_path: Path) -> None:
+    images = {f"map-proj-v3_2/{number:03}.jpg": b"x" for number in range(3)}
+    zip_path = make_zip(tmp_path / "a.zip", CONTENT | images | {SPLIT: split_file(images)})
+    for name in images:
+        declare_size(zip_path, ROOT + name, archive.MAX_MEMBER)
+    assert_refused(zip_path, r"a\.zip unpacks to 201,\d{3},\d{3} bytes, over 200 times its size, as no zip of images")
+
+
 def test_an_absurd_size_of_everything_is_refused(tmp_path: Path) -> None:
     images = {f"map-proj-v3_2/{number:03}.jpg": b"x" for number in range(320)}
-    zip_path = make_zip(tmp_path / "a.zip", CONTENT | images)
+    zip_path = make_zip(tmp_path / "a.zip", CONTENT | images | {SPLIT: split_file([IMAGE, *images])})
     for name in images:
         declare_size(zip_path, ROOT + name, archive.MAX_MEMBER)
     assert_refused(
