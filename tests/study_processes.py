@@ -34,6 +34,8 @@ class Command:
     """A file: trials are acquired, but not trained, as long as it exists."""
     grace: float = 5.0
     """Seconds after which a silent owner of a lease counts as dead."""
+    stop_after: str = ""
+    """When the process stops its work and waits to be killed, such as "40 images" or "4 trials"; default never."""
 
     def start(self, *words: object, **options: object) -> subprocess.Popen[str]:
         """Starts a process, both of whose output streams can be read from its stdout."""
@@ -45,6 +47,7 @@ class Command:
             [sys.executable, str(_LAUNCHER), *map(str, words), *arguments],
             env=os.environ
             | {CACHE_VARIABLE: str(self.folder / "cache"), "GRACE": str(self.grace), "HOLD": str(self.hold or "")}
+            | {"STOP_AFTER": self.stop_after}
             | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
