@@ -153,5 +153,7 @@ def _check_and_print(name: str, card: DataCard, images: str = "") -> int:
     option = f"--data {name}{f' --images {images}' if images else ''}"
     if duplicates:
         console.print(duplicates.describe(), soft_wrap=True)
-    console.print(f"No {'other ' if duplicates else ''}mistakes in {name}. Run a study on it with {option}", soft_wrap=True)
+    console.print(
+        f"No {'other ' if duplicates else ''}mistakes in {name}. Run a study on it with {option}", soft_wrap=True
+    )
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
 _MAX_LENGTH = 400
 """Largest number of characters of an item that are shown."""
 

@@ -35,7 +35,18 @@ from torture.refusals import list_files, read_or_refuse
 
 HOSTILE = (
     *("", " ", "a b", "..", "../x.jpg", "/etc/passwd", "C:\\x.jpg", "a/../../x.jpg", "con.jpg", "x.jpg.", "~", "."),
-    *("\x00", "a\x1b[2J.jpg", "a\nb.jpg", "a\rb.jpg", "\u202egpj.exe", "\ufeffa.jpg", "\u2028", "\x85", "\ud7ff", "\x0c"),
+    *(
+        "\x00",
+        "a\x1b[2J.jpg",
+        "a\nb.jpg",
+        "a\rb.jpg",
+        "\u202egpj.exe",
+        "\ufeffa.jpg",
+        "\u2028",
+        "\x85",
+        "\ud7ff",
+        "\x0c",
+    ),
     *("=cmd|' /C calc'!A0", "@SUM(1)", "+1", "-1", "<script>alert(1)</script>", "[red]x[/red]", "[/]", "%s", "{0}"),
     *("nan", "None", "1e5", "1.0", "01", "+1", "٣", "9" * 30, "9" * 5000, "a" * 300, "a/" * 3000, "all", "e\u0301.jpg"),
     *('"', "'", ",", ";", "\\", "#", "train", "test"),
@@ -62,7 +73,9 @@ def change_text(text: str, rng: random.Random) -> str:
                 fields[rng.randrange(len(fields))] = rng.choice(HOSTILE)
                 lines[place] = f"{separator.join(fields)}\n"
             case 5:
-                lines[place] = lines[place].rstrip("\n") + rng.choice(["\r\n", "\r", "", "\x0c", "\x1c", "\u2028", "\0\n"])
+                lines[place] = lines[place].rstrip("\n") + rng.choice(
+                    ["\r\n", "\r", "", "\x0c", "\x1c", "\u2028", "\0\n"]
+                )
             case 6:
                 lines[place] = rng.choice(HOSTILE) * rng.choice([1, 1, 1, 1000]) + "\n"
             case 7:
@@ -109,7 +122,11 @@ def _check(attempt: Attempt, read: Callable[[], Manifest]) -> Outcome:
     return Outcome.CORRECT
 
 
-@attack(Area.DATA, "Label, split or class file with lines, fields or bytes changed, repeated, removed; hostile names", tries=400)
+@attack(
+    Area.DATA,
+    "Label, split or class file with lines, fields or bytes changed, repeated, removed; hostile names",
+    tries=400,
+)
 def official_text_changed(attempt: Attempt) -> Outcome:
     rng = attempt.random
     data = write_data(attempt.folder / "data", valid_lines())
@@ -128,7 +145,11 @@ def _pictures() -> tuple[Picture, ...]:
     return tuple(picture for picture in rocks() if picture.number % 4 == 0)
 
 
-@attack(Area.DATA, "Annotation table, `mapping.json`, Mars-Bench layout: fields, types or bytes changed; hostile names", tries=300)
+@attack(
+    Area.DATA,
+    "Annotation table, `mapping.json`, Mars-Bench layout: fields, types or bytes changed; hostile names",
+    tries=300,
+)
 def annotations_changed(attempt: Attempt) -> Outcome:
     rng, pictures = attempt.random, _pictures()
     folder = attempt.folder / "data"
@@ -142,8 +163,26 @@ def annotations_changed(attempt: Attempt) -> Outcome:
         victims = [folder / "mapping.json"]
     path = rng.choice(victims)
     if path.suffix == ".json" and rng.random() < 0.5:
-        path.write_text(rng.choice(['{"0": ' * 5000, "[" * 100_000, '{"0": NaN}', '["a", "a"]', '{"٣": "x", "1": "y"}', "9" * 5000,
-            '{"' + "9" * 5000 + '": "x"}', '{"0": "\\ud800", "1": "b", "2": "c"}', '{"a": 1, "a": 2}', '{"a": true}', '{"a": 1e400}', '"x"', '{"a": 0, "b": 0}', '["a\\u001b", "b", "c"]']))
+        path.write_text(
+            rng.choice(
+                [
+                    '{"0": ' * 5000,
+                    "[" * 100_000,
+                    '{"0": NaN}',
+                    '["a", "a"]',
+                    '{"٣": "x", "1": "y"}',
+                    "9" * 5000,
+                    '{"' + "9" * 5000 + '": "x"}',
+                    '{"0": "\\ud800", "1": "b", "2": "c"}',
+                    '{"a": 1, "a": 2}',
+                    '{"a": true}',
+                    '{"a": 1e400}',
+                    '"x"',
+                    '{"a": 0, "b": 0}',
+                    '["a\\u001b", "b", "c"]',
+                ]
+            )
+        )
     elif path.suffix == ".parquet":
         _change_parquet(path, rng)
     elif rng.random() < 0.8:
@@ -155,21 +194,21 @@ def annotations_changed(attempt: Attempt) -> Outcome:
 
 def _odd_column(length: int, rng: random.Random) -> pa.Array:
     """Returns a column of another type, or with values that are missing or hostile."""
-    return rng.choice(
-        [
-            lambda: pa.array([rng.choice(HOSTILE) for _ in range(length)]),
-            lambda: pa.array([rng.choice([None, "train", "x"]) for _ in range(length)]),
-            lambda: pa.array([rng.choice([0.0, 1.5, float("nan"), float("inf"), None]) for _ in range(length)]),
-            lambda: pa.array([rng.getrandbits(63) for _ in range(length)]),
-            lambda: pa.array([{"bytes": rng.randbytes(9), "path": rng.choice(HOSTILE)} for _ in range(length)]),
-            lambda: pa.array([[1.0] * rng.randrange(3) for _ in range(length)]),
-            lambda: pa.array([None] * length),
-            lambda: pa.array([rng.randbytes(4) for _ in range(length)]),
-            lambda: pa.array([rng.random() < 0.5 for _ in range(length)]),
-            lambda: pa.array([0] * length, pa.timestamp("ns")),
-            lambda: pa.array(["a"] * length).dictionary_encode(),
-        ]
-    )()
+    columns: list[Callable[[], pa.Array]] = [
+        lambda: pa.array([rng.choice(HOSTILE) for _ in range(length)]),
+        lambda: pa.array([rng.choice([None, "train", "x"]) for _ in range(length)]),
+        lambda: pa.array([rng.choice([0.0, 1.5, float("nan"), float("inf"), None]) for _ in range(length)]),
+        lambda: pa.array([1e300, -1e19, 2.0**63] * length).slice(0, length),
+        lambda: pa.array([rng.getrandbits(63) for _ in range(length)]),
+        lambda: pa.array([{"bytes": rng.randbytes(9), "path": rng.choice(HOSTILE)} for _ in range(length)]),
+        lambda: pa.array([[1.0] * rng.randrange(3) for _ in range(length)]),
+        lambda: pa.array([None] * length),
+        lambda: pa.array([rng.randbytes(4) for _ in range(length)]),
+        lambda: pa.array([rng.random() < 0.5 for _ in range(length)]),
+        lambda: pa.array([0] * length, pa.timestamp("ns")),
+        lambda: pa.array(["a"] * length).dictionary_encode(),
+    ]
+    return rng.choice(columns)()
 
 
 def _change_parquet(path: Path, rng: random.Random) -> None:
@@ -187,11 +226,21 @@ def _change_parquet(path: Path, rng: random.Random) -> None:
         case 4:
             table = pa.concat_tables([table, table.slice(0, rng.randint(1, 3))])
         case 5:
-            table = rng.choice([table.slice(0, 0), table.drop_columns(column), table.replace_schema_metadata({b"huggingface": b"[" * 5000, b"\xff": b"\xff", b"pandas": b"{"})])
+            table = rng.choice(
+                [
+                    table.slice(0, 0),
+                    table.drop_columns(column),
+                    table.replace_schema_metadata({b"huggingface": b"[" * 5000, b"\xff": b"\xff", b"pandas": b"{"}),
+                ]
+            )
     pq.write_table(table, path)
 
 
-@attack(Area.DATA, "Parquet shards of images, read as a data set and predicted: bytes, types, rows or names changed", tries=200)
+@attack(
+    Area.DATA,
+    "Parquet shards of images, read as a data set and predicted: bytes, types, rows or names changed",
+    tries=200,
+)
 def shards_changed(attempt: Attempt) -> Outcome:
     rng, folder = attempt.random, attempt.folder / "data"
     write_shards(folder, _pictures(), ROCKS if rng.random() < 0.7 else None, n_train=1)
@@ -213,7 +262,11 @@ def shards_changed(attempt: Attempt) -> Outcome:
     return outcome
 
 
-@attack(Area.DATA, "Table of features: bytes, types, widths, rows, digests changed; NaN, infinity; 10,000 columns", tries=200)
+@attack(
+    Area.DATA,
+    "Table of features: bytes, types, widths, rows, digests changed; NaN, infinity; 10,000 columns",
+    tries=200,
+)
 def feature_table_changed(attempt: Attempt) -> Outcome:
     rng, names = attempt.random, [f"{number}.jpg" for number in range(20)]
     vectors = np.random.default_rng(rng.getrandbits(32)).normal(size=(20, 8)).astype(np.float32)
@@ -239,12 +292,19 @@ def feature_table_changed(attempt: Attempt) -> Outcome:
     return Outcome.CORRECT
 
 
-@attack(Area.DATA, "`data add`: labels with lines, fields or bytes changed, hostile names, contents that are no images", tries=100)
+@attack(
+    Area.DATA,
+    "`data add`: labels with lines, fields or bytes changed, hostile names, contents that are no images",
+    tries=100,
+)
 def additions_changed(attempt: Attempt) -> Outcome:
     rng = attempt.random
     base = load_data(str(small_study.data(attempt)), HIRISE)
     images = rng.sample(list(base.table["image"]), 6)
-    rows = [(f"new/ESP_999999_{number}000_RED-000{number}.jpg", f"ESP_999999_{number}000", "crater") for number in range(1, 5)]
+    rows = [
+        (f"new/ESP_999999_{number}000_RED-000{number}.jpg", f"ESP_999999_{number}000", "crater")
+        for number in range(1, 5)
+    ]
     with io.StringIO() as text:
         csv.writer(text).writerows([("id", "source", "label"), *rows, *((image, "", "other") for image in images[:1])])
         content = text.getvalue()
@@ -262,7 +322,10 @@ def additions_changed(attempt: Attempt) -> Outcome:
         return write_additions(base, additions, contents, out)
 
     manifest = read_or_refuse(add)
-    assert {file.name for file in attempt.folder.iterdir()} == {"LABELS.csv", *(["out"] if manifest is not None else [])}
+    assert {file.name for file in attempt.folder.iterdir()} == {
+        "LABELS.csv",
+        *(["out"] if manifest is not None else []),
+    }
     if manifest is None:
         return Outcome.REFUSED
     shutil.rmtree(out)

@@ -32,14 +32,18 @@ _VALUES: tuple[Callable[[random.Random], str], ...] = (
     lambda rng: "[" * (depth := rng.choice([1, 17, 400, 3000])) + "]" * depth,
     lambda rng: "{a = " * (depth := rng.choice([1, 17, 400])) + "1" + "}" * depth,
     lambda rng: f'["{"a" * 10}", 1, [2], {{b = 3}}]',
-    lambda rng: '{low = nan, high = inf}',
+    lambda rng: "{low = nan, high = inf}",
     lambda rng: f"{{low = {rng.choice(['1', '-1e308', '1e308', '0', '9' * 18])}}}",
-    lambda rng: rng.choice(['""', '" "', '"a\\u0000b"', '"..\\\\.."', '"/dev/null"', '"~"', '"$"', '"$HOME"', '"$X\\u0000"']),
+    lambda rng: rng.choice(
+        ['""', '" "', '"a\\u0000b"', '"..\\\\.."', '"/dev/null"', '"~"', '"$"', '"$HOME"', '"$X\\u0000"']
+    ),
     lambda rng: f'"{rng.choice(_MARKUP)}"',
     lambda rng: f'"{"a" * rng.choice([101, 5000, 100_000])}"',
     lambda rng: '"recall_at_precision:' + rng.choice(["nan", "inf", "1e999", "-1", "0", "", "1", "9" * 5000]) + '"',
     lambda rng: f'["crater, other, {rng.choice(_COSTS)}"]',
-    lambda rng: '["' + '", "'.join(rng.choices([*STRATEGIES, "plain", "PLAIN", "", "a b"], k=rng.randint(1, 40))) + '"]',
+    lambda rng: (
+        '["' + '", "'.join(rng.choices([*STRATEGIES, "plain", "PLAIN", "", "a b"], k=rng.randint(1, 40))) + '"]'
+    ),
     lambda rng: '["given-split", "given-split"]',
 )
 
@@ -47,7 +51,7 @@ _VALUES: tuple[Callable[[random.Random], str], ...] = (
 def _read(attempt: Attempt, path: Path) -> Outcome:
     """Reads a definition as `run` does, up to its strategies and its data."""
 
-    def read() -> None:
+    def read() -> bool:
         definition = load_definition(path, {})
         text = definition.to_toml()
         again = attempt.folder / "again.toml"
@@ -56,8 +60,9 @@ def _read(attempt: Attempt, path: Path) -> Outcome:
         strategies_to_search(definition)
         if definition.data == str(small_study.data(attempt)):
             load_manifest(definition)
+        return True
 
-    return Outcome.REFUSED if read_or_refuse(lambda: (read(), True)[1]) is None else Outcome.CORRECT
+    return Outcome.CORRECT if read_or_refuse(read) else Outcome.REFUSED
 
 
 @attack(
@@ -70,11 +75,13 @@ def odd_definition(attempt: Attempt) -> Outcome:
     rng = attempt.random
     lines = [f'data = "{small_study.data(attempt)}"\n'] if rng.random() < 0.7 else []
     keys = [key.name for key in fields(StudyDefinition)]
-    for key in dict.fromkeys(rng.choices([*_NUMBERS, *_TEXTS, *keys, "trails", "x.y", '""'], k=rng.randint(1, 2))):
-        lines.append(f"{key} = {rng.choice(_VALUES)(rng)}\n")
+    chosen = rng.choices([*_NUMBERS, *_TEXTS, *keys, "trails", "x.y", '""'], k=rng.randint(1, 2))
+    lines += [f"{key} = {rng.choice(_VALUES)(rng)}\n" for key in dict.fromkeys(chosen)]
     if rng.random() < 0.5:
         for table in rng.sample(_TABLES, rng.randint(1, 3)):
-            parameter = rng.choice(["gamma", "weights", "scheme", "learning_rate", "x", "a." * rng.choice([1, 2000]) + "b"])
+            parameter = rng.choice(
+                ["gamma", "weights", "scheme", "learning_rate", "x", "a." * rng.choice([1, 2000]) + "b"]
+            )
             lines.append(f"{table}{parameter} = {rng.choice(_VALUES)(rng)}\n")
     path = attempt.folder / "study.toml"
     path.write_text("".join(lines), encoding="utf-8")
@@ -105,9 +112,21 @@ def definition_bytes_changed(attempt: Attempt) -> Outcome:
 def absurd_numbers(attempt: Attempt) -> Outcome:
     rng = attempt.random
     option = rng.choice(
-        ["trials", "fine-tuning-trials", "trial-seeds", "inner-seeds", "outer-folds", "repeats", "refits", "seed", "workers"]
+        [
+            "trials",
+            "fine-tuning-trials",
+            "trial-seeds",
+            "inner-seeds",
+            "outer-folds",
+            "repeats",
+            "refits",
+            "seed",
+            "workers",
+        ]
     )
-    number = rng.choice([-1, 2**32, 400_000_000_000, 10**18, 10**4000, "9" * 5000, "1e3", "nan", "٣٣٣٣٣٣٣٣٣٣٣", "", "0x10"])
+    number = rng.choice(
+        [-1, 2**32, 400_000_000_000, 10**18, 10**4000, "9" * 5000, "1e3", "nan", "٣٣٣٣٣٣٣٣٣٣٣", "", "0x10"]
+    )
     call("run", f"--{option}={number}", "--out", attempt.folder, "--dry-run").expect_sentence()
     assert not list(attempt.folder.iterdir())
     return Outcome.REFUSED
