@@ -27,8 +27,8 @@ MAX_TOTAL = 20 << 30
 """Largest number of bytes of all unpacked files together; the official archive has about 1 GB."""
 
 MAX_RATIO = 200
-"""Largest ratio of the bytes of all unpacked files to those of the zip, where the former are more than twice `MAX_MEMBER`;
-images hardly shrink, and text files by a tenth to a thirtieth."""
+"""Largest ratio of the bytes of all unpacked files to those of the zip, where the former are more than twice
+`MAX_MEMBER`. Images hardly shrink, and text files to a thirtieth at most."""
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".csv", ".parquet", ".json")
 """Suffixes of the files that are unpacked where the layout is not the official one."""
@@ -41,8 +41,8 @@ def unpack(zip_path: Path, folder: Path, layout: Layout | None) -> Path:
     """Extracts the files of a layout from `zip_path` into the new data folder `folder`, and returns it.
 
     The folder that contains the split file inside the zip becomes `folder`; only the text files and the images that the
-    split file names are extracted. Without a layout, all images, tables and names of classes are extracted with their paths. A
-    folder that is complete already is left as it is.
+    split file names are extracted. Without a layout, all images, tables and names of classes are extracted with their
+    paths. A folder that is complete already is left as it is.
 
     Raises:
         UserError: the zip can't be read, is damaged, unsafe, too big or not in the layout; the disk is full or

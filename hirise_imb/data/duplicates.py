@@ -32,7 +32,7 @@ class Duplicates:
             return ""
         count = "1 group of landmarks has" if len(self) == 1 else f"{len(self):,} groups of landmarks have"
         across = [
-            f"{sum(group[column].nunique() > 1 for group in self.groups):,} across {name}"
+            f"{sum(len({*group[column]}) > 1 for group in self.groups):,} across {name}"
             for column, name in (("split", "splits"), ("source", "sources"), ("label", "classes"))
         ]
         lines = [
@@ -64,5 +64,5 @@ def find_duplicates(manifest: Manifest, digests: Sequence[str]) -> Duplicates:
         landmarks = frozenset(images["landmark"])
         if len(landmarks) > 1:  # landmarks that share several variants are one group
             groups.setdefault(landmarks, images.drop_duplicates("landmark"))
-    ordered = sorted(groups.values(), key=lambda images: (images["split"].nunique() == 1, images["image"].iloc[0]))
+    ordered = sorted(groups.values(), key=lambda images: (len({*images["split"]}) == 1, images["image"].iloc[0]))
     return Duplicates(tuple(ordered), manifest.spec.classes.names)

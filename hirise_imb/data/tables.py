@@ -45,13 +45,20 @@ def read_strings(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     Raises:
         UserError: the file can't be read.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     check_regular_file(path)
     try:
         if path.suffix.lower() == ".csv":
             return _read_csv(path, columns)
-        present = [column for column in columns if column in read_columns(path)]
-        table = pd.read_parquet(path, columns=present)
-    except (OSError, ValueError, csv.Error) as error:  # of pyarrow too
+        names = read_columns(path)
+        _check_once(path, names, columns)
+        present = [column for column in columns if column in names]
+        with pq.ParquetFile(path) as file:
+            # Without the metadata of pandas, which would make a column the index.
+            table = file.read(present).to_pandas(ignore_metadata=True)
+    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} can't be read as a table ({reason}): fix the file.") from error
     return pd.DataFrame({column: _to_strings(table[column]) for column in present}, dtype=str)
@@ -70,12 +77,16 @@ def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         ],
     )
     names = [name.strip() for name in header]
-    if twice := [column for column in columns if names.count(column) > 1]:
-        raise UserError(f"{path} has the column {twice[0]} twice: rename one of them.")
+    _check_once(path, names, columns)
     places = {column: names.index(column) for column in columns if column in names}
     return pd.DataFrame(
         {column: [fields[place].strip() for fields in rows] for column, place in places.items()}, dtype=str
     )
+
+
+def _check_once(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
+    if twice := [column for column in columns if names.count(column) > 1]:
+        raise UserError(f"{path} has the column {twice[0]} twice: rename one of them.")
 
 
 def read_columns(path: Path) -> list[str]:
@@ -111,15 +122,20 @@ def read_class_names(path: Path) -> dict[int, str] | None:
         content = {str(number): name for number, name in enumerate(content)}
     if isinstance(content, dict) and content:
         if all(isinstance(value, int) and not isinstance(value, bool) for value in content.values()):
-            content = {str(number): name for name, number in content.items()}
-        if all(is_class_id(key) and isinstance(value, str) for key, value in content.items()):
-            return {int(key): value.strip() for key, value in content.items()}
+            by_id = {str(number): name for name, number in content.items()}
+            content = by_id if len(by_id) == len(content) else {}
+        if content and all(is_class_id(key) and isinstance(value, str) for key, value in content.items()):
+            names = {int(key): value.strip() for key, value in content.items()}
+            if len(names) == len(content):  # `00` is `0` again
+                return names
     raise UserError(f'{path} must give the name of each class by its id, such as {{"0": "crater"}}: fix the file.')
 
 
 def _to_strings(column: pd.Series) -> pd.Series:
     """Returns values as strings; numbers that are integers lose the decimal point that missing values give them."""
-    if pd.api.types.is_float_dtype(column) and bool((column.dropna() % 1 == 0).all()):
+    values = column.dropna()
+    # Larger floats are not exact, and may not fit an integer.
+    if pd.api.types.is_float_dtype(column) and bool(((values % 1 == 0) & (values.abs() < 2**53)).all()):
         column = column.astype("Int64")
     return column.astype(object).where(column.notna(), "").map(str).str.strip()
 

@@ -194,21 +194,21 @@ def annotations_changed(attempt: Attempt) -> Outcome:
 
 def _odd_column(length: int, rng: random.Random) -> pa.Array:
     """Returns a column of another type, or with values that are missing or hostile."""
-    return rng.choice(
-        [
-            lambda: pa.array([rng.choice(HOSTILE) for _ in range(length)]),
-            lambda: pa.array([rng.choice([None, "train", "x"]) for _ in range(length)]),
-            lambda: pa.array([rng.choice([0.0, 1.5, float("nan"), float("inf"), None]) for _ in range(length)]),
-            lambda: pa.array([rng.getrandbits(63) for _ in range(length)]),
-            lambda: pa.array([{"bytes": rng.randbytes(9), "path": rng.choice(HOSTILE)} for _ in range(length)]),
-            lambda: pa.array([[1.0] * rng.randrange(3) for _ in range(length)]),
-            lambda: pa.array([None] * length),
-            lambda: pa.array([rng.randbytes(4) for _ in range(length)]),
-            lambda: pa.array([rng.random() < 0.5 for _ in range(length)]),
-            lambda: pa.array([0] * length, pa.timestamp("ns")),
-            lambda: pa.array(["a"] * length).dictionary_encode(),
-        ]
-    )()
+    columns: list[Callable[[], pa.Array]] = [
+        lambda: pa.array([rng.choice(HOSTILE) for _ in range(length)]),
+        lambda: pa.array([rng.choice([None, "train", "x"]) for _ in range(length)]),
+        lambda: pa.array([rng.choice([0.0, 1.5, float("nan"), float("inf"), None]) for _ in range(length)]),
+        lambda: pa.array([1e300, -1e19, 2.0**63] * length).slice(0, length),
+        lambda: pa.array([rng.getrandbits(63) for _ in range(length)]),
+        lambda: pa.array([{"bytes": rng.randbytes(9), "path": rng.choice(HOSTILE)} for _ in range(length)]),
+        lambda: pa.array([[1.0] * rng.randrange(3) for _ in range(length)]),
+        lambda: pa.array([None] * length),
+        lambda: pa.array([rng.randbytes(4) for _ in range(length)]),
+        lambda: pa.array([rng.random() < 0.5 for _ in range(length)]),
+        lambda: pa.array([0] * length, pa.timestamp("ns")),
+        lambda: pa.array(["a"] * length).dictionary_encode(),
+    ]
+    return rng.choice(columns)()
 
 
 def _change_parquet(path: Path, rng: random.Random) -> None:

@@ -51,7 +51,7 @@ _VALUES: tuple[Callable[[random.Random], str], ...] = (
 def _read(attempt: Attempt, path: Path) -> Outcome:
     """Reads a definition as `run` does, up to its strategies and its data."""
 
-    def read() -> None:
+    def read() -> bool:
         definition = load_definition(path, {})
         text = definition.to_toml()
         again = attempt.folder / "again.toml"
@@ -60,8 +60,9 @@ def _read(attempt: Attempt, path: Path) -> Outcome:
         strategies_to_search(definition)
         if definition.data == str(small_study.data(attempt)):
             load_manifest(definition)
+        return True
 
-    return Outcome.REFUSED if read_or_refuse(lambda: (read(), True)[1]) is None else Outcome.CORRECT
+    return Outcome.CORRECT if read_or_refuse(read) else Outcome.REFUSED
 
 
 @attack(
@@ -74,8 +75,8 @@ def odd_definition(attempt: Attempt) -> Outcome:
     rng = attempt.random
     lines = [f'data = "{small_study.data(attempt)}"\n'] if rng.random() < 0.7 else []
     keys = [key.name for key in fields(StudyDefinition)]
-    for key in dict.fromkeys(rng.choices([*_NUMBERS, *_TEXTS, *keys, "trails", "x.y", '""'], k=rng.randint(1, 2))):
-        lines.append(f"{key} = {rng.choice(_VALUES)(rng)}\n")
+    chosen = rng.choices([*_NUMBERS, *_TEXTS, *keys, "trails", "x.y", '""'], k=rng.randint(1, 2))
+    lines += [f"{key} = {rng.choice(_VALUES)(rng)}\n" for key in dict.fromkeys(chosen)]
     if rng.random() < 0.5:
         for table in rng.sample(_TABLES, rng.randint(1, 3)):
             parameter = rng.choice(
