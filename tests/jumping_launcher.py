@@ -6,14 +6,15 @@ Worker processes that a study starts import this file too.
 import os
 import sys
 
-import study_launcher
+import study_launcher  # noqa: F401  (it prepares the command line)
 from clocks import let_clock_jump
 from handmade import without_figures
 
 import hirise_imb.pipeline.runner  # noqa: F401  (its modules get the clock)
+from hirise_imb.cli import main
 
 let_clock_jump(int(os.environ["CLOCK_SEED"]))
 
 if __name__ == "__main__":
     with without_figures():
-        sys.exit(study_launcher.main.main())
+        sys.exit(main.main())

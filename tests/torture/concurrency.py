@@ -242,7 +242,7 @@ def run_while_postgresql_stops(attempt: Attempt) -> Outcome:
         url, out = server.fresh(), attempt.folder / "out"
         words = small_study.words(attempt, out, workers=4, storage=url)
         process = start(*words)
-        lines = wait_until(lambda: one if len(one := _command_lines(process.pid)) >= 3 else None, process)
+        lines = wait_until(lambda: one if len(one := _command_lines(process.pid)) >= 3 else [], process)
         assert not any(secret.encode() in line for secret in SECRETS for line in lines)
         time.sleep(attempt.random.uniform(0, 5))
         server.stop(attempt.random.choice([signal.SIGINT, signal.SIGQUIT]))
