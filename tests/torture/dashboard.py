@@ -89,7 +89,7 @@ def other_sites(attempt: Attempt) -> Outcome:
             ours = host in own and (
                 method == "GET" or (origin in (None, f"http://{host}") and site in (None, "same-origin", "none"))
             )
-            assert (status[0][:3] != "403") == ours, (environ, status, body)
+            assert (status[0][:3] != "403") == ours, (host, origin, site, method, status[0], body)
             assert "Access-Control-Allow-Origin" not in headers
             assert headers["X-Frame-Options"] == "SAMEORIGIN"
             if ours and method == "DELETE":
