@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import random
+import re
+import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from unittest import mock
 
 import numpy as np
 import optuna
+import pandas as pd
 from handmade import without_figures
 from markupsafe import escape
 from optuna.trial import TrialState
@@ -211,7 +214,7 @@ def diverging_fits(seed: int, share: float) -> Iterator[None]:
         yield
 
 
-def expect_failures_in_report(out: Path) -> int:
+def expect_failures_in_report(out: Path, strategies: Sequence[str]) -> int:
     """Fails unless the report counts all failed trials of the database with their reasons; returns their number."""
     folder = out / "reports" / small_study.NAME
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
@@ -221,7 +224,7 @@ def expect_failures_in_report(out: Path) -> int:
     storage = connect(database_path(out))
     failed = 0
     try:
-        for name in ("plain", *ARMS):
+        for name in ("plain", *strategies):
             assert (name in arms) != (name in omitted), name
             studies = [s for s in optuna.get_all_study_names(storage) if s.startswith(f"{small_study.NAME}/{name}")]
             trials = [t for s in studies for t in optuna.load_study(study_name=s, storage=storage).trials]
@@ -248,4 +251,58 @@ def diverging_training(attempt: Attempt) -> Outcome:
     write_features(data, features, "as they are", np.random.default_rng(attempt.seed))
     with diverging_fits(attempt.seed, attempt.random.choice((0.3, 0.6, 1.0))):
         run_study(data, features, out, ",".join(ARMS), TRIALS).expect_success()
-    return Outcome.RECORDED if expect_failures_in_report(out) else Outcome.CORRECT
+    return Outcome.RECORDED if expect_failures_in_report(out, ARMS) else Outcome.CORRECT
+
+
+def choose_landmarks(table: pd.DataFrame, rng: random.Random) -> set[str]:
+    """Returns the names of the images that a data set of odd counts has."""
+    label, split = rng.randrange(len(HIRISE.classes)), rng.choice(("train", "val", "test"))
+    of_class, in_split = table["label"] == label, table["split"] == split
+    # The last four are refused.
+    chosen = {
+        "all": of_class | ~of_class,
+        "one landmark of a class": ~of_class | (table["landmark"] == table.loc[of_class, "landmark"].iloc[0]),
+        "a class in training alone": ~of_class | (table["split"] == "train"),
+        "a class without validation": ~of_class | (table["split"] != "val"),
+        "a class without tests": ~of_class | (table["split"] != "test"),
+        "a class without training": ~of_class | (table["split"] != "train"),
+        "a single class": of_class,
+        "a split is empty": ~in_split,
+        "one source in each split": table.groupby("split")["source"].transform("first") == table["source"],
+    }
+    return set(table.loc[chosen[rng.choice(list(chosen))], "image"])
+
+
+def write_chosen(data: Path, folder: Path, kept: set[str]) -> Path:
+    """Writes a data folder with some images of another one."""
+    layout = HIRISE.layout
+    folder.mkdir()
+    (folder / layout.image_folder).symlink_to(data / layout.image_folder)
+    for name in (layout.label_file, layout.split_file):
+        lines = (data / name).read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / name).write_text("".join(line for line in lines if line.split()[0] in kept), encoding="utf-8")
+    shutil.copyfile(data / layout.class_file, folder / layout.class_file)
+    return folder
+
+
+@attack(
+    Area.NUMBERS, "Studies on odd features, or without a class, a split or more than one landmark or source", tries=10
+)
+def odd_study(attempt: Attempt) -> Outcome:
+    whole, features, out = small_study.data(attempt), attempt.folder / "features.parquet", attempt.folder / "out"
+    data = write_chosen(
+        whole, attempt.folder / "data", choose_landmarks(read_manifest(whole, HIRISE).table, attempt.random)
+    )
+    odd = attempt.random.choice(("as they are", attempt.random.choice(list(DISTURBANCES))))
+    write_features(whole, features, odd, np.random.default_rng(attempt.seed))
+    strategies = attempt.random.sample(ARMS, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        finished = run_study(data, features, out, ",".join(strategies), 2)
+    if finished.code:
+        # Mistakes of a file follow their sentence, each in an indented line.
+        finished = replace(finished, err=re.sub(r"(\n  .*)+\Z", "", finished.err.rstrip()))
+        finished.expect_sentence()
+        return Outcome.REFUSED
+    finished.expect_success()
+    return Outcome.RECORDED if expect_failures_in_report(out, strategies) else Outcome.CORRECT
