@@ -84,8 +84,8 @@ def _run_worker(log: Path, work: Callable[..., None], arguments: tuple[Any, ...]
     # An interruption lets the search close its trials as interrupted. Left running, they would later count as trials in
     # which a worker has died.
     install_handlers(worker=True)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     with end_at_interruption():
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         try:
             work(*arguments)
         except UserError as error:
