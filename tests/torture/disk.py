@@ -21,6 +21,7 @@ from hirise_imb.backbones import BACKBONES, TOP, Backbone
 from hirise_imb.data.hirise import HIRISE
 from hirise_imb.testing.toy import TOY
 from hirise_imb.utils import files
+from hirise_imb.utils.errors import UserError
 from torture import small_study
 from torture.attacks import Area, Attempt, Outcome, attack
 from torture.commands import Finished, call
@@ -126,7 +127,7 @@ def read_only_feature_cache(attempt: Attempt) -> Outcome:
     with _read_only(cache):
         try:
             assert _features(attempt, cache) == expected
-        except files.UserError as error:
+        except UserError as error:
             refusal = str(error)
         assert _content(cache) == before
     assert bool(refusal) != is_complete, refusal

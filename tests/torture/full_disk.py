@@ -62,7 +62,7 @@ def _list(*folders: Path) -> list[str]:
 
 @attack(
     Area.DISK,
-    "No file may grow beyond a random size: imported data, predictions, exports, rebuilt and compared reports",
+    "No file may grow beyond a random size: imported data, predictions, exports, reports",
     tries=12,
     quick=1,
 )
