@@ -46,6 +46,8 @@ def load_tensorflow() -> None:
     The messages come from C++ and bypass Python's logging, so they are intercepted at the file descriptor. They are
     printed if the import fails, or if the user has requested them by setting TF_CPP_MIN_LOG_LEVEL.
     """
+    # TensorFlow imports parts of Keras, and those read the variable: to set it afterwards has no effect.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # With an unknown flag in this variable, TensorFlow ends the process, and only its message says why.
     intercept = level == "3" and "TF_XLA_FLAGS" not in os.environ

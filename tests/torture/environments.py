@@ -41,7 +41,6 @@ VARIABLES: Final[dict[str, Sequence[str | None]]] = {
     "SOURCE_DATE_EPOCH": ("nonsense", "-1", "99999999999999999999"),
     "TZ": ("Asia/Kathmandu", "nonsense", ":/dev/null"),
     "NUMBA_CACHE_DIR": ("/proc/nothing",),
-    "NUMBA_NUM_THREADS": ("nonsense",),
     "OMP_NUM_THREADS": ("nonsense", "0", "-3", "64"),
     "TF_NUM_INTRAOP_THREADS": ("nonsense", "1"),
     "TF_CPP_MIN_LOG_LEVEL": ("nonsense", "0"),
