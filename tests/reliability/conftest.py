@@ -1,4 +1,7 @@
-"""The folder that attacks share. Each section of the table has a module of its own, so that processes share the tries."""
+"""The folder that attacks share.
+
+Each section of the table has a module of its own, so that processes share the tries.
+"""
 
 from __future__ import annotations
 
