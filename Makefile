@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscop
 # Tests start some hundred processes, each of which would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: study test test-all test-networks test-extras torture coverage check ci lint types imports bench docs docs-links
+.PHONY: study test test-all test-networks test-extras torture coverage check ci lint types imports kernels bench docs docs-links
 
 study: .venv/ready
 	$(BIN)/hirise-imb run
@@ -46,10 +46,14 @@ types: .venv/ready
 imports: .venv/ready
 	$(BIN)/lint-imports
 
+# Compiles the training of heads, for 11 seconds; or else each of the first processes of the tests would do that.
+kernels: .venv/ready
+	$(BIN)/python -m pytest -q tests/training/test_head_kernel.py -k single_rows
+
 # What a change must pass: `check` and the documentation, whose examples run while it is built. One core is enough for
 # the types or for the documentation, so these are made at the same time.
 ci: .venv/docs lint
-	$(MAKE) --jobs 2 --output-sync=target docs-links types imports
+	$(MAKE) --jobs 2 --output-sync=target docs-links types kernels imports
 	$(MAKE) test-all
 
 # What needs the optional packages: exports in their own runtimes and to MLflow, and predictions on Ray.

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hirise_imb import study
 from hirise_imb.backbones import BACKBONES
+from hirise_imb.data.images import decode_image
 from hirise_imb.features import extraction
 from hirise_imb.recipe import Recipe
 from hirise_imb.search import leases
@@ -30,15 +31,13 @@ from hirise_imb.training.trainer import CrossValidation, Trainer
 BACKBONES[TOY.name] = TOY
 leases.Leases.__init__.__kwdefaults__ = {"interval": 0.5, "grace": float(os.environ["GRACE"])}
 cross_validate = Trainer.cross_validate
-decode_image = extraction.decode_image
-STOP = dict(reversed(words.split()) for words in [os.environ.get("STOP_AFTER", "")] if words)
-"""What to stop after, and after how many."""
-COUNTERS = {unit: itertools.count() for unit in STOP}
+NUMBER, _, UNIT = os.environ.get("STOP_AFTER", "").partition(" ")
+COUNTER = itertools.count()
 
 
 def stop_after_enough(unit: str) -> None:
     """Waits forever if there were enough images or trials already."""
-    if unit in STOP and next(COUNTERS[unit]) >= int(STOP[unit]):
+    if unit == UNIT and next(COUNTER) >= int(NUMBER):
         threading.Event().wait()
 
 

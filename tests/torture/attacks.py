@@ -135,7 +135,7 @@ def attack(
 def all_attacks() -> dict[str, Attack]:
     """Returns all attacks by their names, in the order of the table."""
     for module in pkgutil.iter_modules(torture.__path__):
-        if module.name not in ("__main__", "runner"):
+        if module.name not in ("__main__", "quick", "runner"):
             importlib.import_module(f"torture.{module.name}")
     areas = list(Area)
     return dict(sorted(_ATTACKS.items(), key=lambda item: areas.index(item[1].area)))

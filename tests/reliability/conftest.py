@@ -1,4 +1,7 @@
-"""The suite withstands each attack a few times; `make torture` tries them many times."""
+"""The folder that attacks share.
+
+Each section of the table has a module of its own, so that processes share the tries.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,6 @@ import os
 from pathlib import Path
 
 import pytest
-from torture.attacks import Outcome, all_attacks
-
-ATTACKS = all_attacks()
 
 
 @pytest.fixture(scope="session")
@@ -18,10 +18,3 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "torture"
     folder.mkdir(exist_ok=True)
     return folder
-
-
-@pytest.mark.parametrize(
-    ("name", "seed"), [(name, seed) for name, attack in ATTACKS.items() for seed in range(attack.quick)]
-)
-def test_suite_withstands(name: str, seed: int, shared: Path) -> None:
-    assert ATTACKS[name].attempt(seed, shared) in Outcome

@@ -1,0 +1,13 @@
+"""The suite withstands hostile data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torture.attacks import Area
+from torture.quick import attacks_on, withstand
+
+
+@attacks_on(Area.DATA)
+def test_suite_withstands(name: str, seed: int, shared: Path) -> None:
+    withstand(name, seed, shared)
