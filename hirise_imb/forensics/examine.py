@@ -14,6 +14,7 @@ from hirise_imb.forensics.margins import ClassMargins, class_margins
 from hirise_imb.forensics.null import Statistic
 from hirise_imb.forensics.sums import Floats, Ints
 from hirise_imb.forensics.table import METRICS, PublishedTable, Rounded
+from hirise_imb.utils.errors import UserError
 
 AVERAGES = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
 """Names of the overall scores that may be printed with a table."""
@@ -26,6 +27,9 @@ SMALL_KAPPA = 0.1
 
 There must also be enough images for the kappa of shuffled pairings to stay within this limit (two standard deviations).
 """
+
+MOST_COUNTS = 4_000_000
+"""Most possible numbers of predictions of all classes together: more take minutes and gigabytes."""
 
 _ROUNDING = 1e-6
 """Tolerance when a share of the images is converted to a count."""
@@ -94,8 +98,11 @@ def examine(table: PublishedTable, averages: Mapping[str, Rounded] | None = None
             accuracy and macro recall then narrow the ranges. Macro F1 may be the mean of F1 or the F1 of mean precision
             and mean recall (Opitz and Burst 2019).
         seed: seed of the random pairings.
+
+    Raises:
+        UserError: the figures allow too many counts to examine.
     """
-    margins = tuple(class_margins(table, label) for label in range(len(table.classes)))
+    margins = _list_margins(table)
     impossible = [_impossible(table, k) for k, entry in enumerate(margins) if not len(entry.predicted)]
     if impossible:
         return Finding(table, margins, None, Verdict.INCONSISTENT, "; ".join(impossible))
@@ -112,6 +119,20 @@ def examine(table: PublishedTable, averages: Mapping[str, Rounded] | None = None
         )
         verdict, reason = Verdict.INCONSISTENT, f"{'; '.join(faults)}; {alone}"
     return Finding(table, margins, ranges, verdict, reason)
+
+
+def _list_margins(table: PublishedTable) -> tuple[ClassMargins, ...]:
+    margins: list[ClassMargins] = []
+    n_counts = 0
+    for label in range(len(table.classes)):
+        margins.append(class_margins(table, label))
+        n_counts += len(margins[-1].predicted)
+        if n_counts > MOST_COUNTS:
+            raise UserError(
+                f"The table allows more than {MOST_COUNTS:,} numbers of predictions of its {len(table.classes)} "
+                f"classes with {table.total:,} labels: add the precision or F1 of more classes, as printed."
+            )
+    return tuple(margins)
 
 
 def _out_of_reach(joint: JointSolutions, table: PublishedTable, name: str, figure: Rounded) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hirise_imb.forensics.examine import AVERAGES, LEVEL, Finding, examine
 from hirise_imb.forensics.null import DRAWS, PermutationNull, Statistic
-from hirise_imb.forensics.table import METRICS, MOST_DECIMALS, MOST_LABELS, PublishedTable, Rounded
+from hirise_imb.forensics.table import METRICS, MOST_CLASSES, MOST_DECIMALS, MOST_LABELS, PublishedTable, Rounded
 from hirise_imb.utils.labels import encode_labels
 
 Figure = str | float | None
@@ -53,6 +53,7 @@ def examine_table(
 
     Raises:
         ValueError: columns differ in length, a figure is not a share from 0 to 1, or a support is not a count.
+        UserError: there are too many possible counts to examine, because hardly any figures are given.
 
     Example:
         >>> from hirise_imb.forensics import examine_table
@@ -151,6 +152,8 @@ def _check_columns(
             raise ValueError(f"{name} must have one entry for each of {len(supports)} supports, got {len(values)}")
     if all(values is None for values in columns.values()):
         raise ValueError("Give at least one of precision, recall and f1.")
+    if len(names) > MOST_CLASSES:
+        raise ValueError(f"a table may have up to {MOST_CLASSES} classes, got {len(names):,}")
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError("classes must be two or more different names")
     for name, support in zip(names, supports, strict=True):

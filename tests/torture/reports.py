@@ -189,7 +189,7 @@ def _mutate_file(path: Path, choices: random.Random) -> None:
     elif path.suffix == ".parquet" and choices.random() < 0.9:
         _mutate_predictions(path, choices)
     elif path.suffix == ".csv" and choices.random() < 0.7:
-        table = pd.read_csv(path).astype(object)
+        table: Any = pd.read_csv(path).astype(object)
         column = choices.choice(list(table))
         if choices.random() < 0.3:
             table = table.drop(columns=column)
@@ -202,11 +202,11 @@ def _mutate_file(path: Path, choices: random.Random) -> None:
             content[choices.randrange(len(content))] = choices.randrange(256)
         if choices.random() < 0.3:
             del content[choices.randrange(len(content)) :]
-        path.write_bytes(choices.choice([content, content, b"x = " + b"[" * 50_000, b"\xff\xfe", b""]))
+        path.write_bytes(choices.choice([bytes(content), bytes(content), b"x = " + b"[" * 50_000, b"\xff\xfe", b""]))
 
 
 def _mutate_predictions(path: Path, choices: random.Random) -> None:
-    table = pd.read_parquet(path)
+    table: Any = pd.read_parquet(path)
     row, column = choices.randrange(len(table)), choices.choice(list(table))
     probabilities = [name for name in table if name.startswith("p_")]
     match choices.randrange(8):

@@ -73,7 +73,7 @@ def _damage(table: str, choices: random.Random) -> bytes:
 @attack(Area.DATA, "A published table of very many classes or labels, or one that prints hardly any figure", tries=8)
 def grow_table(attempt: Attempt) -> Outcome:
     classes = attempt.random.choice([8, 30, 50, 300, 2000, 100_000])
-    support = attempt.random.choice([1, 10, 1000, 10**6, 10**12])
+    support = attempt.random.choice([1, 10, 1000, 10**4, 10**6, 10**12])
     figure = attempt.random.choice(["", "0.5", "0.50"])
     rows = [f"c{number},{figure if number else '0.5'},{figure},{support}" for number in range(classes)]
     path = attempt.folder / "table.csv"

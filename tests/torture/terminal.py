@@ -101,7 +101,7 @@ def _expect_literal(results: Results, name: str, classes: tuple[str, ...]) -> No
     """Fails unless a figure can be drawn and shows classes by their names, in which nothing is a formula."""
     figure = gallery.of_study(results)[name]().figure
     # A canvas of Agg renders all texts, as writing a PNG does.
-    FigureCanvasAgg(figure).draw()
+    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
     texts = [text for text in figure.findobj(Text) if any(known in text.get_text() for known in classes)]
     assert texts
     assert not any(text.get_parse_math() for text in texts)

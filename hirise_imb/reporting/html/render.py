@@ -60,7 +60,8 @@ def _escape_markdown(value: object) -> object:
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     text = re.sub(r"[\\`*\[\]|]", r"\\\g<0>", escape_controls(value))
-    return Markup(text.replace("&", "&amp;").replace("<", "&lt;"))
+    # "p < 0.05" begins no tag.
+    return Markup(re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"&(?=[#\w])", "&amp;", text)))
 
 
 def _markdown_cell(text: object) -> object:
