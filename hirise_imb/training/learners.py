@@ -152,7 +152,10 @@ class HeadLearner:
         """Computes logits in inference mode, shape (n, n_classes)."""
         state, stored = self._state, _read_only(features)
         scale = np.float32(state.scale)
-        return head_kernel.predict(stored, features.rows, state.stacked, state.bias, state.average, scale)
+        logits: NDArray[np.float32] = head_kernel.predict(
+            stored, features.rows, state.stacked, state.bias, state.average, scale
+        )
+        return logits
 
     def snapshot(self) -> Snapshot:
         """Returns the weights as they are now."""
