@@ -155,7 +155,8 @@ class TestWeights:
         with pytest.raises(
             UserError,
             match=r"other\.h5 \(sha256 [0-9a-f]{64}\) does not contain ConvNeXtTiny weights without top "
-            r"\(it has \d+ arrays, and keras-ConvNeXtTiny has 180\): use https://.*convnext_tiny_notop\.h5 \(sha256 [0-9a-f]{64}\)",
+            r"\(it has \d+ arrays, and keras-ConvNeXtTiny has 180\): "
+            r"use https://.*convnext_tiny_notop\.h5 \(sha256 [0-9a-f]{64}\)",
         ):
             BACKBONES["keras:ConvNeXtTiny"].load(str(tmp_path / "other.h5"), SMALL)
 
