@@ -43,6 +43,7 @@ from servers import PROCESSES, at_once
 from hirise_imb.config import Override
 from hirise_imb.recipe import Recipe
 from hirise_imb.search.database import Storage, connect
+from hirise_imb.search.digests import DIGEST, compute_digest
 from hirise_imb.search.leases import Leases
 from hirise_imb.strategies import STRATEGIES, Parameters, PosthocStrategy, Strategy
 from hirise_imb.training.epoch_loop import OnEpoch
@@ -424,6 +425,9 @@ def test_a_trial_that_its_worker_finishes_while_it_is_reaped_counts(
     def set_late(self: Storage, trial: int, key: str, value: object) -> None:
         if key == "lost" and not finished_late:
             finished_late.append(trial)
+            finished = self.get_trial(trial)
+            finished.state, finished.values = TrialState.COMPLETE, [0.75]
+            self.set_trial_system_attr(trial, DIGEST, compute_digest(finished))
             self.set_trial_state_values(trial, TrialState.COMPLETE, [0.75])
         original(self, trial, key, value)
 
