@@ -28,7 +28,7 @@ CACHE_NUMBERS = itertools.count()
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LONG = (
     "test_distributed.py",
-    "test_interruption.py",
+    "test_interrupted_commands.py",
     "test_contract.py",
     "test_rebuild.py",
     "test_workers.py",

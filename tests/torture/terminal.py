@@ -19,6 +19,7 @@ from hirise_imb.api.report import read_report
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.reporting import Results, write_report
 from hirise_imb.reporting.figures import gallery
+from hirise_imb.reporting.figures.style import figure_settings
 from torture.attacks import Area, Attempt, Outcome, attack
 from torture.commands import Finished, call
 
@@ -99,9 +100,10 @@ def hostile_classes(attempt: Attempt) -> Outcome:
 
 def _expect_literal(results: Results, name: str, classes: tuple[str, ...]) -> None:
     """Fails unless a figure can be drawn and shows classes by their names, in which nothing is a formula."""
-    figure = gallery.of_study(results)[name]().figure
-    # A canvas of Agg renders all texts, as writing a PNG does.
-    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
+    with figure_settings():
+        figure = gallery.of_study(results)[name]().figure
+        # A canvas of Agg renders all texts, as writing a PNG does.
+        FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
     texts = [text for text in figure.findobj(Text) if any(known in text.get_text() for known in classes)]
     assert texts
     assert not any(text.get_parse_math() for text in texts)
