@@ -25,6 +25,7 @@ from hirise_imb.data.tables import CLASS_FILE, read_columns
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import digest_of, ensure_folder, exclusive_lock, write_text
 from hirise_imb.utils.progress import say, track
+from hirise_imb.utils.strict_json import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,9 +144,9 @@ def _check_columns(path: Path, schema: pa.Schema) -> None:
 def _class_names(schema: pa.Schema) -> dict[str, str] | None:
     """Returns the names of the classes by their ids from the metadata of a shard, or None if it has none."""
     try:
-        content = json.loads((schema.metadata or {})[b"huggingface"])
+        content = parse_json((schema.metadata or {})[b"huggingface"])
         names = content["info"]["features"][LABEL]["names"]
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError):
         return None
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
         return {str(number): name for number, name in enumerate(names)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from hirise_imb.data.archive import is_safe
 from hirise_imb.data.manifest import raise_mistakes
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import check_regular_file, is_file
+from hirise_imb.utils.strict_json import parse_json
 
 LAYOUT = "annotation-table"
 SUFFIXES = (".csv", ".parquet")
@@ -115,8 +115,8 @@ def read_class_names(path: Path) -> dict[int, str] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read ({error}): fix the file.") from error
     if isinstance(content, list):
         content = {str(number): name for number, name in enumerate(content)}

@@ -28,6 +28,7 @@ from hirise_imb.training.fitted import FittedModel
 from hirise_imb.utils.arrays import read_arrays
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import check_regular_file, digest_of, ensure_folder, write_text
+from hirise_imb.utils.strict_json import parse_json
 
 FACTS, WEIGHTS, SUMS, CARD = "model.json", "weights.npz", "SHA256SUMS", "README.md"
 
@@ -214,8 +215,8 @@ def _read_facts(path: Path) -> ModelRecord:
     if path.stat().st_size > _MAX_FACTS:
         raise UserError(f"{path} has more than {_MAX_FACTS >> 20} MB: {_AGAIN}.")
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        facts = parse_json(path.read_bytes())
+    except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}): {_AGAIN}.") from error
     if isinstance(facts, dict) and facts.get("format") != FORMAT:
         raise UserError(

@@ -15,6 +15,7 @@ from hirise_imb.data.dataset import ClassSet
 from hirise_imb.prediction.image_tables import read_footer, unreadable_table
 from hirise_imb.reporting.tables import probability_columns
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.strict_json import parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +93,7 @@ class PredictionFacts:
         Raises:
             ValueError: they are not of this version.
         """
-        content = json.loads(text)
+        content = parse_json(text)
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise ValueError("not metadata of this version")
         values: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +23,7 @@ from hirise_imb.reporting.tables import probability_columns
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import check_regular_file
 from hirise_imb.utils.strict_json import parse_json
+from hirise_imb.utils.toml_file import parse_toml
 
 _PREDICTIONS = "predictions/{}.parquet"
 _CURVES = "figures/curves-{}.csv"
@@ -141,11 +141,11 @@ def _read_definition(files: ReportFiles) -> str:
     """
     name = "study.toml"
     try:
-        text = files.read(name).decode("utf-8")
-        tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise files.refuse(name, "it is nested too deeply" if isinstance(error, RecursionError) else error) from error
-    return text
+        content = files.read(name)
+        parse_toml(content)
+    except ValueError as error:
+        raise files.refuse(name, error) from error
+    return content.decode("utf-8")
 
 
 def _read_given_split(folder: Path, summary: Summary) -> Results | None:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from hirise_imb.utils.interruption import is_interruption
 from hirise_imb.utils.progress import say
 
 PACKAGES = (
@@ -59,9 +60,11 @@ def load_tensorflow() -> None:
             import tensorflow as tf
 
             gpus = tf.config.list_physical_devices("GPU")
-        except Exception:
-            buffer.seek(0)
-            os.write(terminal, buffer.read())
+        except Exception as error:
+            # The import turns an interruption into an error of its own.
+            if not is_interruption(error):
+                buffer.seek(0)
+                os.write(terminal, buffer.read())
             raise
         finally:
             os.dup2(terminal, 2)

@@ -26,12 +26,23 @@ def read_toml(path: Path) -> dict[str, Any]:
     if (size := path.stat().st_size) > _MAX_BYTES:
         raise UserError(f"{path} has {size:,} bytes, over the limit of {_MAX_BYTES:,}: name another file.")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid TOML: {error}.") from error
+
+
+def parse_toml(content: bytes) -> dict[str, Any]:
+    """Returns the values of a TOML document.
+
+    Raises:
+        ValueError: it is not TOML in UTF-8, is nested too deeply, or has a number or string that is too long; the
+            message continues a sentence about the document.
+    """
+    try:
+        values = tomllib.loads(content.decode("utf-8"))
         _check_values(values)
     except RecursionError as error:
-        raise UserError(f"{path} is not valid TOML: its lists or tables are nested too deeply.") from error
-    except ValueError as error:  # of the syntax, of the encoding, and of integers with thousands of digits
-        raise UserError(f"{path} is not valid TOML: {error}.") from error
+        raise ValueError("its lists or tables are nested too deeply") from error
     return values
 
 
