@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import sys
 from collections.abc import Sequence
 
 from hirise_imb.cli import completion, dashboard, data, export, forensics, init, predict, reports, review, studies
 from hirise_imb.cli.parsing import PROGRAM, Command, Parser
 from hirise_imb.utils import interruption
-from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.errors import describe_user_error
 from hirise_imb.utils.process import prepare_process
 from hirise_imb.utils.progress import log_to_stderr
 from hirise_imb.utils.terminal import write_line
 
 # Nothing heavy is imported by the command groups until a command runs: `--help` must answer at once.
-
-_USER_ERRNOS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
-    *(errno.EIO, errno.ESTALE),  # a bad disk, or one that a network has lost
-}
-"""Errors of the file system that the user can fix; any other OSError is an error of the program."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,22 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             interruption.acknowledge()
             interruption.report(options.saved)
             return interruption.EXIT_CODE
-        if (sentence := _describe(error)) is None:
+        if (sentence := describe_user_error(error)) is None:
             raise
         write_line(f"error: {sentence}", sys.stderr)
         return 2
-
-
-def _describe(error: BaseException) -> str | None:
-    """Returns the sentence for an error that the user can fix; None for an error of the program."""
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, BrokenPipeError):
-        return "the output has no reader any more; let it read on, and run the command again."
-    if isinstance(error, OSError) and error.errno in _USER_ERRNOS:
-        place = error.filename2 or error.filename or "the disk"
-        return f"{place}: {error.strerror}; fix that and run the command again."
-    return None
 
 
 def build_parser() -> argparse.ArgumentParser:

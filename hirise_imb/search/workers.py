@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.interruption import end_at_interruption, install_handlers, is_requested
+from hirise_imb.utils.errors import describe_user_error
+from hirise_imb.utils.interruption import end_at_interruption, install_handlers, is_interruption, is_requested
 from hirise_imb.utils.progress import log_to_stderr, warn
 from hirise_imb.utils.terminal import write_line
 
@@ -88,8 +88,10 @@ def _run_worker(log: Path, work: Callable[..., None], arguments: tuple[Any, ...]
         threading.Thread(target=_end_with_parent, daemon=True).start()
         try:
             work(*arguments)
-        except UserError as error:
-            write_line(f"error: {error}", sys.stderr)
+        except Exception as error:
+            if is_interruption(error) or (sentence := describe_user_error(error)) is None:
+                raise
+            write_line(f"error: {sentence}", sys.stderr)
             raise SystemExit(2) from error
 
 

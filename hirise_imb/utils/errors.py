@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+from typing import Final
 
 _MAX_LENGTH = 400
 """Largest number of characters of an item that are shown."""
+_USER_ERRNOS: Final = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EIO, errno.ESTALE),  # a bad disk, or one that a network has lost
+}
+"""Errors of the file system that the user can fix; any other OSError is an error of the program."""
 
 
 def bullet_list(items: Sequence[str], limit: int) -> str:
@@ -20,6 +28,18 @@ class UserError(Exception):
 
     The command line prints it as one sentence and exits with code 2.
     """
+
+
+def describe_user_error(error: BaseException) -> str | None:
+    """Returns the sentence for an error that the user can fix; None for an error of the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, BrokenPipeError):
+        return "the output has no reader any more; let it read on, and run the command again."
+    if isinstance(error, OSError) and error.errno in _USER_ERRNOS:
+        place = error.filename2 or error.filename or "the disk"
+        return f"{place}: {error.strerror}; fix that and run the command again."
+    return None
 
 
 class FitFailed(Exception):
