@@ -96,7 +96,7 @@ def _read(folder: Path) -> Results:
         environment=environment,
         omitted=tuple(Omitted(**strategy) for strategy in summary["omitted"]),
         trial_seeds=summary["trial_seeds"],
-        outer_folds=None if summary["outer_folds"] is None else pd.DataFrame(summary["outer_folds"]),
+        outer_folds=_outer_folds(files, summary, test),
         given_split=_read_given_split(folder, summary),
         target=find_target(summary["metric"]["name"], summary["metric"]["costs"], classes.names),
         costs=tuple(summary["metric"]["costs"]),
@@ -146,6 +146,24 @@ def _read_definition(files: ReportFiles) -> str:
     except ValueError as error:
         raise files.refuse(name, error) from error
     return content.decode("utf-8")
+
+
+def _outer_folds(files: ReportFiles, summary: Summary, test: pd.DataFrame) -> pd.DataFrame | None:
+    """Returns the outer folds of a nested cross-validation, None for the given split.
+
+    Raises:
+        UserError: they are not a fold for each tested source in each repeat, or seeds are not for all repeats.
+    """
+    if summary["outer_folds"] is None:
+        return None
+    folds = pd.DataFrame(summary["outer_folds"], columns=["repeat", "fold", "source"])
+    sources = sorted(test["source"].unique())
+    repeats = [(repeat, sorted(group["source"])) for repeat, group in folds.groupby("repeat")]
+    if not repeats or repeats != [(number, sources) for number in range(1, len(repeats) + 1)]:
+        raise files.refuse("summary.json", "$.outer_folds has not each source once in each repeat")
+    if any(len(arm["seeds"]) % len(repeats) for arm in summary["arms"]):
+        raise files.refuse("summary.json", "the seeds of an arm are not for all repeats")
+    return folds
 
 
 def _read_given_split(folder: Path, summary: Summary) -> Results | None:
@@ -236,6 +254,8 @@ def _histories(files: ReportFiles, stored: ArmRecord) -> tuple[pd.DataFrame, ...
         table = pd.read_csv(BytesIO(files.read(name)))
     except ValueError as error:
         raise files.refuse(name, error) from error
+    if not {"seed", "epoch"} <= {*table} or not all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
+        raise files.refuse(name, "its columns are not those of learning curves")
     return tuple(table[table["seed"] == seed].drop(columns="seed").reset_index(drop=True) for seed in stored["seeds"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,13 @@ def parse_toml(content: bytes) -> dict[str, Any]:
 
 
 def _check_values(value: object, depth: int = 0) -> None:
-    """Checks what the parser does not: the depth, which dots in keys can raise, and that integers have 64 bits."""
+    """Checks what the parser does not: the depth, which dots in keys can raise, and that numbers are finite."""
     if depth > _MAX_DEPTH:
         raise RecursionError
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ValueError("an integer has more than 64 bits")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a number that anything can be set to")
     if isinstance(value, str) and len(value) > _MAX_LENGTH:
         raise ValueError(f"a string has {len(value):,} characters, over the limit of {_MAX_LENGTH:,}")
     if isinstance(value, dict | list):

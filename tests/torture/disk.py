@@ -63,8 +63,8 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 @attack(Area.DISK, "Files of the feature cache are damaged, lost, exchanged or of another time", tries=150, quick=3)
 def damage_feature_cache(attempt: Attempt) -> Outcome:
-    expected = _features(attempt, _cache(attempt))
     cache = Path(shutil.copytree(_cache(attempt), attempt.folder / "features"))
+    expected = _features(attempt, cache)
     rng = attempt.random
     paths = sorted(path for path in cache.rglob("*") if path.is_file())
     for path in rng.sample(paths, rng.randint(1, 3)):
@@ -115,8 +115,8 @@ def run_program(*command: object) -> bool:
 
 @attack(Area.DISK, "The feature cache is on a read-only disk: complete, incomplete or damaged", tries=60, quick=2)
 def read_only_feature_cache(attempt: Attempt) -> Outcome:
-    expected = _features(attempt, _cache(attempt))
     cache = Path(shutil.copytree(_cache(attempt), attempt.folder / "features"))
+    expected = _features(attempt, cache)
     is_complete = attempt.random.random() < 0.5
     if not is_complete:
         path = attempt.random.choice([path for path in sorted(cache.rglob("*.bin")) if path.stat().st_size])
