@@ -12,7 +12,6 @@ from typing import Any
 import tomli_w
 
 from hirise_imb.utils.errors import UserError
-from hirise_imb.utils.files import check_regular_file
 from hirise_imb.utils.toml_file import read_toml
 
 GIVEN_SPLIT, NESTED_CV = "given-split", "nested-cv"
@@ -331,7 +330,6 @@ def _override(key: str, value: object) -> Override:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    check_regular_file(path)
     try:
         return read_toml(path)
     except FileNotFoundError as error:

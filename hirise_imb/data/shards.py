@@ -24,6 +24,7 @@ from hirise_imb.data.archive import MAX_MEMBER
 from hirise_imb.data.tables import CLASS_FILE, read_columns
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import digest_of, ensure_folder, exclusive_lock, write_text
+from hirise_imb.utils.parquet import parquet_errors
 from hirise_imb.utils.progress import say, track
 from hirise_imb.utils.strict_json import parse_json
 
@@ -100,7 +101,6 @@ def _split_name(path: Path) -> str:
 
 
 def _write_images(splits: Mapping[Path, str], folder: Path) -> None:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows: list[tuple[str, str, str, str]] = []
@@ -117,7 +117,7 @@ def _write_images(splits: Mapping[Path, str], folder: Path) -> None:
                     for done, row in enumerate(_read_rows(shard), 1):
                         rows.append(_write_image(path, row, split, len(rows), folder))
                         show(done)
-        except (pa.ArrowException, EOFError) as error:
+        except parquet_errors() as error:
             raise UserError(f"{path} is damaged or not a parquet file ({error}): fetch it again.") from error
     table = pd.DataFrame(rows, columns=[FILE, LABEL, SPLIT, SOURCE])
     table.to_csv(folder / TABLE, index=False, lineterminator="\n")

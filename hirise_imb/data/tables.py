@@ -13,6 +13,7 @@ from hirise_imb.data.archive import is_safe
 from hirise_imb.data.manifest import raise_mistakes
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import check_regular_file, is_file
+from hirise_imb.utils.parquet import parquet_errors
 from hirise_imb.utils.strict_json import parse_json
 
 LAYOUT = "annotation-table"
@@ -45,7 +46,6 @@ def read_strings(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     Raises:
         UserError: the file can't be read.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     check_regular_file(path)
@@ -58,7 +58,7 @@ def read_strings(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         with pq.ParquetFile(path) as file:
             # Without the metadata of pandas, which would make a column the index.
             table = file.read(present).to_pandas(ignore_metadata=True)
-    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+    except parquet_errors(OSError, ValueError, csv.Error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} can't be read as a table ({reason}): fix the file.") from error
     return pd.DataFrame({column: _to_strings(table[column]) for column in present}, dtype=str)
@@ -99,7 +99,7 @@ def read_columns(path: Path) -> list[str]:
         import pyarrow.parquet
 
         return list(pyarrow.parquet.read_schema(path).names)
-    except (OSError, ValueError, csv.Error):
+    except parquet_errors(OSError, ValueError, csv.Error):
         return []
 
 

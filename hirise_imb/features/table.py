@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from hirise_imb.backbones import BackboneCard
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.parquet import parquet_errors
 from hirise_imb.utils.progress import warn
 
 Floats = NDArray[np.float32]
@@ -117,7 +118,6 @@ def read_feature_table(path: Path, images: Sequence[str], digests: Sequence[str]
 @contextmanager
 def _open_table(path: Path) -> Iterator[Any]:
     """Opens a Parquet file; errors of reading it become messages."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not path.is_file():
@@ -126,7 +126,7 @@ def _open_table(path: Path) -> Iterator[Any]:
     try:
         with pq.ParquetFile(path) as file:
             yield file
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+    except parquet_errors(OSError, ValueError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UserError(f"{path} can't be read as a Parquet file ({reason}): write the table again.") from error
 

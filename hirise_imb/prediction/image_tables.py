@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import check_regular_file
+from hirise_imb.utils.parquet import parquet_errors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,14 +29,13 @@ def read_footer(path: str | Path) -> tuple[pa.Schema, int]:
     Raises:
         UserError: the file can't be read.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     check_regular_file(Path(path))
     try:
         with pq.ParquetFile(path) as file:
             return file.schema_arrow, file.metadata.num_rows
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+    except parquet_errors(OSError) as error:
         raise unreadable_table(path, error) from error
 
 
@@ -102,13 +102,12 @@ class TableRows:
         Raises:
             UserError: it can't be read.
         """
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         self._path = path
         try:
             self._file = pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
-        except (OSError, pa.ArrowException) as error:
+        except parquet_errors(OSError) as error:
             raise unreadable_table(path, error) from error
         self._columns = [name for name in (ID, IMAGE, SOURCE) if name in self._file.schema_arrow.names]
         self._position = 0
@@ -129,7 +128,6 @@ class TableRows:
         Raises:
             UserError: the table is damaged or has fewer rows.
         """
-        import pyarrow as pa
 
         if start != self._position:
             self._position, self._rows = start, self._rows_from(start)
@@ -137,7 +135,7 @@ class TableRows:
             for row in islice(self._rows, stop - start):
                 self._position += 1
                 yield _convert(row)
-        except (OSError, pa.ArrowException) as error:
+        except parquet_errors(OSError) as error:
             raise unreadable_table(self._path, error) from error
         if self._position != stop:
             raise UserError(f"{self._path} has fewer rows than at the start of this prediction: leave it unchanged.")

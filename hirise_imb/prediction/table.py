@@ -15,6 +15,7 @@ from hirise_imb.data.dataset import ClassSet
 from hirise_imb.prediction.image_tables import read_footer, unreadable_table
 from hirise_imb.reporting.tables import probability_columns
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.parquet import parquet_errors
 from hirise_imb.utils.strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -206,11 +207,10 @@ def read_predictions(path: Path, columns: Sequence[str] | None = None) -> tuple[
     Raises:
         UserError: it can't be read, or is not a file of predictions of this version.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     facts = read_facts(path)
     try:
         return facts, pq.read_table(path, columns=columns).to_pandas()
-    except (OSError, pa.ArrowException) as error:
+    except parquet_errors(OSError) as error:
         raise unreadable_table(path, error) from error

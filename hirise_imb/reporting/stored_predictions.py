@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.reporting.tables import probability_columns
+from hirise_imb.utils.parquet import parquet_errors
 
 IDENTITY = ["image", "landmark", "source", "true_class"]
 """Columns that identify a landmark, and its class; they are the same for all arms and seeds."""
@@ -53,7 +54,7 @@ def read_predictions(content: bytes, classes: ClassSet, seeds: Sequence[int], n_
             if not any(is_type(schema.field(name).type) for is_type in types):
                 raise ValueError(f"its column {name} has the type {schema.field(name).type}")
         stored = file.read()
-    except (OSError, pa.ArrowException) as error:
+    except parquet_errors(OSError) as error:
         raise ValueError("it is not a Parquet file that can be read") from error
     if empty := [name for name in expected if stored[name].null_count]:
         raise ValueError(f"its column {empty[0]} has empty cells")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.files import check_regular_file
 
 _MAX_BYTES = 1 << 20
 """Largest size of a file."""
@@ -24,6 +25,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         OSError: it can't be read.
         UserError: it is not valid TOML, too large, or nested too deeply.
     """
+    check_regular_file(path)
     if (size := path.stat().st_size) > _MAX_BYTES:
         raise UserError(f"{path} has {size:,} bytes, over the limit of {_MAX_BYTES:,}: name another file.")
     try:
