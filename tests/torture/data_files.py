@@ -31,6 +31,7 @@ from hirise_imb.prediction.shards import plan_shards
 from torture import small_study
 from torture.attacks import Area, Attempt, Outcome, attack
 from torture.commands import call
+from torture.damage import change_bytes
 from torture.refusals import list_files, read_or_refuse
 
 HOSTILE = (
@@ -84,25 +85,12 @@ def change_text(text: str, rng: random.Random) -> str:
     return "".join(lines)
 
 
-def change_bytes(content: bytes, rng: random.Random) -> bytes:
+def change_file(content: bytes, rng: random.Random) -> bytes:
     """Returns bytes of which some are changed, removed or repeated; or the beginning of them."""
-    changed = bytearray(content)
     if rng.random() < 0.1:
         return content[: rng.randrange(len(content))]
-    for _ in range(rng.randint(1, 5)):
-        # Parquet keeps its description at the end.
-        first = max(len(changed) - 3000, 0) if rng.random() < 0.5 else 0
-        place = rng.randrange(first, len(changed))
-        match rng.randrange(4):
-            case 0:
-                changed[place] = rng.randrange(256)
-            case 1:
-                changed[place] ^= 1 << rng.randrange(8)
-            case 2:
-                del changed[place : place + rng.randint(1, 20)]
-            case 3:
-                changed[place:place] = changed[place : place + rng.randint(1, 20)]
-    return bytes(changed)
+    # Parquet keeps its description at the end.
+    return change_bytes(rng, content, slice(-3000, None))
 
 
 def _check(attempt: Attempt, read: Callable[[], Manifest]) -> Outcome:
@@ -135,7 +123,7 @@ def official_text_changed(attempt: Attempt) -> Outcome:
     if rng.random() < 0.7:
         path.write_text(change_text(text, rng), encoding="utf-8", newline="")
     else:
-        path.write_bytes(change_bytes(text.encode(), rng))
+        path.write_bytes(change_file(text.encode(), rng))
     return _check(attempt, lambda: load_data(str(data), HIRISE))
 
 
@@ -188,7 +176,7 @@ def annotations_changed(attempt: Attempt) -> Outcome:
     elif rng.random() < 0.8:
         path.write_text(change_text(path.read_text(encoding="utf-8"), rng), encoding="utf-8", newline="")
     else:
-        path.write_bytes(change_bytes(path.read_bytes(), rng))
+        path.write_bytes(change_file(path.read_bytes(), rng))
     return _check(attempt, lambda: load_data(str(folder), HIRISE))
 
 
@@ -217,7 +205,7 @@ def _change_parquet(path: Path, rng: random.Random) -> None:
     column = rng.choice(table.column_names)
     match rng.randrange(6):
         case 0 | 1:
-            path.write_bytes(change_bytes(path.read_bytes(), rng))
+            path.write_bytes(change_file(path.read_bytes(), rng))
             return
         case 2:
             table = table.set_column(table.column_names.index(column), column, _odd_column(len(table), rng))
@@ -312,7 +300,7 @@ def additions_changed(attempt: Attempt) -> Outcome:
     if rng.random() < 0.8:
         path.write_text(change_text(content, rng), encoding="utf-8", newline="")
     else:
-        path.write_bytes(change_bytes(content.encode(), rng))
+        path.write_bytes(change_file(content.encode(), rng))
     good = base.path(images[0]).read_bytes()
     out = attempt.folder / "out"
 

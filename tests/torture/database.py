@@ -109,16 +109,21 @@ def expect_sentence(error: UserError, path: Path) -> None:
     assert ": " in text, text
 
 
-@attack(Area.DISK, "one bit of the study's database flipped", tries=100, quick=2)
-def flip_bit_in_database(attempt: Attempt) -> Outcome:
+def copy_database(attempt: Attempt) -> tuple[Path, Results]:
+    """Copies a database; returns the file to damage, which may be its log, and the undisturbed results."""
     folder, expected = undisturbed(attempt)
     form = attempt.random.choice(["closed", "killed"])
     work = shutil.copytree(folder / form, attempt.folder / "work")
-    target = attempt.random.choice([file for file in sorted(work.glob("studies.db*")) if file.stat().st_size])
+    return attempt.random.choice([file for file in sorted(work.glob("studies.db*")) if file.stat().st_size]), expected
+
+
+@attack(Area.DISK, "one bit of the study's database flipped", tries=100, quick=2)
+def flip_bit_in_database(attempt: Attempt) -> Outcome:
+    target, expected = copy_database(attempt)
     content = bytearray(target.read_bytes())
     content[attempt.random.randrange(len(content))] ^= 1 << attempt.random.randrange(8)
     target.write_bytes(content)
-    return expect_refusal_or_results(work / "studies.db", expected)
+    return expect_refusal_or_results(target.with_name("studies.db"), expected)
 
 
 def _flip(value: object, chance: random.Random) -> object:
@@ -161,14 +166,11 @@ def flip_value_in_database(attempt: Attempt) -> Outcome:
 
 @attack(Area.DISK, "the study's database, or its log, cut at a random length", tries=40, quick=1)
 def truncate_database(attempt: Attempt) -> Outcome:
-    folder, expected = undisturbed(attempt)
-    form = attempt.random.choice(["closed", "killed"])
-    work = shutil.copytree(folder / form, attempt.folder / "work")
-    target = attempt.random.choice([file for file in sorted(work.glob("studies.db*")) if file.stat().st_size])
+    target, expected = copy_database(attempt)
     length = attempt.random.choice([0, attempt.random.randrange(target.stat().st_size)])
     with target.open("r+b") as file:
         file.truncate(length)
-    return expect_refusal_or_results(work / "studies.db", expected)
+    return expect_refusal_or_results(target.with_name("studies.db"), expected)
 
 
 _FOREIGN_TABLES = (

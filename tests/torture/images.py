@@ -19,6 +19,7 @@ from hirise_imb.data.hirise import HIRISE
 from hirise_imb.data.images import FORMATS, UnusableImage, check_images, decode_content, decode_image, read_formats
 from hirise_imb.data.load import load_data
 from torture.attacks import Area, Attempt, Outcome, attack
+from torture.damage import change_bytes
 from torture.refusals import read_or_refuse
 
 Pixels = NDArray[np.uint8]
@@ -136,19 +137,9 @@ def odd_image(attempt: Attempt) -> Outcome:
 @attack(Area.DATA, "Bytes of a JPEG or PNG changed, removed or repeated at random", tries=400)
 def image_bytes_changed(attempt: Attempt) -> Outcome:
     rng = attempt.random
-    content = bytearray(_encode(_draw(rng), rng.choice(FORMATS), quality=rng.randint(10, 95)))
-    for _ in range(rng.randint(1, 5)):
-        # Mostly in the header, where what is changed has a meaning.
-        place = rng.randrange(min(len(content), 700) if rng.random() < 0.7 else len(content))
-        match rng.randrange(4):
-            case 0:
-                content[place] = rng.randrange(256)
-            case 1:
-                content[place] ^= 1 << rng.randrange(8)
-            case 2:
-                del content[place : place + rng.randint(1, 30)]
-            case 3:
-                content[place:place] = content[place : place + rng.randint(1, 30)]
+    content = _encode(_draw(rng), rng.choice(FORMATS), quality=rng.randint(10, 95))
+    # Mostly in the header, where what is changed has a meaning.
+    content = change_bytes(rng, content, slice(0, 700), share=0.7, longest=30)
     path = attempt.folder / "image.jpg"
     path.write_bytes(content)
     read_formats([path])
