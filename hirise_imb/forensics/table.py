@@ -28,9 +28,6 @@ _LISTED_FAULTS = 10
 _LONGEST_CELL = 200
 """Most characters of a name or a figure, which messages repeat."""
 
-_LONGEST_CELL = 200
-"""Most characters of a name or a figure, which messages repeat."""
-
 MOST_CLASSES = 150
 """Most classes of a table: the time of random pairings grows with their square, to minutes for more."""
 
@@ -186,9 +183,6 @@ def _rows(path: Path) -> list[dict[str, str]]:
     header = [_NAMES.get(name.strip().lower(), name.strip().lower()) for name in lines[0][1]]
     if len(set(header)) < len(header):
         raise UserError(f"{path} names a column twice: {', '.join(header)}.")
-    for number, line in lines:
-        if max(map(len, line)) > _LONGEST_CELL:
-            raise UserError(f"{path} has a cell of more than {_LONGEST_CELL} characters in line {number}: shorten it.")
     for number, line in lines:
         if max(map(len, line)) > _LONGEST_CELL:
             raise UserError(f"{path} has a cell of more than {_LONGEST_CELL} characters in line {number}: shorten it.")
