@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscop
 # Tests start some hundred processes, each of which would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: study test test-all test-networks test-extras torture coverage check ci lint types imports kernels bench docs docs-links
+.PHONY: study test test-all test-networks test-extras torture coverage mutation check ci lint types imports kernels bench docs docs-links
 
 study: .venv/ready
 	$(BIN)/hirise-imb run
@@ -29,6 +29,14 @@ coverage: .venv/ready
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(UNCOMPILED) \
 		-k "test_targets or single_rows or masks_have or 16-8 or 16-2-all" \
 		-W "ignore:overflow encountered:RuntimeWarning" --cov --cov-append --cov-report=term
+
+# Changes the numerical core in thousands of ways, and fails if one of them is neither noticed by a test nor explained in
+# tests/surviving_mutants: one to two hours. Processes are forked, so each has one thread.
+mutation: .venv/ready
+	$(BIN)/python -m pip install --quiet --group mutation
+	rm -rf mutants
+	OMP_NUM_THREADS=1 $(BIN)/python -m mutmut run --max-children 2
+	$(BIN)/python tools/check_mutants.py
 
 # Every network of keras.applications, one at a time: half an hour, and up to 6 GB of memory.
 test-networks: .venv/ready
