@@ -7,11 +7,25 @@ classes or the image size of one particular data set.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 SPLITS = ("train", "val", "test")
+
+_MAX_SIDE = 1 << 14
+"""Rows and columns that an image may have; only a damaged file names larger ones."""
+
+
+def check_image_shape(shape: Sequence[int]) -> None:
+    """Checks rows, columns and channels of an image, as a file gives them.
+
+    Raises:
+        ValueError: they are not two numbers of pixels that fit into memory, and 1 or 3.
+    """
+    is_valid = len(shape) == 3 and all(type(size) is int for size in shape)
+    if not is_valid or not all(1 <= side <= _MAX_SIDE for side in shape[:2]) or shape[2] not in (1, 3):
+        raise ValueError(f"images have {' x '.join(map(str, shape))} numbers")
 
 
 @dataclass(frozen=True)

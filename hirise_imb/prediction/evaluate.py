@@ -58,10 +58,17 @@ def evaluate_predictions(path: Path, manifest: Manifest) -> Evaluation:
     Args:
         path: file of predictions.
         manifest: data set that was predicted.
+
+    Raises:
+        UserError: the file can't be read, or has predictions of other images.
     """
     facts, table = read_predictions(path, ["id", "class", "shown", "error"])
     used = table[table["error"].isna()]
     label_of = dict(zip(manifest.table["image"], manifest.table["label"], strict=True))
+    if not used["id"].isin(label_of.keys()).all() or not used["id"].is_unique:
+        raise UserError(
+            f"{path} does not have each image of {manifest.folder} once: make it again with `hirise-imb predict`."
+        )
     class_of = {name: label for label, name in enumerate(facts.classes)}
     labels = np.array([label_of[image] for image in used["id"]], np.int64)
     predicted = np.array([class_of[name] for name in used["class"]], np.int64)

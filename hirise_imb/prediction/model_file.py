@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.backbones import PRECISIONS, Backbone, Trainable
-from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.dataset import ClassSet, check_image_shape
 from hirise_imb.features.inputs import FeatureSpec, Input
 from hirise_imb.prediction.records import FORMAT, BackboneRecord, FeatureSpecRecord, ModelRecord
 from hirise_imb.reporting.summary.json_schema import schema_of
@@ -37,9 +37,6 @@ _MAX_SUMS = 1000
 
 _MAX_FACTS = 64 << 20
 """Bytes that `model.json` may have; the sources of a data set of a million images take a tenth of it."""
-
-_MAX_SIDE = 1 << 14
-"""Rows and columns that an image may have; a network for larger ones is built only by a damaged file."""
 
 _AGAIN = "restore it, or run the study again"
 
@@ -64,9 +61,7 @@ class SavedModel:
             raise ValueError(f"there are {len(self.fits)} fits for {len(self.facts['seeds'])} seeds")
         if any(fit.n_classes != len(self.facts["classes"]) for fit in self.fits):
             raise ValueError(f"the fits have {self.fits[0].n_classes} classes, but {len(self.facts['classes'])} names")
-        *sides, channels = self.facts["image_shape"]
-        if not all(1 <= side <= _MAX_SIDE for side in sides) or channels not in (1, 3):
-            raise ValueError(f"its images have {' x '.join(map(str, self.facts['image_shape']))} numbers")
+        check_image_shape(self.facts["image_shape"])
         if self.facts["backbone"]["precision"] not in PRECISIONS:
             raise ValueError(f"its precision is not one of {', '.join(PRECISIONS)}")
         _ = self.classes, self.features  # they check their values

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hirise_imb.prediction.image_tables import read_footer
 from hirise_imb.prediction.shards import Shard
-from hirise_imb.prediction.table import PredictionFacts, open_writer, read_facts
+from hirise_imb.prediction.table import PredictionFacts, open_writer, read_batches, read_facts
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.files import ensure_folder, write_atomically, write_text
+from hirise_imb.utils.parquet import parquet_errors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,10 +94,10 @@ class Parts:
         return self.folder / f"{number:07}.parquet"
 
     def has(self, shard: Shard) -> bool:
-        """Returns whether a shard is finished: a file that a crash of the machine left incomplete does not count."""
+        """Returns whether a shard is finished: a file that is incomplete or damaged does not count."""
         path = self.path(shard.number)
         try:
-            return path.exists() and read_footer(path)[1] == len(shard)
+            return path.exists() and sum(map(len, read_batches(path, self.facts))) == len(shard)
         except UserError:
             return False
 
@@ -114,16 +114,15 @@ class Parts:
         """Joins all shards in their order into the output, and removes the folder.
 
         Raises:
-            UserError: no image could be used; there is no output then.
+            UserError: no image could be used, or a shard was damaged meanwhile; there is no output then.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         joined = self.folder / _JOINED
         with open_writer(joined, self.facts) as writer:
             for start in range(0, shards, _GROUP):
                 paths = [self.path(number) for number in range(start, min(start + _GROUP, shards))]
-                table = pa.concat_tables([pq.read_table(path, partitioning=None) for path in paths])
+                table = pa.concat_tables([_read_shard(path) for path in paths])
                 writer.write_table(table, row_group_size=len(table))
         totals = count_rows(joined)
         if totals.errors < totals.images:
@@ -146,6 +145,17 @@ class Parts:
             shutil.rmtree(removed, ignore_errors=True)
 
 
+def _read_shard(path: Path) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path, partitioning=None, page_checksum_verification=True)
+    except parquet_errors(OSError) as error:
+        raise UserError(
+            f"{path} was damaged after it was written: run the command again, and its images are predicted again."
+        ) from error
+
+
 def _difference(existing: PredictionFacts, wanted: PredictionFacts) -> str:
     """Returns how existing predictions differ from those that are wanted, such as `by another model`."""
     if existing.model != wanted.model:
@@ -159,18 +169,14 @@ def _difference(existing: PredictionFacts, wanted: PredictionFacts) -> str:
 
 def count_rows(path: Path) -> Totals:
     """Counts the rows of a file of predictions by class."""
-    import pyarrow.parquet as pq
-
     totals = Totals()
-    with pq.ParquetFile(path, pre_buffer=False) as file:  # otherwise all row groups stay in memory
-        for rows in file.iter_batches(columns=["id", "class", "shown", "error"], use_threads=False):
-            batch = rows.to_pandas()
-            totals.images += len(batch)
-            used = batch[batch["error"].isna()]
-            totals.predicted.update(used["class"])
-            totals.shown.update(used.loc[used["shown"].astype(bool), "class"])
-            if len(used) < len(batch):
-                first = batch[batch["error"].notna()].iloc[0]
-                totals.errors += len(batch) - len(used)
-                totals.first_error = totals.first_error or f"{first['id']}: {first['error']}"
+    for batch in read_batches(path, read_facts(path), ["id", "class", "shown", "error"]):
+        totals.images += len(batch)
+        used = batch[batch["error"].isna()]
+        totals.predicted.update(used["class"])
+        totals.shown.update(used.loc[used["shown"].astype(bool), "class"])
+        if len(used) < len(batch):
+            first = batch[batch["error"].notna()].iloc[0]
+            totals.errors += len(batch) - len(used)
+            totals.first_error = totals.first_error or f"{first['id']}: {first['error']}"
     return totals

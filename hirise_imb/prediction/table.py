@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.dataset import ClassSet, check_image_shape
 from hirise_imb.prediction.image_tables import read_footer, unreadable_table
 from hirise_imb.reporting.tables import probability_columns
 from hirise_imb.utils.errors import UserError
@@ -40,7 +40,11 @@ def calibrated_columns(classes: ClassSet) -> list[str]:
 
 @dataclass(frozen=True)
 class PredictionFacts:
-    """What the metadata of a file of predictions say: how the predictions were made, and of which images."""
+    """What the metadata of a file of predictions say: how the predictions were made, and of which images.
+
+    Raises:
+        ValueError: a value has another type, or is none of its kind.
+    """
 
     model: str
     """Digest of the model."""
@@ -59,6 +63,19 @@ class PredictionFacts:
     """Name of the data set that the model was trained on."""
     fingerprint: str
     """SHA-256 of names, places, sizes and times of the images."""
+
+    def __post_init__(self) -> None:
+        """Checks types and values, since files from elsewhere may have any."""
+        texts = [self.model, self.model_name, self.dataset, self.fingerprint]
+        texts += [text for text in (self.majority, self.split) if text is not None]
+        if not all(isinstance(names, tuple) for names in (self.classes, self.input, self.image_shape)):
+            raise ValueError("classes, input and image_shape must be lists")
+        if not all(isinstance(text, str) for text in (*texts, *self.classes, *self.input)):
+            raise ValueError("names must be strings")
+        if type(self.threshold) not in (int, float) or not 0 <= self.threshold <= 1:
+            raise ValueError("threshold must be from 0 to 1")
+        check_image_shape(self.image_shape)
+        _ = self.class_set  # it checks the classes
 
     @property
     def class_set(self) -> ClassSet:
@@ -178,6 +195,7 @@ def open_writer(path: Path, facts: PredictionFacts) -> Any:  # noqa: ANN401  (a 
         compression="zstd",
         use_dictionary=_DICTIONARIES,
         column_encoding=dict.fromkeys(columns, "BYTE_STREAM_SPLIT"),
+        write_page_checksum=True,
     )
 
 
@@ -192,7 +210,7 @@ def read_facts(path: Path) -> PredictionFacts:
     schema, _ = read_footer(path)
     try:
         facts = PredictionFacts.from_json((schema.metadata or {})[KEY])
-        if schema.names != prediction_schema(facts).names:
+        if not schema.equals(prediction_schema(facts)):
             raise ValueError("other columns")
     except (KeyError, ValueError) as error:
         raise UserError(
@@ -205,12 +223,52 @@ def read_predictions(path: Path, columns: Sequence[str] | None = None) -> tuple[
     """Reads a file of predictions, or some of its columns.
 
     Raises:
-        UserError: it can't be read, or is not a file of predictions of this version.
+        UserError: it can't be read, is damaged, or is not a file of predictions of this version.
+    """
+    import pandas as pd
+
+    facts = read_facts(path)
+    return facts, pd.concat(list(read_batches(path, facts, columns)), ignore_index=True)
+
+
+def read_batches(path: Path, facts: PredictionFacts, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+    """Yields the rows of a file of predictions in tables of some ten thousand, or some of their columns.
+
+    Args:
+        path: file of predictions.
+        facts: its metadata.
+        columns: names of columns; None for all.
+
+    Raises:
+        UserError: it can't be read, or has values that `predict` does not write.
     """
     import pyarrow.parquet as pq
 
-    facts = read_facts(path)
+    names = prediction_schema(facts).names if columns is None else list(columns)
     try:
-        return facts, pq.read_table(path, columns=columns).to_pandas()
+        # Buffered, all row groups would stay in memory.
+        with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
+            if not file.metadata.num_rows:
+                raise UserError(f"{path} has no predictions: make it again with `hirise-imb predict`.")
+            for batch in file.iter_batches(columns=list({*names, "error"}), use_threads=False):
+                # Metadata of pandas in the file could make an index of a column.
+                table = batch.to_pandas(ignore_metadata=True)
+                if (fault := _find_fault(table, facts)) is not None:
+                    raise UserError(f"{path} is damaged ({fault}): make it again with `hirise-imb predict`.")
+                yield table[names]
     except parquet_errors(OSError) as error:
         raise unreadable_table(path, error) from error
+
+
+def _find_fault(table: pd.DataFrame, facts: PredictionFacts) -> str | None:
+    """Returns what `predict` would not have written in some rows, or None."""
+    used = table[table["error"].isna()]
+    needed = [name for name in table.columns if name not in ("error", "source")]
+    if (empty := [name for name in needed if used[name].isna().any()]) or ("id" in table and table["id"].isna().any()):
+        return f"its column {(empty or ['id'])[0]} has empty cells"
+    if "class" in table and not used["class"].isin(facts.classes).all():
+        return "it has classes that the model does not predict"
+    for name in used.select_dtypes("float32"):
+        if not used[name].between(0, 1).all():
+            return f"its column {name} has values that are no probabilities"
+    return None

@@ -172,7 +172,7 @@ def annotations_changed(attempt: Attempt) -> Outcome:
             )
         )
     elif path.suffix == ".parquet":
-        _change_parquet(path, rng)
+        change_parquet(path, rng)
     elif rng.random() < 0.8:
         path.write_text(change_text(path.read_text(encoding="utf-8"), rng), encoding="utf-8", newline="")
     else:
@@ -199,7 +199,7 @@ def _odd_column(length: int, rng: random.Random) -> pa.Array:
     return rng.choice(columns)()
 
 
-def _change_parquet(path: Path, rng: random.Random) -> None:
+def change_parquet(path: Path, rng: random.Random) -> None:
     """Changes bytes of a table, the type or the name of a column, or its number of columns or rows."""
     table = pq.read_table(path)
     column = rng.choice(table.column_names)
@@ -236,7 +236,7 @@ def shards_changed(attempt: Attempt) -> Outcome:
     if rng.random() < 0.2:
         path.rename(path.with_name(rng.choice(["train.parquet", "x.parquet", "test-1-of-2.parquet", "..parquet"])))
     else:
-        _change_parquet(path, rng)
+        change_parquet(path, rng)
     outcome = _check(attempt, lambda: load_data(str(folder), HIRISE))
 
     def decode_all() -> int:
@@ -271,7 +271,7 @@ def feature_table_changed(attempt: Attempt) -> Outcome:
         columns |= {f"column {number}": [0] * 20 for number in range(10_000)}
     pq.write_table(pa.table(columns), path)
     if kind > 2:
-        _change_parquet(path, rng)
+        change_parquet(path, rng)
     table = read_or_refuse(lambda: read_feature_table(path, names, digests))
     if table is None:
         return Outcome.REFUSED
