@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 from unittest import mock
 
 import numpy as np
@@ -23,7 +24,7 @@ from hirise_imb.prediction.inputs import list_inputs
 from hirise_imb.prediction.model_file import read_model
 from hirise_imb.prediction.parts import Parts, count_rows
 from hirise_imb.prediction.run import PredictionRequest, Progress, run_prediction
-from hirise_imb.prediction.shards import Shard
+from hirise_imb.prediction.shards import RowRange, Shard
 from hirise_imb.prediction.table import KEY, PredictedImages, prediction_table, read_predictions
 from hirise_imb.review import build_review
 from hirise_imb.testing.toy import TOY
@@ -33,7 +34,7 @@ from torture.damage import damage
 from torture.data_files import change_file, change_parquet
 from torture.refusals import read_or_refuse
 
-_VALUES = (
+_VALUES: Final[tuple[object, ...]] = (
     None,
     -1,
     0,
@@ -138,7 +139,7 @@ def damage_shard(attempt: Attempt) -> Outcome:
         for shard in shards:
             predicted.append(shard)
             p = np.random.default_rng(shard.number).dirichlet(np.ones(len(model.classes)), len(shard))
-            assert isinstance(shard.images, tuple)
+            assert not isinstance(shard.images, RowRange)
             names, nothing = [image.id for image in shard.images], [None] * len(shard)
             parts.write(shard, prediction_table(PredictedImages(names, nothing, nothing, p, p), parts.facts))
 
