@@ -1,5 +1,7 @@
 """Corrections of logits, post-hoc logit adjustment and cross-fitting; and what all adjustments have in common."""
 
+import re
+
 import numpy as np
 import pytest
 from builders import quick
@@ -157,10 +159,18 @@ def test_one_group_has_nothing_to_learn_from() -> None:
     )
 
 
-@pytest.mark.parametrize("groups", [np.zeros(59, int), np.full(60, 2), np.full(60, -1), np.zeros(60)])
-def test_groups_without_prior_are_refused(groups: Array) -> None:
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (np.zeros(59, int), "one integer for each of 60 rows, got (59,) int64"),
+        (np.zeros(60), "one integer for each of 60 rows, got (60,) float64"),
+        (np.full(60, 2), "rows 0 to 1 of priors, got [2]"),
+        (np.arange(60) % 2 - 1, "rows 0 to 1 of priors, got [-1, 0]"),
+    ],
+)
+def test_groups_without_prior_are_refused(groups: Array, message: str) -> None:
     z, labels = draw_logits(13)
-    with pytest.raises(ValueError, match="groups must be"):
+    with pytest.raises(ValueError, match=f"^groups must be {re.escape(message)}$"):
         cross_fit_adjustment(NoAdjustment(), z, labels, np.tile(PRIOR, (2, 1)), groups)
 
 
