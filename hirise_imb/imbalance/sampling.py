@@ -212,4 +212,4 @@ class Undersampling:
 
 def _normalised(values: Floats | Ints) -> Floats:
     """Scales non-negative values to sum to 1."""
-    return np.asarray(values / values.sum(), dtype=np.float64)
+    return np.asarray(values / values.sum())

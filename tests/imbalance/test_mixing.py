@@ -76,7 +76,12 @@ def test_the_rarer_class_has_the_label_if_it_has_most_of_the_features(
     assert found == pytest.approx([expected])
 
 
-@pytest.mark.parametrize("mixing", [Mixup(0.3), Remix(1.0), Remix(2.0, 1.5, 0.9), Remix(tau=1.0)], ids=str)
+def test_with_tau_one_the_rarer_class_has_the_label_if_it_has_any_of_the_features() -> None:
+    shares, own, partner = np.array([0.0, 0.01, 0.99, 1.0]), np.array([30, 10, 30, 10]), np.array([10, 30, 10, 30])
+    assert Remix(tau=1.0).label_weights(shares, own, partner).tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("mixing", [Mixup(0.3), Remix(1.0), Remix(2.0, 1.5, 0.9)], ids=str)
 def test_rows_are_mixed_with_partners_of_their_mini_batch(mixing: Mixing, labels: Array) -> None:
     x = np.random.default_rng(1).normal(size=(len(labels), 3, 3, 2)).astype(np.float32)
     mixture = Mixture.draw(mixing, labels, LANDMARKS, BATCH, np.random.default_rng(2))
