@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -143,14 +142,11 @@ def _interpolate(
             )
         case "adasyn":
             sampler = ADASYN(sampling_strategy=strategy, n_neighbors=neighbours, random_state=state)
-    with warnings.catch_warnings():
-        # The rows are added to all training images, which outnumber the canonical ones that imbalanced-learn knows of.
-        warnings.filterwarnings("ignore", "After over-sampling")
-        try:
-            rows, _ = sampler.fit_resample(features, np.where(of_class, 1, 0))
-        except (ValueError, RuntimeError) as error:
-            # ADASYN's errors where no landmark has a neighbour of another class, or each one's share rounds to 0 rows.
-            if not str(error).startswith(("Not any neigbours belong", "No samples will be generated")):
-                raise
-            return np.zeros((0, features.shape[1]), np.float32)
+    try:
+        rows, _ = sampler.fit_resample(features, np.where(of_class, 1, 0))
+    except (ValueError, RuntimeError) as error:
+        # ADASYN's errors where no landmark has a neighbour of another class, or each one's share rounds to 0 rows.
+        if not str(error).startswith(("Not any neigbours belong", "No samples will be generated")):
+            raise
+        return np.zeros((0, features.shape[1]), np.float32)
     return np.asarray(rows[len(features) :], dtype=np.float32)
