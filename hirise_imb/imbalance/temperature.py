@@ -87,7 +87,7 @@ def _fit_temperature(z: Floats, labels: Labels) -> float:
         return TEMPERATURES[0]
     if slope(highest) >= 0:
         return TEMPERATURES[1]
-    return float(np.exp(brentq(slope, lowest, highest)))
+    return float(np.exp(brentq(slope, lowest, highest, xtol=1e-12)))
 
 
 def _fit_bias_corrected(z: Floats, labels: Labels, adjustable: NDArray[np.bool_], temperature: float) -> Correction:
