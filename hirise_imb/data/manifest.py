@@ -54,13 +54,13 @@ class Manifest:
         """
         order = {variant: rank for rank, variant in enumerate(("", *self.spec.identity.variants))}
         images = self.split(split)
-        ranked = images.assign(rank=images["variant"].map(order)).sort_values(["landmark", "rank"], kind="stable")
+        ranked = images.assign(rank=images["variant"].map(order)).sort_values(["landmark", "rank"])
         return images.loc[ranked.drop_duplicates("landmark").index.sort_values()]
 
     def landmark_counts(self, split: str) -> NDArray[np.int64]:
         """Returns the number of landmarks of each class, shape (n_classes,)."""
         labels = self.split(split).drop_duplicates("landmark")["label"]
-        return np.bincount(labels, minlength=len(self.spec.classes)).astype(np.int64)
+        return np.bincount(labels, minlength=len(self.spec.classes))
 
     def path(self, image: str) -> Path:
         """Returns the path of an image file."""
@@ -115,7 +115,7 @@ def read_manifest(data_folder: Path, spec: DataCard) -> Manifest:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """Returns the non-empty lines with their numbers, counted from 1."""
+    """Returns the non-empty lines, without blanks around them, with their numbers, counted from 1."""
     check_regular_file(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")  # Windows programs begin a text file with a byte-order mark
@@ -127,7 +127,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         raise UserError(f"{path} can't be read ({error.strerror}): fetch or import the data again.") from error
     # Not splitlines, which also ends lines at characters that editors and the unpacking of zips do not end them at.
     lines = enumerate(io.StringIO(text, newline=None), 1)
-    return [(number, line.rstrip("\n")) for number, line in lines if line.strip()]
+    return [(number, stripped) for number, line in lines if (stripped := line.strip())]
 
 
 def raise_mistakes(path: Path, mistakes: list[str]) -> None:
@@ -149,7 +149,7 @@ def find_invisible(name: str) -> str:
 
 def _check_classes(path: Path, spec: DataCard) -> None:
     expected = [f"{number},{name}" for number, name in enumerate(spec.classes)]
-    lines = [(number, line.strip()) for number, line in _lines(path)]
+    lines = _lines(path)
     mistakes = [
         f"line {number} is `{line}`, expected `{expected_line}`"
         for (number, line), expected_line in zip(lines, expected, strict=False)
@@ -190,9 +190,9 @@ def read_label_file(path: Path, classes: ClassSet) -> dict[str, int]:
 
 
 def _parse_name(fields: list[str], spec: DataCard) -> ImageName | None:
-    """Returns landmark and source of the image in a line of the split file, or None if it does not give them."""
+    """Returns landmark and source of the image in a line of the split file, or None if its name has another form."""
     if isinstance(spec.identity, SourceColumn):
-        return ImageName(landmark=fields[0], source=fields[3], variant="") if len(fields) == 4 else None
+        return ImageName(landmark=fields[0], source=fields[3], variant="")
     return spec.identity.parse(fields[0])
 
 
@@ -202,11 +202,12 @@ def _line_mistakes(fields: list[str], line: str, spec: DataCard) -> list[str]:
     if len(fields) != (4 if by_column else 3):
         return [f"expected `filename class_id set{' source' if by_column else ''}`, found {line!r}"]
     mistakes = []
-    if _parse_name(fields, spec) is None:
-        assert not isinstance(spec.identity, SourceColumn)  # with a column, any name is valid
+    if isinstance(spec.identity, SourceColumn):
+        if code := find_invisible(fields[0] + fields[3]):
+            names = f"file name {fields[0]!r} or source {fields[3]!r}"
+            mistakes.append(f"the {names} contains the invisible character {code}")
+    elif spec.identity.parse(fields[0]) is None:
         mistakes.append(f"file name {fields[0]!r} is not {spec.identity.form}")
-    if isinstance(spec.identity, SourceColumn) and (code := find_invisible(fields[0] + fields[3])):
-        mistakes.append(f"the file name {fields[0]!r} or source {fields[3]!r} contains the invisible character {code}")
     if _parse_class_id(fields[1], spec.classes) is None:
         mistakes.append(f"unknown class id {fields[1]!r}")
     if fields[2] not in SPLITS:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hirise_imb.imbalance.logit_adjustment import (
     Correction,
@@ -81,15 +82,15 @@ class ClassBias:
         others[:, k] = -np.inf
         rival = others.argmax(axis=1)
         thresholds = others.max(axis=1) - z[:, k]
-        order = np.argsort(thresholds, kind="stable")
+        order = np.argsort(thresholds)
         edges = np.concatenate([[-np.inf], thresholds[order], [np.inf]])
         lowest, highest = edges[:-1] + _CLEARANCE, edges[1:] - _CLEARANCE
         points = np.clip(anchor[k], lowest, highest)
 
         # Row c of these counts assumes that the c rows with the lowest thresholds are predicted as class k.
         rival, truth = rival[order], np.asarray(labels)[order]
-        to_rival = np.eye(n_classes, dtype=np.int64)[rival]
-        rival_hits = to_rival * (rival == truth)[:, None]
+        to_rival = rival[:, None] == np.arange(n_classes)
+        rival_hits = to_rival & (rival == truth)[:, None]
         predicted, hits = _remaining_sums(to_rival), _remaining_sums(rival_hits)
         predicted[:, k] = np.arange(len(truth) + 1)
         hits[1:, k] = np.cumsum(truth == k)
@@ -113,9 +114,7 @@ def _best_tau(z: Floats, labels: Labels, prior: Floats) -> float:
     return float(_TAUS[np.argmax([_macro_f1(z - tau * log_shares, labels) for tau in _TAUS])])
 
 
-def _remaining_sums(rows: Ints) -> Ints:
+def _remaining_sums(rows: NDArray[np.bool_]) -> Ints:
     """Returns column sums without the first 0, 1 .. n rows, shape (n + 1, columns)."""
-    sums = np.empty((len(rows) + 1, rows.shape[1]), np.int64)
-    sums[0] = rows.sum(axis=0)
-    sums[1:] = sums[0] - np.cumsum(rows, axis=0)
-    return sums
+    total = rows.sum(axis=0)
+    return np.vstack([total, total - np.cumsum(rows, axis=0)])

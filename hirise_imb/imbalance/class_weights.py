@@ -34,7 +34,7 @@ class ClassCounts:
 
     def log_prior(self) -> Floats:
         """Returns the log of the shares; 0 for a class without rows, for which no logit is learnt."""
-        return np.log(self.shares, out=np.zeros(len(self.shares)), where=self.shares > 0)
+        return np.log(np.where(self.shares > 0, self.shares, 1))
 
 
 def inverse_power(counts: Ints, power: float, landmarks: Ints | None = None) -> Floats:
@@ -50,7 +50,7 @@ def inverse_power(counts: Ints, power: float, landmarks: Ints | None = None) -> 
     """
     present = counts > 0
     weights = np.zeros(len(counts))
-    weights[present] = counts[present].astype(float) ** -power
+    weights[present] = counts[present] ** -float(power)
     return _scale_to_mean_one(counts if landmarks is None else landmarks, weights)
 
 
@@ -67,12 +67,12 @@ def effective_number(counts: Ints, beta: float, landmarks: Ints | None = None) -
     """
     present = counts > 0
     weights = np.zeros(len(counts))
-    weights[present] = (1 - beta) / (1 - beta ** counts[present].astype(float))
+    weights[present] = (1 - beta) / (1 - beta ** counts[present])
     return _scale_to_mean_one(counts if landmarks is None else landmarks, weights)
 
 
 def _scale_to_mean_one(landmarks: Ints, weights: Floats) -> Floats:
-    return np.asarray(weights * landmarks.sum() / (landmarks * weights).sum(), dtype=np.float64)
+    return np.asarray(weights * landmarks.sum() / (landmarks * weights).sum())
 
 
 class ClassWeights(Protocol):

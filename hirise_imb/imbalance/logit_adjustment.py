@@ -157,7 +157,7 @@ def log_softmax(logits: Logits) -> Floats:
     """Returns log-probabilities along the last axis, in float64; no logit overflows."""
     z = np.asarray(logits, np.float64)
     z = z - z.max(axis=-1, keepdims=True)
-    return np.asarray(z - np.log(np.exp(z).sum(axis=-1, keepdims=True)), np.float64)
+    return np.asarray(z - np.log(np.exp(z).sum(axis=-1, keepdims=True)))
 
 
 def softmax(logits: Logits) -> Floats:
@@ -202,7 +202,7 @@ def copy_logits(logits: Logits) -> Floats:
 def log_prior(prior: Floats) -> Floats:
     """Returns the log of the shares; 0 for a class that was never trained on."""
     shares = np.asarray(prior, np.float64)
-    return np.log(shares, out=np.zeros(len(shares)), where=shares > 0)
+    return np.log(np.where(shares > 0, shares, 1))
 
 
 def adjustable_classes(labels: Labels, prior: Floats) -> NDArray[np.bool_]:

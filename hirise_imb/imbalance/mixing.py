@@ -67,7 +67,7 @@ class Remix:
         """Checks the ranges."""
         _check_alpha(self.alpha)
         if not 1 < self.kappa < np.inf:
-            raise ValueError(f"kappa must be above 1, got {self.kappa}")
+            raise ValueError(f"kappa must be above 1 and finite, got {self.kappa}")
         if not 0 < self.tau <= 1:
             raise ValueError(f"tau must be in (0, 1], got {self.tau}")
 
@@ -121,10 +121,10 @@ class Mixture(NamedTuple):
 def _average(
     first: NDArray[np.float32], second: NDArray[np.float32], weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    weights = weights.reshape(-1, *[1] * (first.ndim - 1))
+    weights = np.expand_dims(weights, tuple(range(1, first.ndim)))
     return weights * first + (1 - weights) * second
 
 
 def _check_alpha(alpha: float) -> None:
     if not 0 < alpha < np.inf:  # written so that NaN is refused too
-        raise ValueError(f"alpha must be positive, got {alpha}")
+        raise ValueError(f"alpha must be positive and finite, got {alpha}")

@@ -92,13 +92,14 @@ class RandomOversampling:
         """Returns all positions, then the repeated ones."""
         from imblearn.over_sampling import RandomOverSampler
 
-        positions = np.arange(len(pool.labels))
-        targets = {k: n for k, n in enumerate(oversampled_counts(pool.counts(), self.ratio).tolist()) if n > 0}
-        if len(targets) < 2:  # imbalanced-learn refuses a single class, which needs no balancing
+        positions, counts = np.arange(len(pool.labels)), pool.counts()
+        wanted = oversampled_counts(counts, self.ratio)
+        targets = {k: int(wanted[k]) for k in np.flatnonzero(wanted > counts).tolist()}
+        if not targets:  # as with a single class, which imbalanced-learn refuses
             return positions
         sampler = RandomOverSampler(sampling_strategy=targets, random_state=seed)
         sampler.fit_resample(positions[:, None], pool.labels)
-        return np.asarray(sampler.sample_indices_, dtype=np.int64)
+        return np.asarray(sampler.sample_indices_)
 
     def shares(self, pool: TrainingPool) -> Floats:
         """Returns the class frequencies after over-sampling."""
@@ -131,24 +132,24 @@ class ClassSampling:
         shares = self.shares(pool)
         if self.progressive:
             shares = (1 - progress) * _normalised(pool.counts()) + progress * shares
-        probabilities = shares[pool.labels] * self._within_class(pool)
+        probabilities = shares[pool.labels] / self._choices(pool)
         rng = np.random.default_rng(np.random.SeedSequence((seed, epoch)))
         return rng.choice(len(probabilities), len(probabilities), p=_normalised(probabilities))
 
     def shares(self, pool: TrainingPool) -> Floats:
         """Returns the class weights n_k^power, normalised."""
         counts = pool.counts()
-        return _normalised(np.where(counts > 0, counts.astype(float) ** self.power, 0))
+        return _normalised(np.where(counts > 0, counts**self.power, 0))
 
-    def _within_class(self, pool: TrainingPool) -> Floats:
-        """Returns the probability of each image among those of its class, shape (n_images,)."""
+    def _choices(self, pool: TrainingPool) -> Ints:
+        """Returns among how many equal choices each image is drawn within its class, shape (n_images,)."""
         if not self.by_source:
-            return np.asarray(1 / pool.counts()[pool.labels], dtype=np.float64)
+            return pool.counts()[pool.labels]
         # Sources are counted within a class, since one source may contain landmarks of several classes.
         n_classes = len(pool.classes)
         pairs, pair, images = np.unique(pool.sources * n_classes + pool.labels, return_inverse=True, return_counts=True)
         sources = np.bincount(pairs % n_classes)
-        return np.asarray(1 / (sources[pool.labels] * images[pair]), dtype=np.float64)
+        return np.asarray(sources[pool.labels] * images[pair])
 
 
 @dataclass(frozen=True)
@@ -211,4 +212,4 @@ class Undersampling:
 
 def _normalised(values: Floats | Ints) -> Floats:
     """Scales non-negative values to sum to 1."""
-    return np.asarray(values / values.sum(), dtype=np.float64)
+    return np.asarray(values / values.sum())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -86,7 +85,7 @@ class SyntheticOversampling:
         for k in np.flatnonzero(missing).tolist():
             rows, class_notes = self._synthesise(canonical, k, int(missing[k]), state)
             parts.append(rows)
-            labels.append(np.full(len(rows), k, np.int64))
+            labels.append(np.full(len(rows), k))
             notes += [f"{canonical.classes[k]}: {note}" for note in class_notes]
         if not parts:
             return SyntheticRows(np.zeros((0, canonical.features.shape[1]), np.float32), np.zeros(0, np.int64), ())
@@ -143,14 +142,11 @@ def _interpolate(
             )
         case "adasyn":
             sampler = ADASYN(sampling_strategy=strategy, n_neighbors=neighbours, random_state=state)
-    with warnings.catch_warnings():
-        # The rows are added to all training images, which outnumber the canonical ones that imbalanced-learn knows of.
-        warnings.filterwarnings("ignore", "After over-sampling", UserWarning)
-        try:
-            rows, _ = sampler.fit_resample(features, of_class.astype(np.int64))
-        except (ValueError, RuntimeError) as error:
-            # ADASYN's errors where no landmark has a neighbour of another class, or each one's share rounds to 0 rows.
-            if not str(error).startswith(("Not any neigbours belong", "No samples will be generated")):
-                raise
-            return np.zeros((0, features.shape[1]), np.float32)
+    try:
+        rows, _ = sampler.fit_resample(features, np.where(of_class, 1, 0))
+    except (ValueError, RuntimeError) as error:
+        # ADASYN's errors where no landmark has a neighbour of another class, or each one's share rounds to 0 rows.
+        if not str(error).startswith(("Not any neigbours belong", "No samples will be generated")):
+            raise
+        return np.zeros((0, features.shape[1]), np.float32)
     return np.asarray(rows[len(features) :], dtype=np.float32)

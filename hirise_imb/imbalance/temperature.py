@@ -26,6 +26,9 @@ TEMPERATURES = (0.05, 20.0)
 _SLOPE_TOLERANCE = 1e-6
 """Steepest slope, in nats, that counts as converged."""
 
+_MAX_SEARCHES = 5
+"""Searches for the offsets before they count as not converging; nearly always one is enough."""
+
 
 @dataclass(frozen=True)
 class Temperature:
@@ -89,7 +92,7 @@ def _fit_temperature(z: Floats, labels: Labels) -> float:
 
 def _fit_bias_corrected(z: Floats, labels: Labels, adjustable: NDArray[np.bool_], temperature: float) -> Correction:
     """Fits T and b of softmax(z / T + b), starting from the best T without b; convex in (1 / T, b)."""
-    from scipy.optimize import minimize
+    from scipy.optimize import Bounds, minimize
 
     rows, one_hot = np.arange(len(z)), np.eye(z.shape[1])[labels]
     # The scale is optimised in units of the logits' spread, so that its steps are of the size of the offsets'.
@@ -113,11 +116,13 @@ def _fit_bias_corrected(z: Floats, labels: Labels, adjustable: NDArray[np.bool_]
     low, high = np.full(len(start), -np.inf), np.full(len(start), np.inf)
     low[0], high[0] = unit / TEMPERATURES[1], unit / TEMPERATURES[0]
     options = {"ftol": 0, "gtol": 1e-9}  # the slope alone ends the search, not a small improvement
-    result = minimize(
-        loss, start, jac=True, method="L-BFGS-B", bounds=list(zip(low, high, strict=True)), options=options
-    )
-    # Since the problem is convex, the slopes show how near the optimum is. The optimiser's own flag does not: it also
-    # reports a failure if rounding stopped the search.
-    if np.abs(np.clip(result.x - result.jac, low, high) - result.x).max() > _SLOPE_TOLERANCE:
-        raise RuntimeError(f"bias-corrected temperature scaling did not converge: {result.message}")
-    return to_correction(result.x)
+    # A search also ends at a step that improves nothing, which can be far from the optimum where classes are nearly
+    # separated. The next one, without its memory of slopes, gets on from there.
+    for _ in range(_MAX_SEARCHES):
+        result = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=Bounds(low, high), options=options)
+        # Since the problem is convex, the slopes show how near the optimum is. The optimiser's own flag does not: it
+        # also reports a failure if rounding stopped the search.
+        if np.abs(np.clip(result.x - result.jac, low, high) - result.x).max() <= _SLOPE_TOLERANCE:
+            return to_correction(result.x)
+        start = result.x
+    raise RuntimeError(f"bias-corrected temperature scaling did not converge: {result.message}")

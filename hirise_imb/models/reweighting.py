@@ -42,7 +42,7 @@ class DeepFeatureReweighting:
     def __post_init__(self) -> None:
         """Checks the ranges."""
         if not 0 < self.c < np.inf:
-            raise ValueError(f"c must be positive, got {self.c}")
+            raise ValueError(f"c must be positive and finite, got {self.c}")
         if not 0 <= self.subset_size <= 1:
             raise ValueError(f"subset_size must be in [0, 1], got {self.subset_size}")
         if not isinstance(self.draws, int) or self.draws < 1:
@@ -75,7 +75,7 @@ class DeepFeatureReweighting:
         There is one draw only where subsets have all rows.
         """
         labels, sources, counts = training.labels, training.sources, training.counts()
-        present = counts[counts > 0].astype(float)
+        present = counts[counts > 0]
         size = round(present.min() ** (1 - self.subset_size) * present.max() ** self.subset_size)
         # Random numbers are given to rows in an order that their content determines.
         order = np.lexsort((training.features.sum(axis=1, dtype=np.float64), sources, labels))
@@ -94,9 +94,9 @@ class DeepFeatureReweighting:
 def _rank(values: Floats, *groups: Ints) -> Ints:
     """Returns the rank of each value among those of its group, from 0."""
     order = np.lexsort((values, *groups))
-    begins = np.ones(len(values), bool)
-    begins[1:] = np.any([group[order][1:] != group[order][:-1] for group in groups], axis=0)
     places = np.arange(len(values))
-    ranks = np.empty(len(values), np.int64)
-    ranks[order] = places - np.maximum.accumulate(np.where(begins, places, 0))
+    begins = places.copy()  # the place where a value's group begins; 0 where the one before is of the same group
+    begins[1:][np.all([group[order][1:] == group[order][:-1] for group in groups], axis=0)] = 0
+    ranks = np.empty_like(places)
+    ranks[order] = places - np.maximum.accumulate(begins)
     return ranks

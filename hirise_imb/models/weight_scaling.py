@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.imbalance.logit_adjustment import log_softmax
+from hirise_imb.models.closed_form import power_shares
 from hirise_imb.utils.errors import NotApplicable, NotFinite
 
 Floats = NDArray[np.float64]
@@ -41,8 +42,7 @@ class WeightScaling:
 
     def prior(self, counts: Ints) -> Floats:
         """Returns the class prior under which the factors are learnt, shape (n_classes,): n_k^power, normalised."""
-        shares = np.where(counts > 0, np.maximum(counts, 1).astype(float) ** self.power, 0)
-        return np.asarray(shares / shares.sum())
+        return power_shares(counts, self.power)
 
     def fit(self, logits: NDArray[np.floating], labels: Ints, counts: Ints) -> Floats:
         """Returns the factor of each class, shape (n_classes,); 1 for a class without images.
@@ -83,4 +83,4 @@ class WeightScaling:
         # The optimiser also reports a failure if rounding stopped it at the optimum of this convex problem.
         if np.abs(result.jac).max() > _SLOPE_TOLERANCE:
             raise NotApplicable(f"Learnable weight scaling did not converge: {result.message}.")
-        return np.asarray(result.x, dtype=np.float64)
+        return np.asarray(result.x)

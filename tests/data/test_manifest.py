@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 from hirise_imb.data.dataset import SPLITS
 from hirise_imb.data.hirise import HIRISE
-from hirise_imb.data.manifest import Manifest, read_manifest
+from hirise_imb.data.manifest import Manifest, find_invisible, read_manifest
 from hirise_imb.data.resolve import import_data
 from hirise_imb.utils.errors import UserError
 
@@ -85,6 +85,14 @@ def test_blank_lines_and_other_files_do_not_matter(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(read_manifest(folder, HIRISE).table, catalogue(tmp_path / "plain").table)
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_lines_may_end_as_on_windows_or_old_macs(end: str, tmp_path: Path) -> None:
+    folder = write_data(tmp_path, valid_lines())
+    for name in (CLASS_FILE, LABEL_FILE, SPLIT_FILE):
+        (folder / name).write_bytes((folder / name).read_bytes().replace(b"\n", end.encode()))
+    pd.testing.assert_frame_equal(read_manifest(folder, HIRISE).table, catalogue(tmp_path / "plain").table)
+
+
 def test_a_split_keeps_the_row_numbers_of_the_table(tmp_path: Path) -> None:
     found = catalogue(tmp_path)
     for split, source in SOURCES.items():
@@ -112,6 +120,7 @@ def test_counts_are_of_landmarks_images_and_rows(tmp_path: Path) -> None:
     spiders = [image(TRAIN, 20), image(TRAIN, 20, "fh"), image(TRAIN, 20, "fh"), image("ESP_000009_1000", 21, "fv")]
     found = catalogue(tmp_path, *(f"{spider} 7 train" for spider in spiders))
     assert found.landmark_counts("train").tolist() == [1, 1, 1, 1, 1, 1, 1, 3]
+    assert found.landmark_counts("train").dtype == np.int64
     assert found.landmark_counts("val").tolist() == [1] * 8
     summary = found.summary()
     assert summary.columns.tolist() == ["split", "label", "class", "sources", "landmarks", "images", "rows"]
@@ -162,6 +171,7 @@ A_LANDMARK = image(TRAIN, 50)
     ("lines", "expected"),
     [
         ([f"{A_LANDMARK} 3"], rf"expected `filename class_id set`, found '{A_LANDMARK} 3'"),
+        (["\tX  X "], "expected `filename class_id set`, found 'X  X'"),
         ([f"{A_LANDMARK} 3 train twice"], rf"expected `filename class_id set`, found '{A_LANDMARK} 3 train twice'"),
         ([f"{A_LANDMARK} 8 train"], "unknown class id '8'"),
         ([f"{A_LANDMARK} -1 train"], "unknown class id '-1'"),
@@ -267,13 +277,16 @@ def test_an_empty_split_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [LABEL_FILE, SPLIT_FILE, CLASS_FILE])
-def test_an_official_file_that_is_missing_or_no_text(name: str, tmp_path: Path) -> None:
+def test_an_official_file_that_is_missing_a_folder_or_no_text(name: str, tmp_path: Path) -> None:
     path = write_data(tmp_path, valid_lines()) / name
     path.write_bytes(b"0,other\n\xff\xfe")
     with pytest.raises(UserError, match=rf"{name} is not UTF-8 text \(byte 8\): fetch or import the data again\.$"):
         read_manifest(tmp_path, HIRISE)
     path.unlink()
     with pytest.raises(UserError, match=rf"{name} is missing: name a folder or zip in the official layout\.$"):
+        read_manifest(tmp_path, HIRISE)
+    path.mkdir()
+    with pytest.raises(UserError, match=rf"{name} can't be read \(Is a directory\): fetch or import the data again\.$"):
         read_manifest(tmp_path, HIRISE)
 
 
@@ -364,6 +377,33 @@ def test_the_source_column_is_checked(tmp_path: Path) -> None:
         "line 10: d.jpg has source 'S5', but source 'S3' earlier",
         "line 11: S1 has set 'test', but set 'train' earlier",
     ]
+
+
+def test_invisible_characters_of_names_are_refused_where_any_name_is_valid(tmp_path: Path) -> None:
+    assert mineral_mistakes(tmp_path, "f\u202e.jpg 0 train S1", "f.jpg 0 train S\u200b1") == [
+        r"line 7: the file name 'f\u202e.jpg' or source 'S1' contains the invisible character U+202E",
+        r"line 8: the file name 'f.jpg' or source 'S\u200b1' contains the invisible character U+200B",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("dark dune", ""),
+        ("Düne №1, 沙丘 🏜", ""),
+        ("a\nb", "U+000A"),
+        ("a\x1b[31m", "U+001B"),
+        ("a\u00adb", "U+00AD"),
+        ("a\u200db\n", "U+200D"),
+        ("\u202egpj", "U+202E"),
+        ("a\ud800", "U+D800"),
+        ("a\u2028b", "U+2028"),
+        ("a\u2029b", "U+2029"),
+        ("a\U000e0041", "U+E0041"),
+    ],
+)
+def test_the_first_invisible_character_of_a_name_is_found(name: str, code: str) -> None:
+    assert find_invisible(name) == code
 
 
 def test_the_digest_covers_the_source_column(tmp_path: Path) -> None:

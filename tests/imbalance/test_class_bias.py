@@ -92,6 +92,22 @@ def test_class_bias_finds_what_a_shift_of_logits_hides() -> None:
     assert macro(labels, ClassBias(1e-3).fit(z, labels, UNIFORM)(z)) == 1
 
 
+def test_class_bias_silences_a_class_that_only_takes_from_others() -> None:
+    z = np.full((9, 8), -10.0)
+    labels = np.array([1, 1, 1, 1, 2, 2, 2, 2, 0])
+    z[np.arange(8), labels[:8]] = 0
+    z[:8, 0] = 1
+    z[8, 1] = 0
+    np.testing.assert_allclose(ClassBias(0.01).fit(z, labels, UNIFORM).offsets, -np.eye(8)[0], atol=2e-6)
+
+
+@pytest.mark.parametrize(("gap", "score"), [(2e-6, 1), (1.9e-6, 1 / 3)])
+def test_class_bias_enters_gaps_of_at_least_twice_its_clearance(gap: float, score: float) -> None:
+    z, labels = np.full((2, 8), -10.0), np.array([1, 0])
+    z[:, :2] = [[0, 0], [gap, 0]]  # only between -gap and 0 has class 0 an offset that tells both rows
+    assert macro(labels, ClassBias(1e-3).fit(z, labels, UNIFORM)(z)) == pytest.approx(score * 2 / 8)
+
+
 def test_class_bias_stands_ties_and_single_landmarks() -> None:
     for labels in (np.array([3]), np.array([0, 1, 1, 5])):  # best is to call them all 3, or 1
         z = np.zeros((len(labels), 8))

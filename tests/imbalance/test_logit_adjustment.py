@@ -1,5 +1,7 @@
 """Corrections of logits, post-hoc logit adjustment and cross-fitting; and what all adjustments have in common."""
 
+import re
+
 import numpy as np
 import pytest
 from builders import quick
@@ -19,6 +21,7 @@ from hirise_imb.imbalance.logit_adjustment import (
     softmax,
 )
 from hirise_imb.imbalance.temperature import Temperature
+from hirise_imb.utils.errors import NotFinite
 
 EVERY: list[Adjustment] = [
     NoAdjustment(),
@@ -45,9 +48,13 @@ def test_a_correction_is_affine(seed: int, scale: float) -> None:
 
 
 def test_corrections_are_computed_in_double_precision() -> None:
-    corrected = Correction(1.0, np.full(8, 1e-9))(np.ones((2, 8), np.float32))
-    assert corrected.dtype == np.float64
-    assert (corrected > 1).all()
+    corrected = Correction(1 / 3, np.full(8, 1e-9))(np.ones((2, 8), np.float32))
+    np.testing.assert_array_equal(corrected, np.full((2, 8), 1 / 3 + 1e-9))
+
+
+def test_corrections_that_overflow_are_refused() -> None:
+    with pytest.raises(NotFinite, match=r"^logits must be finite, got infinity or NaN$"):
+        Correction(1e200, np.zeros(8))(np.full((2, 8), 1e200))
 
 
 @pytest.mark.parametrize("adjustment", EVERY, ids=repr)
@@ -96,6 +103,13 @@ def test_logit_adjustment_after_uniform_training_changes_no_decision(seed: int, 
     correction = PosthocLogitAdjustment(tau).fit(z, labels, UNIFORM)
     assert np.ptp(correction.offsets) == 0
     np.testing.assert_array_equal(correction(z).argmax(axis=1), z.argmax(axis=1))
+
+
+def test_offsets_of_a_prior_in_single_precision_are_computed_in_double_precision() -> None:
+    z, labels = draw_logits(2)
+    prior: Array = PRIOR.astype(np.float32)
+    expected: Array = -np.log(prior.astype(np.float64))
+    np.testing.assert_allclose(PosthocLogitAdjustment().fit(z, labels, prior).offsets, expected, rtol=1e-14)
 
 
 def test_logit_adjustment_with_tau_zero_is_the_identity() -> None:
@@ -157,10 +171,18 @@ def test_one_group_has_nothing_to_learn_from() -> None:
     )
 
 
-@pytest.mark.parametrize("groups", [np.zeros(59, int), np.full(60, 2), np.full(60, -1), np.zeros(60)])
-def test_groups_without_prior_are_refused(groups: Array) -> None:
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (np.zeros(59, int), "one integer for each of 60 rows, got (59,) int64"),
+        (np.zeros(60), "one integer for each of 60 rows, got (60,) float64"),
+        (np.full(60, 2), "rows 0 to 1 of priors, got [2]"),
+        (np.arange(60) % 2 - 1, "rows 0 to 1 of priors, got [-1, 0]"),
+    ],
+)
+def test_groups_without_prior_are_refused(groups: Array, message: str) -> None:
     z, labels = draw_logits(13)
-    with pytest.raises(ValueError, match="groups must be"):
+    with pytest.raises(ValueError, match=f"^groups must be {re.escape(message)}$"):
         cross_fit_adjustment(NoAdjustment(), z, labels, np.tile(PRIOR, (2, 1)), groups)
 
 
@@ -202,7 +224,8 @@ WRONG = {
     "logits must have shape": [(Z[0], LABELS[:1], PRIOR)],
     "logits must be finite": [(np.where(Z > 2, np.nan, Z), LABELS, PRIOR), (Z + np.inf, LABELS, PRIOR)],
     "labels must be one": [(Z, LABELS[1:], PRIOR), (Z, LABELS.astype(float), PRIOR)],
-    "labels must be classes": [(Z, LABELS - 1, PRIOR), (Z, LABELS + 8, PRIOR)],
+    r"labels must be classes 0 to 7, got \[-1, 0, ": [(Z, LABELS - 1, PRIOR)],
+    r"labels must be classes 0 to 7, got \[1, 8\]$": [(Z, np.where(LABELS > 0, 8, 1), PRIOR)],
     "prior must be": [
         *((Z, LABELS, prior) for prior in (PRIOR[:7], PRIOR * 2, PRIOR * np.nan, np.eye(8)[0] * 2 - 1 / 8)),
         (Z[:, :7], np.minimum(LABELS, 6), PRIOR),

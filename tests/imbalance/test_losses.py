@@ -396,6 +396,12 @@ def test_logit_adjusted_loss_without_tau_or_with_equal_shares_is_cross_entropy()
     np.testing.assert_allclose(gradient(LogitAdjustedCrossEntropy(), labels, logits, even)[0], expected, rtol=1e-5)
 
 
+def test_logits_of_a_class_without_rows_are_not_shifted() -> None:
+    shares = np.array([0.5, 0, 0.25, 0, 0.125, 0.125, 0, 0])
+    terms = LogitAdjustedCrossEntropy(2.0).terms(counted(shares=shares))
+    np.testing.assert_allclose(terms.offsets, -2 * np.log([2, 1, 4, 1, 8, 8, 1, 1]), rtol=1e-12)
+
+
 def test_margins_are_those_of_cao() -> None:
     # Section 3.2 of the paper: C / n_j^(1/4), tuned so that the largest is max_m; 49 landmarks are the fewest.
     terms = LabelDistributionAwareMargin(0.5).terms(counted())

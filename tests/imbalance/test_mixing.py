@@ -65,6 +65,7 @@ def test_labels_of_remix_are_those_of_the_paper(rows: list[tuple[float, int, int
         (0.4, 10, 30, 0.4),
         (0.6, 10, 29, 0.6),
         (0.5, 30, 10, 0.5),
+        (0.5, 10, 30, 0.5),
         (0.2, 10, 10, 0.2),
     ],
 )
@@ -75,10 +76,16 @@ def test_the_rarer_class_has_the_label_if_it_has_most_of_the_features(
     assert found == pytest.approx([expected])
 
 
+def test_with_tau_one_the_rarer_class_has_the_label_if_it_has_any_of_the_features() -> None:
+    shares, own, partner = np.array([0.0, 0.01, 0.99, 1.0]), np.array([30, 10, 30, 10]), np.array([10, 30, 10, 30])
+    assert Remix(tau=1.0).label_weights(shares, own, partner).tolist() == [0, 1, 0, 1]
+
+
 @pytest.mark.parametrize("mixing", [Mixup(0.3), Remix(1.0), Remix(2.0, 1.5, 0.9)], ids=str)
 def test_rows_are_mixed_with_partners_of_their_mini_batch(mixing: Mixing, labels: Array) -> None:
     x = np.random.default_rng(1).normal(size=(len(labels), 3, 3, 2)).astype(np.float32)
     mixture = Mixture.draw(mixing, labels, LANDMARKS, BATCH, np.random.default_rng(2))
+    assert mixture.weights.dtype == mixture.label_weights.dtype == np.float32
     np.testing.assert_array_equal(mixture.partners // BATCH, np.arange(len(labels)) // BATCH)
     assert sorted(mixture.partners) == list(range(len(labels)))  # so that every row has the same part in the epoch
     expected_labels = [
@@ -126,10 +133,12 @@ def test_weights_have_the_beta_distribution(labels: Array) -> None:
 @pytest.mark.parametrize(
     ("create", "message"),
     [
-        (lambda: Mixup(0.0), "alpha must be positive, got 0.0"),
-        (lambda: Mixup(float("nan")), "alpha must be positive, got nan"),
-        (lambda: Remix(-1.0), "alpha must be positive, got -1.0"),
-        (lambda: Remix(1.0, 1.0), "kappa must be above 1, got 1.0"),
+        (lambda: Mixup(0.0), "alpha must be positive and finite, got 0.0"),
+        (lambda: Mixup(float("inf")), "alpha must be positive and finite, got inf"),
+        (lambda: Mixup(float("nan")), "alpha must be positive and finite, got nan"),
+        (lambda: Remix(-1.0), "alpha must be positive and finite, got -1.0"),
+        (lambda: Remix(1.0, 1.0), "kappa must be above 1 and finite, got 1.0"),
+        (lambda: Remix(1.0, float("inf")), "kappa must be above 1 and finite, got inf"),
         (lambda: Remix(1.0, 3.0, 0.0), "tau must be in (0, 1], got 0.0"),
         (lambda: Remix(1.0, 3.0, 1.1), "tau must be in (0, 1], got 1.1"),
     ],

@@ -98,6 +98,7 @@ def test_another_seed_oversamples_other_rows_and_all_images_have_a_chance() -> N
     pool = pool_of([0] * 400 + [7] * 20)
     draws = [RandomOversampling(1.0).rows(pool, seed, 1, 0.0)[420:] for seed in (0, 1)]
     assert draws[0].tolist() != draws[1].tolist()
+    assert draws[0].tolist() == RandomOversampling(1.0).rows(pool, 0, 1, 0.0)[420:].tolist()
     for drawn in draws:
         assert len(drawn) == 380
         assert set(drawn.tolist()) == set(range(400, 420))

@@ -138,7 +138,9 @@ def test_inputs_are_untouched_and_the_same_seed_makes_the_same_rows(method: Meth
     before, before_labels = features.copy(), labels.copy()
     synthesis = SyntheticOversampling(method, 0.8, 3)
     new = synthesise(synthesis, features, labels, seed)
-    assert new.features.dtype == np.float32
+    assert (
+        new.features.dtype == synthesise(synthesis, features.astype(float), labels, seed).features.dtype == np.float32
+    )
     assert new.labels.dtype == np.int64
     assert len(new.features) == len(new.labels) > 0
     assert features.tolist() == before.tolist()
@@ -202,6 +204,7 @@ def test_counts_of_other_classes_are_refused(counts: list[int]) -> None:
     ("rare", "neighbours", "note"),
     [
         ({5: 2}, 5, "impact ejecta: 1 neighbour instead of 5, it has 2 landmarks"),
+        ({5: 3}, 5, "impact ejecta: 2 neighbours instead of 5, it has 3 landmarks"),
         ({1: 20, 5: 5, 7: 9}, 5, "impact ejecta: 4 neighbours instead of 5, it has 5 landmarks"),
     ],
 )
@@ -221,6 +224,7 @@ def test_a_single_landmark_is_copied(method: Method) -> None:
     features, labels = world({0: 40, 7: 1}, 1)
     new = synthesise(SyntheticOversampling(method, 0.5, 2), features, labels, 0)
     np.testing.assert_array_equal(new.features, features[labels == 7].repeat(19, axis=0))
+    assert new.features.dtype == np.float32
     assert new.labels.tolist() == [7] * 19
     assert new.notes == ("spider: copies of its only landmark, which has no neighbour",)
 
@@ -253,8 +257,9 @@ def test_borderline_smote_without_a_row_in_danger_is_smote() -> None:
     expect_smote("borderline_smote", "swiss cheese", 1.0, 5, lonely(12))
 
 
-def test_borderline_smote_without_ten_other_rows_is_smote() -> None:
-    expect_smote("borderline_smote", "spider", 1.0, 2, world({0: 6, 7: 3}, 0))
+@pytest.mark.parametrize("others", [6, 7])
+def test_borderline_smote_without_ten_other_rows_is_smote(others: int) -> None:
+    expect_smote("borderline_smote", "spider", 1.0, 2, world({0: others, 7: 3}, 0))
 
 
 def test_the_method_is_kept_for_classes_that_it_can_over_sample() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from builders import quick
 from heldout_logits import PRIOR, SEEDS, UNIFORM, Array, draw_logits, loss_of
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -14,6 +14,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import log_loss
 
+from hirise_imb.imbalance import temperature as temperature_module
 from hirise_imb.imbalance.logit_adjustment import softmax
 from hirise_imb.imbalance.temperature import Temperature
 
@@ -76,17 +77,42 @@ def test_a_known_temperature_is_recovered(true: float) -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_temperature_ends_at_its_bounds(bias: bool) -> None:
+@pytest.mark.parametrize(("size", "temperature"), [(100, 0.05), (10, 0.05), (0.5, 0.05), (-0.5, 20.0), (-10, 20.0)])
+def test_temperature_ends_at_its_bounds(size: float, temperature: float, bias: bool) -> None:
     labels = np.repeat(np.arange(8), 3)
-    for logits, temperature in ((10 * np.eye(8)[labels], 0.05), (-10 * np.eye(8)[labels], 20.0)):
-        correction = Temperature(bias).fit(logits, labels, UNIFORM)
-        assert 1 / correction.scale == pytest.approx(temperature, rel=1e-12)
-        np.testing.assert_allclose(correction.offsets, 0, atol=1e-6)
+    correction = Temperature(bias).fit(size * np.eye(8)[labels], labels, UNIFORM)
+    assert correction.scale == pytest.approx(1 / temperature, rel=1e-15 if bias else 0, abs=0)
+    np.testing.assert_allclose(correction.offsets, 0, atol=1e-6)
 
 
-def test_logits_that_tell_nothing_keep_temperature_one() -> None:
-    for logits in (np.zeros((8, 8)), 1e4 * np.eye(8)):
-        assert Temperature().fit(logits, np.arange(8), UNIFORM).scale == 1
+@pytest.mark.parametrize("bias", [False, True])
+def test_logits_that_tell_nothing_keep_temperature_one(bias: bool) -> None:
+    for size in (0, 1e3, 1e4):
+        assert Temperature(bias).fit(size * np.eye(8), np.arange(8), UNIFORM).scale == 1
+
+
+def test_equal_logits_leave_the_frequencies_to_the_offsets() -> None:
+    counts = np.array([12, 6, 5, 4, 3, 2, 1, 1])
+    correction = Temperature(bias=True).fit(np.full((34, 8), 3.0), np.repeat(np.arange(8), counts), UNIFORM)
+    assert correction.scale == 1
+    np.testing.assert_allclose(correction.offsets, np.log(counts) - np.log(counts).mean(), atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_constant_added_to_all_logits_of_a_row_changes_nothing(bias: bool) -> None:
+    z, labels = draw_logits(17)
+    z = (z * 1024).round() / 1024
+    shifts = 2.0**40 * np.random.default_rng(17).integers(-3, 4, (len(z), 1))  # sums are exact
+    plain, shifted = (Temperature(bias).fit(logits, labels, PRIOR) for logits in (z, z + shifts))
+    assert shifted.scale == plain.scale
+    np.testing.assert_array_equal(shifted.offsets, plain.offsets)
+
+
+def test_a_search_that_stops_on_a_slope_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, labels = draw_logits(18)
+    monkeypatch.setattr(temperature_module, "_SLOPE_TOLERANCE", 0.0)
+    with pytest.raises(RuntimeError, match=r"^bias-corrected temperature scaling did not converge: [A-Z]"):
+        Temperature(bias=True).fit(z, labels, PRIOR)
 
 
 def test_known_offsets_are_recovered() -> None:
@@ -99,7 +125,7 @@ def test_known_offsets_are_recovered() -> None:
     np.testing.assert_allclose(correction.offsets, shift, atol=0.12)
 
 
-@pytest.mark.parametrize("classes", [8, 4])
+@pytest.mark.parametrize("classes", [8, 4, 2])
 def test_bias_is_where_another_optimiser_finds_it(classes: int) -> None:
     z, labels = draw_logits(9, 500, classes, signal=1.0)
     assert len(set(labels.tolist())) == classes
@@ -120,6 +146,7 @@ def test_bias_is_where_another_optimiser_finds_it(classes: int) -> None:
 
 @quick
 @given(SEEDS, st.integers(1, 8), st.floats(-1, 1))
+@example(361, 6, -0.072265625)  # nearly separated: the first search ends too early
 def test_bias_is_more_likely_than_temperature_alone(seed: int, classes: int, size: float) -> None:
     z, labels = draw_logits(seed, 50, classes)
     z *= 10**size

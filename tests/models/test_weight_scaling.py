@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 from scipy.optimize import approx_fprime, minimize
 from sklearn.linear_model import LogisticRegression
 
+from hirise_imb.models import weight_scaling
 from hirise_imb.models.linear import LinearClassifier
 from hirise_imb.models.preparation import Preparation
 from hirise_imb.models.weight_scaling import WeightScaling
+from hirise_imb.utils.errors import NotApplicable
 
 Array = np.ndarray
-SIZES = np.array([60, 20, 12, 9, 8, 5, 4, 2])
+SIZES = np.array([60, 20, 12, 9, 8, 5, 5, 1])
 SEEDS = st.integers(0, 1000)
 
 
@@ -87,13 +89,13 @@ def test_a_rare_class_with_low_logits_is_scaled_up_by_balanced_draws() -> None:
 @given(SEEDS)
 def test_classes_without_images_keep_factor_1_and_inputs_are_untouched(seed: int) -> None:
     sizes = SIZES.copy()
-    sizes[[2, 5]] = 0
+    sizes[[2, 5, 7]] = 0
     logits, labels = draw_logits(seed, sizes)
     logits[:, 5] = -1e4
     before = logits.copy(), labels.copy(), sizes.copy()
     found = WeightScaling(0.5, 0.1).fit(logits, labels, sizes)
-    assert found[[2, 5]].tolist() == [1, 1]
-    assert (found[[0, 1, 3, 4, 6, 7]] != 1).all()
+    assert found[[2, 5, 7]].tolist() == [1, 1, 1]
+    assert (found[[0, 1, 3, 4, 6]] != 1).all()
     for values, unchanged in zip((logits, labels, sizes), before, strict=True):
         np.testing.assert_array_equal(values, unchanged)
 
@@ -118,6 +120,12 @@ def test_scaled_classifiers_have_scaled_logits() -> None:
     features, factors = rng.normal(size=(20, 6)), rng.uniform(0.5, 2, 8)
     scaled = classifier.scale_logits(factors).logits(features)
     np.testing.assert_allclose(scaled, classifier.logits(features) * factors, rtol=1e-10)
+
+
+def test_a_search_that_stops_on_a_slope_is_not_applicable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_scaling, "_SLOPE_TOLERANCE", 0.0)
+    with pytest.raises(NotApplicable, match=r"^Learnable weight scaling did not converge: [A-Z].*\.$"):
+        WeightScaling(0.5, 0.1).fit(*draw_logits(0), SIZES)
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
