@@ -35,7 +35,7 @@ def test_lists_of_strings_and_of_numbers_are_the_table_itself() -> None:
 def test_numpy_arrays_are_read_as_lists_are() -> None:
     precision, recall = np.array([0.75, 0.5]), np.array(["0.60", "0.67"])
     arrays: dict[str, Any] = {"precision": precision, "recall": recall, "f1": None, "supports": np.array([5, 3])}
-    lists = {name: None if column is None else column.tolist() for name, column in arrays.items()}
+    lists: dict[str, Any] = {name: None if column is None else column.tolist() for name, column in arrays.items()}
     assert examine_table(**arrays).table == examine_table(**lists).table
 
 
