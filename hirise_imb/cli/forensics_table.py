@@ -73,6 +73,6 @@ def _joint_table(ranges: JointRanges, classes: int) -> Table:
 
 
 def _range(low: float, high: float, decimals: int = 0) -> str:
-    one, other = (f"{value:,.{decimals}f}" for value in (low, high))
+    one, other = (f"{value:z,.{decimals}f}" for value in (low, high))
     # A dash would read as a minus before a negative number.
     return one if one == other else f"{one} to {other}" if one.startswith("-") else f"{one}–{other}"

@@ -288,5 +288,5 @@ def _unequal(table: PublishedTable, margins: tuple[ClassMargins, ...]) -> str:
 
 
 def _span(span: tuple[float, float], decimals: int) -> str:
-    low, high = (f"{value:.{decimals}f}" for value in span)
+    low, high = (f"{value:z.{decimals}f}" for value in span)
     return low if low == high else f"{low} to {high}"

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hirise_imb.forensics.examine import AVERAGES, LEVEL, Finding, examine
 from hirise_imb.forensics.null import DRAWS, PermutationNull, Statistic
-from hirise_imb.forensics.table import METRICS, MOST_CLASSES, MOST_DECIMALS, MOST_LABELS, PublishedTable, Rounded
+from hirise_imb.forensics.table import MOST_CLASSES, MOST_DECIMALS, MOST_LABELS, PublishedTable, Rounded
 from hirise_imb.utils.labels import encode_labels
 
 Figure = str | float | None
@@ -64,19 +64,20 @@ def examine_table(
         0: recall 0.33 is not a possible share of 7 labels; the nearest are 0.29 and 0.43
     """
     names = tuple(map(str, range(len(supports)) if classes is None else classes))
-    columns = dict(zip(METRICS, (precision, recall, f1), strict=True))
+    columns = {"precision": precision, "recall": recall, "f1": f1}
     _check_columns(names, columns, supports)
     if decimals is not None and not 0 <= decimals <= MOST_DECIMALS:
         raise ValueError(f"decimals must be from 0 to {MOST_DECIMALS}, got {decimals}")
     for name in averages or {}:
         if name not in AVERAGES:
             raise ValueError(f"averages must be among {', '.join(AVERAGES)}, got {name!r}")
-    numbers = [figure for values in columns.values() for figure in values or () if not isinstance(figure, str | None)]
+    given = [figure for values in columns.values() if values is not None for figure in values]
+    numbers = [figure for figure in given if not isinstance(figure, str | None)]
     places = max((_count_decimals(number) for number in numbers), default=0) if decimals is None else decimals
     figures = {
         metric: tuple(
             None if figure is None else _read(f"the {metric} of class {name}", figure, places, decimals)
-            for name, figure in zip(names, values or [None] * len(names), strict=True)
+            for name, figure in zip(names, [None] * len(names) if values is None else values, strict=True)
         )
         for metric, values in columns.items()
     }
@@ -164,7 +165,7 @@ def _check_columns(
 
 
 def _count_decimals(figure: str | float) -> int:
-    text = figure if isinstance(figure, str) else np.format_float_positional(figure, trim="-")
+    text = figure if isinstance(figure, str) else np.format_float_positional(figure)
     return len(text.partition(".")[2])
 
 

@@ -154,7 +154,7 @@ def read(path: Path, supports: str | None = None, decimals: int | None = None) -
     for metric in METRICS:
         cells: list[Rounded | None] = []
         for row in rows:
-            text = row.get(metric, "")
+            text = row.get(metric)
             try:
                 cells.append(Rounded.read(text, decimals) if text else None)
             except ValueError as error:

@@ -136,6 +136,11 @@ def test_long_names_and_many_classes_fit_80_columns(prints: Command, write: Call
     assert "Verdict: " in out
 
 
+def test_zero_is_printed_without_a_sign(prints: Command, write: Callable[[str], Path]) -> None:
+    printed = prints(write("class,recall,support\na,0.00,10\nb,0.00,10\n"))
+    assert row(printed, "macro recall")[:2] == ["0.000", "0.500"]
+
+
 def test_brackets_in_a_class_name_are_printed(prints: Command, write: Callable[[str], Path]) -> None:
     out = prints(write("class,recall,support\na[/x],0.5,10\n[bold]b[/bold],0.47,10\n"))
     assert "a[/x] " in out

@@ -366,6 +366,17 @@ def test_a_row_whose_figures_do_not_go_together_is_named() -> None:
     assert said == "a: no counts of hits and predictions give precision 0.50, recall 0.50, f1 0.60 with 10 labels"
 
 
+@pytest.mark.parametrize(
+    ("row", "printed"),
+    [(("0.50", None, "0.90", 10), "precision 0.50, f1 0.90 with 10"), ((None, "0.50", None, 0), "recall 0.50 with 0")],
+)
+def test_a_row_without_recall_or_without_labels_can_be_impossible(
+    row: tuple[str | None, str | None, str | None, int], printed: str
+) -> None:
+    said = reason(examine(full(row, (None, None, None, 10))), Verdict.INCONSISTENT)
+    assert said == f"a: no counts of hits and predictions give {printed} labels"
+
+
 def test_predictions_that_do_not_add_up_are_reported() -> None:
     rows = (("0.50", "0.50", "0.50", 10), ("0.50", "0.33", "0.40", 15))  # 5 hits of 10 predictions each
     said = reason(examine(full(*rows)), Verdict.INCONSISTENT)
@@ -401,7 +412,7 @@ TWO: Counts = [(50, 55, 80), (15, 45, 20)]
 )
 def test_an_average_is_that_of_the_rows(name: str, right: str, wrong: str) -> None:
     table = print_table(TWO, 4)
-    assert examine(table, {name: Rounded.read(right)}).joint_ranges is not None
+    assert examine(table, {name: Rounded.read(right)}).verdict is Verdict.UNDECIDED
     said = reason(examine(table, {name: Rounded.read(wrong)}), Verdict.INCONSISTENT)
     assert said.startswith(f"{name.replace('_', ' ')} {wrong} is out of reach: the rows allow 0.6")
     # What the rows say by themselves is said all the same.
@@ -412,6 +423,17 @@ def test_an_average_is_that_of_the_rows(name: str, right: str, wrong: str) -> No
     assert reported is not None
     assert alone.joint_ranges is not None
     assert (reported.hits, reported.kappa) == (alone.joint_ranges.hits, alone.joint_ranges.kappa)
+
+
+@pytest.mark.parametrize(("share", "wrong"), [("0.50", "0.90"), ("0.00", "1.00")])
+def test_both_kinds_of_macro_f1_are_told_where_precision_is_recall(share: str, wrong: str) -> None:
+    table = full(*[(share, share, share, 10)] * 2)
+    said = reason(examine(table, {"macro_f1": Rounded.read(wrong)}), Verdict.INCONSISTENT)
+    assert said.startswith(
+        f"macro f1 {wrong} is out of reach: the rows allow {share}0000 as the mean of F1, "
+        f"{share}0000 as the F1 of mean precision and recall; "
+    )
+    assert examine(table, {"macro_f1": Rounded.read(share)}).verdict is not Verdict.INCONSISTENT
 
 
 def test_an_accuracy_between_two_counts_is_reported() -> None:

@@ -127,6 +127,21 @@ def test_draws_have_the_hypergeometric_law_in_every_class() -> None:
     assert (null.draw(draws, seed=2) != drawn).any()
 
 
+def test_pairings_are_9999_of_seed_0_by_default() -> None:
+    null, hits = PermutationNull(HIRISE, PREDICTED), np.array([1280, 3, 2, 1, 0, 0, 1, 1])
+    np.testing.assert_array_equal(null.draw(), null.draw(9_999, 0))
+    assert null.compare(hits) == null.compare(hits, slice(None), 9_999, 0)
+    assert null.compare(hits).p_above != null.compare(hits, seed=1).p_above
+
+
+@pytest.mark.parametrize("entries", [0, 64, 64 * 7 + 1, 64 * 100])
+def test_pairings_drawn_in_parts_are_those_drawn_at_once(monkeypatch: pytest.MonkeyPatch, entries: int) -> None:
+    null = PermutationNull(HIRISE, PREDICTED)
+    at_once = null.draw(100, seed=1)
+    monkeypatch.setattr("hirise_imb.forensics.null._ENTRIES", entries)
+    np.testing.assert_array_equal(null.draw(100, seed=1), at_once)
+
+
 @settings(quick, max_examples=25)
 @given(PAIRS)
 def test_chances_are_those_of_all_permutations(pairs: list[tuple[int, int]]) -> None:
@@ -163,11 +178,11 @@ def test_a_chance_counts_the_table_itself_as_one_of_the_pairings() -> None:
 @pytest.mark.parametrize(
     ("support", "predicted", "message"),
     [
-        ([1, 2], [3], "same classes"),
-        ([1, 2], [2, 2], "same number"),
-        ([4, -1], [1, 2], "counts"),
-        ([1, 2], [4, -1], "counts"),
-        ([1, 0], [0, 1], "two images"),
+        ([1, 2], [3], "^labels and predictions must have the same classes and the same number$"),
+        ([1, 2], [2, 2], "^labels and predictions must have the same classes and the same number$"),
+        ([4, -1], [1, 2], "^margins are counts, of two images or more$"),
+        ([1, 2], [4, -1], "^margins are counts, of two images or more$"),
+        ([1, 0], [0, 1], "^margins are counts, of two images or more$"),
     ],
 )
 def test_margins_of_no_confusion_matrix_are_refused(support: list[int], predicted: list[int], message: str) -> None:

@@ -120,7 +120,7 @@ def test_a_figure_is_read_with_its_zeros(text: str, decimals: int | None, units:
         ("1e-3", None, "not a number"),
         ("nan", None, "not a number"),
         (".", None, "not a number"),
-        ("", None, "not a number"),
+        ("", None, "^is not a number; give a share such as 0.840$"),
         ("0.840", 2, "more than 2 decimals"),
     ],
 )
@@ -283,3 +283,49 @@ def test_a_message_lists_all_faults_and_counts_the_rest(write: Callable[[str], P
     assert "'c2', '2.5', is above 1" in lines[0]
     assert lines[-1].strip() == "... and 4 more."
     assert len(lines) == 11
+
+
+def many(classes: int) -> str:
+    return "class,f1,support\n" + "".join(f"c{k},0.5,2\n" for k in range(classes))
+
+
+@pytest.mark.parametrize("decimals", [0, 10])
+def test_the_fewest_and_the_most_decimals_are_read(write: Callable[[str], Path], decimals: int) -> None:
+    table = read(write("class,f1\na,1\nb,0\n"), "1,1", decimals)
+    assert table.figures["f1"] == (Rounded(10**decimals, decimals), Rounded(0, decimals))
+
+
+@pytest.mark.parametrize("supports", ["1,1", "0,2", "999993,7"])
+def test_the_smallest_and_the_largest_supports_are_read(write: Callable[[str], Path], supports: str) -> None:
+    assert read(write("class,f1\na,0.5\nb,0.5\n"), supports).support == tuple(map(int, supports.split(",")))
+
+
+def test_as_many_classes_and_characters_as_are_allowed_are_read(write: Callable[[str], Path]) -> None:
+    assert len(read(write(many(150))).classes) == 150
+    name = "a" * 200
+    assert read(write(f"class,f1\n{name},0.5\nb,0.5\n"), "1,1").classes == (name, "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (many(151), "has 151 classes, and a table may have up to 150: merge classes of few labels."),
+        (many(2) + "a" * 201 + ",0.5,2\n", "has a cell of more than 200 characters in line 4: shorten it."),
+        ("class,f1,F1\na,0.5,0.5\nb,0.5,0.5\n", "names a column twice: class, f1, f1."),
+        (",f1,support\n,0.5,3\nb,0.5,3\n", "can't be used: a class has no name."),
+    ],
+)
+def test_a_table_that_is_no_good_is_refused(write: Callable[[str], Path], text: str, message: str) -> None:
+    path = write(text)
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert str(caught.value) == f"{path} {message}"
+
+
+def test_a_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is not a CSV file in UTF-8 \(Is a directory\): name another file\.$"):
+        read(tmp_path)
+    path = tmp_path / "latin.csv"
+    path.write_bytes("class,f1\ncaf\xe9,0.5\nb,0.5\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"in UTF-8 \('utf-8' codec can't decode byte 0xe9 .*\): name another file\.$"):
+        read(path)
