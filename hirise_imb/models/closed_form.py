@@ -157,7 +157,7 @@ class Logistic:
     def __post_init__(self) -> None:
         """Checks the ranges."""
         if not 0 < self.c < np.inf:
-            raise ValueError(f"c must be positive, got {self.c}")
+            raise ValueError(f"c must be positive and finite, got {self.c}")
         _check_power("power", self.power)
 
     def prior(self, counts: Ints) -> Floats:

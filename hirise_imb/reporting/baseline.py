@@ -185,7 +185,7 @@ class Baseline:
         null = macro.shuffled
         assert null is not None
         ranges = self.counted.joint_ranges
-        kappa = " to ".join(f"{value:.3f}" for value in ranges.kappa) if ranges else "none"
+        kappa = " to ".join(f"{value:z.3f}" for value in ranges.kappa) if ranges else "none"
         return (
             f"With predictions and labels aligned, the model reaches macro F1 {macro.aligned:.3f}; with shuffled "
             f"labels it reaches {null.mean:.3f} ({null.low:.3f} to {null.high:.3f}). Judged by its own figures and the "

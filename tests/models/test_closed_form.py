@@ -442,7 +442,7 @@ def test_powers_outside_0_to_2_are_refused(wrong: float) -> None:
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), float("inf")])
 def test_other_wrong_values_are_refused(wrong: float) -> None:
-    with pytest.raises(ValueError, match=f"c must be positive, got {wrong}"):
+    with pytest.raises(ValueError, match=f"c must be positive and finite, got {wrong}"):
         Logistic(wrong, 0.0)
     with pytest.raises(ValueError, match=rf"shrinkage must be in \(0, 1\], got {wrong}"):
         Discriminant(wrong, 0.0)
