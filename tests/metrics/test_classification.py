@@ -160,7 +160,9 @@ def test_predictions_of_other_images_or_in_another_order_are_refused(change: str
     if change == "other":
         chosen[-1] = "99.jpg"
     predictions = predict(chosen, [labels[n] for n in order])
-    with pytest.raises(ValueError, match=r"^predictions and labels name different images, or the same in another order$"):
+    with pytest.raises(
+        ValueError, match=r"^predictions and labels name different images, or the same in another order$"
+    ):
         evaluation(predictions, images)
 
 

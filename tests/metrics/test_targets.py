@@ -12,7 +12,15 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1
 from hirise_imb.metrics.bootstrap import SourceCounts, bootstrap_sources, draw_resamples
 from hirise_imb.metrics.permutation import swap_test
 from hirise_imb.metrics.target_inference import ArmScores, swap_test_of
-from hirise_imb.metrics.targets import MACRO_F1, TARGETS, CostSavings, DecisionTarget, RankingTarget, Target, find_target
+from hirise_imb.metrics.targets import (
+    MACRO_F1,
+    TARGETS,
+    CostSavings,
+    DecisionTarget,
+    RankingTarget,
+    Target,
+    find_target,
+)
 from hirise_imb.utils.errors import UserError
 
 CLASSES = ("dune", "crater", "other", "ice")
@@ -198,8 +206,8 @@ def test_fits_are_resampled_with_sources() -> None:
 
 
 NO_METRIC = (
-    "There is no metric {!r}: use macro_f1, balanced_accuracy, g_mean, mean_average_precision, recall_at_precision:P with "
-    "a precision P above 0 and up to 1, or cost."
+    "There is no metric {!r}: use macro_f1, balanced_accuracy, g_mean, mean_average_precision, recall_at_precision:P "
+    "with a precision P above 0 and up to 1, or cost."
 )
 NO_COST = (
     "costs contains {!r}: write 'true class, predicted class, cost' with a cost of 0 or more, such as "
