@@ -77,7 +77,7 @@ SIMULATIONS: dict[str, tuple[int, list[int], int | None, list[float], list[list[
         1,
     ),
 }
-"""Sources, sources of each class, the majority class, log odds of each class, relative frequencies of mistakes, and fits."""
+"""Sources, sources of each class, majority class, log odds of each class, frequencies of mistakes, and fits."""
 
 
 @pytest.mark.parametrize("name", SIMULATIONS)
