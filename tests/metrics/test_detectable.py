@@ -39,14 +39,13 @@ def by_definition(support: Ints, skill: list[float], mistakes: list[list[float]]
             hits = rng.binomial(support, chances, (n_fits, *support.shape))
             wrong = rng.multinomial(support - hits, shares).sum(axis=2)
             arms.append((hits, hits + wrong))
-        tests = [
-            swap_test(
-                *(SourceCounts(support[:, k], hits[..., k], predicted[..., k]) for hits, predicted in arms), draws=1000
-            )
-            for k in (np.arange(support.shape[1]), several)
-        ]
-        found.append([test.min_detectable_difference or np.inf for test in tests])
-    return DetectableDifference(len(support), *np.median(found, axis=0).tolist(), len(several))
+        sizes = []
+        for k in (np.arange(support.shape[1]), several):
+            one, other = (SourceCounts(support[:, k], hits[..., k], predicted[..., k]) for hits, predicted in arms)
+            sizes.append(swap_test(one, other, 1000).min_detectable_difference or np.inf)
+        found.append(sizes)
+    of_all, of_several = np.median(found, axis=0)
+    return DetectableDifference(len(support), float(of_all), float(of_several), len(several))
 
 
 RARE, MAJORITY = 0.67, 3.2
