@@ -53,6 +53,13 @@ def test_confusion_and_scores_of_classes_agree_with_scikit_learn(pairs: list[tup
         np.testing.assert_allclose(found[name], values, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint64])
+def test_labels_of_any_integer_type_are_counted(kind: type[np.integer]) -> None:
+    labels = np.array([19, 19, 3], kind)
+    counts = classification.confusion_matrix(labels, labels[::-1], 20)
+    assert (counts[19, 19], counts[19, 3], counts[3, 19], counts.sum()) == (1, 1, 1, 3)
+
+
 @quick
 @given(PAIRS)
 def test_scores_of_one_number_agree_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:

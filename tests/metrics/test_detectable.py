@@ -83,6 +83,7 @@ SIMULATIONS: dict[str, tuple[int, list[int], int | None, list[float], list[list[
 def test_it_is_the_simulation_that_is_documented(name: str) -> None:
     n_sources, of_class, majority, skill, mistakes, n_fits = SIMULATIONS[name]
     support = np.where(np.arange(n_sources)[:, None] < of_class, 4, 0)
+    support[0, 1] = 1
     found = simulate_detectable_difference(support, majority, n_fits)
     expected = by_definition(support, skill, mistakes, n_fits)
     assert vars(found) == pytest.approx(vars(expected), abs=1e-12)

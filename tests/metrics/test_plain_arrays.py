@@ -144,10 +144,7 @@ def test_a_fit_or_a_metric_without_a_score_is_left_out_of_the_interval() -> None
 def test_a_class_that_only_labels_name_counts_as_zero_in_differences() -> None:
     y_true, a, b, sources = coins()
     for function in (paired_source_bootstrap, source_swap_test):
-        found, more = (
-            vars(function(y_true, a, b, sources, labels=labels))  # type: ignore[operator]
-            for labels in (None, [0, 1, 2, 7])
-        )
+        found, more = (vars(function(y_true, a, b, sources, labels=labels)) for labels in (None, [0, 1, 2, 7]))
         for name in {"estimate", "low", "high", "difference", "min_detectable_difference"} & set(found):
             assert more[name] == pytest.approx(found[name] * 3 / 4)
 
