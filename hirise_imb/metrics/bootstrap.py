@@ -80,7 +80,7 @@ class SourceCounts:
     @property
     def sources(self) -> Ints:
         """Number of sources of each class, shape (n_classes,)."""
-        return np.asarray((self.support > 0).sum(axis=0), np.int64)
+        return np.asarray((self.support > 0).sum(axis=0))
 
     def f1(self, weights: Floats) -> Floats:
         """Returns the F1 of each class with the sources weighted.
@@ -135,9 +135,9 @@ class Resamples:
             undrawn: what a class counts as if none of its sources was drawn.
         """
         if undrawn == "own_f1":
-            return np.asarray(np.where(np.isnan(self.f1), self.split_f1, self.f1).mean(axis=1), np.float64)
+            return np.asarray(np.where(np.isnan(self.f1), self.split_f1, self.f1).mean(axis=1))
         present_share = np.count_nonzero(self.sources) / len(self.sources)
-        return np.asarray(present_share * np.nanmean(self.f1, axis=1), np.float64)
+        return np.asarray(present_share * np.nanmean(self.f1, axis=1))
 
     @property
     def complete_share(self) -> float:

@@ -26,7 +26,7 @@ class Predictions:
 
     def labels(self) -> Ints:
         """Returns the most probable class of each image, shape (n_images,)."""
-        return np.asarray(np.argmax(self.probabilities, axis=1), np.int64)
+        return np.asarray(np.argmax(self.probabilities, axis=1))
 
 
 def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, n_classes: int) -> Ints:
@@ -40,7 +40,7 @@ def per_class_scores(confusion: Ints) -> dict[str, Floats]:
     return precision_recall_f1(np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
 
 
-def precision_recall_f1(hits: Ints | Floats, support: ArrayLike, predicted: ArrayLike) -> dict[str, Floats]:
+def precision_recall_f1(hits: ArrayLike, support: ArrayLike, predicted: ArrayLike) -> dict[str, Floats]:
     """Returns precision, recall and F1 = 2 TP / (2 TP + FP + FN); 0 / 0 counts as 0.
 
     Args:
@@ -48,7 +48,7 @@ def precision_recall_f1(hits: Ints | Floats, support: ArrayLike, predicted: Arra
         support: number of labels, of a shape that broadcasts to that of `hits`.
         predicted: number of predictions, of a shape that broadcasts to that of `hits`.
     """
-    true_positives = hits.astype(float)
+    true_positives = np.asarray(hits, float)
     n_labels, n_predicted = np.asarray(support), np.asarray(predicted)
     return {
         "precision": _ratio(true_positives, n_predicted),

@@ -51,5 +51,4 @@ class OperatingPoint:
     @classmethod
     def mean(cls, points: Sequence[OperatingPoint]) -> OperatingPoint:
         """Returns the mean counts over several fits."""
-        sums = zip(*((point.support, point.decided, point.shown, point.right) for point in points), strict=True)
-        return cls(*(np.mean(counts, axis=0) for counts in sums))
+        return cls(*np.mean([(point.support, point.decided, point.shown, point.right) for point in points], axis=0))

@@ -105,8 +105,8 @@ def judge_exchanges(
 
 def holm(p: Sequence[float]) -> list[float]:
     """Returns p values, in the given order, adjusted to control the family-wise error rate (Holm 1979)."""
-    order = np.argsort(p, kind="stable")
-    steps = np.asarray(p, np.float64)[order] * (len(p) - np.arange(len(p)))
+    order = np.argsort(p)
+    steps = np.asarray(p)[order] * (len(p) - np.arange(len(p)))
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return [float(value) for value in adjusted]

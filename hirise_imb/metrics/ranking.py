@@ -26,7 +26,7 @@ def precision_at_hits(labels: Ints, probabilities: Probabilities, label: int) ->
     ranking = _rank(probabilities[:, label])
     hits = np.cumsum(positive[ranking.order])
     precision = (hits / np.arange(1, len(labels) + 1))[ranking.ends]
-    return np.asarray(precision[positive[ranking.order]], np.float64)
+    return np.asarray(precision[positive[ranking.order]])
 
 
 def average_precision(labels: Ints, probabilities: Probabilities) -> Floats:
@@ -53,7 +53,7 @@ def risk_at_coverage(labels: Ints, probabilities: Probabilities) -> Floats:
     wrong = probabilities.argmax(axis=1) != labels
     ranking = _rank(probabilities.max(axis=1))
     risk = np.cumsum(wrong[ranking.order]) / np.arange(1, len(labels) + 1)
-    return np.asarray(risk[ranking.ends], np.float64)
+    return np.asarray(risk[ranking.ends])
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,6 @@ class _Ranking:
 
 
 def _rank(scores: Probabilities) -> _Ranking:
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores)
     changes = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     return _Ranking(order, changes[np.searchsorted(changes, np.arange(len(scores)))])

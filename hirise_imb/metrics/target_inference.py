@@ -90,7 +90,7 @@ def swap_test_of(one: ArmScores, other: ArmScores, seed: int = 0) -> SwapTest:
     if not (np.array_equal(one.labels, other.labels) and np.array_equal(one.sources, other.sources)):
         raise ValueError("the arms were not tested on the same landmarks")
     differs = _find_differences(one, other)
-    informative = np.flatnonzero(np.bincount(one.sources[differs], minlength=one.n_sources))
+    informative = np.unique(one.sources[differs])
 
     def exchange(swaps: Floats) -> Floats:
         of_source = np.zeros((len(swaps), one.n_sources))
@@ -121,7 +121,8 @@ def _exchange(one: ArmScores, other: ArmScores, swaps: Floats) -> Floats:
         return differences / len(first)
     assert isinstance(target, RankingTarget)
     # The landmarks of both arms in one list: those of a source count for the first arm or for the second.
-    labels, sources = np.tile(one.labels, 2), np.concatenate([one.sources, one.sources + one.n_sources])
+    labels = np.concatenate([one.labels, other.labels])
+    sources = np.concatenate([one.sources, other.sources + one.n_sources])
     weights = np.hstack([1 - swaps, swaps])
     differences = np.zeros(len(swaps))
     first, second = _pair(one.probabilities, other.probabilities)

@@ -70,7 +70,7 @@ class MacroF1(DecisionTarget):
 
     def of_confusion(self, confusion: Floats | Ints) -> Floats:
         """Returns the macro F1 of each confusion matrix."""
-        hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(float)
+        hits = np.diagonal(confusion, axis1=-2, axis2=-1)
         return np.asarray(precision_recall_f1(hits, confusion.sum(axis=-1), confusion.sum(axis=-2))["f1"].mean(axis=-1))
 
 
@@ -84,8 +84,7 @@ class BalancedAccuracy(DecisionTarget):
 
     def of_confusion(self, confusion: Floats | Ints) -> Floats:
         """Returns the mean recall of each confusion matrix."""
-        recall, occurs = _recall(confusion)
-        return np.asarray(recall.sum(axis=-1) / occurs.sum(axis=-1))
+        return np.asarray(np.nanmean(_recall(confusion), axis=-1))
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,8 @@ class GMean(DecisionTarget):
 
     def of_confusion(self, confusion: Floats | Ints) -> Floats:
         """Returns the geometric mean of the recalls of each confusion matrix."""
-        recall, occurs = _recall(confusion)
         with np.errstate(divide="ignore"):  # log of 0 is minus infinity, whose exponential is 0
-            logs = np.where(occurs, np.log(np.where(occurs, recall, 1.0)), 0.0)
-        return np.asarray(np.exp(logs.sum(axis=-1) / occurs.sum(axis=-1)))
+            return np.asarray(np.exp(np.nanmean(np.log(_recall(confusion)), axis=-1)))
 
 
 @dataclass(frozen=True)
@@ -151,14 +148,15 @@ class RankingTarget(Target):
 
         totals, counts = np.zeros(len(weights)), np.zeros(len(weights))
         for label in np.unique(labels).tolist():
-            order = np.argsort(-scores[:, label], kind="stable")
+            order = np.argsort(-scores[:, label])
             # Equal scores share a threshold, so only the last of each group of them is one.
             is_threshold = np.append(np.diff(scores[order, label]) != 0, True)
             curves = score_curves((labels == label)[order], is_threshold, groups[order], weights, self.precision)
             occurs = ~np.isnan(curves)
             totals[occurs] += curves[occurs]
             counts += occurs
-        return np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
+        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
+            return totals / counts
 
 
 @dataclass(frozen=True)
@@ -256,7 +254,7 @@ def _split_cost(line: str) -> tuple[str, str, float]:
     try:
         true_class, predicted_class, cost = parts[0], parts[1], float(parts[2])
     except (IndexError, ValueError):
-        cost = -1.0
+        cost = np.nan
     if not 0 <= cost < np.inf:
         raise UserError(
             f"costs contains {line!r}: write 'true class, predicted class, cost' with a cost of 0 or more, such as "
@@ -265,8 +263,7 @@ def _split_cost(line: str) -> tuple[str, str, float]:
     return true_class, predicted_class, cost
 
 
-def _recall(confusion: Floats | Ints) -> tuple[Floats, NDArray[np.bool_]]:
-    """Returns the recall of each class, 0 for one without landmarks, and whether it has any."""
-    support = confusion.sum(axis=-1)
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(float)
-    return np.divide(hits, support, out=np.zeros_like(hits), where=support > 0), support > 0
+def _recall(confusion: Floats | Ints) -> Floats:
+    """Returns the recall of each class; NaN for one without landmarks."""
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
+        return np.asarray(np.diagonal(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=-1))

@@ -22,6 +22,7 @@ from hirise_imb.metrics.bootstrap import (
     SourceCounts,
     UndrawnClasses,
     bootstrap_sources,
+    draw_resamples,
     expanded_percentile_interval,
     image_interval,
     leave_one_source_out,
@@ -216,6 +217,25 @@ def test_arms_share_the_sources_and_the_fits() -> None:
     )
     np.testing.assert_allclose(one.f1, np.roll(other.f1, -1, axis=1))
     np.testing.assert_array_equal(bootstrap_sources(SourceCounts.of(labels, predicted, sources, 8), 50).f1, one.f1)
+
+
+def test_resamples_follow_the_seed_which_is_zero_by_default() -> None:
+    labels, sources = EVEN
+    counts = SourceCounts.of(labels, some_mistakes(labels), sources, 8)
+    default, zero, one = (bootstrap_sources(counts, 1000, **seed).f1 for seed in ({}, {"seed": 0}, {"seed": 1}))
+    np.testing.assert_array_equal(default, zero)
+    assert (zero != one).any()
+    # The bound is of a thousand resamples of the same sources.
+    for quantile in (0.05, 0.5):
+        assert macro_f1_bound(counts, quantile) == pytest.approx(np.quantile(zero.mean(axis=1), quantile), abs=1e-12)
+    predicted = some_mistakes(labels, fits=2)
+    assert image_interval(labels, predicted, 8, 200) == image_interval(labels, predicted, 8, 200)
+
+
+def test_drawn_resamples_are_shared_and_cannot_be_changed() -> None:
+    for drawn, again in zip(draw_resamples(5, 3, 10), draw_resamples(5, 3, 10), strict=True):
+        np.testing.assert_array_equal(drawn, again)
+    assert not draw_resamples(5, 3, 10)[0].flags.writeable
 
 
 def test_fits_that_differ_widen_the_interval() -> None:

@@ -55,7 +55,7 @@ def test_a_temperature_divides_logits(case: Case, temperature: float) -> None:
     _, probabilities = drawn(case)
     found = apply_temperature(probabilities, temperature)
     expected = softmax(np.log(probabilities.astype(float)) / temperature, axis=1)
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-15)
     np.testing.assert_array_equal(found.argmax(axis=1), probabilities.argmax(axis=1))
     # A second temperature multiplies.
     np.testing.assert_allclose(
@@ -74,6 +74,13 @@ def test_temperature_of_one_and_the_ends() -> None:
     sure = np.eye(8, dtype=np.float32)
     np.testing.assert_array_equal(apply_temperature(sure, 0.05), sure)
     np.testing.assert_array_equal(apply_temperature(sure, 20), sure)
+
+
+def test_each_row_can_have_its_own_temperature() -> None:
+    _, probabilities = drawn((0, 3, 8, 2.0, False))
+    temperatures = np.array([0.5, 1.0, 3.0])
+    expected = softmax(np.log(probabilities.astype(float)) / temperatures[:, None], axis=1)
+    np.testing.assert_allclose(apply_temperature(probabilities, temperatures), expected, rtol=1e-10)
 
 
 @quick
@@ -233,6 +240,16 @@ def test_a_confidence_of_exactly_the_limit_is_shown(kind: type[np.floating]) -> 
     labels = np.array([3])
     assert OperatingPoint.of(labels, at).right.tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
     assert OperatingPoint.of(labels, below).shown.sum() == 0
+
+
+def test_operating_points_of_several_fits_are_averaged() -> None:
+    one = OperatingPoint(*np.array([[4, 2, 1], [3, 2, 0], [3, 1, 1], [3, 1, 0]]))
+    other = OperatingPoint(*np.array([[4, 2, 1], [2, 2, 1], [1, 4, 0], [1, 2, 0]]))
+    mean = OperatingPoint.mean([one, other])
+    assert mean.support.tolist() == [4, 2, 1]
+    assert mean.decided.tolist() == [2.5, 2, 0.5]
+    assert mean.shown.tolist() == [2, 2.5, 0.5]
+    assert mean.right.tolist() == [2, 1.5, 0]
 
 
 def test_nobody_is_sure() -> None:

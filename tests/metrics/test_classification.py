@@ -10,7 +10,7 @@ from sklearn import metrics
 
 from hirise_imb.metrics import calibration, classification
 from hirise_imb.metrics.classification import Predictions
-from hirise_imb.metrics.registry import Evaluation, evaluate
+from hirise_imb.metrics.registry import METRICS, Evaluation, Metric, evaluate, label_of, register
 
 EIGHT = list(range(8))
 OFFICIAL_TEST = (1482, 89, 66, 49, 16, 7, 42, 42)
@@ -51,6 +51,13 @@ def test_confusion_and_scores_of_classes_agree_with_scikit_learn(pairs: list[tup
     found = classification.per_class_scores(counts)
     for name, values in zip(("precision", "recall", "f1"), expected, strict=False):
         np.testing.assert_allclose(found[name], values, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint64])
+def test_labels_of_any_integer_type_are_counted(kind: type[np.integer]) -> None:
+    labels = np.array([19, 19, 3], kind)
+    counts = classification.confusion_matrix(labels, labels[::-1], 20)
+    assert (counts[19, 19], counts[19, 3], counts[3, 19], counts.sum()) == (1, 1, 1, 3)
 
 
 @quick
@@ -160,7 +167,9 @@ def test_predictions_of_other_images_or_in_another_order_are_refused(change: str
     if change == "other":
         chosen[-1] = "99.jpg"
     predictions = predict(chosen, [labels[n] for n in order])
-    with pytest.raises(ValueError, match=r"name different images, or the same in another order"):
+    with pytest.raises(
+        ValueError, match=r"^predictions and labels name different images, or the same in another order$"
+    ):
         evaluation(predictions, images)
 
 
@@ -170,6 +179,45 @@ def test_a_score_is_of_rows_of_the_catalogue_in_any_index() -> None:
     assert found.confusion.sum() == 4
     assert found.confusion[2, 1] == 1
     assert evaluate(found)["log_loss"] == pytest.approx(-(3 * np.log(0.9) + np.log(0.1 / 7)) / 4)
+
+
+def test_an_evaluation_counts_the_sources_of_every_class_of_the_data_set() -> None:
+    images = table(np.array([0, 0, 1, 2])).assign(source=["one", "two", "one", "one"]).astype({"label": np.uint8})
+    found = evaluation(predict(images["image"], [0, 0, 1, 1]), images)
+    assert found.class_sources.tolist() == [2, 1, 1, 0, 0, 0, 0, 0]
+    assert found.labels.dtype == np.int64
+    assert found.temperature == 1
+    scores = evaluate(found)
+    assert scores["calibration_error_tempered"] == pytest.approx(scores["calibration_error"])
+
+
+def test_a_registered_metric_is_evaluated_and_has_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = Metric("n_2", "number of landmarks", "n", lambda evaluation: len(evaluation.labels))
+    monkeypatch.setitem(METRICS, "n_2", metric)  # so that the registry is restored
+    del METRICS["n_2"]
+    assert register(metric) is metric
+    assert METRICS["n_2"] is metric
+    images = table(np.array([0, 1, 1]))
+    assert evaluate(evaluation(predict(images["image"], [0, 1, 0]), images))["n_2"] == 3
+    assert [label_of(name) for name in ("n_2", "macro_f1", "f1", "unknown")] == [
+        "number of landmarks",
+        "macro F1",
+        "F1",
+        "unknown",
+    ]
+
+
+@pytest.mark.parametrize("name", ["macro_f1", "recall"])
+def test_a_name_of_a_metric_is_taken_once(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^there is already a metric '{name}'$"):
+        register(Metric(name, "a", "b", lambda _: 0.0))
+
+
+@pytest.mark.parametrize("name", ["Macro", "macro F1", "2nd", "", "_f1", "f1-score"])
+def test_a_name_that_is_no_key_is_refused(name: str) -> None:
+    message = f"^name must be lower-case letters, digits and underscores, got '{name}'$"
+    with pytest.raises(ValueError, match=message):
+        Metric(name, "a", "b", lambda _: 0.0)
 
 
 def test_the_label_is_the_most_probable_class() -> None:

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from scipy.special import expit
 from simulated import N_CLASSES, OFFICIAL, SAMPLE, Law, Layout
 
-from hirise_imb.metrics.detectable import count_support, simulate_detectable_difference
+from hirise_imb.metrics.bootstrap import SourceCounts
+from hirise_imb.metrics.detectable import DetectableDifference, count_support, simulate_detectable_difference
 from hirise_imb.metrics.permutation import swap_test
 
 Ints = NDArray[np.int64]
@@ -21,6 +23,70 @@ def support_of(layout: Layout) -> Ints:
 def test_landmarks_are_counted_by_source_and_class() -> None:
     landmarks = pd.DataFrame({"source": ["b", "a", "b", "b"], "label": [0, 2, 2, 2]})
     assert count_support(landmarks, 4).tolist() == [[0, 0, 1, 0], [1, 0, 2, 0]]
+
+
+def by_definition(support: Ints, skill: list[float], mistakes: list[list[float]], n_fits: int) -> DetectableDifference:
+    """The simulation as docs/uncertainty.md states it, from the same random numbers."""
+    several = np.flatnonzero((support > 0).sum(axis=0) >= 6)
+    shares = np.array(mistakes) / np.sum(mistakes, axis=1, keepdims=True)
+    found: list[list[float]] = []
+    for number in range(100):
+        rng = np.random.default_rng((number, n_fits))
+        both = np.array(skill) + rng.normal(0, 1.2, support.shape)
+        arms = []
+        for _ in range(2):
+            chances = expit(both + rng.normal(0, 0.6, support.shape))
+            hits = rng.binomial(support, chances, (n_fits, *support.shape))
+            wrong = rng.multinomial(support - hits, shares).sum(axis=2)
+            arms.append((hits, hits + wrong))
+        sizes = []
+        for k in (np.arange(support.shape[1]), several):
+            one, other = (SourceCounts(support[:, k], hits[..., k], predicted[..., k]) for hits, predicted in arms)
+            sizes.append(swap_test(one, other, 1000).min_detectable_difference or np.inf)
+        found.append(sizes)
+    of_all, of_several = np.median(found, axis=0)
+    return DetectableDifference(len(support), float(of_all), float(of_several), len(several))
+
+
+RARE, MAJORITY = 0.67, 3.2
+REST = (1 - 0.8) / 2
+SIMULATIONS: dict[str, tuple[int, list[int], int | None, list[float], list[list[float]], int]] = {
+    "three classes": (
+        7,
+        [7, 6, 5],
+        0,
+        [MAJORITY, RARE, RARE],
+        [[0, 0.5, 0.5], [0.8, 0, 0.2], [0.8, 0.2, 0]],
+        2,
+    ),
+    "four classes": (
+        7,
+        [7, 7, 7, 5],
+        1,
+        [RARE, MAJORITY, RARE, RARE],
+        [[0, 0.8, REST, REST], [REST, 0, REST, REST], [REST, 0.8, 0, REST], [REST, 0.8, REST, 0]],
+        1,
+    ),
+    "no majority class": (
+        11,
+        [11, 8, 5],
+        None,
+        [RARE] * 3,
+        [[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]],
+        1,
+    ),
+}
+"""Sources, sources of each class, majority class, log odds of each class, frequencies of mistakes, and fits."""
+
+
+@pytest.mark.parametrize("name", SIMULATIONS)
+def test_it_is_the_simulation_that_is_documented(name: str) -> None:
+    n_sources, of_class, majority, skill, mistakes, n_fits = SIMULATIONS[name]
+    support = np.where(np.arange(n_sources)[:, None] < of_class, 4, 0)
+    support[0, 1] = 1
+    found = simulate_detectable_difference(support, majority, n_fits)
+    expected = by_definition(support, skill, mistakes, n_fits)
+    assert vars(found) == pytest.approx(vars(expected), abs=1e-12)
 
 
 @pytest.mark.parametrize("layout", [OFFICIAL, SAMPLE], ids=["official", "sample"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from handmade import EXAMPLE
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import f1_score
 
 from hirise_imb.metrics import (
@@ -23,6 +24,7 @@ from hirise_imb.metrics import (
     source_bootstrap,
     source_swap_test,
 )
+from hirise_imb.metrics.detectable import simulate_detectable_difference
 
 Array = NDArray[Any]
 T_QUANTILE = 1.363430
@@ -110,16 +112,52 @@ def test_a_function_of_confusion_matrices_is_resampled_as_named_scores_are() -> 
     )
 
 
-def test_resamples_of_accuracy_are_those_of_numpy() -> None:
+@pytest.mark.parametrize("n_resamples", [2, 300, 1100])
+def test_resamples_of_accuracy_are_those_of_numpy(n_resamples: int) -> None:
     y_true, a, _, sources = coins()
-    draws = np.random.default_rng(3).multinomial(12, np.full(12, 1 / 12), 300)
-    shares = np.random.default_rng(4).multinomial(3, np.full(3, 1 / 3), 300) / 3
+    interval = source_bootstrap(y_true, a, sources, metric="accuracy", n_resamples=n_resamples, seed=3, level=0.8)
+    draws = np.random.default_rng(3).multinomial(12, np.full(12, 1 / 12), n_resamples)
+    shares = np.random.default_rng(4).multinomial(3, np.full(3, 1 / 3), n_resamples) / 3
     hits = (a == y_true).reshape(3, 12, 8).sum(axis=2)
     values = (draws @ hits.T / (8 * 12) * shares).sum(axis=1)
     # Hesterberg's expanded percentiles: those of the t distribution, at the scale of twelve sources.
     tail = NormalDist().cdf((12 / 11) ** 0.5 * -T_QUANTILE)
-    interval = source_bootstrap(y_true, a, sources, metric="accuracy", n_resamples=300, seed=3, level=0.8)
     assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(values, [tail, 1 - tail])), abs=1e-6)
+
+
+def test_a_fit_or_a_metric_without_a_score_is_left_out_of_the_interval() -> None:
+    y_true, a, _, sources = coins()
+    fits = np.vstack([a[:2], np.zeros((1, len(y_true)), int)])
+
+    def accuracy_if_all_are_predicted(confusion: Array) -> float:
+        assert confusion.dtype == np.int64
+        return float(np.trace(confusion) / confusion.sum() if confusion.any(axis=0).all() else np.nan)
+
+    found = source_bootstrap(y_true, fits, sources, metric=accuracy_if_all_are_predicted, n_resamples=300)
+    assert np.isnan(found.estimate)
+    # Resamples that do not draw the third fit are defined.
+    assert 0.5 < found.low < found.high < 1
+    never = source_bootstrap(y_true, a, sources, metric=lambda _: np.nan, n_resamples=10)
+    assert np.isnan([never.estimate, never.low, never.high]).all()
+
+
+def test_a_class_that_only_labels_name_counts_as_zero_in_differences() -> None:
+    y_true, a, b, sources = coins()
+    for function in (paired_source_bootstrap, source_swap_test):
+        found, more = (vars(function(y_true, a, b, sources, labels=labels)) for labels in (None, [0, 1, 2, 7]))
+        for name in {"estimate", "low", "high", "difference", "min_detectable_difference"} & set(found):
+            assert more[name] == pytest.approx(found[name] * 3 / 4)
+
+
+def test_random_exchanges_of_plain_arrays_follow_the_seed_which_is_zero_by_default() -> None:
+    y_true, a, _, sources = coins(20)
+    default, zero, one = (
+        source_swap_test(y_true, a[0], a[1], sources, n_permutations=500, **seed)
+        for seed in ({}, {"seed": 0}, {"seed": 1})
+    )
+    assert default == zero
+    assert not zero.exact
+    assert zero.p != one.p
 
 
 def test_another_seed_draws_other_sources() -> None:
@@ -148,10 +186,60 @@ def test_five_sources_have_no_interval() -> None:
 def test_scores_of_plain_arrays() -> None:
     y_true, a, _, _ = coins()
     table = class_scores(y_true, a[0], labels=[2, 1, 0, 7])
+    assert table.index.tolist() == [2, 1, 0, 7]
     np.testing.assert_allclose(table["f1"], f1_score(y_true, a[0], labels=[2, 1, 0, 7], average=None, zero_division=0))
     assert table["support"].tolist() == [*np.bincount(y_true)[::-1], 0]
     assert macro_f1_score(y_true, a[0], labels=[0, 1, 2, 7]) == pytest.approx(table["f1"].sum() / 4)
-    assert calibration_error(["b", "a"], [[0.9, 0.1], [0.9, 0.1]], labels=["a", "b"]) == pytest.approx(0.4)
+
+
+def test_calibration_error_of_plain_arrays() -> None:
+    probabilities = [[0.9, 0.1], [0.6, 0.4]]
+    # In two bins or more, each prediction has a bin of its own; in one, their mistakes cancel in part.
+    assert calibration_error(["b", "a"], probabilities, labels=["a", "b"]) == pytest.approx((0.9 + 0.4) / 2)
+    assert calibration_error(["b", "a"], probabilities, labels=["a", "b"], n_bins=1) == pytest.approx(1.5 / 2 - 0.5)
+    assert calibration_error(["b", "b"], probabilities, labels=["b", "a"]) == pytest.approx((0.1 + 0.4) / 2)
+    assert calibration_error([0, 1], np.eye(2, dtype=int)) == 0
+
+
+SHAPE = r"^y_true and y_pred must have one label for each row, got "
+COLUMNS = r"^probabilities must have the shape \(n, n_classes\), here "
+
+
+@pytest.mark.parametrize(
+    ("y_true", "y_pred", "message"),
+    [
+        ([0, None], [0, 1], "^y_true has a missing value"),
+        ([0, 1], [0, None], "^y_pred has a missing value"),
+        ([0, 1], [0], SHAPE + r"\(2,\) and \(1,\)$"),
+        ([], [], SHAPE + r"\(0,\) and \(0,\)$"),
+        ([[0, 1]], [[0, 1]], SHAPE + r"\(1, 2\) and \(1, 2\)$"),
+    ],
+)
+def test_scores_refuse_labels_that_are_not_one_for_each_row(y_true: ArrayLike, y_pred: ArrayLike, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        class_scores(y_true, y_pred)
+
+
+@pytest.mark.parametrize(
+    ("y_true", "probabilities", "options", "message"),
+    [
+        ([0, None], [[0.5, 0.5]] * 2, {}, "^y_true has a missing value"),
+        ([0, 1], [[0.5, 0.5]], {}, COLUMNS + r"\(2, 2\), got \(1, 2\)$"),
+        ([0, 1], [[1.0], [1.0]], {}, COLUMNS + r"\(2, 2\), got \(2, 1\)$"),
+        ([], np.ones((0, 2)), {"labels": [0, 1]}, COLUMNS + r"\(0, 2\), got \(0, 2\)$"),
+        ([[0, 1]], [[0.5, 0.5]], {}, COLUMNS + r"\(2, 2\), got \(1, 2\)$"),
+        ([0, 1], [[0.5, 0.5], [-0.5, 0.5]], {}, r"^probabilities must be in \[0, 1\]$"),
+        ([0, 1], [[0.5, 0.5], [1.5, 0.5]], {}, r"^probabilities must be in \[0, 1\]$"),
+        ([0, 1], [[0.5, 0.5], [np.nan, 0.5]], {}, r"^probabilities must be in \[0, 1\]$"),
+        ([0, 1], [["low", "high"]] * 2, {}, "^could not convert string to float"),
+        ([0, 1], [[0.5, 0.5]] * 2, {"n_bins": 0}, "^n_bins must be positive, got 0$"),
+    ],
+)
+def test_calibration_error_refuses_what_are_no_probabilities_of_the_rows(
+    y_true: ArrayLike, probabilities: ArrayLike, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        calibration_error(y_true, probabilities, **options)
 
 
 def test_the_minimum_detectable_difference_falls_with_the_number_of_sources() -> None:
@@ -165,9 +253,43 @@ def test_the_minimum_detectable_difference_falls_with_the_number_of_sources() ->
     assert sizes[1] < sizes[0] / 2
 
 
+@pytest.mark.parametrize("options", [{}, {"majority": "b"}, {"majority": "c", "n_fits": 2}])
+def test_the_minimum_detectable_difference_is_that_of_the_counts_in_each_source(options: dict[str, Any]) -> None:
+    classes = ["c", "b", "a"]
+    y_true, sources = np.tile(["b", "b", "b", "c"], 8), np.repeat(np.arange(8), 4)
+    found = minimum_detectable_difference(y_true, sources, labels=classes, **options)
+    support = pd.crosstab(sources, y_true).reindex(columns=classes, fill_value=0).to_numpy()
+    majority = classes.index(options["majority"]) if options else None
+    assert found == simulate_detectable_difference(support, majority, options.get("n_fits", 5))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"majority": 3}, "^majority must be one of the classes, got 3$"),
+        ({"n_fits": 0}, "^n_fits must be positive, got 0$"),
+    ],
+)
+def test_a_simulation_refuses_an_unknown_majority_class_and_no_fits(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        minimum_detectable_difference([0, 1], ["a", "b"], **options)
+
+
+@pytest.mark.parametrize("function", [paired_source_bootstrap, source_swap_test])
+@pytest.mark.parametrize("name", ["y_pred_a", "y_pred_b"])
+def test_the_classifier_with_wrong_predictions_is_named(function: Callable[..., Any], name: str) -> None:
+    arguments = {"y_true": [0, 1], "y_pred_a": [0, 1], "y_pred_b": [0, 1], "sources": ["a", "b"], name: [0]}
+    with pytest.raises(ValueError, match=rf"^{name} must have the shape \(2,\), or \(n_fits, 2\), got \(1, 1\)$"):
+        function(**arguments)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"y_true": [], "y_pred": [], "sources": []}, r"^y_true must be one class for each row, got shape \(0,\)$"),
+        ({"y_true": [[0, 1, 0]]}, r"^y_true must be one class for each row, got shape \(1, 3\)$"),
+        ({"y_pred": np.ones((0, 3))}, r"^y_pred must have the shape .*, got \(0, 3\)$"),
+        ({"y_pred": [[[0], [1], [2]]]}, r"^y_pred must have the shape .*, got \(1, 3, 1\)$"),
         ({"y_pred": [0, 1]}, r"y_pred must have the shape \(3,\), or \(n_fits, 3\), got \(1, 2\)"),
         ({"sources": ["a", None, "b"]}, "sources must be one source for each of 3 rows, none of them missing"),
         ({"sources": ["a", "b"]}, "sources must be one source for each of 3 rows"),
@@ -176,7 +298,9 @@ def test_the_minimum_detectable_difference_falls_with_the_number_of_sources() ->
         ({"y_true": ["a", None, "b"]}, "y_true has a missing value"),
         ({"y_true": ["a", "b", "c"]}, "y_true and y_pred must have labels of one type"),
         ({"metric": "f1"}, "metric must be a function or one of macro_f1, weighted_f1"),
-        ({"level": 95}, "level must be between 0 and 1, got 95"),
+        ({"level": 95}, "^level must be between 0 and 1, got 95$"),
+        ({"level": 0}, "^level must be between 0 and 1, got 0$"),
+        ({"level": 1}, "^level must be between 0 and 1, got 1$"),
     ],
 )
 def test_wrong_arguments_are_named(changes: dict[str, Any], message: str) -> None:

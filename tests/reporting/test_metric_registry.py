@@ -13,7 +13,7 @@ from terminal import print_end
 
 from hirise_imb.data.dataset import ClassSet
 from hirise_imb.metrics.classification import Predictions
-from hirise_imb.metrics.registry import METRICS, Evaluation, Metric, register
+from hirise_imb.metrics.registry import METRICS, Evaluation, Metric
 from hirise_imb.pipeline.compare import merge_reports
 from hirise_imb.pipeline.rebuild import rebuild_report
 from hirise_imb.reporting import Baseline, write_report
@@ -21,8 +21,6 @@ from hirise_imb.reporting.html.view import Extras, study_view
 from hirise_imb.reporting.read import read_summary
 from hirise_imb.reporting.summary.content import of_study
 from hirise_imb.utils.errors import UserError
-
-pytestmark = pytest.mark.usefixtures("blank_figures")
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -75,13 +73,6 @@ def test_an_undefined_score_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_pat
     folder = write_report(three_classes(), tmp_path / "three").parent
     assert "nothing" not in read_summary(folder)["arms"][0]["scores"]
     assert ">nothing at all</th>" in (folder / "report.html").read_text(encoding="utf-8")
-
-
-def test_names_are_taken_once() -> None:
-    with pytest.raises(ValueError, match="there is already a metric 'macro_f1'"):
-        register(Metric("macro_f1", "a", "b", brier))
-    with pytest.raises(ValueError, match="lower-case letters, digits and underscores, got 'Macro F1'"):
-        Metric("Macro F1", "a", "b", brier)
 
 
 @pytest.mark.parametrize("majority", [None, "hill"])
