@@ -154,6 +154,11 @@ def test_a_margin_that_no_cosine_has_is_refused(margin: float) -> None:
         LabelDistributionAwareMargin(margin)
 
 
+@pytest.mark.parametrize("margin", [0, 2])
+def test_a_margin_may_be_any_difference_of_cosines(margin: float) -> None:
+    assert LabelDistributionAwareMargin(margin).max_margin == margin
+
+
 # --- losses ---
 
 
