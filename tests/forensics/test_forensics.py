@@ -323,7 +323,31 @@ def test_classes_numbered_differently_are_undecided() -> None:
     confusion = np.roll(np.diag([300, 200, 100, 50]), 1, axis=1)
     said = reason(examine(print_table(counts_of(confusion), 3)), Verdict.UNDECIDED)
     assert "fewer hits than random pairings" in said
-    assert "numbered differently" in said
+    assert said.endswith("): the classes of predictions and labels may be numbered differently")
+
+
+@pytest.mark.parametrize(
+    ("confusion", "seed", "kappa"),
+    [([[254, 55], [44, 25]], 1, "0.174"), ([[243, 66], [65, 4]], 4, "-0.155")],
+    ids=["more hits", "fewer hits"],
+)
+def test_a_p_value_at_the_level_is_not_below_it(confusion: list[list[int]], seed: int, kappa: str) -> None:
+    finding = examine(print_table(counts_of(np.array(confusion)), 4), seed=seed)
+    assert finding.joint_ranges is not None
+    trace = finding.joint_ranges.lowest.trace
+    assert min(trace.p_above, trace.p_below) == LEVEL
+    said = reason(finding, Verdict.UNDECIDED)
+    assert "nothing distinguishes it from a shuffled pairing" in said
+    assert f"(kappa {kappa}; standard deviation" in said
+
+
+def test_rare_hits_tell_a_table_whose_hits_are_at_the_level() -> None:
+    confusion = np.array([[820, 36, 50], [36, 16, 0], [50, 0, 0]])
+    finding = examine(print_table(counts_of(confusion), 4), seed=12)
+    assert finding.joint_ranges is not None
+    lowest = finding.joint_ranges.lowest
+    assert lowest.trace.p_above == LEVEL > lowest.rare.p_above
+    assert "more hits of the rare classes than" in reason(finding, Verdict.BETTER)
 
 
 def test_one_decimal_is_too_little() -> None:
@@ -465,5 +489,6 @@ def test_the_random_pairings_follow_from_the_seed() -> None:
     assert one is not None
     assert same is not None
     assert other is not None
-    assert one.lowest.trace == same.lowest.trace
+    assert (one.lowest.trace, one.lowest.rare) == (same.lowest.trace, same.lowest.rare)
     assert one.lowest.trace.p_above != other.lowest.trace.p_above
+    assert one.lowest.rare.p_above != other.lowest.rare.p_above
