@@ -352,8 +352,11 @@ def test_rare_hits_tell_a_table_whose_hits_are_at_the_level() -> None:
 
 def test_one_decimal_is_too_little() -> None:
     confusion = np.array([[850, 50], [45, 5]])
-    said = reason(examine(print_table(counts_of(confusion), 1, metrics=["recall"])), Verdict.UNDECIDED)
-    assert "allow a shuffled pairing and a better one" in said
+    finding = examine(print_table(counts_of(confusion), 1, metrics=["recall"]))
+    said = reason(finding, Verdict.UNDECIDED)
+    assert finding.joint_ranges is not None
+    low, high = finding.joint_ranges.kappa
+    assert f"allow a shuffled pairing and a better one (kappa {low:.3f} to {high:.3f})" in said
     assert reason(examine(print_table(counts_of(confusion), 4)), Verdict.SHUFFLED)
 
 
@@ -366,6 +369,18 @@ def test_one_decimal_of_rare_hits_is_too_little() -> None:
     assert finding.joint_ranges.lowest.rare.p_above > LEVEL
     assert (finding.joint_ranges.lowest.rare.observed, high.rare.observed) == (8, 14)
     assert "a better one" in reason(finding, Verdict.UNDECIDED)
+
+
+@pytest.mark.parametrize(
+    ("right", "verdict"),
+    [
+        (150, Verdict.SHUFFLED),  # kappa 0, with a standard deviation of 0.041 over shuffled pairings
+        (167, Verdict.UNDECIDED),  # kappa 0.113: p = 0.004
+    ],
+)
+def test_a_table_of_600_images_is_called_shuffled_only_if_kappa_is_small(right: int, verdict: Verdict) -> None:
+    confusion = np.array([[right, 300 - right], [300 - right, right]])
+    reason(examine(print_table(counts_of(confusion), 4)), verdict)
 
 
 def test_few_images_are_too_little() -> None:
