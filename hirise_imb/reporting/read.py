@@ -152,7 +152,7 @@ def _outer_folds(files: ReportFiles, summary: Summary, test: pd.DataFrame) -> pd
     """Returns the outer folds of a nested cross-validation, None for the given split.
 
     Raises:
-        UserError: they are not a fold for each tested source in each repeat, or seeds are not for all repeats.
+        UserError: they are not a fold for each tested source in each repeat.
     """
     if summary["outer_folds"] is None:
         return None
@@ -161,8 +161,6 @@ def _outer_folds(files: ReportFiles, summary: Summary, test: pd.DataFrame) -> pd
     repeats = [(repeat, sorted(group["source"])) for repeat, group in folds.groupby("repeat")]
     if not repeats or repeats != [(number, sources) for number in range(1, len(repeats) + 1)]:
         raise files.refuse("summary.json", "$.outer_folds has not each source once in each repeat")
-    if any(len(arm["seeds"]) % len(repeats) for arm in summary["arms"]):
-        raise files.refuse("summary.json", "the seeds of an arm are not for all repeats")
     return folds
 
 
