@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.dataset import SPLITS, ClassSet
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.metrics.targets import find_target
 from hirise_imb.reporting.records import Arm, Omitted, Origin, Role, Selection
@@ -252,8 +252,11 @@ def _histories(files: ReportFiles, stored: ArmRecord) -> tuple[pd.DataFrame, ...
         table = pd.read_csv(BytesIO(files.read(name)))
     except ValueError as error:
         raise files.refuse(name, error) from error
-    if not {"seed", "epoch"} <= {*table} or not all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
+    has_columns = {"seed", "epoch"} <= {*table} and any(f"{split}_loss" in table for split in SPLITS)
+    if not has_columns or not all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
         raise files.refuse(name, "its columns are not those of learning curves")
+    if not set(stored["seeds"]) <= set(table["seed"]):
+        raise files.refuse(name, "it has no epochs of a seed")
     return tuple(table[table["seed"] == seed].drop(columns="seed").reset_index(drop=True) for seed in stored["seeds"])
 
 

@@ -90,10 +90,13 @@ def test_predictions_that_no_study_writes_are_refused(report: Path) -> None:
         (lambda table: table.drop(columns="seed"), "its columns are not those of learning curves"),
         (lambda table: table.assign(val_loss="low"), "its columns are not those of learning curves"),
         (lambda table: table.assign(seed="first"), "its columns are not those of learning curves"),
+        (lambda table: table[["seed", "epoch"]], "its columns are not those of learning curves"),
+        (lambda table: table[table["seed"] != 3], "it has no epochs of a seed"),
+        (lambda table: table[table["seed"] != 6], "it has no epochs of a seed"),
     ],
-    ids=["no epochs", "no seeds", "words as losses", "words as seeds"],
+    ids=["no epochs", "no seeds", "words as losses", "words as seeds", "no losses", "no first seed", "no last seed"],
 )
-def test_learning_curves_with_other_columns_are_refused(
+def test_learning_curves_that_no_fits_have_are_refused(
     change: Callable[[pd.DataFrame], pd.DataFrame], reason: str, report: Path
 ) -> None:
     replace_file(report, CURVES, change(pd.read_csv(report / CURVES)).to_csv(index=False).encode())
