@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from hirise_imb.data.dataset import ClassSet
+from hirise_imb.data.dataset import SPLITS, ClassSet
 from hirise_imb.metrics.classification import Predictions
 from hirise_imb.metrics.targets import find_target
 from hirise_imb.reporting.records import Arm, Omitted, Origin, Role, Selection
@@ -152,7 +152,7 @@ def _outer_folds(files: ReportFiles, summary: Summary, test: pd.DataFrame) -> pd
     """Returns the outer folds of a nested cross-validation, None for the given split.
 
     Raises:
-        UserError: they are not a fold for each tested source in each repeat, or seeds are not for all repeats.
+        UserError: they are not a fold for each tested source in each repeat.
     """
     if summary["outer_folds"] is None:
         return None
@@ -161,8 +161,6 @@ def _outer_folds(files: ReportFiles, summary: Summary, test: pd.DataFrame) -> pd
     repeats = [(repeat, sorted(group["source"])) for repeat, group in folds.groupby("repeat")]
     if not repeats or repeats != [(number, sources) for number in range(1, len(repeats) + 1)]:
         raise files.refuse("summary.json", "$.outer_folds has not each source once in each repeat")
-    if any(len(arm["seeds"]) % len(repeats) for arm in summary["arms"]):
-        raise files.refuse("summary.json", "the seeds of an arm are not for all repeats")
     return folds
 
 
@@ -254,8 +252,11 @@ def _histories(files: ReportFiles, stored: ArmRecord) -> tuple[pd.DataFrame, ...
         table = pd.read_csv(BytesIO(files.read(name)))
     except ValueError as error:
         raise files.refuse(name, error) from error
-    if not {"seed", "epoch"} <= {*table} or not all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
+    has_columns = {"seed", "epoch"} <= {*table} and any(f"{split}_loss" in table for split in SPLITS)
+    if not has_columns or not all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
         raise files.refuse(name, "its columns are not those of learning curves")
+    if not set(stored["seeds"]) <= set(table["seed"]):
+        raise files.refuse(name, "it has no epochs of a seed")
     return tuple(table[table["seed"] == seed].drop(columns="seed").reset_index(drop=True) for seed in stored["seeds"])
 
 

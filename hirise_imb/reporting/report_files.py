@@ -60,4 +60,5 @@ class ReportFiles:
 
     def refuse(self, name: str, fault: object) -> UserError:
         """Returns the error for a file that has the right digest, but content that no report has."""
-        return UserError(f"{self.folder / name} is not a file that this program writes ({fault}): {AGAIN}.")
+        reason = " ".join(str(fault).split())  # some of pandas have several lines
+        return UserError(f"{self.folder / name} is not a file that this program writes ({reason}): {AGAIN}.")

@@ -165,6 +165,19 @@ def test_data_check_prints_classes_by_split(small_data: Path, capsys: pytest.Cap
     assert printed.endswith(f"No mistakes in {small_data}. Run a study on it with --data {small_data}\n")
 
 
+def test_data_check_names_the_classes_that_a_split_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("dust", "train"), ("hill", "train"), ("lake", "train"), ("dust", "val"), ("hill", "val"), ("dust", "test")]
+    for seed in range(len(rows)):
+        (tmp_path / f"{seed}.jpg").write_bytes(encode_noise(seed))
+    lines = ["file,label,split", *(f"{seed}.jpg,{label},{split}" for seed, (label, split) in enumerate(rows)), ""]
+    (tmp_path / "table.csv").write_text("\n".join(lines), encoding="utf-8")
+    assert main(["data", "check", str(tmp_path)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "No val landmark of: lake; macro F1 counts such a class as 0." in printed
+    assert "No test landmark of: hill, lake; macro F1 counts such a class as 0." in printed
+    assert "No train landmark" not in printed
+
+
 def test_data_import_checks_a_folder(small_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "import", str(small_data)]) == 0
     assert capsys.readouterr().out.endswith(f"with --data {small_data}\n")

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tomllib
 import webbrowser
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from terminal import print_end
 
 from hirise_imb.cli.main import main
 from hirise_imb.config import StudyDefinition, load_definition
-from hirise_imb.reporting import Results, write_report
+from hirise_imb.reporting import Baseline, Results, write_report
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,89 @@ def test_the_page_is_opened(
         f"error: The report is written, but no browser could be started here: open {report / 'report.html'} yourself.\n"
     )
     assert capsys.readouterr().err == ("" if is_possible else error)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Addresses that are opened in a browser."""
+    addresses: list[str] = []
+
+    def open_address(address: str) -> bool:
+        addresses.append(address)
+        return True
+
+    monkeypatch.setattr(webbrowser, "open", open_address)
+    return addresses
+
+
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path | None, str]]:
+    """Addresses of MLflow that are checked, without a report, and reports that are exported to them."""
+    calls: list[tuple[Path | None, str]] = []
+    place = "hirise_imb.pipeline.mlflow_export"
+    monkeypatch.setattr(f"{place}.check_mlflow", lambda uri: calls.append((None, uri)))
+    monkeypatch.setattr(f"{place}.export_report", lambda folder, uri: calls.append((folder, uri)))
+    return calls
+
+
+STORE = "sqlite:///runs.db"
+
+
+def test_a_quiet_run_prints_its_path_alone_and_then_exports_and_opens_the_report(
+    results: Results,
+    tmp_path: Path,
+    opened: list[str],
+    exported: list[tuple[Path | None, str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = tmp_path / "reports" / "demo" / "report.html"
+
+    def run_study(*_: object) -> tuple[Results, Path]:
+        assert exported == [(None, STORE)]  # an address that is wrong is told before hours of work
+        return results, page
+
+    monkeypatch.setattr("hirise_imb.pipeline.runner.run_study", run_study)
+    assert main(["run", "--quiet", "--mlflow", STORE, "--open", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"Report: {page}\n"
+    assert exported == [(None, STORE), (page.parent, STORE)]
+    assert opened == [page.as_uri()]
+
+
+def test_a_quiet_baseline_prints_its_path_alone_and_opens_the_report(
+    results: Results,
+    tmp_path: Path,
+    opened: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = tmp_path / "reports" / "demo" / "baseline" / "report.html"
+    baseline = Baseline(replace(results, arms=results.arms[:1]))
+    monkeypatch.setattr("hirise_imb.pipeline.runner.run_baseline", lambda *_: (baseline, page))
+    assert main(["baseline", "--quiet", "--open", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"Report: {page}\n"
+    assert opened == [page.as_uri()]
+
+
+def test_a_comparison_is_opened(
+    results: Results, tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "reports" / "both" / "report.html"
+    monkeypatch.setattr("hirise_imb.pipeline.rebuild.compare_reports", lambda *_: (results, page))
+    assert main(["compare", "one", "other", "--open", "--quiet"]) == 0
+    assert opened == [page.as_uri()]
+
+
+def test_a_report_is_exported_after_it_is_rebuilt(
+    tmp_path: Path, exported: list[tuple[Path | None, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rebuild_report(folder: Path, **_: object) -> Path:
+        assert exported == [(None, STORE)]
+        return folder / "report.html"
+
+    monkeypatch.setattr("hirise_imb.pipeline.rebuild.rebuild_report", rebuild_report)
+    assert main(["report", str(tmp_path), "--mlflow", STORE]) == 0
+    assert exported == [(None, STORE), (tmp_path, STORE)]
 
 
 # --- dry runs ---
