@@ -255,6 +255,8 @@ def _histories(files: ReportFiles, stored: ArmRecord) -> tuple[pd.DataFrame, ...
     has_columns = {"seed", "epoch"} <= {*table} and any(f"{split}_loss" in table for split in SPLITS)
     if not has_columns or not all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
         raise files.refuse(name, "its columns are not those of learning curves")
+    if np.isinf(table.to_numpy(np.float64)).any():  # a diverging fit is not stored
+        raise files.refuse(name, "it has infinite values")
     if not set(stored["seeds"]) <= set(table["seed"]):
         raise files.refuse(name, "it has no epochs of a seed")
     return tuple(table[table["seed"] == seed].drop(columns="seed").reset_index(drop=True) for seed in stored["seeds"])

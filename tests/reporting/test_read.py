@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from handmade import make_catalogue, make_nested_results, summary_of
@@ -91,6 +92,7 @@ def test_predictions_that_no_study_writes_are_refused(report: Path) -> None:
         (lambda table: table.assign(val_loss="low"), "its columns are not those of learning curves"),
         (lambda table: table.assign(seed="first"), "its columns are not those of learning curves"),
         (lambda table: table[["seed", "epoch"]], "its columns are not those of learning curves"),
+        (lambda table: table.assign(val_loss=np.inf), "it has infinite values"),
         (lambda table: table[table["seed"] != 3], "it has no epochs of a seed"),
         (lambda table: table[table["seed"] != 6], "it has no epochs of a seed"),
     ],
