@@ -96,7 +96,10 @@ def test_predictions_that_no_study_writes_are_refused(report: Path) -> None:
         (lambda table: table[table["seed"] != 3], "it has no epochs of a seed"),
         (lambda table: table[table["seed"] != 6], "it has no epochs of a seed"),
     ],
-    ids=["no epochs", "no seeds", "words as losses", "words as seeds", "no losses", "no first seed", "no last seed"],
+    ids=[
+        *("no epochs", "no seeds", "words as losses", "words as seeds", "no losses", "infinite losses"),
+        *("no first seed", "no last seed"),
+    ],
 )
 def test_learning_curves_that_no_fits_have_are_refused(
     change: Callable[[pd.DataFrame], pd.DataFrame], reason: str, report: Path
