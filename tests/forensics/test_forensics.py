@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from hirise_imb.forensics import LEVEL, METRICS, Finding, PublishedTable, Rounded, Verdict, examine
+from hirise_imb.utils.errors import UserError
 
 HIRISE = (1482, 89, 66, 49, 16, 7, 42, 42)
 Number = int | Fraction
@@ -418,7 +419,11 @@ def test_a_row_without_recall_or_without_labels_can_be_impossible(
 
 def test_predictions_that_do_not_add_up_are_reported() -> None:
     rows = (("0.50", "0.50", "0.50", 10), ("0.50", "0.33", "0.40", 15))  # 5 hits of 10 predictions each
-    said = reason(examine(full(*rows)), Verdict.INCONSISTENT)
+    table = full(*rows)
+    finding = examine(table)
+    assert finding.table is table
+    assert [entry.predictions for entry in finding.margins] == [(10, 10), (10, 10)]
+    said = reason(finding, Verdict.INCONSISTENT)
     assert said.startswith("the rows imply 20 ")
     assert said.endswith("predictions in total, but there are 25 labels")
     # A row without figures takes the rest.
@@ -473,6 +478,23 @@ def test_both_kinds_of_macro_f1_are_told_where_precision_is_recall(share: str, w
         f"{share}0000 as the F1 of mean precision and recall; "
     )
     assert examine(table, {"macro_f1": Rounded.read(share)}).verdict is not Verdict.INCONSISTENT
+
+
+def test_each_average_out_of_reach_is_named_before_the_verdict_on_the_rows() -> None:
+    counts: Counts = [(90, 95, 100), (95, 105, 100)]
+    averages = {"accuracy": Rounded(10, 2), "macro_recall": Rounded(99, 2)}
+    said = reason(examine(print_table(counts, 4), averages), Verdict.INCONSISTENT)
+    first, second, rows = said.split("; ")
+    assert first.startswith("accuracy 0.10 is out of reach")
+    assert second.startswith("macro recall 0.99 is out of reach")
+    assert rows == "the rows alone are better than chance"
+
+
+def test_a_table_that_allows_too_many_counts_is_refused() -> None:
+    # A row without figures allows any number of predictions up to that of the labels.
+    rows = [(None, None, None, support) for support in (999_996, 1, 1, 1, 1)]
+    with pytest.raises(UserError, match="more than 4,000,000 numbers of predictions of its 5 classes with 1,000,000"):
+        examine(full(*rows))
 
 
 def test_an_accuracy_between_two_counts_is_reported() -> None:
