@@ -57,11 +57,11 @@ def class_margins(table: PublishedTable, label: int) -> ClassMargins:
     Precision without a prediction and recall without a label print as 0.
     """
     support, total = table.support[label], table.total
-    predicted = np.arange(total + 1, dtype=np.int64)
+    predicted = np.arange(total + 1)
     # Wrong predictions need labels of other classes, so many predictions force some hits.
     fewest = np.maximum(0, predicted - (total - support))
     most = np.minimum(predicted, support)
-    denominators = {"precision": predicted, "recall": np.full_like(predicted, support), "f1": support + predicted}
+    denominators: dict[str, Ints | int] = {"precision": predicted, "recall": support, "f1": support + predicted}
     possible = np.ones(total + 1, bool)
     for metric in METRICS:
         figure = table.figures[metric][label]
@@ -71,7 +71,7 @@ def class_margins(table: PublishedTable, label: int) -> ClassMargins:
     return ClassMargins(support, predicted, fewest, most).keep(possible & (fewest <= most))
 
 
-def _bounds(figure: Rounded, denominator: Ints, times: int) -> tuple[Ints, Ints, Flags]:
+def _bounds(figure: Rounded, denominator: Ints | int, times: int) -> tuple[Ints | int, Ints | int, Flags | bool]:
     """Returns the fewest and most hits t for which times * t / denominator prints as `figure`, and where any t does."""
     scale = times * figure.scale
     # Negating twice turns the floor of integer division into a ceiling.

@@ -241,6 +241,16 @@ def test_the_best_sum_is_the_best_of_all_ways(entries: list[Choices], data: st.D
     )
 
 
+def test_the_best_sum_may_need_a_number_far_from_the_best_of_its_class() -> None:
+    no = -math.inf
+    entries = [
+        Choices(1, np.array([-107, no, no, -181, -174, 197.0])),
+        Choices(0, np.array([0, 0, 0, no, 0, 0.0])),
+        Choices(1, np.array([9, -6, -7, no, no, -2.0])),
+    ]
+    assert sums.maximise_sum(entries, 6) == (-98, [1, 4, 1])
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_the_best_sum_of_long_tables_is_that_of_every_sum_gone_through(seed: int) -> None:
     random = np.random.default_rng(seed)
