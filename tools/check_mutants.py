@@ -13,10 +13,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 EXPLANATIONS = Path(__file__).parent.parent / "tests" / "surviving_mutants"
+ANY = "*"
 KILLED = {"killed", "timeout", "caught by type check"}
 
 
@@ -34,14 +36,17 @@ class Mutant(NamedTuple):
 def read_explained(folder: Path) -> dict[Mutant, str]:
     """Returns the explained mutants with their reasons.
 
-    Each table `mutants` of a TOML file has `function`, `code`, the list `becomes` and `reason`.
+    Each table `mutants` of a TOML file has `function`, `code`, the list `becomes` and `reason`. Without `code` and
+    `becomes`, it explains all mutants of the function, and is returned as a mutant whose code is `ANY`.
     """
     explained: dict[Mutant, str] = {}
     for path in sorted(folder.glob("*.toml")):
         for entry in tomllib.loads(path.read_text(encoding="utf-8"))["mutants"]:
             if not entry["reason"].strip():
                 raise ValueError(f"{path.name}: a mutant of {entry['function']} has no reason")
-            for changed in entry["becomes"]:
+            if "code" not in entry:
+                explained[Mutant(entry["function"], ANY, ANY)] = entry["reason"]
+            for changed in entry.get("becomes", ()):
                 explained[Mutant(entry["function"], entry["code"], changed)] = entry["reason"]
     return explained
 
@@ -56,10 +61,17 @@ def read_survivors() -> dict[Mutant, str]:
     return survivors
 
 
+def find_explanation(mutant: Mutant, explained: Mapping[Mutant, str]) -> Mutant | None:
+    """Returns the explained mutant that is this one, or stands for all of its function; None if there is none."""
+    return next((key for key in (mutant, Mutant(mutant.function, ANY, ANY)) if key in explained), None)
+
+
 def main() -> int:
     """Prints each survivor without explanation and each explanation without survivor; returns their number."""
     explained, survivors = read_explained(EXPLANATIONS), read_survivors()
-    unexplained, outdated = survivors.keys() - explained.keys(), explained.keys() - survivors.keys()
+    used = {mutant: find_explanation(mutant, explained) for mutant in survivors}
+    unexplained = {mutant for mutant, explanation in used.items() if explanation is None}
+    outdated = explained.keys() - used.values()
     for title, mutants in (("No test kills", unexplained), ("Explained, but killed or gone", outdated)):
         for mutant in sorted(mutants):
             print(f"{title}: {survivors.get(mutant, mutant.function)}\n  - {mutant.code}\n  + {mutant.becomes}")
