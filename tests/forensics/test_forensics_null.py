@@ -241,6 +241,13 @@ def test_the_best_sum_is_the_best_of_all_ways(entries: list[Choices], data: st.D
     )
 
 
+def test_a_total_between_sums_is_reached_by_no_numbers() -> None:
+    even = Choices(0, np.array([0, -math.inf, 1]))
+    assert sums.maximise_sum([even, even], 2)[0] == 1
+    with pytest.raises(ValueError, match="no numbers add up to 3"):
+        sums.maximise_sum([even, even], 3)
+
+
 def test_the_best_sum_may_need_a_number_far_from_the_best_of_its_class() -> None:
     no = -math.inf
     entries = [
