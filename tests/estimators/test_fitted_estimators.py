@@ -254,7 +254,7 @@ def test_unfitted_and_wrong_use_is_named(name: str) -> None:
     [
         (NearestMeanClassifier("l2"), "normalise must be one of none, unit, centred_unit, got 'l2'"),  # type: ignore[arg-type]
         (ShrunkDiscriminantClassifier(0.0), r"shrinkage must be in \(0, 1\], got 0.0"),
-        (ClassWeightedLogisticRegression(C=-1), "c must be positive, got -1"),
+        (ClassWeightedLogisticRegression(C=-1), "c must be positive and finite, got -1"),
         (NuisanceProjection(majority="spider"), "majority must be one of the classes in y, got 'spider'"),
         (
             NuisanceProjection(rank=5),
