@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,21 +33,20 @@ class Mutant(NamedTuple):
     """What they are changed to."""
 
 
-def read_explained(folder: Path) -> dict[Mutant, str]:
-    """Returns the explained mutants with their reasons.
+def read_explained(folder: Path) -> set[Mutant]:
+    """Returns the explained mutants.
 
     Each table `mutants` of a TOML file has `function`, `code`, the list `becomes` and `reason`. Without `code` and
     `becomes`, it explains all mutants of the function, and is returned as a mutant whose code is `ANY`.
     """
-    explained: dict[Mutant, str] = {}
+    explained: set[Mutant] = set()
     for path in sorted(folder.glob("*.toml")):
         for entry in tomllib.loads(path.read_text(encoding="utf-8"))["mutants"]:
             if not entry["reason"].strip():
                 raise ValueError(f"{path.name}: a mutant of {entry['function']} has no reason")
             if "code" not in entry:
-                explained[Mutant(entry["function"], ANY, ANY)] = entry["reason"]
-            for changed in entry.get("becomes", ()):
-                explained[Mutant(entry["function"], entry["code"], changed)] = entry["reason"]
+                explained.add(Mutant(entry["function"], ANY, ANY))
+            explained |= {Mutant(entry["function"], entry["code"], changed) for changed in entry.get("becomes", ())}
     return explained
 
 
@@ -61,7 +60,7 @@ def read_survivors() -> dict[Mutant, str]:
     return survivors
 
 
-def find_explanation(mutant: Mutant, explained: Mapping[Mutant, str]) -> Mutant | None:
+def find_explanation(mutant: Mutant, explained: Set[Mutant]) -> Mutant | None:
     """Returns the explained mutant that is this one, or stands for all of its function; None if there is none."""
     return next((key for key in (mutant, Mutant(mutant.function, ANY, ANY)) if key in explained), None)
 
@@ -71,7 +70,7 @@ def main() -> int:
     explained, survivors = read_explained(EXPLANATIONS), read_survivors()
     used = {mutant: find_explanation(mutant, explained) for mutant in survivors}
     unexplained = {mutant for mutant, explanation in used.items() if explanation is None}
-    outdated = explained.keys() - used.values()
+    outdated = explained - set(used.values())
     for title, mutants in (("No test kills", unexplained), ("Explained, but killed or gone", outdated)):
         for mutant in sorted(mutants):
             print(f"{title}: {survivors.get(mutant, mutant.function)}\n  - {mutant.code}\n  + {mutant.becomes}")

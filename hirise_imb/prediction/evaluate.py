@@ -67,7 +67,8 @@ def evaluate_predictions(path: Path, manifest: Manifest) -> Evaluation:
     label_of = dict(zip(manifest.table["image"], manifest.table["label"], strict=True))
     if not used["id"].isin(label_of.keys()).all() or not used["id"].is_unique:
         raise UserError(
-            f"{path} does not have each image of {manifest.folder} once: make it again with `hirise-imb predict`."
+            f"{path} does not have each image of {manifest.folder} once: delete it, and make it again with `hirise-imb "
+            "predict`."
         )
     class_of = {name: label for label, name in enumerate(facts.classes)}
     labels = np.array([label_of[image] for image in used["id"]], np.int64)

@@ -128,7 +128,6 @@ class TableRows:
         Raises:
             UserError: the table is damaged or has fewer rows.
         """
-
         if start != self._position:
             self._position, self._rows = start, self._rows_from(start)
         try:

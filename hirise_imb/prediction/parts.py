@@ -97,7 +97,9 @@ class Parts:
         """Returns whether a shard is finished: a file that is incomplete or damaged does not count."""
         path = self.path(shard.number)
         try:
-            return path.exists() and sum(map(len, read_batches(path, self.facts))) == len(shard)
+            # The metadata tell the columns, which a damaged shard may name otherwise.
+            is_whole = path.exists() and read_facts(path) == self.facts
+            return is_whole and sum(map(len, read_batches(path, self.facts))) == len(shard)
         except UserError:
             return False
 

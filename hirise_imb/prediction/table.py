@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.data.dataset import ClassSet, check_image_shape
-from hirise_imb.prediction.image_tables import read_footer, unreadable_table
+from hirise_imb.prediction.image_tables import read_footer
 from hirise_imb.reporting.tables import probability_columns
 from hirise_imb.utils.errors import UserError
 from hirise_imb.utils.parquet import parquet_errors
@@ -228,7 +228,7 @@ def read_predictions(path: Path, columns: Sequence[str] | None = None) -> tuple[
     import pandas as pd
 
     facts = read_facts(path)
-    return facts, pd.concat(list(read_batches(path, facts, columns)), ignore_index=True)
+    return facts, pd.concat(read_batches(path, facts, columns), ignore_index=True)
 
 
 def read_batches(path: Path, facts: PredictionFacts, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
@@ -249,26 +249,31 @@ def read_batches(path: Path, facts: PredictionFacts, columns: Sequence[str] | No
         # Buffered, all row groups would stay in memory.
         with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
             if not file.metadata.num_rows:
-                raise UserError(f"{path} has no predictions: make it again with `hirise-imb predict`.")
+                raise _damaged(path, "it has no rows")
             for batch in file.iter_batches(columns=list({*names, "error"}), use_threads=False):
                 # Metadata of pandas in the file could make an index of a column.
                 table = batch.to_pandas(ignore_metadata=True)
                 if (fault := _find_fault(table, facts)) is not None:
-                    raise UserError(f"{path} is damaged ({fault}): make it again with `hirise-imb predict`.")
+                    raise _damaged(path, fault)
                 yield table[names]
     except parquet_errors(OSError) as error:
-        raise unreadable_table(path, error) from error
+        raise _damaged(path, str(error).partition("\n")[0] or type(error).__name__) from error
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(f"{path} is damaged ({reason}): delete it, and make it again with `hirise-imb predict`.")
 
 
 def _find_fault(table: pd.DataFrame, facts: PredictionFacts) -> str | None:
     """Returns what `predict` would not have written in some rows, or None."""
     used = table[table["error"].isna()]
-    needed = [name for name in table.columns if name not in ("error", "source")]
-    if (empty := [name for name in needed if used[name].isna().any()]) or ("id" in table and table["id"].isna().any()):
-        return f"its column {(empty or ['id'])[0]} has empty cells"
+    for name in table.columns.drop("error"):
+        # Images without a prediction still have an id; images without a source have none.
+        if name != "source" and (table if name == "id" else used)[name].isna().any():
+            return f"its column {name} has empty cells"
     if "class" in table and not used["class"].isin(facts.classes).all():
         return "it has classes that the model does not predict"
-    for name in used.select_dtypes("float32"):
-        if not used[name].between(0, 1).all():
-            return f"its column {name} has values that are no probabilities"
+    for column in used.select_dtypes("float32"):
+        if not used[column].between(0, 1).all():
+            return f"its column {column} has values that are no probabilities"
     return None

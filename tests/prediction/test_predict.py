@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from builders import CLASSES
 from PIL import Image
+from review_files import image_names, write_predictions
 from saved_models import POINT, write_toy_model
 from worlds import small_copy
 
@@ -533,6 +534,36 @@ def test_only_files_of_predictions_are_read(tmp_path: Path) -> None:
         read_predictions(path)
     pd.DataFrame({"id": ["a"]}).to_parquet(path)
     with pytest.raises(UserError, match="is not a file of predictions of this version"):
+        read_predictions(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "fault"),
+    [
+        ("id", None, "its column id has empty cells"),
+        ("class", None, "its column class has empty cells"),
+        ("class", "canal", "it has classes that the model does not predict"),
+        ("p_crater", np.nan, "its column p_crater has empty cells"),
+        ("calibrated_crater", 1.01, "its column calibrated_crater has values that are no probabilities"),
+    ],
+)
+def test_predictions_that_no_model_makes_are_refused(column: str, value: object, fault: str, tmp_path: Path) -> None:
+    path = write_predictions(tmp_path / "p.parquet", image_names())
+    table = pq.read_table(path)
+    frame = table.to_pandas()
+    frame.loc[3, column] = value
+    pq.write_table(pa.Table.from_pandas(frame, table.schema, preserve_index=False), path)
+    with pytest.raises(UserError) as refusal:
+        read_predictions(path)
+    assert str(refusal.value) == f"{path} is damaged ({fault}): delete it, and make it again with `hirise-imb predict`."
+
+
+def test_a_flipped_bit_in_a_file_of_predictions_is_noticed(tmp_path: Path) -> None:
+    path = write_predictions(tmp_path / "p.parquet", image_names())
+    content = bytearray(path.read_bytes())
+    content[pq.ParquetFile(path).metadata.row_group(0).column(2).data_page_offset + 60] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"is damaged \(.*\): delete it, and make it again"):
         read_predictions(path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import random
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from handmade import guesses, make_arm, make_catalogue, make_nested_results, make_results, without_figures
+from report_edits import replace_file
 
 from hirise_imb.api.report import compare_reports, read_report
 from hirise_imb.data.manifest import Manifest
@@ -113,18 +113,16 @@ def edit_report(attempt: Attempt) -> Outcome:
 
 def _edit(folder: Path, choices: random.Random) -> None:
     """Changes a file of a report, and the digests in its summary so that they match."""
-    path = folder / "summary.json"
-    summary = json.loads(path.read_text(encoding="utf-8"))
     kind = choices.choice(["summary"] * 4 + ["environment.json", "predictions", "study.toml", "curves"])
     if kind == "summary":
-        text = _mutate_json(summary, choices)
+        path = folder / "summary.json"
+        text = _mutate_json(json.loads(path.read_text(encoding="utf-8")), choices)
+        path.write_bytes(text.encode("utf-8", "surrogatepass"))
     else:
         pattern = {"predictions": "predictions/*.parquet", "curves": "figures/curves-*.csv"}.get(kind, kind)
         target = choices.choice(sorted(folder.glob(pattern)))
         _mutate_file(target, choices)
-        summary["files"][target.relative_to(folder).as_posix()] = hashlib.sha256(target.read_bytes()).hexdigest()
-        text = json.dumps(summary)
-    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+        replace_file(folder, target.relative_to(folder).as_posix(), target.read_bytes())
 
 
 def _mutate_json(value: Any, choices: random.Random) -> str:  # noqa: ANN401
