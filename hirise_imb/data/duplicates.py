@@ -26,8 +26,8 @@ class Duplicates:
         """Returns the number of groups."""
         return len(self.groups)
 
-    def describe(self) -> str:
-        """Returns a sentence with counts and advice, and a line for each group; the empty string without groups."""
+    def count(self) -> str:
+        """Returns a clause with the numbers of groups; the empty string without groups."""
         if not self.groups:
             return ""
         count = "1 group of landmarks has" if len(self) == 1 else f"{len(self):,} groups of landmarks have"
@@ -35,6 +35,12 @@ class Duplicates:
             f"{sum(len({*group[column]}) > 1 for group in self.groups):,} across {name}"
             for column, name in (("split", "splits"), ("source", "sources"), ("label", "classes"))
         ]
+        return f"{count} identical images ({', '.join(across)})"
+
+    def describe(self) -> str:
+        """Returns a sentence with counts and advice, and a line for each group; the empty string without groups."""
+        if not self.groups:
+            return ""
         lines = [
             " = ".join(
                 f"{image} ({split}, {self.class_names[label]})"
@@ -43,8 +49,8 @@ class Duplicates:
             for group in self.groups
         ]
         return (
-            f"{count} identical images ({', '.join(across)}). A landmark that is tested and trained on, or trained on "
-            f"with two classes, makes scores wrong: keep one of each group.{bullet_list(lines, _MAX_SHOWN)}"
+            f"{self.count()}. A landmark that is tested and trained on, or trained on with two classes, makes scores "
+            f"wrong: keep one of each group.{bullet_list(lines, _MAX_SHOWN)}"
         )
 
 

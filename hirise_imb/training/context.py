@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hirise_imb.backbones import BACKBONES, PRECISIONS, Backbone, BackboneCard
 from hirise_imb.config import GIVEN_SPLIT, NESTED_CV, StudyDefinition, check_known
-from hirise_imb.data.duplicates import find_duplicates
+from hirise_imb.data.duplicates import Duplicates, find_duplicates
 from hirise_imb.data.load import load_data
 from hirise_imb.data.manifest import Manifest
 from hirise_imb.data.registry import DATASETS
@@ -106,6 +106,8 @@ class TrainingContext:
     """One sentence about the backbone, its weights and its precision, or about the table of features."""
     table: FeatureTable | None
     """The table that features come from, if they do not come from the backbone."""
+    duplicates: Duplicates
+    """Groups of landmarks whose image files are identical."""
     facts: dict[str, str | int]
     """Everything that the numbers of all divisions depend on."""
     seconds: float
@@ -180,7 +182,8 @@ class TrainingContext:
         paths = [manifest.path(image) for image in manifest.table["image"]]
         begin = time.monotonic()
         digests = image_digests(paths)
-        if duplicates := find_duplicates(manifest, digests):
+        duplicates = find_duplicates(manifest, digests)
+        if duplicates:
             warn(duplicates.describe())
         target = find_target(definition.metric, definition.costs, manifest.spec.classes.names)
         table = load_table(definition, manifest, digests)  # before TensorFlow, so that mistakes are reported at once
@@ -205,7 +208,7 @@ class TrainingContext:
             # Left out for macro F1, so that fits from before other targets could be chosen still count.
             facts["metric"] = " | ".join((definition.metric, *definition.costs))
         seconds = round(time.monotonic() - begin, 1)
-        return cls(definition, manifest, trainer, description, table, facts, seconds)
+        return cls(definition, manifest, trainer, description, table, duplicates, facts, seconds)
 
 
 def _count_from(first: int, count: int) -> tuple[int, ...]:

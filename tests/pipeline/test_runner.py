@@ -132,6 +132,27 @@ def test_the_list_of_reports_leads_to_it(original: Finished) -> None:
     assert verdict(read_report(original.report)).headline in html.unescape(page)
 
 
+def test_its_setting_counts_landmarks_with_identical_images(
+    original: Finished, own_data: Path, toy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    manifest = read_manifest(own_data, HIRISE)
+    trained, tested = (manifest.canonical_images(split).iloc[0] for split in ("train", "test"))
+    shutil.copyfile(manifest.path(trained["image"]), manifest.path(tested["image"]))
+    definition = dataclasses.replace(
+        original.definition, data=str(own_data), strategies=("prototypes",), trials=1, refits=1
+    )
+    _, page = run_study(definition, tmp_path / "out")
+    sentence = (
+        "1 group of landmarks has identical images (1 across splits, 1 across sources, "
+        f"{int(trained['label'] != tested['label'])} across classes): a landmark that is tested and trained on makes "
+        "scores too high. "
+    )
+    assert sentence in read_report(page.parent).setting
+    assert sentence in html.unescape(page.read_text(encoding="utf-8"))
+    assert "identical images" not in read_report(original.report).setting
+
+
 def test_it_is_written_again_from_its_folder(original: Finished, tmp_path: Path) -> None:
     report = shutil.copytree(original.report, tmp_path / "elsewhere")
     rebuild_report(report)
