@@ -6,6 +6,7 @@ from builders import quick
 from heldout_logits import PRIOR, SEEDS, UNIFORM, Array, anchor_of, anchors_of, draw_logits, macro, plain_macro
 from hypothesis import example, given
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from hirise_imb.imbalance.class_bias import ClassBias
 
@@ -101,6 +102,18 @@ def test_class_bias_silences_a_class_that_only_takes_from_others() -> None:
     z[:8, 0] = 1
     z[8, 1] = 0
     np.testing.assert_allclose(ClassBias(0.01).fit(z, labels, UNIFORM).offsets, -np.eye(8)[0], atol=2e-6)
+
+
+def test_class_bias_turns_against_the_logit_adjustment_where_that_is_better() -> None:
+    # A rare class that gains by a higher offset, as the adjustment gives it, and gains more by a lower one.
+    margins, labels = np.repeat([1.5, 0.5, -0.5, -1.5], [4, 4, 1, 10]), np.repeat([1, 0, 1, 0], [4, 4, 1, 10])
+    z = np.stack([np.zeros(19), margins], axis=1)
+    prior = np.array([0.75, 0.25])
+    tau = 0.5  # the smallest of the grid that changes a decision: 0.5 log 3 > 0.5
+    adjusted = z - tau * np.log(prior)
+    assert f1_score(labels, adjusted.argmax(axis=1), average="macro") > f1_score(labels, margins > 0, average="macro")
+    found = ClassBias(1e-6).fit(z, labels, prior)(z)
+    np.testing.assert_array_equal(found.argmax(axis=1), margins > 1)
 
 
 @pytest.mark.parametrize(("gap", "score"), [(2e-6, 1), (1.9e-6, 1 / 3)])
