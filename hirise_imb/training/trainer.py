@@ -29,6 +29,7 @@ from hirise_imb.training.fitted import FittedHead, FittedModel, average_kinds, m
 from hirise_imb.training.stage_fit import FitProtocol, FitRequest, StageFit
 from hirise_imb.training.stages import StageRunner
 from hirise_imb.training.tail_network import Network
+from hirise_imb.utils.errors import NotFinite
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -172,7 +173,7 @@ class Trainer:
             epochs=first.epochs,
             capped=first.capped,
             history=first.histories[0],
-            log_probabilities=averaged.astype(np.float32),
+            log_probabilities=_narrow(averaged),
             temperatures=temperatures,
             confusions=np.stack([confusion_matrix(labels, z.argmax(axis=1), len(images.classes)) for z in adjusted]),
             score=float(np.mean([self.target.score(labels, z) for z in adjusted])),
@@ -345,6 +346,19 @@ def _merge_notes(fits: Sequence[StageFit]) -> tuple[str, ...]:
 def _member_seed(seed: int, member: int) -> int:
     """Returns the seed of a member of an ensemble; the first has that of the ensemble."""
     return seed if member == 0 else int(np.random.SeedSequence((seed, member)).generate_state(1)[0])
+
+
+def _narrow(log_probabilities: Floats) -> NDArray[np.float32]:
+    """Returns log probabilities in the type in which they are stored.
+
+    Raises:
+        NotFinite: one is too large for it, as only absurd features or weights give.
+    """
+    with np.errstate(over="ignore"):  # refused below
+        narrow = log_probabilities.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        raise NotFinite("a log probability is too large for float32")
+    return narrow
 
 
 def _fit_temperature(logits: Floats, labels: Ints) -> float:

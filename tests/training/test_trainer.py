@@ -46,6 +46,7 @@ from hirise_imb.training import head_kernel, learners, tail_network
 from hirise_imb.training.learners import HeadLearner
 from hirise_imb.training.tail_network import Network, TrainingState
 from hirise_imb.training.trainer import CrossValidation, Run, Trainer
+from hirise_imb.utils.errors import FitFailed
 
 QUICK = Recipe(max_epochs=3)
 TAIL = Recipe(cut="late", backbone_learning_rate=1e-2, max_epochs=2)
@@ -572,3 +573,12 @@ def test_a_cross_validation_is_of_the_type_that_it_says(trainer: Trainer) -> Non
     assert validation.log_probabilities.dtype == np.float32
     assert validation.log_probabilities.shape == (2, len(trainer.splits.landmarks), 8)
     np.testing.assert_allclose(np.exp(validation.log_probabilities).sum(axis=2), 1, rtol=1e-5)
+
+
+def test_log_probabilities_too_large_for_their_type_fail_the_fit(backbone: Backbone, task: DataSplits) -> None:
+    top = make_features(task, TOP)
+    huge = np.asarray(top.stored).copy()
+    huge[0] = 1e38  # its square fits into the numbers of the fit, but not into those that are stored
+    recipe = Recipe(head=NearestMean("none", 1.0))
+    with pytest.raises(FitFailed, match=r"^a log probability is too large for float32$"):
+        Trainer(backbone, task, {cut_key(TOP): Features.of(huge)}).cross_validate(recipe, SEEDS)
