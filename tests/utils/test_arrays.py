@@ -44,6 +44,11 @@ def list_twice(archive: zipfile.ZipFile) -> None:
     archive.filelist.append(other)
 
 
+def add_comment(archive: zipfile.ZipFile) -> None:
+    """Adds a comment to an entry: one in which other entries are hidden reads like this."""
+    archive.infolist()[0].comment = b"PK"
+
+
 def test_arrays_are_read_by_name() -> None:
     file = io.BytesIO()
     np.savez(file, weights=np.array([[0.5, 2.0]]), classes=np.array(["crater", "spider"]))
@@ -59,6 +64,7 @@ def test_arrays_are_read_by_name() -> None:
         (lambda archive: archive.writestr("more.npy", WEIGHTS, zipfile.ZIP_DEFLATED), "it has compressed entries"),
         (list_twice, "its entries overlap"),
         (lambda archive: archive.writestr("weights.npy", WEIGHTS), "it has several entries of one name"),
+        (add_comment, "its entries have comments"),
         (lambda archive: archive.writestr("readme.txt", "hello"), "readme.txt is not an array"),
         (lambda archive: archive.writestr("more.npy", WEIGHTS + b"\0"), "more.npy is longer than its array"),
         (
@@ -66,7 +72,7 @@ def test_arrays_are_read_by_name() -> None:
             "Object arrays cannot be loaded when allow_pickle=False",
         ),
     ],
-    ids=["compressed", "overlapping", "same name", "no array", "longer", "code"],
+    ids=["compressed", "overlapping", "same name", "comment", "no array", "longer", "code"],
 )
 def test_entries_that_numpy_does_not_write_are_refused(change: Change, reason: str) -> None:
     with pytest.raises(ValueError, match=f"^it is not a file of arrays: {re.escape(reason)}$"):
