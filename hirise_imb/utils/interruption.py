@@ -18,6 +18,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
+    from logging import LogRecord
     from sys import UnraisableHookArgs
 
 EXIT_CODE: Final = 130
@@ -56,6 +57,10 @@ def install_handlers(*, worker: bool = False) -> None:
         signal.signal(signal.SIGALRM, _interrupt_again)
     sys.unraisablehook = _notice_swallowed
     sys.excepthook = _report_uncaught
+    import logging  # takes a while: only now that the handlers are there
+
+    if logging.lastResort is not None:
+        logging.lastResort.addFilter(_is_worth_logging)
 
 
 def ignore_signals() -> None:
@@ -141,6 +146,11 @@ def _notice_swallowed(unraisable: UnraisableHookArgs) -> None:
         _set_timer(0.001)
     else:
         sys.__unraisablehook__(unraisable)
+
+
+def _is_worth_logging(record: LogRecord) -> bool:
+    """Returns whether a message of a library is printed: some log each exception that passes through them."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], KeyboardInterrupt)
 
 
 def _report_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

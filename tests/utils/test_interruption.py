@@ -71,6 +71,15 @@ def run(body: str, ignored: bool = False) -> subprocess.CompletedProcess[str]:
         except KeyboardInterrupt as error:
             raise RuntimeError("the callback failed") from error
         """,
+        # By a library that logs whatever passes through it.
+        """
+        import logging
+        try:
+            ask()
+        except BaseException:
+            logging.getLogger("library").exception("A connection could not be closed")
+            raise
+        """,
         # Twice at the same time.
         """
         try:
@@ -80,7 +89,7 @@ def run(body: str, ignored: bool = False) -> subprocess.CompletedProcess[str]:
             time.sleep(0.01)
         """,
     ],
-    ids=["Ctrl-C", "SIGTERM", "in a callback", "swallowed", "followed by an error", "another error", "twice"],
+    ids=["Ctrl-C", "SIGTERM", "in a callback", "swallowed", "followed by an error", "another error", "logged", "twice"],
 )
 def test_an_interruption_ends_the_process_with_one_line(body: str) -> None:
     finished = run(body)
