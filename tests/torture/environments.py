@@ -266,7 +266,7 @@ def strange_paths(attempt: Attempt) -> Outcome:
     small_study.undisturbed(attempt)
     draw = attempt.random
     folder = attempt.folder / draw_name(draw)
-    folder.mkdir()
+    folder.mkdir(parents=True)  # a name with a slash is two folders
     data, out, cache = f"d{draw_name(draw)}", draw_name(draw), draw_name(draw)
     shutil.copytree(small_study.data(attempt), folder / data)
     words = [word for word in small_study.words(attempt, folder) if word not in ("--out", folder)]
