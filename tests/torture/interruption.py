@@ -44,6 +44,7 @@ def wait_for_handlers(process: subprocess.Popen[str]) -> None:
         if caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1:
             return
         time.sleep(0.002)
+    raise AssertionError(f"the command ended before it handled signals\n{finish(process).err}")
 
 
 def descendants(pid: int) -> list[int]:
