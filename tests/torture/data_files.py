@@ -316,8 +316,9 @@ def additions_changed(attempt: Attempt) -> Outcome:
     }
     if manifest is None:
         return Outcome.REFUSED
-    shutil.rmtree(out)
     assert len(manifest.table) >= len(base.table)
+    check_images([manifest.path(image) for image in manifest.table["image"]], manifest.spec.image_shape)
+    shutil.rmtree(out)
     return Outcome.CORRECT
 
 

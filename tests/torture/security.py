@@ -238,7 +238,7 @@ def write_code(path: Path, kind: str, harm: Harm) -> None:
     elif kind == "zip of pickles":
         with zipfile.ZipFile(path, "w") as archive:
             for name in ("kind.npy", "seed.npy", "data.pkl", "config.json", "metadata.json", "model.weights.h5"):
-                archive.writestr(name, pickle.dumps(harm))
+                archive.writestr(name, to_npy(np.array([harm], object)) if name == "kind.npy" else pickle.dumps(harm))
     elif kind == "HDF5 with a link":
         import h5py
 

@@ -62,14 +62,15 @@ def hostile_paths(attempt: Attempt) -> Outcome:
 
 
 _CLASSES = (
-    *("$\\frac$", "$x$", "a_b^c", "\\n", "$", "=HYPERLINK(1)", "+1", "-1", "@x", "a|b", "<script>x</script>", "**b**"),
-    *("[x](http://evil.example)", "`c`", "&lt;", "#", "é火", "{{ 1 }}", "{% x %}", "%s", '"', "'", "[red]", "a b"),
+    *("$\\frac$", "$x$", "a_b^c", "\\n", "$", "-1", "@x", "a|b", "**b**", "[x](http://evil.example)", "`c`"),
+    *("&lt;", "#", "é火", "{{ 1 }}", "{% x %}", "%s", '"', "'", "[red]", "a b"),
 )
 
 
-@attack(Area.DATA, "Classes called like formulas, Markdown, HTML or mathematics, in all files of a report", tries=6)
+@attack(Area.DATA, "Classes called like formulas, Markdown, HTML or mathematics, in all files of a report", tries=12)
 def hostile_classes(attempt: Attempt) -> Outcome:
-    names = tuple(attempt.random.sample(_CLASSES, 3))
+    formula = attempt.random.choice(["=HYPERLINK(1)", "+1"])
+    names = ("<script>x</script>", formula, attempt.random.choice(_CLASSES))
     made = three_classes()
     data = made.data.assign(**{"class": np.resize(np.array(names, object), len(made.data))})
     folder = attempt.folder / "report"
