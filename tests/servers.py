@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote
 
 import pytest
 import sqlalchemy
@@ -32,7 +32,8 @@ Answers: TypeAlias = "multiprocessing.queues.Queue[object]"
 
 USER = "tester"
 PASSWORD = "Zq9 of/the:tests?"
-SECRETS = (PASSWORD, PASSWORD[4:], quote(PASSWORD, safe=""), quote_plus(PASSWORD))
+SECRETS = (PASSWORD[4:], quote(PASSWORD[4:], safe=""))
+"""What of the password no output may contain; its blank is left out, since addresses write it in three ways."""
 
 
 def check_secrecy(outputs: list[str], *folders: Path) -> None:
