@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -262,3 +264,18 @@ def test_many_processes_write_and_no_trial_is_lost(kind: str, request: pytest.Fi
         assert (trial.value, trial.params, trial.user_attrs) == (x, {"x": x}, {"twice": 2 * x})
         assert trial.intermediate_values == {step: x + step for step in range(3)}
     storage.engine.dispose()
+
+
+def test_damage_whose_description_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "studies.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE studies (study_name, other)")
+        connection.execute("INSERT INTO studies VALUES ('demo', NULL)")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = 'CREATE TABLE studies (study_name, other TEXT NOT NULL)'")
+    # No UTF-8; SQLite repeats the name in its description: NULL value in studies.?ther.
+    path.write_bytes(path.read_bytes().replace(b"other", b"\xe5ther"))
+    with pytest.raises(
+        UserError, match=r"studies\.db is damaged \(NULL value in studies\.\ufffdther\): restore a copy"
+    ):
+        connect(path)
