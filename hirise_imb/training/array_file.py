@@ -21,6 +21,8 @@ _END_OF_ZIP = 22
 """Bytes of the record at the end of a zip file without a comment."""
 _SIGNATURE = b"PK\5\6"
 """First bytes of that record."""
+_NO_COMMENT = b"\0\0"
+"""Last bytes of that record, the length of a comment, where there is none."""
 
 
 class DamagedFile(Exception):
@@ -52,7 +54,8 @@ def read_verified(path: Path) -> dict[str, NDArray[Any]]:
     with path.open("rb") as file:
         content = file.read()
     # Earlier versions wrote no digest: their files end with the zip, which has checksums of its own.
-    has_digest = not content[-_END_OF_ZIP:].startswith(_SIGNATURE)
+    end = content[-_END_OF_ZIP:]
+    has_digest = not (end.startswith(_SIGNATURE) and end.endswith(_NO_COMMENT))
     if has_digest and content[-_DIGITS:] != _digest(path, content[:-_DIGITS]):
         raise DamagedFile("its digest is another one")
     try:

@@ -74,6 +74,14 @@ def test_a_damaged_fit_is_named_repeated_and_counted_once(
     assert "unreadable" not in store.test_accesses()
 
 
+def test_a_fit_without_its_digest_is_damaged(store: RunStore, fits: Fits) -> None:
+    load(store, fits)
+    first, _ = sorted(store.folder.iterdir())
+    first.write_bytes(first.read_bytes()[:-64])  # a whole zip, but for the comment that it announces
+    load(store, fits)
+    assert len(fits.seeds) == 3
+
+
 def test_the_file_of_another_fit_is_damage(store: RunStore, fits: Fits) -> None:
     load(store, fits)
     first, second = sorted(store.folder.iterdir())
