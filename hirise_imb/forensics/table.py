@@ -181,11 +181,11 @@ def _rows(path: Path) -> list[dict[str, str]]:
     if len(lines) < 3:
         raise UserError(f"{path} needs a line of column names and two or more classes.")
     header = [_NAMES.get(name.strip().lower(), name.strip().lower()) for name in lines[0][1]]
-    if len(set(header)) < len(header):
-        raise UserError(f"{path} names a column twice: {', '.join(header)}.")
     for number, line in lines:
         if max(map(len, line)) > _LONGEST_CELL:
             raise UserError(f"{path} has a cell of more than {_LONGEST_CELL} characters in line {number}: shorten it.")
+    if len(set(header)) < len(header):
+        raise UserError(f"{path} names a column twice: {', '.join(header)}.")
     if len(lines) - 1 > MOST_CLASSES:
         raise UserError(
             f"{path} has {len(lines) - 1:,} classes, and a table may have up to {MOST_CLASSES}: merge classes of few "

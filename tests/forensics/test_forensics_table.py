@@ -311,6 +311,10 @@ def test_as_many_classes_and_characters_as_are_allowed_are_read(write: Callable[
     [
         (many(151), "has 151 classes, and a table may have up to 150: merge classes of few labels."),
         (many(2) + "a" * 201 + ",0.5,2\n", "has a cell of more than 200 characters in line 4: shorten it."),
+        (
+            f"class,{'9' * 201},{'9' * 201}\na,1,1\nb,1,1\n",
+            "has a cell of more than 200 characters in line 1: shorten it.",
+        ),
         ("class,f1,F1\na,0.5,0.5\nb,0.5,0.5\n", "names a column twice: class, f1, f1."),
         (",f1,support\n,0.5,3\nb,0.5,3\n", "can't be used: a class has no name."),
     ],
