@@ -165,21 +165,18 @@ def _check_file(path: Path, url: URL) -> None:
         return
     # Each page and each index: 0.1 s for 2,000 trials. What it can't see, a changed value, the trials' digests show.
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args={"timeout": LOCK_TIMEOUT})
-    event.listen(engine, "connect", _decode_any_text)
-    with engine.connect() as connection:
-        problem = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
-        tables = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
-        columns = connection.exec_driver_sql("SELECT name FROM pragma_table_info('studies')").scalars().all()
+    try:
+        with engine.connect() as connection:
+            problem = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
+            tables = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
+            columns = connection.exec_driver_sql("SELECT name FROM pragma_table_info('studies')").scalars().all()
+    except UnicodeDecodeError as error:  # of a name, which SQLite's descriptions and errors repeat
+        raise UserError(f"{path} is damaged (a name is not UTF-8): {DAMAGE_REMEDY}") from error
     if problem != "ok":
         raise UserError(f"{path} is damaged ({' '.join(str(problem).split())}): {DAMAGE_REMEDY}")
     # Optuna creates the table of studies first, so it is there even if the creation was interrupted.
     if tables and "study_name" not in columns:
         raise UserError(f"{path} is a database of another program: name another file, or move it away.")
-
-
-def _decode_any_text(connection: Any, _: object) -> None:  # noqa: ANN401  (the connection of any driver)
-    # Names in a damaged file, and so the description of its damage, may not be UTF-8.
-    connection.text_factory = lambda text: text.decode("utf-8", "replace")
 
 
 def _configure_sqlite(connection: Any, _: object) -> None:  # noqa: ANN401  (the connection of any driver)

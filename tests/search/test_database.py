@@ -273,9 +273,7 @@ def test_damage_whose_description_is_no_text_is_refused(tmp_path: Path) -> None:
         connection.execute("INSERT INTO studies VALUES ('demo', NULL)")
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute("UPDATE sqlite_master SET sql = 'CREATE TABLE studies (study_name, other TEXT NOT NULL)'")
-    # No UTF-8; SQLite repeats the name in its description: NULL value in studies.?ther.
+    # Not UTF-8; SQLite repeats the name in its description: NULL value in studies.other.
     path.write_bytes(path.read_bytes().replace(b"other", b"\xe5ther"))
-    with pytest.raises(
-        UserError, match=r"studies\.db is damaged \(NULL value in studies\.\ufffdther\): restore a copy"
-    ):
+    with pytest.raises(UserError, match=r"studies\.db is damaged \(a name is not UTF-8\): restore a copy"):
         connect(path)
