@@ -170,7 +170,7 @@ def _check_file(path: Path, url: URL) -> None:
             problem = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
             tables = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
             columns = connection.exec_driver_sql("SELECT name FROM pragma_table_info('studies')").scalars().all()
-    except UnicodeDecodeError as error:  # of a name, which SQLite's descriptions and errors repeat
+    except UnicodeDecodeError as error:  # of a name that an error of SQLite's repeats
         raise UserError(f"{path} is damaged (a name is not UTF-8): {DAMAGE_REMEDY}") from error
     if problem != "ok":
         raise UserError(f"{path} is damaged ({' '.join(str(problem).split())}): {DAMAGE_REMEDY}")

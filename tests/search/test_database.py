@@ -269,11 +269,11 @@ def test_many_processes_write_and_no_trial_is_lost(kind: str, request: pytest.Fi
 def test_damage_whose_description_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "studies.db"
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("CREATE TABLE studies (study_name, other)")
-        connection.execute("INSERT INTO studies VALUES ('demo', NULL)")
+        connection.execute("CREATE TABLE studies (study_name)")
+        connection.execute("CREATE INDEX other ON studies (study_name)")
         connection.execute("PRAGMA writable_schema = ON")
-        connection.execute("UPDATE sqlite_master SET sql = 'CREATE TABLE studies (study_name, other TEXT NOT NULL)'")
-    # Not UTF-8; SQLite repeats the name in its description: NULL value in studies.other.
+        connection.execute("UPDATE sqlite_master SET sql = 'nonsense' WHERE name = 'other'")
+    # Not UTF-8; SQLite repeats the name in its error: malformed database schema (other).
     path.write_bytes(path.read_bytes().replace(b"other", b"\xe5ther"))
     with pytest.raises(UserError, match=r"studies\.db is damaged \(a name is not UTF-8\): restore a copy"):
         connect(path)
