@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.errors import UserError, first_line
 from hirise_imb.utils.files import check_regular_file, digest_of
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def read_weights(network: keras.Model, path: Path) -> None:
             _check_arrays(network, path)
             network.load_weights(path)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, UserWarning) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(reason[:_LONGEST]) from error
+            raise ValueError(first_line(error)[:_LONGEST]) from error
     _check_numbers(network)
 
 

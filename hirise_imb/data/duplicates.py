@@ -26,10 +26,8 @@ class Duplicates:
         """Returns the number of groups."""
         return len(self.groups)
 
-    def count(self) -> str:
-        """Returns a clause with the numbers of groups; the empty string without groups."""
-        if not self.groups:
-            return ""
+    def describe_counts(self) -> str:
+        """Returns a clause with the numbers of groups."""
         count = "1 group of landmarks has" if len(self) == 1 else f"{len(self):,} groups of landmarks have"
         across = [
             f"{sum(len({*group[column]}) > 1 for group in self.groups):,} across {name}"
@@ -49,8 +47,8 @@ class Duplicates:
             for group in self.groups
         ]
         return (
-            f"{self.count()}. A landmark that is tested and trained on, or trained on with two classes, makes scores "
-            f"wrong: keep one of each group.{bullet_list(lines, _MAX_SHOWN)}"
+            f"{self.describe_counts()}. A landmark that is tested and trained on, or trained on with two classes, "
+            f"makes scores wrong: keep one of each group.{bullet_list(lines, _MAX_SHOWN)}"
         )
 
 

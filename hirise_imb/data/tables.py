@@ -11,7 +11,7 @@ import pandas as pd
 from hirise_imb.data.annotations import FILE, REQUIRED, SOURCE, Annotations, is_class_id
 from hirise_imb.data.archive import is_safe
 from hirise_imb.data.manifest import raise_mistakes
-from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.errors import UserError, first_line
 from hirise_imb.utils.files import check_regular_file, is_file
 from hirise_imb.utils.parquet import parquet_errors
 from hirise_imb.utils.strict_json import parse_json
@@ -59,7 +59,7 @@ def read_strings(path: Path, columns: Sequence[str]) -> pd.DataFrame:
             # Without the metadata of pandas, which would make a column the index.
             table = file.read(present).to_pandas(ignore_metadata=True)
     except parquet_errors(OSError, ValueError, csv.Error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UserError(f"{path} can't be read as a table ({reason}): fix the file.") from error
     return pd.DataFrame({column: _to_strings(table[column]) for column in present}, dtype=str)
 

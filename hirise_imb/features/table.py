@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hirise_imb.backbones import BackboneCard
-from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.errors import UserError, first_line
 from hirise_imb.utils.parquet import parquet_errors
 from hirise_imb.utils.progress import warn
 
@@ -127,7 +127,7 @@ def _open_table(path: Path) -> Iterator[Any]:
         with pq.ParquetFile(path) as file:
             yield file
     except parquet_errors(OSError, ValueError, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise UserError(f"{path} can't be read as a Parquet file ({reason}): write the table again.") from error
 
 

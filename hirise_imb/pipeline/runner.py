@@ -312,6 +312,7 @@ def _describe_data(context: TrainingContext) -> str:
         data = "Landmarks: synthetic, drawn by this program. Nothing here is a result about Mars."
     elif name != ARCHIVE and (path := expand_variable(name)).stem != title:
         data = f"Landmarks: {title} ({path.name})."
-    if duplicates := context.duplicates.count():
-        data += f" {duplicates}: a landmark that is tested and trained on makes scores too high."
+    if context.duplicates:
+        counts = context.duplicates.describe_counts()
+        data += f" {counts}: a landmark that is tested and trained on makes scores too high."
     return f"{data} {context.description}"

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.errors import UserError, first_line
 from hirise_imb.utils.files import check_regular_file
 from hirise_imb.utils.parquet import parquet_errors
 
@@ -41,8 +41,7 @@ def read_footer(path: str | Path) -> tuple[pa.Schema, int]:
 
 def unreadable_table(path: str | Path, error: Exception) -> UserError:
     """Returns the error that says that a Parquet file can't be read."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UserError(f"{path} is damaged or not a Parquet file ({reason}): copy or download it again.")
+    return UserError(f"{path} is damaged or not a Parquet file ({first_line(error)}): copy or download it again.")
 
 
 def check_table(path: str | Path) -> None:

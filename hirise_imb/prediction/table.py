@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hirise_imb.data.dataset import ClassSet, check_image_shape
 from hirise_imb.prediction.image_tables import read_footer
 from hirise_imb.reporting.tables import probability_columns
-from hirise_imb.utils.errors import UserError
+from hirise_imb.utils.errors import UserError, first_line
 from hirise_imb.utils.parquet import parquet_errors
 from hirise_imb.utils.strict_json import parse_json
 
@@ -257,7 +257,7 @@ def read_batches(path: Path, facts: PredictionFacts, columns: Sequence[str] | No
                     raise _damaged(path, fault)
                 yield table[names]
     except parquet_errors(OSError) as error:
-        raise _damaged(path, str(error).partition("\n")[0] or type(error).__name__) from error
+        raise _damaged(path, first_line(error)) from error
 
 
 def _damaged(path: Path, reason: str) -> UserError:

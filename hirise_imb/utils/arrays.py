@@ -12,6 +12,8 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hirise_imb.utils.errors import first_line
+
 _SUFFIX: Final = ".npy"
 
 _DAMAGES: Final = (
@@ -39,8 +41,7 @@ def read_arrays(file: BinaryIO) -> dict[str, NDArray[Any]]:
                 _check_entries(archive, size)
                 return {entry.filename.removesuffix(_SUFFIX): _read(archive, entry) for entry in archive.infolist()}
         except _DAMAGES as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"it is not a file of arrays: {reason}") from error
+            raise ValueError(f"it is not a file of arrays: {first_line(error)}") from error
 
 
 def _check_entries(archive: zipfile.ZipFile, size: int) -> None:

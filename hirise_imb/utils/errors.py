@@ -23,6 +23,11 @@ def bullet_list(items: Sequence[str], limit: int) -> str:
     return "".join(f"\n  {item}" for item in shown) + remainder
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or the name of its class if it has no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class UserError(Exception):
     """An error that the user can fix: the message says what is wrong, where, and what to do.
 
